@@ -1,0 +1,77 @@
+"""Boxes: from logits to distances to corners, and the CIoU of two boxes (spec sections 4 and 6).
+
+Shape suffixes: n boxes, A anchors, B images, R bins per side, 4 sides (left, top, right, bottom) or corners (x1, y1, x2, y2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def expected_distances(logits_n4R: Tensor) -> Tensor:
+    """Distances (n, 4) in grid units: the expectation of the bin index under each side's softmax (spec section 4).
+
+    With a single bin the logits are the distances themselves (spec section 7, R = 1).
+    """
+    bins = logits_n4R.shape[-1]
+    if bins == 1:
+        return logits_n4R.squeeze(-1)
+    index = torch.arange(bins, dtype=logits_n4R.dtype, device=logits_n4R.device)
+    return (logits_n4R.softmax(-1) * index).sum(-1)
+
+
+def corners_from_distances(centres: Tensor, distances: Tensor) -> Tensor:
+    """Corners (..., 4) at the given distances (..., 4) from the centres (..., 2), all in the same units (spec section 4)."""
+    return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
+
+
+def distances_from_corners(centres: Tensor, corners: Tensor) -> Tensor:
+    """Distances (..., 4) from the centres (..., 2) to the sides of boxes (..., 4), all in the same units (spec section 7)."""
+    return torch.cat([centres - corners[..., :2], corners[..., 2:] - centres], dim=-1)
+
+
+def decode_boxes(logits: Tensor, centres: Tensor, reg_max: int) -> Tensor:
+    """Predicted corners of every anchor (spec section 4).
+
+    Args:
+        logits: (B, 4R, A), channel = side·R + bin.
+        centres: (A, 2) in grid units.
+        reg_max: R.
+
+    Returns:
+        Corners (B, A, 4) in grid units of each anchor's level, in the dtype of the logits.
+    """
+    images, _, anchors = logits.shape
+    logits_BA4R = logits.view(images, 4, reg_max, anchors).permute(0, 3, 1, 2)
+    return corners_from_distances(centres.to(logits.dtype), expected_distances(logits_BA4R))
+
+
+def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
+    """Complete IoU of paired boxes (spec section 6; Zheng et al. 2019, arXiv 1911.08287).
+
+    Args:
+        first: corners (..., 4); the definition is not symmetric in rounding, so order matters to the last bit.
+        second: corners (..., 4), same units.
+        eps: the definition's ε_c.
+
+    Returns:
+        (...), at most 1. The trade-off α_c is a constant for differentiation.
+    """
+    ax1, ay1, ax2, ay2 = first.unbind(-1)
+    bx1, by1, bx2, by2 = second.unbind(-1)
+    aw, ah = ax2 - ax1, ay2 - ay1 + eps
+    bw, bh = bx2 - bx1, by2 - by1 + eps
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    intersection = width * height
+    iou = intersection / (aw * ah + bw * bh - intersection + eps)
+    hull_w = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
+    hull_h = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    diagonal = hull_w.square() + hull_h.square() + eps
+    distance = ((bx1 + bx2 - ax1 - ax2).square() + (by1 + by2 - ay1 - ay2).square()) / 4
+    aspect = (4 / math.pi**2) * ((bw / bh).atan() - (aw / ah).atan()).square()
+    trade_off = (aspect / (aspect - iou + (1 + eps))).detach()
+    return iou - (distance / diagonal + trade_off * aspect)

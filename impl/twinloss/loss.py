@@ -1,0 +1,171 @@
+"""The whole detection loss, read from top to bottom as the definition is (spec sections 1 to 8a and 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from twinloss.anchors import Pyramid, make_anchors
+from twinloss.assign import Assignment, Conflicts, PairMetrics, Ties, align, assign
+from twinloss.boxes import decode_boxes
+from twinloss.candidates import candidate_pairs
+from twinloss.checks import check_predictions, check_target_shapes, check_target_values
+from twinloss.layouts import predictions_from_maps
+from twinloss.spec import LossSpec
+from twinloss.targets import GroundTruth, pixel_corners, prepare_targets
+from twinloss.terms import box_term, classification_term, distance_term, distribution_term, held_logits, working_dtype
+
+Batch = Mapping[str, Tensor]
+Predictions = Mapping[str, Any] | Sequence[Tensor]
+
+
+class DetectionLoss:
+    """Anchors, ground truth, decoding, task-aligned assignment, and the box, classification and distribution terms.
+
+    Args:
+        spec: the definition's numbers.
+        ties: "stable" is deterministic on every device; "reference" reproduces the choice that ``torch.topk`` makes among equals (spec section 9).
+        conflicts: "overlap" gives an anchor that several boxes picked to the candidate box of largest overlap, as the reference does;
+            "pickers" chooses among the boxes that picked it.
+        validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does; ``None``
+            does when they are on the host.
+
+    Logits may be float16, bfloat16, float32 or float64. Arithmetic is float32 (float64 for float64 logits), inside autocast and outside;
+    gradients come back in the logits' dtype (spec section 8a).
+    """
+
+    def __init__(self, spec: LossSpec, *, ties: Ties = "stable", conflicts: Conflicts = "overlap", validate: bool | None = None) -> None:
+        for name, value, known in (("ties", ties, ("stable", "reference")), ("conflicts", conflicts, ("overlap", "pickers"))):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
+        self.spec = spec
+        self.ties: Ties = ties
+        self.conflicts: Conflicts = conflicts
+        self.validate = validate
+
+    def __call__(self, preds: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch.
+
+        Args:
+            preds: ``boxes`` (B, 4R, A) and ``scores`` (B, C, A) logits and ``feats``, per-level maps of which the shapes alone are used;
+                or the older list of per-level maps (B, 4R + C, H_l, W_l).
+            batch: ``batch_idx`` (N,), ``cls`` (N,) or (N, 1), ``bboxes`` (N, 4) as centre and size divided by the image's width and height.
+
+        Returns:
+            (3,): box, classification and distribution (R = 1: distance) term, each times its gain and the number of images; and the same
+            three without the number of images, detached, by name.
+
+        Raises:
+            ValueError: an input is not what it must be; the message names the row or the shapes and the remedy.
+        """
+        with _Evaluation(self, preds, batch) as evaluation:
+            return evaluation.loss(evaluation.assignment())
+
+    def assign(self, preds: Predictions, batch: Batch) -> Assignment:
+        """The assignment alone (spec section 5)."""
+        with _Evaluation(self, preds, batch) as evaluation:
+            return evaluation.assignment()
+
+    def loss_given(self, preds: Predictions, batch: Batch, assignment: Assignment) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on an assignment made elsewhere (spec sections 6 and 7)."""
+        with _Evaluation(self, preds, batch) as evaluation:
+            return evaluation.loss(assignment)
+
+    def anchors(self, preds: Predictions) -> tuple[Tensor, Tensor]:
+        """Centres (A, 2) in grid units and strides (A,) in pixels (spec section 2)."""
+        layout = self._layout(preds)
+        return self._anchors(layout, working_dtype(layout["boxes"]))
+
+    def targets(self, preds: Predictions, batch: Batch) -> GroundTruth:
+        """Prepared ground truth (spec section 3)."""
+        with _Evaluation(self, preds, batch) as evaluation:
+            return evaluation.truth
+
+    def decode(self, preds: Predictions) -> Tensor:
+        """Predicted corners (B, A, 4) in grid units, in the working dtype (spec section 4)."""
+        boxes = self._layout(preds)["boxes"]
+        return decode_boxes(boxes.to(working_dtype(boxes)), self.anchors(preds)[0], self.spec.reg_max)
+
+    def metrics(self, preds: Predictions, batch: Batch) -> PairMetrics:
+        """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3); ``row`` counts the batch's rows."""
+        with _Evaluation(self, preds, batch) as evaluation, torch.no_grad():
+            return evaluation.pairs()
+
+    def _layout(self, preds: Predictions) -> Mapping[str, Any]:
+        return preds if isinstance(preds, Mapping) else predictions_from_maps(preds, self.spec.num_classes, self.spec.reg_max)
+
+    def _anchors(self, layout: Mapping[str, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        pyramid = _pyramid(layout, self.spec)
+        return make_anchors(pyramid.grids, pyramid.strides, dtype=dtype, device=layout["boxes"].device)
+
+
+class _Evaluation:
+    """One call of the loss: the inputs, checked and brought into working form; autocast is off inside, so that it changes nothing."""
+
+    def __init__(self, owner: DetectionLoss, preds: Predictions, batch: Batch) -> None:
+        self.owner, self.spec = owner, owner.spec
+        layout = owner._layout(preds)
+        self.boxes: Tensor = layout["boxes"]
+        self.scores: Tensor = layout["scores"]
+        self.pyramid = _pyramid(layout, self.spec)
+        check_predictions(layout, self.spec, self.pyramid.num_anchors)
+        check_target_shapes(batch)
+        if owner.validate or (owner.validate is None and batch["bboxes"].device.type == "cpu"):
+            check_target_values(batch, len(self.boxes), self.spec.num_classes)
+        self.dtype = working_dtype(self.boxes)
+        self.batch = {key: batch[key].to(self.boxes.device) for key in ("batch_idx", "cls", "bboxes")}
+        self.truth = prepare_targets(self.batch["batch_idx"], self.batch["cls"], self.batch["bboxes"], self.pyramid.image_size, self.dtype)
+        self.centres, self.strides = make_anchors(self.pyramid.grids, self.pyramid.strides, dtype=self.dtype, device=self.boxes.device)
+        self.autocast = torch.autocast(self.boxes.device.type, enabled=False)
+
+    def __enter__(self) -> _Evaluation:
+        self.autocast.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.autocast.__exit__(*error)
+
+    def pairs(self) -> PairMetrics:
+        candidates = candidate_pairs(self.truth.corners, self.pyramid, self.spec)
+        pairs = align(self.boxes, self.scores, self.truth, candidates, (self.centres, self.strides), self.spec)
+        return PairMetrics(self.truth.row[pairs.box], pairs.anchor, pairs.overlap, pairs.metric)
+
+    def assignment(self) -> Assignment:
+        return assign(
+            self.boxes,
+            self.scores,
+            self.truth,
+            self.pyramid,
+            (self.centres, self.strides),
+            self.spec,
+            ties=self.owner.ties,
+            conflicts=self.owner.conflicts,
+        )
+
+    def loss(self, held: Assignment) -> tuple[Tensor, dict[str, Tensor]]:
+        """The three terms (spec section 7)."""
+        spec, weight = self.spec, held.weight.to(self.dtype)
+        corners = pixel_corners(self.batch["bboxes"].reshape(-1, 4)[held.box].to(self.dtype), self.pyramid.image_size)
+        label = self.batch["cls"].reshape(-1)[held.box].to(torch.int64)
+        centres, strides = self.centres[held.anchor], self.strides[held.anchor]
+        corners = corners / strides[:, None]
+        logits = held_logits(self.boxes, held.image, held.anchor, spec.reg_max)
+        class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
+
+        normaliser = weight.sum().clamp(min=1)
+        box = box_term(logits, centres, corners, weight, spec.ciou_eps)
+        classification = classification_term(self.scores, held.image, label, held.anchor, weight, class_weights)
+        if spec.reg_max > 1:
+            third = distribution_term(logits, centres, corners, weight, spec.clamp_margin)
+        else:
+            third = distance_term(logits.squeeze(-1), centres, corners, strides, weight, self.pyramid.image_size)
+        terms = torch.stack([box, classification, third]) / normaliser * self.centres.new_tensor(spec.gains)
+        items = dict(zip(("box_loss", "cls_loss", spec.third_term), terms.detach(), strict=True))
+        return terms * len(self.boxes), items
+
+
+def _pyramid(layout: Mapping[str, Any], spec: LossSpec) -> Pyramid:
+    return Pyramid(tuple((int(f.shape[-2]), int(f.shape[-1])) for f in layout["feats"]), spec.strides)

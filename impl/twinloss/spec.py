@@ -1,0 +1,67 @@
+"""Every number of the detection loss's definition, in one frozen record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec:
+    """What the detection loss is told before it sees a batch (spec section 0).
+
+    Attributes:
+        num_classes: C, the number of classes, at least 1.
+        reg_max: R, bins per box side; 1 means that the head predicts distances themselves.
+        strides: stride of each pyramid level in pixels, finest first.
+        gains: factors of the box, classification and distribution (or distance) terms.
+        topk: K, candidates kept per ground-truth box.
+        topk2: anchors that a box keeps after conflicts are resolved; ``None`` means no second cut.
+        alpha: exponent of the class probability in the alignment metric.
+        beta: exponent of the overlap in the alignment metric.
+        class_weights: C factors of the classification term, or ``None`` for ones.
+        assign_eps: epsilon of the assigner: of the inside test, and under the soft target's fraction.
+        ciou_eps: epsilon of the CIoU.
+        clamp_margin: target distances are clamped to ``reg_max - 1 - clamp_margin``.
+
+    Raises:
+        ValueError: a field is out of its range; the message names the field, its value and the remedy.
+    """
+
+    num_classes: int
+    reg_max: int = 16
+    strides: tuple[int, ...] = (8, 16, 32)
+    gains: tuple[float, float, float] = (7.5, 0.5, 1.5)
+    topk: int = 10
+    topk2: int | None = None
+    alpha: float = 0.5
+    beta: float = 6.0
+    class_weights: tuple[float, ...] | None = None
+    assign_eps: float = 1e-9
+    ciou_eps: float = 1e-7
+    clamp_margin: float = 0.01
+
+    def __post_init__(self) -> None:
+        for field in ("num_classes", "reg_max", "topk"):
+            value = getattr(self, field)
+            if value < 1:
+                raise ValueError(f"LossSpec.{field} is {value}; it must be at least 1")
+        if self.topk2 is not None and self.topk2 < 1:
+            raise ValueError(f"LossSpec.topk2 is {self.topk2}; it must be at least 1, or None for no second cut")
+        if not self.strides or min(self.strides) <= 0 or list(self.strides) != sorted(self.strides):
+            raise ValueError(f"LossSpec.strides is {self.strides}; give one positive stride per level, finest first")
+        if len(self.gains) != 3:
+            raise ValueError(f"LossSpec.gains is {self.gains}; give three: box, classification, distribution")
+        if self.class_weights is not None and len(self.class_weights) != self.num_classes:
+            raise ValueError(
+                f"LossSpec.class_weights has {len(self.class_weights)} values for {self.num_classes} classes; give one per class"
+            )
+
+    @property
+    def shortest_side(self) -> int:
+        """Side in pixels below which a box is lengthened for the inside test (spec section 5.1)."""
+        return self.strides[1] if len(self.strides) > 1 else self.strides[0]
+
+    @property
+    def third_term(self) -> str:
+        """Name under which the third term is logged (spec section 7)."""
+        return "dfl_loss" if self.reg_max > 1 else "l1_loss"
