@@ -1,0 +1,1 @@
+"""What the loss costs: time, memory and launches, of every contender on the same batches."""

@@ -1,0 +1,84 @@
+"""What can be done here: ``nox -l`` is the manual, ``nox -s NAME -- ARGUMENTS`` runs one session.
+
+Sessions that need torch and the reference share one environment, ``.nox/suite``: the session ``suite`` makes it, and keeps it at the
+versions of constraints.txt. Such a session is a function decorated with ``heavy`` that calls :func:`run`; it takes five lines.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["lint"]
+
+ROOT = Path(__file__).parent
+OUT = Path("reports", "out")
+BIN = ROOT / ".nox" / "suite" / ("Scripts" if sys.platform == "win32" else "bin")
+
+groups = functools.partial(nox.project.dependency_groups, nox.project.load_toml(ROOT / "pyproject.toml"))
+heavy = functools.partial(nox.session, venv_backend="none", requires=["suite"])
+
+
+def install(session: nox.Session, *names: str) -> None:
+    """Bring the session's environment to what the dependency groups ask for, at the versions of constraints.txt; quick when it is there."""
+    session.install("--constraint", "constraints.txt", *groups(*names), *shlex.split(os.environ.get("TWINLOSS_WITH", "")))
+
+
+def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None:
+    """Run a program of the shared environment with the rooms on Python's path."""
+    paths = {
+        "PYTHONPATH": os.pathsep.join(filter(None, ["impl", str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")]),
+    }
+    session.run(str(BIN / program), *arguments, env=paths | env, external=True)
+
+
+@nox.session(reuse_venv=True)
+def suite(session: nox.Session) -> None:
+    """Make the environment that the other sessions share; TWINLOSS_WITH="./mine other" installs a candidate beside it."""
+    if sys.version_info < (3, 11):
+        session.error("the versions in constraints.txt need Python 3.11 or newer (twinloss itself: 3.10); start nox with a newer Python")
+    install(session, "suite", "lint")
+
+
+@heavy()
+def diff(session: nox.Session) -> None:
+    """Compare every contender with the reference and the definition, stage by stage; -- goes to pytest. Report: reports/out/diff."""
+    rows = OUT / "diff" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        run(session, "python", "-m", "pytest", "properties/differential", *session.posargs)
+    finally:  # a run that fails is the one whose report is read
+        if rows.exists():
+            run(session, "python", "-m", "reports", "diff")
+    if not rows.exists():
+        (session.warn if session.posargs else session.error)(f"no comparison was recorded: there is no {rows}")
+
+
+@heavy()
+def tests(session: nox.Session) -> None:
+    """Run the project's own tests; -- goes to pytest."""
+    run(session, "python", "-m", "pytest", "properties", "benches", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@heavy()
+def lint(session: nox.Session) -> None:
+    """Check style, types and who imports whom: ruff, mypy --strict, import-linter."""
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
+    run(session, "mypy")
+    run(session, "lint-imports", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def report(session: nox.Session) -> None:
+    """Rebuild the reports from the rows under reports/out, without torch; -- goes to python -m reports."""
+    install(session, "report")
+    session.run("python", "-m", "reports", *session.posargs)

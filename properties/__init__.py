@@ -1,0 +1,1 @@
+"""What must hold: strategies, differential and metamorphic properties, bad input, and the tests of the suite itself."""
