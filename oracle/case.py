@@ -150,7 +150,7 @@ class Case:
         """
         try:
             record = json.loads(text)
-            spec = {k: tuple(v) if isinstance(v, list) else v for k, v in record.pop("spec").items()}
+            spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.pop("spec").items()}
             boxes = tuple(Box(int(i), int(c), *map(float, xywh)) for i, c, *xywh in record.pop("boxes"))
             return cls(
                 spec=LossSpec(**spec),

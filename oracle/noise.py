@@ -1,7 +1,7 @@
 """Pseudo-random numbers that are the same bits on every machine, with every release of numpy.
 
-numpy promises a stable stream for its bit generators but not for its distributions, and the last bit of a logarithm or cosine depends on the
-processor. A bell curve summed from integers needs neither.
+numpy promises a stable stream for its bit generators but not for its distributions, and the last bit of a logarithm or cosine depends on
+the processor. A bell curve summed from integers needs neither.
 """
 
 from __future__ import annotations
