@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
@@ -17,17 +18,25 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from twinloss import Assignment, LossSpec
 
 from oracle.case import Inputs, Setting
 from oracle.contender import Batch, LossAndItems, Metrics, Preds, Targets
+from twinloss import Assignment, LossSpec
 
-# The package writes its settings where this points to, and greets, when it is imported.
-os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="reference-settings-"))
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    from ultralytics import __version__ as VERSION
+# On import the package greets, writes its settings where YOLO_CONFIG_DIR points to, silences warnings, and sets variables such as
+# OMP_NUM_THREADS=1, which would slow down every process started from here. Of all this only the folder may last.
+_settings = tempfile.TemporaryDirectory(prefix="reference-settings-")
+os.environ.setdefault("YOLO_CONFIG_DIR", _settings.name)
+_environment = dict(os.environ)
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+    import ultralytics
     from ultralytics.utils.loss import v8DetectionLoss
     from ultralytics.utils.tal import make_anchors
+for _name in set(os.environ) - set(_environment):
+    del os.environ[_name]
+os.environ.update(_environment)
+
+VERSION: str = ultralytics.__version__
 
 __all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "declines", "double_precision"]
 
@@ -152,9 +161,7 @@ class ReferenceCriterion:
             return cast(LossAndItems, criterion(preds, batch))
 
     def _criterion(self, preds: Preds) -> Any:
-        criterion = v8DetectionLoss(
-            StandInModel(self.spec, preds["boxes"].device), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2
-        )
+        criterion = v8DetectionLoss(StandInModel(self.spec, preds["boxes"].device), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
         criterion.assigner.alpha, criterion.assigner.beta = self.spec.alpha, self.spec.beta
         criterion.assigner.eps = self.spec.assign_eps
         return criterion
