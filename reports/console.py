@@ -1,0 +1,33 @@
+"""A table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from reports.document import Report
+from reports.tables import Table, Tone
+
+STYLES: dict[Tone, str] = {"plain": "", "good": "green", "warn": "yellow", "bad": "bold red"}
+
+
+NARROW = 120  # columns; logs wrap less than a guess of 80 would
+
+
+def show(report: Report) -> None:
+    """Print the report's table, and its headline under it."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=NARROW)
+    console.print(_table(report.console))
+    console.print(Text(report.headline, style=STYLES[report.tone]))
+
+
+def _table(table: Table) -> RichTable:
+    shown = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="bold")
+    for column in table.columns:
+        shown.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
+    for cells in table.cells():
+        shown.add_row(*(Text(text, style=STYLES[tone]) for text, tone in cells))
+    return shown

@@ -1,0 +1,86 @@
+"""The report of a differential run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.diff import plots, tables
+from reports.diff.schema import DIFFER, DTYPES, generated
+from reports.document import Entry, Fact, Listing, Report, Section
+
+SHOWN = 20
+
+
+def build(rows: pd.DataFrame) -> Report:
+    """The report of these rows, which have the columns of :data:`reports.diff.schema.SCHEMA`."""
+    compared = tables.comparisons(rows, "stage")
+    differ = int((compared["gravity"] == 2).sum())
+    batches, total = rows["case"].nunique(), len(compared)
+    by_stage = tables.stages(rows)
+    headline = f"{differ:,} of {total:,} comparisons differ" if differ else f"Nothing differs: {total:,} comparisons, {batches:,} batches"
+    sections = [
+        Section("Verdicts", (by_stage, tables.precision(rows))),
+        Section("Not checked", tuple(not_checked(rows)) or ("Every dtype, on CPU and CUDA, over real and generated boxes.",)),
+        Section("Distance from float64", (plots.distances(rows), tables.closest(rows)), brief=False),
+        Section("Open decisions", (tables.decisions(rows), plots.open_shares(rows))),
+        Section("Boxes", (tables.sources(rows),)),
+        Section("Environment", (tables.environment(rows),)),
+    ]
+    if differ:
+        sections.insert(0, Section("Differences", (differences(rows),)))
+    return Report("diff", "Differential run", headline, "bad" if differ else "good", facts(rows, compared), tuple(sections), by_stage)
+
+
+def facts(rows: pd.DataFrame, compared: pd.DataFrame) -> tuple[Fact, ...]:
+    """The figures at the top: batches by origin, the worst ratio, the share of decisions that were tipped."""
+    batches = rows.drop_duplicates(["workload", "case"])
+    made_up = int(generated(batches["source"]).sum())
+    tipped, decided = rows["ambiguous_decisions"].sum(), rows["decisions"].sum()
+    worst = tables.RATIO.judged(rows["error_over_allowance"].max())
+    ambiguous = int((compared["gravity"] == 1).sum())
+    return (
+        Fact("real batches", f"{len(batches) - made_up:,}", "plain" if made_up < len(batches) else "warn"),
+        Fact("generated batches", f"{made_up:,}"),
+        Fact("comparisons", f"{len(compared):,}"),
+        Fact("ambiguous", f"{ambiguous:,}", "warn" if ambiguous else "plain"),
+        Fact("decisions tipped", f"{int(tipped):,} of {int(decided):,}"),
+        Fact("worst error ÷ allowance", tables.RATIO.text(rows["error_over_allowance"].max()), worst),
+    )
+
+
+def differences(rows: pd.DataFrame) -> Listing:
+    """What differs, the largest ratio of each batch first, with the line that runs it again."""
+    wrong = rows[rows["verdict"] == DIFFER].sort_values("error_over_allowance", ascending=False, na_position="first", kind="stable")
+    wrong = wrong.drop_duplicates(["contender", "stage", "case"])
+    entries = tuple(_entry(row) for row in wrong.head(SHOWN).to_dict("records"))
+    return Listing(entries, len(wrong) - len(entries))
+
+
+def _entry(row: Mapping[Hashable, Any]) -> Entry:
+    text = {name: "" if pd.isna(value) else str(value) for name, value in row.items()}
+    ratio = tables.RATIO.text(row["error_over_allowance"])
+    where = f"{text['dtype']} on {text['device']}", f"{text['workload']} {text['case']}"
+    heading = " · ".join((text["contender"], text["stage"], text["quantity"], *where))
+    numbers = f"error {row['error']:.3e}, allowance {row['allowance']:.3e}, error ÷ allowance {ratio}"
+    return Entry(heading, "\n".join(filter(None, [numbers, text["detail"]])), text["replay"])
+
+
+def not_checked(rows: pd.DataFrame) -> Iterator[str]:
+    """One plain sentence for each thing that a whole run compares and this one did not."""
+    if not rows["device"].str.startswith("cuda").any():
+        yield "CUDA was not checked: the run had no CUDA device."
+    if not rows["device"].str.startswith("cpu").any():
+        yield "The CPU was not checked: the run was on CUDA alone."
+    plain = set(rows["dtype"].unique())
+    if missing := [name for name in DTYPES if name not in plain]:
+        yield f"Logits in {', '.join(missing)} were not checked."
+    if not rows["dtype"].str.contains("autocast", regex=False).any():
+        yield "Autocast was not checked."
+    made_up = generated(rows["source"])
+    if made_up.all():
+        yield "No real boxes were checked: no label files were found, and every batch was generated. Give some with `--labels PATH`."
+    if not made_up.any():
+        yield "No generated batch was checked: every batch came from label files."

@@ -1,0 +1,68 @@
+"""The rows of a differential run: one for each contender, batch, setting, stage and compared quantity."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.rows import Schema
+
+AGREE, AMBIGUOUS, DIFFER = VERDICTS = ("AGREE", "AMBIGUOUS", "DIFFER")
+
+SCHEMA = Schema(
+    required={
+        "workload": "text",  # where the boxes are from, such as coco, or generated
+        "case": "text",  # the batch, by the digest of its recipe
+        "contender": "text",
+        "stage": "text",
+        "quantity": "text",  # what of the stage is compared, such as box loss, or gradient of scores
+        "dtype": "text",  # of the logits, with the surrounding autocast: float16+autocast(bfloat16)
+        "device": "text",
+        "verdict": "text",
+        "error": "number",  # distance from the float64 result
+        "allowance": "number",
+        "error_over_allowance": "number",
+        "margin": "number",  # the narrowest decision, where the quantity is decided and not computed
+        "decisions": "count",  # of this row; empty where nothing is decided, so that sums over rows count each decision once
+        "open_decisions": "count",  # those that rounding or a tie could tip
+        "ambiguous_decisions": "count",  # open ones that did turn out differently
+        "torch": "text",
+        "ultralytics": "text",
+        "twinloss": "text",
+        "python": "text",
+        "profile": "text",
+        "seed": "text",
+        "source": "text",  # where the boxes of the workload were read, or generated
+        "tags": "text",
+    },
+    optional={
+        "detail": "text",  # worst element with its values, shapes: as the run printed it
+        "replay": "text",  # the command that runs this case again
+    },
+    choices={"verdict": VERDICTS},
+    written_by="nox -s diff",
+)
+
+# The order of the definition; stages that are not named here follow in alphabetical order.
+STAGES = (
+    "anchors",
+    "targets",
+    "decode",
+    "metrics",
+    "assignment",
+    "loss on one assignment",
+    "gradients on one assignment",
+    "loss",
+    "gradients",
+)
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def ordered(values: pd.Series, first: tuple[str, ...]) -> pd.Series:
+    """The column as a categorical in the order of ``first`` and then the alphabet: tables and plots keep the order of the definition."""
+    present = sorted(values.dropna().unique(), key=lambda name: (first.index(name) if name in first else len(first), name))
+    return values.astype(pd.CategoricalDtype(present, ordered=True))
+
+
+def generated(source: pd.Series) -> pd.Series:
+    """Whether each row's boxes were made up instead of drawn by people."""
+    return source.str.startswith("generated").fillna(True).astype(bool)

@@ -1,0 +1,145 @@
+"""The tables of a differential run."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, STAGES, VERDICTS, ordered
+from reports.tables import Column, Table, against, bad_if_any, warn_if_any
+
+SETTING = ["workload", "case", "dtype", "device"]
+RATIO = Column("ratio", "worst error ÷ allowance", "ratio", against(1.0))
+
+
+def comparisons(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """One row a comparison, a batch in a setting per contender and ``by``: the gravest verdict and the largest ratio of its quantities."""
+    keys = ["contender", *by, *[name for name in SETTING if name not in by]]
+    frame = rows.assign(gravity=rows["verdict"].map(VERDICTS.index), ratio=rows["error_over_allowance"])
+    return frame.groupby(keys, observed=True, sort=False).agg(gravity=("gravity", "max"), ratio=("ratio", "max")).reset_index()
+
+
+def tally(compared: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Batches, verdicts and the worst ratio per group of comparisons."""
+    flags = compared.assign(**{name: compared["gravity"] == at for at, name in enumerate(VERDICTS)})
+    summed = {name.lower(): (name, "sum") for name in VERDICTS}
+    return flags.groupby(list(by), observed=True).agg(batches=("case", "nunique"), **summed, ratio=("ratio", "max")).reset_index()
+
+
+def stages(rows: pd.DataFrame) -> Table:
+    """Stage by contender: the table that ends a run."""
+    frame = rows.assign(stage=ordered(rows["stage"], STAGES))
+    frame = tally(comparisons(frame, "stage"), "stage", "contender")
+    return Table(
+        "Verdicts by stage",
+        (
+            Column("stage", "stage"),
+            Column("contender", "contender"),
+            Column("batches", "cases", "count"),
+            Column("agree", "agree", "count"),
+            Column("ambiguous", "ambiguous", "count", warn_if_any),
+            Column("differ", "differ", "count", bad_if_any),
+            RATIO,
+        ),
+        frame,
+        "A case counts once for each dtype and device it ran in. The allowance is twice the reference's own distance from float64, "
+        "and the rounding of the value itself: at 1 a contender is as far off as it may be.",
+    )
+
+
+def precision(rows: pd.DataFrame) -> Table:
+    """Dtype by contender: how good the arithmetic is."""
+    frame = rows.assign(dtype=ordered(rows["dtype"], DTYPES))
+    return Table(
+        "Verdicts by dtype",
+        (
+            Column("dtype", "logits"),
+            Column("device", "device"),
+            Column("contender", "contender"),
+            Column("batches", "cases", "count"),
+            Column("agree", "agree", "count"),
+            Column("ambiguous", "ambiguous", "count", warn_if_any),
+            Column("differ", "differ", "count", bad_if_any),
+            RATIO,
+        ),
+        tally(comparisons(frame), "dtype", "device", "contender"),
+        "Here a case is one verdict over all of its stages.",
+    )
+
+
+def decisions(rows: pd.DataFrame) -> Table:
+    """Workload by dtype: how many decisions were open, and how many of those turned out differently."""
+    decided = rows[rows["decisions"].notna()]
+    decided = decided.assign(dtype=ordered(decided["dtype"], DTYPES), tipped=decided["case"].where(decided["verdict"] == AMBIGUOUS))
+    counts = {"decisions": ("decisions", "sum"), "open": ("open_decisions", "sum"), "ambiguous": ("ambiguous_decisions", "sum")}
+    frame = decided.groupby(["workload", "dtype", "contender"], observed=True).agg(
+        batches=("case", "nunique"), tipped=("tipped", "nunique"), **counts
+    )
+    frame = frame.reset_index()
+    for share, part, whole in (
+        ("open share", "open", "decisions"),
+        ("share", "ambiguous", "decisions"),
+        ("batch share", "tipped", "batches"),
+    ):
+        frame[share] = frame[part] / frame[whole].where(frame[whole] > 0)
+    return Table(
+        "Decisions that rounding or a tie could tip",
+        (
+            Column("workload", "workload"),
+            Column("dtype", "logits"),
+            Column("contender", "contender"),
+            Column("batches", "cases", "count"),
+            Column("decisions", "decisions", "count"),
+            Column("open share", "open", "share"),
+            Column("share", "ambiguous", "share"),
+            Column("batch share", "ambiguous cases", "share"),
+        ),
+        frame,
+        "A decision is a box's last place among its candidates, an anchor that several boxes want, or a border on an anchor's centre. "
+        "Open: its margin is within rounding. Ambiguous: open, and answered differently, each answer one that the definition allows.",
+    )
+
+
+def sources(rows: pd.DataFrame) -> Table:
+    """Where the boxes of each workload came from."""
+    frame = rows.groupby(["workload", "source"], observed=True).agg(batches=("case", "nunique"), rows=("case", "size")).reset_index()
+    return Table(
+        "Where the boxes came from",
+        (
+            Column("workload", "workload"),
+            Column("source", "source"),
+            Column("batches", "cases", "count"),
+            Column("rows", "values compared", "count"),
+        ),
+        frame,
+    )
+
+
+def closest(rows: pd.DataFrame, count: int = 10) -> Table:
+    """The values that agree and came nearest to their allowance: where the next failure will be."""
+    frame = rows[rows["verdict"] != DIFFER].nlargest(count, "error_over_allowance")
+    return Table(
+        "Closest to the allowance",
+        (
+            Column("error_over_allowance", "error ÷ allowance", "ratio", against(1.0)),
+            Column("contender", "contender"),
+            Column("stage", "stage"),
+            Column("quantity", "quantity"),
+            Column("dtype", "logits"),
+            Column("workload", "workload"),
+            Column("case", "case", "code"),
+            Column("error", "error", "number"),
+        ),
+        frame,
+        "A ratio that creeps up is seen here before it fails.",
+    )
+
+
+def environment(rows: pd.DataFrame) -> Table:
+    """Versions and settings that the rows were made with; more than one value where files of several runs were joined."""
+    names = ["twinloss", "ultralytics", "torch", "python", "device", "profile", "seed"]
+    values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
+    return Table(
+        "Made with",
+        (Column("name", "what"), Column("value", "value", "code")),
+        pd.DataFrame({"name": names, "value": values}, dtype="object"),
+    )

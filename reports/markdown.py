@@ -1,0 +1,51 @@
+"""A report as Markdown, short enough for the summary of a CI job."""
+
+from __future__ import annotations
+
+from reports.document import Block, Entry, Listing, Report
+from reports.tables import Table, Tone
+
+MARKS: dict[Tone, str] = {"plain": "", "good": "", "warn": "⚠ ", "bad": "✗ "}
+OUTCOMES: dict[Tone, str] = {"plain": "", "good": "✓ ", "warn": "⚠ ", "bad": "✗ "}
+
+
+def render(report: Report) -> str:
+    """The report's headline, figures and brief sections."""
+    parts = [f"# {report.title}", f"**{OUTCOMES[report.tone]}{report.headline}**"]
+    parts.append(" · ".join(f"{MARKS[fact.tone]}{fact.value} {fact.label}" for fact in report.facts))
+    for section in report.sections:
+        if section.brief:
+            parts += [f"## {section.heading}", *filter(None, map(_block, section.blocks))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(block: Block) -> str:
+    match block:
+        case str():
+            return block
+        case Table():
+            return _table(block)
+        case Listing():
+            more = [f"{block.left_out:,} more are in the rows."] if block.left_out else []
+            return "\n\n".join([*map(_entry, block.entries), *more])
+        case _:
+            return ""  # drawings are the page's
+
+
+def _table(table: Table) -> str:
+    lines = ["| " + " | ".join(column.title for column in table.columns) + " |"]
+    lines.append("| " + " | ".join("--:" if column.numeric else ":--" for column in table.columns) + " |")
+    for cells in table.cells():
+        written = zip(table.columns, cells, strict=True)
+        lines.append("| " + " | ".join(_cell(text, tone, code=column.form == "code") for column, (text, tone) in written) + " |")
+    return "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
+
+
+def _cell(text: str, tone: Tone, *, code: bool) -> str:
+    text = text.replace("|", "\\|").replace("\n", " ")
+    return MARKS[tone] + (f"`{text}`" if code else text)
+
+
+def _entry(entry: Entry) -> str:
+    lines = [f"**{entry.heading}**", "", "```text", entry.detail, "```"]
+    return "\n".join(lines + (["", f"Replay: `{entry.command}`"] if entry.command else []))

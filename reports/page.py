@@ -1,0 +1,57 @@
+"""A report as one HTML file that needs nothing but itself: style, tables and drawings are inside, and nothing is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from pandas.io.formats.style_render import CSSDict
+
+from reports.document import Block, Figure, Listing, Report
+from reports.tables import Table
+
+HERE = Path(__file__).parent
+
+
+def render(report: Report) -> str:
+    """The page's text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"kind": _kind, "table": _table, "drawing": lambda figure: Markup(figure.svg), "anchor": anchor}
+    style = Markup((HERE / "page.css").read_text("utf-8"))
+    return environment.get_template("page.html.j2").render(report=report, style=style)
+
+
+def anchor(heading: str) -> str:
+    """A heading's name in links to it."""
+    return "-".join(heading.lower().split())
+
+
+def _kind(block: Block) -> str:
+    match block:
+        case Table():
+            return "table"
+        case Figure():
+            return "figure"
+        case Listing():
+            return "listing"
+        case str():
+            return "text"
+
+
+def _table(table: Table) -> Markup:
+    """The table through pandas' Styler: texts as every rendering writes them, tones and alignment as classes."""
+    cells = list(table.cells())
+    titles = [column.title for column in table.columns]
+    texts = pd.DataFrame([[text for text, _ in row] for row in cells], columns=titles, dtype="object")
+    kinds = [("number" if column.numeric else column.form) for column in table.columns]
+    classes = pd.DataFrame([[f"{kind} {tone}" for kind, (_, tone) in zip(kinds, row, strict=True)] for row in cells], columns=titles)
+    right: list[CSSDict] = [
+        {"selector": f"th.col{at}", "props": "text-align: right"} for at, column in enumerate(table.columns) if column.numeric
+    ]
+    styler = texts.style.hide(axis="index").format(escape="html").set_td_classes(classes)
+    styler = styler.set_table_styles(right).set_uuid(anchor(table.title)).set_table_attributes('class="data"')
+    return Markup(styler.to_html(doctype_html=False))

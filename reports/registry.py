@@ -1,0 +1,8 @@
+"""The kinds of report there are. To add one: a package beside ``diff`` that offers ``KIND``, and a name in this tuple."""
+
+from __future__ import annotations
+
+from reports import diff
+from reports.kind import Kind
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (diff.KIND,)}

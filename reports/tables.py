@@ -1,0 +1,105 @@
+"""A table before it is rendered: a frame, and how each of its columns is to be written and judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+Tone = Literal["plain", "good", "warn", "bad"]
+Form = Literal["text", "code", "count", "share", "ratio", "number"]
+
+NOTHING = "–"
+
+
+def plain(_: Any) -> Tone:
+    """Judge nothing."""
+    return "plain"
+
+
+def bad_if_any(value: Any) -> Tone:
+    """A count that should be zero."""
+    return "bad" if value > 0 else "good"
+
+
+def warn_if_any(value: Any) -> Tone:
+    """A count, or share, that the reader should see."""
+    return "warn" if value > 0 else "plain"
+
+
+def against(limit: float, near: float = 0.9) -> Callable[[Any], Tone]:
+    """Judge a value by a limit: bad above it, a warning above ``near`` times it."""
+
+    def judge(value: Any) -> Tone:
+        return "bad" if value > limit else "warn" if value > near * limit else "plain"
+
+    return judge
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: the frame's name for it, its heading, how values are written, and which of them stand out."""
+
+    key: str
+    title: str
+    form: Form = "text"
+    tone: Callable[[Any], Tone] = plain
+
+    @property
+    def numeric(self) -> bool:
+        """Whether values are aligned to the right."""
+        return self.form not in ("text", "code")
+
+    def text(self, value: Any) -> str:
+        """A value as every rendering shows it."""
+        return NOTHING if _missing(value) else WRITERS[self.form](value)
+
+    def judged(self, value: Any) -> Tone:
+        """What a value means."""
+        return "plain" if _missing(value) else self.tone(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame with the columns to show, in order, and a sentence about how to read it."""
+
+    title: str
+    columns: tuple[Column, ...]
+    frame: pd.DataFrame
+    note: str = ""
+
+    def cells(self) -> Iterator[list[tuple[str, Tone]]]:
+        """Row by row, each cell's text and tone."""
+        values = [self.frame[column.key].tolist() for column in self.columns]
+        for row in zip(*values, strict=True):
+            yield [(column.text(value), column.judged(value)) for column, value in zip(self.columns, row, strict=True)]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _share(value: float) -> str:
+    percent = 100 * value
+    if percent in (0, 100):
+        return f"{percent:.0f} %"
+    return "<0.01 %" if percent < 0.01 else f"{percent:.2f} %" if percent >= 99 else f"{percent:.3g} %"
+
+
+def _ratio(value: float) -> str:
+    if value == 0 or math.isinf(value):
+        return "∞" if value else "0"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2g}" if value < 0.1 else f"{value:.3g}"
+
+
+WRITERS: dict[Form, Callable[[Any], str]] = {
+    "text": str,
+    "code": str,
+    "count": lambda value: f"{int(value):,}",
+    "share": _share,
+    "ratio": _ratio,
+    "number": lambda value: "0" if value == 0 else f"{value:.2e}",
+}
