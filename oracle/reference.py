@@ -11,16 +11,16 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from types import SimpleNamespace
+from dataclasses import fields
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oracle.case import Inputs, Setting
 from oracle.contender import Batch, LossAndItems, Metrics, Preds, Targets
+from oracle.run import double_precision
+from oracle.seams import FixedAssigner, Recording, RecordingAssigner, StandInModel, rows_by_slot, slot_by_row
 from twinloss import Assignment, LossSpec
 
 # On import the package greets, writes its settings where YOLO_CONFIG_DIR points to, silences warnings, and sets variables such as
@@ -38,100 +38,11 @@ os.environ.update(_environment)
 
 VERSION: str = ultralytics.__version__
 
-__all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "declines", "double_precision"]
+__all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "declines"]
 
 
 class ReferenceDeclines(Exception):  # noqa: N818 - it is an answer, "not compared, because", rather than an error
     """The reference cannot compute this; its one argument says why."""
-
-
-@contextlib.contextmanager
-def double_precision() -> Iterator[None]:
-    """Make float64 the default dtype, in which the reference then computes from end to end (spec section 8a)."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-class StandInModel(nn.Module):
-    """What the reference reads of a model, and no more: a parameter, the gains, the head's numbers, class weights."""
-
-    def __init__(self, spec: LossSpec, device: torch.device) -> None:
-        super().__init__()
-        self.parameter = nn.Parameter(torch.zeros(1, device=device))
-        box, cls, dfl = spec.gains
-        self.args = SimpleNamespace(box=box, cls=cls, dfl=dfl)
-        strides = torch.tensor([float(s) for s in spec.strides], device=device)
-        self.model = [SimpleNamespace(stride=strides, nc=spec.num_classes, reg_max=spec.reg_max)]
-        if spec.class_weights is not None:
-            self.class_weights = torch.tensor(spec.class_weights, device=device)
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What the assigner was given in a real call, and what it answered: shapes as in the reference, M boxes an image with padding.
-
-    Attributes:
-        scores: (B, A, C) probabilities.
-        boxes: (B, A, 4) predicted corners in pixels.
-        anchors: (A, 2) centres in pixels.
-        labels, corners, valid: (B, M, 1), (B, M, 4), (B, M, 1).
-        target_scores, foreground, index: (B, A, C), (B, A), (B, A).
-    """
-
-    scores: Tensor
-    boxes: Tensor
-    anchors: Tensor
-    labels: Tensor
-    corners: Tensor
-    valid: Tensor
-    target_scores: Tensor
-    foreground: Tensor
-    index: Tensor
-
-    def arguments(self) -> tuple[Tensor, ...]:
-        """What the assigner was given, in its order."""
-        return self.scores, self.boxes, self.anchors, self.labels, self.corners, self.valid
-
-
-class RecordingAssigner:
-    """The reference's assigner with a memory of its last call."""
-
-    def __init__(self, assigner: Any) -> None:
-        self.assigner = assigner
-        self.last: Recording | None = None
-
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        answer = cast(tuple[Tensor, ...], self.assigner(*given))
-        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])))
-        return answer
-
-
-@dataclass(frozen=True)
-class FixedAssigner:
-    """Answers a given assignment in place of the reference's assigner; ``slot`` (H,) counts the boxes of each entry's own image."""
-
-    assignment: Assignment
-    slot: Tensor
-
-    def __call__(
-        self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor
-    ) -> tuple[Tensor, ...]:
-        image, anchor, weight = self.assignment.image, self.assignment.anchor, self.assignment.weight
-        index = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
-        foreground = torch.zeros_like(index, dtype=torch.bool)
-        target_boxes = corners.new_zeros(boxes.shape)
-        target_scores = corners.new_zeros(scores.shape)
-        target_labels = torch.zeros_like(index)
-        index[image, anchor] = self.slot
-        foreground[image, anchor] = True
-        target_boxes[image, anchor] = corners[image, self.slot]
-        target_labels[image, anchor] = labels[image, self.slot, 0].long()
-        target_scores[image, anchor, target_labels[image, anchor]] = weight.to(corners.dtype)
-        return target_labels, target_boxes, target_scores, foreground, index
 
 
 class ReferenceCriterion:
@@ -142,14 +53,16 @@ class ReferenceCriterion:
 
     Args:
         spec: the numbers of the definition.
+        record: keep what passes through the assigner in every call; ``False`` holds on to nothing, for measurements of time and memory.
 
     Raises:
         ReferenceDeclines: the definition departs from a number that the reference has no opening for.
     """
 
-    def __init__(self, spec: LossSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: LossSpec, *, record: bool = True) -> None:
+        self.spec, self.record = spec, record
         self.recorder: RecordingAssigner | None = None
+        self._made: dict[tuple[torch.dtype, torch.device], Any] = {}
         if reason := declines_spec(spec):
             raise ReferenceDeclines(reason)
 
@@ -157,14 +70,19 @@ class ReferenceCriterion:
         """Loss (3,), times the number of images, and the logged items, in the reference's own dtypes."""
         with precision_of(preds):
             criterion = self._criterion(preds)
-            self.recorder = criterion.assigner = RecordingAssigner(criterion.assigner)
             return cast(LossAndItems, criterion(preds, batch))
 
     def _criterion(self, preds: Preds) -> Any:
-        criterion = v8DetectionLoss(StandInModel(self.spec, preds["boxes"].device), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
-        criterion.assigner.alpha, criterion.assigner.beta = self.spec.alpha, self.spec.beta
-        criterion.assigner.eps = self.spec.assign_eps
-        return criterion
+        """The reference's own object, made once for a default dtype and device."""
+        key = (torch.get_default_dtype(), preds["boxes"].device)
+        if key not in self._made:
+            model = StandInModel(self.spec, key[1])
+            criterion = self._made[key] = v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
+            criterion.assigner.alpha, criterion.assigner.beta = self.spec.alpha, self.spec.beta
+            if self.record:
+                criterion.assigner = RecordingAssigner(criterion.assigner)
+        self.recorder = self._made[key].assigner if self.record else None
+        return self._made[key]
 
     def last_assignment(self, batch: Batch) -> Assignment:
         """The assignment of the last whole call, which was made with this batch: anchors whose target score is positive."""
@@ -176,7 +94,7 @@ class ReferenceCriterion:
 
     def _recording(self) -> Recording:
         if self.recorder is None or self.recorder.last is None:
-            raise RuntimeError("there is no assignment yet: call the criterion first")
+            raise RuntimeError("no call is recorded: call the criterion first, and make it with record=True")
         return self.recorder.last
 
     def assign(self, preds: Preds, batch: Batch) -> Assignment:
@@ -187,15 +105,15 @@ class ReferenceCriterion:
 
     def loss_given(self, preds: Preds, batch: Batch, assignment: Assignment) -> LossAndItems:
         """Loss and items on a given assignment, through the reference's own decoding and terms."""
-        images = batch["batch_idx"].reshape(-1).long()
-        # Arrivals of the same image before each row: its place in the padded layout.
-        slot = (images[:, None] == images).tril(-1).sum(1)
         device = preds["boxes"].device
         moved = Assignment(*(getattr(assignment, f.name).detach().to(device) for f in fields(assignment)))
         with precision_of(preds):
             criterion = self._criterion(preds)
-            criterion.assigner = FixedAssigner(moved, slot.to(device)[moved.box])
-            return cast(LossAndItems, criterion(preds, batch))
+            own, criterion.assigner = criterion.assigner, FixedAssigner(moved, slot_by_row(batch).to(device)[moved.box])
+            try:
+                return cast(LossAndItems, criterion(preds, batch))
+            finally:
+                criterion.assigner = own
 
     def anchors(self, preds: Preds) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels."""
@@ -210,6 +128,22 @@ class ReferenceCriterion:
         image, slot, _ = recording.valid.nonzero(as_tuple=True)
         row = rows_by_slot(batch, *recording.valid.shape[:2])[image, slot]
         return Targets(row, image, recording.labels[image, slot, 0].long(), recording.corners[image, slot])
+
+    def dtypes(self, preds: Preds, batch: Batch) -> dict[str, torch.dtype]:
+        """In which dtype each stage of a whole call answers."""
+        with torch.no_grad():
+            loss, _ = self(preds, batch)
+        seen = self._recording()
+        stages = {
+            "anchors": seen.anchors,
+            "decode": self.decode(preds),
+            "boxes": seen.boxes,
+            "probability": seen.scores,
+            "targets": seen.corners,
+            "weight": seen.target_scores,
+            "loss": loss,
+        }
+        return {name: tensor.dtype for name, tensor in stages.items()}
 
     @torch.no_grad()
     def decode(self, preds: Preds) -> Tensor:
@@ -238,20 +172,10 @@ def precision_of(preds: Preds) -> contextlib.AbstractContextManager[None]:
     return double_precision() if preds["boxes"].dtype == torch.float64 else contextlib.nullcontext()
 
 
-def rows_by_slot(batch: Batch, images: int, slots: int) -> Tensor:
-    """Row of the batch (B, M) at each place of the padded layout, where an image's rows stand in order of arrival; -1 is padding."""
-    rows = torch.full((images, slots), -1, dtype=torch.int64)
-    index = batch["batch_idx"].reshape(-1).long().cpu()
-    for image in range(images):
-        arrived = (index == image).nonzero().reshape(-1)
-        rows[image, : len(arrived)] = arrived
-    return rows.to(batch["batch_idx"].device)
-
-
 def declines_spec(spec: LossSpec) -> str | None:
     """Why the reference cannot be told this definition, or ``None``."""
     standard = LossSpec(num_classes=1)
-    for field in ("ciou_eps", "clamp_margin"):
+    for field in ("assign_eps", "ciou_eps", "clamp_margin"):
         if getattr(spec, field) != getattr(standard, field):
             return f"the reference has no opening for {field} = {getattr(spec, field)}"
     return None
@@ -259,13 +183,18 @@ def declines_spec(spec: LossSpec) -> str | None:
 
 def declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
     """Why the reference cannot compute this batch in this setting, or ``None`` when it can: to be reported as "not compared"."""
+    anchors, batch = inputs.preds["boxes"].shape[2], inputs.batch
+    most = max(spec.topk, spec.topk2 or spec.topk)
+    expected = torch.float64 if setting.dtype == "float64" else torch.float32
+    halves = {"float16", "bfloat16"} & {setting.dtype, setting.autocast}
     if reason := declines_spec(spec):
         return reason
-    anchors, index = inputs.preds["boxes"].shape[2], inputs.batch["batch_idx"].reshape(-1)
-    if setting.autocast is not None and setting.device == "cpu" and setting.dtype == "float16":
-        return "the reference raises on float16 logits under autocast on the CPU"
-    if len(index) and anchors < spec.topk:
-        return f"the reference raises when a batch has boxes and fewer anchors ({anchors}) than topk ({spec.topk})"
-    if bool((index.diff() < 0).any()):
+    if setting.autocast is not None and len(halves) > 1:
+        return f"the reference raises on {setting.dtype} logits under autocast to {setting.autocast}"
+    if len(batch["bboxes"]) and anchors < most:
+        return f"the reference raises when a batch has boxes and fewer anchors ({anchors}) than topk or topk2 ({most})"
+    if batch["bboxes"].dtype != expected:
+        return f"the reference raises on {batch['bboxes'].dtype} boxes where it expects {expected}"
+    if bool((batch["batch_idx"].reshape(-1).diff() < 0).any()):
         return "the reference needs batch_idx sorted"
     return None
