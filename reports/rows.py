@@ -63,7 +63,7 @@ def validated(rows: pd.DataFrame, schema: Schema, path: Path) -> pd.DataFrame:
     for name, allowed in schema.choices.items():
         strange = columns[name][~columns[name].isin(allowed)]
         if len(strange):
-            raise RowsError(f"{path}, row {strange.index[0]}: {name} is {strange.iloc[0]!r}; it must be one of {', '.join(allowed)}")
+            raise RowsError(f"{path}, row {strange.index[0]}: {name} is '{strange.iloc[0]}'; it must be one of {', '.join(allowed)}")
     return pd.DataFrame(columns)
 
 
@@ -79,5 +79,5 @@ def _column(rows: pd.DataFrame, name: str, kind: Type, path: Path) -> pd.Series:
         wrong = pd.concat([wrong, column[(numbers < 0) | (numbers % 1 != 0) & numbers.notna()]])
     if len(wrong):
         wanted = "a count" if kind == "count" else "a number"
-        raise RowsError(f"{path}, row {wrong.index[0]}: {name} is {wrong.iloc[0]!r}; it must be {wanted}")
+        raise RowsError(f"{path}, row {wrong.index[0]}: {name} is '{wrong.iloc[0]}'; it must be {wanted}")
     return numbers

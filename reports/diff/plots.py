@@ -20,10 +20,8 @@ CEILING = 1e6
 def distances(rows: pd.DataFrame) -> Figure:
     """Error ÷ allowance of every compared value, by stage and dtype."""
     frame = rows.assign(row=ordered(rows["stage"], STAGES), dtype=ordered(rows["dtype"], DTYPES))
-    spread = (
-        frame.groupby(["row", "dtype"], observed=True)["error_over_allowance"].quantile(np.array([0.05, 0.5, 0.95, 1.0])).dropna().unstack()
-    )
-    spread = spread.clip(FLOOR, CEILING).reset_index()
+    ratios = frame.groupby(["row", "dtype"], observed=True)["error_over_allowance"]
+    spread = ratios.quantile(np.array([0.05, 0.5, 0.95, 1.0])).dropna().unstack().clip(FLOOR, CEILING).reset_index()
     names = [name for name in frame["row"].cat.categories if (spread["row"] == name).any()]
     with drawing("distances", height=1.2 + 0.5 * len(names)) as drawn:
         axes = drawn.axes

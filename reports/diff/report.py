@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports.diff import plots, tables
-from reports.diff.schema import DIFFER, DTYPES, generated
+from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, generated
 from reports.document import Entry, Fact, Listing, Report, Section
 
 SHOWN = 20
@@ -17,8 +17,8 @@ SHOWN = 20
 def build(rows: pd.DataFrame) -> Report:
     """The report of these rows, which have the columns of :data:`reports.diff.schema.SCHEMA`."""
     compared = tables.comparisons(rows, "stage")
-    differ = int((compared["gravity"] == 2).sum())
-    batches, total = rows["case"].nunique(), len(compared)
+    differ, total = int((compared["verdict"] == DIFFER).sum()), int((compared["verdict"] != NOT_COMPARED).sum())
+    batches = rows["case"].nunique()
     by_stage = tables.stages(rows)
     headline = f"{differ:,} of {total:,} comparisons differ" if differ else f"Nothing differs: {total:,} comparisons, {batches:,} batches"
     sections = [
@@ -40,11 +40,11 @@ def facts(rows: pd.DataFrame, compared: pd.DataFrame) -> tuple[Fact, ...]:
     made_up = int(generated(batches["source"]).sum())
     tipped, decided = rows["ambiguous_decisions"].sum(), rows["decisions"].sum()
     worst = tables.RATIO.judged(rows["error_over_allowance"].max())
-    ambiguous = int((compared["gravity"] == 1).sum())
+    ambiguous = int((compared["verdict"] == AMBIGUOUS).sum())
     return (
         Fact("real batches", f"{len(batches) - made_up:,}", "plain" if made_up < len(batches) else "warn"),
         Fact("generated batches", f"{made_up:,}"),
-        Fact("comparisons", f"{len(compared):,}"),
+        Fact("comparisons", f"{(compared['verdict'] != NOT_COMPARED).sum():,}"),
         Fact("ambiguous", f"{ambiguous:,}", "warn" if ambiguous else "plain"),
         Fact("decisions tipped", f"{int(tipped):,} of {int(decided):,}"),
         Fact("worst error ÷ allowance", tables.RATIO.text(rows["error_over_allowance"].max()), worst),
@@ -84,3 +84,6 @@ def not_checked(rows: pd.DataFrame) -> Iterator[str]:
         yield "No real boxes were checked: no label files were found, and every batch was generated. Give some with `--labels PATH`."
     if not made_up.any():
         yield "No generated batch was checked: every batch came from label files."
+    left_out = rows[rows["verdict"] == NOT_COMPARED].fillna({"reason": "no reason was recorded"})
+    for (contender, stage, reason), group in left_out.groupby(["contender", "stage", "reason"]):
+        yield f"{contender}, {stage}: not compared; cases: {group['case'].nunique():,}; reason: {reason}."

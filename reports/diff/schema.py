@@ -6,7 +6,8 @@ import pandas as pd
 
 from reports.rows import Schema
 
-AGREE, AMBIGUOUS, DIFFER = VERDICTS = ("AGREE", "AMBIGUOUS", "DIFFER")
+# From the lightest to the gravest: of several, the last counts.
+NOT_COMPARED, AGREE, AMBIGUOUS, DIFFER = VERDICTS = ("NOT COMPARED", "AGREE", "AMBIGUOUS", "DIFFER")
 
 SCHEMA = Schema(
     required={
@@ -22,7 +23,7 @@ SCHEMA = Schema(
         "allowance": "number",
         "error_over_allowance": "number",
         "margin": "number",  # the narrowest decision, where the quantity is decided and not computed
-        "decisions": "count",  # of this row; empty where nothing is decided, so that sums over rows count each decision once
+        "decisions": "count",  # of this row; none where nothing is decided, so that sums over rows count each decision once
         "open_decisions": "count",  # those that rounding or a tie could tip
         "ambiguous_decisions": "count",  # open ones that did turn out differently
         "torch": "text",
@@ -35,6 +36,7 @@ SCHEMA = Schema(
         "tags": "text",
     },
     optional={
+        "reason": "text",  # why the verdict is AMBIGUOUS or NOT COMPARED
         "detail": "text",  # worst element with its values, shapes: as the run printed it
         "replay": "text",  # the command that runs this case again
     },

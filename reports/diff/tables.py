@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, STAGES, VERDICTS, ordered
+from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, STAGES, VERDICTS, ordered
 from reports.tables import Column, Table, against, bad_if_any, warn_if_any
 
 SETTING = ["workload", "case", "dtype", "device"]
@@ -15,14 +15,28 @@ def comparisons(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     """One row a comparison, a batch in a setting per contender and ``by``: the gravest verdict and the largest ratio of its quantities."""
     keys = ["contender", *by, *[name for name in SETTING if name not in by]]
     frame = rows.assign(gravity=rows["verdict"].map(VERDICTS.index), ratio=rows["error_over_allowance"])
-    return frame.groupby(keys, observed=True, sort=False).agg(gravity=("gravity", "max"), ratio=("ratio", "max")).reset_index()
+    frame = frame.groupby(keys, observed=True, sort=False).agg(gravity=("gravity", "max"), ratio=("ratio", "max")).reset_index()
+    return frame.assign(verdict=frame["gravity"].map(dict(enumerate(VERDICTS))))
 
 
 def tally(compared: pd.DataFrame, *by: str) -> pd.DataFrame:
     """Batches, verdicts and the worst ratio per group of comparisons."""
-    flags = compared.assign(**{name: compared["gravity"] == at for at, name in enumerate(VERDICTS)})
-    summed = {name.lower(): (name, "sum") for name in VERDICTS}
-    return flags.groupby(list(by), observed=True).agg(batches=("case", "nunique"), **summed, ratio=("ratio", "max")).reset_index()
+    flags = compared.assign(**{name: compared["verdict"] == name for name in VERDICTS})
+    counts = flags.groupby(list(by), observed=True).agg({"case": "nunique", **dict.fromkeys(VERDICTS, "sum"), "ratio": "max"})
+    return counts.reset_index()
+
+
+def verdicts(frame: pd.DataFrame) -> tuple[Column, ...]:
+    """The columns of a tally; what was not compared has one where there is any."""
+    left_out = (Column(NOT_COMPARED, "not compared", "count", warn_if_any),) if frame[NOT_COMPARED].any() else ()
+    return (
+        Column("case", "cases", "count"),
+        Column(AGREE, "agree", "count"),
+        Column(AMBIGUOUS, "ambiguous", "count", warn_if_any),
+        Column(DIFFER, "differ", "count", bad_if_any),
+        *left_out,
+        RATIO,
+    )
 
 
 def stages(rows: pd.DataFrame) -> Table:
@@ -31,44 +45,27 @@ def stages(rows: pd.DataFrame) -> Table:
     frame = tally(comparisons(frame, "stage"), "stage", "contender")
     return Table(
         "Verdicts by stage",
-        (
-            Column("stage", "stage"),
-            Column("contender", "contender"),
-            Column("batches", "cases", "count"),
-            Column("agree", "agree", "count"),
-            Column("ambiguous", "ambiguous", "count", warn_if_any),
-            Column("differ", "differ", "count", bad_if_any),
-            RATIO,
-        ),
+        (Column("stage", "stage"), Column("contender", "contender"), *verdicts(frame)),
         frame,
-        "A case counts once for each dtype and device it ran in. The allowance is twice the reference's own distance from float64, "
+        "A case has a verdict for each dtype and device that it ran in. The allowance is twice the reference's own distance from float64 "
         "and the rounding of the value itself: at 1 a contender is as far off as it may be.",
     )
 
 
 def precision(rows: pd.DataFrame) -> Table:
     """Dtype by contender: how good the arithmetic is."""
-    frame = rows.assign(dtype=ordered(rows["dtype"], DTYPES))
+    frame = tally(comparisons(rows.assign(dtype=ordered(rows["dtype"], DTYPES))), "dtype", "device", "contender")
     return Table(
         "Verdicts by dtype",
-        (
-            Column("dtype", "logits"),
-            Column("device", "device"),
-            Column("contender", "contender"),
-            Column("batches", "cases", "count"),
-            Column("agree", "agree", "count"),
-            Column("ambiguous", "ambiguous", "count", warn_if_any),
-            Column("differ", "differ", "count", bad_if_any),
-            RATIO,
-        ),
-        tally(comparisons(frame), "dtype", "device", "contender"),
-        "Here a case is one verdict over all of its stages.",
+        (Column("dtype", "logits"), Column("device", "device"), Column("contender", "contender"), *verdicts(frame)),
+        frame,
+        "Here a case has one verdict over all of its stages.",
     )
 
 
 def decisions(rows: pd.DataFrame) -> Table:
     """Workload by dtype: how many decisions were open, and how many of those turned out differently."""
-    decided = rows[rows["decisions"].notna()]
+    decided = rows[rows["decisions"] > 0]
     decided = decided.assign(dtype=ordered(decided["dtype"], DTYPES), tipped=decided["case"].where(decided["verdict"] == AMBIGUOUS))
     counts = {"decisions": ("decisions", "sum"), "open": ("open_decisions", "sum"), "ambiguous": ("ambiguous_decisions", "sum")}
     frame = decided.groupby(["workload", "dtype", "contender"], observed=True).agg(
