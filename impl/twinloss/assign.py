@@ -5,6 +5,7 @@ Everything is a ragged list of candidate pairs; nothing has the size (boxes x an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,10 +14,14 @@ from torch import Tensor
 
 from twinloss.anchors import Pyramid
 from twinloss.boxes import ciou, corners_from_distances, expected_distances
-from twinloss.candidates import CandidatePairs, candidate_pairs
-from twinloss.ragged import rank_descending, row_maximum
+from twinloss.candidates import CandidatePairs, in_slices, windows
+from twinloss.columns import gather_columns
+from twinloss.ragged import largest, row_maximum
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth
+
+PAIRS_AT_ONCE = 1 << 20
+"""Candidate pairs judged at once, unless the caller says otherwise: about 150 MB of scratch."""
 
 Ties = Literal["stable", "reference"]
 Conflicts = Literal["overlap", "pickers"]
@@ -54,6 +59,13 @@ class AlignedPairs:
     def __getitem__(self, index: Tensor) -> AlignedPairs:
         return AlignedPairs(self.box[index], self.anchor[index], self.overlap[index], self.metric[index])
 
+    @classmethod
+    def joined(cls, parts: Sequence[AlignedPairs], truth: GroundTruth) -> AlignedPairs:
+        """All parts, one after the other; ``truth`` gives the dtypes and the device where there is none."""
+        if not parts:
+            return cls(truth.row[:0], truth.row[:0], truth.corners[:0, 0], truth.corners[:0, 0])
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("box", "anchor", "overlap", "metric")))
+
 
 @dataclass(frozen=True)
 class PairMetrics:
@@ -63,6 +75,36 @@ class PairMetrics:
     anchor: Tensor
     overlap: Tensor
     metric: Tensor
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who would win each anchor: the largest overlap over the boxes that are in the contest, and the lowest of those that have it (spec section 5.5).
+
+    Attributes:
+        overlap: (B·A,) 0 where no box is.
+        box: (B·A,) index of the box; one past the last where no box is.
+    """
+
+    overlap: Tensor
+    box: Tensor
+
+    @classmethod
+    def over(cls, num_anchors: int, truth: GroundTruth) -> Contest:
+        """A contest that nobody has entered."""
+        return cls(truth.corners.new_zeros(num_anchors), truth.row.new_full((num_anchors,), len(truth)))
+
+    def enter(self, key: Tensor, pairs: AlignedPairs) -> None:
+        """Let pairs enter at the anchors ``key`` (P,). Boxes come in ascending order from call to call, so that the lowest index stays."""
+        before = self.overlap[key]
+        self.overlap.scatter_reduce_(0, key, pairs.overlap, "amax")
+        after = self.overlap[key]
+        # An overlap of 0 wins nothing: where all are 0 the anchor goes to box 0 of the image with weight 0 (spec section 9), that is to none.
+        # The tests are negated so that NaN passes them: it has to show in the loss.
+        leads = (~(pairs.overlap < after) & ~(pairs.overlap <= before)).nonzero().squeeze(1)
+        key, box = key[leads], pairs.box[leads]
+        self.box[key] = len(self.overlap)
+        self.box.scatter_reduce_(0, key, box, "amin")
 
 
 def assign(
@@ -75,6 +117,7 @@ def assign(
     *,
     ties: Ties = "stable",
     conflicts: Conflicts = "overlap",
+    pairs_at_once: int = PAIRS_AT_ONCE,
 ) -> Assignment:
     """The whole assignment (spec sections 5.1 to 5.7).
 
@@ -87,14 +130,25 @@ def assign(
         spec: K, α, β, ε_a.
         ties: "stable" picks positive metrics alone, the lowest anchor first among equals; "reference" reproduces ``torch.topk`` over the whole row.
         conflicts: "overlap" gives an anchor to the candidate box of largest overlap, "pickers" to that among the boxes which picked it.
+        pairs_at_once: candidate pairs judged at once, which bounds the scratch memory.
     """
+    images, _, num_anchors = boxes.shape
     with torch.no_grad():
-        pairs = align(boxes, scores, truth, candidate_pairs(truth.corners, pyramid, spec), anchors, spec)
-        picked = pick(pairs, len(truth), spec.topk, boxes.shape[-1], ties)
-        held = resolve_conflicts(pairs, picked, truth, boxes.shape, conflicts)
+        contest = Contest.over(images * num_anchors, truth)
+        picks, poison = [], truth.corners.new_zeros(())
+        for candidates in in_slices(windows(truth.corners, pyramid, spec), pyramid, pairs_at_once):
+            pairs = align(boxes, scores, truth, candidates, anchors, spec)
+            picked = pairs[pick(pairs, len(truth), spec.topk, num_anchors, ties)]
+            picks.append(picked)
+            entrants = picked if conflicts == "pickers" else pairs
+            contest.enter(truth.image[entrants.box] * num_anchors + entrants.anchor, entrants)
+            # 0, or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10).
+            poison = poison + (pairs.metric * 0).sum()
+        held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
         if spec.topk2 is not None and spec.topk2 != spec.topk:
-            held = held[rank_descending(held.metric, held.box, len(truth)) < spec.topk2]
-        return soft_targets(held, truth, spec, poison=(pairs.metric * 0).sum())
+            held = held[(held.box * num_anchors + held.anchor).argsort()]
+            held = held[largest(held.metric, held.box, len(truth), spec.topk2)]
+        return soft_targets(held, truth, spec, num_anchors, poison)
 
 
 def align(
@@ -102,87 +156,83 @@ def align(
 ) -> AlignedPairs:
     """Overlap and alignment metric of candidate pairs (spec sections 5.2 and 5.3)."""
     centres, strides = anchors
-    dtype = truth.corners.dtype
-    image = truth.image[candidates.box]
+    images, _, num_anchors = boxes.shape
+    key = truth.image[candidates.box] * num_anchors + candidates.anchor
     # Many boxes share an anchor: each is decoded once.
-    key = image * boxes.shape[-1] + candidates.anchor
-    seen = torch.zeros(boxes.shape[0] * boxes.shape[-1], dtype=torch.bool, device=boxes.device)
+    seen = torch.zeros(images * num_anchors, dtype=torch.bool, device=boxes.device)
     seen[key] = True
-    slot = seen.cumsum(0) - 1
     unique = seen.nonzero().squeeze(1)
-    anchor = unique % boxes.shape[-1]
-    logits = boxes[unique // boxes.shape[-1], :, anchor].to(dtype).view(-1, 4, spec.reg_max)
-    predicted = corners_from_distances(centres[anchor], expected_distances(logits)) * strides[anchor, None]
-    overlap = ciou(truth.corners[candidates.box], predicted[slot[key]], spec.ciou_eps).clamp(min=0)
-    probability = scores[image, truth.label[candidates.box], candidates.anchor].to(dtype).sigmoid()
-    return AlignedPairs(candidates.box, candidates.anchor, overlap, probability.pow(spec.alpha) * overlap.pow(spec.beta))
+    slot = torch.empty(len(seen), dtype=torch.int64, device=boxes.device)
+    slot[unique] = torch.arange(len(unique), device=boxes.device)
+    image = unique // num_anchors
+    anchor = unique - image * num_anchors
+    logits_4Ru = gather_columns(boxes, image, anchor).to(truth.corners.dtype).view(4, spec.reg_max, -1)
+    distances = expected_distances(logits_4Ru, dim=1)
+    predicted_4u = corners_from_distances(centres.T[:, anchor], distances, dim=0) * strides[anchor]
+    overlap = ciou(truth.corners.T.index_select(1, candidates.box).T, predicted_4u.index_select(1, slot[key]).T, spec.ciou_eps).clamp(min=0)
+    return AlignedPairs(candidates.box, candidates.anchor, overlap, alignment_metric(scores, truth, candidates.box, candidates.anchor, overlap, spec))
+
+
+def alignment_metric(scores: Tensor, truth: GroundTruth, box: Tensor, anchor: Tensor, overlap: Tensor, spec: LossSpec) -> Tensor:
+    """m = p^α · o^β of pairs of box (P,) and anchor (P,), p being the anchor's probability for the box's class (spec section 5.3)."""
+    probability = scores[truth.image[box], truth.label[box], anchor].to(overlap.dtype).sigmoid()
+    return probability.pow(spec.alpha) * overlap.pow(spec.beta)
 
 
 def pick(pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int, ties: Ties) -> Tensor:
-    """Which pairs (P,) are among their box's ``topk`` (spec section 5.4, and section 9 for ties)."""
-    positive = (~(pairs.metric <= 0)).nonzero().squeeze(1)  # NaN ranks first and so is picked: it has to show in the loss
-    box, metric = pairs.box[positive], pairs.metric[positive]
-    picked = torch.zeros(len(pairs.metric), dtype=torch.bool, device=metric.device)
-    rank = rank_descending(metric, box, num_boxes)
-    picked[positive[rank < topk]] = True
-    if ties == "reference":
-        _pick_as_reference(picked, pairs, num_boxes, min(topk, num_anchors), num_anchors)
-    return picked
+    """Indices of the pairs that are among their box's ``topk`` (spec section 5.4, and section 9 for ties)."""
+    positive = (~(pairs.metric <= 0)).nonzero().squeeze(1)  # NaN passes, and ranks first: it has to show in the loss
+    picked = positive[largest(pairs.metric[positive], pairs.box[positive], num_boxes, topk)]
+    return picked if ties == "stable" else _picked_as_reference(picked, pairs, num_boxes, min(topk, num_anchors), num_anchors)
 
 
-def _pick_as_reference(picked: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int) -> None:
+def _picked_as_reference(picked: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int) -> Tensor:
     """Redo, with ``torch.topk`` over the whole row of anchors, the rows in which its choice among equals shows: those with fewer than K positive
     metrics, and those with a tie across the K-th place."""
+    chosen = torch.zeros(len(pairs.metric), dtype=torch.bool, device=picked.device)
+    chosen[picked] = True
     counts = torch.bincount(pairs.box, minlength=num_boxes)
     starts = counts.cumsum(0) - counts
-    for box in _undecided_boxes(picked, pairs, num_boxes, topk).tolist():
+    for box in _undecided_boxes(chosen, pairs, num_boxes, topk).tolist():
         own = slice(int(starts[box]), int(starts[box] + counts[box]))
         row = pairs.metric.new_zeros(num_anchors)
         row[pairs.anchor[own]] = pairs.metric[own]
-        chosen = torch.zeros(num_anchors, dtype=torch.bool, device=row.device)
-        chosen[row.topk(topk).indices] = True
-        picked[own] = chosen[pairs.anchor[own]]
+        in_topk = torch.zeros(num_anchors, dtype=torch.bool, device=row.device)
+        in_topk[row.topk(topk).indices] = True
+        chosen[own] = in_topk[pairs.anchor[own]]
+    return chosen.nonzero().squeeze(1)
 
 
-def _undecided_boxes(picked: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int) -> Tensor:
-    """Boxes that have candidates, and either fewer than K positive metrics or an unpicked metric equal to the least picked one."""
+def _undecided_boxes(chosen: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int) -> Tensor:
+    """Boxes that have candidates, and either fewer than K positive metrics or a metric left out that equals the least one picked."""
     candidates = torch.bincount(pairs.box, minlength=num_boxes)
     positives = torch.bincount(pairs.box[pairs.metric > 0], minlength=num_boxes)
-    least = pairs.metric.new_full((num_boxes,), torch.inf).scatter_reduce(0, pairs.box[picked], pairs.metric[picked], "amin")
-    tied = torch.zeros(num_boxes, dtype=torch.bool, device=picked.device)
-    tied[pairs.box[~picked & (pairs.metric == least[pairs.box])]] = True
+    least = pairs.metric.new_full((num_boxes,), torch.inf).scatter_reduce(0, pairs.box[chosen], pairs.metric[chosen], "amin")
+    tied = torch.zeros(num_boxes, dtype=torch.bool, device=chosen.device)
+    tied[pairs.box[~chosen & (pairs.metric == least[pairs.box])]] = True
     return ((candidates > 0) & ((positives < topk) | tied)).nonzero().squeeze(1)
 
 
-def resolve_conflicts(pairs: AlignedPairs, picked: Tensor, truth: GroundTruth, shape: torch.Size, conflicts: Conflicts) -> AlignedPairs:
-    """The pairs that remain when every anchor is held by one box at most (spec section 5.5), sorted by box, then anchor."""
-    images, _, anchors = shape
-    key = truth.image[pairs.box] * anchors + pairs.anchor
-    pickers = torch.bincount(key[picked], minlength=images * anchors)
-    contested = (pickers > 1)[key]
-    rivals = (contested & picked if conflicts == "pickers" else contested).nonzero().squeeze(1)
-    rival_key, overlap = key[rivals], pairs.overlap[rivals]
-    best = row_maximum(overlap, rival_key, images * anchors)
-    # An overlap of 0 wins nothing: a conflict in which all are 0 goes to box 0 of the image with weight 0 (spec section 9), that is to none.
-    # The tests are negated so that NaN passes them: it has to show in the loss.
-    largest = ~(overlap < best[rival_key]) & ~(overlap <= 0)
-    rivals, rival_key = rivals[largest], rival_key[largest]
-    lowest = torch.full_like(pickers, len(truth)).scatter_reduce(0, rival_key, pairs.box[rivals], "amin")
-    kept = picked & ~contested
-    kept[rivals[pairs.box[rivals] == lowest[rival_key]]] = True
-    return pairs[kept.nonzero().squeeze(1)]
+def resolve_conflicts(picks: AlignedPairs, contest: Contest, scores: Tensor, truth: GroundTruth, spec: LossSpec) -> AlignedPairs:
+    """The pairs that remain when every anchor is held by one box at most (spec section 5.5)."""
+    num_anchors = scores.shape[-1]
+    key = truth.image[picks.box] * num_anchors + picks.anchor
+    pickers = torch.zeros(len(contest.box), dtype=torch.int32, device=key.device).scatter_add_(0, key, torch.ones_like(key, dtype=torch.int32))
+    alone = (pickers[key] == 1).nonzero().squeeze(1)
+    contested = ((pickers > 1) & (contest.box < len(truth))).nonzero().squeeze(1)
+    box, overlap = contest.box[contested], contest.overlap[contested]
+    anchor = contested - truth.image[box] * num_anchors
+    # The winner need not have picked the anchor, so its metric is computed again.
+    won = AlignedPairs(box, anchor, overlap, alignment_metric(scores, truth, box, anchor, overlap, spec))
+    return AlignedPairs.joined([picks[alone], won], truth)
 
 
-def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, poison: Tensor) -> Assignment:
-    """Target scores of the held anchors (spec section 5.7); those of weight 0 are left out, for they count nowhere.
-
-    ``poison`` is 0, or NaN when a metric was NaN: comparisons drop a NaN, but a loss that read one must show it (spec section 10).
-    """
+def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anchors: int, poison: Tensor) -> Assignment:
+    """Target scores of the held anchors (spec section 5.7); those of weight 0 are left out, for they count nowhere."""
     largest_metric = row_maximum(held.metric, held.box, len(truth))
     largest_overlap = row_maximum(held.overlap, held.box, len(truth))
     weight = held.metric * largest_overlap[held.box] / (largest_metric[held.box] + spec.assign_eps) + poison
-    keep = (~(weight <= 0)).nonzero().squeeze(1)
-    image, anchor = truth.image[held.box[keep]], held.anchor[keep]
-    order = (image * (int(anchor.max()) + 1 if len(anchor) else 1) + anchor).argsort()
-    box = truth.row[held.box[keep]]
-    return Assignment(image=image[order], anchor=anchor[order], box=box[order], weight=weight[keep][order])
+    image = truth.image[held.box]
+    order = (image * num_anchors + held.anchor).argsort()
+    order = order[~(weight <= 0)[order]]
+    return Assignment(image=image[order], anchor=held.anchor[order], box=truth.row[held.box[order]], weight=weight[order])

@@ -11,21 +11,22 @@ import torch
 from torch import Tensor
 
 
-def expected_distances(logits_n4R: Tensor) -> Tensor:
-    """Distances (n, 4) in grid units: the expectation of the bin index under each side's softmax (spec section 4).
+def expected_distances(logits: Tensor, dim: int = -1) -> Tensor:
+    """Distances in grid units: the expectation of the bin index under the softmax over the R logits along ``dim``, which goes (spec section 4).
 
     With a single bin the logits are the distances themselves (spec section 7, R = 1).
     """
-    bins = logits_n4R.shape[-1]
+    bins = logits.shape[dim]
     if bins == 1:
-        return logits_n4R.squeeze(-1)
-    index = torch.arange(bins, dtype=logits_n4R.dtype, device=logits_n4R.device)
-    return (logits_n4R.softmax(-1) * index).sum(-1)
+        return logits.squeeze(dim)
+    index = torch.arange(bins, dtype=logits.dtype, device=logits.device)
+    return (logits.softmax(dim) * index.view(-1, *[1] * (-dim - 1 if dim < 0 else logits.ndim - dim - 1))).sum(dim)
 
 
-def corners_from_distances(centres: Tensor, distances: Tensor) -> Tensor:
-    """Corners (..., 4) at the given distances (..., 4) from the centres (..., 2), all in the same units (spec section 4)."""
-    return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
+def corners_from_distances(centres: Tensor, distances: Tensor, dim: int = -1) -> Tensor:
+    """Corners at the four given distances from the centres (two coordinates), both along ``dim``, in the same units (spec section 4)."""
+    left_top, right_bottom = distances.chunk(2, dim)
+    return torch.cat([centres - left_top, centres + right_bottom], dim)
 
 
 def distances_from_corners(centres: Tensor, corners: Tensor) -> Tensor:

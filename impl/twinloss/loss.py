@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid, make_anchors
-from twinloss.assign import Assignment, Conflicts, PairMetrics, Ties, align, assign
+from twinloss.assign import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, Ties, align, assign
 from twinloss.boxes import decode_boxes
 from twinloss.candidates import candidate_pairs
+from twinloss.classification import classification_term, working_dtype
+from twinloss.columns import held_columns
 from twinloss.checks import check_predictions, check_target_shapes, check_target_values
 from twinloss.layouts import predictions_from_maps
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, pixel_corners, prepare_targets
-from twinloss.terms import box_term, classification_term, distance_term, distribution_term, held_logits, working_dtype
+from twinloss.terms import box_term, distance_term, distribution_term
 
 Batch = Mapping[str, Tensor]
 Predictions = Mapping[str, Any] | Sequence[Tensor]
@@ -32,12 +34,21 @@ class DetectionLoss:
             "pickers" chooses among the boxes that picked it.
         validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does; ``None``
             does when they are on the host.
+        pairs_at_once: candidate pairs judged at once, which bounds the scratch memory of crowded batches (150 bytes a pair).
 
     Logits may be float16, bfloat16, float32 or float64. Arithmetic is float32 (float64 for float64 logits), inside autocast and outside;
     gradients come back in the logits' dtype (spec section 8a).
     """
 
-    def __init__(self, spec: LossSpec, *, ties: Ties = "stable", conflicts: Conflicts = "overlap", validate: bool | None = None) -> None:
+    def __init__(
+        self,
+        spec: LossSpec,
+        *,
+        ties: Ties = "stable",
+        conflicts: Conflicts = "overlap",
+        validate: bool | None = None,
+        pairs_at_once: int = PAIRS_AT_ONCE,
+    ) -> None:
         for name, value, known in (("ties", ties, ("stable", "reference")), ("conflicts", conflicts, ("overlap", "pickers"))):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
@@ -45,6 +56,7 @@ class DetectionLoss:
         self.ties: Ties = ties
         self.conflicts: Conflicts = conflicts
         self.validate = validate
+        self.pairs_at_once = pairs_at_once
 
     def __call__(self, preds: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
@@ -143,6 +155,7 @@ class _Evaluation:
             self.spec,
             ties=self.owner.ties,
             conflicts=self.owner.conflicts,
+            pairs_at_once=self.owner.pairs_at_once,
         )
 
     def loss(self, held: Assignment) -> tuple[Tensor, dict[str, Tensor]]:
@@ -152,7 +165,7 @@ class _Evaluation:
         label = self.batch["cls"].reshape(-1)[held.box].to(torch.int64)
         centres, strides = self.centres[held.anchor], self.strides[held.anchor]
         corners = corners / strides[:, None]
-        logits = held_logits(self.boxes, held.image, held.anchor, spec.reg_max)
+        logits = held_columns(self.boxes, held.image, held.anchor).to(self.dtype).view(len(held), 4, spec.reg_max)
         class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
 
         normaliser = weight.sum().clamp(min=1)
