@@ -1,0 +1,142 @@
+"""What a release answered: asked once, kept in the cache until a question, the inside of the ladder, or torch changes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from oracle.ladder.cases import Question
+from oracle.ladder.install import InstallError, release_folder
+from oracle.ladder.process import Release
+from oracle.ladder.wire import Arrays, Message, pack, unpack
+
+INSIDE = ("adapters.py", "openings.py", "child.py", "wire.py")
+SEPARATOR = "\t"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Everything that one release answered.
+
+    Attributes:
+        release: its version.
+        greeting: outcome, version and era, or why it could not be asked.
+        replies: by question.
+    """
+
+    release: str
+    greeting: Mapping[str, Any]
+    replies: Mapping[str, Message]
+
+    @property
+    def asked(self) -> bool:
+        """Whether the release came up and was asked."""
+        return bool(self.greeting.get("outcome") == "answered")
+
+    @cached_property
+    def summary(self) -> str:
+        """Outcomes counted, for a progress line."""
+        if not self.asked:
+            return f"{self.greeting.get('outcome')}: {self.greeting.get('message', '')}"
+        outcomes = [reply.facts["outcome"] for reply in self.replies.values()]
+        return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes)))
+
+
+class Desk:
+    """Asks releases, and remembers.
+
+    Args:
+        questions: what is asked.
+        cache: the ladder's cache folder.
+        sources: folders of releases that are not to be installed, by name: those of a test, or of the suite's environment (``None``).
+    """
+
+    def __init__(self, questions: Sequence[Question], cache: Path, sources: Mapping[str, Path | None] | None = None) -> None:
+        self.questions, self.cache, self.sources = questions, cache, sources or {}
+        self._digest = digest(questions)
+        self._remembered: dict[str, Answers] = {}
+
+    def __call__(self, release: str) -> Answers:
+        """The release's answers, from memory, from the cache, or from itself."""
+        if release not in self._remembered:
+            self._remembered[release] = self._recall(release) or self._ask(release)
+        return self._remembered[release]
+
+    def known(self, release: str) -> bool:
+        """Whether asking costs nothing."""
+        return release in self._remembered or self._file(release).exists()
+
+    def _file(self, release: str) -> Path:
+        return self.cache / "answers" / self._digest / f"{release}.npz"
+
+    def _recall(self, release: str) -> Answers | None:
+        file = self._file(release)
+        with contextlib.suppress(OSError, ValueError, KeyError):  # a damaged file is asked again
+            return unflatten(release, unpack(file.read_bytes()))
+        return None
+
+    def _ask(self, release: str) -> Answers:
+        try:
+            folder = self.sources[release] if release in self.sources else release_folder(release, self.cache)
+        except InstallError as error:
+            return Answers(release, {"outcome": "not installed", "message": str(error)}, {})
+        with Release(folder, self.cache) as process:
+            replies = {question.name: process.ask(question.message) for question in self.questions} if process.answers else {}
+            answers = Answers(release, dict(process.greeting), replies)
+        if answers.asked:  # what failed may succeed next time
+            self._keep(answers)
+        return answers
+
+    def _keep(self, answers: Answers) -> None:
+        file = self._file(answers.release)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".part")
+        fresh.write_bytes(pack(flatten(answers), compress=True))
+        fresh.replace(file)
+
+
+def flatten(answers: Answers) -> Message:
+    """All of a release's answers as one message."""
+    facts = {"greeting": dict(answers.greeting), "replies": {name: reply.facts for name, reply in answers.replies.items()}}
+    arrays: Arrays = {}
+    for name, reply in answers.replies.items():
+        arrays |= {f"{name}{SEPARATOR}{array}".replace("/", "|"): value for array, value in reply.arrays.items()}
+    return Message(facts, arrays)
+
+
+def unflatten(release: str, message: Message) -> Answers:
+    """What :func:`flatten` made, apart again."""
+    by_question: dict[str, Arrays] = {}
+    for key, value in message.arrays.items():
+        name, array = key.replace("|", "/").split(SEPARATOR)
+        by_question.setdefault(name, {})[array] = value
+    replies = {name: Message(facts, by_question.get(name, {})) for name, facts in message.facts["replies"].items()}
+    return Answers(release, message.facts["greeting"], replies)
+
+
+def digest(questions: Sequence[Question]) -> str:
+    """Name of everything that an answer depends on besides the release."""
+    name = hashlib.sha256(f"torch {torch.__version__} numpy {np.__version__}".encode())
+    for part in _parts(questions):
+        name.update(part)
+    return name.hexdigest()[:16]
+
+
+def _parts(questions: Sequence[Question]) -> Iterator[bytes]:
+    for file in INSIDE:
+        yield (Path(__file__).parent / file).read_bytes()
+    for question in questions:
+        yield question.name.encode()
+        yield json.dumps(question.message.facts, sort_keys=True).encode()
+        for array, value in sorted(question.message.arrays.items()):
+            yield array.encode()
+            yield value.tobytes()

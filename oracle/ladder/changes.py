@@ -1,0 +1,147 @@
+"""What differs between two releases' answers, question by question.
+
+========= =================================================================================================
+same      equal to the bit, or failing alike
+rounding  not equal to the bit, and within the dtype's rounding
+changed   values differ by more
+raises    answered before, an exception now (or the process dies, or hangs)
+accepts   an exception before, an answer now
+fails     an exception of another type than before
+otherwise
+offered   an opening, option or layout that was not there before
+withdrawn the reverse
+interface something about how the loss is called
+========= =================================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oracle.ladder.answers import Answers
+from oracle.ladder.cases import Question
+from oracle.ladder.wire import Message
+
+# Relative to the largest element. Half precisions: a few units in the last place of what the reference sums in its logits' dtype.
+ROUNDING = {"float64": 1e-9, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+FAILURES = ("raised", "died", "timed out")
+QUIET = ("same", "rounding")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One question, two releases.
+
+    Attributes:
+        before: the earlier release.
+        release: the later one.
+        question: what was asked.
+        verdict: see the module's table.
+        array: the array that differs most, or the facts of the interface that differ.
+        size: largest difference, relative to the largest element; NaN where none can be taken.
+        message: what the later release said, or before → after.
+    """
+
+    before: str
+    release: str
+    question: Question
+    verdict: str
+    array: str = ""
+    size: float = 0.0
+    message: str = ""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing that a user could notice changed."""
+        return self.verdict in QUIET
+
+
+def compare(before: Answers, after: Answers, questions: tuple[Question, ...] | list[Question]) -> list[Change]:
+    """One record per question, whatever the verdict; empty when either release could not be asked."""
+    if not (before.asked and after.asked):
+        return []
+    return [compare_one(before, after, question) for question in questions]
+
+
+def compare_one(before: Answers, after: Answers, question: Question) -> Change:
+    """The verdict on one question."""
+    old, new = before.replies[question.name], after.replies[question.name]
+    verdict, array, size, message = judge(old, new, question)
+    return Change(before.release, after.release, question, verdict, array, size, message)
+
+
+def judge(old: Message, new: Message, question: Question) -> tuple[str, str, float, str]:
+    """Verdict, array, size and message."""
+    was, now = old.facts["outcome"], new.facts["outcome"]
+    said = str(new.facts.get("message", ""))
+    if was == now == "answered":
+        return judge_interface(old, new) if question.opening == "interface" else judge_arrays(old, new, question.dtype)
+    if was == now:
+        alike = was == "not offered" or kind_of_error(old) == kind_of_error(new)
+        return ("same", "", 0.0, said) if alike else ("fails otherwise", "", np.nan, f"{old.facts['message']} → {said}")
+    if "not offered" in (was, now):
+        return ("offered", "", np.nan, said) if was == "not offered" else ("withdrawn", "", np.nan, said)
+    if was == "answered":
+        return "raises", "", np.nan, said
+    if now == "answered":
+        return "accepts", "", np.nan, str(old.facts.get("message", ""))
+    return "fails otherwise", "", np.nan, f"{was} → {now}: {said}"
+
+
+def kind_of_error(reply: Message) -> str:
+    """The exception's type: its words may change freely."""
+    return str(reply.facts.get("message", "")).split(":")[0]
+
+
+def judge_interface(old: Message, new: Message) -> tuple[str, str, float, str]:
+    """Facts of the interface that differ."""
+    was, now = old.facts["interface"], new.facts["interface"]
+    different = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    words = "; ".join(f"{name}: {was.get(name)} → {now.get(name)}" for name in different)
+    return ("interface", ", ".join(different), np.nan, words) if different else ("same", "", 0.0, "")
+
+
+def judge_arrays(old: Message, new: Message, dtype: str) -> tuple[str, str, float, str]:
+    """Arrays that differ, and by how much at most."""
+    if old.arrays.keys() != new.arrays.keys():
+        names = ", ".join(sorted(old.arrays.keys() ^ new.arrays.keys()))
+        return "changed", names, np.nan, f"{names}: given by one of the two alone"
+    sizes = {name: difference(array, new.arrays[name]) for name, array in old.arrays.items()}
+    worst = max(sizes, key=lambda name: sizes[name], default="")
+    size = sizes.get(worst, 0.0)
+    if size == 0:
+        return "same", "", 0.0, ""
+    words = ""
+    if worst in old.arrays and old.arrays[worst].size == 1:
+        words = f"{old.arrays[worst].item():.9g} → {new.arrays[worst].item():.9g}"
+    return ("rounding" if size <= ROUNDING[base_dtype(dtype)] else "changed"), worst, size, words
+
+
+def base_dtype(dtype: str) -> str:
+    """The coarsest arithmetic in a setting's name."""
+    return next(name for name in ("bfloat16", "float16", "float32", "float64") if name in dtype)
+
+
+def difference(old: NDArray[Any], new: NDArray[Any]) -> float:
+    """Largest difference relative to the largest finite element; infinite where shapes differ or one side alone is not finite.
+
+    Of indices, where -1 stands for none, it is the share that differ.
+    """
+    if old.shape != new.shape:
+        return np.inf
+    if np.issubdtype(old.dtype, np.integer):
+        return float((old != new).sum() / max(((old >= 0) | (new >= 0)).sum(), 1))
+    first, second = old.astype(np.float64), new.astype(np.float64)
+    if not np.array_equal(np.isfinite(first), np.isfinite(second)):
+        return np.inf
+    finite = np.isfinite(first)
+    if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
+        return np.inf
+    gap = np.abs(first[finite] - second[finite])
+    if not gap.size or not gap.max():
+        return 0.0
+    return float(gap.max() / max(np.abs(first[finite]).max(), np.abs(second[finite]).max()))

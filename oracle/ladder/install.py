@@ -1,0 +1,113 @@
+"""A folder for each release, outside of the suite's environment, and one for the few small packages that some releases need beside it.
+
+The cache is ``TWINLOSS_LADDER_CACHE``, or ``twinloss/ladder`` under the user's cache folder. Nothing here ever installs into the suite's
+environment: every command names a target folder. torch, numpy and OpenCV come from the suite's environment, the same for every release.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from oracle.ladder.releases import NAME
+
+# Module that an import may miss, and what brings it. A module that is not here is not installed: the row then says what is missing.
+DEPENDENCIES = {
+    "cpuinfo": "py-cpuinfo",
+    "hub_sdk": "hub-sdk",
+    "pandas": "pandas",
+    "pkg_resources": "setuptools<81",
+    "polars": "polars",
+    "psutil": "psutil",
+    "requests": "requests",
+    "scipy": "scipy",
+    "seaborn": "seaborn",
+    "sentry_sdk": "sentry-sdk",
+    "thop": "ultralytics-thop",
+    "tqdm": "tqdm",
+}
+
+TELLING = ("there is no version", "no matching distribution", "error")
+
+
+class InstallError(Exception):
+    """A release, or what it needs, could not be installed; the message is the installer's last line."""
+
+
+def cache_folder() -> Path:
+    """Where releases and answers are kept."""
+    named = os.environ.get("TWINLOSS_LADDER_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "twinloss" / "ladder"
+
+
+def release_folder(release: str, cache: Path) -> Path:
+    """The release's folder, filled if it was not.
+
+    Raises:
+        InstallError: it could not be filled.
+    """
+    folder = cache / "releases" / release
+    if not (folder / NAME).is_dir():
+        install(f"{NAME}=={release}", folder)
+    return folder
+
+
+def dependency_folder(cache: Path) -> Path:
+    """The folder of small packages, last on every release's path, so that nothing in it hides what the suite has."""
+    folder = cache / "dependencies"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def add_dependency(module: str, cache: Path) -> None:
+    """Install what brings a module that an import missed.
+
+    Raises:
+        InstallError: the module is not among the known small dependencies, or has been added already, or could not be installed.
+    """
+    root = module.split(".", maxsplit=1)[0]
+    if root not in DEPENDENCIES:
+        raise InstallError(f"needs the module {module!r}, which is not among the ladder's small dependencies")
+    done = dependency_folder(cache) / f".{root}-added"
+    if done.exists():
+        raise InstallError(f"needs the module {module!r}, which {DEPENDENCIES[root]} did not bring")
+    install(DEPENDENCIES[root], dependency_folder(cache))
+    done.touch()
+
+
+def installer() -> list[str]:
+    """The client that installs: uv where there is one, for its cache, else pip."""
+    uv = shutil.which("uv")
+    return [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
+
+
+def install(requirement: str, folder: Path) -> None:
+    """Put one package, without its dependencies, into a folder, whole or not at all.
+
+    Raises:
+        InstallError: the installer failed, or is not there.
+    """
+    fresh = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    command = [*installer(), "--quiet", "--no-deps", "--target", str(fresh), requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InstallError(f"{requirement} could not be installed: {type(error).__name__}") from error
+    if done.returncode:
+        raise InstallError(f"{requirement} could not be installed: {reason(done.stderr)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(fresh, folder, dirs_exist_ok=True)
+    shutil.rmtree(fresh)
+
+
+def reason(text: str) -> str:
+    """The telling line of an installer's complaint, without addresses."""
+    lines = [line.strip(" ×╰─▶│") for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if any(words in line.lower() for words in TELLING)]
+    words = (telling or lines or ["no reason was given"])[0].split()
+    return " ".join(word for word in words if "://" not in word)[:160]

@@ -1,0 +1,59 @@
+"""Which releases there are, and which of them the ladder climbs when it is not told."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+NAME = "ultralytics"
+KNOWN = Path("reports", "ladder", "releases.txt")
+SERIES = {
+    "8.0": (100, 120, 140, 160, 180, 200, 220, 239),
+    "8.1": (0, 20, 47),
+    "8.2": (0, 30, 60, 103),
+    "8.3": (0, 40, 80, 120, 160, 200, 230, 253),
+    "8.4": (0, 10, 20, 40, 60, 80, 100, 120, 140, 160, 180, 190),
+}
+DEFAULT = tuple(f"{series}.{patch}" for series, patches in SERIES.items() for patch in patches)
+
+
+def order(release: str) -> tuple[int, ...]:
+    """Sort key of a release.
+
+    Raises:
+        ValueError: it is not three numbers with dots between.
+    """
+    if not re.fullmatch(r"\d+\.\d+\.\d+", release):
+        raise ValueError(f"{release!r} is not a release: give three numbers, such as 8.3.253")
+    return tuple(map(int, release.split(".")))
+
+
+def published(known: Path = KNOWN) -> tuple[str, ...]:
+    """Every release that the package index lists, oldest first; those of the committed list when the index can't be asked."""
+    listed = ask_index()
+    if not listed and known.exists():
+        listed = known.read_text().split()
+    return tuple(sorted(set(listed) | set(DEFAULT), key=order))
+
+
+def ask_index() -> list[str]:
+    """The index's list through pip, the suite's own or one that uv lends; empty when neither gets an answer."""
+    uv = shutil.which("uv")
+    clients = [[sys.executable, "-m", "pip"], *([[uv, "tool", "run", "pip"]] if uv else [])]
+    for client in clients:
+        command = [*client, "index", "versions", NAME]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        found = re.search(r"Available versions: (.+)", done.stdout)
+        if done.returncode == 0 and found:
+            return [release for release in found[1].split(", ") if re.fullmatch(r"8\.\d+\.\d+", release)]
+    return []
+
+
+def between(first: str, last: str, releases: Sequence[str]) -> tuple[str, ...]:
+    """The releases from ``first`` to ``last``, both included, oldest first."""
+    low, high = sorted((order(first), order(last)))
+    return tuple(sorted({r for r in (*releases, first, last) if low <= order(r) <= high}, key=order))

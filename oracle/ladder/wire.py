@@ -1,0 +1,59 @@
+"""How the suite and a release's process talk: frames of one JSON record and named arrays, over pipes.
+
+Both sides import this, so it needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+FACTS = "__facts__"
+LENGTH = struct.Struct("<Q")
+
+
+class Message(NamedTuple):
+    """One question or one answer: facts that JSON can say, and arrays by name."""
+
+    facts: dict[str, Any]
+    arrays: Arrays
+
+
+def pack(message: Message, *, compress: bool = False) -> bytes:
+    """The message as the bytes of an npz archive, without pickles."""
+    buffer = io.BytesIO()
+    facts = np.frombuffer(json.dumps(message.facts).encode(), dtype=np.uint8)
+    arrays: dict[str, Any] = {FACTS: facts, **message.arrays}
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Message:
+    """What :func:`pack` packed."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return Message(json.loads(arrays.pop(FACTS).tobytes()), arrays)
+
+
+def send(stream: IO[bytes], message: Message) -> None:
+    """Write one frame."""
+    data = pack(message)
+    stream.write(LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Message | None:
+    """Read one frame; ``None`` when the other side has closed the pipe, at a frame's end or within it."""
+    head = stream.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    (length,) = LENGTH.unpack(head)
+    data = stream.read(length)
+    return unpack(data) if len(data) == length else None
