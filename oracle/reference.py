@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from oracle.case import Inputs, Setting
-from oracle.contender import Batch, LossAndItems, Metrics, Preds, Targets
+from oracle.contender import Batch, Criterion, LossAndItems, Metrics, Preds, Targets
 from oracle.run import double_precision
 from oracle.seams import FixedAssigner, Recording, RecordingAssigner, StandInModel, rows_by_slot, slot_by_row
 from twinloss import Assignment, LossSpec
@@ -30,6 +30,7 @@ os.environ.setdefault("YOLO_CONFIG_DIR", _settings.name)
 _environment = dict(os.environ)
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
     import ultralytics
+    from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils.loss import v8DetectionLoss
     from ultralytics.utils.tal import make_anchors
 for _name in set(os.environ) - set(_environment):
@@ -38,7 +39,7 @@ os.environ.update(_environment)
 
 VERSION: str = ultralytics.__version__
 
-__all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "declines"]
+__all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "as_installed", "declines", "detection_model"]
 
 
 class ReferenceDeclines(Exception):  # noqa: N818 - it is an answer, "not compared, because", rather than an error
@@ -53,14 +54,13 @@ class ReferenceCriterion:
 
     Args:
         spec: the numbers of the definition.
-        record: keep what passes through the assigner in every call; ``False`` holds on to nothing, for measurements of time and memory.
 
     Raises:
         ReferenceDeclines: the definition departs from a number that the reference has no opening for.
     """
 
-    def __init__(self, spec: LossSpec, *, record: bool = True) -> None:
-        self.spec, self.record = spec, record
+    def __init__(self, spec: LossSpec) -> None:
+        self.spec = spec
         self.recorder: RecordingAssigner | None = None
         self._made: dict[tuple[torch.dtype, torch.device], Any] = {}
         if reason := declines_spec(spec):
@@ -79,9 +79,8 @@ class ReferenceCriterion:
             model = StandInModel(self.spec, key[1])
             criterion = self._made[key] = v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
             criterion.assigner.alpha, criterion.assigner.beta = self.spec.alpha, self.spec.beta
-            if self.record:
-                criterion.assigner = RecordingAssigner(criterion.assigner)
-        self.recorder = self._made[key].assigner if self.record else None
+            criterion.assigner = RecordingAssigner(criterion.assigner)
+        self.recorder = self._made[key].assigner
         return self._made[key]
 
     def last_assignment(self, batch: Batch) -> Assignment:
@@ -94,7 +93,7 @@ class ReferenceCriterion:
 
     def _recording(self) -> Recording:
         if self.recorder is None or self.recorder.last is None:
-            raise RuntimeError("no call is recorded: call the criterion first, and make it with record=True")
+            raise RuntimeError("no call is recorded yet: call the criterion first")
         return self.recorder.last
 
     def assign(self, preds: Preds, batch: Batch) -> Assignment:
@@ -198,3 +197,19 @@ def declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
     if bool((batch["batch_idx"].reshape(-1).diff() < 0).any()):
         return "the reference needs batch_idx sorted"
     return None
+
+
+def as_installed(spec: LossSpec, device: str = "cpu") -> Criterion:
+    """The reference's own criterion with nothing around it, made once as a trainer makes it: for measuring what it costs."""
+    if reason := declines_spec(spec):
+        raise ReferenceDeclines(reason)
+    criterion = v8DetectionLoss(StandInModel(spec, torch.device(device)), tal_topk=spec.topk, tal_topk2=spec.topk2)
+    criterion.assigner.alpha, criterion.assigner.beta, criterion.assigner.eps = spec.alpha, spec.beta, spec.assign_eps
+    return cast(Criterion, criterion)
+
+
+def detection_model(name: str, num_classes: int) -> torch.nn.Module:
+    """A freshly initialised model of the reference, such as ``yolov8n.yaml``, in training mode: its output is a criterion's ``preds``."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        model = DetectionModel(name, nc=num_classes, verbose=False)
+    return cast(torch.nn.Module, model.train())

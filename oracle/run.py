@@ -125,7 +125,7 @@ def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, settin
     found_gradients = _gradients(loss, leaves, cotangent)
     return Outcome(
         loss=loss.detach().double(),
-        items={name: float(value) for name, value in items.items()},
+        items={name: float(torch.as_tensor(value).detach()) for name, value in items.items()},
         grad_boxes=_dense(found_gradients[0], leaves[0]),
         grad_scores=_dense(found_gradients[1], leaves[1]),
         missing=tuple(name for name, gradient in zip(("boxes", "scores"), found_gradients, strict=True) if gradient is None),
