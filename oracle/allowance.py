@@ -1,0 +1,272 @@
+"""How far a correct program may be from the definition: the rounding of every number of a loss and its gradients, by its conditioning.
+
+Each allowance is a first-order bound: unit roundoffs times the magnitudes that are rounded, carried through the formulas of spec sections
+6 to 8. The box terms are moved corner by corner, as the overlaps of :mod:`oracle.margins` are; a side that coincides with the truth's within
+rounding then widens the gradient's allowance to the interval between its one-sided values, and no anchor has to be left out (spec section 8).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from oracle.arithmetic import Arithmetic
+from oracle.contender import Batch, Preds
+from oracle.exact import ExactCriterion
+from oracle.formulas import ciou, corners_of, distances
+from oracle.margins import corner_tolerance, truth_tolerance
+from twinloss import Assignment, LossSpec
+
+EVALUATION_ROUNDINGS = 4.0  # Of an expression, beyond what its operands bring along.
+ENTROPY_ROUNDINGS = 3.0  # Of an elementwise logarithm or exponential.
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Rounding of the loss and its gradients on one assignment of H entries.
+
+    Attributes:
+        loss: (3,).
+        boxes: (H, 4R) of the gradient of the box logits at held anchors; it is zero elsewhere, exactly.
+        held_score: (H,) of the gradient of the score of each held anchor's class.
+        score_share: of the gradient of any other score, relative to it.
+        score_per_logit: the same, for each unit of the logit's magnitude.
+        smallest: magnitude below which a gradient may be lost.
+    """
+
+    loss: Tensor
+    boxes: Tensor
+    held_score: Tensor
+    score_share: float
+    score_per_logit: float
+    smallest: float
+
+
+@dataclass(frozen=True)
+class _BoxPart:
+    """At held anchors: CIoU (H,) and its rounding, its gradient in the four sides (H, 4) and the rounding of that."""
+
+    overlap: Tensor
+    overlap_slack: Tensor
+    slope: Tensor
+    slope_slack: Tensor
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the terms need of the held anchors, in float64: H entries, grid units unless said otherwise."""
+
+    logits: Tensor
+    sides: Tensor
+    centres: Tensor
+    strides: Tensor
+    corners: Tensor
+    corner_slack: Tensor
+    predicted_slack: Tensor
+    target: Tensor
+    target_slack: Tensor
+    score: Tensor
+    label: Tensor
+    image_size: Tensor
+
+
+@torch.no_grad()
+def allowance(
+    exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignment, slack: Tensor, classification: float, arithmetic: Arithmetic
+) -> Allowance:
+    """Rounding of the loss and its gradients on an assignment.
+
+    Args:
+        exact: the definition.
+        preds: logits, on the CPU.
+        batch: targets, on the CPU.
+        assignment: H entries with the weights t that the definition demands, float64.
+        slack: (H,) by how much a correct program's weights may differ from them: 0 where the weights were given.
+        classification: the classification term of the loss on this assignment, times gain and images.
+        arithmetic: unit roundoffs.
+    """
+    spec, images = exact.spec, len(preds["boxes"])
+    weight, slack = assignment.weight.double(), slack.double()
+    held = _held(exact, preds, batch, assignment, arithmetic)
+    normaliser, drift = _normaliser(weight, slack, assignment.box, arithmetic)
+    box_gain, cls_gain, third_gain = (gain * images / normaliser for gain in spec.gains)
+    rounding = max(arithmetic.score, arithmetic.evaluation)
+    terms = max(arithmetic.corner, arithmetic.evaluation)
+
+    part = _box_part(held, spec.ciou_eps, terms)
+    third, third_slack = _third(held, spec, terms)
+    logit = held.score.abs()
+    box = (1 - part.overlap).abs()
+    sums = torch.stack(
+        [
+            box_gain * _gathered(weight * part.overlap_slack + box * slack, assignment.box),
+            cls_gain * _gathered(logit * slack + ENTROPY_ROUNDINGS * rounding * logit * (1 + weight), assignment.box)
+            + (ENTROPY_ROUNDINGS + _summation(preds["scores"].numel())) * rounding * abs(classification),
+            third_gain * _gathered(weight * third_slack + third * slack, assignment.box),
+        ]
+    )
+    values = torch.stack(
+        [box_gain * (box * weight).sum(), torch.tensor(abs(classification), dtype=torch.float64), third_gain * (third * weight).sum()]
+    )
+    summed = _summation(len(weight)) * terms + EVALUATION_ROUNDINGS * arithmetic.core
+    class_factor = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights)
+    factor = cls_gain * class_factor.double()[held.label]
+    probability = held.score.sigmoid()
+    relative = drift + EVALUATION_ROUNDINGS * rounding + arithmetic.output
+    return Allowance(
+        loss=sums + values * (drift + summed),
+        boxes=_boxes_gradient(held, part, weight, slack, (box_gain, third_gain), spec, arithmetic, drift),
+        held_score=factor * (slack + (EVALUATION_ROUNDINGS * rounding + rounding * logit) * probability + relative * (probability + weight))
+        + arithmetic.smallest_output,
+        score_share=relative,
+        score_per_logit=rounding,
+        smallest=arithmetic.smallest_output * max(1.0, cls_gain),
+    )
+
+
+def _held(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignment, arithmetic: Arithmetic) -> _Held:
+    spec, grid, truth = exact.spec, exact.grid(preds), exact.truth(preds, batch)
+    image, anchor, row = assignment.image, assignment.anchor, assignment.box
+    logits = preds["boxes"].detach()[image, :, anchor].double()
+    sides = distances(logits, spec.reg_max)
+    centres, strides = grid.centres[anchor], grid.strides[anchor]
+    anchor_error = (centres.to(arithmetic.anchors).double() - centres).abs().repeat(1, 2)
+    pixels, label = truth.corners[row], truth.label[row]
+    corners = pixels / strides[:, None]
+    corner_slack = torch.from_numpy(truth_tolerance(pixels.numpy(), arithmetic.core)) / strides[:, None]
+    target = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], dim=1)
+    predicted_slack = corner_tolerance(sides.numpy(), corners_of(sides, centres).numpy(), arithmetic, spec.reg_max)
+    return _Held(
+        logits=logits,
+        sides=sides,
+        centres=centres,
+        strides=strides,
+        corners=corners,
+        corner_slack=corner_slack,
+        predicted_slack=torch.from_numpy(predicted_slack) + anchor_error,
+        target=target,
+        target_slack=corner_slack + anchor_error + 2 * arithmetic.evaluation * target.abs(),
+        score=preds["scores"].detach()[image, label, anchor].double(),
+        label=label,
+        image_size=torch.tensor([grid.width, grid.height, grid.width, grid.height], dtype=torch.float64),
+    )
+
+
+def _normaliser(weight: Tensor, slack: Tensor, box: Tensor, arithmetic: Arithmetic) -> tuple[float, float]:
+    """S of the loss, and its relative rounding."""
+    total = float(weight.sum())
+    off = float(_gathered(slack, box)) + EVALUATION_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation) * total
+    normaliser = max(total, 1.0)
+    return normaliser, min(off, max(total + off - 1, 0.0)) / normaliser
+
+
+def _gathered(parts: Tensor, box: Tensor) -> Tensor:
+    """Rounding of a sum of parts (H,): those of one box share its roundings and add up, those of different boxes are independent."""
+    if len(parts) == 0:
+        return parts.new_zeros(())
+    per_box = parts.new_zeros(int(box.max()) + 1).index_add(0, box, parts)
+    return per_box.square().sum().sqrt()
+
+
+def _summation(count: int) -> float:
+    """Roundings of a sum of that many terms, added up pairwise or in blocks."""
+    return 1.0 + math.log2(max(count, 1)) / 2
+
+
+def _box_part(held: _Held, eps: float, rounding: float) -> _BoxPart:
+    """CIoU, prediction first, and its slope in the sides, where they are and with each corner moved by its rounding to either side [6]."""
+    errors = torch.cat([held.predicted_slack, held.corner_slack], dim=1)
+    eye = torch.eye(8, dtype=torch.float64)
+    shifts = torch.cat([torch.zeros(1, 8, dtype=torch.float64), eye, -eye])[:, None, :] * errors
+    predicted, truth = shifts[..., :4], held.corners + shifts[..., 4:]
+    with torch.enable_grad():
+        sides = held.sides.expand(17, -1, -1).clone().requires_grad_()
+        overlap = ciou(corners_of(sides, held.centres) + predicted, truth, eps)
+        (slope,) = torch.autograd.grad(overlap.sum(), sides)
+    overlap = overlap.detach()
+    value_change, slope_change = ((moved[1:] - moved[0]).abs().nan_to_num(nan=torch.inf) for moved in (overlap, slope))
+    value_slack = torch.maximum(value_change[:8], value_change[8:]).sum(0)
+    slope_slack = torch.maximum(slope_change[:8], slope_change[8:]).sum(0)
+    # The slope is a sum of parts as large as one over the box's sides, which may cancel.
+    parts = slope[0].abs() + 1 / (held.corners[:, 2:] - held.corners[:, :2] + eps).clamp(min=eps).repeat(1, 2).maximum(
+        held.sides[:, :2].add(held.sides[:, 2:]).abs().repeat(1, 2)
+    )
+    evaluated = EVALUATION_ROUNDINGS * rounding
+    return _BoxPart(overlap[0], value_slack + evaluated * (1 + (1 - overlap[0]).abs()), slope[0], slope_slack + evaluated * parts)
+
+
+def _third(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
+    """Distribution or distance term of each held anchor (H,) and its rounding [7]."""
+    if spec.reg_max == 1:
+        scale = held.strides[:, None] / held.image_size
+        off = held.target_slack + EVALUATION_ROUNDINGS * rounding * (held.sides - held.target).abs()
+        return ((held.sides - held.target).abs() * scale).mean(1), (off * scale).mean(1)
+    surprise = -held.logits.unflatten(1, (4, spec.reg_max)).log_softmax(-1)
+    clamped, moves = _clamped(held, spec)
+    lower = clamped.floor().long()
+    first, second = (surprise.gather(2, (lower + k)[..., None])[..., 0] for k in (0, 1))
+    share = clamped - lower
+    step = surprise.diff(dim=2).abs()
+    # Within rounding of a whole number, the pair of bins, and so the slope, may be the neighbour's.
+    around = torch.stack([step.gather(2, (lower + k).clamp(0, spec.reg_max - 2)[..., None])[..., 0] for k in (-1, 0, 1)])
+    near = torch.stack([share < held.target_slack, torch.ones_like(moves), 1 - share < held.target_slack])
+    slope = (around * near).amax(0)
+    span = held.logits.unflatten(1, (4, spec.reg_max)).abs().amax(2)
+    each = first * (1 - share) + second * share
+    off = slope * held.target_slack * moves + ENTROPY_ROUNDINGS * rounding * (each + torch.minimum(span, each + math.log(spec.reg_max)))
+    return each.mean(1), off.mean(1)
+
+
+def _clamped(held: _Held, spec: LossSpec) -> tuple[Tensor, Tensor]:
+    """Clamped target distances (H, 4), and whether (H, 4) they move with the truth: not when they are clamped for certain."""
+    limit = spec.reg_max - 1 - spec.clamp_margin
+    free = (held.target > -held.target_slack) & (held.target < limit + held.target_slack)
+    return held.target.clamp(0, limit), free
+
+
+def _boxes_gradient(
+    held: _Held,
+    part: _BoxPart,
+    weight: Tensor,
+    slack: Tensor,
+    gains: tuple[float, float],
+    spec: LossSpec,
+    arithmetic: Arithmetic,
+    drift: float,
+) -> Tensor:
+    """Rounding (H, 4R) of the gradient of the box logits: slopes through the expectation, plus the third term's own."""
+    box_gain, third_gain = gains
+    rounding = max(arithmetic.corner, arithmetic.evaluation)
+    through = _distribution(held, spec, rounding) if spec.reg_max > 1 else _distance(held)
+    # Magnitudes, then roundings, of the two parts at each logit.
+    steep, steep_slack, third, third_slack = through
+    slope, slope_slack = part.slope.abs()[..., None], part.slope_slack[..., None]
+    size = box_gain * slope * steep + third_gain / 4 * third
+    off = box_gain * (slope_slack * steep + slope * steep_slack) + third_gain / 4 * third_slack
+    relative = drift + EVALUATION_ROUNDINGS * rounding + arithmetic.output
+    total = weight[:, None, None] * (off + relative * size) + slack[:, None, None] * size
+    return total.flatten(1) + arithmetic.smallest_output
+
+
+def _distribution(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """R > 1: slope of a side in its logits, and of the cross-entropy (H, 4, R), each as magnitude and rounding."""
+    bins = torch.arange(spec.reg_max, dtype=torch.float64)
+    share = held.logits.unflatten(1, (4, spec.reg_max)).softmax(-1)
+    away = bins - held.sides[..., None]
+    clamped, moves = _clamped(held, spec)
+    target = (1 - (bins - clamped[..., None]).abs()).clamp(min=0)
+    touched = ((bins - clamped[..., None]).abs() < 1 + held.target_slack[..., None]) & moves[..., None]
+    steep_slack = EVALUATION_ROUNDINGS * rounding * share * (bins + held.sides[..., None].abs())
+    third_slack = EVALUATION_ROUNDINGS * rounding * (share + target) + held.target_slack[..., None] * touched
+    return share * away.abs(), steep_slack, share + target, third_slack
+
+
+def _distance(held: _Held) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """R = 1: the same (H, 4, 1); the sign of the difference may be any where rounding hides it."""
+    scale = (held.strides[:, None] / held.image_size)[..., None]
+    hidden = ((held.sides - held.target).abs() <= held.target_slack)[..., None]
+    one = torch.ones_like(scale)
+    return one, torch.zeros_like(one), scale, scale * 2 * hidden

@@ -1,0 +1,257 @@
+"""One case through all contenders: the definition and the reference once, each contender after them, every stage judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from oracle.case import Case, Inputs, Setting
+from oracle.contender import Contender
+from oracle.definition import Definition
+from oracle.finding import Finding, Judgement, Verdict, differs, not_compared, worst
+from oracle.holdings import Holdings
+from oracle.outcomes import NUMBERS
+from oracle.peaks import Peaks, judge_peaks
+from oracle.trial import ContenderFailed, Trial
+
+Answer = TypeVar("Answer")
+
+STAGES = ("anchors", "targets", "decode", "candidates", "metrics", "assign", "loss_given", "loss")
+
+
+@dataclass(frozen=True)
+class Said:
+    """Everything that was said about one contender on one case: its judgements by stage and quantity, and the seconds that took."""
+
+    contender: Contender
+    judgements: list[Judgement]
+    seconds: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of them."""
+        return worst([j.verdict for j in self.judgements])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What differs."""
+        return [j.finding for j in self.judgements if j.finding is not None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A case in a setting, and what was said about each contender."""
+
+    case: Case
+    setting: Setting
+    said: list[Said]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of all."""
+        return worst([said.verdict for said in self.said])
+
+    @property
+    def replay(self) -> str:
+        """The command that runs this case again."""
+        return f"nox -s diff -- --replay {self.case.digest}"
+
+    def report(self) -> str:
+        """Every finding as text, in the order of the stages, and the line that replays the case; empty when nothing differs."""
+        lines = []
+        for said in self.said:
+            for finding in said.findings:
+                lines += [f"{said.contender.name} on {self.case.digest} ({self.setting.name}, {self.setting.device})", *finding.lines()]
+        return "\n".join([*lines, f"  replay     {self.replay}"]) if lines else ""
+
+
+def compare(
+    case: Case, setting: Setting, contenders: Sequence[Contender], reference: Contender | None = None, stages: Sequence[str] = STAGES
+) -> Comparison:
+    """Judge contenders on a case.
+
+    Args:
+        case: the batch.
+        setting: dtype, autocast and device.
+        contenders: who is judged; the reference may be among them.
+        reference: whose own error widens the allowance; ``None`` leaves the rounding alone.
+        stages: which of :data:`STAGES` to compare.
+
+    Raises:
+        JudgeError: the judge contradicts the definition.
+    """
+    definition = Definition(case, setting)
+    inputs = definition.inputs if setting.device == "cpu" else case.build(setting)
+    if not definition.finite:
+        reason = "a logit is not a finite number in this dtype"
+        return Comparison(case, setting, [Said(c, [not_compared(stage, reason) for stage in stages], 0.0) for c in contenders])
+    control = _control(reference, definition, inputs)
+    said = []
+    for contender in contenders:
+        start = time.perf_counter()
+        trial = control if contender is reference and isinstance(control, Trial) else None
+        judgements = list(_judge(contender, trial, control, definition, inputs, stages))
+        said.append(Said(contender, judgements, time.perf_counter() - start))
+    return Comparison(case, setting, said)
+
+
+def _control(reference: Contender | None, definition: Definition, inputs: Inputs) -> Trial | None:
+    """The reference at work on the case, or ``None`` where it has nothing to say about it."""
+    if reference is None or _declined(reference, definition, inputs):
+        return None
+    try:
+        return Trial(reference, definition, inputs)
+    except ContenderFailed:
+        return None
+
+
+def _declined(contender: Contender, definition: Definition, inputs: Inputs) -> str | None:
+    """Why the reference does not take part."""
+    if contender.name != "reference":
+        return None
+    from oracle.reference import declines  # Importing the reference takes seconds.
+
+    return declines(definition.case.spec, inputs, definition.setting)
+
+
+def _judge(
+    contender: Contender, trial: Trial | None, control: Trial | None, definition: Definition, inputs: Inputs, stages: Sequence[str]
+) -> Iterable[Judgement]:
+    if reason := _declined(contender, definition, inputs):
+        yield from (not_compared(stage, reason) for stage in stages)
+        return
+    try:
+        trial = trial or Trial(contender, definition, inputs)
+    except ContenderFailed as failure:
+        yield differs(Finding("factory", "call", f"raised {failure}"))
+        return
+    for stage in stages:
+        try:
+            yield from _JUDGES[stage](trial, control)
+        except ContenderFailed as failure:
+            yield differs(Finding(stage, "call", f"raised {failure}"))
+
+
+def _anchors(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    yield from _numbers("anchors", trial, control, Trial.anchors)
+
+
+def _targets(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_stages:
+        return
+    yield trial.target_rows()
+    yield from _numbers("targets", trial, control, Trial.target_corners)
+
+
+def _decode(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    yield from _numbers("decode", trial, control, Trial.decode)
+
+
+def _candidates(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if trial.offers_stages:
+        yield trial.candidates()
+
+
+def _metrics(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_stages:
+        return
+    own = _available(control, Trial.metrics)
+    for k, peaks in enumerate(trial.metrics()):
+        yield judge_peaks("metrics", peaks, own[k] if own else None, widen=_same_arithmetic(trial, control))
+
+
+def _assign(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_assignment:
+        return
+    own = _available(control, Trial.holdings)
+    ruling = trial.ruling(own)
+    for judgement in ruling.judgements:
+        # Borders were counted with the candidates, where these were shown.
+        counted = judgement.quantity == "border" and trial.offers_stages
+        yield dataclasses.replace(judgement, decisions=0, open_decisions=0, ambiguous_decisions=0) if counted else judgement
+    if ruling.usable:
+        yield judge_peaks("assign", trial.weights(), None, ambiguous="")
+
+
+def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_assignment:
+        return
+    own = _available(control, Trial.given)
+    found = trial.given()
+    for name in NUMBERS:
+        yield judge_peaks("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control))
+
+
+def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    own = _own_loss(control)
+    if trial.offers_assignment:
+        ruling = trial.ruling()
+        held = trial.holdings() if ruling.ambiguous else None
+        yield from _judge_loss(trial, control, own, held, ruling.ambiguous)
+        return
+    judgements = list(_judge_loss(trial, control, own, None, ""))
+    if worst([j.verdict for j in judgements]) is Verdict.DIFFER and (held := _inferred(trial)) is not None:
+        reason = "its gradient of scores shows another assignment, one that the definition allows"
+        other = list(_judge_loss(trial, control, own, held, reason))
+        judgements = other if worst([j.verdict for j in other]) is not Verdict.DIFFER else judgements
+    yield from judgements
+
+
+def _judge_loss(
+    trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, held: Holdings | None, ambiguous: str
+) -> Iterable[Judgement]:
+    found = trial.loss(held)
+    for name in NUMBERS:
+        yield judge_peaks("loss", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control), ambiguous=ambiguous)
+
+
+def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
+    """The reference's end-to-end error, on its own assignment where that is allowed."""
+    if control is None:
+        return None
+    try:
+        ruling = control.ruling()
+        return control.loss(control.holdings() if ruling.ambiguous else None) if ruling.usable else None
+    except ContenderFailed:
+        return None
+
+
+def _inferred(trial: Trial) -> Holdings | None:
+    """An assignment other than the definition's that the contender's gradient shows, if it is allowed."""
+    held = trial.inferred()
+    if held is None or held.key == trial.decided.held.key:
+        return None
+    return held if trial.rule_on(held).usable else None
+
+
+def _numbers(stage: str, trial: Trial, control: Trial | None, measured: Callable[[Trial], Peaks]) -> Iterable[Judgement]:
+    if trial.offers_stages:
+        yield judge_peaks(stage, measured(trial), _available(control, measured), widen=_same_arithmetic(trial, control))
+
+
+def _available(control: Trial | None, measured: Callable[[Trial], Answer]) -> Answer | None:
+    """What the reference has to say, or ``None``."""
+    try:
+        return measured(control) if control is not None else None
+    except ContenderFailed:
+        return None
+
+
+def _same_arithmetic(trial: Trial, control: Trial | None) -> bool:
+    """Whether the reference's own error says anything about what the contender may do: not about one that claims to be finer."""
+    return control is not None and trial.arithmetic == control.arithmetic
+
+
+_JUDGES: dict[str, Callable[[Trial, Trial | None], Iterable[Judgement]]] = {
+    "anchors": _anchors,
+    "targets": _targets,
+    "decode": _decode,
+    "candidates": _candidates,
+    "metrics": _metrics,
+    "assign": _assign,
+    "loss_given": _loss_given,
+    "loss": _loss,
+}

@@ -1,0 +1,209 @@
+"""One contender at work on one case: what it answers at each stage, each asked for once, and how far that is from the definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from oracle.arithmetic import arithmetic_of
+from oracle.case import Inputs
+from oracle.contender import Contender, Metrics, OffersAssignment, OffersStages, Targets
+from oracle.decisions import Allowed, Rules
+from oracle.definition import Decided, Definition
+from oracle.finding import Judgement
+from oracle.holdings import Holdings, holdings_of
+from oracle.infer import infer_holdings
+from oracle.judge import Ruling, judge_assignment, judge_weights
+from oracle.margins import Margins
+from oracle.outcomes import Standard, outcome_peaks
+from oracle.peaks import Peaks
+from oracle.run import Outcome, fresh, make_criterion, run_assign, run_given, run_loss, within
+from oracle.stages import Matched, anchor_peaks, decode_peaks, judge_candidates, judge_target_rows, match_pairs, metric_peaks, target_peaks
+
+Answer = TypeVar("Answer")
+
+
+class ContenderFailed(Exception):  # noqa: N818 - it is what a contender did, not what went wrong here
+    """A contender raised instead of answering; the cause is the error that it raised."""
+
+
+class Trial:
+    """A contender on a case.
+
+    Args:
+        contender: who answers.
+        definition: what it is held against.
+        inputs: the case as built for its setting, on the setting's device.
+
+    Raises:
+        ContenderFailed: its factory raised.
+    """
+
+    def __init__(self, contender: Contender, definition: Definition, inputs: Inputs) -> None:
+        self.contender, self.definition, self.inputs = contender, definition, inputs
+        self.setting = definition.setting
+        self.arithmetic = arithmetic_of(self.setting, contender.arithmetic)
+        self._kept: dict[str, Any] = {}
+        self.criterion = self._asked("factory", lambda: make_criterion(contender, definition.case.spec, self.setting))
+        # Who says nothing about ties may settle them as the reference does.
+        self.rules = Rules(
+            getattr(self.criterion, "ties", "reference"), getattr(self.criterion, "conflicts", "overlap"), self.arithmetic.smallest_score
+        )
+
+    def _asked(self, name: str, call: Callable[[], Answer]) -> Answer:
+        """The contender's answer, or its failure, remembered."""
+        if name not in self._kept:
+            try:
+                self._kept[name] = call()
+            except Exception as error:
+                self._kept[name] = ContenderFailed(f"{type(error).__name__}: {error}")
+                self._kept[name].__cause__ = error
+        if isinstance(answer := self._kept[name], ContenderFailed):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def _computed(self, name: str, compute: Callable[[], Answer]) -> Answer:
+        """Something of our own, remembered: an error in it is not the contender's."""
+        if name not in self._kept:
+            self._kept[name] = compute()
+        return self._kept[name]  # type: ignore[no-any-return]
+
+    @property
+    def margins(self) -> Margins:
+        """Boxes and pairs with this contender's intervals."""
+        return self.definition.margins(self.arithmetic)
+
+    @property
+    def allowed(self) -> Allowed:
+        """What it may answer."""
+        return self.definition.allowed(self.arithmetic, self.rules)
+
+    @property
+    def decided(self) -> Decided:
+        """What the definition answers."""
+        return self.definition.decided(self.arithmetic, self.rules)
+
+    @property
+    def offers_assignment(self) -> bool:
+        """Whether its assignment can be seen."""
+        return isinstance(self.criterion, OffersAssignment)
+
+    @property
+    def offers_stages(self) -> bool:
+        """Whether every stage can be seen."""
+        return isinstance(self.criterion, OffersStages)
+
+    def _stage(self, name: str, *, targets: bool) -> Any:
+        def call() -> Any:
+            preds, batch = fresh(self.criterion, self.inputs)
+            with within(self.setting, self.criterion), torch.no_grad():
+                method = getattr(self.criterion, name)
+                return method(preds, batch) if targets else method(preds)
+
+        return self._asked(name, call)
+
+    def anchors(self) -> Peaks:
+        """Anchors against the definition."""
+        found = self._stage("anchors", targets=False)
+        return self._computed("anchor peaks", lambda: anchor_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
+
+    def decode(self) -> Peaks:
+        """Decoded corners against the definition."""
+        found = self._stage("decode", targets=False)
+        return self._computed("decode peaks", lambda: decode_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
+
+    def target_rows(self) -> Judgement:
+        """Which rows are valid."""
+        found: Targets = self._stage("targets", targets=True)
+        return judge_target_rows(found, self.margins.boxes)
+
+    def target_corners(self) -> Peaks:
+        """Prepared corners against the definition."""
+        found: Targets = self._stage("targets", targets=True)
+        return self._computed("target peaks", lambda: target_peaks(found, self.margins.boxes))
+
+    def candidates(self) -> Judgement:
+        """Which pairs are candidates."""
+        return judge_candidates(self._metrics(), self._matched(), self.margins, self.definition.layout)
+
+    def metrics(self) -> list[Peaks]:
+        """Overlaps and metrics against the definition."""
+        found, matched = self._metrics(), self._matched()
+        return self._computed("metric peaks", lambda: metric_peaks(found, matched, self.margins, self.definition.layout, self.arithmetic))
+
+    def _metrics(self) -> Metrics:
+        found: Metrics = self._stage("metrics", targets=True)
+        return found
+
+    def _matched(self) -> Matched:
+        found = self._metrics()
+        return self._computed("matched", lambda: match_pairs(found, self.margins))
+
+    def outcome(self) -> Outcome:
+        """The loss, end to end."""
+        return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting))
+
+    def holdings(self) -> Holdings:
+        """Its own assignment; a criterion that remembers that of its last call is not called again."""
+
+        def call() -> Holdings:
+            if hasattr(self.criterion, "last_assignment"):
+                self.outcome()
+                return holdings_of(self.allowed, self.criterion.last_assignment(self.inputs.batch))
+            return holdings_of(self.allowed, run_assign(self.criterion, self.inputs, self.setting))
+
+        return self._asked("assign", call)
+
+    def ruling(self, reference: Holdings | None = None) -> Ruling:
+        """Verdict on its assignment."""
+        held = self.holdings()
+        return self._computed("ruling", lambda: self.rule_on(held, reference))
+
+    def rule_on(self, held: Holdings, reference: Holdings | None = None) -> Ruling:
+        """Verdict on an assignment that is, or may be, its own."""
+        topk = self.definition.case.spec.topk
+        return judge_assignment(self.allowed, self.decided.held, held, reference, self.definition.layout, topk)
+
+    def weights(self) -> Peaks:
+        """Soft targets of its own, allowed, assignment."""
+        held = self.holdings()
+
+        def compute() -> Peaks:
+            demanded = self.definition.weights(held, self.arithmetic, self.rules)
+            return judge_weights(held, demanded, self.definition.layout, self.allowed.margins.anchors)
+
+        return self._computed("weight peaks", compute)
+
+    def standard(self, held: Holdings | None = None, *, given: bool = False) -> Standard:
+        """What its numbers are held against on holdings that it is allowed, or on the definition's own."""
+        held = held if held is not None else self.decided.held
+        demanded = self.definition.weights(held, self.arithmetic, self.rules)
+        return self.definition.standard(held, demanded, self.arithmetic, given=given)
+
+    def given(self) -> dict[str, Peaks]:
+        """The loss and its gradients on the definition's assignment."""
+        standard = self.standard(given=True)
+        outcome = self._asked("loss_given", lambda: run_given(self.criterion, self.inputs, self.setting, standard.assignment))
+        return self._computed("given peaks", lambda: outcome_peaks(_on_host(outcome), standard, self.definition.layout))
+
+    def loss(self, held: Holdings | None = None) -> dict[str, Peaks]:
+        """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own."""
+        outcome = self.outcome()
+        key = f"loss peaks {'own' if held is None else held.key!r}"
+        return self._computed(key, lambda: outcome_peaks(_on_host(outcome), self.standard(held), self.definition.layout))
+
+    def inferred(self) -> Holdings | None:
+        """The assignment that its gradient of scores betrays, where it shows none itself; ``None`` where it cannot be told."""
+        outcome = _on_host(self.outcome())
+        return self._computed("inferred", lambda: infer_holdings(outcome, self.allowed, self.decided.held, self.definition))
+
+
+def _on_host(outcome: Outcome) -> Outcome:
+    """The outcome on the CPU, where the judge works."""
+    if outcome.grad_boxes.device.type == "cpu" and outcome.loss.device.type == "cpu":
+        return outcome
+    return Outcome(
+        outcome.loss.cpu(), outcome.items, outcome.grad_boxes.cpu(), outcome.grad_scores.cpu(), outcome.missing, outcome.loss_dtype
+    )
