@@ -1,0 +1,58 @@
+"""What the machine could do: the rates that bound any implementation, measured in the same run as the implementations.
+
+The definition reads every class logit and every box logit, and writes a gradient for each: no implementation moves fewer bytes. On a
+processor the exponentials of the classification term are a second floor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+
+BIG = 64 << 20  # Elements that no cache holds.
+SMALL = 1 << 18  # Elements that a second-level cache holds.
+REPEATS = 7
+CALLS = 20  # Of a function on cached values in one measurement.
+
+
+def machine_rates() -> dict[str, float]:
+    """Bytes per second of a copy (read and written), and elements per second of functions on cached float32 values."""
+    source, target = torch.rand(BIG), torch.empty(BIG)
+    values, results = torch.rand(SMALL) + 0.5, torch.empty(SMALL)
+    return {
+        "copy_bytes_per_s": 2 * source.nbytes / _seconds(lambda: target.copy_(source)),
+        "exp_per_s": SMALL / _seconds(lambda: torch.exp(values, out=results), CALLS),
+        "log_per_s": SMALL / _seconds(lambda: torch.log(values, out=results), CALLS),
+        "log1p_per_s": SMALL / _seconds(lambda: torch.log1p(values, out=results), CALLS),
+    }
+
+
+def _seconds(call: Callable[[], object], calls: int = 1) -> float:
+    """Seconds of one call: the least of several measurements, after a call that touches the memory."""
+    call()
+    taken = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        taken.append((time.perf_counter() - start) / calls)
+    return min(taken)
+
+
+def moved_bytes(place: Path, itemsize: int) -> int:
+    """Bytes that a step must move: logits in, gradients out."""
+    return 2 * itemsize * sum(prod(_shape(place / f"{name}.npy")) for name in ("boxes", "scores"))
+
+
+def class_logits(place: Path) -> int:
+    """Exponentials that a step must take."""
+    return prod(_shape(place / "scores.npy"))
+
+
+def _shape(file: Path) -> tuple[int, ...]:
+    return tuple(np.load(file, mmap_mode="r").shape)
