@@ -28,13 +28,14 @@ heavy = functools.partial(nox.session, venv_backend="none", requires=["suite"])
 
 def install(session: nox.Session, *names: str) -> None:
     """Bring the session's environment to what the dependency groups ask for, at the versions of constraints.txt; quick when it is there."""
-    session.install("--constraint", "constraints.txt", *groups(*names), *shlex.split(os.environ.get("TWINLOSS_WITH", "")))
+    session.install("--constraint", "constraints.txt", *groups(*names))
 
 
 def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None:
     """Run a program of the shared environment with the rooms on Python's path."""
+    folders = [str(ROOT / "impl"), str(ROOT), str(session.invoked_from), os.environ.get("PYTHONPATH")]
     paths = {
-        "PYTHONPATH": os.pathsep.join(filter(None, ["impl", str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")]),
     }
     session.run(str(BIN / program), *arguments, env=paths | env, external=True)
@@ -46,6 +47,9 @@ def suite(session: nox.Session) -> None:
     if sys.version_info < (3, 11):
         session.error("the versions in constraints.txt need Python 3.11 or newer (twinloss itself: 3.10); start nox with a newer Python")
     install(session, "suite", "lint")
+    if candidate := shlex.split(os.environ.get("TWINLOSS_WITH", "")):
+        with session.chdir(session.invoked_from):
+            session.install("--constraint", str(ROOT / "constraints.txt"), *candidate)
 
 
 @heavy()
@@ -57,7 +61,7 @@ def diff(session: nox.Session) -> None:
         run(session, "python", "-m", "pytest", "properties/differential", *session.posargs)
     finally:  # a run that fails is the one whose report is read
         if rows.exists():
-            run(session, "python", "-m", "reports", "diff")
+            run(session, "python", "-m", "reports", "diff", "--exit-code")
     if not rows.exists():
         (session.warn if session.posargs else session.error)(f"no comparison was recorded: there is no {rows}")
 
