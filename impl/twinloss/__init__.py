@@ -5,11 +5,12 @@ from twinloss.assign import Assignment, PairMetrics, assign
 from twinloss.boxes import ciou, decode_boxes
 from twinloss.candidates import CandidatePairs, candidate_pairs
 from twinloss.classification import classification_term
+from twinloss.end_to_end import EndToEndLoss
 from twinloss.layouts import predictions_from_maps
 from twinloss.loss import DetectionLoss
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, prepare_targets
-from twinloss.terms import box_term, distance_term, distribution_term
+from twinloss.terms import box_term, clamped_target, distance_term, distribution_term, distributions
 
 __version__ = "0.1.0"
 
@@ -17,6 +18,7 @@ __all__ = [
     "Assignment",
     "CandidatePairs",
     "DetectionLoss",
+    "EndToEndLoss",
     "GroundTruth",
     "LossSpec",
     "PairMetrics",
@@ -25,10 +27,12 @@ __all__ = [
     "box_term",
     "candidate_pairs",
     "ciou",
+    "clamped_target",
     "classification_term",
     "decode_boxes",
     "distance_term",
     "distribution_term",
+    "distributions",
     "make_anchors",
     "predictions_from_maps",
     "prepare_targets",

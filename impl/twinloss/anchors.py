@@ -46,7 +46,11 @@ class Pyramid:
 
 
 def make_anchors(
-    grids: Sequence[tuple[int, int]], strides: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    grids: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Anchor centres and strides over all levels (spec section 2).
 

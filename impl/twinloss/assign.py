@@ -15,7 +15,7 @@ from torch import Tensor
 from twinloss.anchors import Pyramid
 from twinloss.boxes import ciou, corners_from_distances, expected_distances
 from twinloss.candidates import CandidatePairs, in_slices, windows
-from twinloss.columns import gather_columns
+from twinloss.columns import columns_by_image
 from twinloss.ragged import largest, row_maximum
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth
@@ -57,7 +57,7 @@ class AlignedPairs:
     metric: Tensor
 
     def __getitem__(self, index: Tensor) -> AlignedPairs:
-        return AlignedPairs(self.box[index], self.anchor[index], self.overlap[index], self.metric[index])
+        return AlignedPairs(*(value.index_select(0, index) for value in (self.box, self.anchor, self.overlap, self.metric)))
 
     @classmethod
     def joined(cls, parts: Sequence[AlignedPairs], truth: GroundTruth) -> AlignedPairs:
@@ -96,13 +96,13 @@ class Contest:
 
     def enter(self, key: Tensor, pairs: AlignedPairs) -> None:
         """Let pairs enter at the anchors ``key`` (P,). Boxes come in ascending order from call to call, so that the lowest index stays."""
-        before = self.overlap[key]
+        before = self.overlap.index_select(0, key)
         self.overlap.scatter_reduce_(0, key, pairs.overlap, "amax")
-        after = self.overlap[key]
+        after = self.overlap.index_select(0, key)
         # An overlap of 0 wins nothing: where all are 0 the anchor goes to box 0 of the image with weight 0 (spec section 9), that is to none.
         # The tests are negated so that NaN passes them: it has to show in the loss.
         leads = (~(pairs.overlap < after) & ~(pairs.overlap <= before)).nonzero().squeeze(1)
-        key, box = key[leads], pairs.box[leads]
+        key, box = key.index_select(0, leads), pairs.box.index_select(0, leads)
         self.box[key] = len(self.overlap)
         self.box.scatter_reduce_(0, key, box, "amin")
 
@@ -141,7 +141,7 @@ def assign(
             picked = pairs[pick(pairs, len(truth), spec.topk, num_anchors, ties)]
             picks.append(picked)
             entrants = picked if conflicts == "pickers" else pairs
-            contest.enter(truth.image[entrants.box] * num_anchors + entrants.anchor, entrants)
+            contest.enter(truth.image.index_select(0, entrants.box) * num_anchors + entrants.anchor, entrants)
             # 0, or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10).
             poison = poison + (pairs.metric * 0).sum()
         held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
@@ -155,40 +155,56 @@ def align(
     boxes: Tensor, scores: Tensor, truth: GroundTruth, candidates: CandidatePairs, anchors: tuple[Tensor, Tensor], spec: LossSpec
 ) -> AlignedPairs:
     """Overlap and alignment metric of candidate pairs (spec sections 5.2 and 5.3)."""
-    centres, strides = anchors
-    images, _, num_anchors = boxes.shape
-    key = truth.image[candidates.box] * num_anchors + candidates.anchor
-    # Many boxes share an anchor: each is decoded once.
-    seen = torch.zeros(images * num_anchors, dtype=torch.bool, device=boxes.device)
+    box, anchor = candidates.box, candidates.anchor
+    key = truth.image.index_select(0, box) * boxes.shape[-1] + anchor
+    unique, slot = _unique(key, boxes.shape[0] * boxes.shape[-1])
+    predicted_4u = _decode_in_pixels(boxes, unique, anchors, spec)
+    # Coordinates lie in rows of their own, so that the columns that the overlap is computed on are contiguous.
+    truth_4P, predicted_4P = truth.corners.T.index_select(1, box), predicted_4u.index_select(1, slot)
+    overlap = ciou(truth_4P.T, predicted_4P.T, spec.ciou_eps).clamp(min=0)
+    return AlignedPairs(box, anchor, overlap, alignment_metric(scores, truth, box, anchor, overlap, spec))
+
+
+def _unique(key: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Ascending distinct values (u,) of keys below ``limit``, and which of them each key (P,) is."""
+    seen = torch.zeros(limit, dtype=torch.bool, device=key.device)
     seen[key] = True
     unique = seen.nonzero().squeeze(1)
-    slot = torch.empty(len(seen), dtype=torch.int64, device=boxes.device)
-    slot[unique] = torch.arange(len(unique), device=boxes.device)
-    image = unique // num_anchors
-    anchor = unique - image * num_anchors
-    logits_4Ru = gather_columns(boxes, image, anchor).to(truth.corners.dtype).view(4, spec.reg_max, -1)
-    distances = expected_distances(logits_4Ru, dim=1)
-    predicted_4u = corners_from_distances(centres.T[:, anchor], distances, dim=0) * strides[anchor]
-    overlap = ciou(truth.corners.T.index_select(1, candidates.box).T, predicted_4u.index_select(1, slot[key]).T, spec.ciou_eps).clamp(min=0)
-    return AlignedPairs(candidates.box, candidates.anchor, overlap, alignment_metric(scores, truth, candidates.box, candidates.anchor, overlap, spec))
+    slot = torch.empty(limit, dtype=torch.int64, device=key.device)
+    slot[unique] = torch.arange(len(unique), device=key.device)
+    return unique, slot.index_select(0, key)
+
+
+def _decode_in_pixels(boxes: Tensor, key: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
+    """Predicted corners (4, u) in pixels of anchors given as image · A + anchor, ascending (spec section 4): many boxes share an anchor, each is
+    decoded once.
+    """
+    centres, strides = anchors
+    image = key // boxes.shape[-1]
+    anchor = key - image * boxes.shape[-1]
+    per_image = columns_by_image(boxes, image, anchor)
+    distances = [expected_distances(columns.to(centres.dtype).view(4, spec.reg_max, -1), dim=1) for columns in per_image]
+    corners = corners_from_distances(centres.T.index_select(1, anchor), torch.cat([centres.new_empty(4, 0), *distances], dim=1), dim=0)
+    return corners * strides.index_select(0, anchor)
 
 
 def alignment_metric(scores: Tensor, truth: GroundTruth, box: Tensor, anchor: Tensor, overlap: Tensor, spec: LossSpec) -> Tensor:
-    """m = p^α · o^β of pairs of box (P,) and anchor (P,), p being the anchor's probability for the box's class (spec section 5.3)."""
-    probability = scores[truth.image[box], truth.label[box], anchor].to(overlap.dtype).sigmoid()
+    """M = p^α · o^β of pairs of box (P,) and anchor (P,), p being the anchor's probability for the box's class (spec section 5.3)."""
+    probability = scores[truth.image.index_select(0, box), truth.label.index_select(0, box), anchor].to(overlap.dtype).sigmoid()
     return probability.pow(spec.alpha) * overlap.pow(spec.beta)
 
 
 def pick(pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int, ties: Ties) -> Tensor:
     """Indices of the pairs that are among their box's ``topk`` (spec section 5.4, and section 9 for ties)."""
     positive = (~(pairs.metric <= 0)).nonzero().squeeze(1)  # NaN passes, and ranks first: it has to show in the loss
-    picked = positive[largest(pairs.metric[positive], pairs.box[positive], num_boxes, topk)]
+    picked = positive[largest(pairs.metric.index_select(0, positive), pairs.box.index_select(0, positive), num_boxes, topk)]
     return picked if ties == "stable" else _picked_as_reference(picked, pairs, num_boxes, min(topk, num_anchors), num_anchors)
 
 
 def _picked_as_reference(picked: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int) -> Tensor:
     """Redo, with ``torch.topk`` over the whole row of anchors, the rows in which its choice among equals shows: those with fewer than K positive
-    metrics, and those with a tie across the K-th place."""
+    metrics, and those with a tie across the K-th place.
+    """
     chosen = torch.zeros(len(pairs.metric), dtype=torch.bool, device=picked.device)
     chosen[picked] = True
     counts = torch.bincount(pairs.box, minlength=num_boxes)
@@ -216,9 +232,11 @@ def _undecided_boxes(chosen: Tensor, pairs: AlignedPairs, num_boxes: int, topk: 
 def resolve_conflicts(picks: AlignedPairs, contest: Contest, scores: Tensor, truth: GroundTruth, spec: LossSpec) -> AlignedPairs:
     """The pairs that remain when every anchor is held by one box at most (spec section 5.5)."""
     num_anchors = scores.shape[-1]
-    key = truth.image[picks.box] * num_anchors + picks.anchor
-    pickers = torch.zeros(len(contest.box), dtype=torch.int32, device=key.device).scatter_add_(0, key, torch.ones_like(key, dtype=torch.int32))
-    alone = (pickers[key] == 1).nonzero().squeeze(1)
+    key = truth.image.index_select(0, picks.box) * num_anchors + picks.anchor
+    pickers = torch.zeros(len(contest.box), dtype=torch.int32, device=key.device).scatter_add_(
+        0, key, torch.ones_like(key, dtype=torch.int32)
+    )
+    alone = (pickers.index_select(0, key) == 1).nonzero().squeeze(1)
     contested = ((pickers > 1) & (contest.box < len(truth))).nonzero().squeeze(1)
     box, overlap = contest.box[contested], contest.overlap[contested]
     anchor = contested - truth.image[box] * num_anchors

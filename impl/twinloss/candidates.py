@@ -77,7 +77,7 @@ def pairs_in(windows: Windows, pyramid: Pyramid) -> CandidatePairs:
     columns, offset = grids[window % levels].unbind(-1)
     first_anchor = offset + (first[window, 1] + y) * columns + first[window, 0]
     row, x = expand(count[window, 0])
-    return CandidatePairs(box=(window // levels)[row], anchor=first_anchor[row] + x)
+    return CandidatePairs(box=(window // levels).index_select(0, row), anchor=first_anchor.index_select(0, row) + x)
 
 
 def candidate_pairs(corners: Tensor, pyramid: Pyramid, spec: LossSpec) -> CandidatePairs:

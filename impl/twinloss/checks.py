@@ -47,7 +47,9 @@ def check_target_shapes(batch: Mapping[str, Tensor]) -> None:
         raise ValueError(f"batch['bboxes'] has shape {tuple(boxes.shape)}; expected (N, 4): centre x, centre y, width, height")
     rows = boxes.numel() // 4
     if index.numel() != rows or label.numel() != rows:
-        raise ValueError(f"batch['batch_idx'] has {index.numel()} rows, batch['cls'] {label.numel()} and batch['bboxes'] {rows}; give one per box")
+        raise ValueError(
+            f"batch['batch_idx'] has {index.numel()} rows, batch['cls'] {label.numel()} and batch['bboxes'] {rows}; give one per box"
+        )
 
 
 def check_target_values(batch: Mapping[str, Tensor], batch_size: int, num_classes: int) -> None:
@@ -70,7 +72,9 @@ def check_target_values(batch: Mapping[str, Tensor], batch_size: int, num_classe
 def _check_index(key: str, values: Tensor, limit: int, what: str, of: str) -> None:
     row = _first(~((values >= 0) & (values < limit) & (values == values.to(torch.int64))))
     if row is not None:
-        raise ValueError(f"batch[{key!r}] row {row} is {values[row].item()}; the {what} must be a whole number from 0 to {limit - 1} ({of})")
+        raise ValueError(
+            f"batch[{key!r}] row {row} is {values[row].item()}; the {what} must be a whole number from 0 to {limit - 1} ({of})"
+        )
 
 
 def _first(bad: Tensor) -> int | None:

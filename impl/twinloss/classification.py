@@ -91,7 +91,7 @@ def softplus_sums(scores: Tensor) -> Tensor:
 
 
 def _log_products(share: Tensor, scratch: Tensor) -> Tensor:
-    """log Π (1 + e) over groups of ``SHARED`` along the last axis, given s = e / (1 + e) of each; overwrites both arguments.
+    """Log Π (1 + e) over groups of ``SHARED`` along the last axis, given s = e / (1 + e) of each; overwrites both arguments.
 
     A product is kept as what it exceeds 1 by: (1 + a)(1 + b) − 1 = a + b + ab loses nothing where e is far below the rounding of 1.
     The first step is done on s, as 1 − (1 − a)(1 − b), because a quotient on half of the elements then gives e without a second exponential.

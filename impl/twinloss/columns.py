@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,20 +10,22 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def gather_columns(logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
-    """Columns (channels, n) of anchors (n,), sorted by image, out of (B, channels, A); not differentiable.
+def columns_by_image(logits: Tensor, image: Tensor, anchor: Tensor) -> Iterator[Tensor]:
+    """Columns (channels, n_b) of the anchors of each image in turn that has any.
 
-    On a CPU one image at a time, so that each channel is read along its row.
+    Args:
+        logits: (B, channels, A).
+        image: (n,) ascending.
+        anchor: (n,).
     """
-    if logits.is_cuda or not len(anchor):
-        return logits[image, :, anchor].T
     counts = torch.bincount(image, minlength=len(logits)).tolist()
-    per_image = zip(logits, anchor.split(counts), strict=True)
-    return torch.cat([rows.index_select(1, columns) for rows, columns in per_image if len(columns)], dim=1)
+    for rows, columns in zip(logits, anchor.split(counts), strict=True):
+        if len(columns):
+            yield rows.index_select(1, columns)
 
 
 def held_columns(logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
-    """Columns (n, channels) of anchors (n,), each held once, out of (B, channels, A); differentiable.
+    """Columns (channels, n) of anchors (n,), sorted by image, each held once, out of (B, channels, A); differentiable.
 
     Since no anchor comes twice, the gradient is written, not added up. It is dense, and zero where nothing is held.
     """
@@ -35,12 +38,12 @@ class _HeldColumns(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
         ctx.save_for_backward(image, anchor)
         ctx.like = logits.detach()  # shape, layout and dtype of the gradient; the values are not read
-        return logits[image, :, anchor]
+        return torch.cat([logits.new_empty(logits.shape[1], 0), *columns_by_image(logits, image, anchor)], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         image, anchor = ctx.saved_tensors
         dense = torch.zeros_like(ctx.like)
-        dense[image, :, anchor] = gradient
+        dense[image, :, anchor] = gradient.T
         return dense, None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +12,13 @@ from twinloss.anchors import Pyramid, make_anchors
 from twinloss.assign import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, Ties, align, assign
 from twinloss.boxes import decode_boxes
 from twinloss.candidates import candidate_pairs
+from twinloss.checks import check_predictions, check_target_shapes, check_target_values
 from twinloss.classification import classification_term, working_dtype
 from twinloss.columns import held_columns
-from twinloss.checks import check_predictions, check_target_shapes, check_target_values
 from twinloss.layouts import predictions_from_maps
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, pixel_corners, prepare_targets
-from twinloss.terms import box_term, distance_term, distribution_term
+from twinloss.terms import box_term, clamped_target, distance_term, distribution_term, distributions
 
 Batch = Mapping[str, Tensor]
 Predictions = Mapping[str, Any] | Sequence[Tensor]
@@ -137,7 +137,7 @@ class _Evaluation:
         self.autocast.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.autocast.__exit__(*error)
 
     def pairs(self) -> PairMetrics:
@@ -165,16 +165,19 @@ class _Evaluation:
         label = self.batch["cls"].reshape(-1)[held.box].to(torch.int64)
         centres, strides = self.centres[held.anchor], self.strides[held.anchor]
         corners = corners / strides[:, None]
-        logits = held_columns(self.boxes, held.image, held.anchor).to(self.dtype).view(len(held), 4, spec.reg_max)
         class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
-
         normaliser = weight.sum().clamp(min=1)
-        box = box_term(logits, centres, corners, weight, spec.ciou_eps)
-        classification = classification_term(self.scores, held.image, label, held.anchor, weight, class_weights)
+
+        columns = held_columns(self.boxes, held.image, held.anchor).to(self.dtype)
         if spec.reg_max > 1:
-            third = distribution_term(logits, centres, corners, weight, spec.clamp_margin)
+            target = clamped_target(centres, corners, spec.reg_max, spec.clamp_margin)
+            distances, cross_entropy = distributions(columns.view(4, spec.reg_max, -1).permute(2, 0, 1), target)
+            third = distribution_term(cross_entropy, weight)
         else:
-            third = distance_term(logits.squeeze(-1), centres, corners, strides, weight, self.pyramid.image_size)
+            distances = columns.T
+            third = distance_term(distances, centres, corners, strides, weight, self.pyramid.image_size)
+        box = box_term(distances, centres, corners, weight, spec.ciou_eps)
+        classification = classification_term(self.scores, held.image, label, held.anchor, weight, class_weights)
         terms = torch.stack([box, classification, third]) / normaliser * self.centres.new_tensor(spec.gains)
         items = dict(zip(("box_loss", "cls_loss", spec.third_term), terms.detach(), strict=True))
         return terms * len(self.boxes), items

@@ -13,7 +13,7 @@ def expand(counts: Tensor) -> tuple[Tensor, Tensor]:
     """Row (P,) and position within the row (P,) of each value of rows that are ``counts`` (n,) long; P is their sum."""
     row = torch.repeat_interleave(counts)
     starts = counts.cumsum(0) - counts
-    return row, torch.arange(len(row), device=counts.device) - starts[row]
+    return row, torch.arange(len(row), device=counts.device) - starts.index_select(0, row)
 
 
 def largest(values: Tensor, row: Tensor, rows: int, keep: int) -> Tensor:
@@ -24,7 +24,7 @@ def largest(values: Tensor, row: Tensor, rows: int, keep: int) -> Tensor:
     order = _order_by_row_descending(values, row)
     counts = torch.bincount(row, minlength=rows)
     starts = counts.cumsum(0) - counts
-    rank = torch.arange(len(order), device=row.device) - starts[row[order]]
+    rank = torch.arange(len(order), device=row.device) - starts.index_select(0, row.index_select(0, order))
     return order[rank < keep]
 
 

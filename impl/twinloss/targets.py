@@ -36,7 +36,9 @@ def pixel_corners(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def prepare_targets(batch_idx: Tensor, cls: Tensor, bboxes: Tensor, image_size: tuple[int, int], dtype: torch.dtype = torch.float32) -> GroundTruth:
+def prepare_targets(
+    batch_idx: Tensor, cls: Tensor, bboxes: Tensor, image_size: tuple[int, int], dtype: torch.dtype = torch.float32
+) -> GroundTruth:
     """Ground truth from a batch's rows, in any order of images (spec section 3).
 
     Args:

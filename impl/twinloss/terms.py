@@ -6,44 +6,51 @@ Shape suffixes: H held anchors, B images, C classes, A anchors, R bins.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from twinloss.boxes import ciou, corners_from_distances, distances_from_corners, expected_distances
+from twinloss.boxes import ciou, corners_from_distances, distances_from_corners
 
 
-def box_term(logits_H4R: Tensor, centres: Tensor, corners: Tensor, weight: Tensor, eps: float = 1e-7) -> Tensor:
+def distributions(logits_H4R: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What the held anchors' distributions say, with one softmax and one gradient for both.
+
+    Args:
+        logits_H4R: (H, 4, R) box logits, R > 1, in any memory layout; quickest where H runs fastest.
+        target: (H, 4) distances in grid units, in [0, R - 1).
+
+    Returns:
+        Expected distances (H, 4) in grid units (spec section 4), and the cross-entropy (H, 4) with the two bins around the target, each weighted by
+        how near the target is (spec section 7; Li et al. 2020, arXiv 2006.04388).
+    """
+    expected, cross_entropy = _Distributions.apply(logits_H4R.permute(1, 2, 0), target.T)
+    return expected.T, cross_entropy.T
+
+
+def clamped_target(centres: Tensor, corners: Tensor, bins: int, clamp_margin: float = 0.01) -> Tensor:
+    """Distances (H, 4) to the ground truth's sides in grid units, clamped to [0, R - 1 - clamp_margin] (spec section 7)."""
+    return distances_from_corners(centres, corners).clamp(0, bins - 1 - clamp_margin)
+
+
+def box_term(distances: Tensor, centres: Tensor, corners: Tensor, weight: Tensor, eps: float = 1e-7) -> Tensor:
     """Sum of (1 - CIoU) · t.
 
     Args:
-        logits_H4R: (H, 4, R) box logits of the held anchors.
+        distances: (H, 4) predicted, in grid units.
         centres: (H, 2) in grid units.
         corners: (H, 4) ground truth in grid units.
         weight: (H,) t.
         eps: ε_c.
     """
-    predicted = corners_from_distances(centres, expected_distances(logits_H4R))
-    return ((1 - ciou(predicted, corners, eps)) * weight).sum()
+    return ((1 - ciou(corners_from_distances(centres, distances), corners, eps)) * weight).sum()
 
 
-def distribution_term(logits_H4R: Tensor, centres: Tensor, corners: Tensor, weight: Tensor, clamp_margin: float = 0.01) -> Tensor:
-    """Distribution focal loss: mean over the four sides, times t, summed (Li et al. 2020, arXiv 2006.04388).
-
-    Args:
-        logits_H4R: (H, 4, R), R > 1.
-        centres: (H, 2) in grid units.
-        corners: (H, 4) ground truth in grid units.
-        weight: (H,) t.
-        clamp_margin: distances are clamped to [0, R - 1 - clamp_margin].
-    """
-    bins = logits_H4R.shape[-1]
-    distance = distances_from_corners(centres, corners).clamp(0, bins - 1 - clamp_margin)
-    lower = distance.floor()
-    upper_share = distance - lower
-    log_p = logits_H4R.log_softmax(-1)
-    index = lower.to(torch.int64).unsqueeze(-1)
-    at_lower, at_upper = log_p.gather(-1, index).squeeze(-1), log_p.gather(-1, index + 1).squeeze(-1)
-    return -((at_lower * (1 - upper_share) + at_upper * upper_share).mean(-1) * weight).sum()
+def distribution_term(cross_entropy: Tensor, weight: Tensor) -> Tensor:
+    """Distribution focal loss: mean over the four sides of the cross-entropy (H, 4), times t (H,), summed."""
+    return (cross_entropy.mean(-1) * weight).sum()
 
 
 def distance_term(
@@ -64,3 +71,32 @@ def distance_term(
     target = distances_from_corners(centres, corners)
     per_side = (distances * strides[:, None] / extent - target * strides[:, None] / extent).abs()
     return (per_side.mean(-1) * weight).sum()
+
+
+class _Distributions(torch.autograd.Function):
+    """Channel-major inside: logits (4, R, H), all else (4, H)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        share = logits.softmax(1)
+        lower = target.floor()
+        upper_share = target - lower
+        index = lower.to(torch.int64).unsqueeze(1)
+        bins = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device).unsqueeze(-1)
+        expected = (share * bins).sum(1)
+        # The largest share is e^0 over the sum, so this is log Σ exp without another exponential; it is finite where a share underflows.
+        log_sum = logits.amax(1) - share.amax(1).log()
+        at_lower, at_upper = logits.gather(1, index).squeeze(1), logits.gather(1, index + 1).squeeze(1)
+        ctx.save_for_backward(share, expected, index, upper_share, bins)
+        return expected, log_sum - torch.lerp(at_lower, at_upper, upper_share)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_expected: Tensor, to_entropy: Tensor) -> tuple[Tensor, None]:
+        share, expected, index, upper_share, bins = ctx.saved_tensors
+        # d expected / d logit_k = share_k (k − expected), d entropy / d logit_k = share_k − (weight of bin k)
+        constant = (to_entropy - expected * to_expected).unsqueeze(1)
+        gradient = torch.addcmul(constant, bins, to_expected.unsqueeze(1)).mul_(share)
+        upper = (to_entropy * upper_share).unsqueeze(1)
+        gradient.scatter_add_(1, index, upper - to_entropy.unsqueeze(1)).scatter_add_(1, index + 1, -upper)
+        return gradient, None

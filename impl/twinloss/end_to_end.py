@@ -1,0 +1,80 @@
+"""The loss of end-to-end heads, which predict twice: one2many to learn from, one2one to answer with (spec section 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from twinloss.loss import Batch, DetectionLoss, Predictions
+from twinloss.spec import LossSpec
+
+Generation = Literal[1, 2]
+
+_ONE_TO_ONE: dict[Generation, tuple[int, int | None]] = {1: (1, None), 2: (7, 1)}  # topk and topk2
+_SHARE_AT_START, _SHARE_AT_END = 0.8, 0.1
+
+
+class EndToEndLoss:
+    """Two detection losses, each with an assignment of its own, on two prediction sets of one head.
+
+    Args:
+        spec: the definition's numbers; its ``topk`` is that of one2many, and one2one has its own: 1 in the first generation, in the second
+            7, of which the second cut leaves 1.
+        generation: 1 adds the two losses and their items (YOLOv10); 2 weights them by a share that moves from one2many to one2one
+            as the epochs pass, and logs one2one's items (YOLO26).
+        epochs: length of the training, over which the second generation's share moves.
+        options: of :class:`~twinloss.DetectionLoss`, such as ``ties`` and ``conflicts``, the same for both.
+
+    Attributes:
+        updates: how often :meth:`update` was called; may be set when training resumes.
+
+    Raises:
+        ValueError: ``generation`` is neither 1 nor 2, or an option's value is unknown.
+        TypeError: ``options`` has a name that :class:`~twinloss.DetectionLoss` does not know.
+    """
+
+    def __init__(self, spec: LossSpec, *, generation: Generation = 2, epochs: int = 100, **options: Any) -> None:
+        if generation not in _ONE_TO_ONE:
+            raise ValueError(f"generation is {generation!r}; it must be 1 (YOLOv10) or 2 (YOLO26)")
+        topk, topk2 = _ONE_TO_ONE[generation]
+        self.generation = generation
+        self.epochs = epochs
+        self.updates = 0
+        self.one2many = DetectionLoss(spec, **options)
+        self.one2one = DetectionLoss(replace(spec, topk=topk, topk2=topk2), **options)
+
+    def __call__(self, preds: Mapping[str, Predictions], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch.
+
+        Args:
+            preds: ``one2many`` and ``one2one``, each as :class:`~twinloss.DetectionLoss` takes its predictions.
+            batch: targets, as there.
+
+        Returns:
+            (3,): box, classification and distribution (R = 1: distance) term, times the number of images; and the logged items by name.
+
+        Raises:
+            ValueError: one of the two sets is missing, or an input is not what it must be.
+        """
+        missing = [name for name in ("one2many", "one2one") if name not in preds]
+        if missing:
+            raise ValueError(f"preds has {', '.join(preds)} but not {' and '.join(missing)}; an end-to-end head gives one2many and one2one")
+        many, many_items = self.one2many(preds["one2many"], batch)
+        one, one_items = self.one2one(preds["one2one"], batch)
+        if self.generation == 1:
+            return many + one, {name: item + one_items[name] for name, item in many_items.items()}
+        share = self.one2many_share
+        return share * many + (1 - share) * one, one_items
+
+    @property
+    def one2many_share(self) -> float:
+        """Weight λ of one2many in the second generation; one2one's is the rest (spec section 12)."""
+        left = max(1 - self.updates / max(self.epochs - 1, 1), 0)
+        return left * (_SHARE_AT_START - _SHARE_AT_END) + _SHARE_AT_END
+
+    def update(self) -> None:
+        """Say that an epoch has ended."""
+        self.updates += 1
