@@ -69,7 +69,7 @@ def diff(session: nox.Session) -> None:
 @heavy()
 def tests(session: nox.Session) -> None:
     """Run the project's own tests; -- goes to pytest."""
-    run(session, "python", "-m", "pytest", "properties", "benches", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")
+    run(session, "python", "-m", "pytest", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()
