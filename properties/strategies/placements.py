@@ -14,7 +14,8 @@ from properties.strategies.profiles import Frame
 Place = tuple[float, float, float, float]  # centre x, centre y, width, height in pixels
 
 # Around nothing, a pixel, and the sides at which the inside test begins to lengthen a box.
-SIDES = (8.0, 0.0, 16.0, 0.3, 0.9, 1.0, 7.9, 8.1, 15.9, 16.1, 31.9, 32.1)
+SIDES = (8.0, 16.0, 0.0, 0.9, 7.9, 8.1, 15.9, 16.1, 31.9, 32.1)
+SLIGHT = (0.3, 0.0, 1.0)
 # Distances from an anchor's centre in cells; ``None`` stands for the largest bin, less the margin.
 DISTANCES = (1.0, 0.0, 0.5, 2.0, 3.0, 0.01, 1.999, 2.001)
 FROM_LARGEST = (0.0, -0.01, -0.02, 0.5, 3.0)
@@ -173,11 +174,14 @@ def ordinary_placements() -> st.SearchStrategy[Placement]:
 def placements() -> st.SearchStrategy[Placement]:
     """Every way to place a box; shrinks to a quarter of the image in its corner."""
     distance = st.sampled_from([(False, d) for d in DISTANCES] + [(True, d) for d in FROM_LARGEST])
-    side = st.sampled_from(SIDES)
+    side, slight = st.sampled_from(SIDES), st.sampled_from(SLIGHT)
     return st.one_of(
         _LATTICE,
         _ANYWHERE,
         st.builds(Sided, _LATTICE, side, side),
+        st.one_of(
+            st.builds(Sided, _LATTICE, slight, side), st.builds(Sided, _LATTICE, side, slight), st.builds(Sided, _LATTICE, slight, slight)
+        ),
         st.builds(Near, st.just(0), st.just(0), st.just(1.0)),
         st.builds(Near, st.integers(-2, 2), st.integers(-2, 2), st.sampled_from((1.0, 0.5, 0.9))),
         st.builds(OnCentres, st.integers(0, 3), _CELL, _CELL, st.integers(1, 6), st.integers(1, 6)),

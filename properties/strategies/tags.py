@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from oracle.case import Case, Setting
-from oracle.exact import ExactCriterion, border_distance, ciou
+from oracle.exact import ExactCriterion
+from oracle.formulas import border_distance, ciou
 
 # tag -> when a case has it
 TAGS = {
