@@ -23,6 +23,9 @@ from twinloss.targets import GroundTruth
 PAIRS_AT_ONCE = 1 << 20
 """Candidate pairs judged at once, unless the caller says otherwise: about 150 MB of scratch."""
 
+NOBODY = torch.iinfo(torch.int64).max
+"""Stands for the index of a box where there is none; above every index, so that a minimum passes it over."""
+
 Ties = Literal["stable", "reference"]
 Conflicts = Literal["overlap", "pickers"]
 
@@ -83,7 +86,7 @@ class Contest:
 
     Attributes:
         overlap: (B·A,) 0 where no box is.
-        box: (B·A,) index of the box; one past the last where no box is.
+        box: (B·A,) index of the box, ``NOBODY`` where no box is.
     """
 
     overlap: Tensor
@@ -92,7 +95,7 @@ class Contest:
     @classmethod
     def over(cls, num_anchors: int, truth: GroundTruth) -> Contest:
         """A contest that nobody has entered."""
-        return cls(truth.corners.new_zeros(num_anchors), truth.row.new_full((num_anchors,), len(truth)))
+        return cls(truth.corners.new_zeros(num_anchors), truth.row.new_full((num_anchors,), NOBODY))
 
     def enter(self, key: Tensor, pairs: AlignedPairs) -> None:
         """Let pairs enter at the anchors ``key`` (P,). Boxes come in ascending order from call to call, so that the lowest index stays."""
@@ -103,7 +106,7 @@ class Contest:
         # The tests are negated so that NaN passes them: it has to show in the loss.
         leads = (~(pairs.overlap < after) & ~(pairs.overlap <= before)).nonzero().squeeze(1)
         key, box = key.index_select(0, leads), pairs.box.index_select(0, leads)
-        self.box[key] = len(self.overlap)
+        self.box[key] = NOBODY
         self.box.scatter_reduce_(0, key, box, "amin")
 
 
@@ -237,7 +240,7 @@ def resolve_conflicts(picks: AlignedPairs, contest: Contest, scores: Tensor, tru
         0, key, torch.ones_like(key, dtype=torch.int32)
     )
     alone = (pickers.index_select(0, key) == 1).nonzero().squeeze(1)
-    contested = ((pickers > 1) & (contest.box < len(truth))).nonzero().squeeze(1)
+    contested = ((pickers > 1) & (contest.box < NOBODY)).nonzero().squeeze(1)
     box, overlap = contest.box[contested], contest.overlap[contested]
     anchor = contested - truth.image[box] * num_anchors
     # The winner need not have picked the anchor, so its metric is computed again.

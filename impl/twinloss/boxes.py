@@ -11,6 +11,16 @@ import torch
 from torch import Tensor
 
 
+def exponentials(logits: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """e^(x − max x) along ``dim``, and max x with the dimension kept: softmax before its division.
+
+    Powers of two run at the full width of a processor's vectors where exponentials may not, and are as exact here: what the product's rounding
+    costs a factor is in proportion to how small the factor is.
+    """
+    shift = logits.amax(dim, keepdim=True).detach()
+    return ((logits - shift) * math.log2(math.e)).exp2(), shift
+
+
 def expected_distances(logits: Tensor, dim: int = -1) -> Tensor:
     """Distances in grid units: the expectation of the bin index under the softmax over the R logits along ``dim``, which goes (spec section 4).
 
@@ -19,8 +29,14 @@ def expected_distances(logits: Tensor, dim: int = -1) -> Tensor:
     bins = logits.shape[dim]
     if bins == 1:
         return logits.squeeze(dim)
-    index = torch.arange(bins, dtype=logits.dtype, device=logits.device)
-    return (logits.softmax(dim) * index.view(-1, *[1] * (-dim - 1 if dim < 0 else logits.ndim - dim - 1))).sum(dim)
+    share, _ = exponentials(logits, dim)
+    return (share * bin_indices(logits, dim)).sum(dim) / share.sum(dim)
+
+
+def bin_indices(logits: Tensor, dim: int) -> Tensor:
+    """0 to R - 1 in the dtype of the logits, shaped to broadcast along ``dim``."""
+    index = torch.arange(logits.shape[dim], dtype=logits.dtype, device=logits.device)
+    return index.view([-1 if axis == dim % logits.ndim else 1 for axis in range(logits.ndim)])
 
 
 def corners_from_distances(centres: Tensor, distances: Tensor, dim: int = -1) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from twinloss.boxes import ciou, corners_from_distances, distances_from_corners
+from twinloss.boxes import bin_indices, ciou, corners_from_distances, distances_from_corners, exponentials
 
 
 def distributions(logits_H4R: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,25 +78,25 @@ class _Distributions(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        share = logits.softmax(1)
+        share, shift = exponentials(logits, 1)
+        total = share.sum(1)
+        bins = bin_indices(logits, 1)
+        expected = (share * bins).sum(1) / total
+        share /= total.unsqueeze(1)
         lower = target.floor()
         upper_share = target - lower
         index = lower.to(torch.int64).unsqueeze(1)
-        bins = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device).unsqueeze(-1)
-        expected = (share * bins).sum(1)
-        # The largest share is e^0 over the sum, so this is log Σ exp without another exponential; it is finite where a share underflows.
-        log_sum = logits.amax(1) - share.amax(1).log()
         at_lower, at_upper = logits.gather(1, index).squeeze(1), logits.gather(1, index + 1).squeeze(1)
         ctx.save_for_backward(share, expected, index, upper_share, bins)
-        return expected, log_sum - torch.lerp(at_lower, at_upper, upper_share)
+        return expected, shift.squeeze(1) + total.log() - torch.lerp(at_lower, at_upper, upper_share)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_expected: Tensor, to_entropy: Tensor) -> tuple[Tensor, None]:
         share, expected, index, upper_share, bins = ctx.saved_tensors
         # d expected / d logit_k = share_k (k − expected), d entropy / d logit_k = share_k − (weight of bin k)
-        constant = (to_entropy - expected * to_expected).unsqueeze(1)
-        gradient = torch.addcmul(constant, bins, to_expected.unsqueeze(1)).mul_(share)
+        from_expected = bins - expected.unsqueeze(1)  # before the product: it is small where the distribution is sharp
+        gradient = torch.addcmul(to_entropy.unsqueeze(1), from_expected, to_expected.unsqueeze(1)).mul_(share)
         upper = (to_entropy * upper_share).unsqueeze(1)
         gradient.scatter_add_(1, index, upper - to_entropy.unsqueeze(1)).scatter_add_(1, index + 1, -upper)
         return gradient, None
