@@ -49,13 +49,14 @@ def rows(*, differing: bool) -> pd.DataFrame:
             nothing: dict[str, Any] = {"error": None, "allowance": None, "error_over_allowance": None}
             undecided = {"decisions": 0, "open_decisions": 0, "ambiguous_decisions": 0}
             verdict = AMBIGUOUS if tipped else AGREE
-            records.append({**common, **nothing, **decided, "stage": "assignment", "quantity": "anchors", "verdict": verdict})
+            records.append({**common, **nothing, **decided, "stage": "assign", "quantity": "kth place", "verdict": verdict})
+            records.append({**records[-1], "quantity": "holders"})
             near = {"error": 2e-7, "allowance": 1e-6, "error_over_allowance": 0.2}
             records.append({**common, **nothing, **undecided, **near, "stage": "loss", "quantity": "box", "verdict": AGREE})
     if differing:
         wrong = {"contender": "wrong", "verdict": DIFFER, "error": 3e-6, "error_over_allowance": 3.0}
         told = {"detail": "worst element (0,): reference 1.5 | twin 1.2\n<shapes>", "replay": "nox -s diff -- --replay bbbbbbbbbbbb"}
-        left_out = {"stage": "assignment", "verdict": NOT_COMPARED, "error_over_allowance": None, "reason": "it offers no assignment"}
+        left_out = {"stage": "assign", "verdict": NOT_COMPARED, "error_over_allowance": None, "reason": "it offers no assignment"}
         records += [{**records[-1], **wrong, **told}, {**records[-1], **wrong, **left_out}]
     return pd.DataFrame(records)
 
@@ -93,7 +94,7 @@ def test_what_was_not_run_is_said() -> None:
 def test_decisions_are_counted_once_and_shares_are_of_them() -> None:
     text = markdown.render(report(differing=False))
     assert "1 of 400 decisions tipped" in text
-    assert "| coco | bfloat16 | twin | 1 | 100 | 3 % | 1 % | 100 % |" in text
+    assert "| coco | bfloat16 | twin | 1 | 100 | 3 % | ⚠ 1 % | ⚠ 100 % |" in text
 
 
 class Links(HTMLParser):

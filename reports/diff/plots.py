@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from reports.diff import tables
+from reports.diff import decisions, tables
 from reports.diff.schema import DTYPES, STAGES, ordered
 from reports.document import Figure
 from reports.plots import BAD, SERIES, drawing
@@ -19,9 +19,9 @@ CEILING = 1e6
 
 def distances(rows: pd.DataFrame) -> Figure:
     """Error ÷ allowance of every compared value, by stage and dtype."""
-    frame = rows.assign(row=ordered(rows["stage"], STAGES), dtype=ordered(rows["dtype"], DTYPES))
-    ratios = frame.groupby(["row", "dtype"], observed=True)["error_over_allowance"]
-    spread = ratios.quantile(np.array([0.05, 0.5, 0.95, 1.0])).dropna().unstack().clip(FLOOR, CEILING).reset_index()
+    frame = rows.assign(row=ordered(rows["stage"], STAGES), dtype=ordered(rows["dtype"], DTYPES), ratio=tables.ratios(rows))
+    groups = frame.groupby(["row", "dtype"], observed=True)["ratio"]
+    spread = groups.quantile(np.array([0.05, 0.5, 0.95, 1.0])).dropna().unstack().clip(FLOOR, CEILING).reset_index()
     names = [name for name in frame["row"].cat.categories if (spread["row"] == name).any()]
     with drawing("distances", height=1.2 + 0.5 * len(names)) as drawn:
         axes = drawn.axes
@@ -32,22 +32,22 @@ def distances(rows: pd.DataFrame) -> Figure:
         axes.axvline(1, color=BAD, linewidth=1.5)
         axes.set_xlabel(f"error ÷ allowance, the line at 1 is the allowance (logarithmic; below {FLOOR:g} drawn at {FLOOR:g})")
         _dress(axes, names)
-    worst = tables.RATIO.text(rows["error_over_allowance"].max())
+    worst = tables.RATIO.text(frame["ratio"].max())
     description = f"Error divided by allowance for each stage and dtype. The largest of all is {worst}."
     return Figure("How far from float64: bar, the middle 90 % of values; tick, the median; dot, the largest", drawn.svg, description)
 
 
 def open_shares(rows: pd.DataFrame) -> Figure:
     """Open and ambiguous decisions as shares of all, by workload and dtype."""
-    shares = tables.decisions(rows).frame.groupby(["workload", "dtype"], observed=True)[["open share", "share"]].max()
+    shares = decisions.by_workload(rows).frame.groupby(["workload", "dtype"], observed=True)[["open", "ambiguous"]].max()
     shares = shares.clip(FLOOR, 1).reset_index().rename(columns={"workload": "row"})
     names = sorted(shares["row"].unique())
     with drawing("shares", height=1.2 + 0.5 * len(names)) as drawn:
         axes = drawn.axes
         for colour, places, group in _lanes(shares, names):
-            axes.hlines(places, group["share"], group["open share"], color=colour, linewidth=1.5, alpha=0.45)
-            axes.plot(group["open share"], places, "o", color=colour, markersize=6, markerfacecolor="none")
-            axes.plot(group["share"], places, "o", color=colour, markersize=6, label=group["dtype"].iloc[0])
+            axes.hlines(places, group["ambiguous"], group["open"], color=colour, linewidth=1.5, alpha=0.45)
+            axes.plot(group["open"], places, "o", color=colour, markersize=6, markerfacecolor="none")
+            axes.plot(group["ambiguous"], places, "o", color=colour, markersize=6, label=group["dtype"].iloc[0])
         axes.set_xlabel(f"share of decisions (logarithmic; below {FLOOR:g} drawn at {FLOOR:g})")
         _dress(axes, names)
     description = "Shares of the decisions that were open, and ambiguous, for each workload and dtype; the table above has the numbers."

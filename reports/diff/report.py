@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.diff import plots, tables
+from reports.diff import decisions, plots, tables
 from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, generated
 from reports.document import Entry, Fact, Listing, Report, Section
 
@@ -25,7 +25,8 @@ def build(rows: pd.DataFrame) -> Report:
         Section("Verdicts", (by_stage, tables.precision(rows))),
         Section("Not checked", tuple(not_checked(rows)) or ("Every dtype, on CPU and CUDA, over real and generated boxes.",)),
         Section("Distance from float64", (plots.distances(rows), tables.closest(rows)), brief=False),
-        Section("Open decisions", (tables.decisions(rows), plots.open_shares(rows))),
+        Section("Open decisions", (decisions.by_workload(rows), plots.open_shares(rows))),
+        Section("Open decisions by kind", (decisions.by_kind(rows),), brief=False),
         Section("Boxes", (tables.sources(rows),)),
         Section("Environment", (tables.environment(rows),)),
     ]
@@ -38,16 +39,16 @@ def facts(rows: pd.DataFrame, compared: pd.DataFrame) -> tuple[Fact, ...]:
     """The figures at the top: batches by origin, the worst ratio, the share of decisions that were tipped."""
     batches = rows.drop_duplicates(["workload", "case"])
     made_up = int(generated(batches["source"]).sum())
-    tipped, decided = rows["ambiguous_decisions"].sum(), rows["decisions"].sum()
-    worst = tables.RATIO.judged(rows["error_over_allowance"].max())
+    decided = decisions.counted(rows)
+    worst = tables.ratios(rows).max()
     ambiguous = int((compared["verdict"] == AMBIGUOUS).sum())
     return (
         Fact("real batches", f"{len(batches) - made_up:,}", "plain" if made_up < len(batches) else "warn"),
         Fact("generated batches", f"{made_up:,}"),
         Fact("comparisons", f"{(compared['verdict'] != NOT_COMPARED).sum():,}"),
         Fact("ambiguous", f"{ambiguous:,}", "warn" if ambiguous else "plain"),
-        Fact("decisions tipped", f"{int(tipped):,} of {int(decided):,}"),
-        Fact("worst error ÷ allowance", tables.RATIO.text(rows["error_over_allowance"].max()), worst),
+        Fact("decisions tipped", f"{int(decided['ambiguous_decisions'].sum()):,} of {int(decided['decisions'].sum()):,}"),
+        Fact("worst error ÷ allowance", tables.RATIO.text(worst), tables.RATIO.judged(worst)),
     )
 
 
@@ -61,11 +62,10 @@ def differences(rows: pd.DataFrame) -> Listing:
 
 def _entry(row: Mapping[Hashable, Any]) -> Entry:
     text = {name: "" if pd.isna(value) else str(value) for name, value in row.items()}
-    ratio = tables.RATIO.text(row["error_over_allowance"])
     where = f"{text['dtype']} on {text['device']}", f"{text['workload']} {text['case']}"
     heading = " · ".join((text["contender"], text["stage"], text["quantity"], *where))
-    numbers = f"error {row['error']:.3e}, allowance {row['allowance']:.3e}, error ÷ allowance {ratio}"
-    return Entry(heading, "\n".join(filter(None, [numbers, text["detail"]])), text["replay"])
+    numbers = f"error {row['error']:.3e}, {tables.RATIO.text(row['error_over_allowance'])} × the allowance of {row['allowance']:.3e}"
+    return Entry(heading, text["detail"] or numbers, text["replay"])
 
 
 def not_checked(rows: pd.DataFrame) -> Iterator[str]:

@@ -23,7 +23,7 @@ SCHEMA = Schema(
         "allowance": "number",
         "error_over_allowance": "number",
         "margin": "number",  # the narrowest decision, where the quantity is decided and not computed
-        "decisions": "count",  # of this row; none where nothing is decided, so that sums over rows count each decision once
+        "decisions": "count",  # none where nothing is decided
         "open_decisions": "count",  # those that rounding or a tie could tip
         "ambiguous_decisions": "count",  # open ones that did turn out differently
         "torch": "text",
@@ -44,18 +44,11 @@ SCHEMA = Schema(
     written_by="nox -s diff",
 )
 
+# The quantity whose row sums up the decisions that other rows of its stage count by kind.
+TOTAL = "holders"
+
 # The order of the definition; stages that are not named here follow in alphabetical order.
-STAGES = (
-    "anchors",
-    "targets",
-    "decode",
-    "metrics",
-    "assignment",
-    "loss on one assignment",
-    "gradients on one assignment",
-    "loss",
-    "gradients",
-)
+STAGES = ("factory", "anchors", "targets", "decode", "candidates", "metrics", "assign", "loss_given", "loss")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 

@@ -11,10 +11,15 @@ SETTING = ["workload", "case", "dtype", "device"]
 RATIO = Column("ratio", "worst error ÷ allowance", "ratio", against(1.0))
 
 
+def ratios(rows: pd.DataFrame) -> pd.Series:
+    """Error ÷ allowance where the contender is held to it: not where an open decision made it compute something else."""
+    return rows["error_over_allowance"].where(rows["verdict"].isin([AGREE, DIFFER]))
+
+
 def comparisons(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     """One row a comparison, a batch in a setting per contender and ``by``: the gravest verdict and the largest ratio of its quantities."""
     keys = ["contender", *by, *[name for name in SETTING if name not in by]]
-    frame = rows.assign(gravity=rows["verdict"].map(VERDICTS.index), ratio=rows["error_over_allowance"])
+    frame = rows.assign(gravity=rows["verdict"].map(VERDICTS.index), ratio=ratios(rows))
     frame = frame.groupby(keys, observed=True, sort=False).agg(gravity=("gravity", "max"), ratio=("ratio", "max")).reset_index()
     return frame.assign(verdict=frame["gravity"].map(dict(enumerate(VERDICTS))))
 
@@ -63,39 +68,6 @@ def precision(rows: pd.DataFrame) -> Table:
     )
 
 
-def decisions(rows: pd.DataFrame) -> Table:
-    """Workload by dtype: how many decisions were open, and how many of those turned out differently."""
-    decided = rows[rows["decisions"] > 0]
-    decided = decided.assign(dtype=ordered(decided["dtype"], DTYPES), tipped=decided["case"].where(decided["verdict"] == AMBIGUOUS))
-    counts = {"decisions": ("decisions", "sum"), "open": ("open_decisions", "sum"), "ambiguous": ("ambiguous_decisions", "sum")}
-    frame = decided.groupby(["workload", "dtype", "contender"], observed=True).agg(
-        batches=("case", "nunique"), tipped=("tipped", "nunique"), **counts
-    )
-    frame = frame.reset_index()
-    for share, part, whole in (
-        ("open share", "open", "decisions"),
-        ("share", "ambiguous", "decisions"),
-        ("batch share", "tipped", "batches"),
-    ):
-        frame[share] = frame[part] / frame[whole].where(frame[whole] > 0)
-    return Table(
-        "Decisions that rounding or a tie could tip",
-        (
-            Column("workload", "workload"),
-            Column("dtype", "logits"),
-            Column("contender", "contender"),
-            Column("batches", "cases", "count"),
-            Column("decisions", "decisions", "count"),
-            Column("open share", "open", "share"),
-            Column("share", "ambiguous", "share"),
-            Column("batch share", "ambiguous cases", "share"),
-        ),
-        frame,
-        "A decision is a box's last place among its candidates, an anchor that several boxes want, or a border on an anchor's centre. "
-        "Open: its margin is within rounding. Ambiguous: open, and answered differently, each answer one that the definition allows.",
-    )
-
-
 def sources(rows: pd.DataFrame) -> Table:
     """Where the boxes of each workload came from."""
     frame = rows.groupby(["workload", "source"], observed=True).agg(batches=("case", "nunique"), rows=("case", "size")).reset_index()
@@ -113,7 +85,7 @@ def sources(rows: pd.DataFrame) -> Table:
 
 def closest(rows: pd.DataFrame, count: int = 10) -> Table:
     """The values that agree and came nearest to their allowance: where the next failure will be."""
-    frame = rows[rows["verdict"] != DIFFER].nlargest(count, "error_over_allowance")
+    frame = rows[rows["verdict"] == AGREE].nlargest(count, "error_over_allowance")
     return Table(
         "Closest to the allowance",
         (
