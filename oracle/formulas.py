@@ -77,5 +77,5 @@ def classification_sum(scores: Tensor, image: Tensor, label: Tensor, anchor: Ten
     entropy = -logsigmoid(-scores)
     held = scores[image, label, anchor]
     entropy[image, label, anchor] = -(weight * logsigmoid(held) + (1 - weight) * logsigmoid(-held))
-    factors = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights)
-    return (entropy * factors.to(scores)[:, None]).sum()
+    factors = torch.tensor(spec.class_weights or (1.0,) * spec.num_classes, dtype=torch.float64, device=scores.device)
+    return (entropy.sum(dim=(0, 2)) * factors).sum()

@@ -164,6 +164,12 @@ class TestByHand:
         assert float(gradient[0, 1, 6]) == pytest.approx(p - weight[6], rel=1e-6)
         assert float(gradient[0, 0, 6]) == pytest.approx(1 / (1 + math.exp(2)), rel=1e-6)
 
+    def test_class_weights_are_not_rounded(self) -> None:
+        weights = (0.1, 0.7)  # Neither is a float32.
+        spec = LossSpec(num_classes=2, reg_max=4, strides=(8,), gains=(1.0, 1.0, 1.0), class_weights=weights)
+        expected = 16 * (weights[0] * math.log1p(math.exp(-2)) + weights[1] * math.log1p(math.e))
+        assert ExactCriterion(spec)(*self.inputs([]))[0].tolist() == pytest.approx([0, expected, 0], rel=1e-12)
+
     def test_without_boxes(self) -> None:
         inputs = self.inputs([])
         outcome = run_loss(ExactCriterion(self.SPEC), inputs, FLOAT64)
