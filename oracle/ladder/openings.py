@@ -7,6 +7,7 @@ numpy, torch, ``adapters`` and the release are all that it may import.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -32,13 +33,14 @@ def floating(name: str) -> torch.dtype:
 @contextlib.contextmanager
 def arithmetic(facts: Facts) -> Iterator[None]:
     """The default dtype and the autocast of a question; float64 logits are computed in float64 from end to end (spec 8a)."""
+    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if facts["dtype"] == "float64" else torch.float32)
     cast = facts.get("autocast")
     try:
         with torch.autocast("cpu", floating(cast)) if cast else contextlib.nullcontext():
             yield
     finally:
-        torch.set_default_dtype(torch.float32)
+        torch.set_default_dtype(before)
 
 
 def targets_of(facts: Facts, arrays: Tensors) -> Tensors:
@@ -59,9 +61,11 @@ def default_float() -> torch.dtype:
     return torch.get_default_dtype()
 
 
+@functools.cache
 def layout_of(era: Era) -> str:
     """The layout that the release's loss takes: of an ordinary definition, so that an unusual one fails as itself."""
-    return accepted_layout(era.criterion()(Model(USUAL, default_float()).build()), USUAL)
+    with arithmetic({"dtype": "float32"}):
+        return accepted_layout(era.criterion()(Model(USUAL, default_float()).build()), USUAL)
 
 
 def loss(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
