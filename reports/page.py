@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pandas.io.formats.style_render import CSSDict
 
 from reports.document import Block, Figure, Listing, Report
-from reports.tables import Table
+from reports.tables import Column, Table, Tone
 
+SHORT = 36  # characters that are not broken into lines
 HERE = Path(__file__).parent
 
 
@@ -20,7 +22,7 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"kind": _kind, "table": _table, "drawing": lambda figure: Markup(figure.svg), "anchor": anchor}
+    environment.filters |= {"kind": _kind, "table": _table, "prose": _prose, "drawing": lambda figure: Markup(figure.svg), "anchor": anchor}
     style = Markup((HERE / "page.css").read_text("utf-8"))
     return environment.get_template("page.html.j2").render(report=report, style=style)
 
@@ -42,16 +44,26 @@ def _kind(block: Block) -> str:
             return "text"
 
 
+def _prose(text: str) -> Markup:
+    """Text in which `backticks` mark what is typed."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _table(table: Table) -> Markup:
     """The table through pandas' Styler: texts as every rendering writes them, tones and alignment as classes."""
     cells = list(table.cells())
     titles = [column.title for column in table.columns]
     texts = pd.DataFrame([[text for text, _ in row] for row in cells], columns=titles, dtype="object")
-    kinds = [("number" if column.numeric else column.form) for column in table.columns]
-    classes = pd.DataFrame([[f"{kind} {tone}" for kind, (_, tone) in zip(kinds, row, strict=True)] for row in cells], columns=titles)
+    classes = pd.DataFrame([list(map(_class, table.columns, row)) for row in cells], columns=titles)
     right: list[CSSDict] = [
         {"selector": f"th.col{at}", "props": "text-align: right"} for at, column in enumerate(table.columns) if column.numeric
     ]
     styler = texts.style.hide(axis="index").format(escape="html").set_td_classes(classes)
     styler = styler.set_table_styles(right).set_uuid(anchor(table.title)).set_table_attributes('class="data"')
     return Markup(styler.to_html(doctype_html=False))
+
+
+def _class(column: Column, cell: tuple[str, Tone]) -> str:
+    """A cell's classes: how it is aligned, whether it may be broken into lines, and what it means."""
+    text, tone = cell
+    return f"{'number' if column.numeric else column.form} {'short' if len(text) <= SHORT else ''} {tone}"

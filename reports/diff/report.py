@@ -10,6 +10,7 @@ import pandas as pd
 from reports.diff import decisions, plots, tables
 from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, generated
 from reports.document import Entry, Fact, Listing, Report, Section
+from reports.tables import Table
 
 SHOWN = 20
 
@@ -23,7 +24,9 @@ def build(rows: pd.DataFrame) -> Report:
     headline = f"{differ:,} of {total:,} comparisons differ" if differ else f"Nothing differs: {total:,} comparisons, {batches:,} batches"
     sections = [
         Section("Verdicts", (by_stage, tables.precision(rows))),
-        Section("Not checked", tuple(not_checked(rows)) or ("Every dtype, on CPU and CUDA, over real and generated boxes.",)),
+        Section(
+            "Not checked", (*not_checked(rows), *not_compared(rows)) or ("Every dtype, on CPU and CUDA, over real and generated boxes.",)
+        ),
         Section("Distance from float64", (plots.distances(rows), tables.closest(rows)), brief=False),
         Section("Open decisions", (decisions.by_workload(rows), plots.open_shares(rows))),
         Section("Open decisions by kind", (decisions.by_kind(rows),), brief=False),
@@ -84,6 +87,10 @@ def not_checked(rows: pd.DataFrame) -> Iterator[str]:
         yield "No real boxes were checked: no label files were found, and every batch was generated. Give some with `--labels PATH`."
     if not made_up.any():
         yield "No generated batch was checked: every batch came from label files."
+
+
+def not_compared(rows: pd.DataFrame) -> Iterator[Table]:
+    """Why contenders were left out of comparisons, where any were."""
     left_out = rows[rows["verdict"] == NOT_COMPARED].fillna({"reason": "no reason was recorded"})
-    for (contender, stage, reason), group in left_out.groupby(["contender", "stage", "reason"]):
-        yield f"{contender}, {stage}: not compared; cases: {group['case'].nunique():,}; reason: {reason}."
+    if len(left_out):
+        yield tables.reasons(left_out)

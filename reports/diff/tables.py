@@ -68,6 +68,14 @@ def precision(rows: pd.DataFrame) -> Table:
     )
 
 
+def reasons(left_out: pd.DataFrame) -> Table:
+    """What was not compared, and why."""
+    frame = left_out.assign(stage=ordered(left_out["stage"], STAGES)).sort_values("stage", kind="stable")
+    frame = frame.groupby(["contender", "reason"]).agg(case=("case", "nunique"), stages=("stage", lambda found: ", ".join(found.unique())))
+    columns = (Column("contender", "contender"), Column("reason", "reason"), Column("case", "cases", "count"), Column("stages", "stages"))
+    return Table("Not compared", columns, frame.reset_index())
+
+
 def sources(rows: pd.DataFrame) -> Table:
     """Where the boxes of each workload came from."""
     frame = rows.groupby(["workload", "source"], observed=True).agg(batches=("case", "nunique"), rows=("case", "size")).reset_index()
