@@ -1,8 +1,9 @@
 """How far a correct program may be from the definition: the rounding of every number of a loss and its gradients, by its conditioning.
 
-Each allowance is a first-order bound: unit roundoffs times the magnitudes that are rounded, carried through the formulas of spec sections
-6 to 8. The box terms are moved corner by corner, as the overlaps of :mod:`oracle.margins` are; a side that coincides with the truth's within
-rounding then widens the gradient's allowance to the interval between its one-sided values, and no anchor has to be left out (spec section 8).
+Each allowance is a first-order bound: unit roundoffs times the magnitudes that are rounded, carried through the formulas of spec
+sections 6 to 8. The box terms are moved corner by corner, as the overlaps of :mod:`oracle.margins` are; a side that coincides with the
+truth's within rounding then widens the gradient's allowance to the interval between its one-sided values, and no anchor has to be left
+out (spec section 8).
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from torch import Tensor
 from oracle.arithmetic import Arithmetic
 from oracle.contender import Batch, Preds
 from oracle.exact import ExactCriterion
-from oracle.formulas import ciou, corners_of, distances
-from oracle.margins import corner_tolerance, truth_tolerance
+from oracle.formulas import ciou, corners_of
+from oracle.roundings import corner_tolerance, decoded, truth_tolerance
 from twinloss import Assignment, LossSpec
 
 EVALUATION_ROUNDINGS = 4.0  # Of an expression, beyond what its operands bring along.
 ENTROPY_ROUNDINGS = 3.0  # Of an elementwise logarithm or exponential.
+LOGIT_ROUNDINGS = 2.0  # Of a logit, in an entropy that is computed as the difference of two numbers of its size.
+OUTPUT_ROUNDINGS = 2.0  # Of a gradient, when it is brought into the logits' dtype.
+_SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ def allowance(
     rounding = max(arithmetic.score, arithmetic.evaluation)
     terms = max(arithmetic.corner, arithmetic.evaluation)
 
+    class_factor = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights)
+    class_factor = class_factor.double()
     part = _box_part(held, spec.ciou_eps, terms)
     third, third_slack = _third(held, spec, terms)
     logit = held.score.abs()
@@ -104,7 +110,9 @@ def allowance(
         [
             box_gain * _gathered(weight * part.overlap_slack + box * slack, assignment.box),
             cls_gain * _gathered(logit * slack + ENTROPY_ROUNDINGS * rounding * logit * (1 + weight), assignment.box)
-            + (ENTROPY_ROUNDINGS + _summation(preds["scores"].numel())) * rounding * abs(classification),
+            + (ENTROPY_ROUNDINGS + _summation(preds["scores"].numel())) * rounding * abs(classification)
+            # The framework's own formula subtracts a logarithm from the logit: each element is off by the logit's rounding.
+            + LOGIT_ROUNDINGS * cls_gain * rounding * _systematic(preds["scores"].detach().double() * class_factor[:, None]),
             third_gain * _gathered(weight * third_slack + third * slack, assignment.box),
         ]
     )
@@ -112,17 +120,17 @@ def allowance(
         [box_gain * (box * weight).sum(), torch.tensor(abs(classification), dtype=torch.float64), third_gain * (third * weight).sum()]
     )
     summed = _summation(len(weight)) * terms + EVALUATION_ROUNDINGS * arithmetic.core
-    class_factor = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights)
-    factor = cls_gain * class_factor.double()[held.label]
+    factor = cls_gain * class_factor[held.label]
     probability = held.score.sigmoid()
-    relative = drift + EVALUATION_ROUNDINGS * rounding + arithmetic.output
+    relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * arithmetic.output
     return Allowance(
         loss=sums + values * (drift + summed),
         boxes=_boxes_gradient(held, part, weight, slack, (box_gain, third_gain), spec, arithmetic, drift),
-        held_score=factor * (slack + (EVALUATION_ROUNDINGS * rounding + rounding * logit) * probability + relative * (probability + weight))
+        held_score=factor
+        * (slack + (EVALUATION_ROUNDINGS * rounding + 2 * rounding * logit) * probability + relative * (probability + weight))
         + arithmetic.smallest_output,
         score_share=relative,
-        score_per_logit=rounding,
+        score_per_logit=2 * rounding,
         smallest=arithmetic.smallest_output * max(1.0, cls_gain),
     )
 
@@ -131,22 +139,22 @@ def _held(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignm
     spec, grid, truth = exact.spec, exact.grid(preds), exact.truth(preds, batch)
     image, anchor, row = assignment.image, assignment.anchor, assignment.box
     logits = preds["boxes"].detach()[image, :, anchor].double()
-    sides = distances(logits, spec.reg_max)
+    found = decoded(logits, spec.reg_max)
     centres, strides = grid.centres[anchor], grid.strides[anchor]
     anchor_error = (centres.to(arithmetic.anchors).double() - centres).abs().repeat(1, 2)
     pixels, label = truth.corners[row], truth.label[row]
     corners = pixels / strides[:, None]
     corner_slack = torch.from_numpy(truth_tolerance(pixels.numpy(), arithmetic.core)) / strides[:, None]
     target = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], dim=1)
-    predicted_slack = corner_tolerance(sides.numpy(), corners_of(sides, centres).numpy(), arithmetic, spec.reg_max)
+    predicted_slack = corner_tolerance(found, corners_of(found.sides, centres), arithmetic)
     return _Held(
         logits=logits,
-        sides=sides,
+        sides=found.sides,
         centres=centres,
         strides=strides,
         corners=corners,
         corner_slack=corner_slack,
-        predicted_slack=torch.from_numpy(predicted_slack) + anchor_error,
+        predicted_slack=predicted_slack + anchor_error,
         target=target,
         target_slack=corner_slack + anchor_error + 2 * arithmetic.evaluation * target.abs(),
         score=preds["scores"].detach()[image, label, anchor].double(),
@@ -169,6 +177,18 @@ def _gathered(parts: Tensor, box: Tensor) -> Tensor:
         return parts.new_zeros(())
     per_box = parts.new_zeros(int(box.max()) + 1).index_add(0, box, parts)
     return per_box.square().sum().sqrt()
+
+
+def _systematic(values: Tensor) -> float:
+    """Root of the sum of squares of values, where equal ones, whose roundings are equal too, are added up first.
+
+    Of a large tensor a sample is looked at, and taken for the whole.
+    """
+    step = max(values.numel() // _SAMPLE, 1)
+    distinct, counts = values.reshape(-1)[::step].unique(return_counts=True)
+    repeated = counts > 1
+    single, several = (distinct * counts)[~repeated].square().sum(), (distinct * counts)[repeated].square().sum()
+    return float((single * step + several * step**2).sqrt())
 
 
 def _summation(count: int) -> float:
@@ -205,26 +225,27 @@ def _third(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor
         off = held.target_slack + EVALUATION_ROUNDINGS * rounding * (held.sides - held.target).abs()
         return ((held.sides - held.target).abs() * scale).mean(1), (off * scale).mean(1)
     surprise = -held.logits.unflatten(1, (4, spec.reg_max)).log_softmax(-1)
-    clamped, moves = _clamped(held, spec)
+    clamped, target_slack = _clamped(held, spec, rounding)
     lower = clamped.floor().long()
     first, second = (surprise.gather(2, (lower + k)[..., None])[..., 0] for k in (0, 1))
     share = clamped - lower
     step = surprise.diff(dim=2).abs()
     # Within rounding of a whole number, the pair of bins, and so the slope, may be the neighbour's.
     around = torch.stack([step.gather(2, (lower + k).clamp(0, spec.reg_max - 2)[..., None])[..., 0] for k in (-1, 0, 1)])
-    near = torch.stack([share < held.target_slack, torch.ones_like(moves), 1 - share < held.target_slack])
+    near = torch.stack([share < target_slack, torch.ones_like(share, dtype=torch.bool), 1 - share < target_slack])
     slope = (around * near).amax(0)
     span = held.logits.unflatten(1, (4, spec.reg_max)).abs().amax(2)
     each = first * (1 - share) + second * share
-    off = slope * held.target_slack * moves + ENTROPY_ROUNDINGS * rounding * (each + torch.minimum(span, each + math.log(spec.reg_max)))
+    off = slope * target_slack + ENTROPY_ROUNDINGS * rounding * (each + torch.minimum(span, each + math.log(spec.reg_max)))
     return each.mean(1), off.mean(1)
 
 
-def _clamped(held: _Held, spec: LossSpec) -> tuple[Tensor, Tensor]:
-    """Clamped target distances (H, 4), and whether (H, 4) they move with the truth: not when they are clamped for certain."""
+def _clamped(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
+    """Clamped target distances (H, 4) and their rounding (H, 4): that of the limit alone where they are clamped for certain."""
     limit = spec.reg_max - 1 - spec.clamp_margin
+    clamped = held.target.clamp(0, limit)
     free = (held.target > -held.target_slack) & (held.target < limit + held.target_slack)
-    return held.target.clamp(0, limit), free
+    return clamped, held.target_slack * free + rounding * clamped
 
 
 def _boxes_gradient(
@@ -246,7 +267,7 @@ def _boxes_gradient(
     slope, slope_slack = part.slope.abs()[..., None], part.slope_slack[..., None]
     size = box_gain * slope * steep + third_gain / 4 * third
     off = box_gain * (slope_slack * steep + slope * steep_slack) + third_gain / 4 * third_slack
-    relative = drift + EVALUATION_ROUNDINGS * rounding + arithmetic.output
+    relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * arithmetic.output
     total = weight[:, None, None] * (off + relative * size) + slack[:, None, None] * size
     return total.flatten(1) + arithmetic.smallest_output
 
@@ -254,13 +275,16 @@ def _boxes_gradient(
 def _distribution(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """R > 1: slope of a side in its logits, and of the cross-entropy (H, 4, R), each as magnitude and rounding."""
     bins = torch.arange(spec.reg_max, dtype=torch.float64)
-    share = held.logits.unflatten(1, (4, spec.reg_max)).softmax(-1)
+    rows = held.logits.unflatten(1, (4, spec.reg_max))
+    share = rows.softmax(-1)
+    # The argument of the exponential is rounded where it is formed, so that a small share is less precise.
+    shares = share * rounding * (EVALUATION_ROUNDINGS + 2 * (rows.amax(-1, keepdim=True) - rows))
     away = bins - held.sides[..., None]
-    clamped, moves = _clamped(held, spec)
+    clamped, target_slack = _clamped(held, spec, rounding)
     target = (1 - (bins - clamped[..., None]).abs()).clamp(min=0)
-    touched = ((bins - clamped[..., None]).abs() < 1 + held.target_slack[..., None]) & moves[..., None]
-    steep_slack = EVALUATION_ROUNDINGS * rounding * share * (bins + held.sides[..., None].abs())
-    third_slack = EVALUATION_ROUNDINGS * rounding * (share + target) + held.target_slack[..., None] * touched
+    touched = (bins - clamped[..., None]).abs() < 1 + target_slack[..., None]
+    steep_slack = shares * away.abs() + share * (held.predicted_slack[..., None] + EVALUATION_ROUNDINGS * rounding * bins)
+    third_slack = shares + EVALUATION_ROUNDINGS * rounding * target + target_slack[..., None] * touched
     return share * away.abs(), steep_slack, share + target, third_slack
 
 

@@ -129,10 +129,14 @@ def _judge(
         yield differs(Finding("factory", "call", f"raised {failure}"))
         return
     for stage in stages:
-        try:
-            yield from _JUDGES[stage](trial, control)
-        except ContenderFailed as failure:
-            yield differs(Finding(stage, "call", f"raised {failure}"))
+        yield from _judge_stage(stage, trial, control)
+
+
+def _judge_stage(stage: str, trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    try:
+        yield from _JUDGES[stage](trial, control)
+    except ContenderFailed as failure:
+        yield differs(Finding(stage, "call", f"raised {failure}"))
 
 
 def _anchors(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -150,7 +154,7 @@ def _decode(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     yield from _numbers("decode", trial, control, Trial.decode)
 
 
-def _candidates(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+def _candidates(trial: Trial, _: Trial | None) -> Iterable[Judgement]:
     if trial.offers_stages:
         yield trial.candidates()
 
@@ -173,7 +177,8 @@ def _assign(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         counted = judgement.quantity == "border" and trial.offers_stages
         yield dataclasses.replace(judgement, decisions=0, open_decisions=0, ambiguous_decisions=0) if counted else judgement
     if ruling.usable:
-        yield judge_peaks("assign", trial.weights(), None, ambiguous="")
+        widest = _available(control, Trial.weights) if control is not None and control.ruling().usable else None
+        yield judge_peaks("assign", trial.weights(), widest, widen=_same_arithmetic(trial, control))
 
 
 def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:

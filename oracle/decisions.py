@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oracle.margins import Bools, Boxes, Floats, Ints, Margins, Pairs
 from twinloss import LossSpec
@@ -136,7 +135,10 @@ def nth_largest(values: Floats, group: Ints, groups: int, n: int, otherwise: flo
 
 
 def _picks(pairs: Pairs, groups: int, topk: int) -> tuple[Bools, Bools]:
-    """Pairs (P,) that every, and that some, correct program picks [5.4]: K certainly larger ones bar it, K + 1 possibly as large ones endanger it."""
+    """Pairs (P,) that every, and that some, correct program picks [5.4].
+
+    K pairs that are certainly larger bar a pair; K others that may be as large endanger it.
+    """
     sure = pairs.inside
     bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, topk, 0.0)
     danger = nth_largest(pairs.metric_high, pairs.box, groups, topk + 1, -1.0)
@@ -150,7 +152,8 @@ def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: Rules) -> Bools:
     if rules.ties == "stable":
         return np.zeros(len(pairs), dtype=bool)
     positive = np.bincount(pairs.box[pairs.inside & (pairs.metric_low > 0)], minlength=groups)
-    return (pairs.metric_low == 0) & (positive < topk)[pairs.box]
+    may: Bools = (pairs.metric_low == 0) & (positive < topk)[pairs.box]
+    return may
 
 
 def _winners(boxes: Boxes, pairs: Pairs, picked: Bools, joined: Bools, rules: Rules) -> Bools:
@@ -223,17 +226,9 @@ def _conflict_tally(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, c
     cell, value, off = pairs.cell[entrants], pairs.overlap[entrants], (pairs.overlap_high - pairs.overlap)[entrants]
     order = np.lexsort((-value, cell))
     cell, value, off = cell[order], value[order], off[order]
-    second = np.flatnonzero((cell[1:] == cell[:-1]) & np.concatenate([[True], cell[1:-1] != cell[:-2]])) + 1 if len(cell) > 1 else []
-    gap = value[np.subtract(second, 1)] - value[second] if len(second) else np.zeros(0)
-    slack = off[np.subtract(second, 1)] + off[second] if len(second) else np.ones(0)
+    same = cell[1:] == cell[:-1]
+    # The first two of each anchor's rivals, which stand in order of overlap.
+    second = np.flatnonzero(same & ~np.concatenate([np.zeros(1, dtype=bool), same[:-1]])[: len(same)]) + 1
+    gap, slack = value[second - 1] - value[second], off[second - 1] + off[second]
     ratios = gap / np.maximum(slack, np.finfo(np.float64).tiny)
     return Tally(int(contested.sum()), int((contested & (options > 1)).sum()), float(ratios.min(initial=np.inf)))
-
-
-def holders(allowed: Allowed, image: NDArray[np.int64], anchor: Ints, row: Ints) -> tuple[Ints, Ints]:
-    """Anchors in the batch (n,) and boxes (n,) that an assignment's entries name; ``NOBODY`` stands for a row that is not a valid box of the image."""
-    boxes, cell = allowed.margins.boxes, image * allowed.margins.anchors + anchor
-    index = {int(r): g for g, r in enumerate(boxes.row)}
-    box = np.array([index.get(int(r), NOBODY) for r in row], dtype=np.int64)
-    misplaced = (box >= 0) & (boxes.image[box] != image) if len(boxes.row) else np.zeros(len(box), dtype=bool)
-    return cell, np.where(misplaced, NOBODY, box)

@@ -13,10 +13,10 @@ from oracle.arithmetic import Arithmetic
 from oracle.case import Case, Inputs, Setting
 from oracle.decisions import Allowed, Rules, allow
 from oracle.exact import ExactCriterion
-from oracle.formulas import distances
 from oracle.holdings import Holdings, Weights, holdings_of, weights_of
 from oracle.margins import Ints, Margins, measure
 from oracle.outcomes import Layout, Standard
+from oracle.roundings import decoded
 from oracle.run import Outcome, run_given
 from oracle.stages import Grid
 from twinloss import Assignment
@@ -59,18 +59,19 @@ class Definition:
         """Anchors, and the distances decoded at them."""
         exact = self.exact(Rules())
         centres, strides = exact.anchors(self.inputs.preds)
-        logits = self.inputs.preds["boxes"].detach().double().transpose(1, 2)
-        return Grid(centres, strides, distances(logits, self.case.spec.reg_max))
+        return Grid(centres, strides, decoded(self.inputs.preds["boxes"].transpose(1, 2), self.case.spec.reg_max))
 
     @cached_property
     def labels(self) -> Tensor:
         """Class of each row of the batch (N,)."""
-        return self.inputs.batch["cls"].reshape(-1).long()
+        labels: Tensor = self.inputs.batch["cls"].reshape(-1).long()
+        return labels
 
     @cached_property
     def scores(self) -> Tensor:
         """Class logits (B, C, A) in float64."""
-        return self.inputs.preds["scores"].detach().double()
+        scores: Tensor = self.inputs.preds["scores"].detach().double()
+        return scores
 
     def exact(self, rules: Rules) -> ExactCriterion:
         """The criterion that settles open questions as a contender does."""

@@ -1,7 +1,8 @@
-"""What the judge says: a verdict with the arithmetic behind it and, for a failure, everything that somebody needs to see it for themselves."""
+"""What the judge says: a verdict with the arithmetic behind it and, for a failure, everything that one needs to see it for oneself."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -73,7 +74,7 @@ class Finding:
             for name, value in (("exact", self.exact), ("reference", self.reference), ("candidate", self.candidate))
             if value
         ]
-        if self.error == self.error:
+        if not math.isnan(self.error):
             text.append(f"  error      {self.error:.3g}, {self.error_over_allowance:.3g} × the allowance of {self.allowance:.3g}")
         if self.shapes:
             text.append("  shapes     " + ", ".join(f"{name} {tuple(shape)}" for name, shape in self.shapes.items()))
@@ -133,7 +134,7 @@ def not_compared(stage: str, reason: str, quantity: str = "all") -> Judgement:
 
 def ratio(error: float, allowance: float) -> float:
     """Error ÷ allowance, where 0 ÷ 0 is 0 and no number is infinitely far."""
-    if error != error or allowance != allowance:
+    if math.isnan(error) or math.isnan(allowance):
         return float("inf")
     if error == 0:
         return 0.0

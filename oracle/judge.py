@@ -1,7 +1,7 @@
 """AGREE, AMBIGUOUS or DIFFER, stage by stage: decisions against what the margins allow, numbers against their rounding.
 
-A wrong verdict is the worst fault that the suite can have, so the judge also judges itself: the definition's own answer has to be among those
-that it allows, or :class:`JudgeError` stops the run.
+A wrong verdict is the worst fault that the suite can have, so the judge also judges itself: the definition's own answer has to be among
+those that it allows, or :class:`JudgeError` stops the run.
 """
 
 from __future__ import annotations
@@ -91,10 +91,14 @@ def _forbidden(allowed: Allowed, holder: Ints, said: Holdings) -> Ints:
 def _attribute(allowed: Allowed, truth: Ints, answer: Ints, cells: Ints) -> dict[str, int]:
     """How many decisions of each kind tipped, from the anchors (n,) at which an allowed answer is not the definition's."""
     pairs = np.stack([allowed.lookup(cells, holder[cells]) for holder in (truth, answer)])
-    both = (pairs >= 0).all(0)
+    both = np.logical_and(*(pairs >= 0))
 
     def touched(mask: Bools) -> Bools:
-        return ((pairs >= 0) & mask[np.maximum(pairs, 0)]).any(0) if len(mask) else np.zeros(len(cells), dtype=bool)
+        if len(mask) == 0:
+            return np.zeros(len(cells), dtype=bool)
+        truth_pair, answer_pair = (pairs >= 0) & mask[np.maximum(pairs, 0)]
+        hit: Bools = truth_pair | answer_pair
+        return hit
 
     border = touched(allowed.opened_border)
     zero = touched(allowed.opened_zero) & ~border
@@ -194,14 +198,15 @@ def _describe(allowed: Allowed, cell: int, box: int) -> str:
 
 def judge_weights(held: Holdings, weights: Weights, layout: Layout, anchors: int) -> Peaks:
     """Soft targets of holdings that are allowed."""
-    peak = peak_of("", *(torch.from_numpy(part) for part in (weights.value, held.weight, weights.slack)), ("entry",))
+    value, weight, slack = (torch.from_numpy(part) for part in (weights.value, held.weight, weights.slack))
+    peak = peak_of("", value, weight, slack, ("entry",))
     if peak is None:
         return Peaks("weights", ())
     entry = int(peak.where["entry"])
     where = layout.place(*divmod(int(held.cell[entry]), anchors)) | {"box": int(held.row[entry])}
-    weight = dict(zip(held.cell.tolist(), held.weight.tolist(), strict=True))
+    said = dict(zip(held.cell.tolist(), held.weight.tolist(), strict=True))
 
     def read(where: Where) -> str:
-        return f"{weight.get(int(where['image']) * anchors + int(where['anchor']), 0.0):.9g}"
+        return f"{said.get(int(where['image']) * anchors + int(where['anchor']), 0.0):.9g}"
 
     return Peaks("weights", (replace(peak, where=where),), {"weights": held.weight.shape}, read)

@@ -18,22 +18,17 @@ from torch import Tensor
 from oracle.arithmetic import Arithmetic
 from oracle.contender import Batch, Preds
 from oracle.exact import ExactCriterion
-from oracle.formulas import border_distance, distances
+from oracle.formulas import border_distance, corners_of
+from oracle.roundings import corner_tolerance, decoded, truth_tolerance
 from twinloss import LossSpec
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# Roundings that a correct program may commit at each step, as multiples of the unit roundoff. Measured over some thousand batches, the
-# reference and the twin use less than a third of the intervals that follow from them (properties/test_judge.py repeats the measurement).
-DISTANCE_ROUNDINGS = 3.0  # Softmax, product with the bins, sum.
-CORNER_ROUNDINGS = 1.0  # One subtraction.
-TRUTH_ROUNDINGS = 1.0  # Each of: scaling the centre, scaling the size, adding the two.
+# Roundings that a correct program may commit, as multiples of the unit roundoff; those of corners are in :mod:`oracle.roundings`.
 OVERLAP_ROUNDINGS = 4.0  # Of the overlap's own expressions, once its corners are given.
 SCORE_ROUNDINGS = 3.0  # Sigmoid and power.
-# Coordinates that are multiples of this, up to that, are computed without any rounding in float32, whatever the order.
-EXACT_QUANTUM, EXACT_LIMIT = 1 / 256, 2.0**14
 _CHUNK = 64  # Boxes at a time: a dense (boxes, A) matrix of a crowded batch would take hundreds of megabytes.
 
 
@@ -116,19 +111,23 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arith
     spec = exact.spec
     with torch.no_grad():
         grid, truth = exact.grid(preds), exact.truth(preds, batch)
-        sides = distances(preds["boxes"].detach().double().transpose(1, 2), spec.reg_max).cpu()
-        anchor_error = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs().cpu()
-        centres, strides = grid.centres.cpu(), grid.strides.cpu()
-        boxes = boxes_of(truth.image.cpu().numpy(), truth.label.cpu().numpy(), truth.corners.cpu().numpy(), arithmetic)
-        box, anchor, border, tolerance = _possible_pairs(boxes, centres, strides, anchor_error, spec)
-        logit = preds["scores"].detach()[boxes.image[box], boxes.label[box], anchor].double().cpu().numpy()
-    images, anchors = int(sides.shape[0]), int(sides.shape[1])
-    scale = strides.numpy()[anchor, None]
-    own = sides.numpy()[boxes.image[box], anchor]
-    predicted = pixel_corners(own, centres.numpy()[anchor], scale)
-    wobble = corner_tolerance(own, predicted / scale, arithmetic, spec.reg_max) + anchor_error.numpy()[anchor][:, [0, 1, 0, 1]]
+        anchor_error = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
+        boxes = boxes_of(truth.image.numpy(), truth.label.numpy(), truth.corners.numpy(), arithmetic)
+        box, anchor, border, tolerance = _possible_pairs(boxes, grid.centres, grid.strides, anchor_error, spec)
+        image, label = boxes.image[box], boxes.label[box]
+        logit = preds["scores"].detach()[image, label, anchor].double().numpy()
+        sides = decoded(preds["boxes"].detach()[image, :, anchor], spec.reg_max)
+        predicted = corners_of(sides.sides, grid.centres[anchor])
+        wobble = corner_tolerance(sides, predicted, arithmetic) + anchor_error[anchor].repeat(1, 2)
+        scale = grid.strides[anchor, None]
+    images, anchors = len(preds["boxes"]), len(grid.centres)
     overlap, low, high = overlap_interval(
-        boxes.corners[box], boxes.tolerance[box], predicted, wobble * scale, spec.ciou_eps, arithmetic.evaluation
+        boxes.corners[box],
+        boxes.tolerance[box],
+        (predicted * scale).numpy(),
+        (wobble * scale).numpy(),
+        spec.ciou_eps,
+        arithmetic.evaluation,
     )
     metric, metric_low, metric_high = metric_interval(logit, (overlap, low, high), spec, arithmetic)
     inside = (border > tolerance) & boxes.valid[box] & ~boxes.validity_open[box]
@@ -168,27 +167,6 @@ def _first_of_equals(rows: NDArray[Any]) -> Ints:
     return first[group.reshape(-1)]
 
 
-def truth_tolerance(corners: Floats, roundoff: float) -> Floats:
-    """Rounding of pixel corners (..., 4) as they come from normalised centres and sizes; 0 where no rounding happens."""
-    centre = np.abs(corners[..., :2] + corners[..., 2:]) / 2
-    half = np.abs(corners[..., 2:] - corners[..., :2]) / 2
-    error = TRUTH_ROUNDINGS * roundoff * (np.tile(centre + half, 2) + np.abs(corners))
-    scaled = corners / EXACT_QUANTUM
-    exact = (scaled == np.floor(scaled)).all(-1) & (np.abs(corners) < EXACT_LIMIT).all(-1)
-    return np.where(exact[..., None], 0.0, error)
-
-
-def pixel_corners(sides: Floats, centres: Floats, strides: Floats) -> Floats:
-    """Corners (..., 4) in pixels from distances (..., 4) and centres (..., 2) in grid units [4]."""
-    return np.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=-1) * strides
-
-
-def corner_tolerance(sides: Floats, corners: Floats, arithmetic: Arithmetic, reg_max: int) -> Floats:
-    """Rounding of predicted corners (..., 4) in grid units, from the distances (..., 4) that they are made of."""
-    decoded = DISTANCE_ROUNDINGS * arithmetic.distance * np.abs(sides) if reg_max > 1 else 0.0
-    return decoded + CORNER_ROUNDINGS * arithmetic.corner * (np.abs(corners) + np.abs(sides))
-
-
 def _possible_pairs(
     boxes: Boxes, centres: Tensor, strides: Tensor, anchor_error: Tensor, spec: LossSpec
 ) -> tuple[Ints, Ints, Floats, Floats]:
@@ -218,13 +196,14 @@ def overlap_interval(
     """Clamped CIoU (P,) of boxes (P, 4), and the interval that corners off by the given errors (P, 4) allow."""
     corners, errors = np.concatenate([truth, predicted], axis=-1), np.concatenate([truth_error, predicted_error], axis=-1)
     shifts = np.concatenate([np.zeros((1, 8)), np.eye(8), -np.eye(8)])[:, None, :] * errors
-    iou, penalty = ciou_parts(*np.split(corners + shifts, 2, axis=-1), eps)
-    moved = iou - penalty
-    overlap = moved[0]
-    change = np.abs(moved[1:] - overlap)
+    moved = corners + shifts
+    iou, penalty = ciou_parts(moved[..., :4], moved[..., 4:], eps)
+    overlaps = iou - penalty
+    overlap = overlaps[0]
+    change = np.abs(overlaps[1:] - overlap)
     # A degenerate box that some rounding makes undefined may have any overlap.
     off = np.nan_to_num(np.maximum(change[:8], change[8:]), nan=np.inf).sum(0) + OVERLAP_ROUNDINGS * roundoff * (iou[0] + penalty[0])
-    return tuple(np.maximum(value, 0) for value in (overlap, overlap - off, overlap + off))  # type: ignore[return-value]
+    return np.maximum(overlap, 0), np.maximum(overlap - off, 0), np.maximum(overlap + off, 0)
 
 
 def ciou_parts(a: Floats, b: Floats, eps: float) -> tuple[Floats, Floats]:

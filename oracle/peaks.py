@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -115,7 +116,7 @@ def _own_error(peak: Peak | None) -> float:
 
 def _finding(stage: str, quantity: str, peak: Peak, share: float, candidate: Peaks, reference: Peaks | None) -> Finding:
     off = (peak.value - peak.truth) / peak.truth if peak.truth else float("nan")
-    relative = f", {off:+.3g} of it" if off == off else ""
+    relative = f", {off:+.3g} of it" if not math.isnan(off) else ""
     return Finding(
         stage,
         quantity,

@@ -13,9 +13,11 @@ from torch import Tensor
 from oracle.arithmetic import Arithmetic
 from oracle.contender import Metrics, Targets
 from oracle.finding import Finding, Judgement, Verdict, differs
-from oracle.margins import Bools, Boxes, Ints, Margins, corner_tolerance
+from oracle.formulas import corners_of
+from oracle.margins import Bools, Boxes, Ints, Margins
 from oracle.outcomes import Layout
 from oracle.peaks import Peaks, Where, peak_of
+from oracle.roundings import Decoded, corner_tolerance
 
 CORNERS = ("x1", "y1", "x2", "y2")
 
@@ -26,12 +28,12 @@ class Grid:
 
     centres: Tensor
     strides: Tensor
-    sides: Tensor
+    decoded: Decoded
 
     @property
     def corners(self) -> Tensor:
         """Predicted corners (B, A, 4) in grid units."""
-        return torch.cat([self.centres - self.sides[..., :2], self.centres + self.sides[..., 2:]], dim=-1)
+        return corners_of(self.decoded.sides, self.centres)
 
 
 def wrong_shape(stage: str, quantity: str, expected: Tensor, found: object) -> Judgement | None:
@@ -59,9 +61,9 @@ def anchor_peaks(found: tuple[Tensor, Tensor], grid: Grid, arithmetic: Arithmeti
 def decode_peaks(found: Tensor, grid: Grid, arithmetic: Arithmetic, layout: Layout) -> Peaks:
     """Predicted corners, level by level [4]."""
     truth, value = grid.corners, found.detach().cpu().double()
-    slack = corner_tolerance(grid.sides.numpy(), truth.numpy(), arithmetic, layout.spec.reg_max)
+    slack = corner_tolerance(grid.decoded, truth, arithmetic)
     held = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs().repeat(1, 2)
-    allowed = torch.from_numpy(slack) + held + arithmetic.evaluation * truth.abs() + arithmetic.smallest_score
+    allowed = slack + held + arithmetic.evaluation * truth.abs() + arithmetic.smallest_score
     peaks = []
     for level, part in enumerate(layout.slices):
         peak = peak_of(f"level {level}", truth[:, part], value[:, part], allowed[:, part], ("image", "anchor", "corner"))
@@ -87,7 +89,6 @@ def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
     """Which rows are valid, in which image and with which class [3]."""
     seen = {int(r): (int(b), int(c)) for r, b, c in zip(found.row, found.image, found.label, strict=True)}
     names = {int(r): g for g, r in enumerate(boxes.row)}
-    tally = {"decisions": len(boxes.row), "open_decisions": int(boxes.validity_open.sum())}
     if len(seen) < len(found.row):
         return differs(Finding("targets", "rows", "a row of the batch is prepared twice"))
     for row in sorted(seen.keys() | names.keys()):
@@ -103,7 +104,8 @@ def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
     tipped = int((boxes.valid != np.isin(boxes.row, list(seen))).sum())
     verdict = Verdict.AMBIGUOUS if tipped else Verdict.AGREE
     reason = f"{tipped} rows whose corners sum to 0 within rounding" if tipped else ""
-    return Judgement("targets", "rows", verdict, **tally, ambiguous_decisions=tipped, reason=reason)
+    counts = len(boxes.row), int(boxes.validity_open.sum()), tipped
+    return Judgement("targets", "rows", verdict, 0.0, 0.0, 0.0, float("nan"), *counts, reason)
 
 
 def target_peaks(found: Targets, boxes: Boxes) -> Peaks:
@@ -117,7 +119,7 @@ def target_peaks(found: Targets, boxes: Boxes) -> Peaks:
     if peak is None:
         return Peaks("corners", ())
     entry, corner = int(peak.where["row"]), int(peak.where["corner"])
-    where = {"row": int(found.row[known[entry]]), "corner": CORNERS[corner]}
+    where: Where = {"row": int(found.row[known[entry]]), "corner": CORNERS[corner]}
     of_row = dict(zip((int(r) for r in found.row), found.corners.detach().cpu(), strict=True))
     return Peaks(
         "corners",
@@ -129,7 +131,13 @@ def target_peaks(found: Targets, boxes: Boxes) -> Peaks:
 
 @dataclass(frozen=True)
 class Matched:
-    """A contender's candidate pairs against the margins': index of the margin's pair (n,), and of the contender's (n,), for those in both."""
+    """A contender's candidate pairs against the margins'.
+
+    Attributes:
+        pair, own: (n,) index of the margins' pair, and of the contender's, for those in both.
+        missing: pairs of the margins that the contender lacks.
+        unknown: pairs of the contender that cannot be candidates.
+    """
 
     pair: Ints
     own: Ints
@@ -157,7 +165,6 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
     pairs, boxes = margins.pairs, margins.boxes
     candidate = (pairs.border > 0) & boxes.valid[pairs.box]
     away = np.abs(pairs.border) / np.where(pairs.border_tolerance > 0, pairs.border_tolerance, np.nan)
-    tally = {"decisions": len(pairs), "open_decisions": int((~pairs.inside).sum())}
     margin = float(np.nanmin(away)) if np.isfinite(away).any() else float("inf")
     shapes = {"exact": (int(candidate.sum()),), "candidate": (len(found.row),)}
     lost = matched.missing[pairs.inside[matched.missing]]
@@ -190,7 +197,8 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
     tipped = int((given != candidate).sum())
     verdict = Verdict.AMBIGUOUS if tipped else Verdict.AGREE
     reason = f"{tipped} pairs within rounding of a border" if tipped else ""
-    return Judgement("candidates", "pairs", verdict, margin=margin, **tally, ambiguous_decisions=tipped, reason=reason)
+    nan = float("nan")
+    return Judgement("candidates", "pairs", verdict, nan, nan, nan, margin, len(pairs), int((~pairs.inside).sum()), tipped, reason)
 
 
 def _border_hint(margins: Margins, lost: Ints) -> str:
@@ -209,8 +217,9 @@ def metric_peaks(found: Metrics, matched: Matched, margins: Margins, layout: Lay
     for name in ("overlap", "metric"):
         value, low, high = (getattr(pairs, name + end)[matched.pair] for end in ("", "_low", "_high"))
         said = getattr(found, name).detach().cpu().double().numpy()[matched.own]
-        slack = np.maximum(high - value, value - low) + arithmetic.core * value + arithmetic.smallest_core
-        peak = peak_of("", *(torch.from_numpy(np.ascontiguousarray(part)) for part in (value, said, slack)), ("pair",))
+        # What may be lost altogether is granted with room to spare: whether it was is not a matter of degree.
+        slack = np.maximum(high - value, (value - low) * np.where(low > 0, 1, 2)) + arithmetic.core * value + arithmetic.smallest_core
+        peak = peak_of("", torch.from_numpy(value), torch.from_numpy(said), torch.from_numpy(slack), ("pair",))
         if peak is None:
             answer.append(Peaks(name, ()))
             continue

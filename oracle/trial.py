@@ -90,6 +90,10 @@ class Trial:
         """Whether its assignment can be seen."""
         return isinstance(self.criterion, OffersAssignment)
 
+    def _offering(self) -> OffersAssignment:
+        assert isinstance(self.criterion, OffersAssignment), f"{self.contender.name} offers no assignment"
+        return self.criterion
+
     @property
     def offers_stages(self) -> bool:
         """Whether every stage can be seen."""
@@ -146,13 +150,11 @@ class Trial:
         return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting))
 
     def holdings(self) -> Holdings:
-        """Its own assignment; a criterion that remembers that of its last call is not called again."""
+        """Its own assignment."""
+        criterion = self._offering()
 
         def call() -> Holdings:
-            if hasattr(self.criterion, "last_assignment"):
-                self.outcome()
-                return holdings_of(self.allowed, self.criterion.last_assignment(self.inputs.batch))
-            return holdings_of(self.allowed, run_assign(self.criterion, self.inputs, self.setting))
+            return holdings_of(self.allowed, run_assign(criterion, self.inputs, self.setting))
 
         return self._asked("assign", call)
 
@@ -184,8 +186,8 @@ class Trial:
 
     def given(self) -> dict[str, Peaks]:
         """The loss and its gradients on the definition's assignment."""
-        standard = self.standard(given=True)
-        outcome = self._asked("loss_given", lambda: run_given(self.criterion, self.inputs, self.setting, standard.assignment))
+        criterion, standard = self._offering(), self.standard(given=True)
+        outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, standard.assignment))
         return self._computed("given peaks", lambda: outcome_peaks(_on_host(outcome), standard, self.definition.layout))
 
     def loss(self, held: Holdings | None = None) -> dict[str, Peaks]:

@@ -1,0 +1,67 @@
+"""By how much rounding moves the corners of ground truth and of predictions (spec sections 3, 4 and 8a)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oracle.arithmetic import Arithmetic
+
+Floats = NDArray[np.float64]
+
+# Roundings that a correct program may commit at each step, as multiples of the unit roundoff. Measured over some thousand batches, the
+# reference and the twin stay within the intervals that follow from them (properties/test_judge.py repeats the measurement).
+PRODUCT_ROUNDINGS = 4.0  # Product with the bins, and their sum.
+SOFTMAX_ROUNDINGS = 6.0  # Each probability: exponential, sum, quotient.
+CORNER_ROUNDINGS = 1.5  # One subtraction.
+TRUTH_ROUNDINGS = 1.5  # Each of: scaling the centre, scaling the size, adding the two.
+# Coordinates that are multiples of this, up to that, are computed without any rounding in float32, whatever the order.
+EXACT_QUANTUM, EXACT_LIMIT = 1 / 256, 2.0**14
+
+
+class Decoded(NamedTuple):
+    """Distances (..., 4) from logits, and what their rounding depends on.
+
+    Attributes:
+        sides: left, top, right, bottom in grid units.
+        spread: mean distance of the bins from the expectation: what a relative error of one probability moves; 0 for R = 1.
+        reach: the same, each bin times how far its logit lies below the largest: the argument of the exponential is rounded too.
+    """
+
+    sides: Tensor
+    spread: Tensor
+    reach: Tensor
+
+
+def decoded(logits: Tensor, reg_max: int) -> Decoded:
+    """Distances (..., 4) from logits (..., 4R), in float64 [4]."""
+    logits = logits.detach().double()
+    if reg_max == 1:
+        return Decoded(logits, torch.zeros_like(logits), torch.zeros_like(logits))
+    bins = torch.arange(reg_max, dtype=torch.float64, device=logits.device)
+    rows = logits.unflatten(-1, (4, reg_max))
+    share = rows.softmax(-1)
+    sides = (share * bins).sum(-1)
+    away = share * (bins - sides[..., None]).abs()
+    return Decoded(sides, away.sum(-1), (away * (rows.amax(-1, keepdim=True) - rows)).sum(-1))
+
+
+def corner_tolerance(decoded: Decoded, corners: Tensor, arithmetic: Arithmetic) -> Tensor:
+    """Rounding of predicted corners (..., 4) in grid units."""
+    size = decoded.sides.abs()
+    moved = arithmetic.distance * (PRODUCT_ROUNDINGS * size * (decoded.spread > 0) + SOFTMAX_ROUNDINGS * decoded.spread)
+    return moved + arithmetic.core * decoded.reach + CORNER_ROUNDINGS * arithmetic.corner * (corners.abs() + size)
+
+
+def truth_tolerance(corners: NDArray[Any], roundoff: float) -> Floats:
+    """Rounding of pixel corners (..., 4) as they come from normalised centres and sizes; 0 where no rounding happens."""
+    centre = np.abs(corners[..., :2] + corners[..., 2:]) / 2
+    half = np.abs(corners[..., 2:] - corners[..., :2]) / 2
+    error = TRUTH_ROUNDINGS * roundoff * (np.concatenate([centre + half, centre + half], axis=-1) + np.abs(corners))
+    scaled = corners / EXACT_QUANTUM
+    exact = (scaled == np.floor(scaled)).all(-1) & (np.abs(corners) < EXACT_LIMIT).all(-1)
+    return np.where(exact[..., None], 0.0, error)
