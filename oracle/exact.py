@@ -15,7 +15,16 @@ from torch import Tensor
 from oracle.admission import check_predictions, check_targets
 from oracle.contender import Batch, LossAndItems, Metrics, Preds, Targets
 from oracle.detail import NOBODY, ImageDetail
-from oracle.formulas import border_distance, ciou, classification_sum, corners_of, distance_term, distances, distribution_term
+from oracle.formulas import (
+    border_distance,
+    ciou,
+    classification_sum,
+    corners_of,
+    distance_term,
+    distances,
+    distribution_term,
+    lengthened,
+)
 from twinloss import Assignment, LossSpec
 
 __all__ = ["NOBODY", "ExactCriterion", "Grid", "ImageDetail", "Truth", "border_distance", "ciou", "distances"]
@@ -84,11 +93,15 @@ class ExactCriterion:
         return grid.centres, grid.strides
 
     def truth(self, preds: Preds, batch: Batch) -> Truth:
-        """[3] Centre and size become pixel corners, from values that are float32 unless logits and targets are both float64."""
+        """[3] Centre and size become pixel corners.
+
+        Ground truth is float32, unless logits and targets are both float64, and so are the corners: which anchors lie inside a box whose side
+        runs through their centres is a matter of its last bit, and the definition's, not of the program that asks.
+        """
         check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
         grid = self.grid(preds)
         kept = torch.float64 if preds["boxes"].dtype == torch.float64 else torch.float32
-        cx, cy, w, h = batch["bboxes"].to(grid.centres.device, kept).double().reshape(-1, 4).unbind(1)
+        cx, cy, w, h = batch["bboxes"].to(grid.centres.device, kept).reshape(-1, 4).unbind(1)
         cx, w, cy, h = cx * grid.width, w * grid.width, cy * grid.height, h * grid.height
         corners = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
         return Truth(batch["batch_idx"].reshape(-1).to(corners.device).long(), batch["cls"].reshape(-1).to(corners.device).long(), corners)
@@ -98,7 +111,7 @@ class ExactCriterion:
         truth = self.truth(preds, batch)
         rows = truth.image.argsort(stable=True)
         rows = rows[truth.corners[rows].sum(1) > 0]
-        return Targets(rows, truth.image[rows], truth.label[rows], truth.corners[rows])
+        return Targets(rows, truth.image[rows], truth.label[rows], truth.corners[rows].double())
 
     def decode(self, preds: Preds) -> Tensor:
         """[4] Predicted corners (B, A, 4) in grid units."""
@@ -140,8 +153,9 @@ class ExactCriterion:
         # [3] A row is valid when the sum of its four corner coordinates is > 0.
         corner_sum = truth.corners[arrived].sum(1)
         rows = arrived[corner_sum > 0]
-        labels, corners = truth.label[rows], truth.corners[rows]
-        border = border_distance(corners, grid.centres * grid.strides[:, None], spec.shortest_side) - spec.assign_eps
+        labels, corners = truth.label[rows], truth.corners[rows].double()
+        window = lengthened(truth.corners[rows], spec.shortest_side).double()
+        border = border_distance(window, grid.centres * grid.strides[:, None]) - spec.assign_eps
         candidate = border > 0
         own_class = probability[:, labels].T
         # [5.2], [5.3] Overlap and metric for candidate pairs, 0 elsewhere.
@@ -225,7 +239,7 @@ class ExactCriterion:
         logits = preds["boxes"].double().transpose(1, 2)[image, anchor]
         centres, strides = grid.centres[anchor], grid.strides[anchor]
         predicted = distances(logits, spec.reg_max)
-        corners = truth.corners[row] / strides[:, None]
+        corners = truth.corners[row].double() / strides[:, None]
         overlap = ciou(corners_of(predicted, centres), corners, spec.ciou_eps)
         target = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], dim=1)
         third = (

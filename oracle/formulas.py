@@ -14,13 +14,22 @@ from torch.nn.functional import logsigmoid
 from twinloss import LossSpec
 
 
-def border_distance(corners: Tensor, centres: Tensor, shortest_side: float) -> Tensor:
-    """[5.1] Smallest of the four distances (M, A) in pixels from centres (A, 2) to the sides of boxes (M, 4), short sides lengthened."""
+def lengthened(corners: Tensor, shortest_side: float) -> Tensor:
+    """[5.1] Boxes (M, 4) whose sides shorter than ``shortest_side`` are lengthened to it about the centre, in the dtype of the corners.
+
+    Every box goes through centre and size and back, also one without a short side: that is where the last bit of a side is decided.
+    """
+    x1, y1, x2, y2 = corners.unbind(1)
+    cx, cy, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    w, h = (side.where(side >= shortest_side, side.new_tensor(shortest_side)) for side in (w, h))
+    return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
+
+
+def border_distance(corners: Tensor, centres: Tensor) -> Tensor:
+    """[5.1] Smallest of the four distances (M, A) in pixels from centres (A, 2) to the sides of boxes (M, 4)."""
     x1, y1, x2, y2 = corners[:, :, None].unbind(1)
-    grow_x = (shortest_side - (x2 - x1)).clamp(min=0) / 2
-    grow_y = (shortest_side - (y2 - y1)).clamp(min=0) / 2
     x, y = centres.unbind(1)
-    return torch.stack([x - (x1 - grow_x), y - (y1 - grow_y), (x2 + grow_x) - x, (y2 + grow_y) - y]).amin(0)
+    return torch.stack([x - x1, y - y1, x2 - x, y2 - y]).amin(0)
 
 
 def distances(logits: Tensor, reg_max: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from oracle.case import Box, Case, Inputs, Prediction, PredictionKind, Setting
 from oracle.contender import OffersStages
 from oracle.exact import NOBODY, ExactCriterion
-from oracle.formulas import border_distance, ciou, distance_term, distances, distribution_term
+from oracle.formulas import border_distance, ciou, distance_term, distances, distribution_term, lengthened
 from oracle.run import run_given, run_loss
 from twinloss import LossSpec
 
@@ -282,7 +282,7 @@ class TestFormulas:
     def test_border_distance(self) -> None:
         boxes = torch.tensor([[0.0, 0.0, 10.0, 40.0]]).double()
         centres = torch.tensor([[1.0, 20.0], [5.0, 39.0], [-2.0, 20.0], [13.5, 20.0]]).double()
-        assert border_distance(boxes, centres, 16).tolist() == [[4.0, 1.0, 1.0, -0.5]]
+        assert border_distance(lengthened(boxes, 16), centres).tolist() == [[4.0, 1.0, 1.0, -0.5]]
 
     @pytest.mark.parametrize("reg_max", [1, 4])
     def test_gradients_are_the_slopes(self, reg_max: int) -> None:

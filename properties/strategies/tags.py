@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oracle.case import Case, Setting
 from oracle.exact import ExactCriterion
-from oracle.formulas import border_distance, ciou
+from oracle.formulas import border_distance, ciou, lengthened
 
 # tag -> when a case has it
 TAGS = {
@@ -105,7 +105,7 @@ def _anchor_tags(case: Case) -> Iterator[str]:
     with torch.no_grad():
         grid, truth = exact.grid(preds), exact.targets(preds, batch)
         centres = grid.centres * grid.strides[:, None]
-        candidate = border_distance(truth.corners, centres, spec.shortest_side) > spec.assign_eps
+        candidate = border_distance(lengthened(truth.corners, spec.shortest_side), centres) > spec.assign_eps
         box, anchor = candidate.nonzero(as_tuple=True)
         predicted = exact.decode(preds)[truth.image[box], anchor] * grid.strides[anchor, None]
         overlap = ciou(truth.corners[box], predicted, spec.ciou_eps).clamp(min=0)
