@@ -26,6 +26,7 @@ from reports.tables import Column, against
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMON: dict[str, Any] = {
+    "version": "twinloss 0.1.0",
     "device": "cpu",
     "margin": None,
     "torch": "2.15.0",

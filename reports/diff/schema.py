@@ -36,6 +36,7 @@ SCHEMA = Schema(
         "tags": "text",
     },
     optional={
+        "version": "text",  # of the contender
         "reason": "text",  # why the verdict is AMBIGUOUS or NOT COMPARED
         "detail": "text",  # worst element with its values, shapes: as the run printed it
         "replay": "text",  # the command that runs this case again

@@ -114,9 +114,8 @@ def closest(rows: pd.DataFrame, count: int = 10) -> Table:
 def environment(rows: pd.DataFrame) -> Table:
     """Versions and settings that the rows were made with; more than one value where files of several runs were joined."""
     names = ["twinloss", "ultralytics", "torch", "python", "device", "profile", "seed"]
-    values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
-    return Table(
-        "Made with",
-        (Column("name", "what"), Column("value", "value", "code")),
-        pd.DataFrame({"name": names, "value": values}, dtype="object"),
-    )
+    said = [(name, rows[name]) for name in names]
+    said += [(f"contender {name}", found) for name, found in rows.groupby("contender")["version"]]
+    values = [(name, ", ".join(sorted(found.dropna().unique()))) for name, found in said]
+    frame = pd.DataFrame([(name, value) for name, value in values if value], columns=["name", "value"])
+    return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame)
