@@ -142,7 +142,7 @@ def _held(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignm
     found = decoded(logits, spec.reg_max)
     centres, strides = grid.centres[anchor], grid.strides[anchor]
     anchor_error = (centres.to(arithmetic.anchors).double() - centres).abs().repeat(1, 2)
-    pixels, label = truth.corners[row], truth.label[row]
+    pixels, label = truth.corners[row].double(), truth.label[row]
     corners = pixels / strides[:, None]
     corner_slack = torch.from_numpy(truth_tolerance(pixels.numpy(), arithmetic.core)) / strides[:, None]
     target = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], dim=1)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from oracle.arithmetic import Arithmetic
 from oracle.contender import Batch, Preds
-from oracle.exact import ExactCriterion
-from oracle.formulas import border_distance, corners_of
+from oracle.exact import ExactCriterion, Grid, Truth
+from oracle.formulas import border_distance, corners_of, lengthened, lengthened
 from oracle.roundings import corner_tolerance, decoded, truth_tolerance
 from twinloss import LossSpec
 
@@ -29,6 +29,7 @@ Bools = NDArray[np.bool_]
 # Roundings that a correct program may commit, as multiples of the unit roundoff; those of corners are in :mod:`oracle.roundings`.
 OVERLAP_ROUNDINGS = 4.0  # Of the overlap's own expressions, once its corners are given.
 SCORE_ROUNDINGS = 3.0  # Sigmoid and power.
+WINDOW_ROUNDINGS = 1.7  # Of a lengthened box's corners, relative to the rounding of its own.
 _CHUNK = 64  # Boxes at a time: a dense (boxes, A) matrix of a crowded batch would take hundreds of megabytes.
 
 
@@ -112,8 +113,9 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arith
     with torch.no_grad():
         grid, truth = exact.grid(preds), exact.truth(preds, batch)
         anchor_error = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
-        boxes = boxes_of(truth.image.numpy(), truth.label.numpy(), truth.corners.numpy(), arithmetic)
-        box, anchor, border, tolerance = _possible_pairs(boxes, grid.centres, grid.strides, anchor_error, spec)
+        boxes = boxes_of(truth, arithmetic)
+        window = lengthened(truth.corners[boxes.row], spec.shortest_side).double()
+        box, anchor, border, tolerance = _possible_pairs(boxes, window, grid, anchor_error, spec)
         image, label = boxes.image[box], boxes.label[box]
         logit = preds["scores"].detach()[image, label, anchor].double().numpy()
         sides = decoded(preds["boxes"].detach()[image, :, anchor], spec.reg_max)
@@ -136,10 +138,11 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arith
     return Margins(boxes, pairs, images, anchors)
 
 
-def boxes_of(image: Ints, label: Ints, corners: Floats, arithmetic: Arithmetic) -> Boxes:
-    """Valid and possibly valid boxes of a batch from its rows: image (N,), class (N,), pixel corners (N, 4) [3]."""
+def boxes_of(truth: Truth, arithmetic: Arithmetic) -> Boxes:
+    """Valid and possibly valid boxes of a batch from its prepared rows [3]."""
+    image, label, corners = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy()
     tolerance = truth_tolerance(corners, arithmetic.core)
-    total, slack = corners.sum(1), tolerance.sum(1)
+    total, slack = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
     order = np.argsort(image, kind="stable")
     row = order[total[order] > -np.maximum(slack[order], 0)]
     row = row[(total[row] > 0) | (slack[row] > 0)]
@@ -168,20 +171,17 @@ def _first_of_equals(rows: NDArray[Any]) -> Ints:
 
 
 def _possible_pairs(
-    boxes: Boxes, centres: Tensor, strides: Tensor, anchor_error: Tensor, spec: LossSpec
+    boxes: Boxes, window: Tensor, grid: Grid, anchor_error: Tensor, spec: LossSpec
 ) -> tuple[Ints, Ints, Floats, Floats]:
-    """Box, anchor, border distance and its tolerance (each (P,)) of pairs that can be candidates [5.1]."""
-    corners = boxes.corners
-    sides = corners[:, 2:] - corners[:, :2]
-    lengthened = (sides < spec.shortest_side).any(1)
-    # Lengthening computes the corners anew, from centre and size.
-    error = boxes.tolerance.max(1, initial=0) * np.where(lengthened, 2, 1)
-    shift = (anchor_error.amax(1) * strides).numpy()
+    """Box, anchor, border distance and its tolerance (each (P,)) of pairs that can be candidates of boxes with windows (G, 4) [5.1]."""
+    # Whoever lengthens a box, or might have, computes its corners once more, from centre and size.
+    error = boxes.tolerance.max(1, initial=0) * WINDOW_ROUNDINGS
+    shift = (anchor_error.amax(1) * grid.strides).numpy()
+    pixels = grid.centres * grid.strides[:, None]
     found = []
-    for start in range(0, len(corners), _CHUNK):
+    for start in range(0, len(window), _CHUNK):
         some = slice(start, start + _CHUNK)
-        border = border_distance(torch.from_numpy(corners[some]), centres * strides[:, None], spec.shortest_side).numpy()
-        border -= spec.assign_eps
+        border = border_distance(window[some], pixels).numpy() - spec.assign_eps
         tolerance = error[some, None] + shift
         box, anchor = np.nonzero(border > -tolerance)
         found.append((box + start, anchor, border[box, anchor], tolerance[box, anchor]))
