@@ -19,7 +19,7 @@ from oracle.ladder.install import InstallError, release_folder
 from oracle.ladder.process import Release
 from oracle.ladder.wire import Arrays, Message, pack, unpack
 
-INSIDE = ("adapters.py", "openings.py", "child.py", "wire.py")
+INSIDE = ("adapters.py", "openings.py", "child.py", "nursery.py", "wire.py")
 SEPARATOR = "\t"
 
 

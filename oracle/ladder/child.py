@@ -1,8 +1,8 @@
-"""The process that runs inside a release: ``python -m ladder.child RELEASE_FOLDER DEPENDENCY_FOLDER``, questions in, answers out.
+"""The process that runs inside a release: questions in, answers out.
 
-It is started with the suite's interpreter (torch, numpy, OpenCV) and a path on which the release's folder comes first and the folder of
-small dependencies last. It imports nothing of the suite but its own neighbours, reaches no network, and reports an exception as its type
-and first line, never with a traceback.
+It is forked with the suite's interpreter and torch, and a path on which the release's folder comes first and the folder of small
+dependencies last. It imports nothing of the suite but its own neighbours, reaches no network, and reports an exception as its type and
+first line, never with a traceback.
 """
 
 from __future__ import annotations
@@ -12,18 +12,9 @@ import socket
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
-from .wire import Message, receive, send
-
-
-def private_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Copies of standard input and output for the conversation; whatever a release prints goes nowhere."""
-    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(nowhere, standard)
-    return questions, answers
+from .wire import Line, Message, receive, send
 
 
 def refuse(*_: Any, **__: Any) -> NoReturn:
@@ -48,9 +39,6 @@ def load(folder: str, dependencies: str) -> tuple[Message, Any]:
     """Import the release; a message that says who answers, and its era."""
     sys.path[:] = [*([folder] if folder else []), *sys.path, *([dependencies] if dependencies else [])]
     try:
-        import torch
-
-        torch.set_num_threads(1)
         import ultralytics
 
         from .adapters import find_era
@@ -90,17 +78,12 @@ def widened(tensor: Any) -> Any:
     return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
 
-def main() -> None:
-    """Say who answers, then answer until the questions end."""
-    folder, dependencies = sys.argv[1:]
-    questions, answers = private_pipes()
+def serve(stream: Line, folder: str, dependencies: str) -> None:
+    """Say who this is, then who answers, then answer until the questions end."""
+    send(stream, Message({"pid": os.getpid()}, {}))
     warnings.simplefilter("ignore")
     stay_offline()
     greeting, era = load(folder, dependencies)
-    send(answers, greeting)
-    while era is not None and (question := receive(questions)) is not None:
-        send(answers, reply(era, question, folder))
-
-
-if __name__ == "__main__":
-    main()
+    send(stream, greeting)
+    while era is not None and (question := receive(stream)) is not None:
+        send(stream, reply(era, question, folder))

@@ -1,13 +1,20 @@
-"""A release in a process of its own, to be asked questions one by one; it may die or hang without taking the run with it."""
+"""A release in a process of its own, to be asked questions one by one; it may die or hang without taking the run with it.
+
+Processes are forked from one that has imported torch and no release (:mod:`oracle.ladder.nursery`): importing torch anew for each of a
+hundred releases takes longer than asking them. This needs fork, and so no Windows.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import threading
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,29 +22,66 @@ from oracle.ladder.install import InstallError, add_dependency, dependency_folde
 from oracle.ladder.wire import Message, receive, send
 
 if TYPE_CHECKING:
+    from io import BufferedRWPair
+
     from typing_extensions import Self
 
 INSIDE = Path(__file__).resolve().parent.parent
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 ANSWER_SECONDS = 60.0
 
 
 def environment(scratch: str) -> dict[str, str]:
-    """The child's environment: one thread, settings in a scratch folder, nothing that a release could use to install or report."""
-    return dict(os.environ) | {
-        "PYTHONPATH": str(INSIDE),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONWARNINGS": "ignore",
+    """What a release finds in its environment: settings in a scratch folder, nothing that it could use to install or report."""
+    return {
         "YOLO_CONFIG_DIR": scratch,
         "YOLO_AUTOINSTALL": "false",
         "YOLO_OFFLINE": "true",
         "YOLO_VERBOSE": "false",
         "MPLBACKEND": "agg",
+        "MPLCONFIGDIR": scratch,
         "PIP_NO_INDEX": "1",
         "UV_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
     }
+
+
+class Nursery:
+    """The process that forks releases' processes."""
+
+    def __init__(self) -> None:
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ladder.nursery"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **self._environment()},
+            )
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        return threads | {"PYTHONPATH": str(INSIDE), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can fork."""
+        return self._process.poll() is None
+
+    def fork(self, folder: str, dependencies: str, scratch: str) -> socket.socket:
+        """A line to a new process that imports the release in ``folder``."""
+        ours, theirs = socket.socketpair()
+        request = {"folder": folder, "dependencies": dependencies, "environment": environment(scratch)}
+        with theirs:
+            socket.send_fds(self._requests, [json.dumps(request).encode()], [theirs.fileno()])
+        return ours
+
+
+@cache
+def nursery() -> Nursery:
+    """This process's one nursery; it ends with this process, when its socket closes."""
+    return Nursery()
 
 
 class Release:
@@ -54,8 +98,9 @@ class Release:
     def __init__(self, folder: Path | None, cache: Path) -> None:
         self._folder, self._cache = folder, cache
         self._scratch = tempfile.TemporaryDirectory(prefix="ladder-")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._late = False
+        self._line: socket.socket | None = None
+        self._stream: BufferedRWPair | None = None
+        self._pid = 0
         self.greeting = self._start()
         while self.greeting.get("outcome") == "lacks":
             try:
@@ -80,15 +125,9 @@ class Release:
         """Its answer; a process that dies or hangs has answered so, and is started anew for the next question."""
         if not self.answers:
             return Message(self.greeting, {})
-        if self._process is None:
+        if self._stream is None:
             self._start()
-        reply = self._exchange(question, ANSWER_SECONDS)
-        if reply is not None:
-            return reply
-        outcome = "timed out" if self._late else "died"
-        code = self._stop()
-        message = f"no answer within {ANSWER_SECONDS:.0f} s" if outcome == "timed out" else f"the process ended with code {code}"
-        return Message({"outcome": outcome, "message": message}, {})
+        return self._exchange(question, ANSWER_SECONDS)
 
     def close(self) -> None:
         """End the process."""
@@ -97,53 +136,40 @@ class Release:
 
     def _start(self) -> dict[str, Any]:
         self._stop()
-        folders = ["" if self._folder is None else str(self._folder), str(dependency_folder(self._cache))]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ladder.child", *folders],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self._scratch.name,
-            env=environment(self._scratch.name),
-        )
-        greeting = self._exchange(None, START_SECONDS)
-        if greeting is None:
-            if self._late:
-                return {"outcome": "timed out", "message": f"no start within {START_SECONDS:.0f} s"}
-            return {"outcome": "died", "message": f"the process ended with code {self._stop()} while importing"}
-        return greeting.facts
+        if not nursery().alive:
+            nursery.cache_clear()
+        folder = "" if self._folder is None else str(self._folder)
+        self._line = nursery().fork(folder, str(dependency_folder(self._cache)), self._scratch.name)
+        self._stream = self._line.makefile("rwb")
+        self._pid = self._exchange(None, START_SECONDS).facts.get("pid", 0)
+        return self._exchange(None, START_SECONDS).facts
 
-    def _exchange(self, question: Message | None, seconds: float) -> Message | None:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._late = False
-        timer = threading.Timer(seconds, self._give_up, [process])
-        timer.start()
+    def _exchange(self, question: Message | None, seconds: float) -> Message:
+        """Send what there is to send, and receive; an outcome instead when the process has ended, or does not answer in time."""
+        if self._line is None or self._stream is None:
+            return Message({"outcome": "died", "message": "the process ended"}, {})
+        self._line.settimeout(seconds)
+        reply = None
         try:
             if question is not None:
-                send(process.stdin, question)
-            return receive(process.stdout)
-        except BrokenPipeError:
-            return None
-        finally:
-            timer.cancel()
+                send(self._stream, question)
+            reply = receive(self._stream)
+        except TimeoutError:
+            self._stop()
+            return Message({"outcome": "timed out", "message": f"no answer within {seconds:.0f} s"}, {})
+        except OSError:
+            pass
+        if reply is None:
+            self._stop()
+            return Message({"outcome": "died", "message": "the process ended"}, {})
+        return reply
 
-    def _give_up(self, process: subprocess.Popen[bytes]) -> None:
-        self._late = True
-        process.kill()
-
-    def _stop(self) -> int | None:
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        try:
-            return process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+    def _stop(self) -> None:
+        for end in (self._stream, self._line):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.close()
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._stream, self._line, self._pid = None, None, 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,27 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 FACTS = "__facts__"
 LENGTH = struct.Struct("<Q")
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """As many bytes, or fewer at the end."""
+
+
+class Writable(Protocol):
+    """What bytes are written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take all of the bytes."""
+
+    def flush(self) -> object:
+        """Let them go."""
+
+
+class Line(Readable, Writable, Protocol):
+    """Both ways."""
 
 
 class Message(NamedTuple):
@@ -41,7 +62,7 @@ def unpack(data: bytes) -> Message:
     return Message(json.loads(arrays.pop(FACTS).tobytes()), arrays)
 
 
-def send(stream: IO[bytes], message: Message) -> None:
+def send(stream: Writable, message: Message) -> None:
     """Write one frame."""
     data = pack(message)
     stream.write(LENGTH.pack(len(data)))
@@ -49,7 +70,7 @@ def send(stream: IO[bytes], message: Message) -> None:
     stream.flush()
 
 
-def receive(stream: IO[bytes]) -> Message | None:
+def receive(stream: Readable) -> Message | None:
     """Read one frame; ``None`` when the other side has closed the pipe, at a frame's end or within it."""
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:

@@ -1,0 +1,111 @@
+"""``python -m oracle.ladder [RELEASE ...]``: did the loss change between these releases, since when, and how much?
+
+Without releases it climbs a default set from 8.0.100 to the newest known. Wherever two neighbours differ, the first release that shows it
+is found by halving. Exit codes: 0 done, 1 ``--newest`` found a change, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from oracle.ladder.answers import Answers, Desk
+from oracle.ladder.cases import Question
+from oracle.ladder.definitions import Matcher
+from oracle.ladder.install import cache_folder
+from oracle.ladder.releases import DEFAULT, between, order, published
+from oracle.ladder.rows import rows, write
+from oracle.ladder.search import Ask, differs, first_changes
+from oracle.ladder.show import show
+from oracle.ladder.topics import all_questions
+
+ROWS = Path("reports", "out", "ladder", "rows.parquet")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the answer is the exit code."""
+    options = _options(arguments)
+    started = time.monotonic()
+    questions = all_questions()
+    desk = Desk(questions, cache_folder())
+    if options.show:
+        return show(options.releases, options.show, desk, questions)
+    known = published()
+    chosen = _chosen(options, known)
+    print(f"The release ladder: {len(chosen)} releases, {len(questions)} questions each; cache {cache_folder()}", flush=True)
+    ask = _loud(desk)
+    for release in chosen:
+        ask(release)
+    climbed = chosen if options.no_bisect else _with_first_changes(chosen, known, ask, questions)
+    frame = rows(climbed, known, ask, questions, Matcher())
+    write(frame, options.rows)
+    changed = frame[~frame["verdict"].isin(["same", "rounding", "first", ""])]
+    took = time.monotonic() - started
+    print(f"{len(climbed)} releases, {changed['release'].nunique()} of them with changes, in {took:.0f} s: {options.rows}")
+    return int(options.newest and len(changed) > 0)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("ladder", description="Did the loss change between these releases of the reference, and since when?")
+    parser.add_argument("releases", nargs="*", metavar="RELEASE", help="releases such as 8.3.253; without any, a default set")
+    parser.add_argument("--bisect", nargs=2, metavar=("A", "B"), help="find the first releases that differ between two")
+    parser.add_argument("--all-between", nargs=2, metavar=("A", "B"), help="ask every release from A to B")
+    parser.add_argument(
+        "--newest", action="store_true", help="compare the newest release with the last of the default set; 1 if it differs"
+    )
+    parser.add_argument("--no-bisect", action="store_true", help="do not look for the first release of each change")
+    parser.add_argument("--show", metavar="QUESTION", help="print what the releases answer to one question, named as in the rows")
+    parser.add_argument("--rows", type=Path, default=ROWS, help=f"where to write the rows (default {ROWS})")
+    options = parser.parse_args(arguments)
+    for release in (*options.releases, *(options.bisect or ()), *(options.all_between or ())):
+        if not re.fullmatch(r"\d+\.\d+\.\d+", release):
+            parser.error(f"{release!r} is not a release: give three numbers, such as 8.3.253")
+    if sum(map(bool, (options.releases, options.bisect, options.all_between, options.newest))) > 1:
+        parser.error("give releases, or one of --bisect, --all-between and --newest")
+    return options
+
+
+def _chosen(options: argparse.Namespace, known: Sequence[str]) -> tuple[str, ...]:
+    if options.all_between:
+        first, last = options.all_between
+        return between(first, last, known)
+    newest = (DEFAULT[-1], known[-1]) if options.newest else ()
+    named = options.bisect or options.releases or newest or DEFAULT
+    return tuple(sorted(set(named), key=order))
+
+
+def _loud(desk: Desk) -> Ask:
+    """The desk, with a line for each release that is really asked."""
+    seen: set[str] = set()
+
+    def ask(release: str) -> Answers:
+        cached, start = desk.known(release), time.monotonic()
+        answers = desk(release)
+        if release not in seen:
+            seen.add(release)
+            how = "from the cache" if cached else f"{time.monotonic() - start:.1f} s"
+            print(f"  {release:<8} {answers.summary} ({how})", flush=True)
+        return answers
+
+    return ask
+
+
+def _with_first_changes(chosen: Sequence[str], known: Sequence[str], ask: Ask, questions: Sequence[Question]) -> tuple[str, ...]:
+    """The chosen releases, and on either side of each change between them the neighbours that show it."""
+    found = set(chosen)
+    usable = [release for release in chosen if ask(release).asked]
+    changed = differs(questions)
+    for first, last in pairwise(usable):
+        for before, after in first_changes(between(first, last, known), ask, changed):
+            print(f"  change: {before} -> {after}", flush=True)
+            found |= {before, after}
+    return tuple(sorted(found, key=order))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
