@@ -68,7 +68,7 @@ def refuses(inputs: Inputs, row: int, value: float) -> None:
 # Row 1: batch_idx not sorted.
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 4 + 1)
 @given(st.permutations(ROWS))
 def test_unsorted_rows_give_the_loss_of_the_sorted_batch(order: list[int]) -> None:
     """Rows of one image keep their order, since it decides between equals; rows of different images may arrive in any."""
@@ -317,7 +317,7 @@ def test_an_infinite_score_makes_the_classification_infinite() -> None:
     assert found[[0, 2]].isfinite().all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples // 2 + 1)
 @given(
     name=st.sampled_from(["boxes", "scores"]),
     image=st.integers(0, 2),

@@ -84,7 +84,7 @@ def cases(
         prediction: strategy of recipes of logits, all of :func:`predictions` when left out.
         tagged: whether to work out the tags, which takes most of the time.
     """
-    spec = draw(definition or _DEFINITIONS)
+    spec = draw(_DEFINITIONS if definition is None else definition)
     height, width = draw(image_sizes(profile, spec.strides[0]))
     images = draw(st.integers(1, profile.max_images))
     frame = Frame(_fewer_classes(spec, profile, height, width, images), height, width)
@@ -93,7 +93,7 @@ def cases(
         image_size=(height, width),
         batch_size=images,
         boxes=tuple(sorted(_draw_boxes(draw, profile, frame, images), key=lambda box: box.image)),
-        prediction=draw(prediction or _PREDICTIONS),
+        prediction=draw(_PREDICTIONS if prediction is None else prediction),
         workload=f"generated-{profile.name}",
     )
     return dataclasses.replace(case, tags=tags_of(case)) if tagged else case
