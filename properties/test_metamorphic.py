@@ -38,9 +38,7 @@ every_criterion = pytest.mark.parametrize("make", CRITERIA.values(), ids=CRITERI
 twins = pytest.mark.parametrize("make", [CRITERIA[name] for name in CRITERIA if name != "exact"], ids=[n for n in CRITERIA if n != "exact"])
 RARE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 # Of the profile's examples a seventh, or a quarter, for each criterion: many properties share the minutes.
-few = settings(
-    max_examples=settings().max_examples // 7 + 1, suppress_health_check=[*COMMON.suppress_health_check, HealthCheck.filter_too_much]
-)
+few = settings(max_examples=settings().max_examples // 7 + 1, suppress_health_check=RARE)
 some = settings(few, max_examples=settings().max_examples // 4 + 1)
 
 # Levels whose grids cover the image and no more, so that a mirrored image has the same anchors.
