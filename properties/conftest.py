@@ -8,7 +8,9 @@ run is a change's own; ``quick`` is for the minute between two edits; ``nightly`
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Batches are large draws, and the exact criterion is slow by design: neither time is a fault of the strategy.
@@ -19,3 +21,8 @@ settings.register_profile("ci", COMMON, max_examples=100, derandomize=True)
 settings.register_profile("quick", COMMON, max_examples=10)
 settings.register_profile("nightly", COMMON, max_examples=2000)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The differential run has a plugin of its own, and is no part of the tests."""
+    return True if collection_path.name == "differential" and not config.pluginmanager.hasplugin("properties.differential.plugin") else None

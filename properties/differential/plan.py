@@ -1,0 +1,121 @@
+"""What a differential run compares: how many batches, of which kind, in which dtype, by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from oracle.case import Setting
+from oracle.compare import STAGES
+
+SHARE = 125
+"""Generated batches per test, so that workers finish together."""
+
+REAL_SHARE = 4
+"""Real batches per test."""
+
+DEFINITION = Setting("float64")
+ARITHMETIC = (
+    (Setting("float32"), "tiny", 800),
+    (Setting("float32"), "medium", 200),
+    (Setting("float16"), "tiny", 250),
+    (Setting("bfloat16"), "tiny", 250),
+    (Setting("float32", autocast="bfloat16"), "tiny", 200),
+    (Setting("bfloat16", autocast="bfloat16"), "tiny", 100),
+    (Setting("float16", autocast="float16"), "tiny", 100),
+)
+"""The working dtypes: is the arithmetic good enough?"""
+
+DEFINITION_BATCHES = (("tiny", 4000), ("medium", 1000))
+"""In float64, the reference too: is the same thing computed?"""
+
+REAL = (
+    ("coco", "letterbox", 4, 64, (Setting("float32"),)),
+    ("coco", "letterbox", 16, 8, (Setting("float32"), Setting("float16"))),
+    ("coco", "letterbox", 4, 16, (Setting("bfloat16"), Setting("float32", autocast="bfloat16"))),
+    ("coco", "mosaic", 4, 32, (Setting("float32"),)),
+    ("coco", "rect", 4, 16, (Setting("float32"),)),
+    ("gwhd", "letterbox", 4, 32, (Setting("float32"),)),
+    ("gwhd", "crowded", 4, 8, (Setting("float32"), Setting("float16"))),
+    ("bccd", "letterbox", 4, 32, (Setting("float32"),)),
+)
+"""Real boxes: pack and layout, images per batch, batches, settings."""
+
+
+@dataclass(frozen=True)
+class GeneratedShare:
+    """Generated batches that one test compares: ``examples`` of a size profile, the ``index``-th share of their kind."""
+
+    setting: Setting
+    profile: str
+    examples: int
+    index: int
+    contenders: tuple[str, ...]
+    stages: tuple[str, ...] = STAGES
+
+    @property
+    def name(self) -> str:
+        """The test's name."""
+        return f"{self.setting.name}-{self.setting.device}-{self.profile}-{self.index}"
+
+
+@dataclass(frozen=True)
+class RealShare:
+    """Real batches that one test compares: ``count`` of them, from number ``start`` on."""
+
+    pack: str
+    layout: str
+    batch: int
+    start: int
+    count: int
+    settings: tuple[Setting, ...]
+    contenders: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The test's name."""
+        dtypes = "+".join(setting.name for setting in self.settings)
+        return f"{Path(self.pack).name}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
+
+
+def devices() -> tuple[str, ...]:
+    """Where to compare: on the CPU, and on CUDA where there is one."""
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def generated(scale: float, candidates: Sequence[str]) -> list[GeneratedShare]:
+    """All generated shares; ``scale`` multiplies the numbers of batches. Candidates take the place of our own contenders."""
+    tied = tuple(candidates) or ("twin", "twin-reference-ties", "reference")
+    plain = tuple(candidates) or ("twin", "reference")
+    shares = []
+    for device in devices():
+        # The reference is made to compute in float64 on the CPU alone; elsewhere its default tensors do not follow.
+        definition = [(DEFINITION, profile, count, tied) for profile, count in DEFINITION_BATCHES] if device == "cpu" else []
+        arithmetic = [(Setting(s.dtype, s.autocast, device), profile, count, plain) for s, profile, count in ARITHMETIC]
+        for setting, profile, count, contenders in definition + arithmetic:
+            shares += _split(setting, profile, max(1, round(count * scale)), contenders)
+    return shares
+
+
+def _split(setting: Setting, profile: str, count: int, contenders: tuple[str, ...]) -> list[GeneratedShare]:
+    return [
+        GeneratedShare(setting, profile, min(SHARE, count - start), index, contenders) for index, start in enumerate(range(0, count, SHARE))
+    ]
+
+
+def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = ()) -> list[RealShare]:
+    """All real shares, and those of a user's own label files where these are given."""
+    contenders = tuple(candidates) or ("twin", "reference")
+    rows = [(f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels] or list(REAL)
+    shares = []
+    for device in devices():
+        for pack, layout, batch, count, settings in rows:
+            placed = tuple(Setting(s.dtype, s.autocast, device) for s in settings)
+            total = max(1, round(count * scale))
+            shares += [
+                RealShare(pack, layout, batch, start, min(REAL_SHARE, total - start), placed, contenders) for start in range(0, total, REAL_SHARE)
+            ]
+    return shares

@@ -1,0 +1,84 @@
+"""The pytest plugin of the differential run: its options, its header, and the rows that it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from oracle.registry import CandidateError, load_candidate, shipped
+from properties.differential import plan
+from properties.differential.recorder import Recorder, join
+
+ROWS = Path("reports", "out", "diff", "rows.parquet")
+RECORDER = pytest.StashKey[Recorder]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("differential run")
+    group.addoption("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this contender; repeatable")
+    group.addoption("--replay", metavar="DIGEST", help="compare one saved batch, and say FIXED or FAILED")
+    group.addoption("--labels", action="append", default=[], metavar="PATH", help="real boxes: a COCO instances_*.json or a folder of YOLO labels")
+    group.addoption("--scale", type=float, default=1.0, metavar="FACTOR", help="multiply the number of batches")
+    group.addoption("--run-seed", type=int, metavar="SEED", help="draw the batches of an earlier run again; its header says the seed")
+    group.addoption("--rows", default=str(ROWS), metavar="FILE", help="where to write the rows (default: %(default)s)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # Workers share the cores.
+    if config.option.run_seed is None:
+        config.option.run_seed = 0 if os.environ.get("CI") else secrets.randbelow(2**31)
+    try:
+        config.stash[RECORDER] = Recorder(config.option.candidate, f"diff x{config.option.scale:g}", config.option.run_seed)
+    except CandidateError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    candidates = {path: load_candidate(path) for path in config.option.candidate}
+    shown = [f"{contender.name} ({contender.version})" for contender in (shipped() | candidates).values()]
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so nothing is checked on CUDA"
+    dtypes = dict.fromkeys(setting.name for setting, _, _ in ((plan.DEFINITION, "", 0), *plan.ARITHMETIC))
+    return [
+        f"contenders: {', '.join(shown)}",
+        f"torch {torch.__version__}; devices: cpu; cuda: {cuda}",
+        f"dtypes: {', '.join(dtypes)}",
+        f"scale {config.option.scale:g}, seed {config.option.run_seed} (again: --run-seed {config.option.run_seed})",
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    option = metafunc.config.option
+    replaying = option.replay is not None
+    if "generated_share" in metafunc.fixturenames:
+        shares = [] if replaying or option.labels else plan.generated(option.scale, option.candidate)
+        metafunc.parametrize("generated_share", shares, ids=[share.name for share in shares])
+    if "real_share" in metafunc.fixturenames:
+        real = [] if replaying else plan.real(option.scale, option.candidate, option.labels)
+        metafunc.parametrize("real_share", real, ids=[share.name for share in real])
+    if "digest" in metafunc.fixturenames:
+        metafunc.parametrize("digest", [option.replay] if replaying else [])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What was not asked for is no skipped test.
+    items[:] = [item for item in items if "NOTSET" not in item.name]
+
+
+@pytest.fixture
+def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    yield request.config.stash[RECORDER]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    rows = Path(config.option.rows)
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    config.stash[RECORDER].write(rows.with_name(f"part-{worker or 'main'}.parquet"))
+    if worker is None:
+        join(sorted(rows.parent.glob("part-*.parquet")), rows)
