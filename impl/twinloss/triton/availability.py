@@ -1,0 +1,66 @@
+"""Whether the Triton backend can serve a call, and in plain words why not. Imports no Triton."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "torch", "triton"]
+OLDEST_CAPABILITY = (8, 0)
+
+
+def choose_backend(asked: Backend, logits: Tensor, ties: str) -> Literal["torch", "triton"]:
+    """The backend that serves these logits.
+
+    Args:
+        asked: "auto" takes Triton for CUDA logits that it can serve, torch for all others; the rest is taken at its word.
+        logits: their device and dtype decide.
+        ties: the order among equal metrics.
+
+    Raises:
+        ValueError: Triton was asked for and cannot serve them; the message says why, and the remedy.
+    """
+    if asked == "torch" or (asked == "auto" and (logits.device.type != "cuda" or interpreting())):
+        return "torch"
+    reason = why_not(logits, ties)
+    if reason is None:
+        return "triton"
+    if asked == "triton":
+        raise ValueError(f"backend='triton' cannot serve this call: {reason}")
+    return "torch"
+
+
+def why_not(logits: Tensor, ties: str) -> str | None:
+    """Why the kernels cannot serve these logits, with the remedy; ``None`` when they can."""
+    if find_spec("triton") is None:
+        return "the package triton is not installed; install it, or use backend='torch'"
+    if ties == "reference":
+        return "ties='reference' repeats the choice of torch.topk, which the kernels do not make; use backend='torch', or ties='stable'"
+    if logits.dtype == torch.float64:
+        return "the kernels compute in float32, and these logits are float64; use backend='torch'"
+    if interpreting():
+        return None
+    if logits.device.type != "cuda":
+        return f"the logits are on {logits.device}; move them to a CUDA device, or use backend='torch'"
+    return _why_not_device(logits.device)
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter is on: it runs the kernels on the host, slowly, to test them."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in {"1", "true", "on", "yes", "y"}
+
+
+@lru_cache
+def _why_not_device(device: torch.device) -> str | None:
+    if torch.version.cuda is None:
+        return "the kernels are for NVIDIA devices alone; use backend='torch'"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_CAPABILITY:
+        found, oldest = (".".join(map(str, c)) for c in (capability, OLDEST_CAPABILITY))
+        return f"the device has compute capability {found}, and the kernels want {oldest} or newer; use backend='torch'"
+    return None

@@ -1,0 +1,151 @@
+"""One call of the loss as the kernels see it: the inputs in the layout that they read, and the scratch between two launches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from twinloss.anchors import Pyramid
+from twinloss.assign import Conflicts
+from twinloss.spec import LossSpec
+
+KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Inputs of one call.
+
+    Attributes:
+        boxes: (B, 4R, A) logits; each image's block is contiguous, the stride between images is free.
+        scores: (B, C, A) logits, likewise.
+        batch_idx: (N,) of any dtype, contiguous, on the logits' device; so are ``cls`` (N,) and ``bboxes`` (N, 4).
+        spec: the definition.
+        pyramid: the grids.
+        conflicts: who may win a contested anchor.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    batch_idx: Tensor
+    cls: Tensor
+    bboxes: Tensor
+    spec: LossSpec
+    pyramid: Pyramid
+    conflicts: Conflicts = "overlap"
+
+    @cached_property
+    def images(self) -> int:
+        """B."""
+        return self.boxes.shape[0]
+
+    @cached_property
+    def anchors(self) -> int:
+        """A."""
+        return self.boxes.shape[2]
+
+    @cached_property
+    def rows(self) -> int:
+        """N, padding rows included."""
+        return self.batch_idx.shape[0]
+
+    @cached_property
+    def picks(self) -> int:
+        """Slots per row: K, or A where there are fewer anchors."""
+        return min(self.spec.topk, self.anchors)
+
+    @cached_property
+    def second_cut(self) -> int:
+        """Anchors that a box keeps after conflicts, 0 for no second cut."""
+        return 0 if self.spec.topk2 in (None, self.spec.topk) else min(self.spec.topk2 or 0, self.anchors)
+
+    @cached_property
+    def truth(self) -> tuple[Tensor | int, ...]:
+        """Arguments of :func:`twinloss.triton.geometry.ground_truth` after the row and its mask."""
+        height, width = self.pyramid.image_size
+        return self.batch_idx, self.cls, self.bboxes, self.images, self.spec.num_classes, width, height
+
+    @cached_property
+    def levels(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Rows, columns and strides of the pyramid's levels."""
+        rows, columns = zip(*self.pyramid.grids, strict=True)
+        return rows, columns, self.pyramid.strides
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What may be held, one slot a pick: ``anchor`` (S,) in the image, ``owner`` (S,) row or −1 for none, ``weight`` (S,) soft target."""
+
+    anchor: Tensor
+    owner: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the box logits (B, 4R, A) and the class logits (B, C, A), contiguous; empty where not asked for."""
+
+    boxes: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """What the launches before the soft targets leave to one another.
+
+    Attributes:
+        predicted: (4, B·A) float32, corners of every anchor's box in pixels.
+        claims: (B·A,) int64, the largest overlap published at an anchor with the row that published it; 0 for none.
+        pickers: (2, B·A) int32, the lowest row that picked an anchor as N − row, and the highest as row + 1; 0 for none.
+        poison: (1,) int32, 1 when a candidate's metric is NaN: the loss has to show it (spec section 10).
+        largest: (2, N) int32, bits of the largest metric and the largest overlap that each row holds.
+        ranking: (N, topk2) int64, the keys of each row's best held anchors, for the second cut.
+        metric: (S,) float32, alignment metric of each slot's anchor and owner; ``overlap`` (S,) likewise.
+    """
+
+    predicted: Tensor
+    claims: Tensor
+    pickers: Tensor
+    poison: Tensor
+    largest: Tensor
+    ranking: Tensor
+    metric: Tensor
+    overlap: Tensor
+
+
+def make_problem(
+    boxes: Tensor, scores: Tensor, batch: Mapping[str, Tensor], spec: LossSpec, pyramid: Pyramid, conflicts: Conflicts = "overlap"
+) -> Problem:
+    """A problem from logits and a batch of any strides; what is not in the kernels' layout is copied.
+
+    Raises:
+        ValueError: logits that the kernels do not serve.
+    """
+    if boxes.dtype not in KERNEL_DTYPES:
+        raise ValueError(f"the Triton kernels take float16, bfloat16 and float32 logits; use backend='torch' for {boxes.dtype}")
+    device = boxes.device
+    index, cls, bboxes = (batch[key].detach().to(device, non_blocking=True) for key in ("batch_idx", "cls", "bboxes"))
+    return Problem(
+        boxes=_image_blocks(boxes.detach()),
+        scores=_image_blocks(scores.detach()),
+        batch_idx=index.reshape(-1).contiguous(),
+        cls=cls.reshape(-1).contiguous(),
+        bboxes=bboxes.reshape(-1, 4).contiguous(),
+        spec=spec,
+        pyramid=pyramid,
+        conflicts=conflicts,
+    )
+
+
+def _image_blocks(logits: Tensor) -> Tensor:
+    """The logits with anchors running fastest and channels next, as a head concatenates them, also as a slice of boxes and scores together.
+
+    Any other layout is copied: a gather with a stride would move a whole sector for each number.
+    """
+    _, channels, anchors = logits.shape
+    blocks = (anchors == 1 or logits.stride(2) == 1) and (channels == 1 or logits.stride(1) == anchors)
+    return logits if blocks else logits.contiguous()

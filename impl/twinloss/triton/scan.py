@@ -1,0 +1,118 @@
+"""Kernel: the assignment's walks and the classification term's sum, in one launch.
+
+The largest box decides how long the walks take, and the sum waits for memory: side by side they hide one another. Programs with low numbers
+start first, so these are the walks.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from twinloss.triton.launch import blocks, launch, power_of_two
+from twinloss.triton.problem import Problem, Scratch
+from twinloss.triton.select import select_row
+from twinloss.triton.softplus import softplus_sum
+from twinloss.triton.tiles import scan_tile
+
+
+@triton.jit(do_not_specialize=["row_count", "truth", "levels", "numbers"])
+def scan_kernel(
+    row_count: tl.tensor,
+    truth: tl.tuple,
+    levels: tl.tuple,
+    scores: tl.tensor,
+    image_stride: tl.tensor,
+    block: tl.tensor,
+    anchors: tl.tensor,
+    scratch: tl.tuple,
+    slot_anchor: tl.tensor,
+    numbers: tl.tuple,
+    class_weights: tl.tensor,
+    partial: tl.tensor,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
+    K_BLOCK: tl.constexpr,
+    CUT: tl.constexpr,
+    PICKERS_ONLY: tl.constexpr,
+    LEVELS: tl.constexpr,
+    TILE: tl.constexpr,
+    GAPS: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    GROUP: tl.constexpr,
+    LOGITS: tl.constexpr,
+) -> None:
+    """The first ``row_count`` programs pick for one ground-truth row each; the rest sum one tile of logits each."""
+    program = tl.program_id(0)
+    if program < row_count:
+        select_row(
+            program,
+            row_count,
+            truth,
+            levels,
+            scores,
+            image_stride,
+            anchors,
+            scratch,
+            slot_anchor,
+            numbers,
+            ALPHA,
+            BETA,
+            K,
+            K_BLOCK,
+            CUT,
+            PICKERS_ONLY,
+            LEVELS,
+            TILE,
+        )
+    else:
+        tile = program - row_count
+        total = softplus_sum(tile, scores, block, image_stride, anchors, truth[4], class_weights, GAPS, WEIGHTED, GROUP, LOGITS)
+        tl.store(partial + tile, total)
+
+
+def score_blocks(scores: Tensor) -> tuple[int, int]:
+    """Number of blocks of logits without a gap, and their length: one when the tensor has no gaps, else one per image."""
+    return (1, scores.numel()) if scores.is_contiguous() else (scores.shape[0], scores.shape[1] * scores.shape[2])
+
+
+def softplus_programs(problem: Problem) -> int:
+    """Programs that sum softplus, and so the length of their partial sums."""
+    count, length = score_blocks(problem.scores)
+    return count * blocks(length, scan_tile(problem.rows).logits)
+
+
+def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights: Tensor, partial: Tensor) -> None:
+    """Pick for every row into ``slot_anchor`` (N·K,), publish claims, and sum softplus into ``partial`` (one per program)."""
+    tile, spec = scan_tile(problem.rows), problem.spec
+    launch(
+        scan_kernel,
+        problem.rows + partial.shape[0],
+        tile.warps,
+        problem.rows,
+        problem.truth,
+        problem.levels,
+        problem.scores,
+        problem.scores.stride(0),
+        score_blocks(problem.scores)[1],
+        problem.anchors,
+        (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison, scratch.largest, scratch.ranking),
+        slot_anchor,
+        (spec.shortest_side, spec.assign_eps, spec.ciou_eps),
+        class_weights,
+        partial,
+        ALPHA=spec.alpha,
+        BETA=spec.beta,
+        K=problem.picks,
+        K_BLOCK=power_of_two(problem.picks),
+        CUT=problem.second_cut,
+        PICKERS_ONLY=problem.conflicts == "pickers",
+        LEVELS=len(problem.pyramid.strides),
+        TILE=tile.candidates,
+        GAPS=not problem.scores.is_contiguous(),
+        WEIGHTED=spec.class_weights is not None,
+        GROUP=4 if problem.scores.element_size() == 4 else 8,
+        LOGITS=tile.logits,
+    )
