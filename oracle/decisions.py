@@ -68,6 +68,11 @@ class Allowed:
     opened_cut: Bools
     opened_zero: Bools
 
+    @property
+    def open_to_ties(self) -> bool:
+        """Whether the rule for ties can matter: a zero pick, or equals across a last place."""
+        return any(self.tallies[kind].open for kind in ("zero pick", "kth place", "second cut") if kind in self.tallies)
+
     def lookup(self, cell: Ints, box: Ints) -> Ints:
         """Index of the pair of each anchor and box (n,), or -1 where it is none."""
         pairs, width = self.margins.pairs, self.margins.images * self.margins.anchors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ class Definition:
         self._margins: dict[Arithmetic, Margins] = {}
         self._allowed: dict[tuple[Arithmetic, Rules], Allowed] = {}
         self._decided: dict[tuple[str, str], Decided] = {}
+        self._weights: dict[tuple[bytes, Arithmetic, Rules], Weights] = {}
         self._truths: dict[bytes, Outcome] = {}
         self._standards: dict[tuple[bytes, bytes, Arithmetic], Standard] = {}
 
@@ -95,9 +97,11 @@ class Definition:
 
     def decided(self, arithmetic: Arithmetic, rules: Rules) -> Decided:
         """The definition's own assignment."""
-        key = (rules.ties, rules.conflicts)
+        # Ties are settled alike by everybody where there are none.
+        tied = rules.ties == "reference" and self.allowed(arithmetic, rules).open_to_ties
+        key = (rules.ties if tied else "stable", rules.conflicts)
         if key not in self._decided:
-            self._decided[key] = self._decide(arithmetic, rules)
+            self._decided[key] = self._decide(arithmetic, replace(rules, ties=key[0]))
         return self._decided[key]
 
     def _decide(self, arithmetic: Arithmetic, rules: Rules) -> Decided:
@@ -119,8 +123,11 @@ class Definition:
 
     def weights(self, held: Holdings, arithmetic: Arithmetic, rules: Rules) -> Weights:
         """The soft targets that the definition demands of allowed holdings."""
-        zero_held = self.decided(arithmetic, rules).zero_held
-        return weights_of(self.allowed(arithmetic, rules), held, self.case.spec, arithmetic, zero_held)
+        key = (held.key, arithmetic, rules)
+        if key not in self._weights:
+            zero_held = self.decided(arithmetic, rules).zero_held
+            self._weights[key] = weights_of(self.allowed(arithmetic, rules), held, self.case.spec, arithmetic, zero_held)
+        return self._weights[key]
 
     def standard(self, held: Holdings, weights: Weights, arithmetic: Arithmetic, *, given: bool) -> Standard:
         """The loss and its gradients on holdings, and the rounding of each number.

@@ -79,8 +79,8 @@ def holdings_of(allowed: Allowed, assignment: Assignment) -> Holdings:
     if (twice := np.flatnonzero(np.diff(cell) == 0)).size:
         raise ValueError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
     boxes = margins.boxes
-    index_of_row = {int(r): g for g, r in enumerate(boxes.row)}
-    box = np.array([index_of_row.get(int(r), NOBODY) for r in row], dtype=np.int64)
+    index_of_row = {r: g for g, r in enumerate(boxes.row.tolist())}
+    box = np.array([index_of_row.get(r, NOBODY) for r in row.tolist()], dtype=np.int64)
     if len(boxes.row):
         box[boxes.image[box] != cell // margins.anchors] = NOBODY
     return Holdings(cell, box, row, weight)

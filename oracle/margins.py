@@ -18,7 +18,7 @@ from torch import Tensor
 from oracle.arithmetic import Arithmetic
 from oracle.contender import Batch, Preds
 from oracle.exact import ExactCriterion, Grid, Truth
-from oracle.formulas import border_distance, corners_of, lengthened, lengthened
+from oracle.formulas import border_distance, corners_of, lengthened
 from oracle.roundings import corner_tolerance, decoded, truth_tolerance
 from twinloss import LossSpec
 
@@ -170,9 +170,7 @@ def _first_of_equals(rows: NDArray[Any]) -> Ints:
     return first[group.reshape(-1)]
 
 
-def _possible_pairs(
-    boxes: Boxes, window: Tensor, grid: Grid, anchor_error: Tensor, spec: LossSpec
-) -> tuple[Ints, Ints, Floats, Floats]:
+def _possible_pairs(boxes: Boxes, window: Tensor, grid: Grid, anchor_error: Tensor, spec: LossSpec) -> tuple[Ints, Ints, Floats, Floats]:
     """Box, anchor, border distance and its tolerance (each (P,)) of pairs that can be candidates of boxes with windows (G, 4) [5.1]."""
     # Whoever lengthens a box, or might have, computes its corners once more, from centre and size.
     error = boxes.tolerance.max(1, initial=0) * WINDOW_ROUNDINGS

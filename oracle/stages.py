@@ -87,8 +87,8 @@ def _read(tensor: Tensor, where: Where, names: Sequence[str]) -> str:
 
 def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
     """Which rows are valid, in which image and with which class [3]."""
-    seen = {int(r): (int(b), int(c)) for r, b, c in zip(found.row, found.image, found.label, strict=True)}
-    names = {int(r): g for g, r in enumerate(boxes.row)}
+    seen = {int(r): (int(b), int(c)) for r, b, c in zip(found.row.tolist(), found.image.tolist(), found.label.tolist(), strict=True)}
+    names = {int(r): g for g, r in enumerate(boxes.row.tolist())}
     if len(seen) < len(found.row):
         return differs(Finding("targets", "rows", "a row of the batch is prepared twice"))
     for row in sorted(seen.keys() | names.keys()):
@@ -110,8 +110,8 @@ def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
 
 def target_peaks(found: Targets, boxes: Boxes) -> Peaks:
     """Pixel corners of the rows that both call valid [3]."""
-    index = {int(r): g for g, r in enumerate(boxes.row)}
-    at = np.array([index.get(int(r), -1) for r in found.row], dtype=np.int64)
+    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
+    at = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
     known = np.flatnonzero(at >= 0)
     value = found.corners.detach().cpu().double()[torch.from_numpy(known)]
     truth, slack = (torch.from_numpy(array[at[known]]) for array in (boxes.corners, boxes.tolerance))
@@ -120,12 +120,12 @@ def target_peaks(found: Targets, boxes: Boxes) -> Peaks:
         return Peaks("corners", ())
     entry, corner = int(peak.where["row"]), int(peak.where["corner"])
     where: Where = {"row": int(found.row[known[entry]]), "corner": CORNERS[corner]}
-    of_row = dict(zip((int(r) for r in found.row), found.corners.detach().cpu(), strict=True))
+    of_row = dict(zip(found.row.tolist(), found.corners.tolist(), strict=True))
     return Peaks(
         "corners",
         (replace(peak, where=where),),
         {"corners": tuple(found.corners.shape)},
-        lambda where: f"{float(of_row[int(where['row'])][CORNERS.index(str(where['corner']))]):.9g}" if int(where["row"]) in of_row else "",
+        lambda where: f"{of_row[int(where['row'])][CORNERS.index(str(where['corner']))]:.9g}" if int(where["row"]) in of_row else "",
     )
 
 
@@ -148,8 +148,8 @@ class Matched:
 def match_pairs(found: Metrics, margins: Margins) -> Matched:
     """Pairs of both, pairs of the margins that the contender lacks, and pairs of the contender that cannot be candidates."""
     boxes, pairs = margins.boxes, margins.pairs
-    index = {int(r): g for g, r in enumerate(boxes.row)}
-    box = np.array([index.get(int(r), -1) for r in found.row], dtype=np.int64)
+    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
+    box = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
     anchor = found.anchor.detach().cpu().numpy().astype(np.int64)
     image = boxes.image[box] if len(boxes.row) else np.zeros_like(box)
     width = margins.images * margins.anchors

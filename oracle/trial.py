@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -85,7 +86,7 @@ class Trial:
         """What the definition answers."""
         return self.definition.decided(self.arithmetic, self.rules)
 
-    @property
+    @cached_property
     def offers_assignment(self) -> bool:
         """Whether its assignment can be seen."""
         return isinstance(self.criterion, OffersAssignment)
@@ -94,7 +95,7 @@ class Trial:
         assert isinstance(self.criterion, OffersAssignment), f"{self.contender.name} offers no assignment"
         return self.criterion
 
-    @property
+    @cached_property
     def offers_stages(self) -> bool:
         """Whether every stage can be seen."""
         return isinstance(self.criterion, OffersStages)
