@@ -58,7 +58,8 @@ class Worker:
             encoding="utf-8",
         )
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self.heap, self.threads = heap, threads
 
     def _listen(self) -> None:
@@ -106,6 +107,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._listener.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in Python 3.10, and nobody derives from a worker
         return self

@@ -1,0 +1,21 @@
+"""``python -m benches [OPTIONS]``: measure, with pytest's and pytest-benchmark's options beside those of :mod:`benches.plugin`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+TABLE = ("--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name", "--benchmark-group-by=group")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks; the answer is pytest's exit code."""
+    fixed = ["-p", "benches.plugin", "-p", "no:cacheprovider", "--timeout=0", "--benchmark-enable", "--quiet", *TABLE]
+    return int(pytest.main([*fixed, str(HERE / "bench_loss.py"), *arguments]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

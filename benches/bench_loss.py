@@ -1,0 +1,24 @@
+"""The loss, forward and backward, of every contender on every workload: run with ``nox -s bench``, or ``python -m benches``."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benches.campaign import WORKER, Campaign
+from benches.contenders import BASELINE, Entry
+from benches.plan import Unit
+from benches.replay import CLOCK
+from benches.rows import samples
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+def test_loss(benchmark: BenchmarkFixture, campaign: Campaign, unit: Unit, entry: Entry, phase: str) -> None:
+    """One phase of one contender on one batch, from the samples that the workers took."""
+    results = campaign.results[unit]
+    if failure := results.failures.get(entry.label) or results.failures.get(WORKER):
+        (pytest.skip if entry.contender == BASELINE.contender else pytest.fail)(f"{entry.label} on {unit.name}: {failure}")
+    milliseconds, _ = samples(results, entry.label, phase)
+    benchmark.group = f"{unit.name}: {phase}"
+    benchmark.extra_info |= {"images": unit.workload.batch, "heap": unit.heap, "dtype": unit.setting.name, "contender": entry.label}
+    CLOCK.replay(benchmark, milliseconds / 1e3)

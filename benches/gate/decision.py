@@ -1,0 +1,174 @@
+"""What follows from the gate's measurements; nothing here measures.
+
+A row is a workload in a setting. In each pass its twin is compared with the base revision's by an estimate of the ratio head / base, and
+so is the reference, which is the same program on both sides: where *it* differs, the machine moved, and the pass says nothing about time.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benches.statistics import Estimate
+
+
+class Verdict(enum.IntEnum):
+    """The outcome, with the exit code that stands for it; 2 is a wrong use of the command."""
+
+    PASS = 0
+    FAIL = 1
+    INCONCLUSIVE = 3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is let pass.
+
+    Attributes:
+        slower: ratio head / base that the lower 95 % bound must exceed to fail.
+        control: the reference moved when its whole interval is beyond this ratio, up or down.
+        passes: at most so many, of which two must fail.
+        accuracy: growth of a worst error ÷ allowance that fails.
+        accuracy_floor: a worst error ÷ allowance below this may grow.
+    """
+
+    slower: float = 1.10
+    control: float = 1.05
+    passes: int = 3
+    accuracy: float = 1.25
+    accuracy_floor: float = 0.25
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row in one pass: head / base of the twin and of the reference."""
+
+    twin: Estimate
+    control: Estimate
+
+    def unsteady(self, limits: Limits) -> str:
+        """Why the control voids this comparison, or nothing: it moved, or is too noisy to show a change that would matter."""
+        low, high = self.control.lo95, self.control.hi95
+        if low > limits.control or high < 1 / limits.control:
+            return f"the reference moved by {_percent(self.control.value)} [{_percent(low)}, {_percent(high)}]"
+        if low < 1 / limits.slower or high > limits.slower:
+            return f"the reference is too noisy to tell: {_percent(self.control.value)} [{_percent(low)}, {_percent(high)}]"
+        return ""
+
+    def slower(self, limits: Limits) -> bool:
+        """Whether the twin is slower beyond doubt."""
+        return self.twin.lo95 > limits.slower
+
+    def in_doubt(self, limits: Limits) -> bool:
+        """Whether more pairs could turn this into a failure."""
+        return self.twin.value > limits.slower >= self.twin.lo95
+
+
+Pass = Mapping[str, Comparison]
+Counts = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the gate has to say about a row."""
+
+    verdict: Verdict
+    row: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict and what it rests on."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...] = field(default=())
+
+
+def settled(passes: Sequence[Pass], limits: Limits) -> bool:
+    """Whether another pass can change nothing."""
+    return bool(passes) and (len(passes) >= limits.passes or time_verdict(passes, limits).verdict is not Verdict.INCONCLUSIVE)
+
+
+def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
+    """Over all rows: FAIL when one is slower in two steady passes, PASS when every one is not slower in one, else INCONCLUSIVE.
+
+    A pass in which any row's control is unsteady counts for no row: the machine moved while it was taken.
+    """
+    void = {at: reasons for at, one in enumerate(passes) if (reasons := _unsteady(one, limits))}
+    steady = [one for at, one in enumerate(passes) if at not in void]
+    rows = list(passes[0]) if passes else []
+    findings = [_row_finding(row, [one[row] for one in steady if row in one], limits) for row in rows]
+    failed = [finding for finding in findings if finding.verdict is Verdict.FAIL]
+    notes = [Finding(Verdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, reasons in void.items() for row, why in reasons.items()]
+    verdict = max((finding.verdict for finding in findings), default=Verdict.INCONCLUSIVE)
+    if failed:
+        verdict = Verdict.FAIL
+    return Decision(verdict, (*findings, *notes))
+
+
+def _unsteady(one: Pass, limits: Limits) -> dict[str, str]:
+    return {row: why for row, comparison in one.items() if (why := comparison.unsteady(limits))}
+
+
+def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> Finding:
+    slow = [comparison for comparison in steady if comparison.slower(limits)]
+    if len(slow) >= 2:
+        return Finding(Verdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
+    if len(slow) < len(steady):
+        return Finding(Verdict.PASS, row, f"head / base is {_interval(next(one for one in reversed(steady) if not one.slower(limits)))}")
+    if slow:
+        return Finding(Verdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
+    return Finding(Verdict.INCONCLUSIVE, row, "no pass in which the reference held still")
+
+
+def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[Finding]:
+    """FAIL for each row that the base has and the head has not: what is no longer measured is not known to be as fast."""
+    new = [row for row in head if row not in base]
+    hint = f"; was it renamed to {' or '.join(new)}?" if new else ""
+    return [
+        Finding(Verdict.FAIL, row, f"missing{hint} Keep it, or say --drop {row}") for row in base if row not in head and row not in allowed
+    ]
+
+
+def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[Finding]:
+    """FAIL for each exact measure that grew, by however little; ``allowed`` names those that may, as ``row:measure``."""
+    findings = []
+    for row, measures in head.items():
+        for measure, after in measures.items():
+            before = base.get(row, {}).get(measure)
+            if before is not None and after != before:
+                grew = after > before and f"{row}:{measure}" not in allowed
+                remedy = f"; if that is meant, say --allow {row}:{measure}" if grew else ""
+                text = f"{measure}: {before:,.0f} before, {after:,.0f} now{remedy}"
+                findings.append(Finding(Verdict.FAIL if grew else Verdict.PASS, row, text))
+    return findings
+
+
+def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[Finding]:
+    """FAIL where the worst error ÷ allowance grew by much, or is beyond 1."""
+    findings = []
+    for row, measures in head.items():
+        for measure, after in measures.items():
+            before = base.get(row, {}).get(measure)
+            grew = before is not None and after > limits.accuracy_floor and after > limits.accuracy * before
+            if after > 1 or grew:
+                was = "not measured" if before is None else f"{before:.3g}"
+                findings.append(Finding(Verdict.FAIL, row, f"worst error ÷ allowance of {measure}: {was} before, {after:.3g} now"))
+    return findings
+
+
+def conclude(time: Decision, others: Sequence[Finding]) -> Decision:
+    """One decision of all: a failure without noise is one whatever the clock says."""
+    verdict = Verdict.FAIL if any(finding.verdict is Verdict.FAIL for finding in others) else time.verdict
+    return Decision(verdict, (*others, *time.findings))
+
+
+def _interval(comparison: Comparison) -> str:
+    twin = comparison.twin
+    return f"{twin.value:.3f} [{twin.lo95:.3f}, {twin.hi95:.3f}]"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"

@@ -1,0 +1,85 @@
+"""Measures the two revisions side by side: two processes, alive at the same time, that call in turns.
+
+One thread each, and the processor's own clock beside the one on the wall: time that a process waited while others ran is not its cost. What
+that clock cannot see (a sleep, a lock) the other one does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benches.contenders import BASELINE, TORCH_TWIN
+from benches.gate.campaign import Pair
+from benches.process import Worker
+
+PROGRAMS = {TORCH_TWIN.label: "twin", BASELINE.label: "reference"}
+CALLS = 10  # Of each program in each process and row.
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is called: a batch's folder, dtype and surroundings of the criterion."""
+
+    name: str
+    place: Path
+    dtype: str = "float32"
+    autocast: str | None = None
+    device: str = "cpu"
+
+
+class SideBySide:
+    """Measures pairs of processes.
+
+    Args:
+        base, head: folders that hold each revision's ``twinloss``.
+        rows: by name.
+        threads: of each process.
+        extra: environment variables of the head's process alone; for tests.
+    """
+
+    def __init__(self, base: Path, head: Path, rows: Mapping[str, Row], threads: int = 1, extra: Mapping[str, str] | None = None) -> None:
+        self.base, self.head, self.rows, self.threads, self.extra = base, head, rows, threads, extra
+
+    def __call__(self, rows: Sequence[str], cluster: int) -> list[Pair]:
+        """One pair of processes, each row in it."""
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(Worker("steady", self.threads, twin=self.base))
+            second = stack.enter_context(Worker("steady", self.threads, twin=self.head, extra=self.extra))
+            for worker in (first, second):
+                worker.ask("start", threads=self.threads)
+            return [pair for name in rows for pair in self._row(first, second, self.rows[name], cluster)]
+
+    def _row(self, base: Worker, head: Worker, row: Row, cluster: int) -> list[Pair]:
+        for worker in (base, head):
+            open_row(worker, row, seed=cluster)
+        pairs: list[Pair] = []
+        for call in range(CALLS):
+            # Base first in every other turn, so that whoever goes second does not always find the caches in the other's state.
+            order = (base, head) if (call + cluster) % 2 else (head, base)
+            answers = {id(worker): worker.ask("rounds", seconds=0.0, least=1, most=1)[0] for worker in order}
+            pairs += [_pair(row.name, label, cluster, answers[id(base)], answers[id(head)]) for label in PROGRAMS]
+        return pairs
+
+
+def open_row(worker: Worker, row: Row, seed: int) -> None:
+    """Bring a worker to a row.
+
+    Raises:
+        RuntimeError: one of the two programs cannot be called there.
+    """
+    surroundings = {"device": row.device, "autocast": row.autocast}
+    answer = worker.ask("open", entries=list(PROGRAMS), place=str(row.place), dtype=row.dtype, surroundings=surroundings, seed=seed)
+    for label, failure in answer["failures"].items():
+        raise RuntimeError(f"{label} cannot be called on {row.name}: {failure}")
+
+
+def _pair(row: str, label: str, cluster: int, base: dict[str, Any], head: dict[str, Any]) -> Pair:
+    return Pair(row, PROGRAMS[label], cluster, _clocks(base[label]), _clocks(head[label]))
+
+
+def _clocks(sample: dict[str, int]) -> dict[Any, int]:
+    return {"cpu": sample["cpu_ns"], "wall": sample["forward_ns"] + sample["backward_ns"]}
