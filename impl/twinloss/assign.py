@@ -150,7 +150,7 @@ def assign(
         held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
         if spec.topk2 is not None and spec.topk2 != spec.topk:
             held = held[(held.box * num_anchors + held.anchor).argsort()]
-            held = held[largest(held.metric, held.box, len(truth), spec.topk2)]
+            held = held[pick(held, len(truth), spec.topk2, num_anchors, ties)]
         return soft_targets(held, truth, spec, num_anchors, poison)
 
 
@@ -198,7 +198,7 @@ def alignment_metric(scores: Tensor, truth: GroundTruth, box: Tensor, anchor: Te
 
 
 def pick(pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int, ties: Ties) -> Tensor:
-    """Indices of the pairs that are among their box's ``topk`` (spec section 5.4, and section 9 for ties)."""
+    """Indices of the pairs, sorted by box and anchor, that are among their box's ``topk`` (spec sections 5.4 and 5.6, and 9 for ties)."""
     positive = (~(pairs.metric <= 0)).nonzero().squeeze(1)  # NaN passes, and ranks first: it has to show in the loss
     picked = positive[largest(pairs.metric.index_select(0, positive), pairs.box.index_select(0, positive), num_boxes, topk)]
     return picked if ties == "stable" else _picked_as_reference(picked, pairs, num_boxes, min(topk, num_anchors), num_anchors)
