@@ -1,7 +1,7 @@
 """A case: one batch of the loss, as a small frozen record that prints, shrinks, hashes and travels as JSON.
 
-A case holds no tensors. :meth:`Case.build` makes the predictions and targets that it describes, on any device and in any dtype, the same bits
-every time: pseudo-random numbers come from numpy's Philox generator, which numpy keeps stable between releases.
+A case holds no tensors. :meth:`Case.build` makes the predictions and targets that it describes, on any device and in any dtype, the same
+bits every time: pseudo-random numbers come from :mod:`oracle.noise`, which depends on neither the machine nor the release of numpy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
 from twinloss import LossSpec
 
 PredictionKind = Literal["random", "untrained", "near", "exact", "saturated", "early", "middle", "late", "zeros", "inline"]
@@ -138,7 +139,9 @@ class Case:
     def to_json(self) -> str:
         """The case as readable JSON; :meth:`from_json` gives it back, equal."""
         record = dataclasses.asdict(self)
-        record["boxes"] = [[b.image, b.label, b.cx, b.cy, b.w, b.h] for b in self.boxes]
+        # Floats even where a box was given whole numbers, so that equal cases have equal digests.
+        record["boxes"] = [[b.image, b.label, *map(float, (b.cx, b.cy, b.w, b.h))] for b in self.boxes]
+        record["prediction"]["spread"] = float(self.prediction.spread)
         return json.dumps(record, indent=1, sort_keys=True)
 
     @classmethod

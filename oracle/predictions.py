@@ -61,9 +61,9 @@ class Stage:
 
 
 STAGES = {
-    "early": Stage(error=0.25, floor=0.5, peak=-3.0, background=-7.0, wobble=1.0, width=2.5),
-    "middle": Stage(error=0.09, floor=0.2, peak=0.0, background=-8.0, wobble=1.2, width=1.2),
-    "late": Stage(error=0.03, floor=0.1, peak=2.0, background=-9.0, wobble=1.2, width=0.7),
+    "early": Stage(error=0.25, floor=0.5, peak=-2.5, background=-8.0, wobble=1.0, width=2.5),
+    "middle": Stage(error=0.09, floor=0.2, peak=1.0, background=-10.0, wobble=1.2, width=1.2),
+    "late": Stage(error=0.03, floor=0.1, peak=3.5, background=-12.0, wobble=1.2, width=0.7),
 }
 
 
@@ -270,10 +270,10 @@ def _in_training(case: Case) -> Logits:
 
 
 def _centredness(distances: Floats) -> Floats:
-    """1 at a box's centre, falling to 0 at its border (FCOS, arXiv 1904.01355, equation 3)."""
+    """1 at a box's centre, falling to 0 at its border: the square root of that of FCOS (arXiv 1904.01355, equation 3)."""
     left_top, right_bottom = distances[:, :2].clip(0), distances[:, 2:].clip(0)
     ratios = np.minimum(left_top, right_bottom) / np.maximum(np.maximum(left_top, right_bottom), np.float32(1e-6))
-    centredness: Floats = np.sqrt(ratios[:, 0] * ratios[:, 1])
+    centredness: Floats = np.sqrt(np.sqrt(ratios[:, 0] * ratios[:, 1]))
     return centredness
 
 
