@@ -96,6 +96,7 @@ def allowance(
     weight, slack = assignment.weight.double(), slack.double()
     held = _held(exact, preds, batch, assignment, arithmetic)
     normaliser, drift = _normaliser(weight, slack, assignment.box, arithmetic)
+    share, share_slack = _shares(weight, slack, assignment.box, spec)
     box_gain, cls_gain, third_gain = (gain * images / normaliser for gain in spec.gains)
     rounding = max(arithmetic.score, arithmetic.evaluation)
     terms = max(arithmetic.corner, arithmetic.evaluation)
@@ -108,24 +109,24 @@ def allowance(
     box = (1 - part.overlap).abs()
     sums = torch.stack(
         [
-            box_gain * _gathered(weight * part.overlap_slack + box * slack, assignment.box),
+            box_gain * _gathered(share * part.overlap_slack + box * share_slack, assignment.box),
             cls_gain * _gathered(logit * slack + ENTROPY_ROUNDINGS * rounding * logit * (1 + weight), assignment.box)
             + (ENTROPY_ROUNDINGS + _summation(preds["scores"].numel())) * rounding * abs(classification)
             # The framework's own formula subtracts a logarithm from the logit: each element is off by the logit's rounding.
             + LOGIT_ROUNDINGS * cls_gain * rounding * _systematic(preds["scores"].detach().double() * class_factor[:, None]),
-            third_gain * _gathered(weight * third_slack + third * slack, assignment.box),
+            third_gain * _gathered(share * third_slack + third * share_slack, assignment.box),
         ]
     )
     values = torch.stack(
-        [box_gain * (box * weight).sum(), torch.tensor(abs(classification), dtype=torch.float64), third_gain * (third * weight).sum()]
+        [box_gain * (box * share).sum(), torch.tensor(abs(classification), dtype=torch.float64), third_gain * (third * share).sum()]
     )
     summed = _summation(len(weight)) * terms + EVALUATION_ROUNDINGS * arithmetic.core
     factor = cls_gain * class_factor[held.label]
     probability = held.score.sigmoid()
     relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * arithmetic.output
     return Allowance(
-        loss=sums + values * (drift + summed),
-        boxes=_boxes_gradient(held, part, weight, slack, (box_gain, third_gain), spec, arithmetic, drift),
+        loss=sums + values * (drift + summed) + _lost(preds["scores"].numel(), len(weight), (box_gain, cls_gain, third_gain), arithmetic),
+        boxes=_boxes_gradient(held, part, share, share_slack, (box_gain, third_gain), spec, arithmetic, drift),
         held_score=factor
         * (slack + (EVALUATION_ROUNDINGS * rounding + 2 * rounding * logit) * probability + relative * (probability + weight))
         + arithmetic.smallest_output,
@@ -169,6 +170,19 @@ def _normaliser(weight: Tensor, slack: Tensor, box: Tensor, arithmetic: Arithmet
     off = float(_gathered(slack, box)) + EVALUATION_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation) * total
     normaliser = max(total, 1.0)
     return normaliser, min(off, max(total + off - 1, 0.0)) / normaliser
+
+
+def _shares(weight: Tensor, slack: Tensor, box: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
+    """What weighs each anchor (H,) in the box and third terms, and its rounding: its own t or, in one older definition, the sum of all."""
+    if spec.anchor_weights == "own":
+        return weight, slack
+    return weight.sum().expand_as(weight), _gathered(slack, box).expand_as(weight)
+
+
+def _lost(entries: int, held: int, gains: tuple[float, float, float], arithmetic: Arithmetic) -> Tensor:
+    """What the three terms may lose because a summand is too small for its dtype."""
+    counts = held * arithmetic.smallest_core, entries * arithmetic.smallest_score, held * arithmetic.smallest_core
+    return torch.tensor([max(gain, 1.0) * count for gain, count in zip(gains, counts, strict=True)], dtype=torch.float64)
 
 
 def _gathered(parts: Tensor, box: Tensor) -> Tensor:
@@ -221,7 +235,7 @@ def _box_part(held: _Held, eps: float, rounding: float) -> _BoxPart:
 def _third(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
     """Distribution or distance term of each held anchor (H,) and its rounding [7]."""
     if spec.reg_max == 1:
-        scale = held.strides[:, None] / held.image_size
+        scale = held.strides[:, None] / held.image_size * spec.distance_term
         off = held.target_slack + EVALUATION_ROUNDINGS * rounding * (held.sides - held.target).abs()
         return ((held.sides - held.target).abs() * scale).mean(1), (off * scale).mean(1)
     surprise = -held.logits.unflatten(1, (4, spec.reg_max)).log_softmax(-1)
@@ -261,7 +275,7 @@ def _boxes_gradient(
     """Rounding (H, 4R) of the gradient of the box logits: slopes through the expectation, plus the third term's own."""
     box_gain, third_gain = gains
     rounding = max(arithmetic.corner, arithmetic.evaluation)
-    through = _distribution(held, spec, rounding) if spec.reg_max > 1 else _distance(held)
+    through = _distribution(held, spec, rounding) if spec.reg_max > 1 else _distance(held, spec)
     # Magnitudes, then roundings, of the two parts at each logit.
     steep, steep_slack, third, third_slack = through
     slope, slope_slack = part.slope.abs()[..., None], part.slope_slack[..., None]
@@ -269,7 +283,7 @@ def _boxes_gradient(
     off = box_gain * (slope_slack * steep + slope * steep_slack) + third_gain / 4 * third_slack
     relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * arithmetic.output
     total = weight[:, None, None] * (off + relative * size) + slack[:, None, None] * size
-    return total.flatten(1) + arithmetic.smallest_output
+    return total.flatten(1) + arithmetic.smallest_output * max(1.0, box_gain, third_gain)
 
 
 def _distribution(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -288,9 +302,9 @@ def _distribution(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor,
     return share * away.abs(), steep_slack, share + target, third_slack
 
 
-def _distance(held: _Held) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _distance(held: _Held, spec: LossSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """R = 1: the same (H, 4, 1); the sign of the difference may be any where rounding hides it."""
-    scale = (held.strides[:, None] / held.image_size)[..., None]
+    scale = (held.strides[:, None] / held.image_size)[..., None] * spec.distance_term
     hidden = ((held.sides - held.target).abs() <= held.target_slack)[..., None]
     one = torch.ones_like(scale)
     return one, torch.zeros_like(one), scale, scale * 2 * hidden

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
+
 from oracle.case import Case, Inputs, Setting
 from oracle.contender import Contender
 from oracle.definition import Definition
@@ -126,7 +128,7 @@ def _judge(
     try:
         trial = trial or Trial(contender, definition, inputs)
     except ContenderFailed as failure:
-        yield differs(Finding("factory", "call", f"raised {failure}"))
+        yield differs(Finding("factory", "call", str(failure)))
         return
     for stage in stages:
         yield from _judge_stage(stage, trial, control)
@@ -136,7 +138,7 @@ def _judge_stage(stage: str, trial: Trial, control: Trial | None) -> Iterable[Ju
     try:
         yield from _JUDGES[stage](trial, control)
     except ContenderFailed as failure:
-        yield differs(Finding(stage, "call", f"raised {failure}"))
+        yield differs(Finding(stage, "call", str(failure)))
 
 
 def _anchors(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -191,6 +193,7 @@ def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
 
 
 def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    yield from _form(trial)
     own = _own_loss(control)
     if trial.offers_assignment:
         ruling = trial.ruling()
@@ -203,6 +206,17 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         other = list(_judge_loss(trial, control, own, held, reason))
         judgements = other if worst([j.verdict for j in other]) is not Verdict.DIFFER else judgements
     yield from judgements
+
+
+def _form(trial: Trial) -> Iterable[Judgement]:
+    """What is no matter of degree: the loss is float32 or float64 [7], and no gradient is missing."""
+    outcome = trial.outcome()
+    if outcome.loss_dtype not in (torch.float32, torch.float64):
+        yield differs(Finding("loss", "dtype", f"the loss is {outcome.loss_dtype}; it must be float32, or float64"))
+    for name in outcome.missing:
+        yield differs(
+            Finding("loss", f"gradient of {name}", f"the loss gives {name} no gradient; where there is nothing to learn it is zero")
+        )
 
 
 def _judge_loss(

@@ -36,13 +36,34 @@ class Grid:
         return corners_of(self.decoded.sides, self.centres)
 
 
-def wrong_shape(stage: str, quantity: str, expected: Tensor, found: object) -> Judgement | None:
-    """The judgement on an answer that is no tensor of the definition's shape; ``None`` for one that is."""
-    if isinstance(found, Tensor) and found.shape == expected.shape:
-        return None
-    what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
-    shapes = {"exact": tuple(expected.shape)}
-    return differs(Finding(stage, quantity, f"expected a tensor of shape {tuple(expected.shape)}, found {what}", shapes=shapes))
+class MalformedError(ValueError):
+    """A stage's answer is not what the contract says; the message names what was expected and what was found."""
+
+
+def expect(what: str, found: object, shape: tuple[int | None, ...]) -> None:
+    """Refuse what is no tensor of a shape, in which ``None`` stands for any size.
+
+    Raises:
+        MalformedError: it is something else.
+    """
+    shown = f"({', '.join('n' if size is None else str(size) for size in shape)})"
+    if not isinstance(found, Tensor):
+        raise MalformedError(f"{what} must be a tensor of shape {shown}; found {type(found).__name__}")
+    if len(found.shape) != len(shape) or any(size not in (None, own) for own, size in zip(found.shape, shape, strict=True)):
+        raise MalformedError(f"{what} must have shape {shown}; found {tuple(found.shape)}")
+
+
+def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | None, ...]]) -> None:
+    """Refuse a record whose columns are no tensors of equal length and the given further shape.
+
+    Raises:
+        MalformedError: it is something else; a record may have more columns.
+    """
+    for name, rest in columns.items():
+        expect(f"{what}'s {name}", getattr(found, name, None), (None, *rest))
+    lengths = {name: len(getattr(found, name)) for name in columns}
+    if len(set(lengths.values())) > 1:
+        raise MalformedError(f"{what} must have columns of one length; found {', '.join(f'{n} {k}' for n, k in lengths.items())}")
 
 
 def anchor_peaks(found: tuple[Tensor, Tensor], grid: Grid, arithmetic: Arithmetic, layout: Layout) -> Peaks:

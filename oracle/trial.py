@@ -21,7 +21,19 @@ from oracle.margins import Margins
 from oracle.outcomes import Standard, outcome_peaks
 from oracle.peaks import Peaks
 from oracle.run import Outcome, fresh, make_criterion, run_assign, run_given, run_loss, within
-from oracle.stages import Matched, anchor_peaks, decode_peaks, judge_candidates, judge_target_rows, match_pairs, metric_peaks, target_peaks
+from oracle.stages import (
+    MalformedError,
+    Matched,
+    anchor_peaks,
+    decode_peaks,
+    expect,
+    expect_columns,
+    judge_candidates,
+    judge_target_rows,
+    match_pairs,
+    metric_peaks,
+    target_peaks,
+)
 
 Answer = TypeVar("Answer")
 
@@ -58,8 +70,10 @@ class Trial:
         if name not in self._kept:
             try:
                 self._kept[name] = call()
+            except MalformedError as error:
+                self._kept[name] = ContenderFailed(str(error))
             except Exception as error:
-                self._kept[name] = ContenderFailed(f"{type(error).__name__}: {error}")
+                self._kept[name] = ContenderFailed(f"raised {type(error).__name__}: {error}")
                 self._kept[name].__cause__ = error
         if isinstance(answer := self._kept[name], ContenderFailed):
             raise answer
@@ -100,34 +114,48 @@ class Trial:
         """Whether every stage can be seen."""
         return isinstance(self.criterion, OffersStages)
 
-    def _stage(self, name: str, *, targets: bool) -> Any:
+    def _stage(self, name: str, check: Callable[[Any], None], *, targets: bool = True) -> Any:
         def call() -> Any:
             preds, batch = fresh(self.criterion, self.inputs)
             with within(self.setting, self.criterion), torch.no_grad():
                 method = getattr(self.criterion, name)
-                return method(preds, batch) if targets else method(preds)
+                answer = method(preds, batch) if targets else method(preds)
+            check(answer)
+            return answer
 
         return self._asked(name, call)
 
     def anchors(self) -> Peaks:
         """Anchors against the definition."""
-        found = self._stage("anchors", targets=False)
+        count = self.definition.case.num_anchors
+
+        def check(found: Any) -> None:
+            centres, strides = found
+            expect("anchors' centres", centres, (count, 2))
+            expect("anchors' strides", strides, (count,))
+
+        found = self._stage("anchors", check, targets=False)
         return self._computed("anchor peaks", lambda: anchor_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
 
     def decode(self) -> Peaks:
         """Decoded corners against the definition."""
-        found = self._stage("decode", targets=False)
+        shape = (self.definition.case.batch_size, self.definition.case.num_anchors, 4)
+        found = self._stage("decode", lambda found: expect("decoded corners", found, shape), targets=False)
         return self._computed("decode peaks", lambda: decode_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
 
     def target_rows(self) -> Judgement:
         """Which rows are valid."""
-        found: Targets = self._stage("targets", targets=True)
-        return judge_target_rows(found, self.margins.boxes)
+        return judge_target_rows(self._targets(), self.margins.boxes)
 
     def target_corners(self) -> Peaks:
         """Prepared corners against the definition."""
-        found: Targets = self._stage("targets", targets=True)
+        found = self._targets()
         return self._computed("target peaks", lambda: target_peaks(found, self.margins.boxes))
+
+    def _targets(self) -> Targets:
+        columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (4,)}
+        found: Targets = self._stage("targets", lambda found: expect_columns("targets", found, columns))
+        return found
 
     def candidates(self) -> Judgement:
         """Which pairs are candidates."""
@@ -139,7 +167,8 @@ class Trial:
         return self._computed("metric peaks", lambda: metric_peaks(found, matched, self.margins, self.definition.layout, self.arithmetic))
 
     def _metrics(self) -> Metrics:
-        found: Metrics = self._stage("metrics", targets=True)
+        columns: dict[str, tuple[int, ...]] = {"row": (), "anchor": (), "overlap": (), "metric": ()}
+        found: Metrics = self._stage("metrics", lambda found: expect_columns("metrics", found, columns))
         return found
 
     def _matched(self) -> Matched:
