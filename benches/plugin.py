@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -69,7 +69,7 @@ def campaign(request: pytest.FixtureRequest) -> Iterator[Campaign]:
     """Everything that the selected benchmarks need, measured; the rows are on disk before the first benchmark replays its samples."""
     config = request.config
     functions = [item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
-    chosen: list[Unit] = [function.callspec.params["unit"] for function in functions]
+    chosen = [cast("Unit", function.callspec.params["unit"]) for function in functions]
     threads = config.getoption("--threads") or len(os.sched_getaffinity(0))
     capture: CaptureManager = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled(), told() as tell:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 Tone = Literal["plain", "good", "warn", "bad"]
-Form = Literal["text", "code", "count", "share", "ratio", "number"]
+Form = Literal["text", "code", "count", "share", "ratio", "number", "ms", "bytes"]
 
 NOTHING = "–"
 
@@ -95,6 +95,15 @@ def _ratio(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.2g}" if value < 0.1 else f"{value:.3g}"
 
 
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def _bytes(value: float) -> str:
+    mebibytes = value / 2**20
+    return f"{mebibytes:,.0f} MiB" if mebibytes >= 100 else f"{mebibytes:.3g} MiB"
+
+
 WRITERS: dict[Form, Callable[[Any], str]] = {
     "text": str,
     "code": str,
@@ -102,4 +111,6 @@ WRITERS: dict[Form, Callable[[Any], str]] = {
     "share": _share,
     "ratio": _ratio,
     "number": lambda value: "0" if value == 0 else f"{value:.2e}",
+    "ms": _milliseconds,
+    "bytes": _bytes,
 }
