@@ -60,6 +60,8 @@ def coco_json(file: Path) -> Pack:
         raise ValueError(f"{file}: not JSON ({error}); give an instances_*.json or a folder of YOLO label files") from error
     if not isinstance(record, dict) or not {"images", "annotations"} <= record.keys():
         raise ValueError(f"{file}: not a COCO-style file; it has no 'images' and 'annotations'")
+    if not record["images"]:
+        raise ValueError(f"{file}: it lists no image")
     images = {_field(image, "id", file, "an image"): (_size(image, file), _no_rows()) for image in record["images"]}
     annotations: Sequence[Mapping[str, Any]] = [a for a in record["annotations"] if not a.get("iscrowd")]
     categories = {_field(c, "id", file, "a category") for c in record.get("categories", ())}

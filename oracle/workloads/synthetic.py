@@ -17,7 +17,7 @@ from oracle.workloads.pack import Pack
 
 Rows = NDArray[np.float64]
 
-_QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 _MAKING = 1000  # Images of a generated pack.
 
 
@@ -94,7 +94,7 @@ FIGURES = {
 def generate(name: str, images: int = _MAKING, seed: int = 0) -> Pack:
     """A pack on the figures of ``coco``, ``gwhd`` or ``bccd``, the same one every time."""
     figures, noise = FIGURES[name], Noise(seed, 100)
-    counts = np.rint(np.interp(noise.uniform(images), _QUANTILES, figures.boxes_per_image)).astype(np.int64)
+    counts = np.rint(np.interp(noise.uniform(images), QUANTILES, figures.boxes_per_image)).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
     sizes = np.array(figures.image_sizes)[(noise.uniform(images) * len(figures.image_sizes)).astype(np.int64)]
     sides = _sides(figures, noise, counts)
@@ -115,12 +115,12 @@ def generate(name: str, images: int = _MAKING, seed: int = 0) -> Pack:
 def _sides(figures: Figures, noise: Noise, counts: NDArray[np.int64]) -> Rows:
     """Width and height (N, 2); areas keep their distribution over all boxes while crowded images get the smaller ones."""
     total = int(counts.sum())
-    areas = np.exp(np.interp(noise.uniform(total), _QUANTILES, np.log(figures.root_area)))
+    areas = np.exp(np.interp(noise.uniform(total), QUANTILES, np.log(figures.root_area)))
     crowd = np.repeat(counts, counts).astype(np.float64)
     appetite = np.log(areas) - figures.crowding * np.log(crowd) + 0.5 * noise.bell(total)
     root_area = np.empty(total)
     root_area[np.argsort(appetite, kind="stable")] = np.sort(areas)
-    ratio = np.sqrt(np.exp(np.interp(noise.uniform(total), _QUANTILES, np.log(figures.aspect))))
+    ratio = np.sqrt(np.exp(np.interp(noise.uniform(total), QUANTILES, np.log(figures.aspect))))
     upright = noise.uniform(total) < figures.upright
     return np.stack([root_area * np.where(upright, 1 / ratio, ratio), root_area * np.where(upright, ratio, 1 / ratio)], axis=1)
 
