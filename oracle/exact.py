@@ -154,7 +154,7 @@ class ExactCriterion:
         corner_sum = truth.corners[arrived].sum(1)
         rows = arrived[corner_sum > 0]
         labels, corners = truth.label[rows], truth.corners[rows].double()
-        window = lengthened(truth.corners[rows], spec.shortest_side).double()
+        window = lengthened(truth.corners[rows], spec.shortest_side, spec.lengthened_below).double()
         border = border_distance(window, grid.centres * grid.strides[:, None]) - spec.assign_eps
         candidate = border > 0
         own_class = probability[:, labels].T
@@ -235,6 +235,8 @@ class ExactCriterion:
         image, anchor, row = (index.to(device) for index in (assignment.image, assignment.anchor, assignment.box))
         weight = assignment.weight.to(device).double()
         normaliser = weight.sum().clamp(min=1)  # [7] S
+        # What weighs an anchor in the box and third terms: its own t; in one older definition the sum of all.
+        share = weight if spec.anchor_weights == "own" else torch.ones_like(weight) * weight.sum()
         # Only held anchors are read: whatever stands at the others, their gradient is zero, and it is never missing [7], [10].
         logits = preds["boxes"].double().transpose(1, 2)[image, anchor]
         centres, strides = grid.centres[anchor], grid.strides[anchor]
@@ -245,10 +247,10 @@ class ExactCriterion:
         third = (
             distribution_term(logits, target, spec)
             if spec.reg_max > 1
-            else distance_term(predicted, target, strides, (grid.height, grid.width))
+            else distance_term(predicted, target, strides, (grid.height, grid.width)) * spec.distance_term
         )
         classification = classification_sum(preds["scores"].double(), image, truth.label[row], anchor, weight, spec)
-        terms = torch.stack([((1 - overlap) * weight).sum(), classification, (third * weight).sum()]) / normaliser
+        terms = torch.stack([((1 - overlap) * share).sum(), classification, (third * share).sum()]) / normaliser
         gained = terms * torch.tensor(spec.gains, dtype=torch.float64, device=device)
         names = ("box_loss", "cls_loss", spec.third_term)
         return gained * len(preds["boxes"]), dict(zip(names, gained.detach().unbind(), strict=True))

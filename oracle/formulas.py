@@ -14,14 +14,15 @@ from torch.nn.functional import logsigmoid
 from twinloss import LossSpec
 
 
-def lengthened(corners: Tensor, shortest_side: float) -> Tensor:
+def lengthened(corners: Tensor, shortest_side: float, below: float | None = None) -> Tensor:
     """[5.1] Boxes (M, 4) whose sides shorter than ``shortest_side`` are lengthened to it about the centre, in the dtype of the corners.
 
+    Older definitions lengthen other sides to it: those shorter than ``below``.
     Every box goes through centre and size and back, also one without a short side: that is where the last bit of a side is decided.
     """
     x1, y1, x2, y2 = corners.unbind(1)
     cx, cy, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
-    w, h = (side.where(side >= shortest_side, side.new_tensor(shortest_side)) for side in (w, h))
+    w, h = (side.where(side >= (shortest_side if below is None else below), side.new_tensor(shortest_side)) for side in (w, h))
     return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
 
 

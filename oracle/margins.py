@@ -114,8 +114,8 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arith
         grid, truth = exact.grid(preds), exact.truth(preds, batch)
         anchor_error = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
         boxes = boxes_of(truth, arithmetic)
-        window = lengthened(truth.corners[boxes.row], spec.shortest_side).double()
-        box, anchor, border, tolerance = _possible_pairs(boxes, window, grid, anchor_error, spec)
+        windows = _windows(truth.corners[boxes.row], boxes, spec)
+        box, anchor, border, tolerance = _possible_pairs(boxes, windows, grid, anchor_error, spec)
         image, label = boxes.image[box], boxes.label[box]
         logit = preds["scores"].detach()[image, label, anchor].double().numpy()
         sides = decoded(preds["boxes"].detach()[image, :, anchor], spec.reg_max)
@@ -170,16 +170,37 @@ def _first_of_equals(rows: NDArray[Any]) -> Ints:
     return first[group.reshape(-1)]
 
 
-def _possible_pairs(boxes: Boxes, window: Tensor, grid: Grid, anchor_error: Tensor, spec: LossSpec) -> tuple[Ints, Ints, Floats, Floats]:
-    """Box, anchor, border distance and its tolerance (each (P,)) of pairs that can be candidates of boxes with windows (G, 4) [5.1]."""
+def _windows(corners: Tensor, boxes: Boxes, spec: LossSpec) -> tuple[Tensor, Tensor]:
+    """The least and the largest window (G, 4) that each box can have [5.1].
+
+    They differ where an older definition makes a short side jump to ``shortest_side`` and rounding decides whether it is short.
+    """
+    below = spec.lengthened_below
+    if not 0 < below < spec.shortest_side:
+        window = lengthened(corners, spec.shortest_side, below).double()
+        return window, window
+    unsure = float(WINDOW_ROUNDINGS * boxes.tolerance.max(initial=0))
+    least, largest = (lengthened(corners, spec.shortest_side, below + shift).double() for shift in (-unsure, unsure))
+    return least, largest
+
+
+def _possible_pairs(
+    boxes: Boxes, windows: tuple[Tensor, Tensor], grid: Grid, anchor_error: Tensor, spec: LossSpec
+) -> tuple[Ints, Ints, Floats, Floats]:
+    """Box, anchor, border distance and its tolerance (each (P,)) of pairs that can be candidates of boxes with windows (G, 4) [5.1].
+
+    Of a box's two windows the first is the least that it can have, and the second the largest: a pair between them is on the border.
+    """
     # Whoever lengthens a box, or might have, computes its corners once more, from centre and size.
     error = boxes.tolerance.max(1, initial=0) * WINDOW_ROUNDINGS
     shift = (anchor_error.amax(1) * grid.strides).numpy()
     pixels = grid.centres * grid.strides[:, None]
     found = []
-    for start in range(0, len(window), _CHUNK):
+    for start in range(0, len(windows[0]), _CHUNK):
         some = slice(start, start + _CHUNK)
-        border = border_distance(window[some], pixels).numpy() - spec.assign_eps
+        border = border_distance(windows[1][some], pixels).numpy() - spec.assign_eps
+        if windows[0] is not windows[1]:
+            border[(border_distance(windows[0][some], pixels).numpy() <= spec.assign_eps) & (border > 0)] = 0
         tolerance = error[some, None] + shift
         box, anchor = np.nonzero(border > -tolerance)
         found.append((box + start, anchor, border[box, anchor], tolerance[box, anchor]))

@@ -39,11 +39,11 @@ class Windows:
         return self.count.prod(-1).sum(-1)
 
 
-def lengthen(corners: Tensor, shortest_side: float) -> Tensor:
-    """Corners (n, 4) with every side shorter than ``shortest_side`` pixels lengthened to it about the centre (spec section 5.1)."""
+def lengthen(corners: Tensor, below: float, shortest_side: float) -> Tensor:
+    """Corners (n, 4) with every side shorter than ``below`` pixels lengthened to ``shortest_side`` about the centre (spec section 5.1)."""
     low, high = corners[:, :2], corners[:, 2:]
     centre, size = (low + high) / 2, high - low
-    half = torch.where(size < shortest_side, torch.full_like(size, shortest_side), size) / 2
+    half = torch.where(size < below, torch.full_like(size, shortest_side), size) / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
@@ -53,9 +53,9 @@ def windows(corners: Tensor, pyramid: Pyramid, spec: LossSpec) -> Windows:
     Args:
         corners: (n, 4) ground truth in pixels.
         pyramid: the grids.
-        spec: gives the shortest side and ε_a.
+        spec: says which sides are short, what they become, and ε_a.
     """
-    low, high = lengthen(corners, spec.shortest_side).unsqueeze(1).split(2, dim=-1)  # (n, 1, 2)
+    low, high = lengthen(corners, spec.lengthened_below, spec.shortest_side).unsqueeze(1).split(2, dim=-1)  # (n, 1, 2)
     stride = corners.new_tensor(pyramid.strides).unsqueeze(-1)  # (L, 1)
     size = corners.new_tensor(pyramid.grids).flip(-1)  # (L, 2) as (columns, rows)
     zero = torch.zeros_like(size)

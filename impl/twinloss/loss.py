@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from twinloss.layouts import predictions_from_maps
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, pixel_corners, prepare_targets
 from twinloss.terms import box_term, clamped_target, distance_term, distribution_term, distributions
+from twinloss.triton.availability import Backend, choose_backend
+
+if TYPE_CHECKING:
+    from twinloss.triton.loss import FusedCall
 
 Batch = Mapping[str, Tensor]
 Predictions = Mapping[str, Any] | Sequence[Tensor]
@@ -35,6 +39,8 @@ class DetectionLoss:
         validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does; ``None``
             does when they are on the host.
         pairs_at_once: candidate pairs judged at once, which bounds the scratch memory of crowded batches (150 bytes a pair).
+        backend: "auto" runs the Triton kernels on CUDA logits that they can serve, torch on all others; "torch" and "triton" are taken at
+            their word. Stages called alone always run on torch.
 
     Logits may be float16, bfloat16, float32 or float64. Arithmetic is float32 (float64 for float64 logits), inside autocast and outside;
     gradients come back in the logits' dtype (spec section 8a).
@@ -48,8 +54,14 @@ class DetectionLoss:
         conflicts: Conflicts = "overlap",
         validate: bool | None = None,
         pairs_at_once: int = PAIRS_AT_ONCE,
+        backend: Backend = "auto",
     ) -> None:
-        for name, value, known in (("ties", ties, ("stable", "reference")), ("conflicts", conflicts, ("overlap", "pickers"))):
+        choices = {
+            "ties": (ties, ("stable", "reference")),
+            "conflicts": (conflicts, ("overlap", "pickers")),
+            "backend": (backend, ("auto", "torch", "triton")),
+        }
+        for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
         self.spec = spec
@@ -57,6 +69,7 @@ class DetectionLoss:
         self.conflicts: Conflicts = conflicts
         self.validate = validate
         self.pairs_at_once = pairs_at_once
+        self.backend: Backend = backend
 
     def __call__(self, preds: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
@@ -71,19 +84,29 @@ class DetectionLoss:
             three without the number of images, detached, by name.
 
         Raises:
-            ValueError: an input is not what it must be; the message names the row or the shapes and the remedy.
+            ValueError: an input is not what it must be, or the backend that was asked for cannot serve it; the message names the row or
+                the shapes or the reason, and the remedy.
         """
-        with _Evaluation(self, preds, batch) as evaluation:
+        inputs = self._checked(preds, batch)
+        if fused := self._fused(inputs):
+            return fused.loss()
+        with _Evaluation(self, inputs) as evaluation:
             return evaluation.loss(evaluation.assignment())
 
     def assign(self, preds: Predictions, batch: Batch) -> Assignment:
         """The assignment alone (spec section 5)."""
-        with _Evaluation(self, preds, batch) as evaluation:
+        inputs = self._checked(preds, batch)
+        if fused := self._fused(inputs):
+            return fused.assignment()
+        with _Evaluation(self, inputs) as evaluation:
             return evaluation.assignment()
 
     def loss_given(self, preds: Predictions, batch: Batch, assignment: Assignment) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on an assignment made elsewhere (spec sections 6 and 7)."""
-        with _Evaluation(self, preds, batch) as evaluation:
+        inputs = self._checked(preds, batch)
+        if fused := self._fused(inputs):
+            return fused.loss(assignment)
+        with _Evaluation(self, inputs) as evaluation:
             return evaluation.loss(assignment)
 
     def anchors(self, preds: Predictions) -> tuple[Tensor, Tensor]:
@@ -93,7 +116,7 @@ class DetectionLoss:
 
     def targets(self, preds: Predictions, batch: Batch) -> GroundTruth:
         """Prepared ground truth (spec section 3)."""
-        with _Evaluation(self, preds, batch) as evaluation:
+        with _Evaluation(self, self._checked(preds, batch)) as evaluation:
             return evaluation.truth
 
     def decode(self, preds: Predictions) -> Tensor:
@@ -103,30 +126,48 @@ class DetectionLoss:
 
     def metrics(self, preds: Predictions, batch: Batch) -> PairMetrics:
         """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3); ``row`` counts the batch's rows."""
-        with _Evaluation(self, preds, batch) as evaluation, torch.no_grad():
+        with _Evaluation(self, self._checked(preds, batch)) as evaluation, torch.no_grad():
             return evaluation.pairs()
 
     def _layout(self, preds: Predictions) -> Mapping[str, Any]:
         return preds if isinstance(preds, Mapping) else predictions_from_maps(preds, self.spec.num_classes, self.spec.reg_max)
+
+    def _checked(self, preds: Predictions, batch: Batch) -> _Inputs:
+        layout = self._layout(preds)
+        pyramid = _pyramid(layout, self.spec)
+        check_predictions(layout, self.spec, pyramid.num_anchors)
+        check_target_shapes(batch)
+        if self.validate or (self.validate is None and batch["bboxes"].device.type == "cpu"):
+            check_target_values(batch, len(layout["boxes"]), self.spec.num_classes)
+        return _Inputs(layout["boxes"], layout["scores"], pyramid, batch)
+
+    def _fused(self, inputs: _Inputs) -> FusedCall | None:
+        if choose_backend(self.backend, inputs.scores, self.spec, self.ties) == "torch":
+            return None
+        from twinloss.triton.loss import FusedCall
+
+        return FusedCall(inputs.boxes, inputs.scores, inputs.batch, self.spec, inputs.pyramid, self.conflicts)
 
     def _anchors(self, layout: Mapping[str, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         pyramid = _pyramid(layout, self.spec)
         return make_anchors(pyramid.grids, pyramid.strides, dtype=dtype, device=layout["boxes"].device)
 
 
-class _Evaluation:
-    """One call of the loss: the inputs, checked and brought into working form; autocast is off inside, so that it changes nothing."""
+class _Inputs(NamedTuple):
+    """Logits (B, 4R, A) and (B, C, A), grids, and the batch as it arrived: checked."""
 
-    def __init__(self, owner: DetectionLoss, preds: Predictions, batch: Batch) -> None:
+    boxes: Tensor
+    scores: Tensor
+    pyramid: Pyramid
+    batch: Batch
+
+
+class _Evaluation:
+    """One call of the loss on torch: the inputs in working form; autocast is off inside, so that it changes nothing."""
+
+    def __init__(self, owner: DetectionLoss, inputs: _Inputs) -> None:
         self.owner, self.spec = owner, owner.spec
-        layout = owner._layout(preds)
-        self.boxes: Tensor = layout["boxes"]
-        self.scores: Tensor = layout["scores"]
-        self.pyramid = _pyramid(layout, self.spec)
-        check_predictions(layout, self.spec, self.pyramid.num_anchors)
-        check_target_shapes(batch)
-        if owner.validate or (owner.validate is None and batch["bboxes"].device.type == "cpu"):
-            check_target_values(batch, len(self.boxes), self.spec.num_classes)
+        self.boxes, self.scores, self.pyramid, batch = inputs
         self.dtype = working_dtype(self.boxes)
         self.batch = {key: batch[key].to(self.boxes.device) for key in ("batch_idx", "cls", "bboxes")}
         self.truth = prepare_targets(self.batch["batch_idx"], self.batch["cls"], self.batch["bboxes"], self.pyramid.image_size, self.dtype)
@@ -167,16 +208,17 @@ class _Evaluation:
         corners = corners / strides[:, None]
         class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
         normaliser = weight.sum().clamp(min=1)
+        share = weight if spec.anchor_weights == "own" else torch.ones_like(weight) * weight.sum()
 
         columns = held_columns(self.boxes, held.image, held.anchor).to(self.dtype)
         if spec.reg_max > 1:
             target = clamped_target(centres, corners, spec.reg_max, spec.clamp_margin)
             distances, cross_entropy = distributions(columns.view(4, spec.reg_max, -1).permute(2, 0, 1), target)
-            third = distribution_term(cross_entropy, weight)
+            third = distribution_term(cross_entropy, share)
         else:
             distances = columns.T
-            third = distance_term(distances, centres, corners, strides, weight, self.pyramid.image_size)
-        box = box_term(distances, centres, corners, weight, spec.ciou_eps)
+            third = distance_term(distances, centres, corners, strides, weight, self.pyramid.image_size) * spec.distance_term
+        box = box_term(distances, centres, corners, share, spec.ciou_eps)
         classification = classification_term(self.scores, held.image, label, held.anchor, weight, class_weights)
         terms = torch.stack([box, classification, third]) / normaliser * self.centres.new_tensor(spec.gains)
         items = dict(zip(("box_loss", "cls_loss", spec.third_term), terms.detach(), strict=True))

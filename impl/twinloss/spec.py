@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
+
+from twinloss.releases import missing_option, switches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,12 @@ class LossSpec:
         assign_eps: epsilon of the assigner: of the inside test, and under the soft target's fraction.
         ciou_eps: epsilon of the CIoU.
         clamp_margin: target distances are clamped to ``reg_max - 1 - clamp_margin``.
+        lengthen: which sides the inside test lengthens to the second level's stride (the only level's, where there is one): those shorter
+            than the "second" level's stride, than the "first" level's, or "never" any.
+        distance_term: for R = 1, whether there is a distance term; without it the third term is 0.
+        anchor_weights: what weighs an anchor in the box and distribution terms: its "own" soft target t, or the "sum" of all t.
+
+    The last three are as in the newest definition unless :meth:`for_release` asks for an older one.
 
     Raises:
         ValueError: a field is out of its range; the message names the field, its value and the remedy.
@@ -39,6 +48,9 @@ class LossSpec:
     assign_eps: float = 1e-9
     ciou_eps: float = 1e-7
     clamp_margin: float = 0.01
+    lengthen: Literal["second", "first", "never"] = "second"
+    distance_term: bool = True
+    anchor_weights: Literal["own", "sum"] = "own"
 
     def __post_init__(self) -> None:
         for field in ("num_classes", "reg_max", "topk"):
@@ -56,10 +68,39 @@ class LossSpec:
                 f"LossSpec.class_weights has {len(self.class_weights)} values for {self.num_classes} classes; give one per class"
             )
 
+        for field, known in (("lengthen", ("second", "first", "never")), ("anchor_weights", ("own", "sum"))):
+            if getattr(self, field) not in known:
+                raise ValueError(f"LossSpec.{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, known))}")
+
+    @classmethod
+    def for_release(cls, release: str, **numbers: Any) -> LossSpec:
+        """The definition that a release of Ultralytics computes, such as ``LossSpec.for_release("8.3.253", num_classes=80)``.
+
+        Args:
+            release: 8.0.100 or newer; one newer than any examined is taken to have the newest definition.
+            numbers: the other attributes. Those that set the release's definition apart may be given too, and then win.
+
+        Raises:
+            ValueError: the release is malformed or too old, or its loss cannot be told one of the numbers, or a number is out of its range.
+        """
+        if reason := missing_option(release, numbers):
+            raise ValueError(reason)
+        return cls(**switches(release) | numbers)
+
+    @property
+    def newest(self) -> bool:
+        """Whether this is the newest definition, whatever its numbers: none of the switches of older releases is thrown."""
+        return (self.lengthen, self.distance_term, self.anchor_weights) == ("second", True, "own")
+
     @property
     def shortest_side(self) -> int:
-        """Side in pixels below which a box is lengthened for the inside test (spec section 5.1)."""
+        """Side in pixels to which a short one is lengthened for the inside test (spec section 5.1)."""
         return self.strides[1] if len(self.strides) > 1 else self.strides[0]
+
+    @property
+    def lengthened_below(self) -> int:
+        """Side in pixels below which a side counts as short: in the newest definition the same as :attr:`shortest_side`."""
+        return {"second": self.shortest_side, "first": self.strides[0], "never": 0}[self.lengthen]
 
     @property
     def third_term(self) -> str:

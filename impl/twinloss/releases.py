@@ -1,0 +1,48 @@
+"""How the definition has moved from release to release of the reference, as switches of :class:`~twinloss.LossSpec`.
+
+Found by putting the same cases to the releases, one by one: the page of the release ladder tells what was seen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# The first release of each definition, and how it differs from the newest one. Oldest first.
+DEFINITIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("8.0.100", {"lengthen": "never", "distance_term": False, "anchor_weights": "sum"}),
+    ("8.0.101", {"lengthen": "never", "distance_term": False}),
+    ("8.4.0", {"lengthen": "first"}),
+    ("8.4.121", {}),
+)
+# What a release's loss can be told at all, with the first release that can.
+OPTIONS = {"topk": "8.2.31", "topk2": "8.4.0", "class_weights": "8.4.21"}
+
+
+def switches(release: str) -> dict[str, Any]:
+    """How a release's definition differs from the newest one; a release newer than any examined is taken to have the newest.
+
+    Raises:
+        ValueError: the release is not three numbers, or is older than any that was examined.
+    """
+    number = _number(release)
+    found = [how for first, how in DEFINITIONS if _number(first) <= number]
+    if not found:
+        raise ValueError(f"release {release} is older than {DEFINITIONS[0][0]}, the oldest that was examined; choose that or a newer one")
+    return dict(found[-1])
+
+
+def missing_option(release: str, told: Mapping[str, Any]) -> str | None:
+    """Why a release's loss cannot be told these numbers of a definition, or ``None``."""
+    usual = {"topk": 10, "topk2": None, "class_weights": None}
+    for name, first in OPTIONS.items():
+        if told.get(name, usual[name]) != usual[name] and _number(release) < _number(first):
+            return f"release {release} cannot be told {name}; the first that can is {first}"
+    return None
+
+
+def _number(release: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+\.\d+\.\d+", release):
+        raise ValueError(f"release {release!r} is not three numbers with dots between, such as 8.3.253")
+    return tuple(map(int, release.split(".")))
