@@ -10,16 +10,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from twinloss.spec import LossSpec
+
 Backend = Literal["auto", "torch", "triton"]
 OLDEST_CAPABILITY = (8, 0)
 
 
-def choose_backend(asked: Backend, logits: Tensor, ties: str) -> Literal["torch", "triton"]:
+def choose_backend(asked: Backend, logits: Tensor, spec: LossSpec, ties: str) -> Literal["torch", "triton"]:
     """The backend that serves these logits.
 
     Args:
         asked: "auto" takes Triton for CUDA logits that it can serve, torch for all others; the rest is taken at its word.
         logits: their device and dtype decide.
+        spec: the definition.
         ties: the order among equal metrics.
 
     Raises:
@@ -27,7 +30,7 @@ def choose_backend(asked: Backend, logits: Tensor, ties: str) -> Literal["torch"
     """
     if asked == "torch" or (asked == "auto" and (logits.device.type != "cuda" or interpreting())):
         return "torch"
-    reason = why_not(logits, ties)
+    reason = why_not(logits, spec, ties)
     if reason is None:
         return "triton"
     if asked == "triton":
@@ -35,19 +38,17 @@ def choose_backend(asked: Backend, logits: Tensor, ties: str) -> Literal["torch"
     return "torch"
 
 
-def why_not(logits: Tensor, ties: str) -> str | None:
+def why_not(logits: Tensor, spec: LossSpec, ties: str) -> str | None:
     """Why the kernels cannot serve these logits, with the remedy; ``None`` when they can."""
     if find_spec("triton") is None:
         return "the package triton is not installed; install it, or use backend='torch'"
     if ties == "reference":
         return "ties='reference' repeats the choice of torch.topk, which the kernels do not make; use backend='torch', or ties='stable'"
+    if spec.anchor_weights != "own":
+        return "the kernels weigh each anchor with its own soft target; use backend='torch' for the releases that weighed with the sum"
     if logits.dtype == torch.float64:
         return "the kernels compute in float32, and these logits are float64; use backend='torch'"
-    if interpreting():
-        return None
-    if logits.device.type != "cuda":
-        return f"the logits are on {logits.device}; move them to a CUDA device, or use backend='torch'"
-    return _why_not_device(logits.device)
+    return None if interpreting() else _why_not_device(logits.device)
 
 
 def interpreting() -> bool:
@@ -57,6 +58,8 @@ def interpreting() -> bool:
 
 @lru_cache
 def _why_not_device(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"the logits are on {device}; move them to a CUDA device, or use backend='torch'"
     if torch.version.cuda is None:
         return "the kernels are for NVIDIA devices alone; use backend='torch'"
     capability = torch.cuda.get_device_capability(device)

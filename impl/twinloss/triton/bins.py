@@ -18,7 +18,7 @@ def bin_logits(column: tl.tensor, asked: tl.tensor, anchors: tl.tensor, side: tl
     """R logits (n,) of one side as float32; ``column`` (n,) points at each anchor's first channel. Unasked anchors get zeros."""
     step = tl.cast(anchors, tl.int64)
     first = column + side * R * step
-    logits = ()
+    logits: tl.tuple = ()
     for k in tl.static_range(R):
         logits += (tl.load(first + k * step, mask=asked, other=0.0).to(tl.float32),)
     return logits
@@ -30,7 +30,7 @@ def exponentials(logits: tl.tuple, R: tl.constexpr) -> tl.tuple:
     top = logits[0]
     for k in tl.static_range(1, R):
         top = greatest(top, logits[k])
-    parts = ()
+    parts: tl.tuple = ()
     total = tl.zeros_like(top)
     for k in tl.static_range(R):
         part = tl.exp(logits[k] - top)

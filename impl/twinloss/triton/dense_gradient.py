@@ -73,7 +73,7 @@ def dense_gradient(problem: Problem, incoming: Tensor, items: Tensor, class_weig
         incoming.stride(0),
         items,
         problem.images,
-        problem.spec.gains[1],
+        problem.gains[1],
         gradients.scores,
         gradients.boxes,
         GAPS=not problem.scores.is_contiguous(),

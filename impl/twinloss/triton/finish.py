@@ -65,7 +65,7 @@ def finish(problem: Problem, softplus_partial: Tensor, held_partial: Tensor, los
         held_partial,
         held_partial.shape[1],
         problem.images,
-        problem.spec.gains,
+        problem.gains,
         loss,
         items,
         TILE=tiles.FINISH.size,

@@ -58,18 +58,18 @@ def in_grid_units(corners: tl.tuple, stride: tl.tensor) -> tl.tuple:
 
 
 @triton.jit
-def lengthened(corners: tl.tuple, shortest: tl.tensor) -> tl.tuple:
-    """A box with sides of at least ``shortest`` pixels about its centre: for the inside test alone."""
-    x1, x2 = _lengthened_side(corners[0], corners[2], shortest)
-    y1, y2 = _lengthened_side(corners[1], corners[3], shortest)
+def lengthened(corners: tl.tuple, below: tl.tensor, shortest: tl.tensor) -> tl.tuple:
+    """A box whose sides ``below`` so many pixels are ``shortest`` pixels long, about its centre: for the inside test alone."""
+    x1, x2 = _lengthened_side(corners[0], corners[2], below, shortest)
+    y1, y2 = _lengthened_side(corners[1], corners[3], below, shortest)
     return x1, y1, x2, y2
 
 
 @triton.jit
-def _lengthened_side(low: tl.tensor, high: tl.tensor, shortest: tl.tensor) -> tl.tuple:
+def _lengthened_side(low: tl.tensor, high: tl.tensor, below: tl.tensor, shortest: tl.tensor) -> tl.tuple:
     centre = (low + high) * 0.5
     size = high - low
-    half = tl.where(size < shortest, shortest, size) * 0.5
+    half = tl.where(size < below, shortest, size) * 0.5
     return centre - half, centre + half
 
 

@@ -154,7 +154,7 @@ def held_gradient(problem: Problem, slots: Slots, incoming: Tensor, items: Tenso
         incoming,
         incoming.stride(0),
         items,
-        spec.gains,
+        problem.gains,
         gradients.boxes,
         gradients.scores,
         (spec.ciou_eps, spec.reg_max - 1 - spec.clamp_margin),

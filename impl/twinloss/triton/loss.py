@@ -1,9 +1,10 @@
-"""The loss through the fused kernels, differentiable: the doors of this backend."""
+"""The loss through the fused kernels, differentiable: the door of this backend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,46 +17,50 @@ from twinloss.spec import LossSpec
 from twinloss.triton.pipeline import Forward, assignment_of, backward, forward, slots_of
 from twinloss.triton.problem import Problem, Slots, make_problem
 
-Batch = Mapping[str, Tensor]
 
+@dataclass(frozen=True)
+class FusedCall:
+    """One call of the loss through the kernels.
 
-def fused_loss(
-    boxes: Tensor, scores: Tensor, batch: Batch, spec: LossSpec, pyramid: Pyramid, *, conflicts: Conflicts = "overlap"
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The detection loss; the host never waits for the device.
-
-    Args:
+    Attributes:
         boxes: (B, 4R, A) logits: float16, bfloat16 or float32.
         scores: (B, C, A) logits.
-        batch: ``batch_idx`` (N,), ``cls`` (N,) or (N, 1), ``bboxes`` (N, 4). Rows whose image or class does not exist are ignored: for
-            a CUDA graph, pad to a fixed N with image −1.
+        batch: ``batch_idx`` (N,), ``cls`` (N,) or (N, 1), ``bboxes`` (N, 4). Rows whose image or class does not exist are ignored: for a
+            CUDA graph, pad to a fixed N with image −1.
         spec: the definition.
         pyramid: the grids.
         conflicts: "overlap" or "pickers", as in :class:`twinloss.DetectionLoss`.
-
-    Returns:
-        (3,) float32, each term times its gain and B, and the three without B, detached, by name.
-
-    Raises:
-        ValueError: the logits' dtype is not one that the kernels serve.
     """
-    return _evaluate(boxes, scores, make_problem(boxes, scores, batch, spec, pyramid, conflicts), None)
 
+    boxes: Tensor
+    scores: Tensor
+    batch: Mapping[str, Tensor]
+    spec: LossSpec
+    pyramid: Pyramid
+    conflicts: Conflicts = "overlap"
 
-def fused_loss_given(
-    boxes: Tensor, scores: Tensor, batch: Batch, spec: LossSpec, pyramid: Pyramid, assignment: Assignment
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss on a given assignment; arguments and result as those of :func:`fused_loss`."""
-    return _evaluate(boxes, scores, make_problem(boxes, scores, batch, spec, pyramid), slots_of(assignment, boxes.device))
+    def loss(self, assignment: Assignment | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, on its own assignment or a given one; the host never waits for the device.
 
+        Returns:
+            (3,) float32, each term times its gain and B, and the three without B, detached, by name.
 
-def fused_assign(
-    boxes: Tensor, scores: Tensor, batch: Batch, spec: LossSpec, pyramid: Pyramid, *, conflicts: Conflicts = "overlap"
-) -> Assignment:
-    """The assignment alone, as a list: its length is data, so the host waits once."""
-    problem = make_problem(boxes, scores, batch, spec, pyramid, conflicts)
-    with on_device(boxes):
-        return assignment_of(problem, forward(problem).slots)
+        Raises:
+            ValueError: the logits' dtype is not one that the kernels serve.
+        """
+        given = None if assignment is None else slots_of(assignment, self.boxes.device)
+        loss, items = _FusedLoss.apply(self.boxes, self.scores, self._problem(), given)
+        box, classification, third, _ = items.unbind()
+        return loss, {"box_loss": box, "cls_loss": classification, self.spec.third_term: third}
+
+    def assignment(self) -> Assignment:
+        """The assignment alone, as a list: its length is data, so the host waits once."""
+        problem = self._problem()
+        with on_device(self.boxes):
+            return assignment_of(problem, forward(problem).slots)
+
+    def _problem(self) -> Problem:
+        return make_problem(self.boxes, self.scores, self.batch, self.spec, self.pyramid, self.conflicts)
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
@@ -63,12 +68,6 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
     if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(tensor.device)
-
-
-def _evaluate(boxes: Tensor, scores: Tensor, problem: Problem, given: Slots | None) -> tuple[Tensor, dict[str, Tensor]]:
-    loss, items = _FusedLoss.apply(boxes, scores, problem, given)
-    box, classification, third, _ = items.unbind()
-    return loss, {"box_loss": box, "cls_loss": classification, problem.spec.third_term: third}
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -85,7 +84,7 @@ class _FusedLoss(torch.autograd.Function):
         return result.loss, result.items
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
         if incoming is None:
             return None, None, None, None

@@ -64,6 +64,12 @@ class Problem:
         return 0 if self.spec.topk2 in (None, self.spec.topk) else min(self.spec.topk2 or 0, self.anchors)
 
     @cached_property
+    def gains(self) -> tuple[float, float, float]:
+        """Factors of the box, classification and third term; the third is 0 where an older definition has none."""
+        box, classification, third = self.spec.gains
+        return box, classification, third if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
+
+    @cached_property
     def truth(self) -> tuple[Tensor | int, ...]:
         """Arguments of :func:`twinloss.triton.geometry.ground_truth` after the row and its mask."""
         height, width = self.pyramid.image_size

@@ -100,7 +100,7 @@ def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights:
         problem.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison, scratch.largest, scratch.ranking),
         slot_anchor,
-        (spec.shortest_side, spec.assign_eps, spec.ciou_eps),
+        (spec.lengthened_below, spec.shortest_side, spec.assign_eps, spec.ciou_eps),
         class_weights,
         partial,
         ALPHA=spec.alpha,

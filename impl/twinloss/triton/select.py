@@ -36,9 +36,9 @@ def select_row(
     The best so far are a set of keys in registers; a tile's largest key replaces the least of them until it no longer exceeds it.
     """
     predicted, claims, pickers, poison, largest, ranking = scratch
-    shortest, assign_eps, ciou_eps = numbers
+    below, shortest, assign_eps, ciou_eps = numbers
     image, label, corners, valid = ground_truth(row, row >= 0, truth)
-    area = lengthened(corners, shortest)
+    area = lengthened(corners, below, shortest)
     total = tl.where(valid, count_candidates(area, levels, assign_eps, LEVELS), 0)
     plane = truth[3].to(tl.int64) * anchors
     base = image.to(tl.int64) * anchors
