@@ -100,7 +100,8 @@ class ExactCriterion:
         """
         check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
         grid = self.grid(preds)
-        kept = torch.float64 if preds["boxes"].dtype == torch.float64 else torch.float32
+        both_double = preds["boxes"].dtype == batch["bboxes"].dtype == torch.float64
+        kept = torch.float64 if both_double else torch.float32
         cx, cy, w, h = batch["bboxes"].to(grid.centres.device, kept).reshape(-1, 4).unbind(1)
         cx, w, cy, h = cx * grid.width, w * grid.width, cy * grid.height, h * grid.height
         corners = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
