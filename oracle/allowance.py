@@ -145,7 +145,8 @@ def _held(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignm
     anchor_error = (centres.to(arithmetic.anchors).double() - centres).abs().repeat(1, 2)
     pixels, label = truth.corners[row].double(), truth.label[row]
     corners = pixels / strides[:, None]
-    corner_slack = torch.from_numpy(truth_tolerance(pixels.numpy(), arithmetic.core)) / strides[:, None]
+    rounding = truth_tolerance(pixels, batch["bboxes"].reshape(-1, 4)[row], (grid.height, grid.width), arithmetic.core)
+    corner_slack = rounding / strides[:, None]
     target = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], dim=1)
     predicted_slack = corner_tolerance(found, corners_of(found.sides, centres), arithmetic)
     return _Held(

@@ -156,9 +156,10 @@ def _wrong_count(allowed: Allowed, answer: Ints, topk: int) -> Finding | None:
 def _wrong_holder(
     allowed: Allowed, truth: Ints, answer: Ints, forbidden: Ints, reference: Holdings | None, layout: Layout, said: Holdings
 ) -> Finding:
-    """The finding for the first of the forbidden anchors, preferring those that are held by somebody who says why."""
+    """The finding for the first of the forbidden anchors, one that the contender holds if there is any: that says more than one it lacks."""
     boxes = allowed.margins.boxes
-    cell = int(forbidden[0])
+    held = forbidden[answer[forbidden] != NOBODY]
+    cell = int(held[0] if held.size else forbidden[0])
     other = reference.holder(len(truth))[cell] if reference is not None else None
     where = _place(layout, allowed, cell)
     shown = _describe(allowed, cell, int(answer[cell]))

@@ -113,7 +113,7 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arith
     with torch.no_grad():
         grid, truth = exact.grid(preds), exact.truth(preds, batch)
         anchor_error = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
-        boxes = boxes_of(truth, arithmetic)
+        boxes = boxes_of(truth, truth_tolerance(truth.corners, batch["bboxes"], (grid.height, grid.width), arithmetic.core))
         windows = _windows(truth.corners[boxes.row], boxes, spec)
         box, anchor, border, tolerance = _possible_pairs(boxes, windows, grid, anchor_error, spec)
         image, label = boxes.image[box], boxes.label[box]
@@ -138,10 +138,9 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arith
     return Margins(boxes, pairs, images, anchors)
 
 
-def boxes_of(truth: Truth, arithmetic: Arithmetic) -> Boxes:
-    """Valid and possibly valid boxes of a batch from its prepared rows [3]."""
-    image, label, corners = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy()
-    tolerance = truth_tolerance(corners, arithmetic.core)
+def boxes_of(truth: Truth, rounding: Tensor) -> Boxes:
+    """Valid and possibly valid boxes of a batch from its prepared rows and the rounding (N, 4) of their corners [3]."""
+    image, label, corners, tolerance = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy(), rounding.numpy()
     total, slack = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
     order = np.argsort(image, kind="stable")
     row = order[total[order] > -np.maximum(slack[order], 0)]

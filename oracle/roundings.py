@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from oracle.arithmetic import Arithmetic
-
-Floats = NDArray[np.float64]
 
 # Roundings that a correct program may commit at each step, as multiples of the unit roundoff. Measured over some thousand batches, the
 # reference and the twin stay within the intervals that follow from them (properties/test_judge.py repeats the measurement).
@@ -57,11 +53,17 @@ def corner_tolerance(decoded: Decoded, corners: Tensor, arithmetic: Arithmetic) 
     return moved + arithmetic.core * decoded.reach + CORNER_ROUNDINGS * arithmetic.corner * (corners.abs() + size)
 
 
-def truth_tolerance(corners: NDArray[Any], roundoff: float) -> Floats:
-    """Rounding of pixel corners (..., 4) as they come from normalised centres and sizes; 0 where no rounding happens."""
-    centre = np.abs(corners[..., :2] + corners[..., 2:]) / 2
-    half = np.abs(corners[..., 2:] - corners[..., :2]) / 2
-    error = TRUTH_ROUNDINGS * roundoff * (np.concatenate([centre + half, centre + half], axis=-1) + np.abs(corners))
-    scaled = corners / EXACT_QUANTUM
-    exact = (scaled == np.floor(scaled)).all(-1) & (np.abs(corners) < EXACT_LIMIT).all(-1)
-    return np.where(exact[..., None], 0.0, error)
+def truth_tolerance(corners: Tensor, boxes: Tensor, image_size: tuple[int, int], roundoff: float) -> Tensor:
+    """Rounding of pixel corners (N, 4) that were made of boxes (N, 4) as they arrive, centre and size divided by the image's.
+
+    It is 0 where nothing is rounded, in whatever order a program scales and adds: a border that runs through an anchor's centre is then
+    decided.
+    """
+    height, width = image_size
+    scaled = boxes.double().reshape(-1, 4) * boxes.new_tensor([width, height, width, height], dtype=torch.float64)
+    centre, half = scaled[:, :2], scaled[:, 2:] / 2
+    corners = corners.double()
+    error = TRUTH_ROUNDINGS * roundoff * ((centre.abs() + half.abs()).repeat(1, 2) + corners.abs())
+    quanta = corners / EXACT_QUANTUM
+    exact = (quanta == quanta.floor()) & (corners.abs() < EXACT_LIMIT) & (corners == torch.cat([centre - half, centre + half], dim=1))
+    return error.masked_fill(exact.all(1, keepdim=True), 0.0)
