@@ -186,7 +186,7 @@ def _decode_in_pixels(boxes: Tensor, key: Tensor, anchors: tuple[Tensor, Tensor]
     image = key // boxes.shape[-1]
     anchor = key - image * boxes.shape[-1]
     per_image = columns_by_image(boxes, image, anchor)
-    distances = [expected_distances(columns.to(centres.dtype).view(4, spec.reg_max, -1), dim=1) for columns in per_image]
+    distances = [expected_distances(columns.to(centres.dtype).view(-1, 4, spec.reg_max)).T for columns in per_image]
     corners = corners_from_distances(centres.T.index_select(1, anchor), torch.cat([centres.new_empty(4, 0), *distances], dim=1), dim=0)
     return corners * strides.index_select(0, anchor)
 

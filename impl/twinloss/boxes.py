@@ -11,32 +11,22 @@ import torch
 from torch import Tensor
 
 
-def exponentials(logits: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """e^(x − max x) along ``dim``, and max x with the dimension kept: softmax before its division.
-
-    Powers of two run at the full width of a processor's vectors where exponentials may not, and are as exact here: what the product's rounding
-    costs a factor is in proportion to how small the factor is.
-    """
-    shift = logits.amax(dim, keepdim=True).detach()
-    return ((logits - shift) * math.log2(math.e)).exp2(), shift
-
-
-def expected_distances(logits: Tensor, dim: int = -1) -> Tensor:
-    """Distances in grid units: the expectation of the bin index under the softmax over the R logits along ``dim``, which goes (spec section 4).
+def expected_distances(logits: Tensor) -> Tensor:
+    """Distances (...) in grid units: the expectation of the bin index under the softmax over the R logits (..., R) (spec section 4).
 
     With a single bin the logits are the distances themselves (spec section 7, R = 1).
     """
-    bins = logits.shape[dim]
-    if bins == 1:
-        return logits.squeeze(dim)
-    share, _ = exponentials(logits, dim)
-    return (share * bin_indices(logits, dim)).sum(dim) / share.sum(dim)
+    return logits.squeeze(-1) if logits.shape[-1] == 1 else expectation(logits.softmax(-1))
 
 
-def bin_indices(logits: Tensor, dim: int) -> Tensor:
-    """0 to R - 1 in the dtype of the logits, shaped to broadcast along ``dim``."""
-    index = torch.arange(logits.shape[dim], dtype=logits.dtype, device=logits.device)
-    return index.view([-1 if axis == dim % logits.ndim else 1 for axis in range(logits.ndim)])
+def expectation(distribution: Tensor) -> Tensor:
+    """Mean bin index (...) of distributions (..., R)."""
+    bins = torch.arange(distribution.shape[-1], dtype=distribution.dtype, device=distribution.device)
+    # A product with a vector rounds as the reference's does, so that two metrics which tie there tie here. Where the user has allowed matrix
+    # products of less than float32, it is not taken.
+    if torch.get_float32_matmul_precision() == "highest":
+        return distribution @ bins
+    return (distribution * bins).sum(-1)
 
 
 def corners_from_distances(centres: Tensor, distances: Tensor, dim: int = -1) -> Tensor:
@@ -90,5 +80,5 @@ def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
     diagonal = hull_w.square() + hull_h.square() + eps
     distance = ((bx1 + bx2 - ax1 - ax2).square() + (by1 + by2 - ay1 - ay2).square()) / 4
     aspect = (4 / math.pi**2) * ((bw / bh).atan() - (aw / ah).atan()).square()
-    trade_off = (aspect / (aspect - iou + (1 + eps))).detach()
+    trade_off = (aspect / (1 - iou + aspect + eps)).detach()
     return iou - (distance / diagonal + trade_off * aspect)

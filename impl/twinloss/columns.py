@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 
 def columns_by_image(logits: Tensor, image: Tensor, anchor: Tensor) -> Iterator[Tensor]:
-    """Columns (channels, n_b) of the anchors of each image in turn that has any.
+    """Columns (n_b, channels) of the anchors of each image in turn that has any, read along the rows of channels.
 
     Args:
         logits: (B, channels, A).
@@ -21,11 +21,11 @@ def columns_by_image(logits: Tensor, image: Tensor, anchor: Tensor) -> Iterator[
     counts = torch.bincount(image, minlength=len(logits)).tolist()
     for rows, columns in zip(logits, anchor.split(counts), strict=True):
         if len(columns):
-            yield rows.index_select(1, columns)
+            yield rows.index_select(1, columns).T.contiguous()
 
 
 def held_columns(logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
-    """Columns (channels, n) of anchors (n,), sorted by image, each held once, out of (B, channels, A); differentiable.
+    """Columns (n, channels) of anchors (n,), sorted by image, each held once, out of (B, channels, A); differentiable.
 
     Since no anchor comes twice, the gradient is written, not added up. It is dense, and zero where nothing is held.
     """
@@ -38,12 +38,12 @@ class _HeldColumns(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
         ctx.save_for_backward(image, anchor)
         ctx.like = logits.detach()  # shape, layout and dtype of the gradient; the values are not read
-        return torch.cat([logits.new_empty(logits.shape[1], 0), *columns_by_image(logits, image, anchor)], dim=1)
+        return torch.cat([logits.new_empty(0, logits.shape[1]), *columns_by_image(logits, image, anchor)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         image, anchor = ctx.saved_tensors
         dense = torch.zeros_like(ctx.like)
-        dense[image, :, anchor] = gradient.T
+        dense[image, :, anchor] = gradient
         return dense, None, None

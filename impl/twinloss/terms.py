@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from twinloss.boxes import bin_indices, ciou, corners_from_distances, distances_from_corners, exponentials
+from twinloss.boxes import ciou, corners_from_distances, distances_from_corners, expectation
 
 
 def distributions(logits_H4R: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """What the held anchors' distributions say, with one softmax and one gradient for both.
 
     Args:
-        logits_H4R: (H, 4, R) box logits, R > 1, in any memory layout; quickest where H runs fastest.
+        logits_H4R: (H, 4, R) box logits, R > 1.
         target: (H, 4) distances in grid units, in [0, R - 1).
 
     Returns:
         Expected distances (H, 4) in grid units (spec section 4), and the cross-entropy (H, 4) with the two bins around the target, each weighted by
         how near the target is (spec section 7; Li et al. 2020, arXiv 2006.04388).
     """
-    expected, cross_entropy = _Distributions.apply(logits_H4R.permute(1, 2, 0), target.T)
-    return expected.T, cross_entropy.T
+    expected, cross_entropy = _Distributions.apply(logits_H4R, target)
+    return expected, cross_entropy
 
 
 def clamped_target(centres: Tensor, corners: Tensor, bins: int, clamp_margin: float = 0.01) -> Tensor:
@@ -74,29 +74,27 @@ def distance_term(
 
 
 class _Distributions(torch.autograd.Function):
-    """Channel-major inside: logits (4, R, H), all else (4, H)."""
-
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        share, shift = exponentials(logits, 1)
-        total = share.sum(1)
-        bins = bin_indices(logits, 1)
-        expected = (share * bins).sum(1) / total
-        share /= total.unsqueeze(1)
+        share = logits.softmax(-1)
+        expected = expectation(share)
         lower = target.floor()
         upper_share = target - lower
-        index = lower.to(torch.int64).unsqueeze(1)
-        at_lower, at_upper = logits.gather(1, index).squeeze(1), logits.gather(1, index + 1).squeeze(1)
-        ctx.save_for_backward(share, expected, index, upper_share, bins)
-        return expected, shift.squeeze(1) + total.log() - torch.lerp(at_lower, at_upper, upper_share)
+        index = lower.to(torch.int64).unsqueeze(-1)
+        largest = logits.amax(-1)
+        at_lower, at_upper = (logits.gather(-1, k).squeeze(-1) - largest for k in (index, index + 1))
+        ctx.save_for_backward(share, expected, index, upper_share)
+        # The largest share is e^0 over the sum of exponentials, so its logarithm gives log-softmax, finite also where a share underflows.
+        return expected, -(share.amax(-1).log() + torch.lerp(at_lower, at_upper, upper_share))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_expected: Tensor, to_entropy: Tensor) -> tuple[Tensor, None]:
-        share, expected, index, upper_share, bins = ctx.saved_tensors
+        share, expected, index, upper_share = ctx.saved_tensors
+        bins = torch.arange(share.shape[-1], dtype=share.dtype, device=share.device)
         # d expected / d logit_k = share_k (k − expected), d entropy / d logit_k = share_k − (weight of bin k)
-        from_expected = bins - expected.unsqueeze(1)  # before the product: it is small where the distribution is sharp
-        gradient = torch.addcmul(to_entropy.unsqueeze(1), from_expected, to_expected.unsqueeze(1)).mul_(share)
-        upper = (to_entropy * upper_share).unsqueeze(1)
-        gradient.scatter_add_(1, index, upper - to_entropy.unsqueeze(1)).scatter_add_(1, index + 1, -upper)
+        from_expected = bins - expected.unsqueeze(-1)  # before the product: it is small where the distribution is sharp
+        gradient = torch.addcmul(to_entropy.unsqueeze(-1), from_expected, to_expected.unsqueeze(-1)).mul_(share)
+        upper = (to_entropy * upper_share).unsqueeze(-1)
+        gradient.scatter_add_(-1, index, upper - to_entropy.unsqueeze(-1)).scatter_add_(-1, index + 1, -upper)
         return gradient, None

@@ -116,6 +116,7 @@ def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = ()) ->
             placed = tuple(Setting(s.dtype, s.autocast, device) for s in settings)
             total = max(1, round(count * scale))
             shares += [
-                RealShare(pack, layout, batch, start, min(REAL_SHARE, total - start), placed, contenders) for start in range(0, total, REAL_SHARE)
+                RealShare(pack, layout, batch, start, min(REAL_SHARE, total - start), placed, contenders)
+                for start in range(0, total, REAL_SHARE)
             ]
     return shares

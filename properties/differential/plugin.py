@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from oracle.registry import CandidateError, load_candidate, shipped
+from oracle.ladder.contender import ReleaseError, open_release
+from oracle.registry import CandidateError
 from properties.differential import plan
 from properties.differential.recorder import Recorder, join
+from twinloss import LossSpec
 
 ROWS = Path("reports", "out", "diff", "rows.parquet")
 RECORDER = pytest.StashKey[Recorder]()
@@ -22,9 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential run")
     group.addoption("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this contender; repeatable")
     group.addoption("--replay", metavar="DIGEST", help="compare one saved batch, and say FIXED or FAILED")
-    group.addoption("--labels", action="append", default=[], metavar="PATH", help="real boxes: a COCO instances_*.json or a folder of YOLO labels")
+    group.addoption(
+        "--labels", action="append", default=[], metavar="PATH", help="real boxes: a COCO instances_*.json or a folder of YOLO labels"
+    )
     group.addoption("--scale", type=float, default=1.0, metavar="FACTOR", help="multiply the number of batches")
     group.addoption("--run-seed", type=int, metavar="SEED", help="draw the batches of an earlier run again; its header says the seed")
+    group.addoption(
+        "--reference", metavar="RELEASE", help="compare with this release of the reference, such as 8.3.253, by its own definition"
+    )
     group.addoption("--rows", default=str(ROWS), metavar="FILE", help="where to write the rows (default: %(default)s)")
 
 
@@ -34,14 +41,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.run_seed is None:
         config.option.run_seed = 0 if os.environ.get("CI") else secrets.randbelow(2**31)
     try:
-        config.stash[RECORDER] = Recorder(config.option.candidate, f"diff x{config.option.scale:g}", config.option.run_seed)
-    except CandidateError as error:
+        option = config.option
+        if option.reference is not None:
+            LossSpec.for_release(option.reference, num_classes=1)
+            open_release(option.reference)
+        config.stash[RECORDER] = Recorder(option.candidate, f"diff x{option.scale:g}", option.run_seed, release=option.reference)
+    except (CandidateError, ReleaseError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    candidates = {path: load_candidate(path) for path in config.option.candidate}
-    shown = [f"{contender.name} ({contender.version})" for contender in (shipped() | candidates).values()]
+    contenders = config.stash[RECORDER].contenders.values()
+    shown = [f"{contender.name} ({contender.version})" for contender in contenders]
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so nothing is checked on CUDA"
     dtypes = dict.fromkeys(setting.name for setting, _, _ in ((plan.DEFINITION, "", 0), *plan.ARITHMETIC))
     return [

@@ -11,6 +11,7 @@ from oracle.case import Case, Setting
 from oracle.compare import STAGES, Comparison, compare
 from oracle.contender import Contender
 from oracle.finding import Verdict
+from oracle.ladder.contender import contender, of_release
 from oracle.registry import load_candidate, shipped
 from oracle.rows import Run, rows_of
 from properties.saved import FOLDER, Saved
@@ -28,17 +29,29 @@ class Recorder:
         profile: name of the run's profile.
         seed: of the run.
         cases: folder that failing batches are written to.
+        release: of the reference to compare with instead of the installed one, by its own definition.
     """
 
-    def __init__(self, candidates: Sequence[str], profile: str, seed: int, cases: Path = FOLDER) -> None:
+    def __init__(self, candidates: Sequence[str], profile: str, seed: int, cases: Path = FOLDER, release: str | None = None) -> None:
         self.contenders: Mapping[str, Contender] = shipped() | {path: load_candidate(path) for path in candidates}
+        if release is not None:
+            self.contenders = {**self.contenders, "reference": contender(release)}
+        self.release = release
         self.profile, self.seed, self.cases = profile, seed, cases
         self.frames: list[pd.DataFrame] = []
 
     def compare(
-        self, case: Case, setting: Setting, names: Sequence[str], source: str = "generated", stages: Sequence[str] = STAGES, *, keep: bool = True
+        self,
+        case: Case,
+        setting: Setting,
+        names: Sequence[str],
+        source: str = "generated",
+        stages: Sequence[str] = STAGES,
+        *,
+        keep: bool = True,
     ) -> Comparison:
         """Judge the contenders of these names on a case, and keep the rows."""
+        case = case if self.release is None else of_release(case, self.release)
         comparison = compare(case, setting, [self.contenders[name] for name in names], self.contenders["reference"], stages)
         if keep:
             rows = rows_of(comparison, Run(self.profile, str(self.seed), source))
