@@ -59,7 +59,8 @@ def make_anchors(
         strides: pixels per cell of each level.
 
     Returns:
-        Centres (A, 2) as (x, y) in grid units of the anchor's own level, and strides (A,) in pixels; x runs fastest, then y, then the level.
+        Centres (A, 2) as (x, y) in grid units of the anchor's own level, and strides (A,) in pixels; x runs fastest, then y, then the
+        level.
 
     Raises:
         ValueError: the number of grids is not that of strides.

@@ -82,7 +82,7 @@ class PairMetrics:
 
 @dataclass(frozen=True)
 class Contest:
-    """Who would win each anchor: the largest overlap over the boxes that are in the contest, and the lowest of those that have it (spec section 5.5).
+    """Who would win each anchor (spec section 5.5): the largest overlap of the boxes in the contest, and the lowest of those that have it.
 
     Attributes:
         overlap: (B·A,) 0 where no box is.
@@ -102,7 +102,7 @@ class Contest:
         before = self.overlap.index_select(0, key)
         self.overlap.scatter_reduce_(0, key, pairs.overlap, "amax")
         after = self.overlap.index_select(0, key)
-        # An overlap of 0 wins nothing: where all are 0 the anchor goes to box 0 of the image with weight 0 (spec section 9), that is to none.
+        # An overlap of 0 wins nothing: where all are 0 the anchor goes to box 0 of the image with weight 0 (spec section 9), so to none.
         # The tests are negated so that NaN passes them: it has to show in the loss.
         leads = (~(pairs.overlap < after) & ~(pairs.overlap <= before)).nonzero().squeeze(1)
         key, box = key.index_select(0, leads), pairs.box.index_select(0, leads)
@@ -131,7 +131,8 @@ def assign(
         pyramid: the grids.
         anchors: centres (A, 2) in grid units and strides (A,).
         spec: K, α, β, ε_a.
-        ties: "stable" picks positive metrics alone, the lowest anchor first among equals; "reference" reproduces ``torch.topk`` over the whole row.
+        ties: "stable" picks positive metrics alone, the lowest anchor first among equals; "reference" takes what ``torch.topk`` takes of
+            the whole row.
         conflicts: "overlap" gives an anchor to the candidate box of largest overlap, "pickers" to that among the boxes which picked it.
         pairs_at_once: candidate pairs judged at once, which bounds the scratch memory.
     """
@@ -160,6 +161,7 @@ def align(
     """Overlap and alignment metric of candidate pairs (spec sections 5.2 and 5.3)."""
     box, anchor = candidates.box, candidates.anchor
     key = truth.image.index_select(0, box) * boxes.shape[-1] + anchor
+    # Many boxes share an anchor: each is decoded once.
     unique, slot = _unique(key, boxes.shape[0] * boxes.shape[-1])
     predicted_4u = _decode_in_pixels(boxes, unique, anchors, spec)
     # Coordinates lie in rows of their own, so that the columns that the overlap is computed on are contiguous.
@@ -179,9 +181,7 @@ def _unique(key: Tensor, limit: int) -> tuple[Tensor, Tensor]:
 
 
 def _decode_in_pixels(boxes: Tensor, key: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
-    """Predicted corners (4, u) in pixels of anchors given as image · A + anchor, ascending (spec section 4): many boxes share an anchor, each is
-    decoded once.
-    """
+    """Predicted corners (4, u) in pixels of anchors given as image · A + anchor, ascending (spec section 4)."""
     centres, strides = anchors
     image = key // boxes.shape[-1]
     anchor = key - image * boxes.shape[-1]
@@ -205,8 +205,9 @@ def pick(pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int, ties:
 
 
 def _picked_as_reference(picked: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int) -> Tensor:
-    """Redo, with ``torch.topk`` over the whole row of anchors, the rows in which its choice among equals shows: those with fewer than K positive
-    metrics, and those with a tie across the K-th place.
+    """Redo with ``torch.topk``, over the whole row of anchors, the rows in which its choice among equals shows.
+
+    These are rows with fewer than K positive metrics, and rows with a tie across the K-th place.
     """
     chosen = torch.zeros(len(pairs.metric), dtype=torch.bool, device=picked.device)
     chosen[picked] = True

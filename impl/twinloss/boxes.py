@@ -22,8 +22,8 @@ def expected_distances(logits: Tensor) -> Tensor:
 def expectation(distribution: Tensor) -> Tensor:
     """Mean bin index (...) of distributions (..., R)."""
     bins = torch.arange(distribution.shape[-1], dtype=distribution.dtype, device=distribution.device)
-    # A product with a vector rounds as the reference's does, so that two metrics which tie there tie here. Where the user has allowed matrix
-    # products of less than float32, it is not taken.
+    # A product with a vector rounds as the reference's does, so that two metrics which tie there tie here. Where the user has allowed
+    # matrix products of less than float32, it is not taken.
     if torch.get_float32_matmul_precision() == "highest":
         return distribution @ bins
     return (distribution * bins).sum(-1)

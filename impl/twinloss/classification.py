@@ -1,8 +1,8 @@
 """The classification term: the one pass over every logit, forward and backward (spec section 7).
 
-Against targets that are zero but at a few held anchors, binary cross-entropy is Σ softplus(x) − Σ t·x, the second sum over the held anchors alone,
-and its gradient sigmoid(x) − t. So no target tensor is ever made. The logits are read where they lie, block by block, each block small enough to
-stay in a core's cache through the dozen elementwise steps that it takes.
+Against targets that are zero but at a few held anchors, binary cross-entropy is Σ softplus(x) − Σ t·x, the second sum over the held
+anchors alone, and its gradient sigmoid(x) − t. So no target tensor is ever made. The logits are read where they lie, block by block, each
+block small enough to stay in a core's cache through the dozen elementwise steps that it takes.
 
 Shape suffixes: B images, C classes, A anchors, H held anchors.
 """
@@ -94,7 +94,7 @@ def _log_products(share: Tensor, scratch: Tensor) -> Tensor:
     """Log Π (1 + e) over groups of ``SHARED`` along the last axis, given s = e / (1 + e) of each; overwrites both arguments.
 
     A product is kept as what it exceeds 1 by: (1 + a)(1 + b) − 1 = a + b + ab loses nothing where e is far below the rounding of 1.
-    The first step is done on s, as 1 − (1 − a)(1 − b), because a quotient on half of the elements then gives e without a second exponential.
+    The first step is done on s, as 1 − (1 − a)(1 − b): a quotient on half of the elements then gives e without a second exponential.
     """
     left, right = share.chunk(2, -1)
     width = left.shape[-1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -33,11 +34,12 @@ class DetectionLoss:
 
     Args:
         spec: the definition's numbers.
-        ties: "stable" is deterministic on every device; "reference" reproduces the choice that ``torch.topk`` makes among equals (spec section 9).
+        ties: "stable" is deterministic on every device; "reference" reproduces the choice that ``torch.topk`` makes among equals (spec
+            section 9).
         conflicts: "overlap" gives an anchor that several boxes picked to the candidate box of largest overlap, as the reference does;
             "pickers" chooses among the boxes that picked it.
-        validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does; ``None``
-            does when they are on the host.
+        validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does;
+            ``None`` does when they are on the host.
         pairs_at_once: candidate pairs judged at once, which bounds the scratch memory of crowded batches (150 bytes a pair).
         backend: "auto" runs the Triton kernels on CUDA logits that they can serve, torch on all others; "torch" and "triton" are taken at
             their word. Stages called alone always run on torch.
@@ -90,7 +92,7 @@ class DetectionLoss:
         inputs = self._checked(preds, batch)
         if fused := self._fused(inputs):
             return fused.loss()
-        with _Evaluation(self, inputs) as evaluation:
+        with _evaluate(self, inputs) as evaluation:
             return evaluation.loss(evaluation.assignment())
 
     def assign(self, preds: Predictions, batch: Batch) -> Assignment:
@@ -98,7 +100,7 @@ class DetectionLoss:
         inputs = self._checked(preds, batch)
         if fused := self._fused(inputs):
             return fused.assignment()
-        with _Evaluation(self, inputs) as evaluation:
+        with _evaluate(self, inputs) as evaluation:
             return evaluation.assignment()
 
     def loss_given(self, preds: Predictions, batch: Batch, assignment: Assignment) -> tuple[Tensor, dict[str, Tensor]]:
@@ -106,7 +108,7 @@ class DetectionLoss:
         inputs = self._checked(preds, batch)
         if fused := self._fused(inputs):
             return fused.loss(assignment)
-        with _Evaluation(self, inputs) as evaluation:
+        with _evaluate(self, inputs) as evaluation:
             return evaluation.loss(assignment)
 
     def anchors(self, preds: Predictions) -> tuple[Tensor, Tensor]:
@@ -116,7 +118,7 @@ class DetectionLoss:
 
     def targets(self, preds: Predictions, batch: Batch) -> GroundTruth:
         """Prepared ground truth (spec section 3)."""
-        with _Evaluation(self, self._checked(preds, batch)) as evaluation:
+        with _evaluate(self, self._checked(preds, batch)) as evaluation:
             return evaluation.truth
 
     def decode(self, preds: Predictions) -> Tensor:
@@ -126,7 +128,7 @@ class DetectionLoss:
 
     def metrics(self, preds: Predictions, batch: Batch) -> PairMetrics:
         """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3); ``row`` counts the batch's rows."""
-        with _Evaluation(self, self._checked(preds, batch)) as evaluation, torch.no_grad():
+        with _evaluate(self, self._checked(preds, batch)) as evaluation, torch.no_grad():
             return evaluation.pairs()
 
     def _layout(self, preds: Predictions) -> Mapping[str, Any]:
@@ -162,8 +164,15 @@ class _Inputs(NamedTuple):
     batch: Batch
 
 
+@contextmanager
+def _evaluate(owner: DetectionLoss, inputs: _Inputs) -> Iterator[_Evaluation]:
+    """One call of the loss on torch; autocast is off inside, so that it changes nothing."""
+    with torch.autocast(inputs.boxes.device.type, enabled=False):
+        yield _Evaluation(owner, inputs)
+
+
 class _Evaluation:
-    """One call of the loss on torch: the inputs in working form; autocast is off inside, so that it changes nothing."""
+    """The inputs of one call in working form, and what is computed from them."""
 
     def __init__(self, owner: DetectionLoss, inputs: _Inputs) -> None:
         self.owner, self.spec = owner, owner.spec
@@ -172,14 +181,6 @@ class _Evaluation:
         self.batch = {key: batch[key].to(self.boxes.device) for key in ("batch_idx", "cls", "bboxes")}
         self.truth = prepare_targets(self.batch["batch_idx"], self.batch["cls"], self.batch["bboxes"], self.pyramid.image_size, self.dtype)
         self.centres, self.strides = make_anchors(self.pyramid.grids, self.pyramid.strides, dtype=self.dtype, device=self.boxes.device)
-        self.autocast = torch.autocast(self.boxes.device.type, enabled=False)
-
-    def __enter__(self) -> _Evaluation:
-        self.autocast.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.autocast.__exit__(*error)
 
     def pairs(self) -> PairMetrics:
         candidates = candidate_pairs(self.truth.corners, self.pyramid, self.spec)
@@ -213,10 +214,10 @@ class _Evaluation:
         columns = held_columns(self.boxes, held.image, held.anchor).to(self.dtype)
         if spec.reg_max > 1:
             target = clamped_target(centres, corners, spec.reg_max, spec.clamp_margin)
-            distances, cross_entropy = distributions(columns.view(4, spec.reg_max, -1).permute(2, 0, 1), target)
+            distances, cross_entropy = distributions(columns.view(-1, 4, spec.reg_max), target)
             third = distribution_term(cross_entropy, share)
         else:
-            distances = columns.T
+            distances = columns
             third = distance_term(distances, centres, corners, strides, weight, self.pyramid.image_size) * spec.distance_term
         box = box_term(distances, centres, corners, share, spec.ciou_eps)
         classification = classification_term(self.scores, held.image, label, held.anchor, weight, class_weights)

@@ -1,6 +1,7 @@
 """The terms that the held anchors alone have a share in, each usable alone on a given assignment (spec section 7).
 
-Each returns the sum over its elements as a scalar in float32 (float64 for float64 logits); dividing by S, the sum of weights, is the caller's.
+Each returns the sum over its elements as a scalar in float32 (float64 for float64 logits); dividing by S, the sum of weights, is the
+caller's.
 Shape suffixes: H held anchors, B images, C classes, A anchors, R bins.
 """
 
@@ -23,8 +24,8 @@ def distributions(logits_H4R: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         target: (H, 4) distances in grid units, in [0, R - 1).
 
     Returns:
-        Expected distances (H, 4) in grid units (spec section 4), and the cross-entropy (H, 4) with the two bins around the target, each weighted by
-        how near the target is (spec section 7; Li et al. 2020, arXiv 2006.04388).
+        Expected distances (H, 4) in grid units (spec section 4), and the cross-entropy (H, 4) with the two bins around the target, each
+        weighted by how near the target is (spec section 7; Li et al. 2020, arXiv 2006.04388).
     """
     expected, cross_entropy = _Distributions.apply(logits_H4R, target)
     return expected, cross_entropy

@@ -32,7 +32,7 @@ ARITHMETIC = (
 DEFINITION_BATCHES = (("tiny", 1000), ("medium", 250))
 """In float64, the reference too: is the same thing computed? At ``--scale 4``, five thousand."""
 
-REAL = (
+REAL: tuple[tuple[str, str, int, int, tuple[Setting, ...]], ...] = (
     ("coco", "letterbox", 4, 64, (Setting("float32"),)),
     ("coco", "letterbox", 16, 8, (Setting("float32"), Setting("float16"))),
     ("coco", "letterbox", 4, 16, (Setting("bfloat16"), Setting("float32", autocast="bfloat16"))),
@@ -109,7 +109,9 @@ def _split(setting: Setting, profile: str, count: int, contenders: tuple[str, ..
 def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = ()) -> list[RealShare]:
     """All real shares, and those of a user's own label files where these are given."""
     contenders = tuple(candidates) or ("twin", "reference")
-    rows = [(f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels] or list(REAL)
+    rows: list[tuple[str, str, int, int, tuple[Setting, ...]]] = [
+        (f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels
+    ] or list(REAL)
     shares = []
     for device in devices():
         for pack, layout, batch, count, settings in rows:

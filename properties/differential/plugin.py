@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,8 +81,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
-    yield request.config.stash[RECORDER]
+def recorder(request: pytest.FixtureRequest) -> Recorder:
+    return request.config.stash[RECORDER]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -17,7 +17,7 @@ from oracle.rows import Run, rows_of
 from properties.saved import FOLDER, Saved
 
 
-class Difference(AssertionError):
+class Difference(AssertionError):  # noqa: N818 - it is a finding, not an error
     """A contender differs from the definition; the message is the whole finding."""
 
 

@@ -1,0 +1,176 @@
+"""The twin in place of an Ultralytics detection model's own criterion: one line, and an error where it would silently not be used.
+
+Everything is by duck typing; nothing of Ultralytics is imported. :mod:`twinloss.takeover` says what happens to a model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twinloss.loss import DetectionLoss
+from twinloss.spec import LossSpec
+from twinloss.takeover import Loss, Maker, find_model, maker_of
+
+__all__ = ["Hook", "callback", "install", "uninstall"]
+
+_PREPARED, _EPOCH_END = "on_pretrain_routine_end", "on_train_epoch_end"
+
+# Handlers of the trainer print it among the trainer's own lines, and in one process of several.
+_log = logging.getLogger("ultralytics.twinloss")
+
+
+def install(target: Any, **options: Any) -> Hook:
+    """Make the twin the criterion of a model, or of every model that a trainer will train.
+
+    Args:
+        target: a detection model; or a trainer or ``YOLO(...)``, that is anything with ``add_callback``: its model, the models that
+            training makes of it and their moving averages all get the twin, in the trainer's other processes too.
+        options: of :class:`~twinloss.DetectionLoss`, such as ``ties="reference"``.
+
+    Returns:
+        The hook, which counts calls. As a context manager it uninstalls at the end of the block, and raises if nothing was trained with it.
+
+    Raises:
+        TypeError: the target is none of these, or has a head that the twin does not serve; the message names it.
+        ValueError: an option's value is unknown.
+    """
+    hook = Hook(**options)
+    hook.target = target
+    model, add_callback = find_model(target), getattr(target, "add_callback", None)
+    if model is None and add_callback is None:
+        raise TypeError(f"{type(target).__name__} is neither a model with init_criterion nor a trainer or YOLO with add_callback")
+    if model is not None:
+        hook.take_over(model)
+    if add_callback is not None:
+        add_callback(_PREPARED, hook)
+    return hook
+
+
+def callback(**options: Any) -> Hook:
+    """The same as a callback: ``yolo.add_callback("on_pretrain_routine_end", twinloss.hook.callback())``; options as in :func:`install`."""
+    return Hook(**options)
+
+
+def uninstall(target: Any) -> None:
+    """Give a model its own criterion back, and take the callbacks from a trainer or ``YOLO(...)``; harmless where nothing is installed.
+
+    An end-to-end model's own criterion continues at the epoch that the twin had reached.
+    """
+    for handlers in getattr(target, "callbacks", {}).values():
+        handlers[:] = [handler for handler in handlers if not isinstance(getattr(handler, "__self__", handler), Hook)]
+    for model in _models(target):
+        if maker := maker_of(model):
+            maker.give_back()
+
+
+class Hook:
+    """One installation of the twin: its options, and how often it was called.
+
+    Called with a trainer, as its callback when all is prepared, it takes over the trainer's model and that model's moving average.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        DetectionLoss(LossSpec(num_classes=1), **options)  # A wrong option is reported here rather than after the data is scanned.
+        self.options = options
+        self.target: Any = None
+        self.validation_calls = 0
+        self._training_calls = 0
+        self._calls_before_epoch = 0
+        self._reports: str | None = None
+
+    def __call__(self, trainer: Any) -> None:
+        """Take over what a trainer is about to train.
+
+        Raises:
+            RuntimeError: the trainer has no model yet.
+            TypeError: the model's head is one that the twin does not serve.
+        """
+        models = _models(trainer)
+        if not models:
+            raise RuntimeError(f"{type(trainer).__name__} has no detection model yet; add this callback to {_PREPARED!r}")
+        if any((maker := maker_of(model)) and maker.heard != self.heard for model in models):
+            return  # Another hook serves this trainer, such as this one's copy that came along with the trainer.
+        for model in models:
+            self.take_over(model)
+        self._calls_before_epoch = self._training_calls
+        if self.verify not in getattr(trainer, "callbacks", {}).get(_EPOCH_END, ()):
+            trainer.add_callback(_EPOCH_END, self.verify)
+
+    def take_over(self, model: Any) -> None:
+        """Make the twin one model's criterion."""
+        if maker := maker_of(model):
+            if maker.heard == self.heard:
+                return
+            maker.give_back()
+        Maker(model, self.options, self.heard)
+
+    def heard(self, loss: Loss, value: Tensor) -> None:
+        """Count a call; the first one that trains is logged."""
+        if not torch.is_grad_enabled():
+            self.validation_calls += 1
+            return
+        self._training_calls += 1
+        if self._training_calls == 1:
+            _log.info("twinloss: active, this training's criterion is %s; first loss %.5g", type(loss).__name__, value.sum().item())
+
+    def verify(self, trainer: Any) -> None:
+        """At the end of an epoch: raise ``RuntimeError`` if it was trained without the twin."""
+        model = find_model(trainer)
+        if self._training_calls == self._calls_before_epoch:
+            found = type(getattr(model, "criterion", None)).__name__
+            raise RuntimeError(
+                f"an epoch was trained without the twin: the {type(model).__name__}'s criterion is a {found}. Something replaced it after "
+                "the hook was installed, or does not call model.loss; to train without the twin, call twinloss.hook.uninstall"
+            )
+        self._calls_before_epoch = self._training_calls
+        if self._reports is not None:
+            Path(self._reports, str(os.getpid())).write_text(str(self._training_calls), encoding="utf-8")
+
+    @property
+    def training_calls(self) -> int:
+        """Calls that train; those of a trainer's other processes are added as epochs end."""
+        files = Path(self._reports).glob("*") if self._reports is not None else ()
+        return self._training_calls + sum(int(file.read_text(encoding="utf-8")) for file in files if file.name != str(os.getpid()))
+
+    def check(self) -> None:
+        """Raise ``RuntimeError`` if nothing was trained with the twin."""
+        if self.training_calls == 0:
+            raise RuntimeError(
+                "the twin is installed, but nothing was trained with it. If training ran in several processes, they started without this "
+                "hook: start them with torchrun and a script that installs it"
+            )
+
+    def __enter__(self) -> Hook:  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        uninstall(self.target)
+        if error is None:
+            self.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a trainer sends to its other processes: the options, and the folder in which they report their calls."""
+        if self._reports is None:
+            self._reports = tempfile.mkdtemp(prefix="twinloss-")
+            weakref.finalize(self, shutil.rmtree, self._reports, ignore_errors=True)
+        return {"options": self.options, "reports": self._reports}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Hook.__init__(self, **state["options"])
+        self._reports = state["reports"]
+
+
+def _models(target: Any) -> list[Any]:
+    """The model and its moving average, as far as they are there."""
+    average = getattr(getattr(target, "ema", None), "ema", None)
+    return [model for model in (find_model(target), find_model(average)) if model is not None]

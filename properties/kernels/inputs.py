@@ -1,0 +1,56 @@
+"""Batches for the kernels: small enough for an interpreter, with everything in them that decides something."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oracle.case import Box, Case, Prediction, Setting
+from oracle.noise import Noise
+from twinloss import Assignment, DetectionLoss, LossSpec
+
+Answer = tuple[Tensor, Tensor, Tensor]
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def crowded(boxes: int = 8, *, size: tuple[int, int] = (64, 96), images: int = 2, seed: int = 0, kind: Any = "near", **numbers: Any) -> Case:
+    """Overlapping boxes of all sizes over two images, one of them twice with another class, predictions near the truth."""
+    spec = LossSpec(**{"num_classes": 3, "reg_max": 4} | numbers)
+    noise = Noise(seed, boxes)
+    places = noise.uniform(max(boxes, 1), 4).astype(float)
+    drawn = [
+        Box(at % images, at % spec.num_classes, x * size[1], y * size[0], 4 + w * 0.7 * size[1], 4 + h * 0.7 * size[0])
+        for at, (x, y, w, h) in enumerate(places[:boxes].tolist())
+    ]
+    twins = [dataclasses.replace(drawn[0], label=(drawn[0].label + 1) % spec.num_classes)] if drawn else []
+    return Case(spec, size, images, tuple(drawn + twins), Prediction(kind, seed=seed))
+
+
+def answers(criterion: DetectionLoss, preds: dict[str, Any], batch: dict[str, Tensor], weights: tuple[float, ...] = (1.0, 0.5, 2.0)) -> Answer:
+    """The loss, and the gradients of box and class logits of a weighted sum of its terms."""
+    preds = preds | {name: preds[name].detach().requires_grad_() for name in ("boxes", "scores")}
+    loss, _ = criterion(preds, batch)
+    loss.backward(torch.tensor(weights, device=loss.device))
+    return loss.detach(), preds["boxes"].grad, preds["scores"].grad
+
+
+def both(case: Case, setting: Setting, **options: Any) -> tuple[DetectionLoss, DetectionLoss, dict[str, Any], dict[str, Tensor]]:
+    """The kernels' criterion, torch's, and the case's inputs."""
+    preds, batch = case.build(setting)
+    make = [DetectionLoss(case.spec, backend=backend, **options) for backend in ("triton", "torch")]  # type: ignore[arg-type]
+    return make[0], make[1], preds, batch
+
+
+def same_holders(found: Assignment, expected: Assignment) -> bool:
+    """Whether two assignments hold the same anchors for the same boxes."""
+    return all(torch.equal(getattr(found, name), getattr(expected, name)) for name in ("image", "anchor", "box"))
+
+
+def assert_near(found: Tensor, expected: Tensor, relative: float, name: str) -> None:
+    """No element is off by more than a share of the largest."""
+    scale = expected.abs().max().double().item() if expected.numel() else 0.0
+    worst = (found.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
+    assert worst <= relative * scale, f"{name} is off by {worst:.3g} where the largest is {scale:.3g}"

@@ -1,0 +1,171 @@
+"""Functions that the kernels share, each in a kernel of its own: against float64 and against autograd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from twinloss import ciou as torch_ciou
+from twinloss.triton.arithmetic import arctangent, index_of, log1p, ordered_bits, power, ranked, sigmoid
+from twinloss.triton.overlap import ciou, ciou_gradient
+from twinloss.triton.softplus import class_of, softplus_sum
+
+COUNT = 1024
+
+
+@triton.jit
+def _elementwise(x, y, FUNCTION: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    i = tl.arange(0, COUNT)
+    v = tl.load(x + i)
+    if FUNCTION == "arctangent":
+        r = arctangent(v)
+    elif FUNCTION == "sigmoid":
+        r = sigmoid(v)
+    elif FUNCTION == "log1p":
+        r = log1p(v)
+    elif FUNCTION == "sqrt":
+        r = power(v, 0.5)
+    elif FUNCTION == "sixth":
+        r = power(v, 6.0)
+    else:
+        r = power(v, 2.7)
+    tl.store(y + i, r)
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[float, float], float]] = {
+    "arctangent": (torch.atan, (-14, 14), 3),
+    "log1p": (torch.log1p, (-40, 5.6), 4),
+    "sqrt": (torch.sqrt, (-30, 0), 1),
+    "sixth": (lambda x: x**6, (-12, 0), 3),
+    "power": (lambda x: x**2.7, (-12, 0), 60),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_within_a_few_roundings(name: str, device: str) -> None:
+    exact, (low, high), most = FUNCTIONS[name]
+    x = torch.linspace(low, high, COUNT).exp().to(device)
+    if name == "arctangent":
+        x[::2] *= -1
+    y = torch.empty_like(x)
+    _elementwise[(1,)](x, y, name, COUNT)
+    expected = exact(x.double())
+    off = (y.double() - expected).abs() / (expected.abs() * 2**-24)
+    assert off.max() <= 2 * most, f"{name} at {x[off.argmax()]:.9g} is off by {off.max() / 2:.1f} units in the last place"
+
+
+def test_arctangent_at_its_ends(device: str) -> None:
+    x = torch.zeros(COUNT, device=device)
+    x[:6] = torch.tensor([0.0, 1.0, -1.0, math.inf, -math.inf, math.nan])
+    y = torch.empty_like(x)
+    _elementwise[(1,)](x, y, "arctangent", COUNT)
+    assert y[:5].tolist() == pytest.approx([0, math.pi / 4, -math.pi / 4, math.pi / 2, -math.pi / 2], rel=1e-6)
+    assert y[5].isnan()
+
+
+@triton.jit
+def _order(x, index, key, back, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    i = tl.arange(0, COUNT)
+    k = ranked(ordered_bits(tl.load(x + i)), tl.load(index + i))
+    tl.store(key + i, k)
+    tl.store(back + i, index_of(k))
+
+
+def test_keys_order_by_value_then_by_the_lower_index_and_nan_is_above_all(device: str) -> None:
+    x = torch.rand(COUNT, device=device).round(decimals=1)
+    x[:4] = torch.tensor([math.nan, -math.nan, math.inf, 0.0])
+    index = torch.randperm(COUNT, device=device).to(torch.int32)
+    index[-1] = 2**31 - 1
+    key, back = torch.empty(COUNT, dtype=torch.int64, device=device), torch.empty_like(index)
+    _order[(1,)](x, index, key, back, COUNT)
+    order = sorted(range(COUNT), key=lambda i: (math.inf if x[i].isnan() else 0, float(x[i].nan_to_num()), -int(index[i])))
+    assert key.argsort().tolist() == order
+    assert torch.equal(back, index)
+    assert key.min() >= 0
+
+
+@triton.jit
+def _ciou(a, b, value, gradient, eps, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    i = tl.arange(0, COUNT)
+    first = (tl.load(a + 4 * i), tl.load(a + 4 * i + 1), tl.load(a + 4 * i + 2), tl.load(a + 4 * i + 3))
+    second = (tl.load(b + 4 * i), tl.load(b + 4 * i + 1), tl.load(b + 4 * i + 2), tl.load(b + 4 * i + 3))
+    tl.store(value + i, ciou(first, second, eps))
+    x1, y1, x2, y2 = ciou_gradient(first, second, eps)
+    tl.store(gradient + 4 * i, x1)
+    tl.store(gradient + 4 * i + 1, y1)
+    tl.store(gradient + 4 * i + 2, x2)
+    tl.store(gradient + 4 * i + 3, y2)
+
+
+def _boxes(kind: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    # Whole coordinates make sides coincide, and boxes touch, as often as not.
+    step = {"random": 1e-3, "coinciding": 4.0}[kind]
+    low = (torch.rand(2, COUNT, 2, generator=generator) * 12 / step).round() * step
+    size = (torch.rand(2, COUNT, 2, generator=generator) * 8 / step).round() * step + step
+    first, second = torch.cat([low, low + size], dim=-1).unbind()
+    second[: COUNT // 8] = first[: COUNT // 8]
+    return first.contiguous(), second.contiguous()
+
+
+@pytest.mark.parametrize("kind", ["random", "coinciding"])
+def test_ciou_and_its_gradient_are_those_of_autograd(kind: str, device: str) -> None:
+    first, second = (boxes.to(device) for boxes in _boxes(kind))
+    value, gradient = torch.empty(COUNT, device=device), torch.empty(COUNT, 4, device=device)
+    _ciou[(1,)](first, second, value, gradient, 1e-7, COUNT)
+    leaf = first.double().requires_grad_()
+    expected = torch_ciou(leaf, second.double())
+    expected.sum().backward()
+    assert leaf.grad is not None
+    torch.testing.assert_close(value.double(), expected.detach(), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(gradient.double(), leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+@triton.jit
+def _classes(start, label, anchors, classes, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    tl.store(label + tl.arange(0, TILE), class_of(start.to(tl.int64), TILE, anchors, classes))
+
+
+@pytest.mark.parametrize("start", [0, 4096, 2**31 - 5, 2**33 + 4096 * 7])
+@pytest.mark.parametrize(("anchors", "classes"), [(8400, 80), (21, 3), (1, 1), (5, 365)])
+def test_class_of_a_logit_beyond_32_bits(start: int, anchors: int, classes: int, device: str) -> None:
+    label = torch.empty(COUNT, dtype=torch.int32, device=device)
+    _classes[(1,)](start, label, anchors, classes, COUNT)
+    assert label.tolist() == [(start + i) // anchors % classes for i in range(COUNT)]
+
+
+@triton.jit
+def _softplus(x, y, count, GROUP: tl.constexpr, WEIGHTED: tl.constexpr, w, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    tile = tl.program_id(0)
+    tl.store(y + tile, softplus_sum(tile, x, count, 0, 7, 3, w, False, WEIGHTED, GROUP, TILE))
+
+
+@pytest.mark.parametrize("centre", [0.0, -12.0, -80.0, 20.0])
+@pytest.mark.parametrize(("dtype", "group"), [(torch.float32, 4), (torch.float16, 8), (torch.bfloat16, 8)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_softplus_keeps_what_confident_logits_add(centre: float, dtype: torch.dtype, group: int, weighted: bool, device: str) -> None:
+    count = 2 * COUNT + 3  # a last tile of three
+    x = (torch.randn(count, generator=torch.Generator().manual_seed(1)) * 3 + centre).to(dtype)
+    w = torch.tensor([1.0, 0.25, 3.0])
+    y = torch.empty(3, device=device)
+    _softplus[(3,)](x.to(device), y, count, group, weighted, w.to(device), COUNT)
+    label = torch.arange(count) // 7 % 3
+    terms = torch.logaddexp(x.double(), torch.zeros((), dtype=torch.float64)) * (w.double()[label] if weighted else 1)
+    expected = torch.stack([part.sum() for part in terms.split(COUNT)])
+    torch.testing.assert_close(y.cpu().double(), expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(-math.inf, 0.0), (math.inf, math.inf), (math.nan, math.nan)])
+def test_softplus_of_what_is_no_number(value: float, expected: float, device: str) -> None:
+    x: Any = torch.full((COUNT,), -math.inf, device=device)
+    x[77] = value
+    y = torch.empty(1, device=device)
+    _softplus[(1,)](x, y, COUNT, 4, False, x, COUNT)
+    assert y.item() == pytest.approx(expected, nan_ok=True)
