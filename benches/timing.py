@@ -153,6 +153,11 @@ class Arena:
         self.order.shuffle(labels)
         return {label: self.subjects[label].sample() for label in labels}
 
+    def turn(self, calls: dict[str, int]) -> dict[str, list[dict[str, int]]]:
+        """So many samples of each contender in a row."""
+        with collected_before():
+            return {label: [asdict(self.subjects[label].sample()) for _ in range(count)] for label, count in calls.items()}
+
     def rounds(self, seconds: float, least: int, most: int) -> list[dict[str, Any]]:
         """Rounds until the time is up, within bounds; the collector of cycles works between them and not within."""
         samples: list[dict[str, Any]] = []

@@ -50,6 +50,10 @@ class Desk:
         """Interleaved samples of the contenders, a list of rounds."""
         return self.arena.rounds(seconds, least, most)
 
+    def turn(self, calls: dict[str, int]) -> Answer:
+        """So many samples of each contender in a row."""
+        return self.arena.turn(calls)
+
     def exact(self) -> Answer:
         """For each contender what has no noise: peak bytes of loss and step, and on a GPU launches and synchronisations."""
         from benches.exact import measures

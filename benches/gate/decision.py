@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benches.statistics import Estimate
 
@@ -80,15 +80,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict and what it rests on."""
+    """The verdict and what it rests on: one finding or more a row, and notes on passes that count for nothing."""
 
     verdict: Verdict
-    findings: tuple[Finding, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
 
 
-def settled(passes: Sequence[Pass], limits: Limits) -> bool:
-    """Whether another pass can change nothing."""
-    return bool(passes) and (len(passes) >= limits.passes or time_verdict(passes, limits).verdict is not Verdict.INCONCLUSIVE)
+def suspected(passes: Sequence[Pass], limits: Limits) -> set[str]:
+    """Rows that were slower in a steady pass, and in no other steady pass were not: one more decides."""
+    steady = [one for one in passes if not _unsteady(one, limits)]
+    seen: dict[str, list[bool]] = {}
+    for one in steady:
+        for row, comparison in one.items():
+            seen.setdefault(row, []).append(comparison.slower(limits))
+    return {row for row, slow in seen.items() if slow == [True]}
 
 
 def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
@@ -103,9 +109,7 @@ def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
     failed = [finding for finding in findings if finding.verdict is Verdict.FAIL]
     notes = [Finding(Verdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, reasons in void.items() for row, why in reasons.items()]
     verdict = max((finding.verdict for finding in findings), default=Verdict.INCONCLUSIVE)
-    if failed:
-        verdict = Verdict.FAIL
-    return Decision(verdict, (*findings, *notes))
+    return Decision(Verdict.FAIL if failed else verdict, tuple(findings), tuple(notes))
 
 
 def _unsteady(one: Pass, limits: Limits) -> dict[str, str]:
@@ -162,7 +166,7 @@ def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[Findin
 def conclude(time: Decision, others: Sequence[Finding]) -> Decision:
     """One decision of all: a failure without noise is one whatever the clock says."""
     verdict = Verdict.FAIL if any(finding.verdict is Verdict.FAIL for finding in others) else time.verdict
-    return Decision(verdict, (*others, *time.findings))
+    return Decision(verdict, (*others, *time.findings), time.notes)
 
 
 def _interval(comparison: Comparison) -> str:

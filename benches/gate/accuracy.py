@@ -1,0 +1,46 @@
+"""How close a revision's twin comes to what it may be off by: the worst error ÷ allowance, stage by stage, on fixed batches.
+
+Run as ``python -m benches.gate.accuracy`` with the revision's ``twinloss`` on the path; prints one line of JSON. There is no noise in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+
+from oracle.case import Case, Setting
+from oracle.compare import compare
+from oracle.contender import Contender
+from oracle.registry import shipped
+from oracle.workloads import real_batches
+
+SIZE, IMAGES, BATCHES = 96, 2, 3
+STAGES = ("loss_given", "loss")
+PACKS = ("synthetic-coco", "synthetic-gwhd")
+SETTINGS = (Setting("float32"), Setting("bfloat16"), Setting("float16"), Setting("bfloat16", "bfloat16"))
+
+
+def worst() -> dict[str, dict[str, float]]:
+    """By pack and dtype, for each stage the largest error ÷ allowance of any quantity of any batch."""
+    contenders = shipped()
+    found: dict[str, dict[str, float]] = {}
+    for pack in PACKS:
+        for case in real_batches(pack, imgsz=SIZE, batch=IMAGES, count=BATCHES):
+            for setting in SETTINGS:
+                row = found.setdefault(f"{pack}, {setting.name}", {})
+                for stage, ratio in _ratios(case, setting, contenders):
+                    row[stage] = max(row.get(stage, 0.0), ratio)
+    return found
+
+
+def _ratios(case: Case, setting: Setting, contenders: dict[str, Contender]) -> Iterator[tuple[str, float]]:
+    comparison = compare(case, setting, [contenders["twin"]], contenders["reference"], STAGES)
+    for judgement in comparison.said[0].judgements:
+        if not math.isnan(judgement.error_over_allowance):
+            yield judgement.stage, judgement.error_over_allowance
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(worst()) + "\n")

@@ -1,0 +1,34 @@
+"""The batches that the gate calls: small, so that many pairs of processes fit into minutes, and apart in what they spend their time on.
+
+Their names are committed beside this file, in ``rows.txt``: a row that a change removes or renames is missed by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from benches.gate.processes import Row
+from benches.inputs import save
+from benches.workloads import Workload
+
+NAMES = Path(__file__).with_name("rows.txt")
+
+_BATCHES: dict[str, tuple[Workload, dict[str, str]]] = {
+    "coco": (Workload("coco", "COCO, 4 images at 640 px", batch=4), {}),
+    "coco autocast": (Workload("coco", "COCO, 4 images at 640 px", batch=4), {"dtype": "bfloat16", "autocast": "bfloat16"}),
+    "one image": (Workload("one", "COCO, one image at 640 px", batch=1), {}),
+    "crowded": (Workload("crowded", "2 images of 300 boxes at 640 px", boxes=300, batch=2), {}),
+    "no boxes": (Workload("empty", "4 images without a box at 640 px", boxes=0, batch=4), {}),
+    "distances": (Workload("distances", "COCO without distributions, 4 images at 640 px", batch=4, reg_max=1), {}),
+}
+
+
+def names() -> list[str]:
+    """The rows of this revision."""
+    return list(_BATCHES)
+
+
+def rows(folder: Path, chosen: Iterable[str]) -> dict[str, Row]:
+    """The chosen rows, their inputs written under ``folder``."""
+    return {name: Row(name, save(_BATCHES[name][0].case(), folder), **_BATCHES[name][1]) for name in chosen}

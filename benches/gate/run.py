@@ -1,0 +1,146 @@
+"""One run of the gate: both revisions built, everything measured, one decision, and rows of it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benches.contenders import TORCH_TWIN
+from benches.environment import machine, now
+from benches.gate import batches
+from benches.gate.campaign import Campaign, Clock, Pair, compare
+from benches.gate.decision import Counts, Decision, Finding, Limits, accuracy_findings, conclude, count_findings, row_findings
+from benches.gate.processes import Row, SideBySide, open_row
+from benches.gate.wheels import ROOT, commit_of, text_at, tree_at, unpacked
+from benches.heap import environment
+from benches.process import Worker
+
+NAMES = "benches/gate/rows.txt"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says.
+
+    Attributes:
+        against: the base revision.
+        pairs: pairs of processes in a pass, at least 8.
+        limits: what is let pass.
+        threads: of each process. With one, the processor's own clock is exact; with more, threads that wait for each other blur it.
+        rows: to measure; all by default.
+        dropped: rows of the base that may be missing.
+        allowed: exact measures that may grow, as ``row:measure``.
+    """
+
+    against: str
+    pairs: int = 8
+    limits: Limits = field(default_factory=Limits)
+    threads: int = 1
+    rows: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The decision, the passes that it rests on, and what goes on top of the report."""
+
+    decision: Decision
+    passes: tuple[tuple[Pair, ...], ...]
+    clock: Clock
+    base: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Folders that hold each revision's ``twinloss``."""
+
+    base: Path
+    head: Path
+
+
+def run(options: Options, tell: Tell) -> Outcome:
+    """Build, measure, decide.
+
+    Raises:
+        RevisionError: the base revision does not exist or cannot be built.
+        WorkerError: a revision's twin cannot be called by this suite.
+    """
+    commit = commit_of(options.against)
+    with tempfile.TemporaryDirectory(prefix="gate-") as place:
+        folder = Path(place)
+        tell(f"building {options.against} ({commit[:12]}) and this checkout")
+        sides = Sides(unpacked(tree_at(commit, folder / "tree"), folder / "base"), unpacked(ROOT, folder / "head"))
+        names = options.rows or tuple(batches.names())
+        rows = batches.rows(folder / "inputs", names)
+        others = row_findings(text_at(commit, NAMES).splitlines(), batches.names(), options.dropped) if not options.rows else []
+        others += exact_findings(sides, rows, options, tell)
+        campaign = Campaign(told(SideBySide(sides.base, sides.head, rows, options.threads), tell), names, options.pairs, options.limits)
+        passes = campaign.run()
+    decision = conclude(campaign.decide(passes), others)
+    return Outcome(decision, tuple(map(tuple, passes)), campaign.main, commit, "this checkout")
+
+
+def told(measure: Callable[[Sequence[str], int], list[Pair]], tell: Tell) -> Callable[[Sequence[str], int], list[Pair]]:
+    """A measurement that says what it is about to do."""
+
+    def measured(rows: Sequence[str], cluster: int) -> list[Pair]:
+        tell(f"pair {cluster + 1}: {', '.join(rows)}")
+        return measure(rows, cluster)
+
+    return measured
+
+
+def exact_findings(sides: Sides, rows: dict[str, Row], options: Options, tell: Tell) -> list[Finding]:
+    """What is compared without noise: bytes, launches, synchronisations, and error ÷ allowance."""
+    tell("exact measures")
+    counts = [exact_counts(side, rows, options.threads) for side in (sides.base, sides.head)]
+    tell("error ÷ allowance")
+    errors = [accuracy(side) for side in (sides.base, sides.head)]
+    return [*count_findings(counts[0], counts[1], options.allowed), *accuracy_findings(errors[0], errors[1], options.limits)]
+
+
+def exact_counts(twin: Path, rows: dict[str, Row], threads: int) -> Counts:
+    """Exact measures of the twin, by row."""
+    with Worker("steady", threads, twin=twin) as worker:
+        worker.ask("start", threads=threads)
+        counts = {}
+        for name, row in rows.items():
+            open_row(worker, row, seed=0)
+            counts[name] = worker.ask("exact")[TORCH_TWIN.label]
+    return counts
+
+
+def accuracy(twin: Path) -> Counts:
+    """Worst errors ÷ allowance of the twin; empty, with a word on standard error, where this suite cannot judge that revision."""
+    variables = {"PYTHONPATH": os.pathsep.join([str(twin), str(ROOT)])}
+    command = [sys.executable, "-m", "benches.gate.accuracy"]
+    ran = subprocess.run(command, env=environment("steady") | variables, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        sys.stderr.write(f"error ÷ allowance was not measured: {ran.stderr.strip().splitlines()[-1]}\n")
+        return {}
+    found: Counts = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def records(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """Rows of a gate run: one for each finding and note, and one for each estimate behind them."""
+    made = {"base": outcome.base, "head": outcome.head, "written": now(), **machine(), "outcome": outcome.decision.verdict.name}
+    for kind, findings in (("finding", outcome.decision.findings), ("note", outcome.decision.notes)):
+        for finding in findings:
+            yield made | {"kind": kind, "row": finding.row, "verdict": finding.verdict.name, "text": finding.text}
+    for at, pairs in enumerate(outcome.passes):
+        for clock in ("cpu", "wall"):
+            for row, comparison in compare(pairs, clock).items():
+                for program, estimate in (("twin", comparison.twin), ("reference", comparison.control)):
+                    figures = {"ratio": estimate.value, "lo95": estimate.lo95, "hi95": estimate.hi95, "pairs": estimate.clusters}
+                    yield made | {"kind": "estimate", "row": row, "pass": at + 1, "clock": clock, "program": program} | figures
