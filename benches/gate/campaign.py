@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benches.gate.decision import Comparison, Decision, Finding, Limits, Pass, Verdict, suspected, time_verdict
+from benches.gate.decision import Comparison, Decision, Finding, Limits, Pass, Verdict, given_up, suspected, time_verdict
 from benches.statistics import Estimate, ratio
 
 Clock = Literal["cpu", "wall"]
@@ -77,6 +77,8 @@ class Campaign:
         """Rows of which another pass could still say something."""
         if not passes:
             return list(self.rows)
+        if given_up([compare(pairs, self.main) for pairs in passes], self.limits):
+            return []
         verdicts = {finding.row: finding.verdict for finding in self._by(self.main, passes).findings}
         wanted = {row for row, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE}
         for clock in self.others:

@@ -7,10 +7,13 @@ so is the reference, which is the same program on both sides: where *it* differs
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benches.statistics import Estimate
+
+REACH = 1.7  # What three times as many pairs can bring down to 1.
 
 
 class Verdict(enum.IntEnum):
@@ -29,6 +32,7 @@ class Limits:
         slower: ratio head / base that the lower 95 % bound must exceed to fail.
         control: the reference moved when its whole interval is beyond this ratio, up or down.
         passes: at most so many, of which two must fail.
+        void: after so many passes in which the control was unsteady, the machine is given up.
         accuracy: growth of a worst error ÷ allowance that fails.
         accuracy_floor: a worst error ÷ allowance below this may grow.
     """
@@ -36,6 +40,7 @@ class Limits:
     slower: float = 1.10
     control: float = 1.05
     passes: int = 3
+    void: int = 2
     accuracy: float = 1.25
     accuracy_floor: float = 0.25
 
@@ -61,8 +66,10 @@ class Comparison:
         return self.twin.lo95 > limits.slower
 
     def in_doubt(self, limits: Limits) -> bool:
-        """Whether more pairs could turn this into a failure."""
-        return self.twin.value > limits.slower >= self.twin.lo95
+        """Whether more pairs could decide: the twin may well be slower, or the control is a little too noisy."""
+        undecided = self.twin.lo95 <= limits.slower < self.twin.hi95 and self.twin.value > limits.slower**0.5
+        noise = math.log(self.control.hi95 / self.control.lo95) / (2 * math.log(limits.slower))
+        return undecided or 1 < noise < REACH
 
 
 Pass = Mapping[str, Comparison]
@@ -85,6 +92,11 @@ class Decision:
     verdict: Verdict
     findings: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
+
+
+def given_up(passes: Sequence[Pass], limits: Limits) -> bool:
+    """Whether the machine moved too often for another pass to be worth its time."""
+    return sum(bool(_unsteady(one, limits)) for one in passes) >= limits.void
 
 
 def suspected(passes: Sequence[Pass], limits: Limits) -> set[str]:
