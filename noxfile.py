@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,14 +32,18 @@ def install(session: nox.Session, *names: str) -> None:
     session.install("--constraint", "constraints.txt", *groups(*names))
 
 
-def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None:
-    """Run a program of the shared environment with the rooms on Python's path."""
+def surroundings(session: nox.Session) -> dict[str, str]:
+    """Variables with which the shared environment is found, and the rooms on Python's path."""
     folders = [str(ROOT / "impl"), str(ROOT), str(session.invoked_from), os.environ.get("PYTHONPATH")]
-    paths = {
+    return {
         "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")]),
     }
-    session.run(str(BIN / program), *arguments, env=paths | env, external=True)
+
+
+def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None:
+    """Run a program of the shared environment with the rooms on Python's path."""
+    session.run(str(BIN / program), *arguments, env=surroundings(session) | env, external=True)
 
 
 @nox.session(reuse_venv=True)
@@ -64,6 +69,31 @@ def diff(session: nox.Session) -> None:
             run(session, "python", "-m", "reports", "diff", "--exit-code")
     if not rows.exists():
         (session.warn if session.posargs else session.error)(f"no comparison was recorded: there is no {rows}")
+
+
+@heavy()
+def bench(session: nox.Session) -> None:
+    """Measure what the loss costs; -- goes to pytest: -k, --candidate, --labels, --extent quick. Report: reports/out/bench."""
+    rows = OUT / "bench" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        run(session, "python", "-m", "benches", *session.posargs)
+    finally:  # what was measured before an interruption is worth reading
+        if rows.exists():
+            run(session, "python", "-m", "reports", "bench")
+
+
+@heavy()
+def gate(session: nox.Session) -> None:
+    """Compare this checkout's speed, memory and accuracy with a revision's: -- --against REV. Exits 0, 1, 2 (usage) or 3 (inconclusive)."""
+    rows = OUT / "gate" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    command = [str(BIN / "python"), "-m", "benches.gate", *session.posargs]
+    code = subprocess.run(command, env=os.environ | surroundings(session), check=False).returncode
+    if rows.exists():
+        run(session, "python", "-m", "reports", "gate")
+    if code:
+        sys.exit(code)  # nox itself would make a 1 of every code
 
 
 @heavy()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.contenders import TORCH_TWIN
+from benches.environment import commit as commit_name
 from benches.environment import machine, now
 from benches.gate import batches
 from benches.gate.campaign import Campaign, Clock, Pair, compare
@@ -58,6 +59,7 @@ class Outcome:
     clock: Clock
     base: str
     head: str
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def run(options: Options, tell: Tell) -> Outcome:
         campaign = Campaign(told(SideBySide(sides.base, sides.head, rows, options.threads), tell), names, options.pairs, options.limits)
         passes = campaign.run()
     decision = conclude(campaign.decide(passes), others)
-    return Outcome(decision, tuple(map(tuple, passes)), campaign.main, commit, "this checkout")
+    return Outcome(decision, tuple(map(tuple, passes)), campaign.main, commit, commit_name(), options.limits)
 
 
 def told(measure: Callable[[Sequence[str], int], list[Pair]], tell: Tell) -> Callable[[Sequence[str], int], list[Pair]]:
@@ -134,7 +136,9 @@ def accuracy(twin: Path) -> Counts:
 
 def records(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Rows of a gate run: one for each finding and note, and one for each estimate behind them."""
-    made = {"base": outcome.base, "head": outcome.head, "written": now(), **machine(), "outcome": outcome.decision.verdict.name}
+    empty = dict.fromkeys(("verdict", "text", "pass", "clock", "program", "ratio", "lo95", "hi95", "pairs"))
+    run_wide = {"base": outcome.base, "head": outcome.head, "outcome": outcome.decision.verdict.name, "threshold": outcome.limits.slower}
+    made = empty | run_wide | machine() | {"written": now()}
     for kind, findings in (("finding", outcome.decision.findings), ("note", outcome.decision.notes)):
         for finding in findings:
             yield made | {"kind": kind, "row": finding.row, "verdict": finding.verdict.name, "text": finding.text}

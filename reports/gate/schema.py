@@ -1,0 +1,30 @@
+"""The rows of a gate run: its findings, and the estimates behind them."""
+
+from __future__ import annotations
+
+from reports.rows import Schema
+
+PASS, FAIL, INCONCLUSIVE = OUTCOMES = ("PASS", "FAIL", "INCONCLUSIVE")
+
+SCHEMA = Schema(
+    required={
+        "kind": "text",  # finding: a verdict on a row; note: why a pass counts for nothing; estimate: what was measured
+        "row": "text",
+        "outcome": "text",  # of the whole run
+        "base": "text",
+        "head": "text",
+        "verdict": "text",
+        "text": "text",
+        "pass": "count",
+        "clock": "text",  # cpu or wall
+        "program": "text",  # twin or reference
+        "ratio": "number",  # head / base: above 1 the head is slower
+        "lo95": "number",
+        "hi95": "number",
+        "pairs": "count",
+        "threshold": "number",
+    },
+    optional={"cpu": "text", "gpu": "text", "system": "text", "written": "text"},
+    choices={"outcome": OUTCOMES, "kind": ("finding", "note", "estimate")},
+    written_by="nox -s gate -- --against REV",
+)
