@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 
 from oracle.case import Case, Inputs, Setting
+from oracle.conduct import STAGE as CONDUCT
+from oracle.conduct import judge_conduct
 from oracle.contender import Contender
 from oracle.definition import Definition
 from oracle.finding import Finding, Judgement, Verdict, differs, not_compared, worst
@@ -80,7 +82,7 @@ def compare(
         setting: dtype, autocast and device.
         contenders: who is judged; the reference may be among them.
         reference: whose own error widens the allowance; ``None`` leaves the rounding alone.
-        stages: which of :data:`STAGES` to compare.
+        stages: which of :data:`STAGES` to compare, and "conduct" for how a contender behaves (:mod:`oracle.conduct`).
 
     Raises:
         JudgeError: the judge contradicts the definition.
@@ -111,12 +113,8 @@ def _control(reference: Contender | None, definition: Definition, inputs: Inputs
 
 
 def _declined(contender: Contender, definition: Definition, inputs: Inputs) -> str | None:
-    """Why the reference does not take part."""
-    if contender.name != "reference":
-        return None
-    from oracle.reference import declines  # Importing the reference takes seconds.
-
-    return declines(definition.case.spec, inputs, definition.setting)
+    """Why a contender does not take part."""
+    return contender.declines(definition.case.spec, inputs, definition.setting) if contender.declines else None
 
 
 def _judge(
@@ -125,13 +123,26 @@ def _judge(
     if reason := _declined(contender, definition, inputs):
         yield from (not_compared(stage, reason) for stage in stages)
         return
+    if CONDUCT in stages:
+        conduct = list(judge_conduct(contender, definition.case, inputs, definition.setting, finite=lambda: _finite(control)))
+        yield from conduct
+        if any(j.finding is not None and j.quantity == "hangs" for j in conduct):
+            yield from (not_compared(stage, "it hangs") for stage in stages if stage != CONDUCT)
+            return
     try:
         trial = trial or Trial(contender, definition, inputs)
     except ContenderFailed as failure:
         yield differs(Finding("factory", "call", str(failure)))
         return
     for stage in stages:
-        yield from _judge_stage(stage, trial, control)
+        if stage != CONDUCT:
+            yield from _judge_stage(stage, trial, control)
+
+
+def _finite(control: Trial | None) -> bool:
+    """Whether the reference, where it can say anything, gives finite numbers alone."""
+    outcome = _available(control, Trial.outcome)
+    return outcome is None or all(bool(t.isfinite().all()) for t in (outcome.loss, outcome.grad_boxes, outcome.grad_scores))
 
 
 def _judge_stage(stage: str, trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -179,7 +190,7 @@ def _assign(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         counted = judgement.quantity == "border" and trial.offers_stages
         yield dataclasses.replace(judgement, decisions=0, open_decisions=0, ambiguous_decisions=0) if counted else judgement
     if ruling.usable:
-        widest = _available(control, Trial.weights) if control is not None and control.ruling().usable else None
+        widest = _available(control, Trial.weights) if control is not None and own is not None and control.ruling().usable else None
         yield judge_peaks("assign", trial.weights(), widest, widen=_same_arithmetic(trial, control))
 
 
@@ -229,7 +240,7 @@ def _judge_loss(
 
 def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
     """The reference's end-to-end error, on its own assignment where that is allowed."""
-    if control is None:
+    if control is None or not control.offers_assignment:
         return None
     try:
         ruling = control.ruling()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from oracle.case import Inputs, Setting
 from twinloss import Assignment, LossSpec
 
 Preds = dict[str, Any]
@@ -78,11 +80,15 @@ class Contender:
         name: short name in tables, such as ``twin``.
         version: what exactly is tested, such as ``twinloss 0.1.0``.
         factory: makes the criterion for a definition.
+        declines: why it cannot take part in a batch in a setting, or ``None``: reported as "not compared", never as a difference.
         arithmetic: ``"float32"`` when half-precision logits are computed in float32, ``"logits"`` when in their own dtype; it
             decides which margins excuse a decision, so a contender that claims float32 is held to float32.
+        time_limit: seconds that one call may take before its verdict is that it hangs, or ``None``; ours need no limit.
     """
 
     name: str
     version: str
     factory: Callable[[LossSpec], Criterion]
     arithmetic: str = "logits"
+    declines: Callable[[LossSpec, Inputs, Setting], str | None] | None = None
+    time_limit: float | None = None

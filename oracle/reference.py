@@ -177,17 +177,22 @@ def declines_spec(spec: LossSpec) -> str | None:
     for field in ("assign_eps", "ciou_eps", "clamp_margin"):
         if getattr(spec, field) != getattr(standard, field):
             return f"the reference has no opening for {field} = {getattr(spec, field)}"
+    if not spec.newest:
+        return "this is the definition of an older release than the one installed; name that release with --reference"
     return None
 
 
 def declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
     """Why the reference cannot compute this batch in this setting, or ``None`` when it can: to be reported as "not compared"."""
+    return declines_spec(spec) or declines_inputs(spec, inputs, setting)
+
+
+def declines_inputs(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
+    """The same, whatever the definition: a batch that this or another release would not take."""
     anchors, batch = inputs.preds["boxes"].shape[2], inputs.batch
     most = max(spec.topk, spec.topk2 or spec.topk)
     expected = torch.float64 if setting.dtype == "float64" else torch.float32
     halves = {"float16", "bfloat16"} & {setting.dtype, setting.autocast}
-    if reason := declines_spec(spec):
-        return reason
     if setting.autocast is not None and len(halves) > 1:
         return f"the reference raises on {setting.dtype} logits under autocast to {setting.autocast}"
     if len(batch["bboxes"]) and anchors < most:

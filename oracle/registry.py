@@ -15,11 +15,14 @@ from types import ModuleType
 from typing import Any
 
 import twinloss
+from oracle.case import Inputs, Setting
 from oracle.contender import Contender, Criterion
 from oracle.exact import ExactCriterion
 from twinloss import DetectionLoss, LossSpec
 
 REFERENCE_DISTRIBUTIONS = ("ultralytics-opencv-headless", "ultralytics")
+TIME_LIMIT = 30.0
+"""Seconds that one call of a candidate may take: a hundred times what the slowest of ours takes on the largest batch."""
 
 
 class CandidateError(ValueError):
@@ -30,7 +33,7 @@ def shipped() -> dict[str, Contender]:
     """Contenders of this project by name. Nothing heavy is imported before a factory is called."""
     twin_version = f"twinloss {twinloss.__version__}"
     contenders = [
-        Contender("reference", f"ultralytics {_reference_version()}", _reference),
+        Contender("reference", f"ultralytics {_reference_version()}", _reference, declines=_reference_declines),
         Contender("exact", "the definition in float64", ExactCriterion, arithmetic="float32"),
         Contender("twin", twin_version, partial(DetectionLoss, validate=True), arithmetic="float32"),
         Contender("twin-reference-ties", twin_version, partial(DetectionLoss, validate=True, ties="reference"), arithmetic="float32"),
@@ -44,6 +47,12 @@ def _reference(spec: LossSpec) -> Criterion:
     return ReferenceCriterion(spec)
 
 
+def _reference_declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
+    from oracle.reference import declines  # As above.
+
+    return declines(spec, inputs, setting)
+
+
 def _reference_version() -> str:
     installed = {distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()}
     return next((installed[name] for name in REFERENCE_DISTRIBUTIONS if name in installed), "(not installed)")
@@ -53,7 +62,8 @@ def load_candidate(path: str) -> Contender:
     """The contender at ``package.module:factory``, found in the current folder or on ``PYTHONPATH``.
 
     The factory takes a :class:`~twinloss.LossSpec` and returns a callable ``(preds, batch) -> (loss, items)``. It may carry an attribute
-    ``arithmetic = "float32"``, which claims that half-precision logits are computed in float32, and is held to that.
+    ``arithmetic = "float32"``, which claims that half-precision logits are computed in float32, and is held to that; and an attribute
+    ``declines``, a function ``(spec, inputs, setting)`` that says why it cannot take part in a batch, or ``None``.
 
     Raises:
         CandidateError: the path is malformed, or names a module or factory that does not exist or cannot be imported or called.
@@ -63,7 +73,8 @@ def load_candidate(path: str) -> Contender:
         raise CandidateError(f"{path!r} is no candidate: write package.module:factory, with a colon before the factory's name")
     module = _import(module_name, path)
     factory = _factory(module, attribute, path)
-    return Contender(path, _version(module), factory, arithmetic=getattr(factory, "arithmetic", "logits"))
+    arithmetic, declines = getattr(factory, "arithmetic", "logits"), getattr(factory, "declines", None)
+    return Contender(path, _version(module), factory, arithmetic, declines, TIME_LIMIT)
 
 
 def _import(module_name: str, path: str) -> ModuleType:

@@ -34,6 +34,8 @@ from oracle.stages import (
     metric_peaks,
     target_peaks,
 )
+from oracle.surroundings import kept
+from oracle.watchdog import Overrun, limited
 
 Answer = TypeVar("Answer")
 
@@ -69,10 +71,13 @@ class Trial:
         """The contender's answer, or its failure, remembered."""
         if name not in self._kept:
             try:
-                self._kept[name] = call()
+                with kept(), limited(self.contender.time_limit):
+                    self._kept[name] = call()
+            except Overrun as overrun:
+                self._kept[name] = ContenderFailed(f"hangs: it {overrun}")
             except MalformedError as error:
                 self._kept[name] = ContenderFailed(str(error))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._kept[name] = ContenderFailed(f"raised {type(error).__name__}: {error}")
                 self._kept[name].__cause__ = error
         if isinstance(answer := self._kept[name], ContenderFailed):
@@ -106,7 +111,8 @@ class Trial:
         return isinstance(self.criterion, OffersAssignment)
 
     def _offering(self) -> OffersAssignment:
-        assert isinstance(self.criterion, OffersAssignment), f"{self.contender.name} offers no assignment"
+        if not isinstance(self.criterion, OffersAssignment):
+            raise ContenderFailed(f"{self.contender.name} offers no assignment")
         return self.criterion
 
     @cached_property
