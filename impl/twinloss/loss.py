@@ -124,7 +124,8 @@ class DetectionLoss:
     def decode(self, preds: Predictions) -> Tensor:
         """Predicted corners (B, A, 4) in grid units, in the working dtype (spec section 4)."""
         boxes = self._layout(preds)["boxes"]
-        return decode_boxes(boxes.to(working_dtype(boxes)), self.anchors(preds)[0], self.spec.reg_max)
+        with torch.autocast(boxes.device.type, enabled=False):  # the expectation is a matrix product, which autocast would round
+            return decode_boxes(boxes.to(working_dtype(boxes)), self.anchors(preds)[0], self.spec.reg_max)
 
     def metrics(self, preds: Predictions, batch: Batch) -> PairMetrics:
         """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3); ``row`` counts the batch's rows."""
