@@ -10,12 +10,14 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from oracle.ladder.answers import Answers, Desk
 from oracle.ladder.cases import Question
+from oracle.ladder.changes import compare
 from oracle.ladder.definitions import Matcher
 from oracle.ladder.install import cache_folder
 from oracle.ladder.releases import DEFAULT, between, order, published
@@ -83,12 +85,14 @@ def _loud(desk: Desk) -> Ask:
     """The desk, with a line for each release that is really asked."""
     seen: set[str] = set()
 
-    def ask(release: str) -> Answers:
-        cached, start = desk.known(release), time.monotonic()
-        answers = desk(release)
-        if release not in seen:
+    def ask(release: str, names: Collection[str] | None = None) -> Answers:
+        start = time.monotonic()
+        before = len(desk.replies(release))
+        answers = desk(release, names)
+        new = len(answers.replies) - before
+        if new or release not in seen:
             seen.add(release)
-            how = "from the cache" if cached else f"{time.monotonic() - start:.1f} s"
+            how = f"{new} asked in {time.monotonic() - start:.1f} s" if new else "from the cache"
             print(f"  {release:<8} {answers.summary} ({how})", flush=True)
         return answers
 
@@ -99,11 +103,15 @@ def _with_first_changes(chosen: Sequence[str], known: Sequence[str], ask: Ask, q
     """The chosen releases, and on either side of each change between them the neighbours that show it."""
     found = set(chosen)
     usable = [release for release in chosen if ask(release).asked]
-    changed = differs(questions)
     for first, last in pairwise(usable):
-        for before, after in first_changes(between(first, last, known), ask, changed):
+        # Between two releases only what their answers differ in is asked: a tenth of the time.
+        open_questions = [change.question for change in compare(ask(first), ask(last), questions) if not change.quiet]
+        names = {question.name for question in open_questions}
+        for before, after in first_changes(between(first, last, known), partial(ask, names=names), differs(open_questions)):
             print(f"  change: {before} -> {after}", flush=True)
             found |= {before, after}
+    for release in found:
+        ask(release)
     return tuple(sorted(found, key=order))
 
 

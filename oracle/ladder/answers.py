@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from oracle.ladder.install import InstallError, release_folder
 from oracle.ladder.process import Release
 from oracle.ladder.wire import Arrays, Message, pack, unpack
 
-INSIDE = ("adapters.py", "openings.py", "child.py", "nursery.py", "wire.py")
+INSIDE = ("adapters.py", "openings.py", "child.py", "wire.py")
 SEPARATOR = "\t"
 
 
@@ -41,6 +41,11 @@ class Answers:
     def asked(self) -> bool:
         """Whether the release came up and was asked."""
         return bool(self.greeting.get("outcome") == "answered")
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was tried, and did not come up."""
+        return bool(self.greeting) and not self.asked
 
     @cached_property
     def summary(self) -> str:
@@ -65,15 +70,21 @@ class Desk:
         self._digest = digest(questions)
         self._remembered: dict[str, Answers] = {}
 
-    def __call__(self, release: str) -> Answers:
-        """The release's answers, from memory, from the cache, or from itself."""
-        if release not in self._remembered:
-            self._remembered[release] = self._recall(release) or self._ask(release)
-        return self._remembered[release]
+    def __call__(self, release: str, names: Collection[str] | None = None) -> Answers:
+        """The release's answers to the questions of these names, or to all, and whatever else it was asked before."""
+        wanted = [question for question in self.questions if names is None or question.name in names]
+        answers = self._remembered.get(release) or self._recall(release) or Answers(release, {}, {})
+        missing = [question for question in wanted if question.name not in answers.replies]
+        if missing and not answers.failed:
+            answers = self._ask(release, answers, missing)
+        self._remembered[release] = answers
+        return answers
 
-    def known(self, release: str) -> bool:
-        """Whether asking costs nothing."""
-        return release in self._remembered or self._file(release).exists()
+    def replies(self, release: str) -> Mapping[str, Message]:
+        """What a release has answered so far, here or in an earlier run."""
+        if release not in self._remembered and (recalled := self._recall(release)):
+            self._remembered[release] = recalled
+        return self._remembered[release].replies if release in self._remembered else {}
 
     def _file(self, release: str) -> Path:
         return self.cache / "answers" / self._digest / f"{release}.npz"
@@ -84,14 +95,14 @@ class Desk:
             return unflatten(release, unpack(file.read_bytes()))
         return None
 
-    def _ask(self, release: str) -> Answers:
+    def _ask(self, release: str, before: Answers, missing: Sequence[Question]) -> Answers:
         try:
             folder = self.sources[release] if release in self.sources else release_folder(release, self.cache)
         except InstallError as error:
             return Answers(release, {"outcome": "not installed", "message": str(error)}, {})
         with Release(folder, self.cache) as process:
-            replies = {question.name: process.ask(question.message) for question in self.questions} if process.answers else {}
-            answers = Answers(release, dict(process.greeting), replies)
+            replies = {question.name: process.ask(question.message) for question in missing} if process.answers else {}
+            answers = Answers(release, dict(process.greeting), {**before.replies, **replies})
         if answers.asked:  # what failed may succeed next time
             self._keep(answers)
         return answers

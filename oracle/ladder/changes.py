@@ -16,6 +16,7 @@ interface something about how the loss is called
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ class Change:
         return self.verdict in QUIET
 
 
-def compare(before: Answers, after: Answers, questions: tuple[Question, ...] | list[Question]) -> list[Change]:
+def compare(before: Answers, after: Answers, questions: Sequence[Question]) -> list[Change]:
     """One record per question, whatever the verdict; empty when either release could not be asked."""
     if not (before.asked and after.asked):
         return []

@@ -27,21 +27,29 @@ class Matcher:
         self._twins: dict[tuple[str, str], Arrays] = {}
 
     def __call__(self, answers: Answers, question: Question) -> dict[str, Any]:
-        """``agrees`` or ``differs`` and by how much; empty for what the twin is not asked: stages, bad input, half precision, two heads."""
+        """``definition``, and whether its twin ``agrees`` or ``differs`` and by how much.
+
+        Empty for what the twin is not asked: stages, bad input, half precision, two heads.
+        """
         reply = answers.replies[question.name]
         precise = question.dtype in ("float32", "float64")
         if question.opening != "loss" or question.kind.startswith("input:") or not precise or reply.facts["outcome"] != "answered":
-            return {"twin": "", "twin_size": float("nan")}
+            return {"definition": named(answers.release), "twin": "", "twin_size": float("nan")}
         # A gradient that a release leaves out, as some do when there is no box, is one of zeros.
         mine = self._twin(question, switches(answers.release))
         size = max(difference(array, reply.arrays.get(name, array * 0)) for name, array in mine.items())
-        return {"twin": "agrees" if size <= AGREEMENT else "differs", "twin_size": size}
+        return {"definition": named(answers.release), "twin": "agrees" if size <= AGREEMENT else "differs", "twin_size": size}
 
     def _twin(self, question: Question, how: dict[str, Any]) -> Arrays:
         key = (question.name, repr(how))
         if key not in self._twins:
             self._twins[key] = twin_answer(question, how)
         return self._twins[key]
+
+
+def named(release: str) -> str:
+    """The switches of a release's definition in one line."""
+    return ", ".join(f"{name}={value!r}" for name, value in switches(release).items()) or "newest"
 
 
 def twin_answer(question: Question, how: dict[str, Any]) -> Arrays:

@@ -62,7 +62,13 @@ class Nursery:
     @staticmethod
     def _environment() -> dict[str, str]:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        return threads | {"PYTHONPATH": str(INSIDE), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
+        return threads | {
+            "PYTHONPATH": str(INSIDE),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONWARNINGS": "ignore",
+            "CUDA_VISIBLE_DEVICES": "",
+            "MPLBACKEND": "agg",
+        }
 
     @property
     def alive(self) -> bool:

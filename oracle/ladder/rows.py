@@ -15,7 +15,7 @@ from oracle.case import Case
 from oracle.ladder.answers import Answers
 from oracle.ladder.cases import Question
 from oracle.ladder.changes import Change, compare
-from oracle.ladder.search import Ask
+from oracle.ladder.search import Asked
 
 UNASKED = "release"
 Match = Callable[[Answers, Question], dict[str, Any]]
@@ -23,18 +23,20 @@ Match = Callable[[Answers, Question], dict[str, Any]]
 
 def nothing(_: Answers, __: Question) -> dict[str, Any]:
     """Compare with no twin."""
-    return {"twin": "", "twin_size": float("nan")}
+    return {"definition": "", "twin": "", "twin_size": float("nan")}
 
 
 def rows(
-    releases: Sequence[str], published: Sequence[str], ask: Ask, questions: Sequence[Question], match: Match = nothing
+    releases: Sequence[str], published: Sequence[str], ask: Asked, questions: Sequence[Question], match: Match = nothing
 ) -> pd.DataFrame:
     """A frame of all comparisons; a release that could not be asked has one row, of kind ``release``, that says why."""
     made = {"torch": torch.__version__, "python": platform.python_version()}
     return pd.DataFrame([made | row for row in _rows(releases, published, ask, list(questions), match)])
 
 
-def _rows(releases: Sequence[str], published: Sequence[str], ask: Ask, questions: list[Question], match: Match) -> Iterator[dict[str, Any]]:
+def _rows(
+    releases: Sequence[str], published: Sequence[str], ask: Asked, questions: list[Question], match: Match
+) -> Iterator[dict[str, Any]]:
     before: Answers | None = None
     for release in releases:
         answers = ask(release)
@@ -55,7 +57,7 @@ def _adjacent(before: Answers | None, release: str, published: Sequence[str]) ->
 
 def blank(release: str) -> dict[str, Any]:
     """The row of a release that answered nothing."""
-    columns = ("before", "era", "question", "opening", "dtype", "verdict", "array", "case", "twin")
+    columns = ("before", "era", "question", "opening", "dtype", "verdict", "array", "case", "definition", "twin")
     numbers = {"adjacent": 0, "size": float("nan"), "twin_size": float("nan"), "boxes": 0, "images": 0, "anchors": 0}
     return {"release": release, "kind": UNASKED, **dict.fromkeys(columns, ""), **numbers}
 

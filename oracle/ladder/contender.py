@@ -1,0 +1,136 @@
+"""An older, or newer, release of the reference as a contender: a criterion whose every call is answered by that release's own process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from oracle.case import Case, Inputs, Setting
+from oracle.contender import Batch, Contender, LossAndItems, Preds
+from oracle.ladder.cases import spec_facts
+from oracle.ladder.install import InstallError, cache_folder, release_folder
+from oracle.ladder.process import Release
+from oracle.ladder.wire import Arrays, Message
+from twinloss import LossSpec
+from twinloss.releases import missing_option, switches
+
+SWITCHES = ("lengthen", "distance_term", "anchor_weights")
+
+
+class ReleaseError(RuntimeError):
+    """A release cannot be asked, or did not answer; the message is its own."""
+
+
+@cache
+def open_release(release: str) -> Release:
+    """The release's process, the same for every criterion of this process.
+
+    Raises:
+        ReleaseError: the release does not exist, cannot be installed, or does not come up.
+    """
+    try:
+        process = Release(release_folder(release, cache_folder()), cache_folder())
+    except InstallError as error:
+        raise ReleaseError(str(error)) from error
+    if not process.answers:
+        raise ReleaseError(f"ultralytics {release} does not come up: {process.greeting.get('message')}")
+    return process
+
+
+def contender(release: str) -> Contender:
+    """The release under the name of the reference, whose place it takes."""
+    return Contender(
+        "reference", f"ultralytics {release}", partial(ReleaseCriterion, release=release), declines=partial(declines, release=release)
+    )
+
+
+def of_release(case: Case, release: str) -> Case:
+    """The same batch under the definition that a release computes."""
+    return dataclasses.replace(case, spec=dataclasses.replace(case.spec, **switches(release)))
+
+
+def declines(spec: LossSpec, inputs: Inputs, setting: Setting, *, release: str) -> str | None:
+    """Why a release cannot compute this batch of this definition in this setting, or ``None``."""
+    from oracle.reference import declines_inputs  # Importing the installed reference takes seconds.
+
+    usual = LossSpec(num_classes=1)
+    for field in ("alpha", "beta", "assign_eps", "ciou_eps", "clamp_margin"):
+        if getattr(spec, field) != getattr(usual, field):
+            return f"release {release} is not told {field} = {getattr(spec, field)}"
+    if LossSpec.for_release(release, num_classes=1) != dataclasses.replace(usual, **{name: getattr(spec, name) for name in SWITCHES}):
+        return f"this is not the definition of release {release}"
+    return missing_option(release, spec_facts(spec)) or declines_inputs(spec, inputs, setting)
+
+
+class ReleaseCriterion:
+    """The whole loss of a release, differentiable: value and gradients come from its process.
+
+    Args:
+        spec: the definition; what the release has no opening for is not told.
+        release: three numbers.
+    """
+
+    def __init__(self, spec: LossSpec, *, release: str) -> None:
+        self.spec, self.process = spec, open_release(release)
+
+    def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
+        """Loss (3,), times the number of images, and the logged items.
+
+        Raises:
+            ReleaseError: the release raised; the message is its own.
+        """
+        grids = [tuple(level.shape[-2:]) for level in preds["feats"]]
+        loss = cast(Tensor, _Asked.apply(self, preds["boxes"], preds["scores"], batch, grids))
+        names = ("box_loss", "cls_loss", self.spec.third_term)
+        return loss, dict(zip(names, loss.detach() / max(len(preds["boxes"]), 1), strict=True))
+
+    def ask(self, gains: Sequence[float], boxes: Tensor, scores: Tensor, batch: Batch, grids: Sequence[tuple[int, int]]) -> Arrays:
+        """Items and gradients with these gains: a gradient of any mix of the three terms is that of their sum with other gains."""
+        autocast = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.") if torch.is_autocast_enabled("cpu") else None
+        facts: dict[str, Any] = {
+            "opening": "loss",
+            "dtype": str(boxes.dtype).removeprefix("torch."),
+            "spec": spec_facts(self.spec) | {"gains": tuple(gains)},
+            "grids": grids,
+            "batch_size": len(boxes),
+            "autocast": autocast,
+        }
+        arrays = {name: value.detach().double().cpu().numpy() for name, value in (("boxes", boxes), ("scores", scores), *batch.items())}
+        reply = self.process.ask(Message(facts, arrays))
+        if reply.facts["outcome"] != "answered":
+            raise ReleaseError(f"{reply.facts['outcome']}: {reply.facts.get('message', '')}")
+        return reply.arrays
+
+
+class _Asked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, criterion: ReleaseCriterion, boxes: Tensor, scores: Tensor, batch: Batch, grids: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        ctx.criterion, ctx.batch, ctx.grids = criterion, batch, grids
+        ctx.save_for_backward(boxes, scores)
+        ctx.answer = criterion.ask(criterion.spec.gains, boxes, scores, batch, grids)
+        items = torch.from_numpy(ctx.answer["items"])
+        return (items.double() if boxes.dtype == torch.float64 else items.float()).to(boxes.device) * len(boxes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
+        boxes, scores = ctx.saved_tensors
+        answer = ctx.answer
+        if not bool((cotangent == 1).all()):
+            gains = [gain * factor for gain, factor in zip(ctx.criterion.spec.gains, cotangent.tolist(), strict=True)]
+            answer = ctx.criterion.ask(gains, boxes, scores, ctx.batch, ctx.grids)
+        return None, _gradient(answer, boxes, "boxes"), _gradient(answer, scores, "scores"), None, None
+
+
+def _gradient(answer: Arrays, like: Tensor, name: str) -> Tensor:
+    """The gradient as the release gave it; one that it left out, as some do when there is no box, is one of zeros."""
+    found = answer.get(f"gradient of {name}")
+    return torch.zeros_like(like) if found is None else torch.from_numpy(found).to(like)

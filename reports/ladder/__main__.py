@@ -1,0 +1,55 @@
+"""``python -m reports.ladder``: bring the committed texts of the ladder up to date with the rows of the last climb.
+
+They are small and made to be compared line by line: ``ladder.md`` is the page's short form, ``changes.csv`` every change, ``matrix.csv`` kinds
+of case by releases, ``definitions.csv`` which definition each release computes, ``asked.txt`` the releases that were asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from reports import markdown
+from reports.ladder import tables
+from reports.ladder.report import build
+from reports.ladder.schema import SCHEMA
+from reports.rows import RowsError, read
+
+HERE = Path(__file__).parent
+ROWS = HERE.parent / "out" / "ladder" / "rows.parquet"
+CHANGE = ["release", "before", "adjacent", "kind", "opening", "dtype", "verdict", "array", "size", "message"]
+
+
+def texts(rows: pd.DataFrame) -> dict[str, str]:
+    """The committed files, by name."""
+    changed = tables.changes(rows)
+    largest = changed.sort_values("size", ascending=False, kind="stable").drop_duplicates(
+        ["release", "kind", "opening", "dtype", "verdict"]
+    )
+    largest = largest.sort_index()[CHANGE].astype({"adjacent": int})
+    return {
+        "ladder.md": markdown.render(build(rows)),
+        "changes.csv": largest.to_csv(index=False, lineterminator="\n", float_format="%.1e"),
+        "matrix.csv": tables.matrix(rows).frame.to_csv(index=False, lineterminator="\n"),
+        "definitions.csv": tables.definitions(rows).frame.to_csv(index=False, lineterminator="\n", float_format="%.1e"),
+        "asked.txt": "\n".join(tables.in_order(tables.asked(rows)["release"])) + "\n",
+    }
+
+
+def main() -> int:
+    """Write the texts; 2 when there are no rows."""
+    try:
+        rows = read(ROWS, SCHEMA)
+    except RowsError as error:
+        print(f"reports.ladder: {error}", file=sys.stderr)
+        return 2
+    for name, text in texts(rows).items():
+        (HERE / name).write_text(text, "utf-8")
+        print(f"reports/ladder/{name}: {len(text.splitlines())} lines")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The tables of a climb."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from reports.ladder.schema import ACCEPTANCE, MARKS, QUIET, UNASKED, VALUES
+from reports.tables import Column, Table, Tone
+
+GRAVITY = list(MARKS)
+STAGE_OPENINGS = ("anchors", "ground truth", "decoding", "assignment", "overlap", "distances", "distribution")
+
+
+def asked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of releases that answered."""
+    return rows[rows["kind"] != UNASKED]
+
+
+def changes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in which something changed that a user could notice."""
+    return asked(rows)[~asked(rows)["verdict"].isin(QUIET)]
+
+
+def in_order(releases: pd.Series) -> list[str]:
+    """Releases, oldest first."""
+    return sorted(releases.dropna().unique(), key=lambda release: tuple(map(int, release.split("."))))
+
+
+def stages_of(changed: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Which stage changed, as far as the release lets its stages be asked."""
+    stages = changed[(changed["verdict"] == "changed") & changed["opening"].isin(STAGE_OPENINGS)]["opening"].unique()
+    if len(stages):
+        return ", ".join(sorted(stages))
+    if not changed["verdict"].isin(VALUES).any():
+        return ""
+    asked_too = rows[(rows["release"] == changed["release"].iloc[0]) & rows["kind"].isin(changed["kind"])]
+    staged = asked_too[asked_too["opening"].isin(STAGE_OPENINGS) & (asked_too["outcome"] == "answered")]
+    return "none of those exposed: the terms" if len(staged) else "not exposed"
+
+
+def smallest(changed: pd.DataFrame) -> pd.Series:
+    """The row with the smallest case that shows a change, values before acceptance before interface."""
+    gravity = changed["verdict"].map(GRAVITY.index)
+    order = changed.assign(gravity=-gravity, whole=changed["opening"] != "loss")
+    keys = ["gravity", "whole", "boxes", "images", "anchors", "question"]
+    return order.sort_values(keys, kind="stable").iloc[0]
+
+
+def overview(rows: pd.DataFrame) -> Table:
+    """One line for each release that changed something."""
+    changed = changes(rows)
+    lines = []
+    for release in in_order(changed["release"]):
+        own = changed[changed["release"] == release]
+        values = own[own["verdict"].isin(VALUES)]
+        lines.append(
+            {
+                "release": release,
+                "before": own["before"].iloc[0],
+                "values": values["kind"].nunique(),
+                "size": _finite_max(values["size"]),
+                "stage": stages_of(own, rows),
+                "acceptance": own[own["verdict"].isin(ACCEPTANCE)]["kind"].nunique(),
+                "interface": int((own["verdict"] == "interface").any()),
+                "found": "first" if own["adjacent"].iloc[0] else "not narrowed down",
+            }
+        )
+    columns = (
+        Column("release", "release", "code"),
+        Column("before", "after", "code"),
+        Column("values", "kinds whose values changed", "count", lambda value: "bad" if value else "plain"),
+        Column("size", "largest, relative", "number"),
+        Column("stage", "stage"),
+        Column("acceptance", "kinds accepted or refused otherwise", "count", lambda value: "warn" if value else "plain"),
+        Column("interface", "interface", "count", lambda value: "warn" if value else "plain"),
+        Column("found", "is the"),
+    )
+    note = "A size of 1 is as large as the largest element of what was compared. The first release: none was published between the two."
+    return Table("Releases that changed something", columns, pd.DataFrame(lines, columns=[c.key for c in columns]), note)
+
+
+def _finite_max(sizes: pd.Series) -> float:
+    finite = sizes[sizes.abs() != float("inf")].max()
+    return float("nan") if pd.isna(finite) else float(finite)
+
+
+def matrix(rows: pd.DataFrame) -> Table:
+    """Kinds of case by releases: each against the release before it."""
+    frame = asked(rows)
+    worst = frame.assign(gravity=frame["verdict"].map(GRAVITY.index)).groupby(["kind", "release"], sort=False)["gravity"].max().unstack()
+    releases = in_order(frame["release"])
+    marks = {at: MARKS[verdict][0] for at, verdict in enumerate(GRAVITY)}
+    symbols = worst[releases].replace(marks).astype("object").where(worst[releases].notna(), "")
+    columns = [Column("kind", "kind of case"), *[Column(release, release, "text", mark_tone) for release in releases]]
+    legend = ", ".join(f"{mark} {verdict}" for verdict, (mark, _) in MARKS.items())
+    return Table("Each release against the one before it", tuple(columns), symbols.reset_index(), f"{legend}.")
+
+
+def mark_tone(mark: Any) -> Tone:
+    """What a mark of the matrix means."""
+    return next((tone for symbol, tone in MARKS.values() if symbol == mark), "plain")
+
+
+def definitions(rows: pd.DataFrame) -> Table:
+    """Runs of releases with one definition, and how the twin of that definition did."""
+    frame = asked(rows)
+    lines = []
+    for definition in frame["definition"].drop_duplicates():
+        own = frame[frame["definition"] == definition]
+        releases = in_order(own["release"])
+        compared = own[own["twin"].isin(["agrees", "differs"])]
+        lines.append(
+            {
+                "definition": definition,
+                "first": releases[0],
+                "last": releases[-1],
+                "releases": len(releases),
+                "compared": len(compared),
+                "differs": int((compared["twin"] == "differs").sum()),
+                "worst": _finite_max(compared[compared["twin"] == "agrees"]["twin_size"]),
+            }
+        )
+    columns = (
+        Column("definition", "LossSpec.for_release throws", "code"),
+        Column("first", "first asked", "code"),
+        Column("last", "last asked", "code"),
+        Column("releases", "releases", "count"),
+        Column("compared", "answers compared", "count"),
+        Column("differs", "differ", "count", lambda value: "bad" if value else "good"),
+        Column("worst", "farthest that agrees", "number"),
+    )
+    note = "Sum, items and gradients in float32 and float64 of every kind but bad input, half precision and two heads, ties as the reference's."
+    return Table("Which definition a release computes", columns, pd.DataFrame(lines, columns=[c.key for c in columns]), note)
+
+
+def disagreements(rows: pd.DataFrame) -> Table:
+    """Answers from which the twin differs."""
+    wrong = asked(rows)[asked(rows)["twin"] == "differs"]
+    frame = (
+        wrong.groupby(["definition", "question"], sort=False).agg(releases=("release", "nunique"), worst=("twin_size", "max")).reset_index()
+    )
+    columns = (
+        Column("definition", "definition", "code"),
+        Column("question", "question"),
+        Column("releases", "releases", "count"),
+        Column("worst", "by", "number"),
+    )
+    return Table("Where the twin differs", columns, frame)
+
+
+def interfaces(rows: pd.DataFrame) -> Table:
+    """How the loss is called, and what of that changed."""
+    frame = asked(rows)
+    frame = frame[(frame["kind"] == "interface") & frame["verdict"].isin(["first", "interface"])]
+    return Table("How the loss is called", (Column("release", "since", "code"), Column("message", "what")), frame)
+
+
+def unasked(rows: pd.DataFrame) -> Table:
+    """Releases that could not be asked, and why."""
+    frame = rows[rows["kind"] == UNASKED]
+    return Table(
+        "Releases that could not be asked",
+        (Column("release", "release", "code"), Column("outcome", "outcome"), Column("message", "what was said")),
+        frame,
+    )
