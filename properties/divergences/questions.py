@@ -1,0 +1,114 @@
+"""The questions of the register: each takes a criterion and a batch, and gives a short text that is the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oracle.case import Inputs, Setting
+from oracle.run import fresh, run_assign, run_loss, within
+
+Question = Callable[[Any, Inputs, Setting], str]
+
+TERMS = ("box", "cls", "third")
+
+
+def holders(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Which anchor holds which row of the batch, of those with weight."""
+    held = run_assign(criterion, inputs, setting)
+    several = len(inputs.preds["boxes"]) > 1
+    rows = sorted(zip(held.image.tolist(), held.anchor.tolist(), held.box.tolist(), strict=True))
+    found = [(f"{image}/" if several else "") + f"{anchor}→{box}" for image, anchor, box in rows]
+    return ", ".join(found) or "nothing"
+
+
+def rows_held(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Which rows of the batch are held by any anchor, and in which image."""
+    held = run_assign(criterion, inputs, setting)
+    rows = sorted(set(zip(held.box.tolist(), held.image.tolist(), strict=True)))
+    return ", ".join(f"row {row} in image {image}" for row, image in rows) or "no row"
+
+
+def weightless(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Which anchors hold a box with weight 0."""
+    held = run_assign(criterion, inputs, setting)
+    recorder = getattr(criterion, "recorder", None)
+    if recorder is None:
+        found = zip(held.anchor[held.weight == 0].tolist(), held.box[held.weight == 0].tolist(), strict=True)
+        return ", ".join(f"{anchor}→{box}" for anchor, box in found) or "none"
+    last = recorder.last
+    image, anchor = (last.foreground.bool() & (last.target_scores.amax(2) == 0)).nonzero(as_tuple=True)
+    found = zip(anchor.tolist(), last.index[image, anchor].tolist(), strict=True)
+    return ", ".join(f"{one}→{box}" for one, box in found) or "none"
+
+
+def kinds_of_numbers(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Which terms and gradients are not finite."""
+    outcome = run_loss(criterion, inputs, setting)
+    parts = [f"{name} {_kind(value)}" for name, value in zip(TERMS, outcome.loss, strict=True) if not value.isfinite()]
+    for name, gradient in (("boxes", outcome.grad_boxes), ("scores", outcome.grad_scores)):
+        parts += [f"gradient of {name} not finite"] if not gradient.isfinite().all() else []
+    return ", ".join(parts) or "all finite"
+
+
+def loss(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """The three terms in three digits."""
+    outcome = run_loss(criterion, inputs, setting)
+    return ", ".join(f"{name} {value:.3g}" for name, value in zip(TERMS, outcome.loss.tolist(), strict=True))
+
+
+def last_centre(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Centre of the last anchor in grid units."""
+    return _numbers(_stage(criterion, inputs, setting, "anchors")[0][-1])
+
+
+def corners(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Pixel corners of the prepared ground truth."""
+    found = _stage(criterion, inputs, setting, "targets").corners
+    return "; ".join(map(_numbers, found)) or "no box"
+
+
+def candidates(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """How many anchors are candidates of a box."""
+    return f"{len(_stage(criterion, inputs, setting, 'metrics').row)} candidates"
+
+
+def candidates_with_wide_border(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """The same with the assigner's epsilon at a whole pixel: the definition's number, or that of the reference's own assigner."""
+    if hasattr(criterion, "recorder"):
+        run_assign(criterion, inputs, setting)
+        criterion.recorder.assigner.eps = 1.0
+    else:
+        criterion.spec = replace(criterion.spec, assign_eps=1.0)
+    return candidates(criterion, inputs, setting)
+
+
+def learnt_classes(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Classes that some anchor learns to raise its score of."""
+    gradient = run_loss(criterion, inputs, setting).grad_scores
+    return ", ".join(f"class {label}" for label in (gradient < 0).any(2).any(0).nonzero().flatten().tolist()) or "no class"
+
+
+def learnt_images(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Images whose boxes some anchor learns."""
+    gradient = run_loss(criterion, inputs, setting).grad_boxes
+    return ", ".join(f"image {image}" for image in (gradient != 0).any(2).any(1).nonzero().flatten().tolist()) or "no image"
+
+
+def _stage(criterion: Any, inputs: Inputs, setting: Setting, name: str) -> Any:
+    preds, batch = fresh(criterion, inputs)
+    with within(setting, criterion), torch.no_grad():
+        method = getattr(criterion, name)
+        return method(preds) if name in ("anchors", "decode") else method(preds, batch)
+
+
+def _kind(value: Tensor) -> str:
+    return "NaN" if value.isnan() else "infinite"
+
+
+def _numbers(values: Tensor) -> str:
+    return "(" + ", ".join(f"{value:.10g}" for value in values.tolist()) + ")"

@@ -1,0 +1,50 @@
+"""Every entry of the register still holds, and the README's table is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from properties.divergences import REGISTER, Divergence, contenders
+from properties.divergences.table import README, inserted, markdown
+
+
+@pytest.mark.parametrize("entry", REGISTER, ids=lambda entry: entry.name)
+def test_everyone_still_answers_as_recorded(entry: Divergence) -> None:
+    stale = {name: f"recorded {entry.says[name]!r}, today {said!r}" for name, said in entry.observed().items() if said != entry.says[name]}
+    assert not stale, f"the entry {entry.name} is stale: {stale}"
+
+
+@pytest.mark.parametrize("entry", REGISTER, ids=lambda entry: entry.name)
+def test_an_entry_is_a_difference_and_says_of_whom(entry: Divergence) -> None:
+    assert {"definition", "reference", "twin"} <= set(entry.says) <= set(contenders())
+    answers = {*entry.says.values(), entry.expected or entry.says["twin"]}
+    assert len(answers) > 1, "everyone answers the same, and as one would expect: that is no divergence"
+    assert all((entry.what.endswith("."), entry.why.endswith("."), entry.section))
+
+
+def test_names_are_unique() -> None:
+    assert len({entry.name for entry in REGISTER}) == len(REGISTER)
+
+
+def test_an_entry_whose_behaviour_is_gone_is_stale() -> None:
+    entry = REGISTER[0]
+    # With K = 2 the third box picks the anchor itself: the choice among the pickers is the choice among all.
+    gone = dataclasses.replace(entry, case=dataclasses.replace(entry.case, spec=dataclasses.replace(entry.case.spec, topk=2)))
+    assert gone.observed() != gone.says
+
+
+def test_an_error_is_an_answer() -> None:
+    entry = next(entry for entry in REGISTER if entry.name == "class-beyond-classes")
+    assert entry.observed() == {"definition": "ValueError", "reference": "IndexError", "twin": "ValueError"}
+
+
+def test_the_readme_s_table_is_that_of_the_register() -> None:
+    text = README.read_text("utf-8")
+    assert text == inserted(text, markdown()), "the README's table is out of step: run python -m properties.divergences"
+
+
+def test_a_readme_without_the_markers_is_an_error() -> None:
+    with pytest.raises(ValueError, match="lacks the markers"):
+        inserted("# twinloss", markdown())
