@@ -1,5 +1,6 @@
 """twinloss: the YOLOv8-family detection loss, written independently from its published definition."""
 
+from twinloss import hook
 from twinloss.anchors import Pyramid, make_anchors
 from twinloss.assign import Assignment, PairMetrics, assign
 from twinloss.boxes import ciou, decode_boxes
@@ -33,6 +34,7 @@ __all__ = [
     "distance_term",
     "distribution_term",
     "distributions",
+    "hook",
     "make_anchors",
     "predictions_from_maps",
     "prepare_targets",

@@ -52,7 +52,7 @@ def decode_boxes(logits: Tensor, centres: Tensor, reg_max: int) -> Tensor:
         Corners (B, A, 4) in grid units of each anchor's level, in the dtype of the logits.
     """
     images, _, anchors = logits.shape
-    logits_BA4R = logits.view(images, 4, reg_max, anchors).permute(0, 3, 1, 2)
+    logits_BA4R = logits.reshape(images, 4, reg_max, anchors).permute(0, 3, 1, 2)
     return corners_from_distances(centres.to(logits.dtype), expected_distances(logits_BA4R))
 
 

@@ -42,7 +42,13 @@ class Criterion:
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (3,), times the number of images, and the logged items."""
-        result: tuple[Tensor, dict[str, Tensor]] = self.loss(preds[1] if isinstance(preds, tuple) else preds, batch)
+        predictions = preds[1] if isinstance(preds, tuple) else preds
+        # Inside torch.compile the loss would fall into many small graphs, since what it does next depends on its data.
+        evaluate = torch.compiler.disable(self._evaluate) if torch.compiler.is_compiling() else self._evaluate
+        return evaluate(predictions, batch)
+
+    def _evaluate(self, predictions: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        result: tuple[Tensor, dict[str, Tensor]] = self.loss(predictions, batch)
         self.heard(self.loss, result[0])
         return result
 

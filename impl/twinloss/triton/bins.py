@@ -94,5 +94,5 @@ def clamped(distance: tl.tensor, limit: tl.tensor) -> tl.tuple:
 @triton.jit
 def scaled(distance: tl.tensor, stride: tl.tensor, side: tl.tensor, truth: tl.tuple) -> tl.tensor:
     """A distance in grid units as a share of the image's width (left, right) or height (top, bottom)."""
-    extent = tl.where(side % 2 == 0, truth[5], truth[6]).to(tl.float32)
+    extent = tl.where(side % 2 == 0, truth[5], truth[6])
     return tl.div_rn(distance * stride, extent + tl.zeros_like(distance))

@@ -1,6 +1,7 @@
 """Where anchors and ground truth lie: the pyramid, a row of the batch, the cells inside a box (spec sections 2, 3 and 5.1).
 
-``levels`` is a tuple of three, the levels' rows, columns and strides; a box is a tuple of its corners (x1, y1, x2, y2).
+``levels`` is a tuple of three, the levels' rows, columns and strides; a box is a tuple of its corners (x1, y1, x2, y2). Whole numbers that vary
+from batch to batch arrive as floats: the compiler would make another kernel for each integer in a tuple that is 1 or a multiple of 16.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ def anchor_place(anchor: tl.tensor, levels: tl.tuple, LEVELS: tl.constexpr) -> t
     offset = 0
     first = tl.zeros_like(anchor)
     width = tl.zeros_like(anchor) + 1
-    stride = tl.zeros_like(anchor)
+    stride = tl.zeros(anchor.shape, tl.float32)
     for level in tl.static_range(LEVELS):
         here = anchor >= offset
         first = tl.where(here, offset, first)
-        width = tl.where(here, columns[level], width)
+        width = tl.where(here, tl.cast(columns[level], tl.int32), width)
         stride = tl.where(here, strides[level], stride)
-        offset += rows[level] * columns[level]
+        offset += tl.cast(rows[level], tl.int32) * tl.cast(columns[level], tl.int32)
     within = anchor - first
     y = within // width
     x = within - y * width
-    return x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5, stride.to(tl.float32)
+    return x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5, stride
 
 
 @triton.jit
@@ -76,14 +77,12 @@ def _lengthened_side(low: tl.tensor, high: tl.tensor, below: tl.tensor, shortest
 @triton.jit
 def cells_inside(low: tl.tensor, high: tl.tensor, stride: tl.tensor, cells: tl.tensor, eps: tl.tensor) -> tl.tuple:
     """First cell along an axis whose centre lies strictly inside (low, high), and number of such cells."""
-    pixels = stride.to(tl.float32)
-    count = cells.to(tl.float32)
-    first = tl.minimum(tl.maximum(tl.floor(low / pixels - 0.5), 0.0), count)
-    last = tl.minimum(tl.maximum(tl.ceil(high / pixels - 0.5), -1.0), count - 1.0)
+    first = tl.minimum(tl.maximum(tl.floor(low / stride - 0.5), 0.0), cells)
+    last = tl.minimum(tl.maximum(tl.ceil(high / stride - 0.5), -1.0), cells - 1.0)
     # The quotient may round across a centre, so the definition's own test decides at both ends; two steps are more than rounding can miss.
     for _ in tl.static_range(2):
-        first = tl.where((first + 0.5) * pixels - low > eps, first, first + 1.0)
-        last = tl.where(high - (last + 0.5) * pixels > eps, last, last - 1.0)
+        first = tl.where((first + 0.5) * stride - low > eps, first, first + 1.0)
+        last = tl.where(high - (last + 0.5) * stride > eps, last, last - 1.0)
     return first.to(tl.int32), tl.maximum(last - first + 1.0, 0.0).to(tl.int32)
 
 
@@ -113,11 +112,12 @@ def nth_candidate(n: tl.tensor, area: tl.tuple, levels: tl.tuple, eps: tl.tensor
         first_x, wide = cells_inside(area[0], area[2], strides[level], columns[level], eps)
         first_y, high = cells_inside(area[1], area[3], strides[level], rows[level], eps)
         here = n >= before
+        width = tl.cast(columns[level], tl.int32)
         within = tl.where(here, n - before, within)
         wide_here = tl.where(here, tl.maximum(wide, 1), wide_here)
-        columns_here = tl.where(here, columns[level], columns_here)
-        corner = tl.where(here, offset + first_y * columns[level] + first_x, corner)
+        columns_here = tl.where(here, width, columns_here)
+        corner = tl.where(here, offset + first_y * width + first_x, corner)
         before += wide * high
-        offset += rows[level] * columns[level]
+        offset += tl.cast(rows[level], tl.int32) * width
     y = within // wide_here
     return corner + y * columns_here + (within - y * wide_here)

@@ -107,7 +107,7 @@ def held_gradient_kernel(
         gradient = (sigmoid(logit) - weight) * scale
         if WEIGHTED:
             gradient *= tl.load(class_weights + label, mask=held, other=0.0)
-        place = scores_gradient + image * truth[4] * anchors + offset
+        place = scores_gradient + image * tl.cast(truth[4], tl.int64) * anchors + offset
         tl.store(place, gradient.to(scores_gradient.dtype.element_ty), mask=held)
 
     if FOR_BOXES:

@@ -33,7 +33,7 @@ def ciou(a: tl.tuple, b: tl.tuple, eps: tl.tensor) -> tl.tensor:
     distance = (apart_x * apart_x + apart_y * apart_y) * 0.25
     turn = arctangent(tl.div_rn(bw, bh)) - arctangent(tl.div_rn(aw, ah))
     aspect = 0.4052847345693511 * (turn * turn)  # 4 / π²
-    trade_off = tl.div_rn(aspect, aspect - iou + (1 + eps))
+    trade_off = tl.div_rn(aspect, 1 - iou + aspect + eps)
     return iou - (tl.div_rn(distance, diagonal) + trade_off * aspect)
 
 
@@ -63,13 +63,13 @@ def ciou_gradient(a: tl.tuple, b: tl.tuple, eps: tl.tensor) -> tl.tuple:
     ratio = tl.div_rn(aw, ah)
     turn = arctangent(tl.div_rn(bx2 - bx1, by2 - by1 + eps)) - arctangent(ratio)
     aspect = 0.4052847345693511 * (turn * turn)  # 4 / π²
-    trade_off = tl.div_rn(aspect, aspect - iou + (1 + eps))
+    trade_off = tl.div_rn(aspect, 1 - iou + aspect + eps)
     # α times the aspect term's derivative by box a's width; that by its height is −ratio times as large.
     bend = trade_off * turn * tl.div_rn(-0.8105694691387022 * reciprocal(1 + ratio * ratio), ah)
 
-    # A clamp at 0 passes the derivative where its argument is 0, as the framework's does.
-    by_width = tl.where(raw_w >= 0, height, 0.0)
-    by_height = tl.where(raw_h >= 0, width, 0.0)
+    # A clamp at 0 has no derivative where its argument is 0, as the framework's has none.
+    by_width = tl.where(raw_w > 0, height, 0.0)
+    by_height = tl.where(raw_h > 0, width, 0.0)
     x1 = _corner(-by_width * _above(ax1, bx1), -ah, -2 * hull_w * _above(bx1, ax1), apart_x, iou, union, share, diagonal)
     y1 = _corner(-by_height * _above(ay1, by1), -aw, -2 * hull_h * _above(by1, ay1), apart_y, iou, union, share, diagonal)
     x2 = _corner(by_width * _above(bx2, ax2), ah, 2 * hull_w * _above(ax2, bx2), apart_x, iou, union, share, diagonal)

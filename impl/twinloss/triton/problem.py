@@ -67,19 +67,19 @@ class Problem:
     def gains(self) -> tuple[float, float, float]:
         """Factors of the box, classification and third term; the third is 0 where an older definition has none."""
         box, classification, third = self.spec.gains
-        return box, classification, third if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
+        return float(box), float(classification), float(third) if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
 
     @cached_property
-    def truth(self) -> tuple[Tensor | int, ...]:
-        """Arguments of :func:`twinloss.triton.geometry.ground_truth` after the row and its mask."""
-        height, width = self.pyramid.image_size
-        return self.batch_idx, self.cls, self.bboxes, self.images, self.spec.num_classes, width, height
+    def truth(self) -> tuple[Tensor | float, ...]:
+        """Rows of the batch, number of images and classes, width and height: as the kernels take them."""
+        height, width = map(float, self.pyramid.image_size)
+        return self.batch_idx, self.cls, self.bboxes, float(self.images), float(self.spec.num_classes), width, height
 
     @cached_property
-    def levels(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Rows, columns and strides of the pyramid's levels."""
+    def levels(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+        """Rows, columns and strides of the pyramid's levels: as the kernels take them."""
         rows, columns = zip(*self.pyramid.grids, strict=True)
-        return rows, columns, self.pyramid.strides
+        return tuple(map(float, rows)), tuple(map(float, columns)), tuple(map(float, self.pyramid.strides))
 
 
 @dataclass(frozen=True)

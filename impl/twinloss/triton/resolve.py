@@ -43,7 +43,7 @@ def resolve_kernel(
     picked = anchor >= 0
     anchor = tl.where(picked, anchor, 0)
     image = tl.load(truth[0] + row, mask=picked, other=0).to(tl.int64)
-    plane = truth[3].to(tl.int64) * anchors
+    plane = tl.cast(truth[3], tl.int64) * anchors
     place = image * anchors + anchor
     lowest = row_count - tl.load(pickers + place, mask=picked, other=0)
     highest = tl.load(pickers + plane + place, mask=picked, other=0) - 1

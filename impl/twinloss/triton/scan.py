@@ -69,7 +69,7 @@ def scan_kernel(
         )
     else:
         tile = program - row_count
-        total = softplus_sum(tile, scores, block, image_stride, anchors, truth[4], class_weights, GAPS, WEIGHTED, GROUP, LOGITS)
+        total = softplus_sum(tile, scores, block, image_stride, anchors, tl.cast(truth[4], tl.int32), class_weights, GAPS, WEIGHTED, GROUP, LOGITS)
         tl.store(partial + tile, total)
 
 
@@ -100,7 +100,7 @@ def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights:
         problem.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison, scratch.largest, scratch.ranking),
         slot_anchor,
-        (spec.lengthened_below, spec.shortest_side, spec.assign_eps, spec.ciou_eps),
+        (float(spec.lengthened_below), float(spec.shortest_side), spec.assign_eps, spec.ciou_eps),
         class_weights,
         partial,
         ALPHA=spec.alpha,

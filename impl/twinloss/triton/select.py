@@ -40,7 +40,7 @@ def select_row(
     image, label, corners, valid = ground_truth(row, row >= 0, truth)
     area = lengthened(corners, below, shortest)
     total = tl.where(valid, count_candidates(area, levels, assign_eps, LEVELS), 0)
-    plane = truth[3].to(tl.int64) * anchors
+    plane = tl.cast(truth[3], tl.int64) * anchors
     base = image.to(tl.int64) * anchors
     own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
 
