@@ -17,10 +17,10 @@ import torch
 from properties.training.pictures import make_pictures
 from twinloss import DetectionLoss, EndToEndLoss, LossSpec, hook
 
-pytest.importorskip("ultralytics")
-from oracle import reference_training as training
+training = pytest.importorskip("oracle.reference_training")
 
 MODELS = ("yolov8n.yaml", "yolo11n.yaml", "yolov10n.yaml", "yolo26n.yaml")
+PLAIN, END_TO_END = Path(__file__).parent / "training" / "tiny.yaml", Path(__file__).parent / "training" / "tiny-end-to-end.yaml"
 GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=5)
 
 
@@ -33,7 +33,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert self.family == socket.AF_UNIX or address[0] in {"127.0.0.1", "::1", "localhost"}, f"a connection to {address}"
         connect(self, address)
 
-    def refuse(*arguments: Any, **options: Any) -> None:
+    def refuse(*arguments: Any, **_: Any) -> None:
         raise AssertionError(f"a look-up of {arguments[0]}")
 
     with training.training_process(), monkeypatch.context() as patch:
@@ -54,13 +54,17 @@ def train(data: Path, tmp_path: Path) -> Callable[..., list[float]]:
     def run(yolo: Any, **overrides: Any) -> list[float]:
         losses: list[float] = []
         yolo.add_callback("on_train_batch_end", lambda trainer: losses.append(float(trainer.loss)))
-        yolo.train(**training.QUIET | {"data": str(data), "imgsz": 64, "epochs": 2, "batch": 4, "project": str(tmp_path), "name": "run"} | overrides)
+        yolo.train(
+            **training.QUIET
+            | {"data": str(data), "imgsz": 64, "epochs": 2, "batch": 4, "project": str(tmp_path), "name": "run"}
+            | overrides
+        )
         return losses
 
     return run
 
 
-def detection_model(name: str = "yolov8n.yaml") -> Any:
+def detection_model(name: str | Path = PLAIN) -> Any:
     model = training.yolo(name).model
     model.args = GAINS
     return model.train()
@@ -96,8 +100,8 @@ class TestTraining:
         assert validated[2:] == [pytest.approx(losses, rel=1e-3) for losses in validated[:2]]
 
     def test_class_weights_reach_the_twin(self, train: Callable[..., list[float]]) -> None:
-        expected, weights = train(training.yolo("yolov8n.yaml"), cls_pw=1.0), []
-        yolo = training.yolo("yolov8n.yaml")
+        expected, weights = train(training.yolo(PLAIN), cls_pw=1.0), []
+        yolo = training.yolo(PLAIN)
         hook.install(yolo)
         yolo.add_callback("on_train_epoch_end", lambda trainer: weights.append(trainer.model.criterion.loss.spec.class_weights))
         assert train(yolo, cls_pw=1.0) == pytest.approx(expected, rel=1e-3)
@@ -106,9 +110,9 @@ class TestTraining:
     def test_says_once_that_it_is_active(self, train: Callable[..., list[float]]) -> None:
         records: list[logging.LogRecord] = []
         handler = logging.Handler()
-        handler.emit = records.append  # type: ignore[method-assign]
+        handler.emit = records.append  # type: ignore[method-assign, assignment]
         logger = logging.getLogger("ultralytics")
-        yolo = training.yolo("yolov8n.yaml")
+        yolo = training.yolo(PLAIN)
         yolo.add_callback("on_pretrain_routine_end", hook.callback())
         logger.addHandler(handler)
         try:
@@ -119,7 +123,7 @@ class TestTraining:
         assert any("active, this training's criterion is DetectionLoss" in record.getMessage() for record in records)
 
     def test_checkpoints_hold_none_of_it(self, train: Callable[..., list[float]]) -> None:
-        yolo, during = training.yolo("yolov8n.yaml"), []
+        yolo, during = training.yolo(PLAIN), []
         hook.install(yolo)
         yolo.add_callback("on_model_save", lambda trainer: during.append(Path(trainer.last).read_bytes()))
         train(yolo)
@@ -133,7 +137,7 @@ class TestTraining:
         assert type(model.criterion).__name__ == "v8DetectionLoss"
 
     def test_trains_again_with_the_same_object(self, train: Callable[..., list[float]]) -> None:
-        yolo = training.yolo("yolov8n.yaml")
+        yolo = training.yolo(PLAIN)
         installed = hook.install(yolo)
         train(yolo, epochs=1)
         assert installed.training_calls == 2
@@ -154,7 +158,7 @@ class TestTraining:
             if trainer.epoch == 1:
                 raise KeyboardInterrupt
 
-        yolo = training.yolo("yolo26n.yaml")
+        yolo = training.yolo(END_TO_END)
         hook.install(yolo)
         yolo.add_callback("on_train_batch_end", note)
         yolo.add_callback("on_fit_epoch_end", stop)
@@ -173,7 +177,7 @@ class TestTraining:
     def test_two_processes(self, train: Callable[..., list[float]]) -> None:
         from properties.training.two_processes import TwoProcesses
 
-        yolo = training.yolo("yolov8n.yaml")
+        yolo = training.yolo(PLAIN)
         with hook.install(yolo) as installed:
             train(yolo, trainer=TwoProcesses)
         assert installed.training_calls == 2 * 2 * 2  # processes, epochs, steps
@@ -182,12 +186,12 @@ class TestTraining:
         compiled: list[type] = []
         compile_ = torch.compile
 
-        def trace_only(model: Any, **options: Any) -> Any:
+        def trace_only(model: Any, **_: Any) -> Any:
             compiled.append(type(model))
             return compile_(model, backend="eager")  # everything but the minutes that code generation takes
 
         monkeypatch.setattr(torch, "compile", trace_only)
-        expected, yolo = train(training.yolo("yolov8n.yaml")), training.yolo("yolov8n.yaml")
+        expected, yolo = train(training.yolo(PLAIN)), training.yolo(PLAIN)
         with hook.install(yolo) as installed:
             assert train(yolo, compile="default") == pytest.approx(expected, rel=1e-3)
         assert compiled
@@ -229,7 +233,7 @@ class TestModel:
         assert (installed.training_calls, installed.validation_calls) == (0, 1)
 
     def test_a_copy_has_a_twin_of_its_own(self) -> None:
-        model = detection_model("yolo26n.yaml")
+        model = detection_model(END_TO_END)
         installed = hook.install(model)
         model.loss(example())
         average = copy.deepcopy(model)
@@ -256,7 +260,7 @@ class TestModel:
         assert hook.install(loaded).training_calls == 0
 
     def test_the_schedule_passes_from_one_to_the_other(self) -> None:
-        model, batch = detection_model("yolo26n.yaml"), example()
+        model, batch = detection_model(END_TO_END), example()
         model.loss(batch)
         model.criterion.update()
         hook.install(model)
@@ -282,7 +286,7 @@ class TestModel:
         plain, model, batch = detection_model(), detection_model(), example()
         model.load_state_dict(plain.state_dict())
         expected, _ = plain.loss(batch)
-        compiled = torch.compile(model, backend="eager")
+        compiled: Any = torch.compile(model, backend="eager")
         installed = hook.install(compiled)
         for _ in range(2):
             loss, _ = compiled(batch)
@@ -296,7 +300,7 @@ class TestModel:
         model.args = SimpleNamespace(box=1.0, cls=2.0, dfl=3.0, epochs=7)
         hook.install(model)
         spec = model.init_criterion().loss.spec
-        assert (spec.num_classes, spec.reg_max, spec.strides, spec.gains) == (80, 16, (8, 16, 32), (1.0, 2.0, 3.0))
+        assert (spec.num_classes, spec.reg_max, spec.strides, spec.gains) == (3, 16, (8, 16, 32), (1.0, 2.0, 3.0))
         assert (spec.topk, spec.topk2, spec.alpha, spec.beta, spec.class_weights) == (10, 10, 0.5, 6.0, None)
 
 
@@ -304,22 +308,24 @@ class TestSilence:
     """Where the twin would silently not be used, an error says so."""
 
     def test_a_criterion_replaced_later(self, train: Callable[..., list[float]]) -> None:
-        yolo = training.yolo("yolov8n.yaml")
+        yolo = training.yolo(PLAIN)
         hook.install(yolo)
         yolo.add_callback("on_train_start", lambda trainer: setattr(trainer.model, "criterion", trainer.model.init_criterion.own()))
-        with pytest.raises(RuntimeError, match="an epoch was trained without the twin: the DetectionModel's criterion is a v8DetectionLoss"):
+        with pytest.raises(
+            RuntimeError, match="an epoch was trained without the twin: the DetectionModel's criterion is a v8DetectionLoss"
+        ):
             train(yolo)
 
     def test_nothing_trained(self) -> None:
-        with pytest.raises(RuntimeError, match="nothing was trained with it"), hook.install(training.yolo("yolov8n.yaml")):
+        with pytest.raises(RuntimeError, match="nothing was trained with it"), hook.install(training.yolo(PLAIN)):
             pass
 
     def test_an_error_in_the_block_is_not_hidden(self) -> None:
-        with pytest.raises(KeyError), hook.install(training.yolo("yolov8n.yaml")):
+        with pytest.raises(KeyError), hook.install(training.yolo(PLAIN)):
             raise KeyError
 
     def test_added_to_the_wrong_event(self, train: Callable[..., list[float]]) -> None:
-        yolo = training.yolo("yolov8n.yaml")
+        yolo = training.yolo(PLAIN)
         yolo.add_callback("on_pretrain_routine_start", hook.callback())
         with pytest.raises(RuntimeError, match="add this callback to 'on_pretrain_routine_end'"):
             train(yolo)
@@ -347,13 +353,13 @@ class TestRefusals:
 
     def test_another_criterion(self) -> None:
         model = detection_model()
-        model.init_criterion = lambda: SimpleNamespace()
+        model.init_criterion = SimpleNamespace
         hook.install(model)
         with pytest.raises(TypeError, match="the model's own criterion is a SimpleNamespace"):
             model.loss(example())
 
     def test_other_candidates_of_one2one(self) -> None:
-        model = detection_model("yolo26n.yaml")
+        model = detection_model(END_TO_END)
         own = model.init_criterion()
         own.one2one.assigner.topk = 13
         model.init_criterion = lambda: own
@@ -373,5 +379,5 @@ class TestRefusals:
         model = detection_model()
         before = set(vars(model))
         hook.uninstall(model)
-        hook.uninstall(training.yolo("yolov8n.yaml"))
+        hook.uninstall(training.yolo(PLAIN))
         assert set(vars(model)) == before

@@ -1,4 +1,4 @@
-"""Made-up pictures with known boxes, in the layout that trainers read: coloured cells on a grainy ground, easy enough to learn in minutes."""
+"""Made-up pictures with known boxes, in the layout that trainers read: coloured cells on a grainy ground, learnt in minutes."""
 
 from __future__ import annotations
 

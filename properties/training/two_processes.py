@@ -28,7 +28,7 @@ class TwoProcesses(trainer_class()):  # type: ignore[misc]  # the reference is a
 
     def _setup_ddp(self) -> None:
         torch.set_num_threads(1)
-        torch.nn.parallel.DistributedDataParallel = OnCPU  # type: ignore[misc]  # the trainer looks the class up there
+        torch.nn.parallel.DistributedDataParallel = OnCPU  # type: ignore[misc, assignment]  # the trainer looks the class up there
         dist.init_process_group("gloo")
 
     def final_eval(self) -> None:
