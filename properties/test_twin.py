@@ -1,4 +1,4 @@
-"""What the twin alone promises: memory layouts, dtypes of what comes back, autocast, the older layout of predictions, terms by themselves."""
+"""What the twin alone promises: memory layouts, dtypes that come back, autocast, older predictions, terms by themselves."""
 
 from __future__ import annotations
 
