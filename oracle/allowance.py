@@ -260,7 +260,7 @@ def _clamped(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tens
     limit = spec.reg_max - 1 - spec.clamp_margin
     clamped = held.target.clamp(0, limit)
     free = (held.target > -held.target_slack) & (held.target < limit + held.target_slack)
-    return clamped, held.target_slack * free + rounding * clamped
+    return clamped, held.target_slack * free + 2 * rounding * clamped
 
 
 def _boxes_gradient(

@@ -156,7 +156,7 @@ def _wrong_count(allowed: Allowed, answer: Ints, topk: int) -> Finding | None:
 def _wrong_holder(
     allowed: Allowed, truth: Ints, answer: Ints, forbidden: Ints, reference: Holdings | None, layout: Layout, said: Holdings
 ) -> Finding:
-    """The finding for the first of the forbidden anchors, one that the contender holds if there is any: that says more than one it lacks."""
+    """The finding for the first of the forbidden anchors, one that the contender holds if there is any."""
     boxes = allowed.margins.boxes
     held = forbidden[answer[forbidden] != NOBODY]
     cell = int(held[0] if held.size else forbidden[0])

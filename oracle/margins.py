@@ -29,7 +29,7 @@ Bools = NDArray[np.bool_]
 # Roundings that a correct program may commit, as multiples of the unit roundoff; those of corners are in :mod:`oracle.roundings`.
 OVERLAP_ROUNDINGS = 4.0  # Of the overlap's own expressions, once its corners are given.
 SCORE_ROUNDINGS = 3.0  # Sigmoid and power.
-WINDOW_ROUNDINGS = 1.7  # Of a lengthened box's corners, relative to the rounding of its own.
+WINDOW_ROUNDINGS = 1.5  # Of a lengthened box's corners, relative to the rounding of its own.
 _CHUNK = 64  # Boxes at a time: a dense (boxes, A) matrix of a crowded batch would take hundreds of megabytes.
 
 

@@ -14,7 +14,7 @@ from oracle.arithmetic import Arithmetic
 PRODUCT_ROUNDINGS = 4.0  # Product with the bins, and their sum.
 SOFTMAX_ROUNDINGS = 6.0  # Each probability: exponential, sum, quotient.
 CORNER_ROUNDINGS = 1.5  # One subtraction.
-TRUTH_ROUNDINGS = 1.5  # Each of: scaling the centre, scaling the size, adding the two.
+TRUTH_ROUNDINGS = 2.0  # Each of: scaling the centre, scaling the size, adding the two.
 # Coordinates that are multiples of this, up to that, are computed without any rounding in float32, whatever the order.
 EXACT_QUANTUM, EXACT_LIMIT = 1 / 256, 2.0**14
 

@@ -104,25 +104,19 @@ def test_overlaps_within_rounding_may_be_won_by_either() -> None:
     assert Definition(case, FLOAT32).allowed(arithmetic_of(FLOAT32, "float32"), Rules()).tallies["conflict"].open == 1
 
 
-class Borders(DetectionLoss):
-    """The twin with other candidates."""
-
-    slack = 0.0
+class Narrow(DetectionLoss):
+    """The twin, but for one candidate: the pair of the largest overlap."""
 
     def metrics(self, preds: Any, batch: Any) -> Any:
         found = super().metrics(preds, batch)
-        definition = Definition(self.case, FLOAT32)  # type: ignore[attr-defined]
-        pairs = definition.margins(arithmetic_of(FLOAT32, "float32")).pairs
-        keep = torch.from_numpy(pairs.border > self.slack)
-        order = (found.row * 10_000 + found.anchor).argsort()
-        return Metrics(*(getattr(found, name)[order][keep[: len(order)]] for name in ("row", "anchor", "overlap", "metric")))
+        kept = torch.arange(len(found.row)) != found.overlap.argmax()
+        return Metrics(found.row[kept], found.anchor[kept], found.overlap[kept], found.metric[kept])
 
 
 def test_a_pair_inside_for_certain_must_be_a_candidate() -> None:
-    case = ordinary()
-    kind = type("Narrow", (Borders,), {"case": case, "slack": 2.0})
-    comparison = judged(case, Contender("narrow", "", lambda spec: kind(spec), arithmetic="float32"))
+    comparison = judged(ordinary(), Contender("narrow", "", Narrow, arithmetic="float32"))
     assert verdict_of(comparison, "candidates", "pairs") is Verdict.DIFFER
+    assert "1 candidate pairs are missing" in comparison.report()
 
 
 def test_a_border_on_a_centre_is_decided_where_no_coordinate_is_rounded() -> None:
