@@ -16,17 +16,18 @@ from oracle.exact import ExactCriterion
 from properties.strategies import KINDS, MEDIUM, PATTERNS, PROFILES, TAGS, TINY, Crowd, Frame, Profile, cases, tags_of
 from twinloss import LossSpec
 
-DRAWS, RUNS = 50, 4  # A run of Hypothesis returns to what it has drawn before, so several short ones tell more than a long one.
+DRAWS, RUNS = 14, 15  # A run of Hypothesis returns to what it has drawn before, so many short ones tell more than a long one.
 DTYPES: tuple[DtypeName, ...] = ("float64", "float32", "float16", "bfloat16")
 
-# The least share of each profile's batches that has a tag: a third to a half of what was counted over several seeds.
+# The least share of each profile's batches that has a tag: a third to a half of what was counted over several seeds. A seed does not fix
+# the draws: Hypothesis also takes constants from whatever modules are loaded.
 LEAST_TINY = {
-    "no-boxes": 0.03, "empty-image": 0.15, "padded": 0.25, "rectangular": 0.1, "fewer-anchors-than-k": 0.01, "many-anchors": 0.05,
-    "degenerate": 0.015, "subpixel": 0.08, "short": 0.4, "touches-image": 0.2, "leaves-image": 0.3, "dropped": 0.01, "on-centre": 0.25,
-    "unseen": 0.05, "contested": 0.35, "crowded": 0.12, "identical": 0.1, "identical-classes": 0.08, "nested": 0.15, "few-candidates": 0.3,
+    "no-boxes": 0.03, "empty-image": 0.15, "padded": 0.25, "rectangular": 0.1, "fewer-anchors-than-k": 0.04, "many-anchors": 0.05,
+    "degenerate": 0.06, "subpixel": 0.08, "short": 0.4, "touches-image": 0.2, "leaves-image": 0.3, "dropped": 0.005, "on-centre": 0.25,
+    "unseen": 0.05, "contested": 0.25, "crowded": 0.06, "identical": 0.04, "identical-classes": 0.04, "nested": 0.15, "few-candidates": 0.3,
     "clamped": 0.06, "clamped-low": 0.3, "integer-distance": 0.25, "tied": 0.03, "tied-at-k": 0.02, "zero-metric": 0.3, "weightless": 0.2,
 }  # fmt: skip
-LEAST_MEDIUM = LEAST_TINY | {"fewer-anchors-than-k": 0.0, "many-anchors": 0.2}
+LEAST_MEDIUM = LEAST_TINY | {"fewer-anchors-than-k": 0.0, "many-anchors": 0.12}
 LEAST = {"tiny": LEAST_TINY, "medium": LEAST_MEDIUM}
 
 

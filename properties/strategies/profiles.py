@@ -35,8 +35,8 @@ TINY = Profile("tiny", (64, 128, 96, 72, 80, 104), max_images=5, max_boxes=10, c
 MEDIUM = Profile("medium", (160, 256, 192, 224, 168), max_images=4, max_boxes=24, crowds=(1, 2, 10, 25, 60, 120), max_scores=1_000_000)
 PROFILES = {profile.name: profile for profile in (TINY, MEDIUM)}
 
-# One to four levels; those that start coarse have fewer anchors than K at 64 px, those that start at 4 px more than 64·K.
-LEVELS = ((8,), (8, 16, 32), (32,), (8, 16), (8, 16, 32, 64), (32, 64), (16,), (16, 32), (4, 8, 16), (8, 16, 32))
+# One to four levels; those that start coarse have fewer anchors than K at most sizes, those that start at 4 px more than 64·K.
+LEVELS = ((8,), (8, 16, 32), (64,), (8, 16), (8, 16, 32, 64), (32,), (16,), (16, 32), (4, 8, 16), (8, 16, 32), (32, 64))
 CLASSES = (1, 3, 80, 2, 20, 365)
 BINS = (16, 1, 16, 4, 1, 8, 2, 32)
 TOPK = (10, 10, 10, 10, 1, 2, 3, 5, 7, 13, 20)
