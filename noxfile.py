@@ -97,6 +97,18 @@ def gate(session: nox.Session) -> None:
 
 
 @heavy()
+def ladder(session: nox.Session) -> None:
+    """Put the same cases to many releases of the reference: -- 8.3.253 8.4.0, --bisect A B, --newest. Report: reports/out/ladder."""
+    rows = OUT / "ladder" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        run(session, "python", "-m", "oracle.ladder", *session.posargs)
+    finally:  # releases that differ end it with 1, and are what the report is read for
+        if rows.exists():
+            run(session, "python", "-m", "reports", "ladder")
+
+
+@heavy()
 def tests(session: nox.Session) -> None:
     """Run the project's own tests; -- goes to pytest."""
     run(session, "python", "-m", "pytest", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")

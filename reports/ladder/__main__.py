@@ -1,7 +1,7 @@
 """``python -m reports.ladder``: bring the committed texts of the ladder up to date with the rows of the last climb.
 
-They are small and made to be compared line by line: ``ladder.md`` is the page's short form, ``changes.csv`` every change, ``matrix.csv`` kinds
-of case by releases, ``definitions.csv`` which definition each release computes, ``asked.txt`` the releases that were asked.
+They are small and made to be compared line by line: ``ladder.md`` is the page's short form, ``changes.csv`` every change, ``matrix.csv``
+kinds of case by releases, ``definitions.csv`` which definition each release computes, ``asked.txt`` the releases that were asked.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def definitions(rows: pd.DataFrame) -> Table:
         Column("differs", "differ", "count", lambda value: "bad" if value else "good"),
         Column("worst", "farthest that agrees", "number"),
     )
-    note = "Sum, items and gradients in float32 and float64 of every kind but bad input, half precision and two heads, ties as the reference's."
+    note = "Sum, items and gradients of every kind but bad input and two heads, in float32 and float64, ties as the reference breaks them."
     return Table("Which definition a release computes", columns, pd.DataFrame(lines, columns=[c.key for c in columns]), note)
 
 
