@@ -82,10 +82,11 @@ def softplus_sums(scores: Tensor) -> Tensor:
     for where, block in _blocks(scores):
         rows = sums[where]
         first, second = scratch[:, : rows.numel() * padded].view(2, *rows.shape, padded)
-        logits = first[..., :anchors].copy_(block)
-        first[..., anchors:] = -torch.inf  # the padding's factor, 1 + 0, changes no product
+        logits = block if block.dtype == dtype else first[..., :anchors].copy_(block)
         positive = torch.clamp(logits, min=0, out=second[..., :anchors]).sum(-1)
-        share = first.abs_().neg_().sigmoid_()
+        torch.copysign(logits, -1, out=first[..., :anchors])  # −|x|
+        first[..., anchors:] = -torch.inf  # the padding's factor, 1 + 0, changes no product
+        share = first.sigmoid_()
         torch.add(_log_products(share, second).sum(-1), positive, out=rows)
     return sums
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from twinloss.triton import tiles
 from twinloss.triton.launch import blocks, launch
 from twinloss.triton.problem import Gradients, Problem
-from twinloss.triton.scan import score_blocks
-from twinloss.triton.softplus import class_of, logit_tile
+from twinloss.triton.softplus import logit_tile, score_blocks
 
 
 @triton.jit(do_not_specialize=["score_programs", "box_count", "classes", "images", "cls_gain"])
@@ -30,22 +29,21 @@ def dense_gradient_kernel(
     cls_gain: tl.tensor,
     scores_gradient: tl.tensor,
     boxes_gradient: tl.tensor,
-    GAPS: tl.constexpr,
-    WEIGHTED: tl.constexpr,
+    BLOCKS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
     """The first ``score_programs`` programs write w · sigmoid(x) · scale for a tile of class logits each, the rest zeros for box logits."""
     program = tl.program_id(0)
     lane = tl.arange(0, TILE)
     if program < score_programs:
-        index, start = logit_tile(program, block, GAPS, TILE)
-        inside = lane < block - start
-        x = tl.load(scores + index * image_stride + start + lane, mask=inside, other=0.0).to(tl.float32)
+        source, target, remaining, label = logit_tile(program, block, image_stride, anchors, classes, BLOCKS, TILE)
+        inside = lane < remaining
+        x = tl.load(scores + source + lane, mask=inside, other=0.0).to(tl.float32)
         scale = tl.load(incoming + incoming_stride) * cls_gain * images / tl.load(items + 3)
+        if BLOCKS == "class":
+            scale *= tl.load(class_weights + label)
         gradient = scale / (1.0 + tl.exp(-x))
-        if WEIGHTED:
-            gradient *= tl.load(class_weights + class_of(start, TILE, anchors, classes))
-        tl.store(scores_gradient + index * block + start + lane, gradient.to(scores_gradient.dtype.element_ty), mask=inside)
+        tl.store(scores_gradient + target + lane, gradient.to(scores_gradient.dtype.element_ty), mask=inside)
     else:
         start = (program - score_programs).to(tl.int64) * TILE
         zeros = tl.zeros((TILE,), boxes_gradient.dtype.element_ty)
@@ -55,7 +53,7 @@ def dense_gradient_kernel(
 def dense_gradient(problem: Problem, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
     """Fill both gradients but for the held anchors; ``incoming`` is (3,), of any stride. An empty gradient is left out."""
     tile = tiles.DENSE_GRADIENT
-    count, length = score_blocks(problem.scores)
+    kind, count, length = score_blocks(problem.scores, problem.weighted)
     score_programs = count * blocks(length, tile.size) if gradients.scores.numel() else 0
     launch(
         dense_gradient_kernel,
@@ -76,7 +74,6 @@ def dense_gradient(problem: Problem, incoming: Tensor, items: Tensor, class_weig
         problem.gains[1],
         gradients.scores,
         gradients.boxes,
-        GAPS=not problem.scores.is_contiguous(),
-        WEIGHTED=problem.spec.class_weights is not None,
+        BLOCKS=kind,
         TILE=tile.size,
     )

@@ -1,7 +1,7 @@
 """Where anchors and ground truth lie: the pyramid, a row of the batch, the cells inside a box (spec sections 2, 3 and 5.1).
 
-``levels`` is a tuple of three, the levels' rows, columns and strides; a box is a tuple of its corners (x1, y1, x2, y2). Whole numbers that vary
-from batch to batch arrive as floats: the compiler would make another kernel for each integer in a tuple that is 1 or a multiple of 16.
+``levels`` is a tuple of three, the levels' rows, columns and strides; a box is a tuple of its corners (x1, y1, x2, y2). Whole numbers that
+vary from batch to batch arrive as floats: the compiler would make another kernel for each integer in a tuple that is 1 or a multiple of 16.
 """
 
 from __future__ import annotations

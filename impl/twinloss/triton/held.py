@@ -137,7 +137,7 @@ def held(problem: Problem, scratch: Scratch | None, slots: Slots, class_weights:
         partial,
         (spec.assign_eps, spec.ciou_eps, spec.reg_max - 1 - spec.clamp_margin),
         GIVEN=scratch is None,
-        WEIGHTED=spec.class_weights is not None,
+        WEIGHTED=problem.weighted,
         R=spec.reg_max,
         LEVELS=len(problem.pyramid.strides),
         TILE=tiles.HELD.size,

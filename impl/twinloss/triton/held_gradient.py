@@ -160,7 +160,7 @@ def held_gradient(problem: Problem, slots: Slots, incoming: Tensor, items: Tenso
         (spec.ciou_eps, spec.reg_max - 1 - spec.clamp_margin),
         FOR_BOXES=gradients.boxes.numel() > 0,
         FOR_SCORES=gradients.scores.numel() > 0,
-        WEIGHTED=spec.class_weights is not None,
+        WEIGHTED=problem.weighted,
         R=spec.reg_max,
         LEVELS=len(problem.pyramid.strides),
         TILE=tiles.HELD_GRADIENT.size,

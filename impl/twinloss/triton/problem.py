@@ -64,6 +64,11 @@ class Problem:
         return 0 if self.spec.topk2 in (None, self.spec.topk) else min(self.spec.topk2 or 0, self.anchors)
 
     @cached_property
+    def weighted(self) -> bool:
+        """Whether classes have weights."""
+        return self.spec.class_weights is not None
+
+    @cached_property
     def gains(self) -> tuple[float, float, float]:
         """Factors of the box, classification and third term; the third is 0 where an older definition has none."""
         box, classification, third = self.spec.gains

@@ -13,7 +13,7 @@ from torch import Tensor
 from twinloss.triton.launch import blocks, launch, power_of_two
 from twinloss.triton.problem import Problem, Scratch
 from twinloss.triton.select import select_row
-from twinloss.triton.softplus import softplus_sum
+from twinloss.triton.softplus import score_blocks, softplus_sum
 from twinloss.triton.tiles import scan_tile
 
 
@@ -39,8 +39,7 @@ def scan_kernel(
     PICKERS_ONLY: tl.constexpr,
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
-    GAPS: tl.constexpr,
-    WEIGHTED: tl.constexpr,
+    BLOCKS: tl.constexpr,
     GROUP: tl.constexpr,
     LOGITS: tl.constexpr,
 ) -> None:
@@ -69,24 +68,21 @@ def scan_kernel(
         )
     else:
         tile = program - row_count
-        total = softplus_sum(tile, scores, block, image_stride, anchors, tl.cast(truth[4], tl.int32), class_weights, GAPS, WEIGHTED, GROUP, LOGITS)
+        classes = tl.cast(truth[4], tl.int32)
+        total = softplus_sum(tile, scores, block, image_stride, anchors, classes, class_weights, BLOCKS, GROUP, LOGITS)
         tl.store(partial + tile, total)
-
-
-def score_blocks(scores: Tensor) -> tuple[int, int]:
-    """Number of blocks of logits without a gap, and their length: one when the tensor has no gaps, else one per image."""
-    return (1, scores.numel()) if scores.is_contiguous() else (scores.shape[0], scores.shape[1] * scores.shape[2])
 
 
 def softplus_programs(problem: Problem) -> int:
     """Programs that sum softplus, and so the length of their partial sums."""
-    count, length = score_blocks(problem.scores)
+    _, count, length = score_blocks(problem.scores, problem.weighted)
     return count * blocks(length, scan_tile(problem.rows).logits)
 
 
 def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights: Tensor, partial: Tensor) -> None:
     """Pick for every row into ``slot_anchor`` (N·K,), publish claims, and sum softplus into ``partial`` (one per program)."""
     tile, spec = scan_tile(problem.rows), problem.spec
+    kind, _, length = score_blocks(problem.scores, problem.weighted)
     launch(
         scan_kernel,
         problem.rows + partial.shape[0],
@@ -96,7 +92,7 @@ def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights:
         problem.levels,
         problem.scores,
         problem.scores.stride(0),
-        score_blocks(problem.scores)[1],
+        length,
         problem.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison, scratch.largest, scratch.ranking),
         slot_anchor,
@@ -111,8 +107,7 @@ def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights:
         PICKERS_ONLY=problem.conflicts == "pickers",
         LEVELS=len(problem.pyramid.strides),
         TILE=tile.candidates,
-        GAPS=not problem.scores.is_contiguous(),
-        WEIGHTED=spec.class_weights is not None,
+        BLOCKS=kind,
         GROUP=4 if problem.scores.element_size() == 4 else 8,
         LOGITS=tile.logits,
     )

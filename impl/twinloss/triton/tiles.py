@@ -36,8 +36,8 @@ CUT = Tile(size=128, warps=4)
 HELD = Tile(size=32, warps=1)
 HELD_GRADIENT = Tile(size=32, warps=1)
 
-_FEW_BOXES = ScanTile(candidates=1024, logits=8192, warps=8)
-_MANY_BOXES = ScanTile(candidates=256, logits=4096, warps=4)
+_FEW_BOXES = ScanTile(candidates=512, logits=4096, warps=8)
+_MANY_BOXES = ScanTile(candidates=256, logits=2048, warps=4)
 # Up to here the largest box decides how long the scan takes, beyond it the number of boxes does, most of them small.
 MOST_FEW_BOXES = 2048
 
