@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -182,7 +181,7 @@ class _Evaluation:
         self.dtype = working_dtype(self.boxes)
         self.batch = {key: batch[key].to(self.boxes.device) for key in ("batch_idx", "cls", "bboxes")}
         self.truth = prepare_targets(self.batch["batch_idx"], self.batch["cls"], self.batch["bboxes"], self.pyramid.image_size, self.dtype)
-        self.centres, self.strides = _anchors_of(self.pyramid, self.dtype, self.boxes.device)
+        self.centres, self.strides = make_anchors(self.pyramid.grids, self.pyramid.strides, dtype=self.dtype, device=self.boxes.device)
 
     def pairs(self) -> PairMetrics:
         candidates = candidate_pairs(self.truth.corners, self.pyramid, self.spec)
@@ -226,11 +225,6 @@ class _Evaluation:
         terms = torch.stack([box, classification, third]) / normaliser * self.centres.new_tensor(spec.gains)
         items = dict(zip(("box_loss", "cls_loss", spec.third_term), terms.detach(), strict=True))
         return terms * len(self.boxes), items
-
-
-@functools.lru_cache(maxsize=16)  # a training run sees few image sizes, and a small batch feels what anchors cost
-def _anchors_of(pyramid: Pyramid, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    return make_anchors(pyramid.grids, pyramid.strides, dtype=dtype, device=device)
 
 
 def _pyramid(layout: Mapping[str, Any], spec: LossSpec) -> Pyramid:
