@@ -31,7 +31,13 @@ class Saved:
     versions: dict[str, str]
 
     def write(self, folder: Path = FOLDER) -> Path:
-        """Write the file and say where it is."""
+        """Write the file, named by its digest, and say where it is."""
+        path = folder / f"{self.case.digest}.json"
+        self.write_to(path)
+        return path
+
+    def write_to(self, path: Path) -> None:
+        """Write this file."""
         record = {
             "case": json.loads(self.case.to_json()),
             "setting": asdict(self.setting),
@@ -39,10 +45,8 @@ class Saved:
             "found": self.found.splitlines(),
             "versions": self.versions,
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.case.digest}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        return path
 
 
 def load(digest: str, folder: Path = FOLDER) -> Saved:

@@ -6,17 +6,20 @@ import os
 import secrets
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from oracle.ladder.contender import ReleaseError, open_release
-from oracle.registry import CandidateError
+from oracle.registry import TIME_LIMIT, CandidateError
 from properties.differential import plan
-from properties.differential.recorder import Recorder, join
+from properties.differential.recorder import SHRINK, Recorder, join
+from properties.saved import FOLDER
 from twinloss import LossSpec
 
 ROWS = Path("reports", "out", "diff", "rows.parquet")
 RECORDER = pytest.StashKey[Recorder]()
+ENDED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--reference", metavar="RELEASE", help="compare with this release of the reference, such as 8.3.253, by its own definition"
     )
+    group.addoption(
+        "--time-limit",
+        type=float,
+        default=TIME_LIMIT,
+        metavar="SECONDS",
+        help="for one call of a candidate (default: %(default)g)",
+    )
+    group.addoption(
+        "--shrink", type=float, default=SHRINK, metavar="SECONDS", help="to make a failing batch smaller (default: %(default)g)"
+    )
+    group.addoption("--cases", default=str(FOLDER), metavar="FOLDER", help="where failing batches are saved, and replayed from")
     group.addoption("--rows", default=str(ROWS), metavar="FILE", help="where to write the rows (default: %(default)s)")
 
 
@@ -44,7 +58,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.reference is not None:
             LossSpec.for_release(option.reference, num_classes=1)
             open_release(option.reference)
-        config.stash[RECORDER] = Recorder(option.candidate, f"diff x{option.scale:g}", option.run_seed, release=option.reference)
+        config.stash[RECORDER] = recorder = Recorder(
+            option.candidate, f"diff x{option.scale:g}", option.run_seed, Path(option.cases), option.reference, option.time_limit
+        )
+        if option.hypothesis_profile == "nightly":
+            recorder.database = hypothesis.settings().database  # goes on where the last night ended
+        recorder.shrink = option.shrink
+        rows = Path(option.rows)
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        recorder.note = rows.with_name(f"calling-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.json")
     except (CandidateError, ReleaseError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -87,8 +109,16 @@ def recorder(request: pytest.FixtureRequest) -> Recorder:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    rows = Path(config.option.rows)
+    recorder, rows = config.stash[RECORDER], Path(config.option.rows)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    config.stash[RECORDER].write(rows.with_name(f"part-{worker or 'main'}.parquet"))
+    if worker is None:
+        config.stash[ENDED] = [recorder.ended(note) for note in sorted(rows.parent.glob("calling-*.json"))]
+    recorder.write(rows.with_name(f"part-{worker or 'main'}.parquet"))
     if worker is None:
         join(sorted(rows.parent.glob("part-*.parquet")), rows)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for report in config.stash.get(ENDED, []):
+        terminalreporter.section("a candidate ended the process", red=True)
+        terminalreporter.line(report)
