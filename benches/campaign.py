@@ -55,7 +55,7 @@ def tasks(units: Sequence[Unit]) -> list[Task]:
 
 
 class Campaign:
-    """The run.
+    """The run, to be used as a context manager: it keeps the inputs in a temporary folder.
 
     Args:
         units: the plan.
@@ -140,6 +140,9 @@ class Campaign:
             worker.ask("start", threads=self.threads)
             self.training = worker.ask("training", model=TRAINING_MODEL, place=str(self.place(unit)), entries=labels, steps=TRAINING_STEPS)
 
-    def close(self) -> None:
+    def __enter__(self) -> Campaign:  # noqa: PYI034 - Self is not in Python 3.10, and nobody derives from a campaign
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Remove the inputs."""
         self._folder.cleanup()

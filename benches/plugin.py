@@ -72,13 +72,11 @@ def campaign(request: pytest.FixtureRequest) -> Iterator[Campaign]:
     chosen = [cast("Unit", function.callspec.params["unit"]) for function in functions]
     threads = config.getoption("--threads") or len(os.sched_getaffinity(0))
     capture: CaptureManager = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled(), told() as tell:
-        made = Campaign(list(dict.fromkeys(chosen)), threads, tell)
-        try:
-            made.run()
-            if not config.getoption("--labels"):
+    with Campaign(list(dict.fromkeys(chosen)), threads) as made:
+        with capture.global_and_fixture_disabled(), told() as made.tell:
+            try:
+                made.run()
                 made.run_training()
-        finally:
-            write(made, config.getoption("--out"))
-    yield made
-    made.close()
+            finally:
+                write(made, config.getoption("--out"))
+        yield made

@@ -10,6 +10,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from benches.statistics import Estimate
 
@@ -144,7 +145,9 @@ def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str
     new = [row for row in head if row not in base]
     hint = f"; was it renamed to {' or '.join(new)}?" if new else ""
     return [
-        Finding(Verdict.FAIL, row, f"missing{hint} Keep it, or say --drop {row}") for row in base if row not in head and row not in allowed
+        Finding(Verdict.FAIL, row, f"missing{hint} Keep it, or say --drop {quote(row)}")
+        for row in base
+        if row not in head and row not in allowed
     ]
 
 
@@ -156,7 +159,7 @@ def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> l
             before = base.get(row, {}).get(measure)
             if before is not None and after != before:
                 grew = after > before and f"{row}:{measure}" not in allowed
-                remedy = f"; if that is meant, say --allow {row}:{measure}" if grew else ""
+                remedy = f"; if that is meant, say --allow {quote(f'{row}:{measure}')}" if grew else ""
                 text = f"{measure}: {before:,.0f} before, {after:,.0f} now{remedy}"
                 findings.append(Finding(Verdict.FAIL if grew else Verdict.PASS, row, text))
     return findings

@@ -36,7 +36,7 @@ class Options:
         pairs: pairs of processes in a pass, at least 8.
         limits: what is let pass.
         threads: of each process. With one, the processor's own clock is exact; with more, threads that wait for each other blur it.
-        rows: to measure; all by default.
+        rows: to measure; all by default, and only then error ÷ allowance, which goes by rows of its own.
         dropped: rows of the base that may be missing.
         allowed: exact measures that may grow, as ``row:measure``.
     """
@@ -106,9 +106,12 @@ def exact_findings(sides: Sides, rows: dict[str, Row], options: Options, tell: T
     """What is compared without noise: bytes, launches, synchronisations, and error ÷ allowance."""
     tell("exact measures")
     counts = [exact_counts(side, rows, options.threads) for side in (sides.base, sides.head)]
+    found = count_findings(counts[0], counts[1], options.allowed)
+    if options.rows:
+        return found
     tell("error ÷ allowance")
     errors = [accuracy(side) for side in (sides.base, sides.head)]
-    return [*count_findings(counts[0], counts[1], options.allowed), *accuracy_findings(errors[0], errors[1], options.limits)]
+    return found + accuracy_findings(errors[0], errors[1], options.limits)
 
 
 def exact_counts(twin: Path, rows: dict[str, Row], threads: int) -> Counts:

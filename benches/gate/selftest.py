@@ -1,0 +1,188 @@
+"""Does the gate do what it says, on this machine, under load? Ask with ``python -m benches.gate.selftest --times 10``.
+
+Each round runs the real command three times in a copy of this checkout: on a change that changes nothing, which must pass; on one that
+makes the twin 15 % slower, which must fail; and with a reference that is faster in one process than in the next, which must be
+inconclusive. Meanwhile busy loops keep every core occupied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benches.contenders import TORCH_TWIN
+from benches.gate import batches
+from benches.gate.decision import Verdict
+from benches.gate.processes import open_row
+from benches.gate.wheels import ROOT
+from benches.process import Worker
+
+ROW = "one image"
+SLOWER = 0.15
+BUSY = "while True: pass"
+
+SLOW_TWIN = """
+
+def _slower(whole, share):
+    import time
+
+    def call(self, preds, batch):
+        start = time.thread_time()
+        answer = whole(self, preds, batch)
+        end = time.thread_time() + share * (time.thread_time() - start)
+        while time.thread_time() < end:
+            pass
+        return answer
+
+    return call
+
+
+DetectionLoss.__call__ = _slower(DetectionLoss.__call__, {share})
+"""
+
+NOISY_REFERENCE = """
+
+def _noisy(make):
+    import random
+    import time
+
+    share = random.SystemRandom().uniform(0, 0.8)
+
+    def made(spec, device="cpu"):
+        criterion = make(spec, device)
+
+        def call(preds, batch):
+            start = time.thread_time()
+            answer = criterion(preds, batch)
+            end = time.thread_time() + share * (time.thread_time() - start)
+            while time.thread_time() < end:
+                pass
+            return answer
+
+        return call
+
+    return made
+
+
+as_installed = _noisy(as_installed)
+"""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A change, and what the gate has to say to it."""
+
+    name: str
+    file: str
+    text: str
+    expected: Verdict
+
+
+def plants(share: float) -> tuple[Plant, ...]:
+    """The three changes; ``share`` is what of the forward call makes up the slow-down of a whole step."""
+    return (
+        Plant("nothing changed", "impl/twinloss/__init__.py", "\n", Verdict.PASS),
+        Plant(f"twin {SLOWER:.0%} slower", "impl/twinloss/__init__.py", SLOW_TWIN.format(share=round(share, 4)), Verdict.FAIL),
+        Plant("noisy reference", "oracle/reference.py", NOISY_REFERENCE, Verdict.INCONCLUSIVE),
+    )
+
+
+def forward_share(folder: Path) -> float:
+    """Share of the forward call in a whole step of the twin."""
+    (row,) = batches.rows(folder, [ROW]).values()
+    with Worker("steady", 1) as worker:
+        worker.ask("start", threads=1)
+        open_row(worker, row, seed=0)
+        samples = worker.ask("turn", calls={TORCH_TWIN.label: 30})[TORCH_TWIN.label]
+    shares = sorted(sample["forward_ns"] / (sample["forward_ns"] + sample["backward_ns"]) for sample in samples)
+    return float(shares[len(shares) // 2])
+
+
+def copied(folder: Path) -> Path:
+    """A repository of its own with this checkout's files as they are, committed."""
+    target = folder / "checkout"
+    files = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    git(target, "init", "--quiet")
+    git(target, "add", "--all")
+    commit(target, "as it is")
+    return target
+
+
+def git(where: Path, *arguments: str) -> None:
+    """Run git."""
+    identity = ("-c", "user.name=selftest", "-c", "user.email=selftest@localhost", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *identity, "-C", str(where), *arguments], check=True, capture_output=True)
+
+
+def commit(where: Path, message: str) -> None:
+    """Commit what has been added."""
+    git(where, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def tried(checkout: Path, plant: Plant, pairs: int) -> tuple[int, str]:
+    """The gate's exit code on a plant, and what it printed; the copy is as before afterwards."""
+    file = checkout / plant.file
+    before = file.read_text("utf-8")
+    file.write_text(before + plant.text, "utf-8")
+    try:
+        command = [sys.executable, "-m", "benches.gate", "--against", "HEAD", "--row", ROW, "--pairs", str(pairs)]
+        ran = subprocess.run(command, cwd=checkout, env=_environment(checkout), capture_output=True, text=True, check=False)
+    finally:
+        file.write_text(before, "utf-8")
+    return ran.returncode, ran.stderr
+
+
+def _environment(checkout: Path) -> dict[str, str]:
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(checkout / "impl"), str(checkout)])}
+
+
+@contextlib.contextmanager
+def load(processes: int) -> Iterator[None]:
+    """Keep the machine busy."""
+    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def main() -> int:
+    """Run the rounds, print a line for each trial; 1 when one was wrong."""
+    parser = argparse.ArgumentParser("python -m benches.gate.selftest")
+    parser.add_argument("--times", type=int, default=1, help="rounds (default: 1)")
+    parser.add_argument("--load", type=int, default=2, help="busy loops beside it (default: 2)")
+    parser.add_argument("--pairs", type=int, default=8, help="pairs of processes in a pass (default: 8)")
+    options = parser.parse_args()
+    wrong = 0
+    with tempfile.TemporaryDirectory(prefix="selftest-") as place, load(options.load):
+        checkout = copied(Path(place))
+        share = SLOWER / forward_share(Path(place))
+        for at in range(options.times):
+            for plant in plants(share):
+                start = time.monotonic()
+                code, said = tried(checkout, plant, options.pairs)
+                right = code == plant.expected
+                wrong += not right
+                told = f"round {at + 1}: {plant.name}: exit {code}, expected {int(plant.expected)}, {time.monotonic() - start:.0f} s"
+                sys.stdout.write(f"{'ok   ' if right else 'WRONG'} {told}\n{'' if right else said}")
+                sys.stdout.flush()
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
