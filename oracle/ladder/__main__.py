@@ -11,18 +11,16 @@ import re
 import sys
 import time
 from collections.abc import Collection, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from oracle.ladder.answers import Answers, Desk
 from oracle.ladder.cases import Question
-from oracle.ladder.changes import compare
 from oracle.ladder.definitions import Matcher
 from oracle.ladder.install import cache_folder
 from oracle.ladder.releases import DEFAULT, between, order, published
 from oracle.ladder.rows import rows, write
-from oracle.ladder.search import Ask, differs, first_changes
+from oracle.ladder.search import Ask, first_changes
 from oracle.ladder.show import show
 from oracle.ladder.topics import all_questions
 
@@ -104,10 +102,7 @@ def _with_first_changes(chosen: Sequence[str], known: Sequence[str], ask: Ask, q
     found = set(chosen)
     usable = [release for release in chosen if ask(release).asked]
     for first, last in pairwise(usable):
-        # Between two releases only what their answers differ in is asked: a tenth of the time.
-        open_questions = [change.question for change in compare(ask(first), ask(last), questions) if not change.quiet]
-        names = {question.name for question in open_questions}
-        for before, after in first_changes(between(first, last, known), partial(ask, names=names), differs(open_questions)):
+        for before, after in first_changes(between(first, last, known), ask, questions):
             print(f"  change: {before} -> {after}", flush=True)
             found |= {before, after}
     for release in found:

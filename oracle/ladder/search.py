@@ -19,46 +19,45 @@ class Ask(Protocol):
 
 
 Asked = Callable[[str], Answers]
-Differs = Callable[[Answers, Answers], bool]
 
 
-def differs(questions: Sequence[Question]) -> Differs:
-    """Whether two releases differ in anything that a user could notice."""
-
-    def decide(before: Answers, after: Answers) -> bool:
-        return any(not change.quiet for change in compare(before, after, questions))
-
-    return decide
+def different(before: Answers, after: Answers, questions: Sequence[Question]) -> list[Question]:
+    """Questions on which two releases differ in something that a user could notice."""
+    return [change.question for change in compare(before, after, questions) if not change.quiet]
 
 
-def first_changes(releases: Sequence[str], ask: Asked, changed: Differs) -> Iterator[tuple[str, str]]:
-    """Adjacent pairs of releases between which something changed, found by halving.
+def first_changes(releases: Sequence[str], ask: Ask, questions: Sequence[Question]) -> Iterator[tuple[str, str]]:
+    """Adjacent pairs of releases between which something changed, found by halving; of what lies between only what is needed is asked.
 
-    A step whose ends agree is taken as unchanged throughout: what came and went within it stays unseen, unless every release is asked. A
-    release that can't be asked is stepped over; the pair then names the last that could and the first that could again.
+    What is the same at both ends of a step is taken as unchanged within it: what came and went stays unseen, unless every release is asked.
+    A release that can't be asked is stepped over; the pair then names the last that could and the first that could again.
     """
-    usable = [release for release in (releases[0], releases[-1]) if ask(release).asked]
-    if len(releases) < 2 or len(usable) < 2:
-        return
-    yield from _halve(list(releases), ask, changed)
+    usable = [release for release in (releases[0], releases[-1]) if ask(release, names=_names(questions)).asked]
+    if len(releases) > 1 and len(usable) > 1:
+        yield from _halve(list(releases), ask, questions)
 
 
-def _halve(releases: list[str], ask: Asked, changed: Differs) -> Iterator[tuple[str, str]]:
-    first, last = ask(releases[0]), ask(releases[-1])
-    if not changed(first, last):
+def _halve(releases: list[str], ask: Ask, questions: Sequence[Question]) -> Iterator[tuple[str, str]]:
+    first, last = (ask(release, names=_names(questions)) for release in (releases[0], releases[-1]))
+    open_questions = different(first, last, questions)
+    if not open_questions:
         return
-    middle = _usable_middle(releases, ask)
+    middle = _usable_middle(releases, ask, _names(open_questions))
     if middle is None:
         yield releases[0], releases[-1]
         return
-    yield from _halve(releases[: middle + 1], ask, changed)
-    yield from _halve(releases[middle:], ask, changed)
+    yield from _halve(releases[: middle + 1], ask, open_questions)
+    yield from _halve(releases[middle:], ask, open_questions)
 
 
-def _usable_middle(releases: list[str], ask: Asked) -> int | None:
+def _names(questions: Sequence[Question]) -> frozenset[str]:
+    return frozenset(question.name for question in questions)
+
+
+def _usable_middle(releases: list[str], ask: Ask, names: frozenset[str]) -> int | None:
     """Index of the release nearest to the middle, the ends left out, that can be asked."""
     inner = sorted(range(1, len(releases) - 1), key=lambda index: abs(2 * index - len(releases) + 1))
-    return next((index for index in inner if ask(releases[index]).asked), None)
+    return next((index for index in inner if ask(releases[index], names=names).asked), None)
 
 
 def steps(releases: Sequence[str], ask: Asked) -> Iterator[tuple[Answers, Answers]]:

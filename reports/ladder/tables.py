@@ -92,7 +92,8 @@ def matrix(rows: pd.DataFrame) -> Table:
     worst = frame.assign(gravity=frame["verdict"].map(GRAVITY.index)).groupby(["kind", "release"], sort=False)["gravity"].max().unstack()
     releases = in_order(frame["release"])
     marks = {at: MARKS[verdict][0] for at, verdict in enumerate(GRAVITY)}
-    symbols = worst[releases].replace(marks).astype("object").where(worst[releases].notna(), "")
+    columns_of_marks = {release: [marks.get(gravity, "") for gravity in worst[release].tolist()] for release in releases}
+    symbols = pd.DataFrame(columns_of_marks, index=worst.index, dtype="object")
     columns = [Column("kind", "kind of case"), *[Column(release, release, "text", mark_tone) for release in releases]]
     legend = ", ".join(f"{mark} {verdict}" for verdict, (mark, _) in MARKS.items())
     return Table("Each release against the one before it", tuple(columns), symbols.reset_index(), f"{legend}.")
