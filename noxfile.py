@@ -63,7 +63,18 @@ def diff(session: nox.Session) -> None:
     rows = OUT / "diff" / "rows.parquet"
     rows.unlink(missing_ok=True)
     try:
-        run(session, "python", "-m", "pytest", "-p", "properties.differential.plugin", "properties/differential", "-n", "2", *session.posargs)
+        run(
+            session,
+            "python",
+            "-m",
+            "pytest",
+            "-p",
+            "properties.differential.plugin",
+            "properties/differential",
+            "-n",
+            "2",
+            *session.posargs,
+        )
     finally:  # a run that fails is the one whose report is read
         if rows.exists():
             run(session, "python", "-m", "reports", "diff", "--exit-code")

@@ -23,7 +23,8 @@ LossAndItems = tuple[Tensor, dict[str, Tensor]]
 class Criterion(Protocol):
     """The loss, whole: ``loss`` is (3,), already multiplied by the number of images, differentiable in the logits."""
 
-    def __call__(self, preds: Preds, batch: Batch) -> LossAndItems: ...
+    def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
+        """Loss and logged items of a batch."""
 
 
 @runtime_checkable

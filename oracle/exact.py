@@ -95,8 +95,8 @@ class ExactCriterion:
     def truth(self, preds: Preds, batch: Batch) -> Truth:
         """[3] Centre and size become pixel corners.
 
-        Ground truth is float32, unless logits and targets are both float64, and so are the corners: which anchors lie inside a box whose side
-        runs through their centres is a matter of its last bit, and the definition's, not of the program that asks.
+        Ground truth is float32, unless logits and targets are both float64, and so are the corners: which anchors lie inside a box whose
+        side runs through their centres is a matter of its last bit, and the definition's, not of the program that asks.
         """
         check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
         grid = self.grid(preds)
