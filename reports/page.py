@@ -28,8 +28,8 @@ def render(report: Report) -> str:
 
 
 def anchor(heading: str) -> str:
-    """A heading's name in links to it."""
-    return "-".join(heading.lower().split())
+    """A heading's name in links to it, and in selectors, which take no commas and slashes."""
+    return re.sub(r"\W+", "-", heading.lower()).strip("-")
 
 
 def _kind(block: Block) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 Tone = Literal["plain", "good", "warn", "bad"]
-Form = Literal["text", "code", "count", "share", "ratio", "number", "ms", "bytes"]
+Form = Literal["text", "code", "count", "share", "ratio", "number", "factor", "ms", "bytes"]
 
 NOTHING = "–"
 
@@ -111,6 +111,7 @@ WRITERS: dict[Form, Callable[[Any], str]] = {
     "share": _share,
     "ratio": _ratio,
     "number": lambda value: "0" if value == 0 else f"{value:.2e}",
+    "factor": lambda value: f"{value:.3f}",
     "ms": _milliseconds,
     "bytes": _bytes,
 }

@@ -31,7 +31,9 @@ def build(rows: pd.DataFrame, diff_rows: Path = DIFF_ROWS) -> Report:
     slower_steps = worse.frame[worse.frame["phase"] == "step"]
     tone: Tone = "warn" if len(slower_steps) else "good"
     sections = [
-        Section("Steps", tuple(_filled(by_workload, tables.workloads(rows, "default"), tables.dtypes(rows)))),
+        Section("Steps", tuple(_filled(by_workload))),
+        Section("Steps on the default heap", tuple(_filled(tables.workloads(rows, "default")))),
+        Section("Steps by dtype", tuple(_filled(tables.dtypes(rows)))),
         Section("Where it is slower", tuple(_filled(worse)) or ("Nowhere: no phase of any workload took longer than the reference's.",)),
         Section("Ratios", (plots.ratios(rows), *([plots.by_dtype(rows)] if len(tables.dtypes(rows).frame) else [])), brief=False),
         Section("Memory", (tables.memory(rows), plots.memory(rows))),

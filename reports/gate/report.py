@@ -21,10 +21,8 @@ HEADLINES = {
 def build(rows: pd.DataFrame) -> Report:
     """The report of these rows, which have the columns of :data:`reports.gate.schema.SCHEMA`."""
     outcome = str(rows["outcome"].iloc[0])
-    worse = findings(rows[rows["verdict"] == FAIL], "What is worse")
     verdicts, measured = findings(rows[rows["kind"] == "finding"], "Verdicts"), estimates(rows)
     sections = [
-        Section("Worse", (worse,)),
         Section("Verdicts", (verdicts,)),
         Section("Passes that count for nothing", (findings(rows[rows["kind"] == "note"], "Passes that count for nothing"),)),
         Section("Measured", (measured, *([ratios(measured.frame)] if len(measured.frame) else []))),
@@ -33,7 +31,7 @@ def build(rows: pd.DataFrame) -> Report:
     sections = [section for section in sections if not isinstance(section.blocks[0], Table) or len(section.blocks[0].frame)]
     facts = (
         Fact("rows", f"{rows['row'].nunique():,}"),
-        Fact("passes", f"{int(rows['pass'].max()) if rows['pass'].notna().any() else 0}"),
+        Fact("passes taken", f"{int(rows['pass'].max()) if rows['pass'].notna().any() else 0}"),
         Fact("base", str(rows["base"].iloc[0])[:12]),
     )
     return Report("gate", "Gate", HEADLINES[outcome], TONES[outcome], facts, tuple(sections), verdicts)
@@ -58,9 +56,9 @@ def estimates(rows: pd.DataFrame) -> Table:
             Column("program", "program"),
             Column("clock", "clock"),
             Column("pass", "pass", "count"),
-            Column("ratio", "head / base", "ratio"),
-            Column("lo95", "from", "ratio", lambda low: slow[low > limit]),
-            Column("hi95", "to", "ratio"),
+            Column("ratio", "head / base", "factor"),
+            Column("lo95", "from", "factor", lambda low: slow[low > limit]),
+            Column("hi95", "to", "factor"),
             Column("pairs", "pairs of processes", "count"),
         ),
         frame,
