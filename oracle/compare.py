@@ -213,7 +213,7 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         return
     judgements = list(_judge_loss(trial, control, own, None, ""))
     if worst([j.verdict for j in judgements]) is Verdict.DIFFER and (held := _inferred(trial)) is not None:
-        reason = "its gradient of scores shows another assignment, one that the definition allows"
+        reason = "its gradients show another assignment, one that the definition allows"
         other = list(_judge_loss(trial, control, own, held, reason))
         judgements = other if worst([j.verdict for j in other]) is not Verdict.DIFFER else judgements
     yield from judgements
@@ -252,7 +252,7 @@ def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
 def _inferred(trial: Trial) -> Holdings | None:
     """An assignment other than the definition's that the contender's gradient shows, if it is allowed."""
     held = trial.inferred()
-    if held is None or held.key == trial.decided.held.key:
+    if held.key == trial.decided.held.key:
         return None
     return held if trial.rule_on(held).usable else None
 

@@ -1,7 +1,8 @@
-"""The assignment of a contender that shows none, read from its gradient of scores (spec section 7).
+"""The assignment of a contender that shows none, read from its gradients (spec section 7).
 
-Where nothing is held the gradient of a score is sigmoid(x) · w · gain · B / S, which gives S; what is missing from it elsewhere is the soft
-target, which stands at the held anchor, in the class of its box.
+Only open anchors are in question: at the others the right answer is known, and a wrong one will show in the numbers. The gradient of a
+score is sigmoid(x) · w · gain · B / S where there is no target, which gives S; what is missing from that elsewhere is the soft target, in
+the class of the box that holds the anchor. The gradient of the boxes is zero, exactly, at every anchor that nothing holds.
 """
 
 from __future__ import annotations
@@ -13,84 +14,75 @@ from torch import Tensor
 from oracle.decisions import NOBODY, Allowed
 from oracle.definition import Definition
 from oracle.holdings import Holdings
-from oracle.margins import Ints
+from oracle.margins import Floats, Ints
 from oracle.run import Outcome
-
-# A target below this share of what float32 resolves beside the probability is not seen.
-_SEEN = 64
+from twinloss import LossSpec
 
 
-def infer_holdings(outcome: Outcome, allowed: Allowed, exact: Holdings, definition: Definition) -> Holdings | None:
-    """Holdings that the gradient of scores shows, those of the definition where it cannot decide between two boxes.
+def infer_holdings(outcome: Outcome, allowed: Allowed, exact: Holdings, definition: Definition) -> Holdings:
+    """Holdings that a contender's gradients show.
 
     Args:
         outcome: the contender's.
-        allowed: what it may answer: among boxes of the seen class, an allowed one is meant.
-        exact: the definition's answer.
+        allowed: what it may answer.
+        exact: the definition's answer: it stands wherever no other is allowed.
         definition: the case.
 
     Returns:
-        The holdings; ``None`` where the gradient has no entry from which S could be read.
+        The holdings, with rough weights where they are not the definition's.
     """
+    margins = allowed.margins
+    holder = exact.holder(margins.images * margins.anchors)
+    weight = np.zeros(len(holder))
+    weight[exact.cell] = exact.weight
+    target = _targets(outcome.grad_scores, definition)
+    support = (outcome.grad_boxes != 0).any(1).numpy().reshape(-1)
+    expected = _expected_weights(allowed, definition.case.spec)
+    options = np.bincount(margins.pairs.cell[allowed.pair], minlength=len(holder))
+    for cell in np.flatnonzero((options > 1) | ((options == 1) & allowed.nobody)):
+        holder[cell], weight[cell] = _most_likely(int(cell), int(holder[cell]), allowed, expected, target, held=bool(support[cell]))
+    (cells,) = np.nonzero(holder != NOBODY)
+    box = holder[cells]
+    return Holdings(cells, box, margins.boxes.row[box], np.maximum(weight[cells], np.finfo(np.float64).tiny))
+
+
+def _targets(gradient: Tensor, definition: Definition) -> Floats:
+    """Soft targets (B, C, A), as far as the gradient of the scores shows them."""
     spec = definition.case.spec
     factors = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights)
     scale = factors.double()[:, None] * spec.gains[1] * definition.case.batch_size
     probability = definition.scores.sigmoid()
     full = probability * scale
-    target, noise = _targets(outcome.grad_scores, full, scale, probability, definition)
-    if target is None or noise is None:
-        return None
-    seen = target > noise
-    image, label, anchor = (part.numpy() for part in seen.nonzero(as_tuple=True))
-    cell = image * allowed.margins.anchors + anchor
-    weight = target[seen].numpy()
-    if len(np.unique(cell)) < len(cell):
-        return None
-    box = _boxes(allowed, exact, cell, label)
-    # What is too small to be seen is granted as the definition has it.
-    hidden = ~np.isin(exact.cell, cell) & ~_visible(noise, exact, definition, allowed)
-    cell = np.concatenate([cell, exact.cell[hidden]])
-    box = np.concatenate([box, exact.box[hidden]])
-    weight = np.concatenate([weight, exact.weight[hidden]])
-    order = np.argsort(cell)
-    rows = allowed.margins.boxes.row
-    row = np.where(box[order] >= 0, rows[np.maximum(box[order], 0)], NOBODY) if len(rows) else box[order]
-    return Holdings(cell[order], box[order], row, weight[order])
-
-
-def _targets(
-    gradient: Tensor, full: Tensor, scale: Tensor, probability: Tensor, definition: Definition
-) -> tuple[Tensor | None, Tensor | None]:
-    """Soft targets (B, C, A) and below which magnitude (B, C, A) they are lost in rounding."""
     usable = (full > 0) & gradient.isfinite() & (gradient > 0)
-    if not usable.any():
-        return None, None
     # Held entries are few, so that the median belongs to the others; the largest entries are the best resolved.
-    clear = usable & (full >= full[usable].median())
-    share = float((gradient[clear] / full[clear]).median())
-    if not share > 0:
-        return None, None
-    target = probability - gradient / (share * scale)
-    eps = torch.finfo(definition.setting.torch_dtype).eps
-    return target, _SEEN * max(eps, torch.finfo(torch.float32).eps) * (probability + 1e-3)
+    clear = usable & (full >= full[usable].median()) if bool(usable.any()) else usable
+    share = float((gradient[clear] / full[clear]).median()) if bool(clear.any()) else 1.0
+    target: Floats = (probability - gradient / (share * scale)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).numpy()
+    return target
 
 
-def _boxes(allowed: Allowed, exact: Holdings, cell: Ints, label: Ints) -> Ints:
-    """The box (n,) meant by a class at each anchor: the definition's own if it is of that class, else an allowed one, else nobody."""
+def _expected_weights(allowed: Allowed, spec: LossSpec) -> Floats:
+    """Soft targets (P,) that pairs would have, had each box all that it may hold."""
+    pairs, groups = allowed.margins.pairs, len(allowed.margins.boxes.row)
+    largest = np.zeros((2, groups))
+    for values, best in zip((pairs.metric, pairs.overlap), largest, strict=True):
+        np.maximum.at(best, pairs.box[allowed.pair], values[allowed.pair])
+    metric, overlap = largest[:, pairs.box]
+    weight: Floats = pairs.metric * overlap / (metric + spec.assign_eps)
+    return weight
+
+
+def _most_likely(cell: int, own: int, allowed: Allowed, expected: Floats, target: Floats, *, held: bool) -> tuple[int, float]:
+    """Box, or ``NOBODY``, and weight that explain the targets seen at an anchor best; of equals the definition's own."""
     pairs, boxes = allowed.margins.pairs, allowed.margins.boxes
-    own = exact.holder(allowed.margins.images * allowed.margins.anchors)
-    answer = np.full(len(cell), NOBODY, dtype=np.int64)
-    for n, (at, c) in enumerate(zip(cell, label, strict=True)):
-        here = pairs.box[(pairs.cell == at) & allowed.pair]
-        options = here[boxes.label[here] == c] if len(here) else here
-        answer[n] = own[at] if own[at] in options else options[0] if len(options) else NOBODY
-    return answer
-
-
-def _visible(noise: Tensor, exact: Holdings, definition: Definition, allowed: Allowed) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Whether each entry (H,) of the definition's holdings would show if the contender had it."""
-    image, anchor = np.divmod(exact.cell, allowed.margins.anchors)
-    label = definition.labels.numpy()[exact.row]
-    floor = noise.numpy()[image, label, anchor]
-    seen: np.ndarray[tuple[int], np.dtype[np.bool_]] = exact.weight > floor
-    return seen
+    (here,) = np.nonzero((pairs.cell == cell) & allowed.pair)
+    image, anchor = divmod(cell, allowed.margins.anchors)
+    label: Ints = boxes.label[pairs.box[here]]
+    seen = target[image, label, anchor]
+    # An option explains the targets of its own class up to its weight, and none of the others.
+    unexplained = [float((np.where(label == c, seen - w, seen) ** 2).sum()) for c, w in zip(label, expected[here], strict=True)]
+    answers = [(cost, int(g) != own, int(g), float(w)) for cost, g, w in zip(unexplained, pairs.box[here], expected[here], strict=True)]
+    if allowed.nobody[cell] and not held:
+        answers.append((float((seen**2).sum()), own != NOBODY, NOBODY, 0.0))
+    _, _, box, weight = min(answers)
+    return box, weight

@@ -232,8 +232,8 @@ class Trial:
         key = f"loss peaks {'own' if held is None else held.key!r}"
         return self._computed(key, lambda: outcome_peaks(_on_host(outcome), self.standard(held), self.definition.layout))
 
-    def inferred(self) -> Holdings | None:
-        """The assignment that its gradient of scores betrays, where it shows none itself; ``None`` where it cannot be told."""
+    def inferred(self) -> Holdings:
+        """The assignment that its gradients betray, where it shows none itself."""
         outcome = _on_host(self.outcome())
         return self._computed("inferred", lambda: infer_holdings(outcome, self.allowed, self.decided.held, self.definition))
 

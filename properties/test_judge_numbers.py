@@ -315,16 +315,15 @@ def test_an_assignment_is_read_from_the_gradient_where_none_is_shown(case: Case)
             continue
         trial = trial_of(case, contender, FLOAT64)
         held, found = trial.holdings(), trial.inferred()
-        if found is None or not found.box.size or (found.box < 0).any():
-            continue
         own = dict(zip(held.cell.tolist(), held.row.tolist(), strict=True))
         shown = dict(zip(found.cell.tolist(), found.row.tolist(), strict=True))
+        # A weight far below what float64 resolves beside a probability is not seen.
+        seen = {cell for cell, weight in zip(held.cell.tolist(), held.weight.tolist(), strict=True) if weight > 1e-9}
+        assert seen <= shown.keys()
+        assert {cell for cell in shown if found.weight[found.cell == cell] > 1e-9} <= own.keys()
+        # Two boxes of one class cannot be told apart by their targets.
         label = trial.definition.labels
-        visible = held.weight > 1e-4
-        assert set(held.cell[visible].tolist()) <= set(shown)
-        assert all(
-            cell in own and label[own[cell]] == label[row] for cell, row in shown.items() if cell in set(held.cell[visible].tolist())
-        )
+        assert all(label[own[cell]] == label[shown[cell]] for cell in seen)
 
 
 @settings(max_examples=12)
