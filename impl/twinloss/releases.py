@@ -14,10 +14,10 @@ DEFINITIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("8.0.100", {"lengthen": "never", "distance_term": False, "anchor_weights": "sum"}),
     ("8.0.101", {"lengthen": "never", "distance_term": False}),
     ("8.4.0", {"lengthen": "first"}),
-    ("8.4.121", {}),
+    ("8.4.128", {}),
 )
 # What a release's loss can be told at all, with the first release that can.
-OPTIONS = {"topk": "8.2.31", "topk2": "8.4.0", "class_weights": "8.4.21"}
+OPTIONS = {"topk": "8.2.38", "topk2": "8.4.0", "class_weights": "8.4.37"}
 
 
 def switches(release: str) -> dict[str, Any]:
