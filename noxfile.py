@@ -132,6 +132,18 @@ def faults(session: nox.Session) -> None:
 
 
 @heavy()
+def mutants(session: nox.Session) -> None:
+    """Mutate the twin (-- twin) or the judge (-- judge) at random, and list what nobody notices; --sample N, --seed S. On demand: slow."""
+    run(session, "python", "-m", "properties.faults.mutants", *session.posargs)
+
+
+@heavy()
+def selftest(session: nox.Session) -> None:
+    """Try the gate on planted changes while the machine is busy, minutes a round: -- --times 10 --load 2."""
+    run(session, "python", "-m", "benches.gate.selftest", *session.posargs)
+
+
+@heavy()
 def tests(session: nox.Session) -> None:
     """Run the project's own tests; -- goes to pytest."""
     run(session, "python", "-m", "pytest", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")

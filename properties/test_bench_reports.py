@@ -9,12 +9,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
 
 from properties.test_reports import Links
-from reports import markdown, page
+from reports import markdown, page, pictures
 from reports.bench.report import build as build_bench
 from reports.bench.schema import SCHEMA as BENCH_SCHEMA
 from reports.document import Report
@@ -231,3 +232,18 @@ def test_the_page_opens_in_a_browser(tmp_path: Path, name: str) -> None:
     log = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stderr
     assert "CONSOLE" not in log, log
     assert len((tmp_path / "page.png").read_bytes()) > 50_000, "an empty page compresses to less"
+
+
+def test_the_pictures_of_the_readme_stand_alone_and_follow_light_and_dark(tmp_path: Path) -> None:
+    rows = pd.DataFrame([MADE | {"device": "cpu"} | row for row in bench_rows()])
+    rows.to_csv(tmp_path / "bench.csv", index=False)
+    drawn = dict(pictures.pictures(tmp_path / "bench.csv"))
+    assert set(drawn) == {"ratios", "boxes"}
+    for figure in drawn.values():
+        text = pictures.standalone(figure)
+        root = ET.fromstring(text)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        used, defined = set(re.findall(r"var\((--[\w-]+)\)", text)), set(re.findall(r"(--[\w-]+):", text))
+        assert used <= defined
+        assert "prefers-color-scheme: dark" in text
+        assert 'href="http' not in text

@@ -1,0 +1,51 @@
+"""``python -m reports.pictures``: the README's drawings, from the rows that are committed beside them under ``reports/measured``.
+
+A drawing on a page takes its colours from the page. One in a file brings them along, for light and for dark.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from reports.bench import plots
+from reports.bench.schema import SCHEMA, named
+from reports.document import Figure
+from reports.rows import validated
+
+MEASURED = Path(__file__).parent / "measured"
+ROWS = MEASURED / "bench.csv"
+STYLE = Path(__file__).with_name("page.css")
+
+
+def main() -> int:
+    """Write the drawings."""
+    for name, figure in pictures(ROWS):
+        (MEASURED / f"{name}.svg").write_text(standalone(figure), "utf-8")
+        sys.stdout.write(f"reports/measured/{name}.svg: {figure.title}\n")
+    return 0
+
+
+def pictures(rows: Path) -> Iterator[tuple[str, Figure]]:
+    """The drawings by the name of their file."""
+    frame = named(validated(pd.read_csv(rows), SCHEMA, rows))
+    yield "ratios", plots.ratios(frame)
+    yield from (("boxes", figure) for figure in plots.scaling(frame) if "boxes" in figure.title)
+
+
+def standalone(figure: Figure) -> str:
+    """The drawing as a file of its own: colours, title and background inside."""
+    colours = STYLE.read_text("utf-8").partition("* {")[0]
+    words = f"<title>{escape(figure.title)}</title><desc>{escape(figure.description)}</desc>"
+    style = f"<style>{colours} svg {{ background: var(--sheet); }}</style>"
+    opening, closing, rest = figure.svg.partition(">")
+    named_spaces = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
+    return f"{named_spaces}{closing}{words}{style}{rest}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
