@@ -5,9 +5,10 @@ Every function is a factory for ``--candidate properties.candidates:NAME``. The 
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import ctypes
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -103,8 +104,7 @@ def hangs_in_native_code(spec: LossSpec) -> Criterion:
     """Waits for ever outside of Python, with the interpreter's lock held: no signal handler runs."""
 
     def sin(_: Any, __: Any) -> None:
-        while True:
-            ctypes.PyDLL(None).usleep(900_000_000)
+        collections.deque(itertools.repeat(None), maxlen=0)
 
     return Silent(spec, sin)
 

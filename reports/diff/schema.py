@@ -49,7 +49,7 @@ SCHEMA = Schema(
 TOTAL = "holders"
 
 # The order of the definition; stages that are not named here follow in alphabetical order.
-STAGES = ("factory", "anchors", "targets", "decode", "candidates", "metrics", "assign", "loss_given", "loss")
+STAGES = ("conduct", "factory", "anchors", "targets", "decode", "candidates", "metrics", "assign", "loss_given", "loss")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 

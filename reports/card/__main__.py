@@ -1,0 +1,52 @@
+"""``python -m reports.card``: a conformance card for every contender of a differential run, as Markdown, as a page, and as a badge.
+
+Beside ``card-NAME.md`` and ``card-NAME.html`` stands ``card-NAME.json``, which https://shields.io/badges/endpoint-badge reads where it is
+published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reports import markdown, page
+from reports.card.report import badge, build
+from reports.diff.schema import SCHEMA
+from reports.rows import RowsError, read
+
+OUT = Path(__file__).parents[1] / "out" / "diff"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the cards; 2 when the rows cannot be read."""
+    parser = argparse.ArgumentParser("python -m reports.card", description="Conformance cards of the contenders of a differential run.")
+    parser.add_argument("--rows", type=Path, default=OUT / "rows.parquet", help="default: those of the last `nox -s diff`")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the cards")
+    options = parser.parse_args(arguments)
+    try:
+        rows = read(options.rows, SCHEMA)
+    except RowsError as error:
+        print(f"reports.card: {error}", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, mine in rows.groupby("contender", sort=True):
+        card = options.out / f"card-{slug(str(name))}"
+        report = build(mine)
+        card.with_suffix(".md").write_text(markdown.render(report), "utf-8")
+        card.with_suffix(".html").write_text(page.render(report), "utf-8")
+        card.with_suffix(".json").write_text(json.dumps(badge(mine), indent=1) + "\n", "utf-8")
+        print(f"{name}: {report.headline}")
+    return 0
+
+
+def slug(name: str) -> str:
+    """A contender's name as part of a file's."""
+    return re.sub(r"\W+", "-", name).strip("-")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""One contender's card from its rows of a differential run."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.diff import tables
+from reports.diff.report import differences, not_checked, not_compared
+from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
+from reports.document import Fact, Report, Section
+from reports.tables import Column, Table, bad_if_any
+
+CONDUCT = "conduct"
+KINDS_SHOWN = 12
+
+
+def build(rows: pd.DataFrame) -> Report:
+    """The card of the one contender that these rows are about."""
+    name, version = str(rows["contender"].iloc[0]), rows["version"].iloc[0]
+    by_stage = tables.stages(rows)
+    sections = [
+        Section("Stages", (by_stage,)),
+        Section("Conduct", (conduct(rows),) if (rows["stage"] == CONDUCT).any() else ("How it behaves was not observed.",)),
+        Section("Precision", (tables.precision(rows),)),
+        Section("Not checked", (*not_checked(rows), *not_compared(rows[rows["stage"] != CONDUCT])) or ("Nothing was left out.",)),
+        Section("Made with", (tables.environment(rows),)),
+    ]
+    if failed(rows):
+        sections.insert(0, Section("Which batches differ", (kinds(rows),)))
+        sections.insert(1, Section("Differences", (differences(rows),), brief=False))
+    title = f"Conformance card: {name}" + (f" ({version})" if pd.notna(version) else "")
+    return Report("diff", title, headline(rows), "bad" if failed(rows) else "good", facts(rows), tuple(sections), by_stage)
+
+
+def failed(rows: pd.DataFrame) -> list[str]:
+    """Stages that differ somewhere, and failure modes that were seen, in the order of the definition."""
+    wrong = rows[rows["verdict"] == DIFFER]
+    stages = [stage for stage in tables.stages(wrong).frame["stage"].astype(str) if stage != CONDUCT] if len(wrong) else []
+    return [*wrong.loc[wrong["stage"] == CONDUCT, "quantity"].astype(str).drop_duplicates(), *stages]
+
+
+def headline(rows: pd.DataFrame) -> str:
+    """The outcome in one sentence."""
+    compared = rows.loc[rows["verdict"] != NOT_COMPARED, "case"].nunique()
+    wrong = rows.loc[rows["verdict"] == DIFFER, "case"].nunique()
+    if wrong:
+        return f"Differs in {wrong:,} of {compared:,} batches: {', '.join(failed(rows))}"
+    return f"Conforms: {compared:,} batches, no difference" if compared else "Nothing was compared"
+
+
+def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
+    """Batches, verdicts and the worst ratio."""
+    compared = tables.comparisons(rows)
+    counts = compared["verdict"].value_counts()
+    worst = tables.ratios(rows).max()
+    return (
+        Fact("batches in a setting", f"{len(compared):,}"),
+        *(Fact(verdict.lower(), f"{counts.get(verdict, 0):,}") for verdict in (AGREE, AMBIGUOUS, DIFFER)),
+        Fact("worst error ÷ allowance", tables.RATIO.text(worst), tables.RATIO.judged(worst)),
+    )
+
+
+def conduct(rows: pd.DataFrame) -> Table:
+    """Each failure mode, in how many batches it was looked for, and in how many it was seen."""
+    frame = rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED)]
+    seen = (frame["verdict"] == DIFFER).groupby(frame["quantity"], sort=False).agg(["size", "sum"]).reset_index()
+    columns = (
+        Column("quantity", "failure mode"),
+        Column("size", "looked for", "count"),
+        Column("sum", "seen", "count", bad_if_any),
+    )
+    return Table("Conduct", columns, seen)
+
+
+def kinds(rows: pd.DataFrame) -> Table:
+    """Which kinds of batch differ more often than the rest: by tag, dtype and workload."""
+    batches = rows[rows["verdict"] != NOT_COMPARED].groupby(["case", "dtype", "workload"], observed=True)
+    frame = batches.agg(tags=("tags", "first"), differs=("verdict", lambda found: (found == DIFFER).any())).reset_index()
+    kinds_of = [
+        [*str(row.tags if pd.notna(row.tags) else "").split(), f"logits {row.dtype}", f"boxes of {row.workload}"]
+        for row in frame.itertuples()
+    ]
+    long = frame[["differs"]].assign(kind=kinds_of).explode("kind")
+    inside = long.groupby("kind")["differs"].agg(["size", "sum"])
+    total, wrong = len(frame), int(frame["differs"].sum())
+    inside["with"] = inside["sum"] / inside["size"]
+    inside["without"] = (wrong - inside["sum"]) / (total - inside["size"]).where(inside["size"] < total)
+    inside["gap"] = (inside["with"] - inside["without"].fillna(0)) * inside["size"] ** 0.5
+    shown = inside[inside["sum"] > 0].nlargest(KINDS_SHOWN, "gap").reset_index()
+    columns = (
+        Column("kind", "kind of batch"),
+        Column("size", "cases", "count"),
+        Column("sum", "differ", "count", bad_if_any),
+        Column("with", "share that differs", "share"),
+        Column("without", "of all others", "share"),
+    )
+    return Table("Kinds of batch that differ", columns, shown, "First those that set the differing batches apart most clearly.")
+
+
+def badge(rows: pd.DataFrame) -> dict[str, object]:
+    """What the endpoint badge of shields.io reads."""
+    batches = rows.loc[rows["verdict"] != NOT_COMPARED, "case"].nunique()
+    wrong = rows.loc[rows["verdict"] == DIFFER, "case"].nunique()
+    message = f"{wrong:,} of {batches:,} batches differ" if wrong else f"{batches:,} batches agree" if batches else "nothing compared"
+    return {
+        "schemaVersion": 1,
+        "label": "detection loss",
+        "message": message,
+        "color": "red" if wrong else "brightgreen" if batches else "lightgrey",
+        "isError": bool(wrong),
+    }
