@@ -16,7 +16,9 @@ Answer = tuple[Tensor, Tensor, Tensor]
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def crowded(boxes: int = 8, *, size: tuple[int, int] = (64, 96), images: int = 2, seed: int = 0, kind: Any = "near", **numbers: Any) -> Case:
+def crowded(
+    boxes: int = 8, *, size: tuple[int, int] = (64, 96), images: int = 2, seed: int = 0, kind: Any = "near", **numbers: Any
+) -> Case:
     """Overlapping boxes of all sizes over two images, one of them twice with another class, predictions near the truth."""
     spec = LossSpec(**{"num_classes": 3, "reg_max": 4} | numbers)
     noise = Noise(seed, boxes)
@@ -29,7 +31,9 @@ def crowded(boxes: int = 8, *, size: tuple[int, int] = (64, 96), images: int = 2
     return Case(spec, size, images, tuple(drawn + twins), Prediction(kind, seed=seed))
 
 
-def answers(criterion: DetectionLoss, preds: dict[str, Any], batch: dict[str, Tensor], weights: tuple[float, ...] = (1.0, 0.5, 2.0)) -> Answer:
+def answers(
+    criterion: DetectionLoss, preds: dict[str, Any], batch: dict[str, Tensor], weights: tuple[float, ...] = (1.0, 0.5, 2.0)
+) -> Answer:
     """The loss, and the gradients of box and class logits of a weighted sum of its terms."""
     preds = preds | {name: preds[name].detach().requires_grad_() for name in ("boxes", "scores")}
     loss, _ = criterion(preds, batch)
@@ -40,7 +44,7 @@ def answers(criterion: DetectionLoss, preds: dict[str, Any], batch: dict[str, Te
 def both(case: Case, setting: Setting, **options: Any) -> tuple[DetectionLoss, DetectionLoss, dict[str, Any], dict[str, Tensor]]:
     """The kernels' criterion, torch's, and the case's inputs."""
     preds, batch = case.build(setting)
-    make = [DetectionLoss(case.spec, backend=backend, **options) for backend in ("triton", "torch")]  # type: ignore[arg-type]
+    make = [DetectionLoss(case.spec, backend=backend, **options) for backend in ("triton", "torch")]
     return make[0], make[1], preds, batch
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -15,13 +14,13 @@ from torch import Tensor
 from twinloss import ciou as torch_ciou
 from twinloss.triton.arithmetic import arctangent, index_of, log1p, ordered_bits, power, ranked, sigmoid
 from twinloss.triton.overlap import ciou, ciou_gradient
-from twinloss.triton.softplus import class_of, softplus_sum
+from twinloss.triton.softplus import logit_tile, softplus_sum
 
 COUNT = 1024
 
 
 @triton.jit
-def _elementwise(x, y, FUNCTION: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _elementwise(x, y, FUNCTION: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     i = tl.arange(0, COUNT)
     v = tl.load(x + i)
     if FUNCTION == "arctangent":
@@ -71,7 +70,7 @@ def test_arctangent_at_its_ends(device: str) -> None:
 
 
 @triton.jit
-def _order(x, index, key, back, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _order(x, index, key, back, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     i = tl.arange(0, COUNT)
     k = ranked(ordered_bits(tl.load(x + i)), tl.load(index + i))
     tl.store(key + i, k)
@@ -92,7 +91,7 @@ def test_keys_order_by_value_then_by_the_lower_index_and_nan_is_above_all(device
 
 
 @triton.jit
-def _ciou(a, b, value, gradient, eps, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _ciou(a, b, value, gradient, eps, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     i = tl.arange(0, COUNT)
     first = (tl.load(a + 4 * i), tl.load(a + 4 * i + 1), tl.load(a + 4 * i + 2), tl.load(a + 4 * i + 3))
     second = (tl.load(b + 4 * i), tl.load(b + 4 * i + 1), tl.load(b + 4 * i + 2), tl.load(b + 4 * i + 3))
@@ -129,43 +128,55 @@ def test_ciou_and_its_gradient_are_those_of_autograd(kind: str, device: str) -> 
 
 
 @triton.jit
-def _classes(start, label, anchors, classes, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    tl.store(label + tl.arange(0, TILE), class_of(start.to(tl.int64), TILE, anchors, classes))
+def _tile(places, tile, block, image_stride, anchors, classes, BLOCKS: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
+    source, target, remaining, label = logit_tile(tile, block, image_stride, anchors, classes, BLOCKS, TILE)
+    tl.store(places, source)
+    tl.store(places + 1, target)
+    tl.store(places + 2, remaining)
+    tl.store(places + 3, label)
 
 
-@pytest.mark.parametrize("start", [0, 4096, 2**31 - 5, 2**33 + 4096 * 7])
-@pytest.mark.parametrize(("anchors", "classes"), [(8400, 80), (21, 3), (1, 1), (5, 365)])
-def test_class_of_a_logit_beyond_32_bits(start: int, anchors: int, classes: int, device: str) -> None:
-    label = torch.empty(COUNT, dtype=torch.int32, device=device)
-    _classes[(1,)](start, label, anchors, classes, COUNT)
-    assert label.tolist() == [(start + i) // anchors % classes for i in range(COUNT)]
+@pytest.mark.parametrize(("anchors", "classes", "gap"), [(8400, 80, 0), (8400, 365, 64 * 8400), (21, 3, 7), (1, 1, 0)])
+def test_tiles_of_logits_lie_where_they_should_beyond_32_bits_too(anchors: int, classes: int, gap: int, device: str) -> None:
+    stride, size = classes * anchors + gap, 4096
+    block = {"image": classes * anchors, "class": anchors}
+    for tile in (0, 1, 2, 900_001):
+        for blocks in ("batch", "image", "class"):
+            length = block.get(blocks, 2**33 + 5)
+            index, start = (0, tile * size) if blocks == "batch" else (tile // -(-length // size), tile % -(-length // size) * size)
+            image, label = (index, 0) if blocks == "image" else divmod(index, classes)
+            source = start if blocks == "batch" else image * stride + label * anchors + start
+            places = torch.empty(4, dtype=torch.int64, device=device)
+            _tile[(1,)](places, tile, length, stride, anchors, classes, blocks, size)
+            assert places.tolist() == [source, index * length + start, length - start, label]
 
 
 @triton.jit
-def _softplus(x, y, count, GROUP: tl.constexpr, WEIGHTED: tl.constexpr, w, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _softplus(x, y, block, anchors, BLOCKS: tl.constexpr, GROUP: tl.constexpr, w, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
     tile = tl.program_id(0)
-    tl.store(y + tile, softplus_sum(tile, x, count, 0, 7, 3, w, False, WEIGHTED, GROUP, TILE))
+    tl.store(y + tile, softplus_sum(tile, x, block, 3 * anchors, anchors, 3, w, BLOCKS, GROUP, TILE))
 
 
 @pytest.mark.parametrize("centre", [0.0, -12.0, -80.0, 20.0])
 @pytest.mark.parametrize(("dtype", "group"), [(torch.float32, 4), (torch.float16, 8), (torch.bfloat16, 8)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_softplus_keeps_what_confident_logits_add(centre: float, dtype: torch.dtype, group: int, weighted: bool, device: str) -> None:
-    count = 2 * COUNT + 3  # a last tile of three
-    x = (torch.randn(count, generator=torch.Generator().manual_seed(1)) * 3 + centre).to(dtype)
+    anchors = 683  # two images of three classes; the last tile of each block is not full
+    x = (torch.randn(6, anchors, generator=torch.Generator().manual_seed(1)) * 3 + centre).to(dtype)
     w = torch.tensor([1.0, 0.25, 3.0])
-    y = torch.empty(3, device=device)
-    _softplus[(3,)](x.to(device), y, count, group, weighted, w.to(device), COUNT)
-    label = torch.arange(count) // 7 % 3
-    terms = torch.logaddexp(x.double(), torch.zeros((), dtype=torch.float64)) * (w.double()[label] if weighted else 1)
-    expected = torch.stack([part.sum() for part in terms.split(COUNT)])
+    block = anchors if weighted else x.numel()
+    programs = 6 if weighted else -(-block // COUNT)
+    y = torch.empty(programs, device=device)
+    _softplus[(programs,)](x.to(device), y, block, anchors, "class" if weighted else "batch", group, w.to(device), COUNT)
+    terms = torch.logaddexp(x.double(), torch.zeros((), dtype=torch.float64)) * (w.double().repeat(2)[:, None] if weighted else 1)
+    expected = torch.stack([part.sum() for part in (terms if weighted else terms.flatten().split(COUNT))])
     torch.testing.assert_close(y.cpu().double(), expected, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(-math.inf, 0.0), (math.inf, math.inf), (math.nan, math.nan)])
 def test_softplus_of_what_is_no_number(value: float, expected: float, device: str) -> None:
-    x: Any = torch.full((COUNT,), -math.inf, device=device)
+    x = torch.full((COUNT,), -math.inf, device=device)
     x[77] = value
     y = torch.empty(1, device=device)
-    _softplus[(1,)](x, y, COUNT, 4, False, x, COUNT)
+    _softplus[(1,)](x, y, COUNT, COUNT, "batch", 4, x, COUNT)
     assert y.item() == pytest.approx(expected, nan_ok=True)

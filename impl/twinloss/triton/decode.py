@@ -16,7 +16,7 @@ from twinloss.triton.launch import blocks, launch
 from twinloss.triton.problem import Problem, Scratch
 
 
-@triton.jit(do_not_specialize=["images", "levels"])
+@triton.jit(do_not_specialize=["images"])
 def decode_kernel(
     boxes: tl.tensor,
     image_stride: tl.tensor,

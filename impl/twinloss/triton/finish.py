@@ -21,7 +21,7 @@ def fixed_order_sum(values: tl.tensor, count: tl.tensor, TILE: tl.constexpr) -> 
     return tl.sum(total, axis=0)
 
 
-@triton.jit(do_not_specialize=["images", "gains", "softplus_count", "held_count"])
+@triton.jit(do_not_specialize=["images", "softplus_count", "held_count"])
 def finish_kernel(
     softplus_partial: tl.tensor,
     softplus_count: tl.tensor,

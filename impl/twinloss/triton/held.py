@@ -38,7 +38,7 @@ def focal_loss(logits: tl.tuple, distance: tl.tensor, limit: tl.tensor, R: tl.co
     return -((at_lower - logarithm) * (1 - upper_share) + (at_upper - logarithm) * upper_share)
 
 
-@triton.jit(do_not_specialize=["row_count", "slot_count", "truth", "levels", "numbers"])
+@triton.jit(do_not_specialize=["row_count", "slot_count"])
 def held_kernel(
     row_count: tl.tensor,
     slot_count: tl.tensor,

@@ -61,7 +61,7 @@ def distance_gradient(predicted: tl.tensor, target: tl.tensor, stride: tl.tensor
     return scaled(sign, stride, side, truth)
 
 
-@triton.jit(do_not_specialize=["slot_count", "truth", "levels", "gains", "numbers"])
+@triton.jit(do_not_specialize=["slot_count"])
 def held_gradient_kernel(
     slot_count: tl.tensor,
     truth: tl.tuple,

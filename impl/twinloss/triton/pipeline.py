@@ -15,9 +15,10 @@ from twinloss.triton.dense_gradient import dense_gradient
 from twinloss.triton.finish import finish
 from twinloss.triton.held import held, held_programs
 from twinloss.triton.held_gradient import held_gradient
+from twinloss.triton.merge import merge
 from twinloss.triton.problem import Gradients, Problem, Scratch, Slots
 from twinloss.triton.resolve import resolve
-from twinloss.triton.scan import scan, softplus_programs
+from twinloss.triton.scan import scan, softplus_programs, tile_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Forward:
 
 
 def forward(problem: Problem, given: Slots | None = None) -> Forward:
-    """Loss and held slots, in five launches, or six with a second cut; ``given`` slots replace the assignment."""
+    """Loss and held slots, in five to seven launches; ``given`` slots replace the assignment."""
     device = problem.boxes.device
     weights = class_weights(problem.spec.class_weights, device)
     softplus_partial = torch.empty(softplus_programs(problem), dtype=torch.float32, device=device)
@@ -52,6 +53,8 @@ def assign_slots(problem: Problem, scratch: Scratch, slots: Slots, weights: Tens
     if problem.rows:
         decode(problem, scratch)
     scan(problem, scratch, slots.anchor, weights, softplus_partial)
+    if scratch.parts.numel():
+        merge(problem, scratch, slots.anchor)
     resolve(problem, scratch, slots)
     if problem.second_cut:
         cut(problem, scratch, slots)
@@ -119,7 +122,7 @@ def _empty_slots(problem: Problem) -> Slots:
 def _make_scratch(problem: Problem) -> Scratch:
     device = problem.boxes.device
     places = problem.images * problem.anchors if problem.rows else 0
-    slots = problem.rows * problem.picks
+    slots, parts = problem.rows * problem.picks, tile_of(problem).parts
     return Scratch(
         predicted=torch.empty(4, places, dtype=torch.float32, device=device),
         claims=torch.empty(places, dtype=torch.int64, device=device),
@@ -127,6 +130,7 @@ def _make_scratch(problem: Problem) -> Scratch:
         poison=torch.empty(1, dtype=torch.int32, device=device),
         largest=torch.empty(2, problem.rows, dtype=torch.int32, device=device),
         ranking=torch.empty(problem.rows, problem.second_cut, dtype=torch.int64, device=device),
+        parts=torch.empty(problem.rows, parts if parts > 1 else 0, problem.picks, dtype=torch.int64, device=device),
         metric=torch.empty(slots, dtype=torch.float32, device=device),
         overlap=torch.empty(slots, dtype=torch.float32, device=device),
     )

@@ -115,6 +115,7 @@ class Scratch:
         poison: (1,) int32, 1 when a candidate's metric is NaN: the loss has to show it (spec section 10).
         largest: (2, N) int32, bits of the largest metric and the largest overlap that each row holds.
         ranking: (N, topk2) int64, the keys of each row's best held anchors, for the second cut.
+        parts: (N, parts, K) int64, the keys of the best anchors of each part of a row's walk; empty where walks have no parts.
         metric: (S,) float32, alignment metric of each slot's anchor and owner; ``overlap`` (S,) likewise.
     """
 
@@ -124,6 +125,7 @@ class Scratch:
     poison: Tensor
     largest: Tensor
     ranking: Tensor
+    parts: Tensor
     metric: Tensor
     overlap: Tensor
 

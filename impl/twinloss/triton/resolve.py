@@ -17,7 +17,7 @@ from twinloss.triton.launch import blocks, launch
 from twinloss.triton.problem import Problem, Scratch, Slots
 
 
-@triton.jit(do_not_specialize=["row_count", "truth", "ciou_eps"])
+@triton.jit(do_not_specialize=["row_count", "ciou_eps"])
 def resolve_kernel(
     row_count: tl.tensor,
     truth: tl.tuple,

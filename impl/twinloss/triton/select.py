@@ -1,4 +1,4 @@
-"""One ground-truth box's walk over its candidates: its picks, and its claim on each anchor that it overlaps (spec sections 5.1 to 5.4)."""
+"""One ground-truth box's walk over its candidates, and what follows from it: picks, and claims on anchors (spec sections 5.1 to 5.4)."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from twinloss.triton.geometry import count_candidates, ground_truth, lengthened,
 
 
 @triton.jit
-def select_row(
+def best_candidates(
     row: tl.tensor,
-    row_count: tl.tensor,
+    part: tl.tensor,
     truth: tl.tuple,
     levels: tl.tuple,
     scores: tl.tensor,
     image_stride: tl.tensor,
     anchors: tl.tensor,
     scratch: tl.tuple,
-    slot_anchor: tl.tensor,
     numbers: tl.tuple,
     ALPHA: tl.constexpr,
     BETA: tl.constexpr,
     K: tl.constexpr,
     K_BLOCK: tl.constexpr,
-    CUT: tl.constexpr,
+    PARTS: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
-) -> None:
-    """Pick one row's K best anchors of positive metric, the lowest index first among equals.
+) -> tl.tensor:
+    """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; what is not positive is none.
 
-    The best so far are a set of keys in registers; a tile's largest key replaces the least of them until it no longer exceeds it.
+    One part of PARTS takes every PARTS-th tile of the candidates. The best so far are a set in registers; a tile's largest key replaces the
+    least of them until it no longer exceeds it.
     """
-    predicted, claims, pickers, poison, largest, ranking = scratch
+    predicted, claims, poison = scratch
     below, shortest, assign_eps, ciou_eps = numbers
     image, label, corners, valid = ground_truth(row, row >= 0, truth)
     area = lengthened(corners, below, shortest)
@@ -49,7 +49,7 @@ def select_row(
     best = tl.where(lane < K, -1 - lane.to(tl.int64), 0x7FFFFFFFFFFFFFFF)
     least = tl.min(best, axis=0)
     nan_seen = tl.zeros((TILE,), tl.int32)
-    for start in range(0, total, TILE):
+    for start in range(part * TILE, total, PARTS * TILE):
         n = start + tl.arange(0, TILE)
         asked = n < total
         anchor = nth_candidate(n, area, levels, assign_eps, LEVELS)
@@ -65,16 +65,39 @@ def select_row(
             least = tl.min(best, axis=0)
             key = tl.where(key == top, 0, key)
             top = tl.max(key, axis=0)
+    tl.atomic_max(poison, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
+    return tl.where(lane < K, best, 0)
 
-    picked = (lane < K) & (best > 0)
+
+@triton.jit
+def publish(
+    row: tl.tensor,
+    row_count: tl.tensor,
+    best: tl.tensor,
+    truth: tl.tuple,
+    anchors: tl.tensor,
+    scratch: tl.tuple,
+    slot_anchor: tl.tensor,
+    ciou_eps: tl.tensor,
+    K: tl.constexpr,
+    K_BLOCK: tl.constexpr,
+    CUT: tl.constexpr,
+    PICKERS_ONLY: tl.constexpr,
+) -> None:
+    """Put a row's picks into its slots and on its anchors, and clear what the row collects later."""
+    predicted, claims, pickers, largest, ranking = scratch
+    image, _, corners, _ = ground_truth(row, row >= 0, truth)
+    lane = tl.arange(0, K_BLOCK)
+    picked = best > 0
     anchor = tl.where(picked, index_of(best), 0)
+    plane = tl.cast(truth[3], tl.int64) * anchors
+    place = image.to(tl.int64) * anchors + anchor
     tl.store(slot_anchor + row.to(tl.int64) * K + lane, tl.where(picked, anchor, -1), mask=lane < K)
     if PICKERS_ONLY:
-        overlap = predicted_overlap(predicted, plane, base + anchor, picked, corners, ciou_eps)
-        tl.atomic_max(claims + base + anchor, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
-    tl.atomic_max(pickers + base + anchor, row_count - row, mask=picked, sem="relaxed")
-    tl.atomic_max(pickers + plane + base + anchor, row + 1, mask=picked, sem="relaxed")
-    tl.atomic_max(poison, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
+        overlap = predicted_overlap(predicted, plane, place, picked, corners, ciou_eps)
+        tl.atomic_max(claims + place, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
+    tl.atomic_max(pickers + place, row_count - row, mask=picked, sem="relaxed")
+    tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")
     tl.store(largest + row, 0)
     tl.store(largest + row_count + row, 0)
     if CUT > 0:

@@ -19,9 +19,17 @@ class Tile:
 
 @dataclass(frozen=True)
 class ScanTile:
-    """The scan has two kinds of program: candidates a step of a box's walk, logits of a softplus program, and the warps of both."""
+    """The scan has two kinds of program.
+
+    Attributes:
+        candidates: of a step of a box's walk.
+        parts: programs that share a walk.
+        logits: of a program that sums softplus.
+        warps: of either.
+    """
 
     candidates: int
+    parts: int
     logits: int
     warps: int
 
@@ -36,12 +44,17 @@ CUT = Tile(size=128, warps=4)
 HELD = Tile(size=32, warps=1)
 HELD_GRADIENT = Tile(size=32, warps=1)
 
-_FEW_BOXES = ScanTile(candidates=512, logits=4096, warps=8)
-_MANY_BOXES = ScanTile(candidates=256, logits=2048, warps=4)
-# Up to here the largest box decides how long the scan takes, beyond it the number of boxes does, most of them small.
+MERGE_WARPS = 1
+# Where boxes are few, the largest decides how long the scan takes: its walk is parted. Where they are many, most are small.
+FEW_BOXES = ScanTile(candidates=512, parts=4, logits=4096, warps=8)
+FEW_BOXES_FEW_ANCHORS = ScanTile(candidates=512, parts=1, logits=4096, warps=8)
+MANY_BOXES = ScanTile(candidates=256, parts=1, logits=2048, warps=4)
 MOST_FEW_BOXES = 2048
+MOST_FEW_ANCHORS = 2048
 
 
-def scan_tile(rows: int) -> ScanTile:
-    """The scan's tile for so many ground-truth rows."""
-    return _FEW_BOXES if rows <= MOST_FEW_BOXES else _MANY_BOXES
+def scan_tile(rows: int, anchors: int) -> ScanTile:
+    """The scan's tile for so many ground-truth rows, and anchors in an image."""
+    if rows > MOST_FEW_BOXES:
+        return MANY_BOXES
+    return FEW_BOXES if anchors > MOST_FEW_ANCHORS else FEW_BOXES_FEW_ANCHORS
