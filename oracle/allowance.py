@@ -1,9 +1,7 @@
-"""How far a correct program may be from the definition: the rounding of every number of a loss and its gradients, by its conditioning.
+"""How far a correct program may be from the definition: the rounding of the loss and its gradients, by their conditioning.
 
 Each allowance is a first-order bound: unit roundoffs times the magnitudes that are rounded, carried through the formulas of spec
-sections 6 to 8. The box terms are moved corner by corner, as the overlaps of :mod:`oracle.margins` are; a side that coincides with the
-truth's within rounding then widens the gradient's allowance to the interval between its one-sided values, and no anchor has to be left
-out (spec section 8).
+section 7. What rounding does at one held anchor is in :mod:`oracle.held`; here it is added up.
 """
 
 from __future__ import annotations
@@ -17,14 +15,20 @@ from torch import Tensor
 from oracle.arithmetic import Arithmetic
 from oracle.contender import Batch, Preds
 from oracle.exact import ExactCriterion
-from oracle.formulas import ciou, corners_of
-from oracle.roundings import corner_tolerance, decoded, truth_tolerance
+from oracle.held import (
+    ENTROPY_ROUNDINGS,
+    EVALUATION_ROUNDINGS,
+    OUTPUT_ROUNDINGS,
+    BoxPart,
+    Held,
+    box_part,
+    boxes_gradient,
+    held_anchors,
+    third_term,
+)
 from twinloss import Assignment, LossSpec
 
-EVALUATION_ROUNDINGS = 4.0  # Of an expression, beyond what its operands bring along.
-ENTROPY_ROUNDINGS = 3.0  # Of an elementwise logarithm or exponential.
-LOGIT_ROUNDINGS = 2.0  # Of a logit, in an entropy that is computed as the difference of two numbers of its size.
-OUTPUT_ROUNDINGS = 2.0  # Of a gradient, when it is brought into the logits' dtype.
+LOGIT_ROUNDINGS = 3.0  # Of a logit, in an entropy that is computed as the difference of two numbers of its size.
 _SAMPLE = 1 << 16
 
 
@@ -50,31 +54,12 @@ class Allowance:
 
 
 @dataclass(frozen=True)
-class _BoxPart:
-    """At held anchors: CIoU (H,) and its rounding, its gradient in the four sides (H, 4) and the rounding of that."""
+class _Scale:
+    """What every term is multiplied by: gain times images over S for each, with the relative rounding of S; and class factors (C,)."""
 
-    overlap: Tensor
-    overlap_slack: Tensor
-    slope: Tensor
-    slope_slack: Tensor
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What the terms need of the held anchors, in float64: H entries, grid units unless said otherwise."""
-
-    logits: Tensor
-    sides: Tensor
-    centres: Tensor
-    strides: Tensor
-    corners: Tensor
-    corner_slack: Tensor
-    predicted_slack: Tensor
-    target: Tensor
-    target_slack: Tensor
-    score: Tensor
-    label: Tensor
-    image_size: Tensor
+    gains: tuple[float, float, float]
+    drift: float
+    classes: Tensor
 
 
 @torch.no_grad()
@@ -92,77 +77,75 @@ def allowance(
         classification: the classification term of the loss on this assignment, times gain and images.
         arithmetic: unit roundoffs.
     """
-    spec, images = exact.spec, len(preds["boxes"])
+    spec = exact.spec
     weight, slack = assignment.weight.double(), slack.double()
-    held = _held(exact, preds, batch, assignment, arithmetic)
+    held = held_anchors(exact, preds, batch, assignment, arithmetic)
     normaliser, drift = _normaliser(weight, slack, assignment.box, arithmetic)
+    box_gain, cls_gain, third_gain = (gain * len(preds["boxes"]) / normaliser for gain in spec.gains)
+    factors = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float64)
+    scale = _Scale((box_gain, cls_gain, third_gain), drift, factors.double())
     share, share_slack = _shares(weight, slack, assignment.box, spec)
-    box_gain, cls_gain, third_gain = (gain * images / normaliser for gain in spec.gains)
+    part = box_part(held, spec.ciou_eps, max(arithmetic.corner, arithmetic.evaluation))
+    box, third = _held_terms(held, part, assignment.box, (share, share_slack), scale, spec, arithmetic)
+    entropy = _classification(held, assignment.box, (weight, slack), scale, preds["scores"].detach(), abs(classification), arithmetic)
     rounding = max(arithmetic.score, arithmetic.evaluation)
-    terms = max(arithmetic.corner, arithmetic.evaluation)
-
-    class_factor = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights)
-    class_factor = class_factor.double()
-    part = _box_part(held, spec.ciou_eps, terms)
-    third, third_slack = _third(held, spec, terms)
-    logit = held.score.abs()
-    box = (1 - part.overlap).abs()
-    sums = torch.stack(
-        [
-            box_gain * _gathered(share * part.overlap_slack + box * share_slack, assignment.box),
-            cls_gain * _gathered(logit * slack + ENTROPY_ROUNDINGS * rounding * logit * (1 + weight), assignment.box)
-            + (ENTROPY_ROUNDINGS + _summation(preds["scores"].numel())) * rounding * abs(classification)
-            # The framework's own formula subtracts a logarithm from the logit: each element is off by the logit's rounding.
-            + LOGIT_ROUNDINGS * cls_gain * rounding * _systematic(preds["scores"].detach().double() * class_factor[:, None]),
-            third_gain * _gathered(share * third_slack + third * share_slack, assignment.box),
-        ]
-    )
-    values = torch.stack(
-        [box_gain * (box * share).sum(), torch.tensor(abs(classification), dtype=torch.float64), third_gain * (third * share).sum()]
-    )
-    summed = _summation(len(weight)) * terms + EVALUATION_ROUNDINGS * arithmetic.core
-    factor = cls_gain * class_factor[held.label]
-    probability = held.score.sigmoid()
-    relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * arithmetic.output
     return Allowance(
-        loss=sums + values * (drift + summed) + _lost(preds["scores"].numel(), len(weight), (box_gain, cls_gain, third_gain), arithmetic),
-        boxes=_boxes_gradient(held, part, share, share_slack, (box_gain, third_gain), spec, arithmetic, drift),
-        held_score=factor
-        * (slack + (EVALUATION_ROUNDINGS * rounding + 2 * rounding * logit) * probability + relative * (probability + weight))
-        + arithmetic.smallest_output,
-        score_share=relative,
+        loss=torch.stack([box, entropy, third]),
+        boxes=boxes_gradient(held, part, share, share_slack, (box_gain, third_gain), spec, arithmetic, drift),
+        held_score=_held_scores(held, weight, slack, scale, arithmetic),
+        score_share=_relative(scale, arithmetic),
         score_per_logit=2 * rounding,
         smallest=arithmetic.smallest_output * max(1.0, cls_gain),
     )
 
 
-def _held(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignment, arithmetic: Arithmetic) -> _Held:
-    spec, grid, truth = exact.spec, exact.grid(preds), exact.truth(preds, batch)
-    image, anchor, row = assignment.image, assignment.anchor, assignment.box
-    logits = preds["boxes"].detach()[image, :, anchor].double()
-    found = decoded(logits, spec.reg_max)
-    centres, strides = grid.centres[anchor], grid.strides[anchor]
-    anchor_error = (centres.to(arithmetic.anchors).double() - centres).abs().repeat(1, 2)
-    pixels, label = truth.corners[row].double(), truth.label[row]
-    corners = pixels / strides[:, None]
-    rounding = truth_tolerance(pixels, batch["bboxes"].reshape(-1, 4)[row], (grid.height, grid.width), arithmetic.core)
-    corner_slack = rounding / strides[:, None]
-    target = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], dim=1)
-    predicted_slack = corner_tolerance(found, corners_of(found.sides, centres), arithmetic)
-    return _Held(
-        logits=logits,
-        sides=found.sides,
-        centres=centres,
-        strides=strides,
-        corners=corners,
-        corner_slack=corner_slack,
-        predicted_slack=predicted_slack + anchor_error,
-        target=target,
-        target_slack=corner_slack + anchor_error + 2 * arithmetic.evaluation * target.abs(),
-        score=preds["scores"].detach()[image, label, anchor].double(),
-        label=label,
-        image_size=torch.tensor([grid.width, grid.height, grid.width, grid.height], dtype=torch.float64),
-    )
+def _held_terms(
+    held: Held,
+    part: BoxPart,
+    row: Tensor,
+    shares: tuple[Tensor, Tensor],
+    scale: _Scale,
+    spec: LossSpec,
+    arithmetic: Arithmetic,
+) -> tuple[Tensor, Tensor]:
+    """Rounding of the box term and of the third."""
+    rounding = max(arithmetic.corner, arithmetic.evaluation)
+    relative = scale.drift + _summation(len(row)) * rounding + EVALUATION_ROUNDINGS * arithmetic.core
+    share, share_slack = shares
+    answers = []
+    terms = ((1 - part.overlap).abs(), part.overlap_slack), third_term(held, spec, rounding)
+    for gain, (value, off) in zip((scale.gains[0], scale.gains[2]), terms, strict=True):
+        lost = max(gain, 1.0) * len(row) * arithmetic.smallest_core
+        answers.append(gain * (_gathered(share * off + value * share_slack, row) + (value * share).sum() * relative) + lost)
+    return answers[0], answers[1]
+
+
+def _classification(
+    held: Held, row: Tensor, weights: tuple[Tensor, Tensor], scale: _Scale, scores: Tensor, value: float, arithmetic: Arithmetic
+) -> Tensor:
+    """Rounding of the classification term, of which ``value`` is the magnitude."""
+    (weight, slack), gain = weights, scale.gains[1]
+    rounding = max(arithmetic.score, arithmetic.evaluation)
+    logit = held.score.abs()
+    relative = scale.drift + (ENTROPY_ROUNDINGS + _summation(scores.numel())) * rounding + EVALUATION_ROUNDINGS * arithmetic.core
+    # The framework's own formula subtracts a logarithm from the logit: each element is off by the logit's rounding.
+    elementwise = LOGIT_ROUNDINGS * rounding * _systematic(scores.double() * scale.classes[:, None])
+    targets = _gathered(scale.classes[held.label] * logit * (slack + ENTROPY_ROUNDINGS * rounding * (1 + weight)), row)
+    return gain * (targets + elementwise) + value * relative + max(gain, 1.0) * scores.numel() * arithmetic.smallest_score
+
+
+def _held_scores(held: Held, weight: Tensor, slack: Tensor, scale: _Scale, arithmetic: Arithmetic) -> Tensor:
+    """Rounding (H,) of the gradient of the score of each held anchor's class."""
+    rounding = max(arithmetic.score, arithmetic.evaluation)
+    probability = held.score.sigmoid()
+    off = slack + rounding * (EVALUATION_ROUNDINGS + 2 * held.score.abs()) * probability
+    off = off + _relative(scale, arithmetic) * (probability + weight)
+    return scale.gains[1] * scale.classes[held.label] * off + arithmetic.smallest_output
+
+
+def _relative(scale: _Scale, arithmetic: Arithmetic) -> float:
+    """Rounding of a score's gradient relative to its parts."""
+    return scale.drift + EVALUATION_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation) + OUTPUT_ROUNDINGS * arithmetic.output
 
 
 def _normaliser(weight: Tensor, slack: Tensor, box: Tensor, arithmetic: Arithmetic) -> tuple[float, float]:
@@ -178,12 +161,6 @@ def _shares(weight: Tensor, slack: Tensor, box: Tensor, spec: LossSpec) -> tuple
     if spec.anchor_weights == "own":
         return weight, slack
     return weight.sum().expand_as(weight), _gathered(slack, box).expand_as(weight)
-
-
-def _lost(entries: int, held: int, gains: tuple[float, float, float], arithmetic: Arithmetic) -> Tensor:
-    """What the three terms may lose because a summand is too small for its dtype."""
-    counts = held * arithmetic.smallest_core, entries * arithmetic.smallest_score, held * arithmetic.smallest_core
-    return torch.tensor([max(gain, 1.0) * count for gain, count in zip(gains, counts, strict=True)], dtype=torch.float64)
 
 
 def _gathered(parts: Tensor, box: Tensor) -> Tensor:
@@ -209,103 +186,3 @@ def _systematic(values: Tensor) -> float:
 def _summation(count: int) -> float:
     """Roundings of a sum of that many terms, added up pairwise or in blocks."""
     return 1.0 + math.log2(max(count, 1)) / 2
-
-
-def _box_part(held: _Held, eps: float, rounding: float) -> _BoxPart:
-    """CIoU, prediction first, and its slope in the sides, where they are and with each corner moved by its rounding to either side [6]."""
-    errors = torch.cat([held.predicted_slack, held.corner_slack], dim=1)
-    eye = torch.eye(8, dtype=torch.float64)
-    shifts = torch.cat([torch.zeros(1, 8, dtype=torch.float64), eye, -eye])[:, None, :] * errors
-    predicted, truth = shifts[..., :4], held.corners + shifts[..., 4:]
-    with torch.enable_grad():
-        sides = held.sides.expand(17, -1, -1).clone().requires_grad_()
-        overlap = ciou(corners_of(sides, held.centres) + predicted, truth, eps)
-        (slope,) = torch.autograd.grad(overlap.sum(), sides)
-    overlap = overlap.detach()
-    value_change, slope_change = ((moved[1:] - moved[0]).abs().nan_to_num(nan=torch.inf) for moved in (overlap, slope))
-    value_slack = torch.maximum(value_change[:8], value_change[8:]).sum(0)
-    slope_slack = torch.maximum(slope_change[:8], slope_change[8:]).sum(0)
-    # The slope is a sum of parts as large as one over the box's sides, which may cancel.
-    parts = slope[0].abs() + 1 / (held.corners[:, 2:] - held.corners[:, :2] + eps).clamp(min=eps).repeat(1, 2).maximum(
-        held.sides[:, :2].add(held.sides[:, 2:]).abs().repeat(1, 2)
-    )
-    evaluated = EVALUATION_ROUNDINGS * rounding
-    return _BoxPart(overlap[0], value_slack + evaluated * (1 + (1 - overlap[0]).abs()), slope[0], slope_slack + evaluated * parts)
-
-
-def _third(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
-    """Distribution or distance term of each held anchor (H,) and its rounding [7]."""
-    if spec.reg_max == 1:
-        scale = held.strides[:, None] / held.image_size * spec.distance_term
-        off = held.target_slack + EVALUATION_ROUNDINGS * rounding * (held.sides - held.target).abs()
-        return ((held.sides - held.target).abs() * scale).mean(1), (off * scale).mean(1)
-    surprise = -held.logits.unflatten(1, (4, spec.reg_max)).log_softmax(-1)
-    clamped, target_slack = _clamped(held, spec, rounding)
-    lower = clamped.floor().long()
-    first, second = (surprise.gather(2, (lower + k)[..., None])[..., 0] for k in (0, 1))
-    share = clamped - lower
-    step = surprise.diff(dim=2).abs()
-    # Within rounding of a whole number, the pair of bins, and so the slope, may be the neighbour's.
-    around = torch.stack([step.gather(2, (lower + k).clamp(0, spec.reg_max - 2)[..., None])[..., 0] for k in (-1, 0, 1)])
-    near = torch.stack([share < target_slack, torch.ones_like(share, dtype=torch.bool), 1 - share < target_slack])
-    slope = (around * near).amax(0)
-    span = held.logits.unflatten(1, (4, spec.reg_max)).abs().amax(2)
-    each = first * (1 - share) + second * share
-    off = slope * target_slack + ENTROPY_ROUNDINGS * rounding * (each + torch.minimum(span, each + math.log(spec.reg_max)))
-    return each.mean(1), off.mean(1)
-
-
-def _clamped(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
-    """Clamped target distances (H, 4) and their rounding (H, 4): that of the limit alone where they are clamped for certain."""
-    limit = spec.reg_max - 1 - spec.clamp_margin
-    clamped = held.target.clamp(0, limit)
-    free = (held.target > -held.target_slack) & (held.target < limit + held.target_slack)
-    return clamped, held.target_slack * free + 2 * rounding * clamped
-
-
-def _boxes_gradient(
-    held: _Held,
-    part: _BoxPart,
-    weight: Tensor,
-    slack: Tensor,
-    gains: tuple[float, float],
-    spec: LossSpec,
-    arithmetic: Arithmetic,
-    drift: float,
-) -> Tensor:
-    """Rounding (H, 4R) of the gradient of the box logits: slopes through the expectation, plus the third term's own."""
-    box_gain, third_gain = gains
-    rounding = max(arithmetic.corner, arithmetic.evaluation)
-    through = _distribution(held, spec, rounding) if spec.reg_max > 1 else _distance(held, spec)
-    # Magnitudes, then roundings, of the two parts at each logit.
-    steep, steep_slack, third, third_slack = through
-    slope, slope_slack = part.slope.abs()[..., None], part.slope_slack[..., None]
-    size = box_gain * slope * steep + third_gain / 4 * third
-    off = box_gain * (slope_slack * steep + slope * steep_slack) + third_gain / 4 * third_slack
-    relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * arithmetic.output
-    total = weight[:, None, None] * (off + relative * size) + slack[:, None, None] * size
-    return total.flatten(1) + arithmetic.smallest_output * max(1.0, box_gain, third_gain)
-
-
-def _distribution(held: _Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """R > 1: slope of a side in its logits, and of the cross-entropy (H, 4, R), each as magnitude and rounding."""
-    bins = torch.arange(spec.reg_max, dtype=torch.float64)
-    rows = held.logits.unflatten(1, (4, spec.reg_max))
-    share = rows.softmax(-1)
-    # The argument of the exponential is rounded where it is formed, so that a small share is less precise.
-    shares = share * rounding * (EVALUATION_ROUNDINGS + 2 * (rows.amax(-1, keepdim=True) - rows))
-    away = bins - held.sides[..., None]
-    clamped, target_slack = _clamped(held, spec, rounding)
-    target = (1 - (bins - clamped[..., None]).abs()).clamp(min=0)
-    touched = (bins - clamped[..., None]).abs() < 1 + target_slack[..., None]
-    steep_slack = shares * away.abs() + share * (held.predicted_slack[..., None] + EVALUATION_ROUNDINGS * rounding * bins)
-    third_slack = shares + EVALUATION_ROUNDINGS * rounding * target + target_slack[..., None] * touched
-    return share * away.abs(), steep_slack, share + target, third_slack
-
-
-def _distance(held: _Held, spec: LossSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """R = 1: the same (H, 4, 1); the sign of the difference may be any where rounding hides it."""
-    scale = (held.strides[:, None] / held.image_size)[..., None] * spec.distance_term
-    hidden = ((held.sides - held.target).abs() <= held.target_slack)[..., None]
-    one = torch.ones_like(scale)
-    return one, torch.zeros_like(one), scale, scale * 2 * hidden

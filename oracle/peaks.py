@@ -67,12 +67,15 @@ def peak_of(group: str, truth: Tensor, value: Tensor, slack: Tensor, name: Seque
     expected, found, allowed = truth.numpy(), value.numpy(), np.broadcast_to(slack.numpy(), truth.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(found - expected)
-        ratios = np.where(error == 0, 0.0, error / allowed)
-    ratios[np.isnan(ratios)] = np.inf
+        ratios = error / allowed
     at = np.unravel_index(int(ratios.argmax()), truth.shape)
+    if np.isnan(ratios[at]):  # argmax answers the first that is no number, if there is one.
+        ratios = np.where(error == 0, 0.0, ratios)
+        ratios[np.isnan(ratios)] = np.inf
+        at = np.unravel_index(int(ratios.argmax()), truth.shape)
     where = dict(zip(name or [f"axis {axis}" for axis in range(truth.ndim)], map(int, at), strict=True))
     farthest, off, rounding = (float(array[at]) for array in (ratios, error, allowed))
-    finite = bool(np.isfinite(found).all())
+    finite = bool(np.isfinite(ratios[at])) or bool(np.isfinite(found).all())
     return Peak(group, farthest, off, rounding, where, truth=float(expected[at]), value=float(found[at]), finite=finite)
 
 

@@ -301,10 +301,9 @@ def test_another_definition_differs_whether_or_not_it_shows_its_stages(numbers: 
     # Large boxes, so that some have more than eleven candidates, and distances beyond the last bin.
     boxes = (Box(0, 0, 150.0, 150.0, 280.0, 290.0), Box(0, 1, 70.0, 80.0, 60.0, 70.0))
     case = Case(LossSpec(num_classes=2, strides=(8,)), (320, 320), 1, boxes, Prediction("random", seed=5))
-    for contender in (changed(**numbers), silent(changed(**numbers))):
-        assert judged(case, contender).verdict is Verdict.DIFFER
-    assert judged(case, changed()).verdict is Verdict.AGREE
-    assert judged(case, silent(changed())).verdict is Verdict.AGREE
+    shown, unseen = changed(**numbers), silent(changed(**numbers))
+    comparison = compare(case, FLOAT32, [shown, unseen, changed(), silent(changed())], REFERENCE)
+    assert [said.verdict for said in comparison.said] == [Verdict.DIFFER, Verdict.DIFFER, Verdict.AGREE, Verdict.AGREE]
 
 
 @settings(max_examples=25)
