@@ -77,6 +77,7 @@ def diff(session: nox.Session) -> None:
         )
     finally:  # a run that fails is the one whose report is read
         if rows.exists():
+            run(session, "python", "-m", "reports.card")
             run(session, "python", "-m", "reports", "diff", "--exit-code")
     if not rows.exists():
         (session.warn if session.posargs else session.error)(f"no comparison was recorded: there is no {rows}")
@@ -141,6 +142,30 @@ def mutants(session: nox.Session) -> None:
 def selftest(session: nox.Session) -> None:
     """Try the gate on planted changes while the machine is busy, minutes a round: -- --times 10 --load 2."""
     run(session, "python", "-m", "benches.gate.selftest", *session.posargs)
+
+
+@heavy()
+def fuzz(session: nox.Session) -> None:
+    """Search for wrong answers with Ray, on this machine or with -- --ray ADDRESS on a cluster; --seconds, --nightly, --candidate."""
+    session.run(
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(BIN / "python"),
+        "--constraint",
+        "constraints.txt",
+        *groups("fuzz"),
+        external=True,
+    )
+    run(session, "python", "-m", "properties.fuzz", *session.posargs)
+
+
+@heavy()
+def false_alarm(session: nox.Session) -> None:
+    """Run the reference and the twin as candidates with 50 seeds: the suite must stay quiet; -- takes --runs, --first, --scale."""
+    run(session, "python", "-m", "properties.false_alarm", *session.posargs)
 
 
 @heavy()
