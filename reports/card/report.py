@@ -76,11 +76,8 @@ def kinds(rows: pd.DataFrame) -> Table:
     """Which kinds of batch differ more often than the rest: by tag, dtype and workload."""
     batches = rows[rows["verdict"] != NOT_COMPARED].groupby(["case", "dtype", "workload"], observed=True)
     frame = batches.agg(tags=("tags", "first"), differs=("verdict", lambda found: (found == DIFFER).any())).reset_index()
-    kinds_of = [
-        [*str(row.tags if pd.notna(row.tags) else "").split(), f"logits {row.dtype}", f"boxes of {row.workload}"]
-        for row in frame.itertuples()
-    ]
-    long = frame[["differs"]].assign(kind=kinds_of).explode("kind")
+    named = frame["tags"].fillna("") + " logits:" + frame["dtype"] + " boxes:" + frame["workload"]
+    long = frame[["differs"]].assign(kind=named.str.split()).explode("kind")
     inside = long.groupby("kind")["differs"].agg(["size", "sum"])
     total, wrong = len(frame), int(frame["differs"].sum())
     inside["with"] = inside["sum"] / inside["size"]

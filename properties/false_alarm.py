@@ -1,0 +1,64 @@
+"""``python -m properties.false_alarm``: does the suite stay quiet about those who are right?
+
+The reference, as its own candidate, and the twin go through the differential run as strangers, over and over with other seeds. Exit codes:
+0 no run found a difference, 1 one did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+CANDIDATES = ("properties.candidates:reference", "properties.candidates:twin")
+OUT = Path("reports", "out", "false-alarm", "rows.parquet")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, count, and say what was found."""
+    parser = argparse.ArgumentParser("nox -s false_alarm --", description="Run those who are right as candidates, with many seeds.")
+    parser.add_argument("--runs", type=int, default=50, help="seeds, from --first on (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--scale", default="0.05", help="of each run (default: %(default)s)")
+    parser.add_argument("--rows", type=Path, default=OUT)
+    options, more = parser.parse_known_args(arguments)
+    frames, alarms = [], []
+    for run_seed in range(options.first, options.first + options.runs):
+        start = time.monotonic()
+        code, rows, said = run(run_seed, options.scale, more)
+        frames.append(rows)
+        compared, differ = rows[["case", "dtype"]].drop_duplicates(), int((rows["verdict"] == "DIFFER").sum())
+        print(f"seed {run_seed}: {len(compared):,} batches, {differ} rows differ, {time.monotonic() - start:.0f} s", flush=True)
+        if code:
+            alarms.append(run_seed)
+            print(said, flush=True)
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(frames, ignore_index=True).to_parquet(options.rows, index=False)
+    print(f"{len(alarms)} of {options.runs} runs raised an alarm{': seeds ' + ', '.join(map(str, alarms)) if alarms else ''}")
+    return int(bool(alarms))
+
+
+def run(run_seed: int, scale: str, more: Sequence[str]) -> tuple[int, pd.DataFrame, str]:
+    """One differential run: its exit code, its rows, and what it printed."""
+    with tempfile.TemporaryDirectory(prefix="false-alarm-") as folder:
+        rows = Path(folder, "rows.parquet")
+        command = [sys.executable, "-m", "pytest", "-p", "properties.differential.plugin", "properties/differential", "-n", "2", "-q"]
+        command += ["-p", "no:cacheprovider", "--run-seed", str(run_seed), "--scale", scale, "--rows", str(rows), "--cases", folder, *more]
+        for candidate in CANDIDATES:
+            command += ["--candidate", candidate]
+        ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+        if not rows.exists():
+            return ended.returncode or 1, pd.DataFrame(columns=["case", "dtype", "verdict"]), ended.stdout + ended.stderr
+        return ended.returncode, pd.read_parquet(rows), ended.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
