@@ -8,7 +8,7 @@ from reports.document import Fact, Report, Section
 from reports.rows import Schema
 from reports.tables import Column, Table, bad_if_any
 
-SOUND = "the twin itself"
+SOUND, STAGES = "the twin itself", "stages"
 
 SCHEMA = Schema(
     required={
@@ -34,7 +34,8 @@ SCHEMA = Schema(
 def build(rows: pd.DataFrame) -> Report:
     """The report of these rows, which have the columns of :data:`SCHEMA`."""
     faults, twin = rows[rows["fault"] != SOUND], rows[rows["fault"] == SOUND]
-    survivors, alarms = int((faults["caught"] == 0).sum()), int(twin["caught"].sum())
+    survivors, alarms = int((faults["caught"] == 0).sum()), int(twin.loc[twin["mode"] == STAGES, "caught"].sum())
+    unseen = int(twin.loc[twin["mode"] != STAGES, "caught"].sum())
     names = faults["fault"].nunique()
     headline = f"{survivors} of {len(faults)} hunts ended without a catch" if survivors else f"All {names} planted faults are caught"
     if alarms:
@@ -44,6 +45,7 @@ def build(rows: pd.DataFrame) -> Report:
         Fact("faults", str(names)),
         Fact("survivors", str(survivors), "bad" if survivors else "good"),
         Fact("false alarms", str(alarms), "bad" if alarms else "good"),
+        Fact("false alarms end to end", str(unseen), "warn" if unseen else "good"),
         Fact("batches, median", f"{caught['examples'].median():.0f}" if len(caught) else "–"),
         Fact("batches, largest", f"{caught['examples'].max():.0f}" if len(caught) else "–"),
     )
