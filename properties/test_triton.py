@@ -19,6 +19,7 @@ import torch
 
 from oracle.case import Box, Case, Setting
 from twinloss import DetectionLoss, LossSpec
+from twinloss.triton import availability
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("numbers", "behaviour", "judged")
@@ -87,12 +88,24 @@ def test_auto_takes_torch_where_the_kernels_cannot_serve() -> None:
     assert torch.equal(found, expected)
 
 
-def test_without_triton_the_refusal_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from twinloss.triton import availability
+ABSENT = {
+    "none": ({"find_spec": lambda _: None}, "the package triton is not installed; install it, or use backend='torch'"),
+    "too old": ({"version": lambda _: "3.2.0"}, r"triton 3\.2\.0 is installed, and the kernels want 3\.3 or newer; use backend='torch'"),
+}
 
-    monkeypatch.setattr(availability, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="the package triton is not installed; install it, or use backend='torch'"):
-        DetectionLoss(CASE.spec, backend="triton")(*CASE.build())
+
+@needs_triton
+@pytest.mark.parametrize("name", ABSENT)
+def test_without_a_triton_that_serves_the_refusal_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced, message = ABSENT[name]
+    for attribute, value in replaced.items():
+        monkeypatch.setattr(availability, attribute, value)
+    availability._why_not_installed.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=message):
+            DetectionLoss(CASE.spec, backend="triton")(*CASE.build())
+    finally:
+        availability._why_not_installed.cache_clear()
 
 
 def test_an_unknown_backend_is_named() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Literal
 
@@ -14,6 +15,7 @@ from twinloss.spec import LossSpec
 
 Backend = Literal["auto", "torch", "triton"]
 OLDEST_CAPABILITY = (8, 0)
+OLDEST_TRITON = (3, 3)  # the first whose kernels take tuples
 
 
 def choose_backend(asked: Backend, logits: Tensor, spec: LossSpec, ties: str) -> Literal["torch", "triton"]:
@@ -40,8 +42,8 @@ def choose_backend(asked: Backend, logits: Tensor, spec: LossSpec, ties: str) ->
 
 def why_not(logits: Tensor, spec: LossSpec, ties: str) -> str | None:
     """Why the kernels cannot serve these logits, with the remedy; ``None`` when they can."""
-    if find_spec("triton") is None:
-        return "the package triton is not installed; install it, or use backend='torch'"
+    if reason := _why_not_installed():
+        return reason
     if ties == "reference":
         return "ties='reference' repeats the choice of torch.topk, which the kernels do not make; use backend='torch', or ties='stable'"
     if spec.anchor_weights != "own":
@@ -56,7 +58,20 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in {"1", "true", "on", "yes", "y"}
 
 
-@lru_cache
+@cache
+def _why_not_installed() -> str | None:
+    if find_spec("triton") is None:
+        return "the package triton is not installed; install it, or use backend='torch'"
+    try:
+        found = version("triton")
+    except PackageNotFoundError:  # a build under another name, such as torch's nightly ones
+        return None
+    if tuple(map(int, found.split(".")[:2])) < OLDEST_TRITON:
+        return f"triton {found} is installed, and the kernels want {'.'.join(map(str, OLDEST_TRITON))} or newer; use backend='torch'"
+    return None
+
+
+@cache
 def _why_not_device(device: torch.device) -> str | None:
     if device.type != "cuda":
         return f"the logits are on {device}; move them to a CUDA device, or use backend='torch'"
