@@ -88,7 +88,7 @@ def test_auto_takes_torch_where_the_kernels_cannot_serve() -> None:
     assert torch.equal(found, expected)
 
 
-ABSENT = {
+ABSENT: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"find_spec": lambda _: None}, "the package triton is not installed; install it, or use backend='torch'"),
     "too old": ({"version": lambda _: "3.2.0"}, r"triton 3\.2\.0 is installed, and the kernels want 3\.3 or newer; use backend='torch'"),
 }
