@@ -199,8 +199,10 @@ def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         return
     own = _available(control, Trial.given)
     found = trial.given()
-    for name in NUMBERS:
-        yield judge_peaks("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control))
+    judgements = [
+        judge_peaks("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control)) for name in NUMBERS
+    ]
+    yield from _with_hint(judgements, lambda: trial.loss_hint(found, given=True))
 
 
 def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -208,13 +210,14 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     own = _own_loss(control)
     if trial.offers_assignment:
         ruling = trial.ruling()
-        held = trial.holdings() if ruling.ambiguous else None
-        yield from _judge_loss(trial, control, own, held, ruling.ambiguous)
-        return
-    judgements = list(_judge_loss(trial, control, own, None, ""))
-    if worst([j.verdict for j in judgements]) is Verdict.DIFFER and (held := _inferred(trial)) is not None:
+        held, ambiguous = (trial.holdings(), ruling.ambiguous) if ruling.ambiguous else (None, "")
+    else:
+        held, ambiguous = None, ""
+    judgements = list(_judge_loss(trial, control, own, held, ambiguous))
+    if worst([j.verdict for j in judgements]) is Verdict.DIFFER and (shown := _inferred(trial)) is not None:
+        # Also of a contender whose assignment can be seen: another call may settle an open question otherwise.
         reason = "its gradients show another assignment, one that the definition allows"
-        other = list(_judge_loss(trial, control, own, held, reason))
+        other = list(_judge_loss(trial, control, own, shown, reason))
         judgements = other if worst([j.verdict for j in other]) is not Verdict.DIFFER else judgements
     yield from judgements
 
@@ -233,16 +236,28 @@ def _form(trial: Trial) -> Iterable[Judgement]:
 def _judge_loss(
     trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, held: Holdings | None, ambiguous: str
 ) -> Iterable[Judgement]:
-    found = trial.loss(held)
-    for name in NUMBERS:
-        yield judge_peaks("loss", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control), ambiguous=ambiguous)
+    found, widen = trial.loss(held), _same_arithmetic(trial, control)
+    judgements = [judge_peaks("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
+    yield from _with_hint(judgements, lambda: trial.loss_hint(found, held))
+
+
+def _with_hint(judgements: Sequence[Judgement], guess: Callable[[], str]) -> Iterable[Judgement]:
+    """The judgements, the first of those that differ with a guess at the fault."""
+    first = next((j for j in judgements if j.finding is not None), None)
+    for judgement in judgements:
+        if judgement is first and judgement.finding is not None:
+            yield dataclasses.replace(judgement, finding=dataclasses.replace(judgement.finding, hint=guess()))
+        else:
+            yield judgement
 
 
 def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
     """The reference's end-to-end error, on its own assignment where that is allowed."""
-    if control is None or not control.offers_assignment:
+    if control is None:
         return None
     try:
+        if not control.offers_assignment:
+            return control.loss(_inferred(control))
         ruling = control.ruling()
         return control.loss(control.holdings() if ruling.ambiguous else None) if ruling.usable else None
     except ContenderFailed:

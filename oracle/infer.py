@@ -7,16 +7,22 @@ the class of the box that holds the anchor. The gradient of the boxes is zero, e
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from oracle.arithmetic import unit_roundoff
 from oracle.decisions import NOBODY, Allowed
 from oracle.definition import Definition
 from oracle.holdings import Holdings
 from oracle.margins import Floats, Ints
 from oracle.run import Outcome
 from twinloss import LossSpec
+
+_ROUNDINGS = 16.0  # Of a gradient and of S, before a target counts as seen.
+_HELD = 0.5  # Share of the weight that an anchor would have, from which on it counts as held.
 
 
 def infer_holdings(outcome: Outcome, allowed: Allowed, exact: Holdings, definition: Definition) -> Holdings:
@@ -35,19 +41,27 @@ def infer_holdings(outcome: Outcome, allowed: Allowed, exact: Holdings, definiti
     holder = exact.holder(margins.images * margins.anchors)
     weight = np.zeros(len(holder))
     weight[exact.cell] = exact.weight
-    target = _targets(outcome.grad_scores, definition)
+    seen = _targets(outcome.grad_scores, definition)
     support = (outcome.grad_boxes != 0).any(1).numpy().reshape(-1)
     expected = _expected_weights(allowed, definition.case.spec)
     options = np.bincount(margins.pairs.cell[allowed.pair], minlength=len(holder))
     for cell in np.flatnonzero((options > 1) | ((options == 1) & allowed.nobody)):
-        holder[cell], weight[cell] = _most_likely(int(cell), int(holder[cell]), allowed, expected, target, held=bool(support[cell]))
+        holder[cell], weight[cell] = _most_likely(
+            int(cell), (int(holder[cell]), float(weight[cell])), allowed, expected, seen, held=bool(support[cell])
+        )
     (cells,) = np.nonzero(holder != NOBODY)
     box = holder[cells]
     return Holdings(cells, box, margins.boxes.row[box], np.maximum(weight[cells], np.finfo(np.float64).tiny))
 
 
-def _targets(gradient: Tensor, definition: Definition) -> Floats:
-    """Soft targets (B, C, A), as far as the gradient of the scores shows them."""
+class _Seen(NamedTuple):
+    """Soft targets (B, C, A) as far as the gradient of the scores shows them, and below which they are lost in its rounding."""
+
+    target: Floats
+    noise: Floats
+
+
+def _targets(gradient: Tensor, definition: Definition) -> _Seen:
     spec = definition.case.spec
     factors = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights)
     scale = factors.double()[:, None] * spec.gains[1] * definition.case.batch_size
@@ -57,8 +71,9 @@ def _targets(gradient: Tensor, definition: Definition) -> Floats:
     # Held entries are few, so that the median belongs to the others; the largest entries are the best resolved.
     clear = usable & (full >= full[usable].median()) if bool(usable.any()) else usable
     share = float((gradient[clear] / full[clear]).median()) if bool(clear.any()) else 1.0
-    target: Floats = (probability - gradient / (share * scale)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).numpy()
-    return target
+    target = (probability - gradient / (share * scale)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    noise = _ROUNDINGS * unit_roundoff(definition.setting.torch_dtype) * probability
+    return _Seen(target.numpy(), noise.numpy())
 
 
 def _expected_weights(allowed: Allowed, spec: LossSpec) -> Floats:
@@ -72,17 +87,23 @@ def _expected_weights(allowed: Allowed, spec: LossSpec) -> Floats:
     return weight
 
 
-def _most_likely(cell: int, own: int, allowed: Allowed, expected: Floats, target: Floats, *, held: bool) -> tuple[int, float]:
-    """Box, or ``NOBODY``, and weight that explain the targets seen at an anchor best; of equals the definition's own."""
+def _most_likely(cell: int, own: tuple[int, float], allowed: Allowed, expected: Floats, seen: _Seen, *, held: bool) -> tuple[int, float]:
+    """Box, or ``NOBODY``, and weight that explain the targets seen at an anchor best; where that does not decide the definition's ``own``.
+
+    ``held`` says that the gradient of the boxes shows the anchor held; where predictions are perfect it shows nothing.
+    """
     pairs, boxes = allowed.margins.pairs, allowed.margins.boxes
     (here,) = np.nonzero((pairs.cell == cell) & allowed.pair)
     image, anchor = divmod(cell, allowed.margins.anchors)
     label: Ints = boxes.label[pairs.box[here]]
-    seen = target[image, label, anchor]
-    # An option explains the targets of its own class up to its weight, and none of the others.
-    unexplained = [float((np.where(label == c, seen - w, seen) ** 2).sum()) for c, w in zip(label, expected[here], strict=True)]
-    answers = [(cost, int(g) != own, int(g), float(w)) for cost, g, w in zip(unexplained, pairs.box[here], expected[here], strict=True)]
-    if allowed.nobody[cell] and not held:
-        answers.append((float((seen**2).sum()), own != NOBODY, NOBODY, 0.0))
-    _, _, box, weight = min(answers)
-    return box, weight
+    target, noise = (values[image, label, anchor] for values in seen)
+    # One class has a target, and no other: the largest. Of its boxes the one that would weigh about as much is meant.
+    best = here[label == label[target.argmax()]]
+    weight, unsure = float(target.max()), float(noise[target.argmax()])
+    least = float(expected[best].min())
+    if allowed.nobody[cell] and not held and (least < 2 * unsure or weight < _HELD * least):
+        return own if least < 2 * unsure else (NOBODY, 0.0)
+    off = np.abs(np.where(pairs.box[best] == own[0], own[1], expected[best]) - weight)
+    if (mine := off[pairs.box[best] == own[0]]).size and mine[0] <= off.min() + max(unsure, 0.1 * weight):
+        return own
+    return int(pairs.box[best[off.argmin()]]), weight

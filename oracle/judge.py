@@ -16,6 +16,7 @@ from oracle.finding import Finding, Judgement, Verdict
 from oracle.holdings import Holdings, Weights
 from oracle.margins import Bools, Ints
 from oracle.outcomes import Layout
+from oracle.patterns import assignment_hint
 from oracle.peaks import Peaks, Where, peak_of
 
 
@@ -59,6 +60,7 @@ def judge_assignment(
     finding: Finding | None = None
     if forbidden.size:
         finding = _wrong_holder(allowed, truth, answer, forbidden, reference, layout, candidate)
+        finding = replace(finding, hint=assignment_hint(allowed, truth, answer, forbidden, topk))
     elif count := _wrong_count(allowed, answer, topk):
         finding = count
     verdict = Verdict.DIFFER if finding else Verdict.AMBIGUOUS if differing.size else Verdict.AGREE

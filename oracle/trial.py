@@ -19,6 +19,7 @@ from oracle.infer import infer_holdings
 from oracle.judge import Ruling, judge_assignment, judge_weights
 from oracle.margins import Margins
 from oracle.outcomes import Standard, outcome_peaks
+from oracle.patterns import loss_hint
 from oracle.peaks import Peaks
 from oracle.run import Outcome, fresh, make_criterion, run_assign, run_given, run_loss, within
 from oracle.stages import (
@@ -231,6 +232,11 @@ class Trial:
         outcome = self.outcome()
         key = f"loss peaks {'own' if held is None else held.key!r}"
         return self._computed(key, lambda: outcome_peaks(_on_host(outcome), self.standard(held), self.definition.layout))
+
+    def loss_hint(self, found: dict[str, Peaks], held: Holdings | None = None, *, given: bool = False) -> str:
+        """The fault that wrong numbers suggest."""
+        outcome = _on_host(self._kept["loss_given" if given else "loss"])
+        return loss_hint(outcome, self.standard(held, given=given), found, self.definition.case.spec)
 
     def inferred(self) -> Holdings:
         """The assignment that its gradients betray, where it shows none itself."""

@@ -416,3 +416,50 @@ def test_a_peak_says_where_it_is() -> None:
     finding = judge_peaks("loss", Peaks("q", (peak,)), None).finding
     assert finding is not None
     assert finding.error_over_allowance == 2.0
+
+
+class Wrong(DetectionLoss):
+    """The twin with its loss changed after the fact."""
+
+    change: Callable[[Tensor, int], Tensor]
+
+    def _changed(self, preds: Any, answer: Any) -> Any:
+        loss, items = answer
+        return type(self).change(loss, len(preds["boxes"])), items
+
+    def __call__(self, preds: Any, batch: Any) -> Any:
+        return self._changed(preds, super().__call__(preds, batch))
+
+    def loss_given(self, preds: Any, batch: Any, assignment: Any) -> Any:
+        return self._changed(preds, super().loss_given(preds, batch, assignment))
+
+
+HINTS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "not multiplied by the number of images": lambda loss, images: loss / images,
+    "multiplied by the number of images twice": lambda loss, images: loss * images,
+    "every term is 1.5 times": lambda loss, _: loss * 1.5,
+    "another gain, mean or sum in cls_loss alone, which is 2 times": lambda loss, _: loss * loss.new_tensor([1.0, 2.0, 1.0]),
+    "only the loss itself is wrong": lambda loss, _: loss + 0.1 * loss.detach(),
+    "a gradient of the boxes that is not the loss's": lambda loss, _: torch.cat([2 * loss[:1] - loss[:1].detach(), loss[1:]]),
+    "an overflow": lambda loss, _: loss * math.inf,
+}
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_a_finding_says_what_fault_it_looks_like(hint: str) -> None:
+    kind = type("WrongTwin", (Wrong,), {"change": staticmethod(HINTS[hint])})
+    assert hint in judged(ordinary(), Contender("wrong", "", kind, arithmetic="float32")).report()
+
+
+@pytest.mark.parametrize(
+    ("hint", "numbers"),
+    [
+        ("fewer than 10 candidates", {"topk": 9}),
+        ("more than 10 candidates", {"topk": 12}),
+        ("another alignment metric", {"beta": 2.0}),
+    ],
+)
+def test_a_wrong_assignment_says_what_fault_it_looks_like(hint: str, numbers: dict[str, Any]) -> None:
+    boxes = (Box(0, 0, 50.0, 50.0, 70.0, 70.0), Box(1, 1, 48.0, 48.0, 40.0, 60.0))
+    case = Case(LossSpec(num_classes=2, strides=(8,)), (96, 96), 2, boxes, Prediction("random", seed=1))
+    assert hint in judged(case, changed(**numbers)).report()
