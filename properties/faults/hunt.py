@@ -6,7 +6,7 @@ One batch is put to all faults that are still at large, so that the definition a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, given, seed, settings
@@ -124,12 +124,14 @@ def shares(scale: float) -> Iterator[plan.GeneratedShare]:
         turn += 1
 
 
-def hunt(faults: Sequence[Fault], scale: float = 1.0, run_seed: int = 0, tell: Callable[[Catch], None] = lambda catch: None) -> list[Catch]:
+def hunt(
+    faults: Sequence[Fault], batches: Iterable[plan.GeneratedShare], run_seed: int = 0, tell: Callable[[Catch], None] = lambda catch: None
+) -> list[Catch]:
     """What became of each fault, and of the twin itself: that one counts as caught when it was found wrong.
 
     Args:
         faults: of the catalogue.
-        scale: multiplies the number of batches.
+        batches: in which order of settings and profiles they are drawn, as :func:`shares` gives them.
         run_seed: draws other batches.
         tell: hears of each catch.
 
@@ -137,7 +139,7 @@ def hunt(faults: Sequence[Fault], scale: float = 1.0, run_seed: int = 0, tell: C
         PlantingError: a fault raises.
     """
     everyone = suspects(faults)
-    for share in shares(scale):
+    for share in batches:
         if all(suspect.catch.caught or suspect.catch.fault == SOUND for suspect in everyone):
             break
         _put(share, everyone, run_seed, tell)

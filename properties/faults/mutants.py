@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import itertools
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ from properties.faults.processes import say
 
 ROOT = Path(__file__).parents[2]
 ROWS = Path("reports", "out", "mutants.parquet")
+_NEEDS_A_NAME = ("core/VariableReplacer", "core/VariableInserter")
 PIPELINE = ("anchors", "targets", "boxes", "candidates", "assign", "ragged", "columns", "terms", "classification", "loss")
 JUDGE = (
     "allowance",
@@ -72,26 +74,26 @@ class Mutant:
     code: str
 
 
-def mutants(path: str) -> Iterator[Mutant]:
-    """All mutants of a file that differ from it in more than annotations and docstrings, each text once."""
+def mutants(path: str, operator: str) -> Iterator[Mutant]:
+    """All mutants that an operator makes of a file, those left out that differ from it in annotations and docstrings alone."""
     sound = (ROOT / path).read_text("utf-8")
-    seen = {_meaning(sound)}
-    for name in operator_names():
-        operator = get_operator(name)()
-        for occurrence in range(len(sound)):
-            code, _ = _mutated(sound, operator, occurrence)
-            if code is None:
-                break
-            if (meaning := _meaning(code)) in seen:
-                continue
-            seen.add(meaning)
+    meaning, operate = _meaning(sound), get_operator(operator)()
+    for occurrence in itertools.count():
+        code = mutate_code(sound, operate, occurrence)
+        if code is None:
+            return
+        if _meaning(code) != meaning:
             lines = difflib.unified_diff(sound.splitlines(), code.splitlines(), n=0, lineterm="")
-            yield Mutant(path, name.removeprefix("core/"), "\n".join(list(lines)[3:]), code)
+            yield Mutant(path, operator.removeprefix("core/"), "\n".join(list(lines)[3:]), code)
 
 
-def _mutated(code: str, operator: object, occurrence: int) -> tuple[str | None, str]:
-    found = mutate_code(code, operator, occurrence)
-    return (None, "") if found is None else (str(found), "")
+def sampled(paths: Sequence[str], count: int, seed: int) -> list[Mutant]:
+    """So many mutants, each by another operator or of another file."""
+    draw = random.Random(seed)
+    ways = [(path, operator) for path in paths for operator in operator_names() if operator not in _NEEDS_A_NAME]
+    draw.shuffle(ways)
+    found = (list(mutants(path, operator)) for path, operator in ways)
+    return [draw.choice(some) for some in itertools.islice(filter(None, found), count)]
 
 
 def _meaning(code: str) -> str:
@@ -139,8 +141,7 @@ def killed(mutant: Mutant, subject: str, checkout: Path, limit: float) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 whatever survives, 2 when the unchanged project does not pass."""
     options = _options(arguments)
-    everyone = [mutant for path in SUBJECTS[options.subject] for mutant in mutants(path)]
-    sample = random.Random(options.seed).sample(everyone, min(options.sample, len(everyone)))
+    sample = sampled(SUBJECTS[options.subject], options.sample, options.seed)
     rows = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         checkout = _copy(Path(folder))
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frame = pd.DataFrame(rows, columns=["path", "operator", "difference", "fate", "seconds"])
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(options.rows, index=False)
-    say(f"{int((frame['fate'] != 'survived').sum())} of {len(frame)} killed, drawn from {len(everyone)} mutants; seed {options.seed}")
+    say(f"{int((frame['fate'] != 'survived').sum())} of {len(frame)} killed; seed {options.seed}")
     return 0
 
 

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import torch
 
 from properties.faults import CATALOGUE
-from properties.faults.hunt import Catch, hunt
+from properties.faults.hunt import Catch, hunt, shares
 
 
 def hunt_in(processes: int, numbers: Sequence[int], scale: float, run_seed: int) -> list[Catch]:
@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 def _hunt(numbers: Sequence[int], scale: float, run_seed: int) -> list[Catch]:
     torch.set_num_threads(1)  # The processes share the cores.
-    return hunt([CATALOGUE[n] for n in numbers], scale, run_seed, _tell)
+    return hunt([CATALOGUE[n] for n in numbers], shares(scale), run_seed, _tell)
 
 
 def _tell(catch: Catch) -> None:
