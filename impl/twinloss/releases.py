@@ -1,6 +1,7 @@
 """How the definition has moved from release to release of the reference, as switches of :class:`~twinloss.LossSpec`.
 
-Found by putting the same cases to the releases, one by one: the page of the release ladder tells what was seen.
+Found by putting the same cases to the releases, one by one: the page of the release ladder tells what was seen. One thing is not followed:
+release 8.0.100, which weighs an anchor with the sum of all soft targets, lets anchors of weight 0 count as well, where it picked any.
 """
 
 from __future__ import annotations

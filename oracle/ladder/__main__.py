@@ -104,7 +104,7 @@ def _with_first_changes(chosen: Sequence[str], known: Sequence[str], ask: Ask, q
     for first, last in pairwise(usable):
         for before, after in first_changes(between(first, last, known), ask, questions):
             print(f"  change: {before} -> {after}", flush=True)
-            found |= {before, after}
+            found |= {*between(before, after, known)}  # with those between that could not be asked
     for release in found:
         ask(release)
     return tuple(sorted(found, key=order))

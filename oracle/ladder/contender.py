@@ -20,6 +20,7 @@ from oracle.ladder.wire import Arrays, Message
 from twinloss import LossSpec
 from twinloss.releases import missing_option, switches
 
+PATIENCE = 600.0  # seconds: a real batch at full size, on a machine that is busy with others
 SWITCHES = ("lengthen", "distance_term", "anchor_weights")
 
 
@@ -102,7 +103,7 @@ class ReleaseCriterion:
             "autocast": autocast,
         }
         arrays = {name: value.detach().double().cpu().numpy() for name, value in (("boxes", boxes), ("scores", scores), *batch.items())}
-        reply = self.process.ask(Message(facts, arrays))
+        reply = self.process.ask(Message(facts, arrays), PATIENCE)
         if reply.facts["outcome"] != "answered":
             raise ReleaseError(f"{reply.facts['outcome']}: {reply.facts.get('message', '')}")
         return reply.arrays

@@ -127,13 +127,13 @@ class Release:
         """Whether it came up."""
         return bool(self.greeting.get("outcome") == "answered")
 
-    def ask(self, question: Message) -> Message:
+    def ask(self, question: Message, seconds: float | None = None) -> Message:
         """Its answer; a process that dies or hangs has answered so, and is started anew for the next question."""
         if not self.answers:
             return Message(self.greeting, {})
         if self._stream is None:
             self._start()
-        return self._exchange(question, ANSWER_SECONDS)
+        return self._exchange(question, ANSWER_SECONDS if seconds is None else seconds)
 
     def close(self) -> None:
         """End the process."""

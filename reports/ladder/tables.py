@@ -41,10 +41,11 @@ def stages_of(changed: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 
 def smallest(changed: pd.DataFrame) -> pd.Series:
-    """The row with the smallest case that shows a change, values before acceptance before interface."""
+    """The row with the smallest case that shows a change: values before acceptance before interface, good input before bad."""
     gravity = changed["verdict"].map(GRAVITY.index)
-    order = changed.assign(gravity=-gravity, whole=changed["opening"] != "loss")
-    keys = ["gravity", "whole", "boxes", "images", "anchors", "question"]
+    bad = changed["kind"].str.startswith("input:")
+    order = changed.assign(gravity=-gravity, bad=bad, whole=changed["opening"] != "loss", nothing=changed["boxes"] == 0)
+    keys = ["gravity", "bad", "whole", "nothing", "boxes", "images", "anchors", "question"]
     return order.sort_values(keys, kind="stable").iloc[0]
 
 
