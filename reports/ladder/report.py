@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 import pandas as pd
@@ -72,10 +73,11 @@ def entry(changed: pd.DataFrame, rows: pd.DataFrame) -> Entry:
     release, before = changed["release"].iloc[0], changed["before"].iloc[0]
     least = tables.smallest(changed)
     lines = [*_by_verdict(changed), f"stage: {tables.stages_of(changed, rows) or 'none'}", *_definition(release, before, rows)]
-    lines += [f"smallest case: {least['question']}", f"  {least['case']}" if least["case"] else ""]
+    lines += [f"smallest case: {least['question']}", f"of it: {least['case']}" if least["case"] else ""]
     command = f'python -m oracle.ladder {before} {release} --show "{least["question"]}"'
     tone: Tone = "bad" if changed["verdict"].isin(VALUES).any() else "warn"
-    return Entry(f"{release}, after {before}", "\n".join(filter(None, lines)), command, tone)
+    wrapped = (textwrap.fill(line, 120, initial_indent="", subsequent_indent="  ", break_on_hyphens=False) for line in lines if line)
+    return Entry(f"{release}, after {before}", "\n".join(wrapped), command, tone)
 
 
 def _by_verdict(changed: pd.DataFrame) -> Iterator[str]:
@@ -91,7 +93,7 @@ def _kinds(own: pd.DataFrame) -> Iterator[str]:
     for kind, group in own.groupby("kind", sort=False):
         sizes = group["size"][group["size"].abs() != float("inf")]
         size = f" by {sizes.max():.1e}" if sizes.notna().any() else ""
-        dtypes = "" if "float32" in set(group["dtype"]) else f" ({', '.join(sorted(group['dtype'].unique()))} alone)"
+        dtypes = " (float64 alone)" if set(group["dtype"]) == {"float64"} else ""
         yield f"{kind}{dtypes}{size}"
 
 

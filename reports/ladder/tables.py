@@ -30,10 +30,12 @@ def in_order(releases: pd.Series) -> list[str]:
 
 def stages_of(changed: pd.DataFrame, rows: pd.DataFrame) -> str:
     """Which stage changed, as far as the release lets its stages be asked."""
-    stages = changed[(changed["verdict"] == "changed") & changed["opening"].isin(STAGE_OPENINGS)]["opening"].unique()
+    values = changed[changed["verdict"].isin(VALUES)]
+    stages = values[values["opening"].isin(STAGE_OPENINGS)]["opening"].unique()
     if len(stages):
-        return ", ".join(sorted(stages))
-    if not changed["verdict"].isin(VALUES).any():
+        alone = set(values["dtype"]) == {"float64"}
+        return ", ".join(sorted(stages)) + (", in float64 alone: a precision, not the definition" if alone else "")
+    if values.empty:
         return ""
     asked_too = rows[(rows["release"] == changed["release"].iloc[0]) & rows["kind"].isin(changed["kind"])]
     staged = asked_too[asked_too["opening"].isin(STAGE_OPENINGS) & (asked_too["outcome"] == "answered")]
