@@ -31,8 +31,8 @@ class Row:
         verdict, reason: the outcome, and why it is AMBIGUOUS or NOT COMPARED.
         error, allowance, error_over_allowance: of the worst element; no numbers where decisions were compared.
         margin: the narrowest decision, in units of its tolerance; below 1 it is open.
-        decisions, open_decisions, ambiguous_decisions: of this row alone, so that a sum over rows counts each decision once.
-        seconds: of all that was done for this contender on this case.
+        decisions, open_decisions, ambiguous_decisions: of this row's kind; the row of the holders has the total of its stage's.
+        seconds: of all that was done for this contender on this case; what the definition and the reference took is the first's.
         detail, replay: the finding as text, and the command that runs the case again; empty where nothing differs.
         torch, ultralytics, twinloss, python: versions.
         profile, seed: of the run.

@@ -37,6 +37,7 @@ from oracle.stages import (
 )
 from oracle.surroundings import kept
 from oracle.watchdog import Overrun, limited
+from twinloss import Assignment
 
 Answer = TypeVar("Answer")
 
@@ -224,7 +225,9 @@ class Trial:
     def given(self) -> dict[str, Peaks]:
         """The loss and its gradients on the definition's assignment."""
         criterion, standard = self._offering(), self.standard(given=True)
-        outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, standard.assignment))
+        fields = (getattr(standard.assignment, name).to(self.setting.device) for name in ("image", "anchor", "box", "weight"))
+        handed = Assignment(*fields)
+        outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed))
         return self._computed("given peaks", lambda: outcome_peaks(_on_host(outcome), standard, self.definition.layout))
 
     def loss(self, held: Holdings | None = None) -> dict[str, Peaks]:
