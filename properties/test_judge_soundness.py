@@ -76,7 +76,7 @@ def answer_of(margins: Margins, spec: LossSpec, rules: Rules, rng: np.random.Gen
         one[order[(row[order] > 0) | (rules.ties == "reference")]] = True
     picked &= candidate
     rivals = overlap if rules.conflicts == "overlap" else np.where(picked, overlap, -1.0)
-    holder = np.where(picked.sum(0) > 1, rivals.argmax(0), picked.argmax(0))
+    holder: Ints = np.where(picked.sum(0) > 1, rivals.argmax(0), picked.argmax(0)).astype(np.int64)
     holder[~picked.any(0)] = NOBODY
     if spec.topk2 is not None:
         for g in range(groups):
