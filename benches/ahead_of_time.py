@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -128,8 +128,13 @@ class Built:
 
 
 def compile_variant(variant: Variant, capability: int) -> list[Built]:
-    """Every kernel that the variant launches, once."""
+    """Every kernel that the variant launches, once.
+
+    Raises:
+        RuntimeError: a second call, which launches what the first one built, does not pass the same constants.
+    """
     with compiling_only(capability) as compiled:
+        variant.call()
         variant.call()
     return [_built(name, kernel, variant, capability) for name, kernel in dict(compiled).items()]
 
@@ -140,22 +145,43 @@ def compiling_only(capability: int) -> Iterator[list[tuple[str, Any]]]:
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
+    from twinloss.triton.launch import kernels_for
+
     compiled: list[tuple[str, Any]] = []
     launching = JITFunction.run
 
     def compile_instead(self: Any, *args: Any, **options: Any) -> Any:
         kernel = launching(self, *args, **options | {"warmup": True})
         compiled.append((self.fn.__name__, kernel))
-        return kernel
+        return _Compiled(kernel)
 
+    kernels_for.cache_clear()  # what was compiled for another architecture
     driver.set_active(_Absent(capability))
     JITFunction.run = compile_instead
     try:
         yield compiled
     finally:
         JITFunction.run = launching
+        kernels_for.cache_clear()
         with suppress(RuntimeError):  # where there is no GPU, there is no other driver to go back to
             driver.reset_active()
+
+
+class _Compiled:
+    """A kernel that cannot be launched here: instead, the constants among its arguments are compared with those it was compiled for."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, _grid: tuple[int, int, int]) -> Callable[..., None]:
+        return self._launch
+
+    def _launch(self, *arguments: Any) -> None:
+        source = self.kernel.src
+        expected = {source.fn.arg_names[at]: value for (at, *within), value in source.constants.items() if not within}
+        passed = dict(zip(source.fn.arg_names, arguments, strict=True))
+        if wrong := {name: passed[name] for name, value in expected.items() if passed[name] != value}:
+            raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
 
 
 class _Absent:

@@ -6,7 +6,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benches.campaign import WORKER, Campaign
-from benches.contenders import BASELINE, Entry
+from benches.contenders import BASELINE, TRITON_TWIN, Entry
 from benches.plan import Unit
 from benches.replay import CLOCK
 from benches.rows import samples
@@ -22,3 +22,16 @@ def test_loss(benchmark: BenchmarkFixture, campaign: Campaign, unit: Unit, entry
     benchmark.group = f"{unit.name}: {phase}"
     benchmark.extra_info |= {"images": unit.workload.batch, "heap": unit.heap, "dtype": unit.setting.name, "contender": entry.label}
     CLOCK.replay(benchmark, milliseconds / 1e3)
+
+
+def test_the_device_is_never_waited_for(campaign: Campaign) -> None:
+    """On a GPU the fused backend makes the host wait nowhere, forward or backward, whatever the batch."""
+    counted = {
+        f"{unit.name} {label}": exact["synchronisations"]
+        for unit, results in campaign.results.items()
+        for label, exact in results.exact.items()
+        if label == TRITON_TWIN.label and "synchronisations" in exact
+    }
+    if not counted:
+        pytest.skip("the fused backend was not measured on a GPU")
+    assert {name: count for name, count in counted.items() if count} == {}

@@ -13,6 +13,7 @@ from benches.environment import commit, machine, now
 from benches.floor import class_logits, moved_bytes
 from benches.plan import Unit
 from benches.statistics import Floats, growth, ratio
+from benches.sweeps import CROWDING, PAIRS, candidate_pairs
 
 Row = dict[str, Any]
 Sample = dict[str, int]
@@ -50,7 +51,7 @@ _EMPTY: Row = dict.fromkeys(
         *("workload", "contender", "backend", "device", "dtype", "phase", "ms_median", "ratio_to_reference", "ratio_lo95", "ratio_hi95"),
         *("peak_bytes", "images_per_s", "heap", "minor_faults", "ms_q1", "ms_q3", "cpu_ms_median", "rounds", "processes", "share"),
         *("gradient_bytes", "floor_bytes_ms", "floor_exp_ms", "launches", "synchronisations", "warm_ms", "what", "origin", "images"),
-        *("image_size", "anchors", "classes", "reg_max", "boxes", "sweep", "size", "exponent", "exponent_lo95"),
+        *("image_size", "anchors", "classes", "reg_max", "boxes", "candidate_pairs", "sweep", "size", "exponent", "exponent_lo95"),
         *("exponent_hi95", "note"),
     )
 )
@@ -75,6 +76,7 @@ def _described(campaign: Campaign, unit: Unit) -> Row:
         "classes": case.spec.num_classes,
         "reg_max": case.spec.reg_max,
         "boxes": len(case.boxes),
+        "candidate_pairs": candidate_pairs(case),
         "sweep": unit.point.sweep if unit.point else None,
         "size": unit.point.size if unit.point else None,
         "gradient_bytes": moved // 2,
@@ -169,17 +171,23 @@ def _training_rows(campaign: Campaign) -> Iterator[Row]:
 
 
 def _growth_rows(campaign: Campaign) -> Iterator[Row]:
-    """How a step's cost grows along each sweep, by contender."""
-    swept = [(unit.point, unit, results) for unit, results in campaign.results.items() if unit.point and not results.failures]
-    for sweep in dict.fromkeys(point.sweep for point, _, _ in swept):
-        along = [(point.size, unit, results) for point, unit, results in swept if point.sweep == sweep]
-        for entry in along[0][1].entries:
-            taken = [(size, *one) for size, _, results in along for one in zip(*samples(results, entry.label, STEP), strict=True)]
-            sizes, milliseconds, clusters = (np.array(column) for column in zip(*taken, strict=True))
-            if len(np.unique(sizes)) < 3:
-                continue
-            fit = growth(sizes, milliseconds, clusters)
-            described = {"workload": f"scaling: {sweep}", "sweep": sweep, "device": along[0][1].setting.device, "heap": "steady"}
-            exponents = {"exponent": fit.exponent.value, "exponent_lo95": fit.exponent.lo95, "exponent_hi95": fit.exponent.hi95}
-            counts = {"dtype": along[0][1].setting.name, "rounds": fit.exponent.samples, "processes": fit.exponent.clusters}
-            yield described | _identity(entry) | exponents | counts | {"phase": "growth of step", "ms_median": fit.floor}
+    """How a step's cost grows along each sweep, by contender; the sweep over boxes counts by candidate pairs as well."""
+    sweeps: dict[str, list[tuple[int, Unit, Results]]] = {}
+    for unit, results in campaign.results.items():
+        if unit.point and not results.failures:
+            sweeps.setdefault(unit.point.sweep, []).append((unit.point.size, unit, results))
+    if crowded := sweeps.get(CROWDING):
+        sweeps[PAIRS] = [(candidate_pairs(unit.workload.case()), unit, results) for _, unit, results in crowded]
+    for sweep, along in sweeps.items():
+        if len({size for size, _, _ in along}) >= 3:
+            yield from (_growth_row(sweep, along, entry) for entry in along[0][1].entries)
+
+
+def _growth_row(sweep: str, along: list[tuple[int, Unit, Results]], entry: Entry) -> Row:
+    taken = [(size, *one) for size, _, results in along for one in zip(*samples(results, entry.label, STEP), strict=True)]
+    sizes, milliseconds, clusters = (np.array(column) for column in zip(*taken, strict=True))
+    fit, unit = growth(sizes, milliseconds, clusters), along[0][1]
+    described = {"workload": f"scaling: {sweep}", "sweep": sweep, "device": unit.setting.device, "heap": "steady"}
+    exponents = {"exponent": fit.exponent.value, "exponent_lo95": fit.exponent.lo95, "exponent_hi95": fit.exponent.hi95}
+    counts = {"dtype": unit.setting.name, "rounds": fit.exponent.samples, "processes": fit.exponent.clusters}
+    return described | _identity(entry) | exponents | counts | {"phase": "growth of step", "ms_median": fit.floor}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from benches.workloads import Workload
+from oracle.case import Case
 
 IMAGES = 4
+CROWDING, PAIRS = "boxes per image", "candidate pairs"
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,21 @@ def _point(sweep: str, size: int, boxes: int = 16, **changed: int) -> Point:
 
 
 SWEEPS: tuple[Point, ...] = (
-    *(_point("boxes per image", boxes, boxes) for boxes in (1, 8, 32, 128, 512, 2048)),
+    *(_point(CROWDING, boxes, boxes) for boxes in (1, 8, 32, 128, 512, 2048)),
     *(_point("anchors", _anchors(side), imgsz=side) for side in (160, 320, 640, 960, 1280)),
     *(_point("classes", classes, num_classes=classes) for classes in (1, 8, 32, 128, 365)),
     *(_point("images", images, batch=images) for images in (1, 2, 4, 8, 16, 32)),
 )
+
+
+def candidate_pairs(case: Case) -> int:
+    """Pairs of a box and an anchor whose centre lies inside it, short sides lengthened (spec section 5.1): what the assignment looks at."""
+    boxes = np.array([(box.cx, box.cy, box.w, box.h) for box in case.boxes]).reshape(-1, 4)
+    half = np.maximum(boxes[:, 2:], case.spec.shortest_side) / 2
+    pairs = 0
+    for stride, grid in zip(case.spec.strides, case.grids, strict=True):
+        first = np.floor((boxes[:, :2] - half) / stride - 0.5).astype(np.int64) + 1
+        last = np.ceil((boxes[:, :2] + half) / stride - 0.5).astype(np.int64) - 1
+        inside = np.clip(np.minimum(last, np.array(grid[::-1]) - 1) - np.maximum(first, 0) + 1, 0, None)
+        pairs += int(inside.prod(axis=1).sum())
+    return pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from benches.contenders import BASELINE, TORCH_TWIN, Entry, candidates
 from benches.floor import class_logits, moved_bytes
 from benches.inputs import load, load_spec, save
 from benches.plan import EFFORTS, units
-from benches.sweeps import SWEEPS
+from benches.sweeps import SWEEPS, candidate_pairs
 from benches.workloads import COVER, WORKLOADS, Workload, generated, own
 from oracle.case import Setting
+from twinloss import DetectionLoss
 
 BOTH = [BASELINE, TORCH_TWIN]
 SMALL = Workload("small", "two small images", boxes=5, batch=2, imgsz=64, num_classes=3)
@@ -105,6 +107,14 @@ def test_sweeps_vary_one_number_over_a_decade_or_more() -> None:
         assert sizes == sorted(set(sizes))
         assert len(sizes) >= 5
         assert sizes[-1] >= 10 * sizes[0]
+
+
+def test_candidate_pairs_are_those_of_the_definition() -> None:
+    case = replace(WORKLOADS["coco"], batch=2, imgsz=160).case()
+    criterion = DetectionLoss(case.spec)
+    assert candidate_pairs(case) == len(criterion.metrics(*case.build()).row)
+    crowded = Workload("crowded", "", boxes=200, batch=1, imgsz=128).case()
+    assert candidate_pairs(crowded) == len(DetectionLoss(crowded.spec).metrics(*crowded.build()).row)
 
 
 def test_processes_are_shared_on_the_steady_heap_alone() -> None:

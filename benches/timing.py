@@ -145,6 +145,9 @@ class Arena:
             before, faults = faults, max((sample.minor_faults for sample in self.round().values()), default=0)
             if done >= least and (faults < FEW_FAULTS or faults > 0.9 * before):
                 break
+        # What is imported and made by now stays; a collection that looked through it all would take as long as a call.
+        gc.collect()
+        gc.freeze()
         return {label: WarmUp(self.first_ms[label], done) for label in self.subjects}
 
     def round(self) -> dict[str, Sample]:

@@ -44,6 +44,7 @@ SCHEMA = Schema(
         "classes": "count",
         "reg_max": "count",
         "boxes": "count",
+        "candidate_pairs": "count",
         "sweep": "text",
         "size": "number",
         "exponent": "number",
