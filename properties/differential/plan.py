@@ -64,11 +64,12 @@ class GeneratedShare:
 
 @dataclass(frozen=True)
 class RealShare:
-    """Real batches that one test compares: ``count`` of them, from number ``start`` on."""
+    """Real batches that one test compares: ``count`` of those that ``seed`` draws, from number ``start`` on."""
 
     pack: str
     layout: str
     batch: int
+    seed: int
     start: int
     count: int
     settings: tuple[Setting, ...]
@@ -114,11 +115,11 @@ def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = ()) ->
     ] or list(REAL)
     shares = []
     for device in devices():
-        for pack, layout, batch, count, settings in rows:
+        for seed, (pack, layout, batch, count, settings) in enumerate(rows):
             placed = tuple(Setting(s.dtype, s.autocast, device) for s in settings)
             total = max(1, round(count * scale))
             shares += [
-                RealShare(pack, layout, batch, start, min(REAL_SHARE, total - start), placed, contenders)
+                RealShare(pack, layout, batch, seed, start, min(REAL_SHARE, total - start), placed, contenders)
                 for start in range(0, total, REAL_SHARE)
             ]
     return shares

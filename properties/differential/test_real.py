@@ -14,7 +14,7 @@ from properties.differential.recorder import Difference, Recorder
 def test_real(real_share: RealShare, recorder: Recorder) -> None:
     share = real_share
     pack = _pack(share.pack)
-    batches = real_batches(pack, layout=share.layout, batch=share.batch, count=share.start + share.count, seed=share.batch)
+    batches = real_batches(pack, layout=share.layout, batch=share.batch, count=share.start + share.count, seed=share.seed)
     for case in itertools.islice(batches, share.start, None):
         for setting in share.settings:
             comparison = recorder.compare(case, setting, share.contenders, pack.origin)
