@@ -12,7 +12,8 @@ from torch import Tensor
 from oracle.case import Box, Case, Setting
 from properties.kernels.inputs import DTYPES, answers, assert_near, both, crowded, same_holders
 from twinloss import DetectionLoss, LossSpec, decode_boxes, make_anchors
-from twinloss.triton import scan, tiles
+from twinloss.triton import problem as problems
+from twinloss.triton import tiles
 from twinloss.triton.decode import decode
 from twinloss.triton.loss import FusedCall
 from twinloss.triton.pipeline import _make_scratch
@@ -97,7 +98,7 @@ def _pyramid(case: Case) -> Any:
 @pytest.mark.parametrize("conflicts", ["overlap", "pickers"])
 def test_boxes_with_more_candidates_than_a_tile(tile: str, conflicts: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = getattr(tiles, tile)
-    monkeypatch.setattr(scan, "scan_tile", lambda *_: chosen)
+    monkeypatch.setattr(problems, "scan_tile", lambda *_: chosen)
     spec = LossSpec(num_classes=2, reg_max=2, strides=(4, 8))
     boxes = (Box(0, 0, 64, 64, 128, 128), Box(0, 1, 60, 68, 110, 126), Box(0, 1, 20, 20, 24, 30))
     case = Case(spec, (128, 128), 1, boxes, crowded(1, seed=22).prediction)

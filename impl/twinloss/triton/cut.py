@@ -22,7 +22,7 @@ def cut_kernel(
     TILE: tl.constexpr,
 ) -> None:
     """Free one tile's slots that rank too low in their box; the largest overlap is that of the rest."""
-    slot_anchor, slot_owner, slot_metric, slot_overlap = slots
+    slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     inside = slot < slot_count
     owner = tl.load(slot_owner + slot, mask=inside, other=-1)
@@ -32,7 +32,7 @@ def cut_kernel(
     last = tl.load(ranking + owner.to(tl.int64) * CUT + (CUT - 1), mask=held, other=0)
     remains = held & (key >= last)
     tl.store(slot_owner + slot, tl.where(remains, owner, -1), mask=inside)
-    overlap = tl.load(slot_overlap + slot, mask=remains, other=0.0)
+    overlap = tl.load(slot_metric + slot_count + slot, mask=remains, other=0.0)
     tl.atomic_max(largest + row_count + owner, ordered_bits(overlap), mask=remains, sem="relaxed")
 
 
@@ -40,6 +40,7 @@ def cut(problem: Problem, scratch: Scratch, slots: Slots) -> None:
     """Free the slots that the second cut takes away."""
     count = slots.anchor.shape[0]
     launch(
+        problem.kernels,
         cut_kernel,
         blocks(count, tiles.CUT.size),
         tiles.CUT.warps,
@@ -47,7 +48,7 @@ def cut(problem: Problem, scratch: Scratch, slots: Slots) -> None:
         count,
         scratch.largest,
         scratch.ranking,
-        (slots.anchor, slots.owner, scratch.metric, scratch.overlap),
+        (slots.anchor, slots.owner, scratch.metric),
         CUT=problem.second_cut,
         TILE=tiles.CUT.size,
     )

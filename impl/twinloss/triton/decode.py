@@ -54,6 +54,7 @@ def decode_kernel(
 def decode(problem: Problem, scratch: Scratch) -> None:
     """Fill ``scratch.predicted`` and clear what later launches collect per anchor."""
     launch(
+        problem.kernels,
         decode_kernel,
         4 * problem.images * blocks(problem.anchors, tiles.DECODE.size),
         tiles.DECODE.warps,

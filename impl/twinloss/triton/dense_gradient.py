@@ -56,6 +56,7 @@ def dense_gradient(problem: Problem, incoming: Tensor, items: Tensor, class_weig
     kind, count, length = score_blocks(problem.scores, problem.weighted)
     score_programs = count * blocks(length, tile.size) if gradients.scores.numel() else 0
     launch(
+        gradients.kernels,
         dense_gradient_kernel,
         score_programs + blocks(gradients.boxes.numel(), tile.size),
         tile.warps,

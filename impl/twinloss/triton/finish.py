@@ -57,6 +57,7 @@ def finish_kernel(
 def finish(problem: Problem, softplus_partial: Tensor, held_partial: Tensor, loss: Tensor, items: Tensor) -> None:
     """Fill ``loss`` (3,) and ``items`` (4,): the three logged terms and S."""
     launch(
+        problem.kernels,
         finish_kernel,
         1,
         tiles.FINISH.warps,

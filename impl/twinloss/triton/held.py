@@ -9,7 +9,7 @@ from torch import Tensor
 from twinloss.triton import tiles
 from twinloss.triton.bins import bin_logits, box_at, clamped, expected_distance, exponentials, put, scaled, target_distance
 from twinloss.triton.geometry import anchor_place, ground_truth, in_grid_units
-from twinloss.triton.launch import blocks, launch
+from twinloss.triton.launch import blocks, kernels_for, launch
 from twinloss.triton.overlap import ciou
 from twinloss.triton.problem import Problem, Scratch, Slots
 
@@ -118,6 +118,7 @@ def held(problem: Problem, scratch: Scratch | None, slots: Slots, class_weights:
     """
     spec, unused = problem.spec, slots.weight
     launch(
+        problem.kernels if scratch else kernels_for((problem.key, "given")),
         held_kernel,
         held_programs(slots.anchor.shape[0]),
         tiles.HELD.warps,

@@ -138,6 +138,7 @@ def held_gradient(problem: Problem, slots: Slots, incoming: Tensor, items: Tenso
     """Correct both gradients at the held anchors; an empty gradient is left out."""
     spec = problem.spec
     launch(
+        gradients.kernels,
         held_gradient_kernel,
         blocks(slots.anchor.shape[0], tiles.HELD_GRADIENT.size),
         tiles.HELD_GRADIENT.warps,

@@ -45,6 +45,7 @@ def merge(problem: Problem, scratch: Scratch, slot_anchor: Tensor) -> None:
     """Pick for every row into ``slot_anchor`` (N·K,) from ``scratch.parts`` (N, parts, K)."""
     keys = scratch.parts.shape[1] * problem.picks
     launch(
+        problem.kernels,
         merge_kernel,
         problem.rows,
         tiles.MERGE_WARPS,

@@ -15,10 +15,11 @@ from twinloss.triton.dense_gradient import dense_gradient
 from twinloss.triton.finish import finish
 from twinloss.triton.held import held, held_programs
 from twinloss.triton.held_gradient import held_gradient
+from twinloss.triton.launch import kernels_for
 from twinloss.triton.merge import merge
 from twinloss.triton.problem import Gradients, Problem, Scratch, Slots
 from twinloss.triton.resolve import resolve
-from twinloss.triton.scan import scan, softplus_programs, tile_of
+from twinloss.triton.scan import scan, softplus_programs
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def backward(problem: Problem, result: Forward, incoming: Tensor, for_boxes: boo
     gradients = Gradients(
         torch.empty(boxes.shape if for_boxes else (0,), dtype=boxes.dtype, device=boxes.device),
         torch.empty(scores.shape if for_scores else (0,), dtype=scores.dtype, device=scores.device),
+        kernels_for((problem.key, for_boxes, for_scores, incoming.data_ptr() % 16 == 0, incoming.stride(0))),
     )
     weights = class_weights(problem.spec.class_weights, boxes.device)
     dense_gradient(problem, incoming, result.items, weights, gradients)
@@ -98,12 +100,12 @@ def assignment_of(problem: Problem, slots: Slots) -> Assignment:
 
 
 def slots_of(assignment: Assignment, device: torch.device) -> Slots:
-    """Slots that hold a given assignment."""
-    return Slots(
-        anchor=assignment.anchor.to(device, torch.int32).contiguous(),
-        owner=assignment.box.to(device, torch.int32).contiguous(),
-        weight=assignment.weight.detach().to(device, torch.float32).contiguous(),
+    """Slots that hold a given assignment, in memory of their own, so that it is aligned."""
+    anchor, owner, weight = (
+        torch.empty(given.shape, dtype=dtype, device=device).copy_(given)
+        for given, dtype in ((assignment.anchor, torch.int32), (assignment.box, torch.int32), (assignment.weight.detach(), torch.float32))
     )
+    return Slots(anchor, owner, weight)
 
 
 @lru_cache(maxsize=32)
@@ -113,24 +115,31 @@ def class_weights(weights: tuple[float, ...] | None, device: torch.device) -> Te
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and weights else values.to(device)
 
 
+@lru_cache
+def nothing(device: torch.device) -> Tensor:
+    """An empty tensor of keys, in place of scratch that a call does not need."""
+    return torch.empty(0, dtype=torch.int64, device=device)
+
+
 def _empty_slots(problem: Problem) -> Slots:
     count, device = problem.rows * problem.picks, problem.boxes.device
-    anchor, owner = torch.empty(2, count, dtype=torch.int32, device=device).unbind()
+    # One by one: the kernels count on the alignment that an allocation has.
+    anchor, owner = (torch.empty(count, dtype=torch.int32, device=device) for _ in range(2))
     return Slots(anchor, owner, torch.empty(count, dtype=torch.float32, device=device))
 
 
 def _make_scratch(problem: Problem) -> Scratch:
     device = problem.boxes.device
     places = problem.images * problem.anchors if problem.rows else 0
-    slots, parts = problem.rows * problem.picks, tile_of(problem).parts
+    slots, parts = problem.rows * problem.picks, problem.scan_tile.parts
+    none = nothing(device)
     return Scratch(
         predicted=torch.empty(4, places, dtype=torch.float32, device=device),
         claims=torch.empty(places, dtype=torch.int64, device=device),
         pickers=torch.empty(2, places, dtype=torch.int32, device=device),
         poison=torch.empty(1, dtype=torch.int32, device=device),
         largest=torch.empty(2, problem.rows, dtype=torch.int32, device=device),
-        ranking=torch.empty(problem.rows, problem.second_cut, dtype=torch.int64, device=device),
-        parts=torch.empty(problem.rows, parts if parts > 1 else 0, problem.picks, dtype=torch.int64, device=device),
-        metric=torch.empty(slots, dtype=torch.float32, device=device),
-        overlap=torch.empty(slots, dtype=torch.float32, device=device),
+        ranking=torch.empty(problem.rows, problem.second_cut, dtype=torch.int64, device=device) if problem.second_cut else none,
+        parts=torch.empty(problem.rows, parts, problem.picks, dtype=torch.int64, device=device) if parts > 1 else none,
+        metric=torch.empty(2, slots, dtype=torch.float32, device=device),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from twinloss.anchors import Pyramid
 from twinloss.assign import Conflicts
 from twinloss.spec import LossSpec
+from twinloss.triton.launch import Kernels, kernels_for
+from twinloss.triton.tiles import ScanTile, scan_tile
 
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -75,6 +77,24 @@ class Problem:
         return float(box), float(classification), float(third) if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
 
     @cached_property
+    def scan_tile(self) -> ScanTile:
+        """The tile of the scan."""
+        return scan_tile(self.rows, self.anchors)
+
+    @cached_property
+    def key(self) -> Hashable:
+        """All that decides which kernels this call needs: what Triton looks at is a function of it."""
+        inputs = (self.boxes, self.scores, self.batch_idx, self.cls, self.bboxes)
+        layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in inputs)
+        shapes = (self.boxes.shape, self.boxes.stride(0), self.scores.shape, self.scores.stride(0), self.scores.is_contiguous())
+        return self.boxes.device, layouts, shapes, self.scan_tile, self.spec, self.pyramid, self.conflicts
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        """What has been compiled for calls like this one."""
+        return kernels_for(self.key)
+
+    @cached_property
     def truth(self) -> tuple[Tensor | float, ...]:
         """Rows of the batch, number of images and classes, width and height: as the kernels take them."""
         height, width = map(float, self.pyramid.image_size)
@@ -98,10 +118,14 @@ class Slots:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of the box logits (B, 4R, A) and the class logits (B, C, A), contiguous; empty where not asked for."""
+    """Gradients of the box logits (B, 4R, A) and the class logits (B, C, A), contiguous; empty where not asked for.
+
+    ``kernels`` are those that have been compiled for such gradients.
+    """
 
     boxes: Tensor
     scores: Tensor
+    kernels: Kernels
 
 
 @dataclass(frozen=True)
@@ -116,7 +140,7 @@ class Scratch:
         largest: (2, N) int32, bits of the largest metric and the largest overlap that each row holds.
         ranking: (N, topk2) int64, the keys of each row's best held anchors, for the second cut.
         parts: (N, parts, K) int64, the keys of the best anchors of each part of a row's walk; empty where walks have no parts.
-        metric: (S,) float32, alignment metric of each slot's anchor and owner; ``overlap`` (S,) likewise.
+        metric: (2, S) float32, alignment metric and overlap of each slot's anchor and owner.
     """
 
     predicted: Tensor
@@ -127,7 +151,6 @@ class Scratch:
     ranking: Tensor
     parts: Tensor
     metric: Tensor
-    overlap: Tensor
 
 
 def make_problem(

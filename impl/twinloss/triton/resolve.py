@@ -35,9 +35,10 @@ def resolve_kernel(
 ) -> None:
     """Owner, metric and overlap of one tile of slots; −1 owns the slots that hold nothing."""
     predicted, claims, pickers, largest, ranking = scratch
-    slot_anchor, slot_owner, slot_metric, slot_overlap = slots
+    slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
-    inside = slot < row_count.to(tl.int64) * K
+    slot_count = row_count.to(tl.int64) * K
+    inside = slot < slot_count
     row = (slot // K).to(tl.int32)
     anchor = tl.load(slot_anchor + slot, mask=inside, other=-1)
     picked = anchor >= 0
@@ -57,7 +58,7 @@ def resolve_kernel(
     metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA)
     tl.store(slot_owner + slot, tl.where(kept, owner, -1), mask=inside)
     tl.store(slot_metric + slot, metric, mask=inside)
-    tl.store(slot_overlap + slot, overlap, mask=inside)
+    tl.store(slot_metric + slot_count + slot, overlap, mask=inside)
     tl.atomic_max(largest + owner, ordered_bits(metric), mask=kept, sem="relaxed")
     if CUT == 0:
         tl.atomic_max(largest + row_count + owner, ordered_bits(overlap), mask=kept, sem="relaxed")
@@ -73,6 +74,7 @@ def resolve(problem: Problem, scratch: Scratch, slots: Slots) -> None:
     """Fill ``slots.owner`` from ``slots.anchor``, and the metrics, overlaps and per-row maxima of ``scratch``."""
     spec = problem.spec
     launch(
+        problem.kernels,
         resolve_kernel,
         blocks(slots.anchor.shape[0], tiles.RESOLVE.size),
         tiles.RESOLVE.warps,
@@ -82,7 +84,7 @@ def resolve(problem: Problem, scratch: Scratch, slots: Slots) -> None:
         problem.scores.stride(0),
         problem.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
-        (slots.anchor, slots.owner, scratch.metric, scratch.overlap),
+        (slots.anchor, slots.owner, scratch.metric),
         spec.ciou_eps,
         ALPHA=spec.alpha,
         BETA=spec.beta,

@@ -14,7 +14,6 @@ from twinloss.triton.launch import blocks, launch, power_of_two
 from twinloss.triton.problem import Problem, Scratch
 from twinloss.triton.select import best_candidates, publish
 from twinloss.triton.softplus import score_blocks, softplus_sum
-from twinloss.triton.tiles import ScanTile, scan_tile
 
 
 @triton.jit(do_not_specialize=["row_count"])
@@ -83,15 +82,10 @@ def scan_kernel(
         tl.store(partial + tile, total)
 
 
-def tile_of(problem: Problem) -> ScanTile:
-    """The tile of this problem's scan."""
-    return scan_tile(problem.rows, problem.anchors)
-
-
 def softplus_programs(problem: Problem) -> int:
     """Programs that sum softplus, and so the length of their partial sums."""
     _, count, length = score_blocks(problem.scores, problem.weighted)
-    return count * blocks(length, tile_of(problem).logits)
+    return count * blocks(length, problem.scan_tile.logits)
 
 
 def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights: Tensor, partial: Tensor) -> None:
@@ -99,9 +93,10 @@ def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights:
 
     Picks go into ``slot_anchor`` (N·K,) at once, or, where walks have parts, each part's into ``scratch.parts``.
     """
-    tile, spec = tile_of(problem), problem.spec
+    tile, spec = problem.scan_tile, problem.spec
     kind, _, length = score_blocks(problem.scores, problem.weighted)
     launch(
+        problem.kernels,
         scan_kernel,
         problem.rows * tile.parts + partial.shape[0],
         tile.warps,
