@@ -200,7 +200,7 @@ class TestFirstReleases:
         assert report.headline.startswith("6 releases from 8.0.0 to 8.0.8: values changed in 2")
         written = texts(frame)
         assert "broken at birth" in written["ladder.md"]
-        assert 'python -m oracle.ladder 8.0.2 8.0.3 --show "no boxes/0/loss/float32"' in written["ladder.md"]
+        assert 'python -m oracle.ladder 8.0.2 8.0.3 --show "one box/0/loss/float32"' in written["ladder.md"]
         assert written["asked.txt"].split() == ["8.0.0", "8.0.2", "8.0.3", "8.0.6", "8.0.7", "8.0.8"]
         lines = written["changes.csv"].splitlines()
         assert sum(line.startswith("8.0.3,8.0.2,1,no boxes,loss,float32,changed,") for line in lines) == 1
