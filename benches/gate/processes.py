@@ -13,12 +13,16 @@ from pathlib import Path
 
 from benches.contenders import BASELINE, TORCH_TWIN
 from benches.gate.campaign import Clock, Pair
-from benches.process import Worker
+from benches.process import Worker, WorkerError
 
 Samples = dict[str, list[dict[str, int]]]
 PROGRAMS = {TORCH_TWIN.label: "twin", BASELINE.label: "reference"}
 TURNS = 10  # Of each process, on each row.
 CALLS = {TORCH_TWIN.label: 5, BASELINE.label: 2}  # In a turn, of which the least counts: what disturbs a call only ever adds to it.
+
+
+class CannotBeCalled(WorkerError):  # noqa: N818 - it says what happened, as the message goes on to
+    """A program raised where it should answer; the message says which, on what, and what it said."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ def open_row(worker: Worker, row: Row, seed: int) -> None:
     """Bring a worker to a row.
 
     Raises:
-        RuntimeError: one of the two programs cannot be called there.
+        CannotBeCalled: one of the two programs cannot be called there.
     """
     surroundings = {"device": row.device, "autocast": row.autocast}
     answer = worker.ask("open", entries=list(PROGRAMS), place=str(row.place), dtype=row.dtype, surroundings=surroundings, seed=seed)
     for label, failure in answer["failures"].items():
-        raise RuntimeError(f"{label} cannot be called on {row.name}: {failure}")
+        raise CannotBeCalled(f"the {PROGRAMS[label]} cannot be called on {row.name}: {failure}")
 
 
 def _pair(row: str, label: str, cluster: int, base: Samples, head: Samples) -> Pair:

@@ -17,8 +17,8 @@ from benches.environment import commit as commit_name
 from benches.environment import machine, now
 from benches.gate import batches
 from benches.gate.campaign import Campaign, Clock, Pair, compare
-from benches.gate.decision import Counts, Decision, Finding, Limits, accuracy_findings, conclude, count_findings, row_findings
-from benches.gate.processes import Row, SideBySide, open_row
+from benches.gate.decision import Counts, Decision, Finding, Limits, Verdict, accuracy_findings, conclude, count_findings, row_findings
+from benches.gate.processes import CannotBeCalled, Row, SideBySide, open_row
 from benches.gate.wheels import ROOT, commit_of, text_at, tree_at, unpacked
 from benches.heap import environment
 from benches.process import Worker
@@ -85,8 +85,16 @@ def run(options: Options, tell: Tell) -> Outcome:
         names = options.rows or tuple(batches.names())
         rows = batches.rows(folder / "inputs", names)
         others = row_findings(text_at(commit, NAMES).splitlines(), batches.names(), options.dropped) if not options.rows else []
-        others += exact_findings(sides, rows, options, tell)
-        campaign = Campaign(told(SideBySide(sides.base, sides.head, rows, options.threads), tell), names, options.pairs, options.limits)
+        tell("exact measures")
+        before, _ = exact_counts(sides.base, rows, options.threads, forgiving=False)
+        after, failures = exact_counts(sides.head, rows, options.threads, forgiving=True)
+        others += [*failures, *count_findings(before, after, options.allowed)]
+        if not options.rows:
+            tell("error ÷ allowance")
+            others += accuracy_findings(accuracy(sides.base), accuracy(sides.head), options.limits)
+        campaign = Campaign(
+            told(SideBySide(sides.base, sides.head, rows, options.threads), tell), tuple(after), options.pairs, options.limits
+        )
         passes = campaign.run()
     decision = conclude(campaign.decide(passes), others)
     return Outcome(decision, tuple(map(tuple, passes)), campaign.main, commit, commit_name(), options.limits)
@@ -102,27 +110,21 @@ def told(measure: Callable[[Sequence[str], int], list[Pair]], tell: Tell) -> Cal
     return measured
 
 
-def exact_findings(sides: Sides, rows: dict[str, Row], options: Options, tell: Tell) -> list[Finding]:
-    """What is compared without noise: bytes, launches, synchronisations, and error ÷ allowance."""
-    tell("exact measures")
-    counts = [exact_counts(side, rows, options.threads) for side in (sides.base, sides.head)]
-    found = count_findings(counts[0], counts[1], options.allowed)
-    if options.rows:
-        return found
-    tell("error ÷ allowance")
-    errors = [accuracy(side) for side in (sides.base, sides.head)]
-    return found + accuracy_findings(errors[0], errors[1], options.limits)
-
-
-def exact_counts(twin: Path, rows: dict[str, Row], threads: int) -> Counts:
-    """Exact measures of the twin, by row."""
+def exact_counts(twin: Path, rows: dict[str, Row], threads: int, *, forgiving: bool) -> tuple[Counts, list[Finding]]:
+    """Exact measures of the twin by row; ``forgiving``, a row that cannot be called becomes a failure instead of an error."""
+    counts, failures = {}, []
     with Worker("steady", threads, twin=twin) as worker:
         worker.ask("start", threads=threads)
-        counts = {}
         for name, row in rows.items():
-            open_row(worker, row, seed=0)
+            try:
+                open_row(worker, row, seed=0)
+            except CannotBeCalled as error:
+                if not forgiving:
+                    raise
+                failures.append(Finding(Verdict.FAIL, name, str(error)))
+                continue
             counts[name] = worker.ask("exact")[TORCH_TWIN.label]
-    return counts
+    return counts, failures
 
 
 def accuracy(twin: Path) -> Counts:

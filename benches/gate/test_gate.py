@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from benches.gate import batches
+from benches.gate import run as run_module
 from benches.gate.__main__ import main, parsed
 from benches.gate.campaign import Pair
 from benches.gate.decision import Decision, Finding, Limits, Verdict
@@ -16,6 +17,7 @@ from benches.gate.processes import CALLS, TURNS, Row, SideBySide
 from benches.gate.run import Outcome, records
 from benches.gate.wheels import ROOT, RevisionError, commit_of, text_at, tree_at, unpacked
 from benches.inputs import save
+from benches.process import WorkerError
 from benches.workloads import Workload
 
 in_a_repository = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the checkout is not a repository")
@@ -118,3 +120,33 @@ def test_records_hold_every_finding_note_and_estimate() -> None:
     assert set(frame["outcome"]) == {"FAIL"}
     cpu = frame[(frame["clock"] == "cpu") & (frame["program"] == "twin")].iloc[0]
     assert (cpu["ratio"], cpu["pairs"], cpu["threshold"]) == (pytest.approx(1.2), 8, 1.10)
+
+
+class Broken:
+    """A worker whose twin raises on one of the rows."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.place = ""
+
+    def ask(self, do: str, /, **arguments: object) -> dict[str, object]:
+        if do == "open":
+            failing = str(arguments["place"]) == "bad"
+            return {"failures": {"twin/torch": "ValueError: no"} if failing else {}}
+        return {"twin/torch": {"peak_step": 5}}
+
+    def __enter__(self) -> Broken:  # noqa: PYI034 - as the worker's own
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_twin_that_raises_fails_at_the_head_and_is_a_wrong_use_at_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "Worker", Broken)
+    rows = {"good": Row("good", Path("good")), "bad": Row("bad", Path("bad"))}
+    counts, failures = run_module.exact_counts(Path(), rows, 1, forgiving=True)
+    assert counts == {"good": {"peak_step": 5}}
+    (failure,) = failures
+    assert (failure.verdict, failure.row) == (Verdict.FAIL, "bad")
+    assert "the twin cannot be called on bad: ValueError: no" in failure.text
+    with pytest.raises(WorkerError, match="the twin cannot be called on bad"):
+        run_module.exact_counts(Path(), rows, 1, forgiving=False)
