@@ -244,7 +244,9 @@ class Trial:
     def inferred(self) -> Holdings:
         """The assignment that its gradients betray, where it shows none itself."""
         outcome = _on_host(self.outcome())
-        return self._computed("inferred", lambda: infer_holdings(outcome, self.allowed, self.decided.held, self.definition))
+        held = self.decided.held
+        demanded = self.definition.weights(held, self.arithmetic, self.rules)
+        return self._computed("inferred", lambda: infer_holdings(outcome, self.allowed, held, demanded, self.definition))
 
 
 def _on_host(outcome: Outcome) -> Outcome:
