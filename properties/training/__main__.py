@@ -1,0 +1,182 @@
+"""``python -m properties.training``: does a training change when the twin takes the reference's place? Ends with a verdict.
+
+Exit codes: 0 nothing changes, 1 something does, 2 the arguments or the data are wrong, or a run failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+import twinloss
+from oracle.case import Setting
+from oracle.compare import compare
+from oracle.finding import Verdict
+from oracle.registry import REFERENCE_DISTRIBUTIONS, shipped
+from properties.training import campaign, tolerance
+from properties.training.campaign import Tell
+from properties.training.dataset import DatasetError, open_dataset
+from properties.training.live import load_all
+from properties.training.runs import Options, Run
+from properties.training.tolerance import Check
+
+OUT = Path("reports", "out", "train")
+SETTINGS = (Setting("float64"), Setting("float32"), Setting("bfloat16"))
+OURS = ("twin", "twin-reference-ties")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the answer is the exit code."""
+    asked = _parse(arguments)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    started = time.monotonic()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the runs, which are processes that share the cores
+    shutil.rmtree(asked.out, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            dataset = open_dataset(asked.data, Path(scratch))
+            console.print(f"training on {dataset.origin}", markup=False)
+            options = Options(str(dataset.yaml), asked.imgsz, asked.batch, asked.epochs, str(asked.out / "cases"))
+            rows, checks = _compare_trainings(asked, options, console)
+    except (DatasetError, FileNotFoundError, RuntimeError) as error:
+        console.print(f"train: {error}", markup=False)
+        return 2
+    checks.append(_judge_live(asked.out / "cases", console))
+    _write(asked, rows, checks, dataset.origin)
+    for check in checks:
+        console.print(
+            f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.value:.3g} ≤ {check.limit:.3g} ({check.detail})", markup=False
+        )
+    passed = all(check.passed for check in checks)
+    verdict = "nothing changes: the twin trains as the reference does" if passed else "the training changes: see the checks that failed"
+    console.print(f"train: {verdict} ({time.monotonic() - started:.0f} s)", markup=False)
+    return 0 if passed else 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "nox -s train --", description="Train the same model with the reference and with the twin, and compare."
+    )
+    parser.add_argument("--data", metavar="YAML", help="a data set in YOLO layout (default: BCCD, or made-up pictures where it is absent)")
+    parser.add_argument("--model", default=str(campaign.MODEL), metavar="YAML", help="of a detection model (default: a small one of ours)")
+    parser.add_argument(
+        "--end-to-end", default=str(campaign.END_TO_END), metavar="YAML", help="of an end-to-end model, compared step by step"
+    )
+    parser.add_argument("--epochs", type=int, default=12, help="default: %(default)s")
+    parser.add_argument("--imgsz", type=int, default=160, metavar="PIXELS", help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings with each criterion (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time, a core each (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="default: %(default)s")
+    asked = parser.parse_args(arguments)
+    for name, least in (("epochs", 1), ("imgsz", 32), ("batch", 1), ("seeds", 2), ("jobs", 1)):
+        if getattr(asked, name) < least:
+            parser.error(f"--{name} is {getattr(asked, name)}; it must be at least {least}")
+    return asked
+
+
+def _compare_trainings(asked: argparse.Namespace, options: Options, console: Console) -> tuple[pd.DataFrame, list[Check]]:
+    """All runs, in an order that fixes the tolerance before the twin trains, and what is to hold of them."""
+    folder = asked.out / "runs"
+    folder.mkdir(parents=True)
+    first, references = [campaign.repeat(asked.model)], campaign.of_reference(asked.model, asked.seeds, asked.end_to_end)
+    twins = campaign.of_twin(asked.model, asked.seeds)
+    with _telling(console, "the reference, and what rounding does to it") as tell:
+        campaign.make(first, options, folder, 1, lambda share, what: tell(share / (1 + len(references)), what))
+        campaign.make(references, options, folder, asked.jobs, tell)
+    rows = campaign.read([*first, *references], folder)
+    reference = next(run.name for run in references if run.role == "reference")
+    nudged = [run.name for run in references if run.role == "nudged"]
+    tolerances = {}
+    for name in tolerance.CURVES:
+        expected = tolerance.curve(rows, reference, name)
+        apart = [tolerance.deviation(tolerance.curve(rows, run, name), expected) for run in nudged]
+        tolerances[name] = tolerance.allowed_deviation(apart, len(expected))
+    fixed = pd.concat([_tolerance_rows(name, values) for name, values in tolerances.items()])
+    fixed.to_parquet(asked.out / "tolerance.parquet", index=False)
+    with _telling(console, "the twin") as tell:
+        campaign.make(twins, options, folder, asked.jobs, tell)
+    rows = pd.concat([rows, campaign.read(twins, folder), fixed], ignore_index=True)
+    checks = [
+        tolerance.repeatable(rows, reference, "repeat"),
+        *tolerance.beside(rows),
+        *tolerance.curves(rows, tolerances, reference, twins[0].name),
+        *tolerance.scores(rows, _names(references, "reference"), [run.name for run in twins if run.ties == "reference"]),
+    ]
+    return rows, checks
+
+
+def _names(runs: Sequence[Run], role: str) -> list[str]:
+    return [run.name for run in runs if run.role == role]
+
+
+def _tolerance_rows(name: str, values: tolerance.Floats) -> pd.DataFrame:
+    """The tolerance of a curve, as rows beside those of the runs."""
+    return pd.DataFrame({"run": "tolerance", "role": "tolerance", "seed": 0, "step": range(len(values)), "quantity": name, "value": values})
+
+
+def _judge_live(folder: Path, console: Console) -> Check:
+    """That the suite finds no difference on the batches that were kept from the runs."""
+    contenders = shipped()
+    judged, found = 0, []
+    for case in load_all(folder):
+        for setting in SETTINGS:
+            comparison = compare(case, setting, [contenders[name] for name in OURS], contenders["reference"])
+            judged += 1
+            if comparison.verdict is Verdict.DIFFER:
+                found.append(comparison.report())
+    for report in found:
+        console.print(report, markup=False)
+    detail = f"live batches, each in {len(SETTINGS)} dtypes, on which a stage differs; {judged} judged"
+    return Check("live batches in the differential suite", float(len(found)) if judged else float("nan"), 0.0, detail)
+
+
+def _write(asked: argparse.Namespace, rows: pd.DataFrame, checks: list[Check], origin: str) -> None:
+    """The rows of the report."""
+    judged = pd.DataFrame([{"run": "", "role": "check", "quantity": check.name, **vars(check), "passed": check.passed} for check in checks])
+    frame = pd.concat([rows, judged.drop(columns="name")], ignore_index=True)
+    installed = {distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()}
+    versions = {
+        "torch": torch.__version__,
+        "ultralytics": next((installed[name] for name in REFERENCE_DISTRIBUTIONS if name in installed), ""),
+        "twinloss": twinloss.__version__,
+        "python": platform.python_version(),
+    }
+    model = Path(asked.model).name
+    recipe = f"{model}, {asked.epochs} epochs, {asked.imgsz} px, batch {asked.batch}, {asked.seeds} seeds"
+    frame.assign(**versions, source=origin, recipe=recipe).to_parquet(asked.out / "rows.parquet", index=False)
+
+
+@contextmanager
+def _telling(console: Console, what: str) -> Iterator[Tell]:
+    """A function to call with the share that is made and a line: a live bar on a terminal, lines of text elsewhere."""
+    console.print(what, markup=False)
+    if not console.is_terminal:
+        yield lambda share, line: console.print(f"[{share:4.0%}] {line}", markup=False) if line else None
+        return
+    columns = (BarColumn(30), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+
+        def tell(share: float, line: str) -> None:
+            progress.update(task, completed=share, description=line or None)
+
+        yield tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())
