@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from oracle.case import Box, Case, Setting
-from properties.kernels.inputs import DTYPES, answers, assert_near, both, crowded, same_holders
+from oracle.workloads.crowded import crowded
+from properties.kernels.inputs import DTYPES, answers, assert_near, both, same_holders
 from twinloss import DetectionLoss, LossSpec, decode_boxes, make_anchors
 from twinloss.triton import problem as problems
 from twinloss.triton import tiles

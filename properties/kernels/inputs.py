@@ -1,34 +1,17 @@
-"""Batches for the kernels: small enough for an interpreter, with everything in them that decides something."""
+"""What the kernels are called with, and how their answers are compared."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oracle.case import Box, Case, Prediction, Setting
-from oracle.noise import Noise
-from twinloss import Assignment, DetectionLoss, LossSpec
+from oracle.case import Case, Setting
+from twinloss import Assignment, DetectionLoss
 
 Answer = tuple[Tensor, Tensor, Tensor]
 DTYPES = ("float32", "float16", "bfloat16")
-
-
-def crowded(
-    boxes: int = 8, *, size: tuple[int, int] = (64, 96), images: int = 2, seed: int = 0, kind: Any = "near", **numbers: Any
-) -> Case:
-    """Overlapping boxes of all sizes over two images, one of them twice with another class, predictions near the truth."""
-    spec = LossSpec(**{"num_classes": 3, "reg_max": 4} | numbers)
-    noise = Noise(seed, boxes)
-    places = noise.uniform(max(boxes, 1), 4).astype(float)
-    drawn = [
-        Box(at % images, at % spec.num_classes, x * size[1], y * size[0], 4 + w * 0.7 * size[1], 4 + h * 0.7 * size[0])
-        for at, (x, y, w, h) in enumerate(places[:boxes].tolist())
-    ]
-    twins = [dataclasses.replace(drawn[0], label=(drawn[0].label + 1) % spec.num_classes)] if drawn else []
-    return Case(spec, size, images, tuple(drawn + twins), Prediction(kind, seed=seed))
 
 
 def answers(

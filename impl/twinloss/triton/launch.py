@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
 
-Kernels = dict[Any, Any]
+Kernels = dict[int, Any]
 
 
 @lru_cache(maxsize=64)
@@ -33,14 +33,14 @@ def launch(kernels: Kernels, kernel: Any, programs: int, warps: int, *arguments:
     """
     if programs <= 0:
         return
-    built = kernels.get(kernel)
+    built = kernels.get(id(kernel))  # a kernel's own hash is that of its source, and takes longer
     if built is not None:
         built[programs, 1, 1](*arguments, *constants.values())
         return
     # Under the interpreter, nothing is built.
     built = kernel[(programs,)](*arguments, **constants, num_warps=warps, enable_fp_fusion=False)
     if built is not None:
-        kernels[kernel] = built
+        kernels[id(kernel)] = built
 
 
 def blocks(elements: int, size: int) -> int:

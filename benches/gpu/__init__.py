@@ -1,0 +1,1 @@
+"""``nox -s gpu``: everything that only a GPU can show, each check by itself, with its limit; without a GPU, a sentence that says so."""

@@ -1,0 +1,147 @@
+"""What must be right on a GPU: the kernels' own properties, the judge on whole workloads, memory and races, bits, sizes beyond 32 bits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benches import cuda
+from benches.gpu.finding import Finding, holds
+from benches.gpu.subjects import DTYPE, Step, case_of, device, free
+from oracle.case import Case, DtypeName, Setting
+from twinloss import DetectionLoss, LossSpec
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+JUDGED: tuple[tuple[str, DtypeName], ...] = (
+    ("coco", "float32"),
+    ("coco", "float16"),
+    ("gwhd", "bfloat16"),
+    ("boxes-300", "float16"),
+    ("coco-end-to-end", "float16"),
+    ("empty", "float16"),
+)
+REPEATED = ("coco", "boxes-300", "coco-end-to-end")
+PARTS = ("numbers", "behaviour", "offsets", "judged")
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+MANY_LOGITS = 2**31
+RUNS = 100
+TIME_LIMIT = 420  # Seconds of a program started here.
+
+
+def properties() -> Iterator[Finding]:
+    """The kernels' tests, on the device."""
+    for part in PARTS:
+        # What else warns on a machine with a GPU is none of the kernels' business.
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", f"properties/kernels/{part}.py"]
+        code, output = _run(command, TRITON_INTERPRET="0")
+        yield holds("properties", part, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
+
+
+def sanitizer() -> Iterator[Finding]:
+    """compute-sanitizer over a few small cases: out-of-bounds and uninitialised memory, races, barriers."""
+    tool = shutil.which("compute-sanitizer")
+    for name in TOOLS:
+        if tool is None:
+            yield Finding("sanitizer", name, "not measured", detail="compute-sanitizer is not installed")
+            continue
+        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benches.gpu.sanitized"]
+        # The framework's pool of memory would hide a read beyond a tensor's end.
+        code, output = _run(command, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        yield holds("sanitizer", name, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
+
+
+def judged() -> Iterator[Finding]:
+    """Whole workloads before the judge."""
+    from oracle.compare import compare
+    from oracle.contender import Contender
+    from oracle.finding import Verdict
+
+    kernels = Contender("twin-triton", "this checkout", lambda spec: DetectionLoss(spec, backend="triton"), arithmetic="float32")
+    for workload, dtype in JUDGED:
+        setting = Setting(dtype, device=device())
+        comparison = compare(case_of(workload), setting, [kernels], stages=("assign", "loss_given", "loss"))
+        report = comparison.report() or comparison.verdict.value
+        yield holds("judge", "agrees with the definition", comparison.verdict is not Verdict.DIFFER, workload, dtype, report[:600])
+        free()
+
+
+def bits() -> Iterator[Finding]:
+    """The same bits on every run, while other work changes what runs beside what."""
+    for workload in REPEATED:
+        step = Step(workload)
+        step()
+        first = [answer.clone() for answer in step.answers]
+        different = 0
+        for run in range(RUNS):
+            if run % 3 == 0:
+                torch.randn(1 << (10 + run % 14), device=device()).sort()
+            step()
+            different += not all(torch.equal(a, b) for a, b in zip(step.answers, first, strict=True))
+        yield holds("bits", f"{RUNS} runs are equal", different == 0, workload, DTYPE, f"{different} differ" if different else "")
+        free()
+
+
+def beyond_32_bits() -> Iterator[Finding]:
+    """More than 2³¹ class logits: as many copies of a small batch, whose gradient each copy must have."""
+    small = case_of("classes-365")
+    spec = LossSpec(num_classes=365, reg_max=1)
+    one = Case(spec, small.image_size, 4, tuple(box for box in small.boxes if box.image < 4), small.prediction)
+    images = MANY_LOGITS // (spec.num_classes * one.num_anchors) + 16
+    preds, batch = one.build(Setting(DTYPE, device=device()))
+    copies = images // 4
+    criterion = DetectionLoss(spec, backend="triton")
+    if (total := float(criterion.assign(preds, batch).weight.sum())) < 1:
+        raise ValueError(f"the soft targets add up to {total:.3g}: below 1, copies do not have the gradient of one batch")
+    criterion(preds, batch)[0].sum().backward()
+    many = {name: preds[name].detach().repeat(copies, 1, 1).requires_grad_() for name in ("boxes", "scores")}
+    rows = {key: value.repeat(copies, *[1] * (value.ndim - 1)) for key, value in batch.items()}
+    rows["batch_idx"] += 4 * torch.arange(copies, device=device()).repeat_interleave(len(batch["batch_idx"]))
+    criterion(preds | many, rows)[0].sum().backward()
+    for name, leaf in many.items():
+        expected = preds[name].grad
+        for at in (0, copies // 2, copies - 1):
+            worst = (leaf.grad[4 * at : 4 * at + 4].float() - expected.float()).abs().max().item()
+            near = worst <= 2e-3 * expected.abs().max().item()
+            what = f"gradient of {name}, copy {at + 1} of {copies}"
+            yield holds("beyond 32 bits", what, near, dtype=DTYPE, detail=f"largest difference {worst:.3g}")
+    free()
+
+
+def graph() -> Iterator[Finding]:
+    """A captured step, ground truth padded to a maximum, replayed with other targets than it was captured with."""
+    step = Step("coco")
+    most, real = 1024, step.batch
+    padded = {key: torch.full((most, *value.shape[1:]), -1.0, device=device()) for key, value in real.items()}
+    step.batch = padded
+    replay = cuda.Replay(step)  # captured without a single real box
+    for key, value in real.items():
+        padded[key][: len(value)] = value
+    replay.run()
+    torch.cuda.synchronize()
+    replayed = [answer.clone() for answer in step.answers]
+    eager = Step("coco")
+    eager()
+    same = all(torch.equal(a, b) for a, b in zip(replayed, eager.answers, strict=True))
+    yield holds("graph", "a replay has the bits of a call", same, "coco", DTYPE)
+    free()
+
+
+def _run(command: list[str], **env: str) -> tuple[int, str]:
+    paths = os.pathsep.join(filter(None, (str(ROOT / "impl"), str(ROOT), os.environ.get("PYTHONPATH"))))
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths} | env, capture_output=True, text=True, check=False, timeout=TIME_LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"did not end within {TIME_LIMIT} s"
+    return done.returncode, done.stdout + done.stderr
+
+
+def _last_lines(output: str, count: int) -> str:
+    return " | ".join(line.strip() for line in output.strip().splitlines()[-count:])[:600]
