@@ -22,7 +22,7 @@ from twinloss import DetectionLoss, LossSpec
 from twinloss.triton import availability
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("numbers", "behaviour", "judged")
+PARTS = ("numbers", "behaviour", "offsets", "judged")
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so its kernels were not checked")
 
