@@ -96,6 +96,30 @@ def bench(session: nox.Session) -> None:
 
 
 @heavy()
+def gpu(session: nox.Session) -> None:
+    """Check and measure the Triton kernels on a GPU; where there is none, say so. -- takes names of checks. Report: reports/out/gpu."""
+    rows = OUT / "gpu" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        run(session, "python", "-m", "benches.gpu", *session.posargs)
+    finally:  # what failed is what the report is read for
+        if rows.exists():
+            run(session, "python", "-m", "reports", "gpu")
+
+
+@heavy()
+def kernels(session: nox.Session) -> None:
+    """Compile every Triton kernel for GPUs that are not here: registers, memory, spills; minutes. Report: reports/out/kernels."""
+    rows = OUT / "kernels" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        run(session, "python", "-m", "benches.ahead_of_time", "--write", str(rows), *session.posargs)
+    finally:  # a kernel that spills ends it with 1
+        if rows.exists():
+            run(session, "python", "-m", "reports", "kernels")
+
+
+@heavy()
 def gate(session: nox.Session) -> None:
     """Compare this checkout's speed, memory and accuracy with a revision's: -- --against REV. Exits 0, 1, 2 (usage) or 3 (inconclusive)."""
     rows = OUT / "gate" / "rows.parquet"

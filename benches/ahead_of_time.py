@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benches.environment import commit, now
 from twinloss import Assignment, LossSpec, Pyramid
 
 CAPABILITIES = (80, 90)
@@ -260,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     built = [kernel for capability in capabilities for variant in chosen for kernel in compile_variant(variant, capability)]
     rows = pd.DataFrame([asdict(kernel) for kernel in built])
     print(rows.drop(columns="triton").to_string(index=False))
+    rows["commit"], rows["written"] = commit(), now()
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(options.write, index=False)

@@ -1,0 +1,76 @@
+"""``python -m reports.gpu``: keep the last runs among the committed texts.
+
+``gpu.md`` is the short form of the last run on a GPU, or says that there was none, and ``kernels.md`` that of the last compilation ahead of
+time. Rows measured on a GPU are kept beside them, a file a run: ``measured/DATE-GPU-REVISION.csv``, which no row of a CPU goes into.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from reports import markdown
+from reports.gpu import COMPILED, KIND
+from reports.gpu.report import MISSING
+from reports.rows import RowsError, read
+
+HERE = Path(__file__).parent
+OUT = HERE.parent / "out"
+
+
+def texts(gpu: pd.DataFrame | None, compiled: pd.DataFrame | None) -> dict[str, str]:
+    """The committed files, by name; of a run that was not made there is none."""
+    files = {}
+    if compiled is not None:
+        files["kernels.md"] = markdown.render(COMPILED.build(compiled))
+        files["kernels.csv"] = compiled.to_csv(index=False, lineterminator="\n")
+    if gpu is not None:
+        files["gpu.md"] = markdown.render(KIND.build(gpu))
+        measured = gpu[gpu["verdict"] != MISSING]
+        if len(measured):
+            files[f"measured/{run_name(measured)}.csv"] = gpu.to_csv(index=False, lineterminator="\n")
+    return files
+
+
+def run_name(rows: pd.DataFrame) -> str:
+    """Date, GPU and revision of a run.
+
+    Raises:
+        RowsError: the rows are of several runs, or were not taken on a GPU.
+    """
+    runs = rows[["written", "gpu", "commit"]].drop_duplicates()
+    if len(runs) != 1:
+        raise RowsError(f"the rows are of {len(runs)} runs; keep each by itself, as `nox -s gpu` writes it")
+    written, gpu, commit = map(str, runs.iloc[0])
+    if gpu == "none":
+        raise RowsError("rows are said to be measured, but on no GPU; write them anew with `nox -s gpu`")
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (written[:10], gpu, commit))
+
+
+def main() -> int:
+    """Write the texts of whichever runs there are; 2 when there is none, or a run's rows are wrong."""
+    try:
+        frames = [read(OUT / kind.name / "rows.parquet", kind.schema) if _rows(kind.name).exists() else None for kind in (KIND, COMPILED)]
+        files = texts(*frames)
+    except RowsError as error:
+        print(f"reports.gpu: {error}", file=sys.stderr)
+        return 2
+    if not files:
+        print("reports.gpu: there are no rows yet; write some with `nox -s gpu` or `nox -s kernels`", file=sys.stderr)
+        return 2
+    for name, text in files.items():
+        (HERE / name).parent.mkdir(exist_ok=True)
+        (HERE / name).write_text(text, "utf-8")
+        print(f"reports/gpu/{name}: {len(text.splitlines())} lines")
+    return 0
+
+
+def _rows(name: str) -> Path:
+    return OUT / name / "rows.parquet"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The report of a run on a GPU, or of what such a run would have measured."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.document import Fact, Report, Section
+from reports.rows import Schema
+from reports.tables import Column, Table, Tone
+
+PASSED, FAILED, MEASURED, MISSING = VERDICTS = ("passed", "failed", "measured", "not measured")
+TONES: dict[str, Tone] = {PASSED: "good", FAILED: "bad", MEASURED: "plain", MISSING: "warn"}
+
+SCHEMA = Schema(
+    required={
+        "check": "text",
+        "what": "text",
+        "verdict": "text",
+        "value": "number",
+        "limit": "number",
+        "unit": "text",
+        "workload": "text",
+        "dtype": "text",
+        "detail": "text",
+        "gpu": "text",
+        "torch": "text",
+        "triton": "text",
+        "commit": "text",
+        "written": "text",
+    },
+    optional={"cuda": "text", "ultralytics": "text", "twinloss": "text", "python": "text", "cpu": "text", "system": "text"},
+    choices={"verdict": VERDICTS},
+    written_by="nox -s gpu",
+)
+
+
+def build(rows: pd.DataFrame) -> Report:
+    """The report of these rows, which have the columns of :data:`SCHEMA`."""
+    counts = rows["verdict"].value_counts()
+    failed, passed, missing = (int(counts.get(verdict, 0)) for verdict in (FAILED, PASSED, MISSING))
+    held = rows[rows["limit"].notna() & (rows["verdict"] != FAILED)]
+    sure = rows[rows["limit"].isna() & rows["verdict"].isin([PASSED, MISSING])]
+    plain = rows[(rows["verdict"] == MEASURED)]
+    summary = findings(held, "Limits")
+    sections = [
+        Section("What failed", (findings(rows[rows["verdict"] == FAILED], "What failed"),)),
+        Section("Limits", (summary,)),
+        Section("What must hold", (findings(sure, "What must hold"),)),
+        Section("Measured", (findings(plain, "Measured"),)),
+        Section("Made with", (made_with(rows),)),
+    ]
+    sections = [section for section in sections if isinstance(section.blocks[0], Table) and len(section.blocks[0].frame)]
+    facts = (
+        Fact("passed", str(passed), "good" if passed else "plain"),
+        Fact("failed", str(failed), "bad" if failed else "plain"),
+        Fact("not measured", str(missing), "warn" if missing else "plain"),
+        Fact("GPU", ", ".join(sorted(rows["gpu"].unique()))),
+    )
+    tone: Tone = "bad" if failed else "warn" if missing else "good"
+    return Report("gpu", "The Triton kernels on a GPU", headline(rows, failed, missing), tone, facts, tuple(sections), summary)
+
+
+def headline(rows: pd.DataFrame, failed: int, missing: int) -> str:
+    """The outcome in a sentence."""
+    if missing == len(rows):
+        return "Not measured on a GPU: there was none; below is what would be held against which limit"
+    if failed:
+        return f"{failed} of {len(rows) - missing} findings failed"
+    return "Everything that was looked at holds" + (f"; {missing} things were not measured" if missing else "")
+
+
+def findings(rows: pd.DataFrame, title: str) -> Table:
+    """Findings with value, limit and grounds, in the order of the run."""
+    columns = (
+        Column("check", "check"),
+        Column("what", "what"),
+        Column("workload", "workload"),
+        Column("dtype", "logits"),
+        Column("value", "found", "ratio"),
+        Column("limit", "limit", "ratio"),
+        Column("unit", "unit"),
+        Column("verdict", "verdict", "text", lambda verdict: TONES[verdict]),
+        Column("detail", "in words"),
+    )
+    return Table(title, columns, rows)
+
+
+def made_with(rows: pd.DataFrame) -> Table:
+    """Versions, machine and revision."""
+    names = ["gpu", "cuda", "triton", "torch", "ultralytics", "twinloss", "python", "cpu", "system", "commit", "written"]
+    values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
+    frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
+    return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame[frame["value"] != ""])
