@@ -35,7 +35,7 @@ class Host(TorchDispatchMode):
     allocated: int = 0
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         answer = function(*args, **(kwargs or {}))
@@ -74,7 +74,8 @@ def _inputs(spec: LossSpec, images: int, rows: int, side: int = 640) -> tuple[di
 def _step(spec: LossSpec, images: int, rows: int, call: Callable[..., Any] = DetectionLoss.__call__, backend: Any = "triton") -> Host:
     preds, batch = _inputs(spec, images, rows)
     criterion = DetectionLoss(spec, backend=backend)
-    with Host() as host:
+    host = Host()
+    with host:
         loss, items = call(criterion, preds, batch)
         loss.sum().backward()
     assert all(item.shape == () for item in items.values())
