@@ -49,8 +49,10 @@ def resolve_kernel(
     lowest = row_count - tl.load(pickers + place, mask=picked, other=0)
     highest = tl.load(pickers + plane + place, mask=picked, other=0) - 1
     kept = picked & (row == lowest)
-    winner = index_of(tl.load(claims + place, mask=kept, other=0))
-    owner = tl.where(kept, tl.where(lowest == highest, row, winner), 0)
+    claim = tl.load(claims + place, mask=kept, other=0)
+    # Nobody wins a contest without any overlap (spec section 9): metrics are positive there where β = 0, or NaN where a class logit is.
+    kept = kept & ((lowest == highest) | (claim != 0))
+    owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
     _, label, corners, _ = ground_truth(owner, kept, truth)
     overlap = predicted_overlap(predicted, plane, place, kept, corners, ciou_eps)
