@@ -12,7 +12,7 @@ from torch import Tensor
 from oracle.case import Box, Case, Setting
 from oracle.workloads.crowded import crowded
 from properties.kernels.inputs import DTYPES, answers, assert_near, both, same_holders
-from twinloss import DetectionLoss, LossSpec, decode_boxes, make_anchors
+from twinloss import Assignment, DetectionLoss, LossSpec, decode_boxes, make_anchors
 from twinloss.triton import problem as problems
 from twinloss.triton import tiles
 from twinloss.triton.decode import decode
@@ -281,6 +281,28 @@ def test_a_given_assignment_is_followed(device: str) -> None:
     assert {key: item.item() for key, item in found[1].items()} == pytest.approx(
         {key: item.item() for key, item in expected[1].items()}, rel=1e-4
     )
+
+
+def test_what_a_given_assignment_cannot_hold_is_held_by_nobody(device: str) -> None:
+    case = crowded(4, seed=38)
+    kernels, _, preds, batch = both(case, Setting(device=device))
+    given = kernels.assign(preds, batch)
+    beyond = torch.tensor([10**8, 0, -1, 0], device=device), torch.tensor([0, 10**8, 0, -1], device=device)
+    ones = torch.ones(4, device=device)
+    spoilt = Assignment(
+        torch.cat([given.image, torch.zeros_like(beyond[0])]),
+        torch.cat([given.anchor, beyond[1]]),
+        torch.cat([given.box, beyond[0]]),
+        torch.cat([given.weight, ones]),
+    )
+    found = []
+    for assignment in (spoilt, given):
+        leaves = preds | {name: preds[name].detach().requires_grad_() for name in ("boxes", "scores")}
+        loss, _ = kernels.loss_given(leaves, batch, assignment)
+        loss.sum().backward()
+        found.append((loss.detach(), leaves["boxes"].grad, leaves["scores"].grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 def test_inside_autocast_nothing_changes(device: str) -> None:

@@ -68,7 +68,11 @@ def held_kernel(
     inside = slot < slot_count
     owner = tl.load(slot_owner + slot, mask=inside, other=-1)
     if GIVEN:
-        weight = tl.load(slot_weight + slot, mask=inside, other=0.0)
+        # Nobody has looked at the values of what was given: rows and anchors that do not exist are held by nobody.
+        anchor = tl.load(slot_anchor + slot, mask=inside, other=-1)
+        owner = tl.where((owner < row_count) & (anchor >= 0) & (anchor < anchors), owner, -1)
+        tl.store(slot_owner + slot, owner, mask=inside)
+        weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
     else:
         metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
         weight = soft_target(owner, owner >= 0, metric, row_count, largest, poison, assign_eps)
