@@ -214,12 +214,16 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     else:
         held, ambiguous = None, ""
     judgements = list(_judge_loss(trial, control, own, held, ambiguous))
-    if worst([j.verdict for j in judgements]) is Verdict.DIFFER and (shown := _inferred(trial)) is not None:
+    if _wrong(judgements):
         # Also of a contender whose assignment can be seen: another call may settle an open question otherwise.
         reason = "its gradients show another assignment, one that the definition allows"
-        other = list(_judge_loss(trial, control, own, shown, reason))
-        judgements = other if worst([j.verdict for j in other]) is not Verdict.DIFFER else judgements
+        read = (list(_judge_loss(trial, control, own, shown, reason)) for shown in trial.inferred())
+        judgements = next((other for other in read if not _wrong(other)), judgements)
     yield from judgements
+
+
+def _wrong(judgements: Sequence[Judgement]) -> bool:
+    return worst([j.verdict for j in judgements]) is Verdict.DIFFER
 
 
 def _form(trial: Trial) -> Iterable[Judgement]:
@@ -257,19 +261,12 @@ def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
         return None
     try:
         if not control.offers_assignment:
-            return control.loss(_inferred(control))
+            answers = [control.loss(held) for held in (None, *control.inferred())]
+            return min(answers, key=lambda found: max(peaks.worst_ratio for peaks in found.values()))
         ruling = control.ruling()
         return control.loss(control.holdings() if ruling.ambiguous else None) if ruling.usable else None
     except ContenderFailed:
         return None
-
-
-def _inferred(trial: Trial) -> Holdings | None:
-    """An assignment other than the definition's that the contender's gradient shows, if it is allowed."""
-    held = trial.inferred()
-    if held.key == trial.decided.held.key:
-        return None
-    return held if trial.rule_on(held).usable else None
 
 
 def _numbers(stage: str, trial: Trial, control: Trial | None, measured: Callable[[Trial], Peaks]) -> Iterable[Judgement]:

@@ -15,7 +15,7 @@ from oracle.decisions import Allowed, Rules
 from oracle.definition import Decided, Definition
 from oracle.finding import Judgement
 from oracle.holdings import Holdings, holdings_of
-from oracle.infer import infer_holdings
+from oracle.infer import Reader
 from oracle.judge import Ruling, judge_assignment, judge_weights
 from oracle.margins import Margins
 from oracle.outcomes import Standard, outcome_peaks
@@ -241,12 +241,11 @@ class Trial:
         outcome = _on_host(self._kept["loss_given" if given else "loss"])
         return loss_hint(outcome, self.standard(held, given=given), found, self.definition.case.spec)
 
-    def inferred(self) -> Holdings:
-        """The assignment that its gradients betray, where it shows none itself."""
-        outcome = _on_host(self.outcome())
-        held = self.decided.held
-        demanded = self.definition.weights(held, self.arithmetic, self.rules)
-        return self._computed("inferred", lambda: infer_holdings(outcome, self.allowed, held, demanded, self.definition))
+    def inferred(self) -> list[Holdings]:
+        """Assignments other than the definition's that its gradients betray, and that are allowed."""
+        reader = Reader(_on_host(self.outcome()), self.allowed, self.decided.held, self.definition, self.arithmetic)
+        own = self.decided.held.key
+        return self._computed("inferred", lambda: [h for h in reader.readings() if h.key != own and self.rule_on(h).usable])
 
 
 def _on_host(outcome: Outcome) -> Outcome:

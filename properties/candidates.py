@@ -18,6 +18,7 @@ import torch
 
 from oracle.contender import Criterion, LossAndItems
 from oracle.registry import shipped
+from properties.faults.record import Fault, Patch
 from twinloss import DetectionLoss, LossSpec
 
 Sin = Callable[[Any, Any], None]
@@ -55,6 +56,65 @@ class Silent:
 def silent(spec: LossSpec) -> Criterion:
     """Right, and shows no stage."""
     return Silent(spec)
+
+
+def reference_silent(spec: LossSpec) -> Criterion:
+    """The reference, and shows no stage."""
+    return Hidden(reference(spec))
+
+
+reference_silent.declines = reference.declines  # type: ignore[attr-defined]
+
+
+class Hidden:
+    """Another's loss and nothing else."""
+
+    def __init__(self, criterion: Criterion) -> None:
+        self.criterion = criterion
+
+    def __call__(self, preds: Any, batch: Any) -> LossAndItems:
+        """The other's answer."""
+        return self.criterion(preds, batch)
+
+
+def _rounded_otherwise(units: float, salt: float) -> Callable[[Any], Any]:
+    """A function whose values are off by up to so many units in the last place: equal values by equally much."""
+
+    def make(sound: Any) -> Any:
+        def rounded(*given: Any) -> Any:
+            value = sound(*given)
+            unit = 1e-13 if value.dtype == torch.float64 else torch.finfo(value.dtype).eps / 2
+            spread = torch.sin(value.double() * salt * 1e6) * 43758.5453
+            return (value.double() * (1 + units * unit * ((spread - spread.floor()) * 2 - 1))).to(value.dtype)
+
+        return rounded
+
+    return make
+
+
+OTHER_ROUNDING = Fault(
+    name="other rounding",
+    violates="",
+    section="",
+    patches=(
+        Patch("twinloss.assign", "expected_distances", _rounded_otherwise(1.0, 1.3)),
+        Patch("twinloss.assign", "ciou", _rounded_otherwise(2.0, 1.7)),
+        Patch("twinloss.assign", "alignment_metric", _rounded_otherwise(2.0, 2.1)),
+    ),
+)
+
+
+def other_rounding(spec: LossSpec) -> Criterion:
+    """Right: with exponentials and logarithms of its own, whose last bits are not torch's."""
+    return OTHER_ROUNDING.criterion(spec)
+
+
+def other_rounding_silent(spec: LossSpec) -> Criterion:
+    """The same, and shows no stage."""
+    return Hidden(other_rounding(spec))
+
+
+other_rounding.arithmetic = other_rounding_silent.arithmetic = "float32"  # type: ignore[attr-defined]
 
 
 def one_fewer(spec: LossSpec) -> Criterion:
