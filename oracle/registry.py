@@ -36,6 +36,7 @@ def shipped() -> dict[str, Contender]:
         Contender("reference", f"ultralytics {_reference_version()}", _reference, declines=_reference_declines),
         Contender("exact", "the definition in float64", ExactCriterion, arithmetic="float32"),
         Contender("twin", twin_version, partial(DetectionLoss, validate=True), arithmetic="float32"),
+        Contender("twin-torch", twin_version, partial(DetectionLoss, validate=True, backend="torch"), arithmetic="float32"),
         Contender("twin-reference-ties", twin_version, partial(DetectionLoss, validate=True, ties="reference"), arithmetic="float32"),
     ]
     return {contender.name: contender for contender in contenders}

@@ -11,9 +11,12 @@ from torch.utils._pytree import tree_leaves
 
 from oracle.case import Box, Case, Inputs, Prediction
 from twinloss import DetectionLoss, LossSpec
+from twinloss.assign import PAIRS_AT_ONCE
+from twinloss.backends import Backend
 
 CROWD = 300
 IMAGES = 2
+BACKENDS = pytest.mark.parametrize("backend", ["torch", "native"])
 
 
 class Sizes(TorchDispatchMode):
@@ -52,23 +55,25 @@ def sizes_of_a_step(criterion: DetectionLoss, inputs: Inputs) -> list[int]:
     return made
 
 
-def test_no_tensor_of_boxes_by_anchors() -> None:
+@BACKENDS
+def test_no_tensor_of_boxes_by_anchors(backend: Backend) -> None:
     spec, inputs = crowded(side=24)
-    made = sizes_of_a_step(DetectionLoss(spec), inputs)
+    made = sizes_of_a_step(DetectionLoss(spec, backend=backend), inputs)
     anchors = inputs.preds["boxes"].shape[-1]
     assert max(made) < IMAGES * CROWD * anchors  # bytes: one of booleans would show
 
 
-def test_scores_have_no_dense_targets() -> None:
+@BACKENDS
+def test_scores_have_no_dense_targets(backend: Backend) -> None:
     spec, inputs = crowded(side=8)
     size = inputs.preds["scores"].nbytes
-    assert [made for made in sizes_of_a_step(DetectionLoss(spec), inputs) if size * 0.9 < made < size * 1.1] == [size]
+    assert [made for made in sizes_of_a_step(DetectionLoss(spec, backend=backend), inputs) if size * 0.9 < made < size * 1.1] == [size]
 
 
 @pytest.mark.parametrize("pairs_at_once", [10_000, 40_000])
 def test_scratch_is_bounded_and_changes_nothing(pairs_at_once: int) -> None:
     spec, inputs = crowded(side=150)
-    whole, sliced = DetectionLoss(spec), DetectionLoss(spec, pairs_at_once=pairs_at_once)
+    whole, sliced = (DetectionLoss(spec, backend="torch", pairs_at_once=most) for most in (PAIRS_AT_ONCE, pairs_at_once))
     pairs = len(whole.metrics(*inputs).row)
     assert pairs > 5 * pairs_at_once  # else nothing is sliced
     one, other = whole.assign(*inputs), sliced.assign(*inputs)

@@ -109,7 +109,7 @@ def test_without_a_triton_that_serves_the_refusal_says_so(name: str, monkeypatch
 
 
 def test_an_unknown_backend_is_named() -> None:
-    with pytest.raises(ValueError, match="backend is 'cuda'; it must be one of 'auto', 'torch', 'triton'"):
+    with pytest.raises(ValueError, match="backend is 'cuda'; it must be one of 'auto', 'torch', 'native', 'triton'"):
         DetectionLoss(CASE.spec, backend="cuda")  # type: ignore[arg-type]
 
 

@@ -61,7 +61,7 @@ def test_layout_in_memory_changes_nothing(relaid: object) -> None:
     other = {name: relaid(plain.preds[name].detach()) for name in ("boxes", "scores")}
     assert not other["boxes"].is_contiguous()
     same = {name: logits.contiguous() for name, logits in other.items()}
-    criterion = DetectionLoss(SPEC)
+    criterion = DetectionLoss(SPEC, backend="torch")
     found = step(criterion, Inputs(plain.preds | other, plain.batch))
     wanted = step(criterion, Inputs(plain.preds | same, plain.batch))
     for a, b in zip(found, wanted, strict=True):

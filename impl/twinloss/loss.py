@@ -11,6 +11,7 @@ from torch import Tensor
 
 from twinloss.anchors import Pyramid, make_anchors
 from twinloss.assign import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, Ties, align, assign
+from twinloss.backends import Backend, choose_backend
 from twinloss.boxes import decode_boxes
 from twinloss.candidates import candidate_pairs
 from twinloss.checks import check_predictions, check_target_shapes, check_target_values
@@ -20,9 +21,9 @@ from twinloss.layouts import predictions_from_maps
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, pixel_corners, prepare_targets
 from twinloss.terms import box_term, clamped_target, distance_term, distribution_term, distributions
-from twinloss.triton.availability import Backend, choose_backend
 
 if TYPE_CHECKING:
+    from twinloss.native.loss import NativeCall
     from twinloss.triton.loss import FusedCall
 
 Batch = Mapping[str, Tensor]
@@ -41,8 +42,8 @@ class DetectionLoss:
         validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does;
             ``None`` does when they are on the host.
         pairs_at_once: candidate pairs judged at once, which bounds the scratch memory of crowded batches (150 bytes a pair).
-        backend: "auto" runs the Triton kernels on CUDA logits that they can serve, torch on all others; "torch" and "triton" are taken at
-            their word. Stages called alone always run on torch.
+        backend: "auto" runs the Triton kernels on CUDA logits and the native ones on logits on the host, where they can serve them, and
+            torch on all others; "torch", "native" and "triton" are taken at their word. Stages called alone always run on torch.
 
     Logits may be float16, bfloat16, float32 or float64. Arithmetic is float32 (float64 for float64 logits), inside autocast and outside;
     gradients come back in the logits' dtype (spec section 8a).
@@ -61,7 +62,7 @@ class DetectionLoss:
         choices = {
             "ties": (ties, ("stable", "reference")),
             "conflicts": (conflicts, ("overlap", "pickers")),
-            "backend": (backend, ("auto", "torch", "triton")),
+            "backend": (backend, ("auto", "torch", "native", "triton")),
         }
         for name, (value, known) in choices.items():
             if value not in known:
@@ -144,12 +145,16 @@ class DetectionLoss:
             check_target_values(batch, len(layout["boxes"]), self.spec.num_classes)
         return _Inputs(layout["boxes"], layout["scores"], pyramid, batch)
 
-    def _fused(self, inputs: _Inputs) -> FusedCall | None:
-        if choose_backend(self.backend, inputs.scores, self.spec, self.ties) == "torch":
+    def _fused(self, inputs: _Inputs) -> FusedCall | NativeCall | None:
+        backend = choose_backend(self.backend, inputs.boxes, inputs.scores, self.spec, self.ties)
+        if backend == "torch":
             return None
-        from twinloss.triton.loss import FusedCall
-
-        return FusedCall(inputs.boxes, inputs.scores, inputs.batch, self.spec, inputs.pyramid, self.conflicts)
+        call: type[FusedCall | NativeCall]
+        if backend == "native":
+            from twinloss.native.loss import NativeCall as call  # noqa: N813
+        else:
+            from twinloss.triton.loss import FusedCall as call  # noqa: N813
+        return call(inputs.boxes, inputs.scores, inputs.batch, self.spec, inputs.pyramid, self.conflicts)
 
     def _anchors(self, layout: Mapping[str, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         pyramid = _pyramid(layout, self.spec)

@@ -17,6 +17,9 @@ SHARE = 125
 REAL_SHARE = 4
 """Real batches per test."""
 
+OURS = ("twin", "twin-torch", "reference")
+"""In the working dtypes, on a CPU: the native kernels, which "twin" runs there, the torch backend, and the reference itself."""
+
 DEFINITION = Setting("float64")
 ARITHMETIC = (
     (Setting("float32"), "tiny", 500),
@@ -90,7 +93,7 @@ def devices() -> tuple[str, ...]:
 def generated(scale: float, candidates: Sequence[str]) -> list[GeneratedShare]:
     """All generated shares; ``scale`` multiplies the numbers of batches. Candidates take the place of our own contenders."""
     tied = tuple(candidates) or ("twin", "twin-reference-ties", "reference")
-    plain = tuple(candidates) or ("twin", "reference")
+    plain = tuple(candidates) or OURS
     shares = []
     for device in devices():
         # The reference is made to compute in float64 on the CPU alone; elsewhere its default tensors do not follow.
@@ -109,7 +112,7 @@ def _split(setting: Setting, profile: str, count: int, contenders: tuple[str, ..
 
 def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = ()) -> list[RealShare]:
     """All real shares, and those of a user's own label files where these are given."""
-    contenders = tuple(candidates) or ("twin", "reference")
+    contenders = tuple(candidates) or OURS
     rows: list[tuple[str, str, int, int, tuple[Setting, ...]]] = [
         (f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels
     ] or list(REAL)

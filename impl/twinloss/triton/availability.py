@@ -6,38 +6,14 @@ import os
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from twinloss.spec import LossSpec
 
-Backend = Literal["auto", "torch", "triton"]
 OLDEST_CAPABILITY = (8, 0)
 OLDEST_TRITON = (3, 3)  # the first whose kernels take tuples
-
-
-def choose_backend(asked: Backend, logits: Tensor, spec: LossSpec, ties: str) -> Literal["torch", "triton"]:
-    """The backend that serves these logits.
-
-    Args:
-        asked: "auto" takes Triton for CUDA logits that it can serve, torch for all others; the rest is taken at its word.
-        logits: their device and dtype decide.
-        spec: the definition.
-        ties: the order among equal metrics.
-
-    Raises:
-        ValueError: Triton was asked for and cannot serve them; the message says why, and the remedy.
-    """
-    if asked == "torch" or (asked == "auto" and (logits.device.type != "cuda" or interpreting())):
-        return "torch"
-    reason = why_not(logits, spec, ties)
-    if reason is None:
-        return "triton"
-    if asked == "triton":
-        raise ValueError(f"backend='triton' cannot serve this call: {reason}")
-    return "torch"
 
 
 def why_not(logits: Tensor, spec: LossSpec, ties: str) -> str | None:

@@ -1,0 +1,97 @@
+// The classification term: the one pass over every class logit, forward and backward (spec section 7).
+//
+// Against targets that are zero but at a few held anchors, binary cross-entropy is Σ softplus(x) − Σ t·x, the second sum over the held
+// anchors alone, and its gradient sigmoid(x) − t. So no target tensor is ever made.
+#pragma once
+
+#include "pyramid.hpp"
+#include "storage.hpp"
+
+namespace twinloss {
+
+// Logits that share one logarithm. Π(1 + e^−|x|) over them is at most 2^16, far from overflow.
+constexpr int SHARED = 16;
+
+// Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) over a row. A product is kept as what it exceeds 1 by: nothing is lost where e^−|x| is
+// far below the rounding of 1.
+template <class T>
+double softplus_sum(const T* logits, std::int64_t count) {
+    using Doubles = double __attribute__((vector_size(LANES * sizeof(double))));
+    Doubles sum{};
+    for (std::int64_t start = 0; start < count; start += LANES * SHARED) {
+        Lanes excess{}, positive{};
+        const std::int64_t end = std::min(count, start + LANES * SHARED);
+        for (std::int64_t i = start; i < end; i += LANES) {
+            const Lanes x = load_some(logits + i, end - i, -INFINITY);
+            const Lanes e = exp_of_negative(-magnitude(x));
+            excess = excess + e + excess * e;
+            positive += larger(Lanes{}, x);
+        }
+        sum += __builtin_convertvector(log_of_one_and(excess) + positive, Doubles);
+    }
+    double total = 0;
+    for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
+    return total;
+}
+
+inline Lanes sigmoid(Lanes x) {
+    const Lanes e = exp_of_negative(-magnitude(x)), reciprocal = 1.0f / (1.0f + e);
+    return choose(x < 0.0f, e * reciprocal, reciprocal);
+}
+
+template <class T>
+const T* scores_at(const Problem& problem, std::int64_t image, std::int64_t label) {
+    return static_cast<const T*>(problem.scores) + image * problem.scores_per_image + label * problem.scores_per_channel;
+}
+
+inline float class_weight(const Problem& problem, std::int64_t label) {
+    return problem.class_weights ? problem.class_weights[label] : 1.0f;
+}
+
+// Sum of the term over all of (B, C, A). `sums` has room for B·C numbers: what each row adds does not depend on who computes it.
+template <class T>
+double classification_term(const Problem& problem, const Held& held, std::int64_t count, double* sums) {
+    const std::int64_t rows = problem.images * problem.classes;
+#pragma omp parallel for schedule(static) num_threads(problem.threads)
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const std::int64_t label = row % problem.classes;
+        sums[row] = softplus_sum(scores_at<T>(problem, row / problem.classes, label), problem.anchors) * class_weight(problem, label);
+    }
+    double total = 0, correction = 0;
+    for (std::int64_t row = 0; row < rows; ++row) total += sums[row];
+    for (std::int64_t h = 0; h < count; ++h) {
+        const std::int64_t label = problem.label[held.row[h]];
+        const float x = widen(scores_at<T>(problem, held.image[h], label)[held.anchor[h]]);
+        correction += static_cast<double>(x) * held.weight[h] * class_weight(problem, label);
+    }
+    return total - correction;
+}
+
+// Gradient (B, C, A), contiguous: (sigmoid(x) − t) · factor · class weight.
+template <class T>
+void scores_gradient(const Problem& problem, const Held& held, std::int64_t count, float factor, T* gradient) {
+#pragma omp parallel num_threads(problem.threads)
+    {
+#pragma omp for schedule(static)
+        for (std::int64_t row = 0; row < problem.images * problem.classes; ++row) {
+            const std::int64_t label = row % problem.classes;
+            const T* logits = scores_at<T>(problem, row / problem.classes, label);
+            const float scale = factor * class_weight(problem, label);
+            T* of_row = gradient + row * problem.anchors;
+            for (std::int64_t i = 0; i < problem.anchors; i += LANES) {
+                const std::int64_t left = problem.anchors - i;
+                store_some(of_row + i, sigmoid(load_some(logits + i, left, 0.0f)) * scale, left);
+            }
+        }
+#pragma omp for schedule(static)
+        for (std::int64_t h = 0; h < count; ++h) {
+            const std::int64_t label = problem.label[held.row[h]];
+            const float x = widen(scores_at<T>(problem, held.image[h], label)[held.anchor[h]]);
+            const float scale = factor * class_weight(problem, label);
+            gradient[(held.image[h] * problem.classes + label) * problem.anchors + held.anchor[h]] =
+                narrow<T>((sigmoid(splat(x))[0] - held.weight[h]) * scale);
+        }
+    }
+}
+
+}  // namespace twinloss

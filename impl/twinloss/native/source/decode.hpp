@@ -1,0 +1,103 @@
+// Predicted boxes in pixels, of the anchors that some box may need (spec section 4).
+#pragma once
+
+#include "overlap.hpp"
+#include "pyramid.hpp"
+#include "storage.hpp"
+
+namespace twinloss {
+
+// Softmax of one side's R logits at sixteen anchors, as far as the loss needs it.
+struct Distribution {
+    Lanes largest, total, expected;  // the largest logit, Σ e^(x − largest), and the mean bin index
+
+    template <class T>
+    static Distribution of(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
+        Distribution d{load_some(logits, count, 0.0f), Lanes{}, Lanes{}};
+        for (std::int64_t bin = 1; bin < bins; ++bin) d.largest = larger(d.largest, load_some(logits + bin * per_bin, count, 0.0f));
+        Lanes moment{};
+        for (std::int64_t bin = 0; bin < bins; ++bin) {
+            const Lanes e = exp_of_negative(load_some(logits + bin * per_bin, count, 0.0f) - d.largest);
+            d.total += e;
+            moment += e * static_cast<float>(bin);
+        }
+        d.expected = moment / d.total;
+        return d;
+    }
+};
+
+// Distances in grid units of sixteen anchors to one side; with one bin the logits are the distances themselves (spec section 7, R = 1).
+template <class T>
+Lanes distances(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
+    return bins == 1 ? load_some(logits, count, 0.0f) : Distribution::of(logits, per_bin, bins, count).expected;
+}
+
+// Corners in pixels and the shape's angle, each (B, A), of the anchors in some window; the others are left as they are.
+struct Predicted {
+    std::uint8_t* needed;
+    float *x1, *y1, *x2, *y2, *angle;
+
+    Predicted(const Problem& problem, Scratch& scratch) {
+        const std::int64_t cells = problem.images * problem.anchors;
+        needed = scratch.take<std::uint8_t>(cells);
+        for (float** column : {&x1, &y1, &x2, &y2, &angle}) *column = scratch.take<float>(cells);
+    }
+
+    template <class T>
+    void fill(const Problem& problem, const Anchors& anchors, const GroundTruth& truth, const Window* windows) {
+        const std::int64_t tiles = (problem.anchors + TILE - 1) / TILE;
+#pragma omp parallel num_threads(problem.threads)
+        {
+#pragma omp for schedule(dynamic)
+            for (std::int64_t image = 0; image < problem.images; ++image) mark(problem, truth, windows, image);
+#pragma omp for schedule(dynamic)
+            for (std::int64_t tile = 0; tile < problem.images * tiles; ++tile) {
+                const std::int64_t image = tile / tiles, start = tile % tiles * TILE;
+                const std::int64_t end = start + TILE < problem.anchors ? start + TILE : problem.anchors;
+                for (std::int64_t anchor = start; anchor < end; anchor += LANES) {
+                    const std::int64_t count = end - anchor < LANES ? end - anchor : LANES;
+                    if (std::memchr(needed + image * problem.anchors + anchor, 1, static_cast<std::size_t>(count)))
+                        decode<T>(problem, anchors, image, anchor, count);
+                }
+            }
+        }
+    }
+
+   private:
+    static constexpr std::int64_t TILE = 256;  // anchors that one thread takes at a time
+
+    void mark(const Problem& problem, const GroundTruth& truth, const Window* windows, std::int64_t image) {
+        std::uint8_t* of_image = needed + image * problem.anchors;
+        std::memset(of_image, 0, static_cast<std::size_t>(problem.anchors));
+        for (std::int64_t box = truth.first[image]; box < truth.first[image + 1]; ++box) {
+            std::uint8_t* of_level = of_image;
+            for (std::int64_t level = 0; level < problem.levels; ++level) {
+                const Window& w = windows[box * problem.levels + level];
+                const std::int64_t columns = problem.grid_columns[level];
+                if (w.columns > 0)
+                    for (std::int64_t y = w.y; y < w.y + w.rows; ++y)
+                        std::memset(of_level + y * columns + w.x, 1, static_cast<std::size_t>(w.columns));
+                of_level += problem.grid_rows[level] * columns;
+            }
+        }
+    }
+
+    template <class T>
+    void decode(const Problem& problem, const Anchors& anchors, std::int64_t image, std::int64_t anchor, std::int64_t count) {
+        const T* logits = static_cast<const T*>(problem.boxes) + image * problem.boxes_per_image + anchor;
+        Lanes side[4];
+        for (int s = 0; s < 4; ++s)
+            side[s] = distances(logits + s * problem.bins * problem.boxes_per_channel, problem.boxes_per_channel, problem.bins, count);
+        const Lanes x = load(anchors.x + anchor), y = load(anchors.y + anchor), stride = load(anchors.stride + anchor);
+        const CornerLanes c{(x - side[0]) * stride, (y - side[1]) * stride, (x + side[2]) * stride, (y + side[3]) * stride};
+        const Shape shape(c, problem.ciou_eps);
+        const std::int64_t at = image * problem.anchors + anchor;
+        store_some(x1 + at, c.x1, count);
+        store_some(y1 + at, c.y1, count);
+        store_some(x2 + at, c.x2, count);
+        store_some(y2 + at, c.y2, count);
+        store_some(angle + at, shape.angle, count);
+    }
+};
+
+}  // namespace twinloss

@@ -1,0 +1,126 @@
+// The functions that `library.py` calls.
+#include "assignment.hpp"
+#include "classification.hpp"
+#include "terms.hpp"
+
+namespace {
+
+using namespace twinloss;
+
+enum Storage : std::int32_t { FLOAT32 = 0, FLOAT16 = 1, BFLOAT16 = 2 };
+
+// Calls `visit` with a null pointer to the type that the logits are stored in.
+template <class Visit>
+auto with_storage(std::int32_t storage, Visit visit) {
+    if (storage == FLOAT16) return visit(static_cast<const Float16*>(nullptr));
+    if (storage == BFLOAT16) return visit(static_cast<const BFloat16*>(nullptr));
+    return visit(static_cast<const float*>(nullptr));
+}
+template <class Pointer>
+using Stored = std::remove_const_t<std::remove_pointer_t<Pointer>>;
+
+// Scratch memory of the terms, forward and backward.
+struct TermsScratch {
+    Anchors anchors;
+    Lanes* rooms;      // one per thread
+    double* row_sums;  // (B, C)
+    Sums* group_sums;
+
+    TermsScratch(const Problem& problem, std::int64_t held, Scratch& scratch)
+        : anchors(problem, scratch), rooms(scratch.take<Lanes>(problem.threads * SIDES * problem.bins)),
+          row_sums(scratch.take<double>(problem.images * problem.classes)),
+          group_sums(scratch.take<Sums>((held + LANES - 1) / LANES)) {}
+};
+
+}  // namespace
+
+extern "C" {
+
+// So that a library and a caller of different ages notice.
+std::int64_t twinloss_problem_size() { return sizeof(Problem); }
+
+// Bytes of scratch memory that an assignment takes, and that the terms of `held` anchors take.
+std::int64_t twinloss_scratch_of_assignment(const Problem* problem) {
+    Scratch scratch(nullptr);
+    Assigner assigner(*problem, scratch);
+    return scratch.used();
+}
+std::int64_t twinloss_scratch_of_terms(const Problem* problem, std::int64_t held) {
+    Scratch scratch(nullptr);
+    TermsScratch terms(*problem, held, scratch);
+    return scratch.used();
+}
+
+// First row whose image or class does not exist; −1 when all do.
+std::int64_t twinloss_first_bad_row(const Problem* problem) {
+    for (std::int64_t row = 0; row < problem->rows; ++row) {
+        const std::int64_t image = problem->image[row], label = problem->label[row];
+        if (image < 0 || image >= problem->images || label < 0 || label >= problem->classes) return row;
+    }
+    return -1;
+}
+
+// First entry of a given assignment that is out of range, or out of order; −1 when none is.
+std::int64_t twinloss_first_bad_entry(const Problem* problem, const Held* held, std::int64_t count) {
+    std::int64_t before = -1;
+    for (std::int64_t h = 0; h < count; ++h) {
+        const std::int64_t image = held->image[h], anchor = held->anchor[h], row = held->row[h];
+        if (image < 0 || image >= problem->images || anchor < 0 || anchor >= problem->anchors || row < 0 || row >= problem->rows) return h;
+        const std::int64_t cell = image * problem->anchors + anchor;
+        if (cell <= before) return h;
+        before = cell;
+    }
+    return -1;
+}
+
+// Fills `held`, and returns how many anchors are.
+std::int64_t twinloss_assign(const Problem* problem, std::int32_t storage, void* memory, Held* held) {
+    Scratch scratch(memory);
+    Assigner assigner(*problem, scratch);
+    return with_storage(storage, [&](auto type) { return assigner.run<Stored<decltype(type)>>(*held); });
+}
+
+// Writes the three terms, each divided by S and times its gain, and S, the sum of weights or 1.
+void twinloss_terms(const Problem* problem, std::int32_t storage, void* memory, const Held* held, std::int64_t count, float* terms) {
+    Scratch scratch(memory);
+    TermsScratch room(*problem, count, scratch);
+    room.anchors.fill(*problem);
+    const float sum = sum_of_weights(*held, count), normaliser = sum < 1.0f ? 1.0f : sum;
+    double classification = 0;
+    with_storage(storage, [&](auto type) {
+        using T = Stored<decltype(type)>;
+        classification = classification_term<T>(*problem, *held, count, room.row_sums);
+        for_each_group<T>(*problem, room.anchors, *held, count, room.rooms,
+                          [&](HeldGroup& group, std::int64_t g) { room.group_sums[g] = held_terms(*problem, group); });
+    });
+    Sums sums;
+    for (std::int64_t g = 0; g < (count + LANES - 1) / LANES; ++g) {
+        sums.box += room.group_sums[g].box;
+        sums.third += room.group_sums[g].third;
+    }
+    const double found[3] = {sums.box, classification, sums.third};
+    for (int term = 0; term < 3; ++term) terms[term] = static_cast<float>(found[term] / normaliser * problem->gains[term]);
+    terms[3] = normaliser;
+}
+
+// Gradient by the scores, contiguous (B, C, A), times `factor`.
+void twinloss_scores_gradient(const Problem* problem, std::int32_t storage, const Held* held, std::int64_t count, float factor,
+                              void* gradient) {
+    with_storage(storage, [&](auto type) {
+        using T = Stored<decltype(type)>;
+        scores_gradient<T>(*problem, *held, count, factor, static_cast<T*>(gradient));
+    });
+}
+
+// Gradient by the boxes, contiguous (B, 4R, A): of the box term times one factor, of the third term times another.
+void twinloss_boxes_gradient(const Problem* problem, std::int32_t storage, void* memory, const Held* held, std::int64_t count,
+                             float box_factor, float third_factor, void* gradient) {
+    Scratch scratch(memory);
+    TermsScratch room(*problem, count, scratch);
+    room.anchors.fill(*problem);
+    with_storage(storage, [&](auto type) {
+        using T = Stored<decltype(type)>;
+        boxes_gradient<T>(*problem, room.anchors, *held, count, room.rooms, box_factor, third_factor, static_cast<T*>(gradient));
+    });
+}
+}

@@ -1,0 +1,92 @@
+// Sixteen numbers at a time, and the few functions of them that the loss needs.
+//
+// Every step is written out as IEEE additions, products and quotients, and the compiler is told not to fuse them, so that a result has
+// the same bits whatever the processor and the number of threads.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace twinloss {
+
+constexpr int LANES = 16;
+using Lanes = float __attribute__((vector_size(LANES * sizeof(float))));
+using Bits = std::int32_t __attribute__((vector_size(LANES * sizeof(std::int32_t))));
+
+inline Lanes splat(float value) { return value - Lanes{}; }
+inline Bits bits_of(Lanes x) { return reinterpret_cast<Bits>(x); }
+inline Lanes from_bits(Bits x) { return reinterpret_cast<Lanes>(x); }
+inline Lanes choose(Bits mask, Lanes yes, Lanes no) { return from_bits((bits_of(yes) & mask) | (bits_of(no) & ~mask)); }
+inline Lanes magnitude(Lanes x) { return from_bits(bits_of(x) & 0x7fffffff); }
+
+// Of two numbers; the first where one of them is NaN, or both are equal.
+inline Lanes larger(Lanes a, Lanes b) { return choose(b > a, b, a); }
+inline Lanes smaller(Lanes a, Lanes b) { return choose(b < a, b, a); }
+
+inline Lanes square_root(Lanes x) {
+    Lanes root;
+    for (int lane = 0; lane < LANES; ++lane) root[lane] = std::sqrt(x[lane]);
+    return root;
+}
+
+// e^y for y <= 0, within an ulp; 0 where it would be subnormal, NaN where y is. Polynomial of Cephes' expf.
+inline Lanes exp_of_negative(Lanes y) {
+    constexpr float LEAST = -87.3f, INTEGER = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
+    const Lanes held = choose(y < LEAST, splat(LEAST), y);
+    const Lanes shifted = held * 1.44269504088896341f + INTEGER;
+    const Lanes power = shifted - INTEGER;
+    const Lanes r = (held - power * 0.693359375f) - power * -2.12194440e-4f;
+    Lanes p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    const Lanes scale = from_bits((bits_of(shifted) - 0x4b400000 + 127) << 23);
+    return choose(y < LEAST, Lanes{}, p * scale);
+}
+
+// log u for normal u > 0. Polynomial of Cephes' logf.
+inline Lanes log_of(Lanes u) {
+    constexpr std::int32_t ROOT_OF_HALF = 0x3f3504f3;
+    const Bits power = (bits_of(u) - ROOT_OF_HALF) >> 23;
+    const Lanes m = from_bits(bits_of(u) - (power << 23)) - 1.0f, z = m * m;
+    const Lanes exponent = __builtin_convertvector(power, Lanes);
+    Lanes p = splat(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    p = p * m * z;
+    p = p + exponent * -2.12194440e-4f;
+    p = p - 0.5f * z;
+    return m + p + exponent * 0.693359375f;
+}
+
+// log(1 + x) for x >= 0, NaN where x is: the logarithm of the rounded sum, and what the rounding left out.
+inline Lanes log_of_one_and(Lanes x) {
+    const Lanes u = 1.0f + x;
+    return log_of(u) + (x - (u - 1.0f)) / u + 0.0f * x;
+}
+
+// The angle whose tangent is x, within two ulps. Polynomial of Cephes' atanf.
+inline Lanes angle_of(Lanes x) {
+    const Lanes t = magnitude(x);
+    const Bits steep = t > 2.414213562373095f, middling = ~steep & (t > 0.4142135623730950f);
+    const Lanes base = choose(steep, splat(1.57079632679489662f), choose(middling, splat(0.78539816339744831f), Lanes{}));
+    const Lanes r = choose(steep, -1.0f / t, choose(middling, (t - 1.0f) / (t + 1.0f), t)), z = r * r;
+    Lanes p = splat(8.05374449538e-2f);
+    p = p * z - 1.38776856032e-1f;
+    p = p * z + 1.99777106478e-1f;
+    p = p * z - 3.33329491539e-1f;
+    const Lanes angle = base + (p * z * r + r);
+    return from_bits(bits_of(angle) | (bits_of(x) & static_cast<std::int32_t>(0x80000000)));
+}
+
+}  // namespace twinloss

@@ -1,0 +1,111 @@
+// Anchors and ground truth (spec sections 2 and 3), and the windows of anchors inside each box (spec section 5.1).
+#pragma once
+
+#include <cmath>
+
+#include "problem.hpp"
+
+namespace twinloss {
+
+// Centres in grid units and strides of the A anchors; x runs fastest, then y, then the level.
+struct Anchors {
+    float *x, *y, *stride;
+
+    Anchors(const Problem& problem, Scratch& scratch)
+        : x(scratch.take<float>(problem.anchors + 16)), y(scratch.take<float>(problem.anchors + 16)),
+          stride(scratch.take<float>(problem.anchors + 16)) {}
+
+    void fill(const Problem& problem) {
+        std::int64_t anchor = 0;
+        for (std::int64_t level = 0; level < problem.levels; ++level)
+            for (std::int64_t row = 0; row < problem.grid_rows[level]; ++row)
+                for (std::int64_t column = 0; column < problem.grid_columns[level]; ++column, ++anchor) {
+                    x[anchor] = static_cast<float>(column) + 0.5f;
+                    y[anchor] = static_cast<float>(row) + 0.5f;
+                    stride[anchor] = static_cast<float>(problem.strides[level]);
+                }
+        for (std::int64_t beyond = anchor; beyond < anchor + 16; ++beyond) x[beyond] = y[beyond] = stride[beyond] = 1.0f;
+    }
+};
+
+struct Corners {
+    float x1, y1, x2, y2;
+};
+
+// Pixel corners of a row of the batch.
+inline Corners pixel_corners(const Problem& problem, std::int64_t row) {
+    const float* box = problem.box + 4 * row;
+    const float x = box[0] * problem.width(), y = box[1] * problem.height();
+    const float half_width = box[2] * problem.width() / 2, half_height = box[3] * problem.height() / 2;
+    return {x - half_width, y - half_height, x + half_width, y + half_height};
+}
+
+// Cells of one level, `columns` by `rows` of them from the first on.
+struct Window {
+    std::int32_t x, y, columns, rows;
+};
+
+// First cell and number of cells along one axis whose centres lie strictly between low and high.
+inline void cells_between(float low, float high, float stride, std::int64_t size, float eps, std::int32_t& first, std::int32_t& count) {
+    const float cells = static_cast<float>(size);
+    float from = std::fmin(std::fmax(std::floor(low / stride - 0.5f), 0.0f), cells);
+    float to = std::fmin(std::fmax(std::ceil(high / stride - 0.5f), -1.0f), cells - 1);
+    // The quotient may round across a centre, so the definition's own test decides at both ends; two steps are more than rounding can miss.
+    for (int step = 0; step < 2; ++step) {
+        if (!((from + 0.5f) * stride - low > eps)) ++from;
+        if (!(high - (to + 0.5f) * stride > eps)) --to;
+    }
+    first = static_cast<std::int32_t>(from);
+    count = to >= from ? static_cast<std::int32_t>(to - from) + 1 : 0;
+}
+
+inline Window window_of(const Problem& problem, const Corners& corners, std::int64_t level) {
+    const auto side = [&](float low, float high, float& from, float& to) {
+        const float length = high - low, centre = (low + high) / 2;
+        const float half = (length < problem.lengthened_below ? problem.shortest_side : length) / 2;
+        from = centre - half, to = centre + half;
+    };
+    float x1, x2, y1, y2;
+    side(corners.x1, corners.x2, x1, x2);
+    side(corners.y1, corners.y2, y1, y2);
+    Window window;
+    const float stride = static_cast<float>(problem.strides[level]);
+    cells_between(x1, x2, stride, problem.grid_columns[level], problem.assign_eps, window.x, window.columns);
+    cells_between(y1, y2, stride, problem.grid_rows[level], problem.assign_eps, window.y, window.rows);
+    return window;
+}
+
+// Valid boxes by image and, within an image, by order of arrival; the n-th is row[n] of the batch.
+struct GroundTruth {
+    std::int64_t count = 0;
+    std::int64_t *row, *first;  // first[b]: the first box of image b; first[B] = count
+    Corners* corners;
+
+    GroundTruth(const Problem& problem, Scratch& scratch)
+        : row(scratch.take<std::int64_t>(problem.rows)), first(scratch.take<std::int64_t>(problem.images + 1)),
+          corners(scratch.take<Corners>(problem.rows)) {}
+
+    static bool valid(const Corners& c) { return c.x1 + c.y1 + c.x2 + c.y2 > 0; }
+
+    void fill(const Problem& problem) {
+        for (std::int64_t image = 0; image <= problem.images; ++image) first[image] = 0;
+        for (std::int64_t r = 0; r < problem.rows; ++r)
+            if (valid(pixel_corners(problem, r))) ++first[problem.image[r] + 1];
+        for (std::int64_t image = 0; image < problem.images; ++image) first[image + 1] += first[image];
+        count = first[problem.images];
+        for (std::int64_t r = 0; r < problem.rows; ++r) {
+            const Corners c = pixel_corners(problem, r);
+            if (!valid(c)) continue;
+            const std::int64_t place = first[problem.image[r]]++;
+            row[place] = r;
+            corners[place] = c;
+        }
+        for (std::int64_t image = problem.images; image > 0; --image) first[image] = first[image - 1];  // each had moved to its end
+        first[0] = 0;
+    }
+
+    std::int64_t image(const Problem& problem, std::int64_t n) const { return problem.image[row[n]]; }
+    std::int64_t label(const Problem& problem, std::int64_t n) const { return problem.label[row[n]]; }
+};
+
+}  // namespace twinloss
