@@ -100,7 +100,7 @@ def _write_parquet(lines: Path) -> None:
     try:
         import pandas as pd
 
-        pd.read_json(lines, lines=True, dtype=False, convert_dates=False).to_parquet(lines.with_suffix(".parquet"), index=False)
+        pd.read_json(lines, lines=True, dtype=False).to_parquet(lines.with_suffix(".parquet"), index=False)
     except ImportError as error:
         print(f"{lines} was written, but no parquet file: {error}")
 
