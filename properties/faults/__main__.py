@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"SURVIVED {catch.examples} batches ({catch.mode}): {catch.fault}. {catch.violates}")
     for catch in alarms:
         say(f"FALSE ALARM ({catch.mode}, {catch.setting}, case {catch.case}):\n{catch.detail}")
-    say(f"{len(faults) - len(survivors)} of {len(faults)} caught; seed {options.run_seed}")
+    small = pd.DataFrame([asdict(catch) for catch in faults if catch.caught], columns=["images", "boxes", "levels"])
+    extent = ", ".join(f"{value:g} {name}" for name, value in small.median().items())
+    say(f"{len(faults) - len(survivors)} of {len(faults)} caught; seed {options.run_seed}; smallest failing batch, median: {extent}")
     return int(bool(survivors or alarms))
 
 

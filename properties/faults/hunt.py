@@ -18,12 +18,16 @@ from oracle.finding import Verdict
 from oracle.registry import shipped
 from properties.differential import plan
 from properties.faults.record import Fault
+from properties.shrink import shrunk
 from properties.strategies import PROFILES, cases
 
 STAGES, END_TO_END = "stages", "end to end"
 
 SHARE = 25
 """Batches before it is the turn of the next setting."""
+
+SHRINK = 3.0
+"""Seconds to look for a smaller batch that shows a fault."""
 
 SOUND = "the twin itself"
 """Takes part beside the faults: what is found wrong with it is a false alarm, and a batch that gives one catches nobody."""
@@ -45,7 +49,7 @@ class Catch:
         setting, profile, case: where.
         examples: batches that it took.
         seconds: of computing and judging the fault, the definition and the reference apart.
-        images, boxes: of the batch.
+        images, boxes, levels: of the smallest batch that was found to show it.
         detail: the finding as text.
     """
 
@@ -63,6 +67,7 @@ class Catch:
     seconds: float = 0.0
     images: int = 0
     boxes: int = 0
+    levels: int = 0
     detail: str = ""
 
 
@@ -93,10 +98,25 @@ class Suspect:
             setting=setting.name,
             profile=profile,
             case=case.digest,
-            images=case.batch_size,
-            boxes=len(case.boxes),
             detail="\n".join(first.lines()),
         )
+        self._extends_over(case)
+
+    def shrink(self, case: Case, setting: Setting, sound: Contender) -> None:
+        """Look for a smaller batch that shows the fault, and nothing of the sound twin."""
+        reference = shipped()["reference"]
+
+        def fails(smaller: Case) -> bool:
+            try:
+                faulty, right = compare(smaller, setting, [self.contender, sound], reference).said
+            except ValueError:  # Some smaller batch is none.
+                return False
+            return faulty.verdict is Verdict.DIFFER and faulty.findings[0].quantity != "call" and right.verdict is not Verdict.DIFFER
+
+        self._extends_over(shrunk(case, fails, SHRINK))
+
+    def _extends_over(self, case: Case) -> None:
+        self.catch = replace(self.catch, images=case.batch_size, boxes=len(case.boxes), levels=len(case.spec.strides))
 
 
 def suspects(faults: Sequence[Fault]) -> list[Suspect]:
@@ -148,6 +168,7 @@ def hunt(
 
 def _put(share: plan.GeneratedShare, everyone: Sequence[Suspect], run_seed: int, tell: Callable[[Catch], None]) -> None:
     reference = shipped()["reference"]
+    sound = {suspect.catch.mode: suspect.contender for suspect in everyone if suspect.catch.fault == SOUND}
 
     @seed(_number(run_seed, share))
     @settings(max_examples=share.examples, database=None, deadline=None, suppress_health_check=list(HealthCheck))
@@ -164,6 +185,7 @@ def _put(share: plan.GeneratedShare, everyone: Sequence[Suspect], run_seed: int,
                 continue
             suspect.heard(one, case, share.setting, share.profile)
             if suspect.catch.caught:
+                suspect.shrink(case, share.setting, sound[suspect.catch.mode])
                 tell(suspect.catch)
 
     examine()

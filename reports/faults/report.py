@@ -8,7 +8,8 @@ from reports.document import Fact, Report, Section
 from reports.rows import Schema
 from reports.tables import Column, Table, bad_if_any
 
-SOUND, STAGES = "the twin itself", "stages"
+SOUND = "the twin itself"
+EXTENT = {"images": "image", "boxes": "box", "levels": "level"}
 
 SCHEMA = Schema(
     required={
@@ -24,8 +25,9 @@ SCHEMA = Schema(
         "case": "text",
         "examples": "count",
         "seconds": "number",  # of the fault alone
-        "images": "count",
+        "images": "count",  # of the smallest batch found, as the next two
         "boxes": "count",
+        "levels": "count",
     },
     written_by="nox -s faults",
 )
@@ -34,8 +36,7 @@ SCHEMA = Schema(
 def build(rows: pd.DataFrame) -> Report:
     """The report of these rows, which have the columns of :data:`SCHEMA`."""
     faults, twin = rows[rows["fault"] != SOUND], rows[rows["fault"] == SOUND]
-    survivors, alarms = int((faults["caught"] == 0).sum()), int(twin.loc[twin["mode"] == STAGES, "caught"].sum())
-    unseen = int(twin.loc[twin["mode"] != STAGES, "caught"].sum())
+    survivors, alarms = int((faults["caught"] == 0).sum()), int(twin["caught"].sum())
     names = faults["fault"].nunique()
     headline = f"{survivors} of {len(faults)} hunts ended without a catch" if survivors else f"All {names} planted faults are caught"
     if alarms:
@@ -45,15 +46,20 @@ def build(rows: pd.DataFrame) -> Report:
         Fact("faults", str(names)),
         Fact("survivors", str(survivors), "bad" if survivors else "good"),
         Fact("false alarms", str(alarms), "bad" if alarms else "good"),
-        Fact("false alarms end to end", str(unseen), "warn" if unseen else "good"),
         Fact("batches, median", f"{caught['examples'].median():.0f}" if len(caught) else "–"),
         Fact("batches, largest", f"{caught['examples'].max():.0f}" if len(caught) else "–"),
+        Fact("smallest batch, median", _extent(caught) if len(caught) else "–"),
     )
     summary = by_stage(faults)
     sections: tuple[Section, ...] = (Section("By what", (summary,)), Section("Every fault", (each(faults),), brief=False))
     if survivors:
         sections = (Section("Survivors", (each(faults[faults["caught"] == 0]),)), *sections)
     return Report("faults", "Planted faults", headline, "bad" if survivors or alarms else "good", facts, sections, summary)
+
+
+def _extent(caught: pd.DataFrame) -> str:
+    parts = ((caught[name].median(), name if caught[name].median() != 1 else one) for name, one in EXTENT.items())
+    return ", ".join(f"{count:g} {name}" for count, name in parts)
 
 
 def by_stage(faults: pd.DataFrame) -> Table:
@@ -89,6 +95,7 @@ def each(faults: pd.DataFrame) -> Table:
         Column("seconds", "seconds", "number"),
         Column("images", "images", "count"),
         Column("boxes", "boxes", "count"),
+        Column("levels", "levels", "count"),
         Column("case", "case", "code"),
     )
     return Table("Planted faults", columns, faults.sort_values(["caught", "examples"], ascending=[True, False], kind="stable"))
