@@ -157,6 +157,18 @@ def faults(session: nox.Session) -> None:
 
 
 @heavy()
+def train(session: nox.Session) -> None:
+    """Train the same model with the reference and with the twin, and compare; -- --data YAML, --help. Report: reports/out/train."""
+    rows = OUT / "train" / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        run(session, "python", "-m", "properties.training", *session.posargs)
+    finally:  # a training that changes is what the report is read for
+        if rows.exists():
+            run(session, "python", "-m", "reports", "train")
+
+
+@heavy()
 def mutants(session: nox.Session) -> None:
     """Mutate the twin (-- twin) or the judge (-- judge) at random, and list what nobody notices; --sample N, --seed S. On demand: slow."""
     run(session, "python", "-m", "properties.faults.mutants", *session.posargs)

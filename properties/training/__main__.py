@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
@@ -45,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     started = time.monotonic()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the runs, which are processes that share the cores
-    shutil.rmtree(asked.out, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             dataset = open_dataset(asked.data, Path(scratch))
             console.print(f"training on {dataset.origin}", markup=False)
+            _clear(asked.out)
             options = Options(str(dataset.yaml), asked.imgsz, asked.batch, asked.epochs, str(asked.out / "cases"))
             rows, checks = _compare_trainings(asked, options, console)
-    except (DatasetError, FileNotFoundError, RuntimeError) as error:
+    except (DatasetError, RuntimeError) as error:
         console.print(f"train: {error}", markup=False)
         return 2
     checks.append(_judge_live(asked.out / "cases", console))
@@ -76,16 +77,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--end-to-end", default=str(campaign.END_TO_END), metavar="YAML", help="of an end-to-end model, compared step by step"
     )
-    parser.add_argument("--epochs", type=int, default=12, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--imgsz", type=int, default=160, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings with each criterion (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=4, help="trainings with each criterion (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time, a core each (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="default: %(default)s")
     asked = parser.parse_args(arguments)
     for name, least in (("epochs", 1), ("imgsz", 32), ("batch", 1), ("seeds", 2), ("jobs", 1)):
         if getattr(asked, name) < least:
             parser.error(f"--{name} is {getattr(asked, name)}; it must be at least {least}")
+    for path in (asked.model, asked.end_to_end):
+        if path.endswith(".pt") and not Path(path).is_file():
+            parser.error(f"there is no checkpoint at {path}, and nothing is downloaded; give the YAML of a model, or a file that is there")
     return asked
 
 
@@ -95,29 +99,34 @@ def _compare_trainings(asked: argparse.Namespace, options: Options, console: Con
     folder.mkdir(parents=True)
     first, references = [campaign.repeat(asked.model)], campaign.of_reference(asked.model, asked.seeds, asked.end_to_end)
     twins = campaign.of_twin(asked.model, asked.seeds)
-    with _telling(console, "the reference, and what rounding does to it") as tell:
-        campaign.make(first, options, folder, 1, lambda share, what: tell(share / (1 + len(references)), what))
-        campaign.make(references, options, folder, asked.jobs, tell)
-    rows = campaign.read([*first, *references], folder)
-    reference = next(run.name for run in references if run.role == "reference")
-    nudged = [run.name for run in references if run.role == "nudged"]
-    tolerances = {}
-    for name in tolerance.CURVES:
-        expected = tolerance.curve(rows, reference, name)
-        apart = [tolerance.deviation(tolerance.curve(rows, run, name), expected) for run in nudged]
-        tolerances[name] = tolerance.allowed_deviation(apart, len(expected))
-    fixed = pd.concat([_tolerance_rows(name, values) for name, values in tolerances.items()])
-    fixed.to_parquet(asked.out / "tolerance.parquet", index=False)
-    with _telling(console, "the twin") as tell:
-        campaign.make(twins, options, folder, asked.jobs, tell)
-    rows = pd.concat([rows, campaign.read(twins, folder), fixed], ignore_index=True)
+    with _telling(console) as tell:
+        course = campaign.Course([*first, *references, *twins], folder, tell)
+        campaign.make(first, options, folder, 1, course)
+        campaign.make(references, options, folder, asked.jobs, course)
+        rows = campaign.read([*first, *references], folder)
+        tolerances = _fix_tolerances(rows, references, asked.out)
+        campaign.make(twins, options, folder, asked.jobs, course)
+    rows = pd.concat([rows, campaign.read(twins, folder), *(_tolerance_rows(*pair) for pair in tolerances.items())], ignore_index=True)
+    seeded = _names(references, "reference")
     checks = [
-        tolerance.repeatable(rows, reference, "repeat"),
+        tolerance.repeatable(rows, seeded[0], first[0].name),
         *tolerance.beside(rows),
-        *tolerance.curves(rows, tolerances, reference, twins[0].name),
-        *tolerance.scores(rows, _names(references, "reference"), [run.name for run in twins if run.ties == "reference"]),
+        *tolerance.curves(rows, tolerances, seeded[0], _names(twins, "twin")[0]),
+        *tolerance.scores(rows, seeded, _names(twins, "twin")),
     ]
     return rows, checks
+
+
+def _fix_tolerances(rows: pd.DataFrame, references: Sequence[Run], out: Path) -> dict[str, tolerance.Floats]:
+    """The tolerance of every curve, from the reference's runs alone; written down before the twin trains."""
+    reference, nudged, beside = (_names(references, role) for role in ("reference", "nudged", "shadow"))
+    tolerances = {}
+    for name in tolerance.CURVES:
+        expected = tolerance.curve(rows, reference[0], name)
+        apart = [tolerance.deviation(tolerance.curve(rows, run, name), expected) for run in nudged]
+        tolerances[name] = tolerance.allowed_deviation(apart, tolerance.own_rounding(rows, beside[0], name.split()[0]))
+    pd.concat([_tolerance_rows(*pair) for pair in tolerances.items()]).to_parquet(out / "tolerance.parquet", index=False)
+    return tolerances
 
 
 def _names(runs: Sequence[Run], role: str) -> list[str]:
@@ -161,21 +170,39 @@ def _write(asked: argparse.Namespace, rows: pd.DataFrame, checks: list[Check], o
     frame.assign(**versions, source=origin, recipe=recipe).to_parquet(asked.out / "rows.parquet", index=False)
 
 
+def _clear(out: Path) -> None:
+    """Remove what an earlier comparison left, and nothing else."""
+    for name in ("runs", "cases"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("rows.parquet", "tolerance.parquet"):
+        (out / name).unlink(missing_ok=True)
+
+
 @contextmanager
-def _telling(console: Console, what: str) -> Iterator[Tell]:
-    """A function to call with the share that is made and a line: a live bar on a terminal, lines of text elsewhere."""
-    console.print(what, markup=False)
+def _telling(console: Console) -> Iterator[Tell]:
+    """Tells how far the runs are: with a live bar on a terminal, with a line a run elsewhere."""
     if not console.is_terminal:
-        yield lambda share, line: console.print(f"[{share:4.0%}] {line}", markup=False) if line else None
+
+        def say(share: float, left: float, finished: str) -> None:
+            if finished:
+                console.print(f"[{share:4.0%}] {finished}; {_minutes(left)}", markup=False)
+
+        yield say
         return
     columns = (BarColumn(30), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=1.0)
+        made = ["none yet"]
 
-        def tell(share: float, line: str) -> None:
-            progress.update(task, completed=share, description=line or None)
+        def show(share: float, left: float, finished: str) -> None:
+            made.extend([finished] * bool(finished))
+            progress.update(task, completed=share, description=f"{_minutes(left)}; made last: {made[-1]}")
 
-        yield tell
+        yield show
+
+
+def _minutes(seconds: float) -> str:
+    return "time left not known yet" if math.isnan(seconds) else f"about {math.ceil(seconds / 60)} min left"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,56 +17,78 @@ from properties.training.runs import Options, Run, perform_quietly
 
 FOLDER = Path(__file__).parent
 MODEL, END_TO_END = FOLDER / "small.yaml", FOLDER / "small-end-to-end.yaml"
-WHOLE_NUDGED, SHORT_NUDGED, SHORT_STEPS = 2, 4, 60
+NUDGED, REPEATED_STEPS = 6, 60
 
-Tell = Callable[[float, str], None]
+STARTING = 50  # steps that would be made in the time that a run takes to begin
+
+Tell = Callable[[float, float, str], None]
 
 
 def of_reference(model: str, seeds: int, end_to_end: str) -> list[Run]:
     """What is learnt from the reference alone, before the twin trains: its curves, how far rounding moves them, its spread over seeds."""
-    whole = [Run(f"nudged {n + 1}", "nudged", model, nudge=n + 1) for n in range(WHOLE_NUDGED)]
-    short = [
-        Run(f"nudged {n + 1}", "nudged", model, nudge=n + 1, steps=SHORT_STEPS) for n in range(WHOLE_NUDGED, WHOLE_NUDGED + SHORT_NUDGED)
-    ]
+    nudged = [Run(f"nudged {n + 1}", "nudged", model, nudge=n + 1) for n in range(NUDGED)]
     seeded = [Run(f"reference, seed {seed}", "reference", model, seed=seed) for seed in range(seeds)]
     beside = [Run("beside the reference", "shadow", model), Run("beside the reference, end to end", "shadow", end_to_end)]
-    return [*beside, *seeded, *whole, *short]
+    return [*beside, *seeded, *nudged]
 
 
 def of_twin(model: str, seeds: int) -> list[Run]:
-    """The same trainings with the twin, and one with its own choice among ties."""
-    return [
-        *(Run(f"twin, seed {seed}", "twin", model, seed=seed) for seed in range(seeds)),
-        Run("twin, stable ties", "twin", model, ties="stable"),
-    ]
+    """The same trainings with the twin."""
+    return [Run(f"twin, seed {seed}", "twin", model, seed=seed) for seed in range(seeds)]
 
 
 def repeat(model: str) -> Run:
     """The reference once more; made first, and alone, so that the data set's labels are scanned once."""
-    return Run("repeat", "repeat", model, steps=SHORT_STEPS)
+    return Run("repeat", "repeat", model, steps=REPEATED_STEPS)
 
 
-def make(runs: Sequence[Run], options: Options, folder: Path, jobs: int, tell: Tell) -> None:
+class Course:
+    """How far the runs of a plan are, all together.
+
+    Args:
+        runs: the whole plan.
+        folder: where they write their lines.
+        tell: is called with the share that is made, the seconds left, and what was finished, if anything was.
+    """
+
+    def __init__(self, runs: Sequence[Run], folder: Path, tell: Tell) -> None:
+        self.runs, self.folder, self.tell = runs, folder, tell
+        self.started = time.monotonic()
+
+    def report(self, finished: str = "") -> None:
+        """Tell how far it is."""
+        share = self.share()
+        seconds = time.monotonic() - self.started
+        self.tell(share, seconds / share - seconds if share else math.nan, finished)
+
+    def share(self) -> float:
+        """The share of all steps, those of whole runs as many as the first run said."""
+        begun = {run.name: lines for run in self.runs if (lines := lines_of(run, self.folder))}
+        if not begun:
+            return 0.0
+        whole = int(json.loads(next(iter(begun.values()))[0])["whole"])
+        due = sum(STARTING + min(run.steps or whole, whole) for run in self.runs)
+        return sum(STARTING + sum(line.startswith('{"step"') for line in lines) for lines in begun.values()) / due
+
+
+def make(runs: Sequence[Run], options: Options, folder: Path, jobs: int, course: Course) -> None:
     """Make runs, each in a fresh process, and tell how far they are.
 
     Raises:
         RuntimeError: a run failed; the message names it and where it left what it printed.
     """
     spawn = multiprocessing.get_context("spawn")
-    started = time.monotonic()
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
         waiting: dict[Future[None], Run] = {pool.submit(perform_quietly, run, options, file_of(run, folder)): run for run in runs}
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-                share = sum(progress(file_of(run, folder)) for run in runs) / len(runs)
                 for future in done:
-                    run = waiting.pop(future)
                     future.result()
-                    tell(share, f"{run.name} made; {len(runs) - len(waiting)} of {len(runs)}, {time.monotonic() - started:.0f} s")
-                tell(share, "")
+                    course.report(waiting.pop(future).name)
+                course.report()
         except RuntimeError as error:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # waits, as Python 3.11 stumbles over workers that are to be replaced
             raise RuntimeError(f"{error}; what it printed is in {folder}") from error
 
 
@@ -74,21 +97,19 @@ def file_of(run: Run, folder: Path) -> Path:
     return folder / f"{run.name.replace(',', '').replace(' ', '-')}.jsonl"
 
 
-def progress(path: Path) -> float:
-    """The share of a run that is made."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if not lines:
-        return 0.0
-    return min(sum(line.startswith('{"step"') for line in lines) / int(json.loads(lines[0])["steps"]), 1.0)
+def lines_of(run: Run, folder: Path) -> list[str]:
+    """What a run wrote so far."""
+    path = file_of(run, folder)
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def read(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
     """What the runs wrote, one value a row."""
-    return pd.DataFrame([row for run in runs for row in _values(run, file_of(run, folder))])
+    return pd.DataFrame([row for run in runs for row in _values(run, lines_of(run, folder))])
 
 
-def _values(run: Run, path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+def _values(run: Run, lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for line in lines[1:]:
         record = json.loads(line)
         where = {"run": run.name, "role": run.role, "seed": run.seed, "step": record.get("step", float("nan")), "epoch": record["epoch"]}
         yield from ({**where, "quantity": quantity, "value": value} for quantity, value in record["values"].items())

@@ -51,7 +51,6 @@ class Run:
             ``nudged`` what one unit in the last place of the logits does to the reference; ``shadow`` compares on the same predictions.
         model: YAML of the model.
         seed: of the trainer.
-        ties: of the twin.
         nudge: seed of the nudges.
         steps: after how many to stop; all, if ``None``.
     """
@@ -60,7 +59,6 @@ class Run:
     role: Literal["reference", "repeat", "nudged", "twin", "shadow"]
     model: str
     seed: int = 0
-    ties: Literal["stable", "reference"] = "reference"
     nudge: int = 0
     steps: int | None = None
 
@@ -78,7 +76,7 @@ def perform(run: Run, options: Options, out: Path) -> None:
         journal = _Journal(run, options, lines)
         journal.listen(yolo)
         if run.role == "twin":
-            hook.install(yolo, ties=run.ties)
+            hook.install(yolo)
         with contextlib.suppress(Enough):
             yolo.train(**training.QUIET | _recipe(run, options) | {"project": folder, "name": "run"})
 
@@ -108,7 +106,7 @@ class _Journal:
     def started(self, trainer: Any) -> None:
         torch.set_num_threads(1)  # Sums in another order would be other runs.
         total = trainer.epochs * len(trainer.train_loader)
-        self._write({"run": asdict(self.run), "steps": min(self.run.steps or total, total)})
+        self._write({"run": asdict(self.run), "whole": total})
         model = trainer.model
         if self.run.role == "nudged":
             model.criterion = Nudged(model.init_criterion(), self.run.nudge)

@@ -16,6 +16,7 @@ from twinloss import Assignment, DetectionLoss
 from twinloss.takeover import spec_of
 
 SETS = ("one2many", "one2one")
+TARGETS = ("batch_idx", "cls", "bboxes")
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Shadow:
         folder: for live batches.
 
     Attributes:
-        last: how far the twin, and the reference on logits nudged by one unit in the last place, were from the reference in the last step:
-            relative distance of the loss and of the gradient of the logits, and the number of anchors with another holder.
+        last: how far the twin, the reference on logits nudged by one unit in the last place, and the reference in double precision were
+            from the reference in the last step: relative distance of the loss and of the gradient of the logits, and the number of anchors
+            with another holder.
     """
 
     def __init__(self, model: Any, steps: int, seed: int, folder: Path) -> None:
@@ -73,6 +75,7 @@ class Shadow:
         contenders = {
             "twin": answer(self.twins[name], preds, batch, lambda given: self.twins[name].assign(preds, given)),
             "nudged": answer(reference, nudge_all(preds, self.generator), batch, reference.last_assignment),
+            "double": answer(reference, _double(preds, LOGITS), _double(batch, TARGETS), reference.last_assignment),
         }
         return {
             "/".join(filter(None, ["beside", name, who, quantity])): distance
@@ -103,3 +106,7 @@ def distances(said: Answer, expected: Answer) -> dict[str, float]:
         "gradient": float((said.gradient - expected.gradient).norm() / expected.gradient.norm()),
         "anchors": float(len({(image, anchor) for image, anchor, _ in said.holders ^ expected.holders})),
     }
+
+
+def _double(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {**given, **{name: given[name].double() for name in names}}

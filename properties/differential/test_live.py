@@ -1,0 +1,26 @@
+"""Batches that the last ``nox -s train`` kept from inside its trainings; where there was none, nothing is collected."""
+
+from __future__ import annotations
+
+import pytest
+
+from oracle.case import Case, Setting
+from oracle.finding import Verdict
+from properties.differential.recorder import Difference, Recorder
+from properties.training.live import load_all
+
+SETTINGS = (Setting("float64"), Setting("float32"), Setting("float16"), Setting("bfloat16"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    option = metafunc.config.option
+    live = [] if option.replay is not None or option.labels else list(load_all())
+    metafunc.parametrize("live", live, ids=[case.digest for case in live])
+
+
+def test_live(live: Case, recorder: Recorder) -> None:
+    names = sorted(recorder.strangers) or ("twin", "reference")
+    for setting in SETTINGS:
+        comparison = recorder.compare(live, setting, names, "kept from inside a training")
+        if comparison.verdict is Verdict.DIFFER:
+            raise Difference(recorder.save(comparison))
