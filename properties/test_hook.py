@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from properties.training.offline import offline
 from properties.training.pictures import make_pictures
 from twinloss import DetectionLoss, EndToEndLoss, LossSpec, hook
 
@@ -25,20 +25,9 @@ GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=5)
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def alone() -> Iterator[None]:
     """A trainer's own surroundings, with no way out to a network."""
-    connect = socket.socket.connect
-
-    def local(self: socket.socket, address: Any) -> None:
-        assert self.family == socket.AF_UNIX or address[0] in {"127.0.0.1", "::1", "localhost"}, f"a connection to {address}"
-        connect(self, address)
-
-    def refuse(*arguments: Any, **_: Any) -> None:
-        raise AssertionError(f"a look-up of {arguments[0]}")
-
-    with training.training_process(), monkeypatch.context() as patch:
-        patch.setattr(socket.socket, "connect", local)
-        patch.setattr(socket, "create_connection", refuse)
+    with training.training_process(), offline():
         yield
 
 
@@ -98,6 +87,27 @@ class TestTraining:
         assert (installed.training_calls, installed.validation_calls) == (4, 2)
         assert len(validated) == 2 * 2
         assert validated[2:] == [pytest.approx(losses, rel=1e-3) for losses in validated[:2]]
+
+    def test_a_trainer_without_yolo(self, data: Path, tmp_path: Path) -> None:
+        overrides = {"model": str(PLAIN), "data": str(data), "imgsz": 64, "epochs": 1, "batch": 4, "project": str(tmp_path), "name": "run"}
+        trainer = training.trainer_class()(overrides=training.QUIET | overrides)
+        with hook.install(trainer) as installed:
+            trainer.train()
+        assert (installed.training_calls, installed.validation_calls) == (2, 1)
+
+    def test_the_average_has_a_twin_of_its_own_and_validates_with_it(self, train: Callable[..., list[float]]) -> None:
+        yolo, averages = training.yolo(PLAIN), []
+        installed = hook.install(yolo)
+
+        def note(trainer: Any) -> None:
+            averages.append((trainer.ema.ema.criterion, trainer.ema.ema.init_criterion.model is trainer.ema.ema))
+            assert averages[-1][0] is not trainer.model.criterion
+
+        yolo.add_callback("on_model_save", note)  # after the validation of an epoch
+        train(yolo)
+        assert [type(criterion.loss) for criterion, _ in averages] == [DetectionLoss] * 2
+        assert all(own for _, own in averages)
+        assert installed.validation_calls == 2
 
     def test_class_weights_reach_the_twin(self, train: Callable[..., list[float]]) -> None:
         expected, weights = train(training.yolo(PLAIN), cls_pw=1.0), []
@@ -247,6 +257,16 @@ class TestModel:
         hook.uninstall(average)
         assert type(average.init_criterion()).__name__ == "E2ELoss"
 
+    def test_a_copy_leaves_the_model_alone(self) -> None:
+        model = detection_model()
+        hook.install(model)
+        model.loss(example())
+        average = copy.deepcopy(model)
+        assert model.init_criterion.model is model
+        hook.uninstall(model)
+        assert "init_criterion" not in vars(model)
+        assert average.init_criterion.model is average
+
     def test_a_pickled_model_has_its_own(self) -> None:
         model = detection_model()
         hook.install(model)
@@ -350,6 +370,11 @@ class TestRefusals:
         with pytest.raises(TypeError, match=f"does not serve the head {head} yet; it serves Detect and v10Detect"):
             hook.install(yolo)
         assert set(vars(yolo.model)) == before
+
+    def test_a_trainer_of_another_head(self) -> None:
+        trainer = SimpleNamespace(model=training.yolo("yolov8n-seg.yaml").model, ema=None, callbacks={})
+        with pytest.raises(TypeError, match="does not serve the head Segment yet"):
+            hook.callback()(trainer)
 
     def test_another_criterion(self) -> None:
         model = detection_model()

@@ -130,7 +130,8 @@ class Maker:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Maker:
         """For a copy of the model, such as its moving average."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))  # copy.copy would go the way of pickling, and find this one
+        vars(other).update(vars(self))
         other.model, other.own = memo.get(id(self.model), self.model), copy.deepcopy(self.own, memo)
         other.replaced = _ABSENT if self.replaced is _ABSENT else None
         return other
