@@ -19,8 +19,9 @@ REFERENCE, TWIN = "reference", "twin"
 class Entry:
     """A contender on a backend, written ``contender/backend``.
 
-    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch`` and ``triton``; a candidate, named by its
-    dotted path, has the backend ``own``. A backend ending in ``+graph`` is replayed as a CUDA graph.
+    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native`` and ``triton``, and ``auto``, which is
+    what users get; a candidate, named by its dotted path, has the backend ``own``. A backend ending in ``+graph`` is replayed as a CUDA
+    graph.
     """
 
     contender: str
@@ -44,6 +45,8 @@ class Entry:
 
 
 BASELINE = Entry(REFERENCE, "eager")
+AUTO_TWIN = Entry(TWIN, "auto")
+NATIVE_TWIN = Entry(TWIN, "native")
 TORCH_TWIN = Entry(TWIN, "torch")
 TRITON_TWIN = Entry(TWIN, "triton")
 
@@ -87,6 +90,6 @@ def _twin(backend: str, spec: LossSpec) -> Criterion:
     # A revision from before there were backends has the one that is now called torch.
     if "backend" in inspect.signature(DetectionLoss).parameters:
         return cast("Criterion", DetectionLoss(spec, backend=backend))  # type: ignore[call-arg,arg-type,unused-ignore]
-    if backend != "torch":
+    if backend not in {"torch", "auto"}:
         raise ValueError(f"this revision of the twin has no backend {backend!r}")
     return DetectionLoss(spec)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benches.contenders import BASELINE, TORCH_TWIN, Entry
+from benches.contenders import REFERENCE, TWIN, Entry
 from benches.heap import Heap
 from benches.sweeps import SWEEPS, Point
 from benches.workloads import WORKLOADS, Workload
@@ -82,9 +82,10 @@ def units(extent: Extent, entries: Sequence[Entry], own: Workload | None = None,
             if device == "cpu" and extent != "quick" and (own or extent == "full" or name in CROWDED):
                 yield replace(unit, heap="default", entries=eager, stages=False, effort=replace(effort, processes=min(effort.processes, 3)))
     if not own and extent != "quick":
+        ours = tuple(entry for entry in eager if entry.contender in {REFERENCE, TWIN})
         for point in SWEEPS:
             fewer = replace(effort, processes=3, seconds=0.4, least=3)
-            yield Unit(point.workload, replace(SINGLE, device=device), "steady", (BASELINE, TORCH_TWIN), fewer, point=point)
+            yield Unit(point.workload, replace(SINGLE, device=device), "steady", ours, fewer, point=point)
 
 
 def _low_settings(extent: Extent, name: str, own: Workload | None) -> Sequence[Setting]:

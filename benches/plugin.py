@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from benches.campaign import Campaign
-from benches.contenders import BASELINE, TORCH_TWIN, TRITON_TWIN, Entry, candidates
+from benches.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, Entry, candidates
 from benches.plan import Unit, units
 from benches.progress import told
 from benches.rows import PHASES
@@ -55,9 +55,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _planned(config: pytest.Config) -> list[Unit]:
     labels, device = config.getoption("--labels"), config.getoption("--device")
-    entries = [BASELINE, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
-    if device != "cpu":
-        entries += [TRITON_TWIN, Entry(TRITON_TWIN.contender, f"{TRITON_TWIN.backend}+graph")]
+    graph = Entry(TRITON_TWIN.contender, f"{TRITON_TWIN.backend}+graph")
+    compiled = [NATIVE_TWIN] if device == "cpu" else [TRITON_TWIN, graph]
+    entries = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
     if not config.getoption("--no-compile"):
         entries.append(Entry(BASELINE.contender, "compile"))
     workload = own(labels, config.getoption("--imgsz"), config.getoption("--batch")) if labels else None

@@ -60,6 +60,7 @@ def test_every_benchmark_can_be_chosen_by_name(pytester: pytest.Pytester) -> Non
     lines = [line for line in chosen.outlines if "::" in line]
     assert [line.partition("[")[2] for line in lines] == [
         "gwhd-float32-default-reference/eager-step]",
+        "gwhd-float32-default-twin/native-step]",
         "gwhd-float32-default-twin/torch-step]",
     ]
 
@@ -71,7 +72,7 @@ def test_a_candidate_is_measured_beside_the_others(pytester: pytest.Pytester) ->
         *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), *options
     )
     lines = [line.partition("steady-")[2] for line in chosen.outlines if "::" in line]
-    assert lines == ["reference/eager-step]", "twin/torch-step]", "mine.losses:make/own-step]"]
+    assert lines == ["reference/eager-step]", "twin/native-step]", "twin/torch-step]", "mine.losses:make/own-step]"]
 
 
 def test_the_options_are_the_documented_ones() -> None:

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benches.contenders import BASELINE, TORCH_TWIN
+from benches.contenders import AUTO_TWIN, BASELINE
 from benches.gate.campaign import Clock, Pair
 from benches.process import Worker, WorkerError
 
 Samples = dict[str, list[dict[str, int]]]
-PROGRAMS = {TORCH_TWIN.label: "twin", BASELINE.label: "reference"}
+PROGRAMS = {AUTO_TWIN.label: "twin", BASELINE.label: "reference"}
 TURNS = 10  # Of each process, on each row.
-CALLS = {TORCH_TWIN.label: 5, BASELINE.label: 2}  # In a turn, of which the least counts: what disturbs a call only ever adds to it.
+CALLS = {AUTO_TWIN.label: 5, BASELINE.label: 2}  # In a turn, of which the least counts: what disturbs a call only ever adds to it.
 
 
 class CannotBeCalled(WorkerError):  # noqa: N818 - it says what happened, as the message goes on to

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benches.contenders import TORCH_TWIN
+from benches.contenders import AUTO_TWIN
 from benches.environment import commit as commit_name
 from benches.environment import machine, now
 from benches.gate import batches
@@ -123,7 +123,7 @@ def exact_counts(twin: Path, rows: dict[str, Row], threads: int, *, forgiving: b
                     raise
                 failures.append(Finding(Verdict.FAIL, name, str(error)))
                 continue
-            counts[name] = worker.ask("exact")[TORCH_TWIN.label]
+            counts[name] = worker.ask("exact")[AUTO_TWIN.label]
     return counts, failures
 
 

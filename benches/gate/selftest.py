@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benches.contenders import TORCH_TWIN
+from benches.contenders import AUTO_TWIN
 from benches.gate import batches
 from benches.gate.decision import Verdict
 from benches.gate.processes import open_row
@@ -102,7 +102,7 @@ def forward_share(folder: Path) -> float:
     with Worker("steady", 1) as worker:
         worker.ask("start", threads=1)
         open_row(worker, row, seed=0)
-        samples = worker.ask("turn", calls={TORCH_TWIN.label: 30})[TORCH_TWIN.label]
+        samples = worker.ask("turn", calls={AUTO_TWIN.label: 30})[AUTO_TWIN.label]
     shares = sorted(sample["forward_ns"] / (sample["forward_ns"] + sample["backward_ns"]) for sample in samples)
     return float(shares[len(shares) // 2])
 

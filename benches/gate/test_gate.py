@@ -131,8 +131,8 @@ class Broken:
     def ask(self, do: str, /, **arguments: object) -> dict[str, object]:
         if do == "open":
             failing = str(arguments["place"]) == "bad"
-            return {"failures": {"twin/torch": "ValueError: no"} if failing else {}}
-        return {"twin/torch": {"peak_step": 5}}
+            return {"failures": {"twin/auto": "ValueError: no"} if failing else {}}
+        return {"twin/auto": {"peak_step": 5}}
 
     def __enter__(self) -> Broken:  # noqa: PYI034 - as the worker's own
         return self

@@ -87,8 +87,8 @@ def given(problem: Problem, assignment: Assignment) -> Assignment:
     entry = load().twinloss_first_bad_entry(ctypes.byref(problem), ctypes.byref(address(ours)), len(ours))
     if entry >= 0:
         raise ValueError(
-            f"assignment entry {entry} is image {image[entry]}, anchor {anchor[entry]}, box {box[entry]}; entries are sorted by image, then "
-            f"anchor, each anchor once, within {problem.images} images, {problem.anchors} anchors and {problem.rows} boxes"
+            f"assignment entry {entry} is image {image[entry]}, anchor {anchor[entry]}, box {box[entry]}; entries are sorted by image, "
+            f"then anchor, each anchor once, within {problem.images} images, {problem.anchors} anchors and {problem.rows} boxes"
         )
     return ours
 
