@@ -19,8 +19,8 @@ REFERENCE, TWIN = "reference", "twin"
 class Entry:
     """A contender on a backend, written ``contender/backend``.
 
-    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native``, ``triton``, and ``auto``, which is what
-    users get; a candidate, named by its dotted path, has the backend ``own``. One that ends in ``+graph`` is replayed as a CUDA graph.
+    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native``, ``triton`` and ``auto``, which is
+    what users get; a candidate, named by its dotted path, has the backend ``own``. ``+graph`` at the end: replayed as a CUDA graph.
     """
 
     contender: str
