@@ -78,7 +78,7 @@ def units(extent: Extent, entries: Sequence[Entry], own: Workload | None = None,
         unit = Unit(workload, replace(SINGLE, device=device), "steady", first, effort, stages=bool(own) or name in STAGED)
         if extent != "quick" or own or name in CROWDED:
             yield unit
-            low = replace(unit, stages=False, entries=first if own or extent == "full" else eager)  # a compiler takes a minute for each dtype
+            low = replace(unit, stages=False, entries=first if own or extent == "full" else eager)  # compiling takes a minute for each
             yield from (replace(low, setting=replace(setting, device=device)) for setting in _low_settings(extent, name, own))
             if device == "cpu" and extent != "quick" and (own or extent == "full" or name in CROWDED):
                 yield replace(unit, heap="default", entries=eager, stages=False, effort=replace(effort, processes=min(effort.processes, 3)))
