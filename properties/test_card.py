@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from oracle.case import Box, Case, Prediction, Setting
@@ -14,6 +16,7 @@ from oracle.conduct import MODES, STAGE
 from oracle.registry import load_candidate, shipped
 from oracle.rows import Run, rows_of, write_rows
 from reports.card.__main__ import main
+from reports.card.text import BEGIN, END, inserted
 from twinloss import LossSpec
 
 CROWDED = Case(
@@ -24,6 +27,7 @@ CROWDED = Case(
     Prediction("near", spread=0.25),
     tags=("contested", "nested"),
 )
+README = Path(__file__).parents[1] / "README.md"
 EMPTY = dataclasses.replace(CROWDED, boxes=(), tags=("no-boxes",))
 
 
@@ -61,3 +65,37 @@ def test_a_card_for_each_contender(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_missing_rows_are_an_error_that_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--rows", str(tmp_path / "none.parquet"), "--out", str(tmp_path)]) == 2
     assert "nox -s diff" in capsys.readouterr().err
+
+
+def shape(text: str) -> list[list[str]]:
+    """Lines of each card without what a run decides: names, counts, verdicts."""
+    fence = text.partition("```text\n")[2].partition("```")[0]
+    plain = re.sub(r"[\d,]*\d(\.\d+)?(e[+-]\d+)?", "#", fence.strip())
+    plain = re.sub(r"(Conforms: # batches, no difference|Differs in # of # batches: [\w ,]+)", "OUTCOME", plain)
+    plain = re.sub(r"^  stages .*|[✓✗–]( #)?", "…", re.sub(r"properties\.candidates:\w+", "NAME", plain), flags=re.MULTILINE)
+    return [card.splitlines() for card in plain.split("\n\n")]
+
+
+def test_the_cards_in_the_readme_are_as_their_command_writes_them(tmp_path: Path) -> None:
+    names = ("reference", "twin", "one_fewer_silent")
+    cards(tmp_path, *names)
+    target = tmp_path / "README.md"
+    target.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", "utf-8")
+    assert main(["--rows", str(tmp_path / "rows.parquet"), "--out", str(tmp_path), "--readme", str(target)]) == 0
+    written, shown = target.read_text("utf-8"), README.read_text("utf-8")
+    assert written.startswith("before\n")
+    assert written.endswith("\nafter\n")
+    assert "old" not in written
+    shown = shown.split(BEGIN)[1].split(END)[0]
+    assert shape(shown) == shape(written)
+    assert [f"properties.candidates:{name}: " in shown for name in names] == [True] * 3
+    assert [line.split(": ")[1].split()[0] for line in shown.splitlines() if line.startswith("properties")] == [
+        "Conforms",
+        "Conforms",
+        "Differs",
+    ]
+
+
+def test_a_readme_without_a_place_for_cards_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no place for the cards"):
+        inserted("nothing here", pd.DataFrame())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from reports import markdown, page
 from reports.card.report import badge, build
+from reports.card.text import inserted
 from reports.diff.schema import SCHEMA
 from reports.rows import RowsError, read
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m reports.card", description="Conformance cards of the contenders of a differential run.")
     parser.add_argument("--rows", type=Path, default=OUT / "rows.parquet", help="default: those of the last `nox -s diff`")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the cards")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the cards as text between this file's marks as well")
     options = parser.parse_args(arguments)
     try:
         rows = read(options.rows, SCHEMA)
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         card.with_suffix(".html").write_text(page.render(report), "utf-8")
         card.with_suffix(".json").write_text(json.dumps(badge(mine), indent=1) + "\n", "utf-8")
         print(f"{name}: {report.headline}")
+    if options.readme is not None:
+        options.readme.write_text(inserted(options.readme.read_text("utf-8"), rows), "utf-8")
     return 0
 
 

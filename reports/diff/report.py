@@ -23,6 +23,7 @@ def build(rows: pd.DataFrame) -> Report:
     by_stage = tables.stages(rows)
     headline = f"{differ:,} of {total:,} comparisons differ" if differ else f"Nothing differs: {total:,} comparisons, {batches:,} batches"
     sections = [
+        Section("Conformance", (tables.contenders(rows),), brief=False),
         Section("Verdicts", (by_stage, tables.precision(rows))),
         Section(
             "Not checked", (*not_checked(rows), *not_compared(rows)) or ("Every dtype, on CPU and CUDA, over real and generated boxes.",)

@@ -44,6 +44,21 @@ def verdicts(frame: pd.DataFrame) -> tuple[Column, ...]:
     )
 
 
+def contenders(rows: pd.DataFrame) -> Table:
+    """One line a contender: the conformance cards at a glance."""
+    frame = tally(comparisons(rows), "contender")
+    wrong = rows[rows["verdict"] == DIFFER]
+    where = wrong["stage"].where(wrong["stage"] != "conduct", "conduct: " + wrong["quantity"]).groupby(wrong["contender"], observed=True)
+    said = where.agg(lambda found: ", ".join(found.astype(str).unique()))
+    frame = frame.assign(where=frame["contender"].map(said).astype(object).fillna("nowhere: it conforms"))
+    return Table(
+        "Conformance of each contender",
+        (Column("contender", "contender"), *verdicts(frame), Column("where", "differs in")),
+        frame,
+        "Here a case has one verdict over all of its stages. The whole cards stand beside this page, as card-NAME.html.",
+    )
+
+
 def stages(rows: pd.DataFrame) -> Table:
     """Stage by contender: the table that ends a run."""
     frame = rows.assign(stage=ordered(rows["stage"], STAGES))

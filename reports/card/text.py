@@ -1,0 +1,55 @@
+"""The cards as plain text, for a README: one paragraph a contender, between two marks that a command finds again."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.card.report import CONDUCT, headline
+from reports.diff import tables
+from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
+
+BEGIN, END = "<!-- cards: begin; written by python -m reports.card --readme README.md -->", "<!-- cards: end -->"
+
+
+def inserted(readme: str, rows: pd.DataFrame) -> str:
+    """A README with the cards of these rows between its marks.
+
+    Raises:
+        ValueError: the marks are missing.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the text has no place for the cards: it needs a line {BEGIN} and a line {END}")
+    return f"{before}{BEGIN}\n{block(rows)}{END}{after}"
+
+
+def block(rows: pd.DataFrame) -> str:
+    """The cards of all contenders, in a fence."""
+    cards = "\n\n".join(card(mine) for _, mine in rows.groupby("contender", sort=False))
+    return f"```text\n{cards}\n```\n"
+
+
+def card(rows: pd.DataFrame) -> str:
+    """The card of the one contender that these rows are about: outcome, verdicts, stages, conduct."""
+    compared = tables.comparisons(rows)
+    counts = compared["verdict"].value_counts()
+    verdicts = ", ".join(f"{counts.get(verdict, 0):,} {verdict.lower()}" for verdict in (AGREE, AMBIGUOUS, DIFFER))
+    stages = tables.stages(rows[rows["stage"] != CONDUCT]).frame
+    named = [_marked(str(row["stage"]), row[AGREE] + row[AMBIGUOUS], row[DIFFER]) for row in stages.to_dict("records")]
+    behaved = rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED)]
+    seen = behaved.groupby("quantity", sort=False)["verdict"].agg(differs=lambda found: (found == DIFFER).sum(), looked="size")
+    modes = [_marked(str(mode), row["looked"] - row["differs"], row["differs"]) for mode, row in seen.iterrows()]
+    lines = [
+        f"{rows['contender'].iloc[0]}: {headline(rows)}",
+        f"  verdicts  {verdicts}; worst error ÷ allowance {tables.RATIO.text(tables.ratios(rows).max())}",
+        f"  stages    {', '.join(named)}",
+        f"  conduct   {', '.join(modes) or 'not observed'}",
+    ]
+    return "\n".join(lines)
+
+
+def _marked(name: str, fine: int, wrong: int) -> str:
+    if wrong:
+        return f"{name} ✗ {wrong:,}"
+    return f"{name} ✓" if fine else f"{name} –"
