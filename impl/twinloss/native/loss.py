@@ -68,7 +68,7 @@ class _NativeLoss(torch.autograd.Function):
     def forward(ctx: Any, boxes: Tensor, scores: Tensor, problem: Problem, targets: Targets, held: Assignment) -> tuple[Tensor, Tensor]:
         library = load()
         memory = scratch(library.twinloss_scratch_of_terms(ctypes.byref(problem), len(held)))
-        found = torch.empty(4)
+        found = torch.empty(4, dtype=torch.float32)
         where = ctypes.byref(problem), STORAGE[scores.dtype]
         library.twinloss_terms(*where, memory.data_ptr(), ctypes.byref(address(held)), len(held), found.data_ptr())
         ctx.save_for_backward(boxes, scores, found)
