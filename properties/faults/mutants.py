@@ -35,11 +35,13 @@ PIPELINE = ("anchors", "targets", "boxes", "candidates", "assign", "ragged", "co
 JUDGE = (
     "allowance",
     "arithmetic",
+    "clues",
     "compare",
     "decisions",
     "exact",
     "formulas",
     "holdings",
+    "infer",
     "judge",
     "margins",
     "outcomes",
@@ -53,7 +55,7 @@ SUBJECTS = {
 NOTICED_BY = {
     "twin": ["-m", "properties.faults.noticed"],
     "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "properties/test_judge.py", "properties/test_judge_numbers.py",
-              "properties/test_exact.py"],
+              "properties/test_exact.py", "properties/test_saved.py"],
 }  # fmt: skip
 
 
