@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from oracle.case import Prediction, Setting
+from oracle.case import Case, Prediction, Setting
 from oracle.compare import compare
 from oracle.finding import Verdict
 from oracle.run import run_loss
@@ -20,6 +20,7 @@ from properties.faults import CATALOGUE, Fault, hunt
 from properties.faults.hunt import END_TO_END, SOUND, STAGES, Catch, PlantingError
 from properties.faults.mutants import mutants, sampled
 from properties.faults.record import Patch
+from properties.shrink import shrunk
 from reports.faults.report import SCHEMA, build
 from reports.rows import validated
 from twinloss import DetectionLoss
@@ -150,3 +151,14 @@ def test_a_sample_of_mutants_is_the_same_for_a_seed_and_changes_more_than_annota
     assert found == sampled(["impl/twinloss/ragged.py"], 5, seed=1) != sampled(["impl/twinloss/ragged.py"], 5, seed=2)
     assert len({mutant.operator for mutant in found}) == 5
     assert not list(mutants("properties/divergences/changes.py", "core/ReplaceBinaryOperator_BitOr_Add"))
+
+
+def test_a_failing_batch_shrinks_to_what_makes_it_fail() -> None:
+    def fails(case: Case) -> bool:
+        return any(box.label == 2 for box in case.boxes) and 16 in case.spec.strides
+
+    least = shrunk(CASE, fails, 5.0)
+    assert fails(least)
+    assert (least.batch_size, len(least.boxes), least.spec.strides) == (1, 1, (16,))
+    assert least.num_anchors == 1
+    assert shrunk(CASE, fails, 0.0) == CASE
