@@ -35,7 +35,7 @@ def agree(setting: Setting, count: int) -> None:
     @settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(cases(PROFILES["tiny"]))
     def examine(case: Case) -> None:
-        comparison = compare(case, setting, [ours["twin"], ours["twin-reference-ties"]])
+        comparison = compare(case, setting, [ours["twin-torch"], ours["twin-reference-ties"]])
         if comparison.verdict is Verdict.DIFFER:
             sys.stdout.write(comparison.report())
             sys.exit(1)
