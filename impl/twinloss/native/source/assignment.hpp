@@ -10,7 +10,7 @@ namespace twinloss {
 inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float beta) {
     if (alpha == 0.5f && beta == 6.0f) {
         const Lanes e = exp_of_negative(magnitude(score) * -0.5f), o3 = overlap * overlap * overlap;
-        return choose(score < 0.0f, e, splat(1.0f)) / square_root(1.0f + e * e) * (o3 * o3);
+        return choose<Lanes>(score < 0.0f, e, splat(1.0f)) / square_root(1.0f + e * e) * (o3 * o3);
     }
     Lanes metric;
     for (int lane = 0; lane < LANES; ++lane) {
@@ -93,8 +93,8 @@ class Assigner {
     template <class T>
     void pick(std::int64_t box) {
         const Corners& c = truth_.corners[box];
-        const CornerLanes corners{splat(c.x1), splat(c.y1), splat(c.x2), splat(c.y2)};
-        const Shape shape(corners, problem_.ciou_eps);
+        const CornersOf<Lanes> corners{splat(c.x1), splat(c.y1), splat(c.x2), splat(c.y2)};
+        const Shape<Lanes> shape(corners, problem_.ciou_eps);
         Picks picks(picks_ + box * problem_.kept(), problem_.kept());
         poison_[box] = 0;
         Candidates candidates;
@@ -120,10 +120,10 @@ class Assigner {
     std::int64_t first_cell(std::int64_t box) const { return truth_.image(problem_, box) * problem_.anchors; }
 
     template <class T>
-    void judge(std::int64_t box, const CornerLanes& corners, const Shape& shape, Candidates& candidates, Picks& picks) {
+    void judge(std::int64_t box, const CornersOf<Lanes>& corners, const Shape<Lanes>& shape, Candidates& candidates, Picks& picks) {
         const std::int64_t first = first_cell(box);
         const T* of_class = scores_of<T>(box);
-        CornerLanes p{};
+        CornersOf<Lanes> p{};
         Lanes angle{}, score{};
         for (int lane = 0; lane < candidates.count; ++lane) {
             const std::int64_t cell = first + candidates.anchor[lane];
@@ -134,8 +134,8 @@ class Assigner {
             angle[lane] = predicted_.angle[cell];
             score[lane] = widen(of_class[candidates.anchor[lane]]);
         }
-        const Shape predicted(p.x2 - p.x1, p.y2 - p.y1 + problem_.ciou_eps, angle);
-        const Lanes overlap = larger(CompleteIoU(corners, shape, p, predicted, problem_.ciou_eps).value, Lanes{});
+        const Shape<Lanes> predicted(p.x2 - p.x1, p.y2 - p.y1 + problem_.ciou_eps, angle);
+        const Lanes overlap = larger(CompleteIoU<Lanes>(corners, shape, p, predicted, problem_.ciou_eps).value, Lanes{});
         const Lanes metric = alignment_metric(score, overlap, problem_.alpha, problem_.beta);
         for (int lane = 0; lane < candidates.count; ++lane) {
             if (problem_.overlap_decides)

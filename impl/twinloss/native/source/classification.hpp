@@ -16,8 +16,7 @@ constexpr int SHARED = 16;
 // far below the rounding of 1.
 template <class T>
 double softplus_sum(const T* logits, std::int64_t count) {
-    using Doubles = double __attribute__((vector_size(LANES * sizeof(double))));
-    Doubles sum{};
+    Wide sum{};
     for (std::int64_t start = 0; start < count; start += LANES * SHARED) {
         Lanes excess{}, positive{};
         const std::int64_t end = std::min(count, start + LANES * SHARED);
@@ -27,7 +26,7 @@ double softplus_sum(const T* logits, std::int64_t count) {
             excess = excess + e + excess * e;
             positive += larger(Lanes{}, x);
         }
-        sum += __builtin_convertvector(log_of_one_and(excess) + positive, Doubles);
+        sum += widened(log_of_one_and(excess) + positive);
     }
     double total = 0;
     for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
@@ -36,7 +35,7 @@ double softplus_sum(const T* logits, std::int64_t count) {
 
 inline Lanes sigmoid(Lanes x) {
     const Lanes e = exp_of_negative(-magnitude(x)), reciprocal = 1.0f / (1.0f + e);
-    return choose(x < 0.0f, e * reciprocal, reciprocal);
+    return choose<Lanes>(x < 0.0f, e * reciprocal, reciprocal);
 }
 
 template <class T>

@@ -7,29 +7,41 @@
 
 namespace twinloss {
 
-// Softmax of one side's R logits at sixteen anchors, as far as the loss needs it.
+// Softmax of one side's R logits at sixteen anchors, as far as the loss needs it. The mean bin index is counted from the bin of the largest
+// logit: what it is away from there is small where the distribution is sharp, and so is its rounding.
+template <class V>
 struct Distribution {
-    Lanes largest, total, expected;  // the largest logit, Σ e^(x − largest), and the mean bin index
+    V largest, total;    // the largest logit, and Σ e^(x − largest)
+    V mode, from_mode;   // the bin of the largest logit, and what the mean bin index is beyond it
 
-    template <class T>
-    static Distribution of(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
-        Distribution d{load_some(logits, count, 0.0f), Lanes{}, Lanes{}};
-        for (std::int64_t bin = 1; bin < bins; ++bin) d.largest = larger(d.largest, load_some(logits + bin * per_bin, count, 0.0f));
-        Lanes moment{};
-        for (std::int64_t bin = 0; bin < bins; ++bin) {
-            const Lanes e = exp_of_negative(load_some(logits + bin * per_bin, count, 0.0f) - d.largest);
-            d.total += e;
-            moment += e * static_cast<float>(bin);
+    // `logits(bin)` gives those of sixteen anchors; `keep(bin, e)` is handed e^(x − largest).
+    template <class Logits, class Keep>
+    static Distribution of(std::int64_t bins, Logits logits, Keep keep) {
+        Distribution d{logits(0), V{}, V{}, V{}};
+        for (std::int64_t bin = 1; bin < bins; ++bin) {
+            const V x = logits(bin);
+            d.mode = choose<V>(x > d.largest, splat<V>(static_cast<Number<V>>(bin)), d.mode);
+            d.largest = larger(d.largest, x);
         }
-        d.expected = moment / d.total;
+        V moment{};
+        for (std::int64_t bin = 0; bin < bins; ++bin) {
+            const V e = exp_of_negative(logits(bin) - d.largest);
+            keep(bin, e);
+            d.total += e;
+            moment += e * (static_cast<Number<V>>(bin) - d.mode);
+        }
+        d.from_mode = moment / d.total;
         return d;
     }
+    V expected() const { return mode + from_mode; }
+    V beyond_expected(std::int64_t bin) const { return static_cast<Number<V>>(bin) - mode - from_mode; }
 };
 
 // Distances in grid units of sixteen anchors to one side; with one bin the logits are the distances themselves (spec section 7, R = 1).
 template <class T>
 Lanes distances(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
-    return bins == 1 ? load_some(logits, count, 0.0f) : Distribution::of(logits, per_bin, bins, count).expected;
+    const auto of_bin = [&](std::int64_t bin) { return load_some(logits + bin * per_bin, count, 0.0f); };
+    return bins == 1 ? of_bin(0) : Distribution<Lanes>::of(bins, of_bin, [](std::int64_t, Lanes) {}).expected();
 }
 
 // Corners in pixels and the shape's angle, each (B, A), of the anchors in some window; the others are left as they are.
@@ -89,8 +101,8 @@ struct Predicted {
         for (int s = 0; s < 4; ++s)
             side[s] = distances(logits + s * problem.bins * problem.boxes_per_channel, problem.boxes_per_channel, problem.bins, count);
         const Lanes x = load(anchors.x + anchor), y = load(anchors.y + anchor), stride = load(anchors.stride + anchor);
-        const CornerLanes c{(x - side[0]) * stride, (y - side[1]) * stride, (x + side[2]) * stride, (y + side[3]) * stride};
-        const Shape shape(c, problem.ciou_eps);
+        const CornersOf<Lanes> c{(x - side[0]) * stride, (y - side[1]) * stride, (x + side[2]) * stride, (y + side[3]) * stride};
+        const Shape<Lanes> shape(c, problem.ciou_eps);
         const std::int64_t at = image * problem.anchors + anchor;
         store_some(x1 + at, c.x1, count);
         store_some(y1 + at, c.y1, count);

@@ -22,12 +22,12 @@ using Stored = std::remove_const_t<std::remove_pointer_t<Pointer>>;
 // Scratch memory of the terms, forward and backward.
 struct TermsScratch {
     Anchors anchors;
-    Lanes* rooms;      // one per thread
+    Wide* rooms;       // one per thread
     double* row_sums;  // (B, C)
     Sums* group_sums;
 
     TermsScratch(const Problem& problem, std::int64_t held, Scratch& scratch)
-        : anchors(problem, scratch), rooms(scratch.take<Lanes>(problem.threads * SIDES * problem.bins)),
+        : anchors(problem, scratch), rooms(scratch.take<Wide>(problem.threads * SIDES * problem.bins)),
           row_sums(scratch.take<double>(problem.images * problem.classes)),
           group_sums(scratch.take<Sums>((held + LANES - 1) / LANES)) {}
 };

@@ -1,4 +1,4 @@
-// Sixteen numbers at a time, and the few functions of them that the loss needs.
+// Sixteen numbers at a time, float or double, and the few functions of them that the loss needs.
 //
 // Every step is written out as IEEE additions, products and quotients, and the compiler is told not to fuse them, so that a result has
 // the same bits whatever the processor and the number of threads.
@@ -12,17 +12,56 @@ namespace twinloss {
 
 constexpr int LANES = 16;
 using Lanes = float __attribute__((vector_size(LANES * sizeof(float))));
-using Bits = std::int32_t __attribute__((vector_size(LANES * sizeof(std::int32_t))));
+using Wide = double __attribute__((vector_size(LANES * sizeof(double))));
 
-inline Lanes splat(float value) { return value - Lanes{}; }
-inline Bits bits_of(Lanes x) { return reinterpret_cast<Bits>(x); }
-inline Lanes from_bits(Bits x) { return reinterpret_cast<Lanes>(x); }
-inline Lanes choose(Bits mask, Lanes yes, Lanes no) { return from_bits((bits_of(yes) & mask) | (bits_of(no) & ~mask)); }
-inline Lanes magnitude(Lanes x) { return from_bits(bits_of(x) & 0x7fffffff); }
+template <class V>
+struct Kind;
+template <>
+struct Kind<Lanes> {
+    using Number = float;
+    using Bits = std::int32_t __attribute__((vector_size(LANES * sizeof(std::int32_t))));
+};
+template <>
+struct Kind<Wide> {
+    using Number = double;
+    using Bits = std::int64_t __attribute__((vector_size(LANES * sizeof(std::int64_t))));
+};
+template <class V>
+using Number = typename Kind<V>::Number;
+template <class V>
+using Bits = typename Kind<V>::Bits;
+
+template <class V = Lanes>
+V splat(Number<V> value) {
+    return value - V{};
+}
+template <class V>
+Bits<V> bits_of(V x) {
+    return reinterpret_cast<Bits<V>>(x);
+}
+inline Lanes from_bits(Bits<Lanes> x) { return reinterpret_cast<Lanes>(x); }
+inline Wide from_bits(Bits<Wide> x) { return reinterpret_cast<Wide>(x); }
+
+template <class V>
+V choose(Bits<V> mask, V yes, V no) {
+    return from_bits((bits_of(yes) & mask) | (bits_of(no) & ~mask));
+}
+template <class V>
+V magnitude(V x) {
+    return choose<V>(x < 0, -x, x);
+}
 
 // Of two numbers; the first where one of them is NaN, or both are equal.
-inline Lanes larger(Lanes a, Lanes b) { return choose(b > a, b, a); }
-inline Lanes smaller(Lanes a, Lanes b) { return choose(b < a, b, a); }
+template <class V>
+V larger(V a, V b) {
+    return choose<V>(b > a, b, a);
+}
+template <class V>
+V smaller(V a, V b) {
+    return choose<V>(b < a, b, a);
+}
+
+inline Wide widened(Lanes x) { return __builtin_convertvector(x, Wide); }
 
 inline Lanes square_root(Lanes x) {
     Lanes root;
@@ -33,7 +72,7 @@ inline Lanes square_root(Lanes x) {
 // e^y for y <= 0, within an ulp; 0 where it would be subnormal, NaN where y is. Polynomial of Cephes' expf.
 inline Lanes exp_of_negative(Lanes y) {
     constexpr float LEAST = -87.3f, INTEGER = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
-    const Lanes held = choose(y < LEAST, splat(LEAST), y);
+    const Lanes held = choose<Lanes>(y < LEAST, splat(LEAST), y);
     const Lanes shifted = held * 1.44269504088896341f + INTEGER;
     const Lanes power = shifted - INTEGER;
     const Lanes r = (held - power * 0.693359375f) - power * -2.12194440e-4f;
@@ -45,13 +84,28 @@ inline Lanes exp_of_negative(Lanes y) {
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     const Lanes scale = from_bits((bits_of(shifted) - 0x4b400000 + 127) << 23);
-    return choose(y < LEAST, Lanes{}, p * scale);
+    return choose<Lanes>(y < LEAST, Lanes{}, p * scale);
+}
+
+// The same in double, to twelve digits, by Taylor's series.
+inline Wide exp_of_negative(Wide y) {
+    constexpr double LEAST = -708.0, INTEGER = 6755399441055744.0;  // 1.5 * 2^52
+    const Wide held = choose<Wide>(y < LEAST, splat<Wide>(LEAST), y);
+    const Wide shifted = held * 1.4426950408889634 + INTEGER;
+    const Wide power = shifted - INTEGER;
+    const Wide r = (held - power * 6.93145751953125e-1) - power * 1.42860682030941723212e-6;
+    constexpr double INVERSE_FACTORIALS[] = {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
+                                             1.0 / 120,      1.0 / 24,      1.0 / 6,      1.0 / 2,     1.0,        1.0};
+    Wide p{};
+    for (const double inverse_factorial : INVERSE_FACTORIALS) p = p * r + inverse_factorial;
+    const Wide scale = from_bits((bits_of(shifted) - 0x4338000000000000 + 1023) << 52);
+    return choose<Wide>(y < LEAST, Wide{}, p * scale);
 }
 
 // log u for normal u > 0. Polynomial of Cephes' logf.
 inline Lanes log_of(Lanes u) {
     constexpr std::int32_t ROOT_OF_HALF = 0x3f3504f3;
-    const Bits power = (bits_of(u) - ROOT_OF_HALF) >> 23;
+    const Bits<Lanes> power = (bits_of(u) - ROOT_OF_HALF) >> 23;
     const Lanes m = from_bits(bits_of(u) - (power << 23)) - 1.0f, z = m * m;
     const Lanes exponent = __builtin_convertvector(power, Lanes);
     Lanes p = splat(7.0376836292e-2f);
@@ -68,6 +122,10 @@ inline Lanes log_of(Lanes u) {
     p = p - 0.5f * z;
     return m + p + exponent * 0.693359375f;
 }
+inline Wide log_of(Wide u) {
+    for (int lane = 0; lane < LANES; ++lane) u[lane] = std::log(u[lane]);
+    return u;
+}
 
 // log(1 + x) for x >= 0, NaN where x is: the logarithm of the rounded sum, and what the rounding left out.
 inline Lanes log_of_one_and(Lanes x) {
@@ -78,7 +136,7 @@ inline Lanes log_of_one_and(Lanes x) {
 // The angle whose tangent is x, within two ulps. Polynomial of Cephes' atanf.
 inline Lanes angle_of(Lanes x) {
     const Lanes t = magnitude(x);
-    const Bits steep = t > 2.414213562373095f, middling = ~steep & (t > 0.4142135623730950f);
+    const Bits<Lanes> steep = t > 2.414213562373095f, middling = ~steep & (t > 0.4142135623730950f);
     const Lanes base = choose(steep, splat(1.57079632679489662f), choose(middling, splat(0.78539816339744831f), Lanes{}));
     const Lanes r = choose(steep, -1.0f / t, choose(middling, (t - 1.0f) / (t + 1.0f), t)), z = r * r;
     Lanes p = splat(8.05374449538e-2f);
@@ -86,7 +144,11 @@ inline Lanes angle_of(Lanes x) {
     p = p * z + 1.99777106478e-1f;
     p = p * z - 3.33329491539e-1f;
     const Lanes angle = base + (p * z * r + r);
-    return from_bits(bits_of(angle) | (bits_of(x) & static_cast<std::int32_t>(0x80000000)));
+    return choose<Lanes>(x < 0, -angle, angle);
+}
+inline Wide angle_of(Wide x) {
+    for (int lane = 0; lane < LANES; ++lane) x[lane] = std::atan(x[lane]);
+    return x;
 }
 
 }  // namespace twinloss

@@ -49,7 +49,7 @@ template <>
 inline Lanes load<BFloat16>(const BFloat16* from) {
     std::uint16_t __attribute__((vector_size(LANES * 2))) x;
     std::memcpy(&x, from, sizeof x);
-    return from_bits(__builtin_convertvector(x, Bits) << 16);
+    return from_bits(__builtin_convertvector(x, Bits<Lanes>) << 16);
 }
 
 template <class T>

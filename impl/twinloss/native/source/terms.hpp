@@ -8,133 +8,133 @@ namespace twinloss {
 
 // The two bins around a target distance, clamped to [0, R − 1 − margin], and the upper one's share (spec section 7).
 struct TwoBins {
-    Bits lower;
-    Lanes upper_share;
+    Bits<Wide> lower;
+    Wide upper_share;
 
-    TwoBins(Lanes target, const Problem& problem) {
-        const Lanes clamped = smaller(larger(target, Lanes{}), splat(problem.longest));
-        lower = __builtin_convertvector(clamped, Bits);
-        upper_share = clamped - __builtin_convertvector(lower, Lanes);
-        const Bits most = Bits{} + static_cast<std::int32_t>(problem.bins - 2);  // where the target is NaN, any bin that exists will do
+    TwoBins(Wide target, const Problem& problem) {
+        const Wide clamped = smaller(larger(target, Wide{}), splat<Wide>(problem.longest));
+        lower = __builtin_convertvector(clamped, Bits<Wide>);
+        upper_share = clamped - __builtin_convertvector(lower, Wide);
+        const Bits<Wide> most = Bits<Wide>{} + (problem.bins - 2);  // where the target is NaN, any bin that exists will do
         lower = (lower & (lower > 0)), lower = (lower & (lower < most)) | (most & (lower >= most));
     }
-    Lanes share_of(std::int64_t bin) const {
-        const Bits at = Bits{} + static_cast<std::int32_t>(bin);
-        return choose(at == lower, 1.0f - upper_share, choose(at == lower + 1, upper_share, Lanes{}));
+    // Takes each bin's share of `whole` from the value of the bin.
+    void take_from(Wide* values, Wide whole) const {
+        for (int lane = 0; lane < LANES; ++lane) {
+            values[lower[lane]][lane] -= whole[lane] * (1.0 - upper_share[lane]);
+            values[lower[lane] + 1][lane] -= whole[lane] * upper_share[lane];
+        }
     }
 };
 
 // Cross-entropy of one side's distribution with the two bins.
-inline Lanes cross_entropy(const Lanes* logits, const Distribution& d, const TwoBins& bins) {
-    Lanes at_lower, at_upper;
+inline Wide cross_entropy(const Wide* logits, const Distribution<Wide>& d, const TwoBins& bins) {
+    Wide at_lower, at_upper;
     for (int lane = 0; lane < LANES; ++lane) {
         at_lower[lane] = logits[bins.lower[lane]][lane];
         at_upper[lane] = logits[bins.lower[lane] + 1][lane];
     }
-    const Lanes mean = (at_lower - d.largest) * (1.0f - bins.upper_share) + (at_upper - d.largest) * bins.upper_share;
-    return log_of(d.total) + 0.0f * d.total - mean;
+    const Wide mean = (at_lower - d.largest) * (1.0 - bins.upper_share) + (at_upper - d.largest) * bins.upper_share;
+    return log_of(d.total) + 0.0 * d.total - mean;
 }
 
 // Pixels of a side's distance per pixel of the image: what turns grid units into shares of the image (spec section 7, R = 1).
-inline Lanes share_of_image(const Problem& problem, const HeldGroup& group, int side) {
+inline Wide share_of_image(const Problem& problem, const HeldGroup& group, int side) {
     return group.stride / (side % 2 ? problem.height() : problem.width());
 }
 
 struct Sums {
     double box = 0, third = 0;
 
-    void add(Lanes of_box, Lanes of_third, int count) {
+    void add(Wide of_box, Wide of_third, int count) {
         for (int lane = 0; lane < count; ++lane) box += of_box[lane], third += of_third[lane];
     }
 };
 
 inline Sums held_terms(const Problem& problem, HeldGroup& group) {
     SideLanes distance, target = group.target();
-    Lanes third{};
+    Wide third{};
     for (int side = 0; side < SIDES; ++side) {
-        const Lanes* logits = group.bins_of(side, problem.bins);
+        const Wide* logits = group.bins_of(side, problem.bins);
         if (problem.bins == 1) {
-            const Lanes scale = share_of_image(problem, group, side);
+            const Wide scale = share_of_image(problem, group, side);
             distance[side] = logits[0];
             third += magnitude(distance[side] * scale - target[side] * scale);
         } else {
-            const Distribution d = Distribution::of(reinterpret_cast<const float*>(logits), LANES, problem.bins, LANES);
-            distance[side] = d.expected;
+            const Distribution<Wide> d = group.distribution(side, problem.bins);
+            distance[side] = d.expected();
             third += cross_entropy(logits, d, TwoBins(target[side], problem));
         }
     }
-    if (problem.bins == 1 && !problem.distance_term) third = Lanes{};
-    const CornerLanes predicted = group.corners(distance);
+    if (problem.bins == 1 && !problem.distance_term) third = Wide{};
+    const CornersOf<Wide> predicted = corners_at(distance);
     const float eps = problem.ciou_eps;
-    const CompleteIoU iou(predicted, Shape(predicted, eps), group.truth, Shape(group.truth, eps), eps);
+    const CompleteIoU<Wide> iou(predicted, Shape<Wide>(predicted, eps), group.truth, Shape<Wide>(group.truth, eps), eps);
     Sums sums;
-    sums.add((1.0f - iou.value) * group.weight, third * 0.25f * group.weight, group.count);
+    sums.add((1.0 - iou.value) * group.weight, third * 0.25 * group.weight, group.count);
     return sums;
 }
 
 // 1 where a < b, 1/2 where they are equal, 0 elsewhere: of a minimum (a of the two), the share that a's gradient has.
-inline Lanes first_share(Lanes a, Lanes b) { return choose(a < b, splat(1.0f), choose(a == b, splat(0.5f), Lanes{})); }
+inline Wide first_share(Wide a, Wide b) { return choose<Wide>(a < b, splat<Wide>(1.0), choose<Wide>(a == b, splat<Wide>(0.5), Wide{})); }
 
 // Gradient of the CIoU by the first box's corners; α is a constant (spec section 6).
-inline CornerLanes ciou_gradient(const CornerLanes& a, const Shape& shape, const CornerLanes& b, const CompleteIoU& c) {
-    constexpr float EIGHT_OVER_PI_SQUARED = 0.81056946913870217f;
-    const Lanes iou = c.intersection / c.union_area, away = c.distance / c.diagonal;
-    const Lanes dx = b.x1 + b.x2 - a.x1 - a.x2, dy = b.y1 + b.y2 - a.y1 - a.y2;
-    const Lanes turned = c.trade_off * EIGHT_OVER_PI_SQUARED * c.turn / (shape.width * shape.width + shape.height * shape.height);
+inline CornersOf<Wide> ciou_gradient(const CornersOf<Wide>& a, const Shape<Wide>& shape, const CornersOf<Wide>& b, const CompleteIoU<Wide>& c) {
+    constexpr double EIGHT_OVER_PI_SQUARED = 0.81056946913870217;
+    const Wide iou = c.intersection / c.union_area, away = c.distance / c.diagonal;
+    const Wide dx = b.x1 + b.x2 - a.x1 - a.x2, dy = b.y1 + b.y2 - a.y1 - a.y2;
+    const Wide turned = c.trade_off * EIGHT_OVER_PI_SQUARED * c.turn / (shape.width * shape.width + shape.height * shape.height);
     // Along one axis: how far the corner moves the intersection's side, the hull's, and (sign) the box's own.
-    const auto along = [&](Lanes inner, Lanes hull, float sign, Lanes inner_side, Lanes across, Lanes other, Lanes hull_side, Lanes offset,
-                           Lanes turn) {
-        const Lanes moved = choose(inner_side >= 0.0f, inner * larger(across, Lanes{}), Lanes{});
-        const Lanes of_iou = (moved * (1.0f + iou) - iou * other * sign) / c.union_area;
-        const Lanes of_distance = (offset * -0.5f - away * (2.0f * hull_side * hull)) / c.diagonal;
+    const auto along = [&](Wide inner, Wide hull, float sign, Wide inner_side, Wide across, Wide other, Wide hull_side, Wide offset,
+                           Wide turn) {
+        const Wide moved = choose<Wide>(inner_side >= 0.0, inner * larger(across, Wide{}), Wide{});
+        const Wide of_iou = (moved * (1.0 + iou) - iou * other * sign) / c.union_area;
+        const Wide of_distance = (offset * -0.5 - away * (2.0 * hull_side * hull)) / c.diagonal;
         return of_iou - of_distance + turn * sign;
     };
-    const Lanes iw = c.inner_width, ih = c.inner_height, w = shape.width, h = shape.height;
+    const Wide iw = c.inner_width, ih = c.inner_height, w = shape.width, h = shape.height;
     return {
-        along(-first_share(b.x1, a.x1), -first_share(a.x1, b.x1), -1.0f, iw, ih, h, c.hull_width, dx, turned * h),
-        along(-first_share(b.y1, a.y1), -first_share(a.y1, b.y1), -1.0f, ih, iw, w, c.hull_height, dy, -turned * w),
-        along(first_share(a.x2, b.x2), first_share(b.x2, a.x2), 1.0f, iw, ih, h, c.hull_width, dx, turned * h),
-        along(first_share(a.y2, b.y2), first_share(b.y2, a.y2), 1.0f, ih, iw, w, c.hull_height, dy, -turned * w),
+        along(-first_share(b.x1, a.x1), -first_share(a.x1, b.x1), -1.0, iw, ih, h, c.hull_width, dx, turned * h),
+        along(-first_share(b.y1, a.y1), -first_share(a.y1, b.y1), -1.0, ih, iw, w, c.hull_height, dy, -turned * w),
+        along(first_share(a.x2, b.x2), first_share(b.x2, a.x2), 1.0, iw, ih, h, c.hull_width, dx, turned * h),
+        along(first_share(a.y2, b.y2), first_share(b.y2, a.y2), 1.0, ih, iw, w, c.hull_height, dy, -turned * w),
     };
 }
 
 // Replaces the group's logits by the gradient by them.
 inline void held_gradient(const Problem& problem, HeldGroup& group, float box_factor, float third_factor) {
     SideLanes distance, to_distance, target = group.target();
-    Distribution found[SIDES];
+    Distribution<Wide> found[SIDES];
     for (int side = 0; side < SIDES; ++side) {
-        const Lanes* logits = group.bins_of(side, problem.bins);
-        if (problem.bins > 1) found[side] = Distribution::of(reinterpret_cast<const float*>(logits), LANES, problem.bins, LANES);
-        distance[side] = problem.bins > 1 ? found[side].expected : logits[0];
+        if (problem.bins > 1) found[side] = group.distribution_in_place(side, problem.bins);
+        distance[side] = problem.bins > 1 ? found[side].expected() : group.bins_of(side, problem.bins)[0];
     }
-    const CornerLanes predicted = group.corners(distance);
-    const Shape shape(predicted, problem.ciou_eps);
-    const CompleteIoU iou(predicted, shape, group.truth, Shape(group.truth, problem.ciou_eps), problem.ciou_eps);
-    const CornerLanes by_corner = ciou_gradient(predicted, shape, group.truth, iou);
-    const Lanes share = -box_factor * group.weight;
+    const CornersOf<Wide> predicted = corners_at(distance);
+    const Shape<Wide> shape(predicted, problem.ciou_eps);
+    const CompleteIoU<Wide> iou(predicted, shape, group.truth, Shape<Wide>(group.truth, problem.ciou_eps), problem.ciou_eps);
+    const CornersOf<Wide> by_corner = ciou_gradient(predicted, shape, group.truth, iou);
+    const Wide share = -box_factor * group.weight;
     to_distance = {{-by_corner.x1 * share, -by_corner.y1 * share, by_corner.x2 * share, by_corner.y2 * share}};
-    const Lanes to_third = third_factor * 0.25f * group.weight;
+    const Wide to_third = third_factor * 0.25 * group.weight;
     for (int side = 0; side < SIDES; ++side) {
-        Lanes* logits = group.logits + side * problem.bins;
+        Wide* logits = group.logits + side * problem.bins;
         if (problem.bins == 1) {
-            const Lanes scale = share_of_image(problem, group, side), off = logits[0] * scale - target[side] * scale;
-            const Lanes sign = choose(off > 0.0f, splat(1.0f), choose(off < 0.0f, splat(-1.0f), off));
-            logits[0] = to_distance[side] + (problem.distance_term ? to_third * sign * scale : Lanes{});
+            const Wide scale = share_of_image(problem, group, side), off = logits[0] * scale - target[side] * scale;
+            const Wide sign = choose<Wide>(off > 0.0, splat<Wide>(1.0), choose<Wide>(off < 0.0, splat<Wide>(-1.0), off));
+            logits[0] = to_distance[side] + (problem.distance_term ? to_third * sign * scale : Wide{});
             continue;
         }
-        const TwoBins bins(target[side], problem);
-        const Distribution& d = found[side];
-        for (std::int64_t bin = 0; bin < problem.bins; ++bin) {
-            const Lanes probability = exp_of_negative(logits[bin] - d.largest) / d.total;
-            const Lanes from_expected = static_cast<float>(bin) - d.expected;  // before the product: small where the distribution is sharp
-            logits[bin] = probability * (from_expected * to_distance[side] + to_third) - to_third * bins.share_of(bin);
-        }
+        const Distribution<Wide>& d = found[side];
+        const Wide scale = 1.0 / d.total;
+        for (std::int64_t bin = 0; bin < problem.bins; ++bin)
+            logits[bin] = logits[bin] * scale * (d.beyond_expected(bin) * to_distance[side] + to_third);
+        TwoBins(target[side], problem).take_from(logits, to_third);
     }
 }
 
 // Group after group of the held anchors; `visit(group, g)` is called by several threads, each with room of its own.
 template <class T, class Visit>
-void for_each_group(const Problem& problem, const Anchors& anchors, const Held& held, std::int64_t count, Lanes* rooms, Visit visit) {
+void for_each_group(const Problem& problem, const Anchors& anchors, const Held& held, std::int64_t count, Wide* rooms, Visit visit) {
     const std::int64_t groups = (count + LANES - 1) / LANES;
     const float sum = sum_of_weights(held, count);
 #pragma omp parallel num_threads(problem.threads)
@@ -151,7 +151,7 @@ void for_each_group(const Problem& problem, const Anchors& anchors, const Held& 
 
 // Gradient (B, 4R, A), contiguous: zero but at the held anchors.
 template <class T>
-void boxes_gradient(const Problem& problem, const Anchors& anchors, const Held& held, std::int64_t count, Lanes* rooms, float box_factor,
+void boxes_gradient(const Problem& problem, const Anchors& anchors, const Held& held, std::int64_t count, Wide* rooms, float box_factor,
                     float third_factor, T* gradient) {
     const std::int64_t channels = SIDES * problem.bins;
 #pragma omp parallel for schedule(static) num_threads(problem.threads)
@@ -162,7 +162,7 @@ void boxes_gradient(const Problem& problem, const Anchors& anchors, const Held& 
         for (std::int64_t channel = 0; channel < channels; ++channel)
             for (int lane = 0; lane < group.count; ++lane)
                 gradient[(group.image[lane] * channels + channel) * problem.anchors + group.anchor[lane]] =
-                    narrow<T>(group.logits[channel][lane]);
+                    narrow<T>(static_cast<float>(group.logits[channel][lane]));
     });
 }
 
