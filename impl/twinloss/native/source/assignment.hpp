@@ -6,7 +6,7 @@
 
 namespace twinloss {
 
-// p^α · o^β of sixteen pairs (spec section 5.3). For the usual exponents, √p comes from e^(−|x|/2): it underflows long after p does.
+// p^α · o^β of pairs (spec section 5.3). For the usual exponents, √p comes from e^(−|x|/2): it underflows long after p does.
 inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float beta) {
     if (alpha == 0.5f && beta == 6.0f) {
         const Lanes e = exp_of_negative(magnitude(score) * -0.5f), o3 = overlap * overlap * overlap;
@@ -77,7 +77,7 @@ class Assigner {
         std::int64_t cell;
     };
 
-    // Candidates of one box, sixteen at a time.
+    // Candidates of one box, a vector at a time.
     struct Candidates {
         std::uint32_t anchor[LANES];
         int count = 0;

@@ -16,7 +16,7 @@ constexpr int SHARED = 16;
 // far below the rounding of 1.
 template <class T>
 double softplus_sum(const T* logits, std::int64_t count) {
-    Wide sum{};
+    double sum[LANES] = {};
     for (std::int64_t start = 0; start < count; start += LANES * SHARED) {
         Lanes excess{}, positive{};
         const std::int64_t end = std::min(count, start + LANES * SHARED);
@@ -26,7 +26,8 @@ double softplus_sum(const T* logits, std::int64_t count) {
             excess = excess + e + excess * e;
             positive += larger(Lanes{}, x);
         }
-        sum += widened(log_of_one_and(excess) + positive);
+        const Lanes found = log_of_one_and(excess) + positive;
+        for (int lane = 0; lane < LANES; ++lane) sum[lane] += found[lane];
     }
     double total = 0;
     for (int lane = 0; lane < LANES; ++lane) total += sum[lane];

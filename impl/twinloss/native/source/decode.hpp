@@ -7,14 +7,14 @@
 
 namespace twinloss {
 
-// Softmax of one side's R logits at sixteen anchors, as far as the loss needs it. The mean bin index is counted from the bin of the largest
+// Softmax of one side's R logits at neighbouring anchors, as far as the loss needs it. The mean bin index is counted from the bin of the largest
 // logit: what it is away from there is small where the distribution is sharp, and so is its rounding.
 template <class V>
 struct Distribution {
     V largest, total;    // the largest logit, and Σ e^(x − largest)
     V mode, from_mode;   // the bin of the largest logit, and what the mean bin index is beyond it
 
-    // `logits(bin)` gives those of sixteen anchors; `keep(bin, e)` is handed e^(x − largest).
+    // `logits(bin)` gives those of a vector of anchors; `keep(bin, e)` is handed e^(x − largest).
     template <class Logits, class Keep>
     static Distribution of(std::int64_t bins, Logits logits, Keep keep) {
         Distribution d{logits(0), V{}, V{}, V{}};
@@ -37,7 +37,7 @@ struct Distribution {
     V beyond_expected(std::int64_t bin) const { return static_cast<Number<V>>(bin) - mode - from_mode; }
 };
 
-// Distances in grid units of sixteen anchors to one side; with one bin the logits are the distances themselves (spec section 7, R = 1).
+// Distances in grid units of neighbouring anchors to one side; with one bin the logits are the distances themselves (spec section 7, R = 1).
 template <class T>
 Lanes distances(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
     const auto of_bin = [&](std::int64_t bin) { return load_some(logits + bin * per_bin, count, 0.0f); };

@@ -19,19 +19,6 @@ auto with_storage(std::int32_t storage, Visit visit) {
 template <class Pointer>
 using Stored = std::remove_const_t<std::remove_pointer_t<Pointer>>;
 
-// Scratch memory of the terms, forward and backward.
-struct TermsScratch {
-    Anchors anchors;
-    Wide* rooms;       // one per thread
-    double* row_sums;  // (B, C)
-    Sums* group_sums;
-
-    TermsScratch(const Problem& problem, std::int64_t held, Scratch& scratch)
-        : anchors(problem, scratch), rooms(scratch.take<Wide>(problem.threads * SIDES * problem.bins)),
-          row_sums(scratch.take<double>(problem.images * problem.classes)),
-          group_sums(scratch.take<Sums>((held + LANES - 1) / LANES)) {}
-};
-
 }  // namespace
 
 extern "C" {
@@ -84,20 +71,14 @@ std::int64_t twinloss_assign(const Problem* problem, std::int32_t storage, void*
 void twinloss_terms(const Problem* problem, std::int32_t storage, void* memory, const Held* held, std::int64_t count, float* terms) {
     Scratch scratch(memory);
     TermsScratch room(*problem, count, scratch);
-    room.anchors.fill(*problem);
     const float sum = sum_of_weights(*held, count), normaliser = sum < 1.0f ? 1.0f : sum;
     double classification = 0;
+    Sums sums;
     with_storage(storage, [&](auto type) {
         using T = Stored<decltype(type)>;
         classification = classification_term<T>(*problem, *held, count, room.row_sums);
-        for_each_group<T>(*problem, room.anchors, *held, count, room.rooms,
-                          [&](HeldGroup& group, std::int64_t g) { room.group_sums[g] = held_terms(*problem, group); });
+        sums = box_and_third_terms<T>(*problem, *held, count, room);
     });
-    Sums sums;
-    for (std::int64_t g = 0; g < (count + LANES - 1) / LANES; ++g) {
-        sums.box += room.group_sums[g].box;
-        sums.third += room.group_sums[g].third;
-    }
     const double found[3] = {sums.box, classification, sums.third};
     for (int term = 0; term < 3; ++term) terms[term] = static_cast<float>(found[term] / normaliser * problem->gains[term]);
     terms[3] = normaliser;
@@ -117,10 +98,9 @@ void twinloss_boxes_gradient(const Problem* problem, std::int32_t storage, void*
                              float box_factor, float third_factor, void* gradient) {
     Scratch scratch(memory);
     TermsScratch room(*problem, count, scratch);
-    room.anchors.fill(*problem);
     with_storage(storage, [&](auto type) {
         using T = Stored<decltype(type)>;
-        boxes_gradient<T>(*problem, room.anchors, *held, count, room.rooms, box_factor, third_factor, static_cast<T*>(gradient));
+        boxes_gradient<T>(*problem, *held, count, room, box_factor, third_factor, static_cast<T*>(gradient));
     });
 }
 }

@@ -1,11 +1,10 @@
-// Sixteen held anchors at a time: their logits, gathered, and what they are to predict. They are few, so all about them is computed in double.
+// A few held anchors at a time: their logits, and what they are to predict. They are few, so all about them is computed in double.
 #pragma once
 
 #include "decode.hpp"
+#include "held_block.hpp"
 
 namespace twinloss {
-
-constexpr int SIDES = 4;  // left, top, right, bottom
 
 struct SideLanes {
     Wide of[SIDES];
@@ -25,31 +24,26 @@ inline CornersOf<Wide> corners_at(const SideLanes& distance) { return {-distance
 
 struct HeldGroup {
     int count;  // lanes beyond it repeat the last anchor, with weight 0
-    std::int64_t image[LANES], anchor[LANES];
     Wide stride, weight;
     CornersOf<Wide> truth;  // grid units, from the anchor's centre: corners near each other then differ by no more than they must
-    Wide* logits;      // [side · R + bin]
+    Wide* logits;           // [side · R + bin]
 
-    template <class T>
-    void gather(const Problem& problem, const Anchors& anchors, const Held& held, std::int64_t first, std::int64_t all, float sum) {
-        count = static_cast<int>(all - first < LANES ? all - first : LANES);
-        const T* from[LANES];
-        for (int lane = 0; lane < LANES; ++lane) {
-            const std::int64_t h = first + (lane < count ? lane : count - 1);
-            image[lane] = held.image[h];
-            anchor[lane] = held.anchor[h];
-            const double x = anchors.x[anchor[lane]], y = anchors.y[anchor[lane]];
-            stride[lane] = anchors.stride[anchor[lane]];
+    // Those of a stretch from its `start`-th on; `sum` is that of all weights.
+    void take(const Problem& problem, const Anchors& anchors, const Held& held, const Stretch& stretch, std::int64_t start, float sum,
+              const HeldBlock& block) {
+        count = static_cast<int>(std::min<std::int64_t>(stretch.count - start, WIDE));
+        for (int lane = 0; lane < WIDE; ++lane) {
+            const std::int64_t h = stretch.first + start + (lane < count ? lane : count - 1), anchor = held.anchor[h];
+            const double x = anchors.x[anchor], y = anchors.y[anchor];
+            stride[lane] = anchors.stride[anchor];
             weight[lane] = lane >= count ? 0.0f : problem.summed_weights ? sum : held.weight[h];
             const Corners c = pixel_corners(problem, held.row[h]);
             truth.x1[lane] = c.x1 / stride[lane] - x;
             truth.y1[lane] = c.y1 / stride[lane] - y;
             truth.x2[lane] = c.x2 / stride[lane] - x;
             truth.y2[lane] = c.y2 / stride[lane] - y;
-            from[lane] = static_cast<const T*>(problem.boxes) + image[lane] * problem.boxes_per_image + anchor[lane];
         }
-        for (std::int64_t channel = 0; channel < SIDES * problem.bins; ++channel)
-            for (int lane = 0; lane < LANES; ++lane) logits[channel][lane] = widen(from[lane][channel * problem.boxes_per_channel]);
+        for (std::int64_t channel = 0; channel < SIDES * problem.bins; ++channel) logits[channel] = __builtin_convertvector(block.get(channel, start), Wide);
     }
 
     const Wide* bins_of(int side, std::int64_t bins) const { return logits + side * bins; }

@@ -1,7 +1,7 @@
-// Sixteen numbers at a time, float or double, and the few functions of them that the loss needs.
+// As many numbers at a time as one register of the processor holds, float or double, and the few functions of them that the loss needs.
 //
-// Every step is written out as IEEE additions, products and quotients, and the compiler is told not to fuse them, so that a result has
-// the same bits whatever the processor and the number of threads.
+// A vector longer than a register would be taken apart by the compiler, comparisons number by number. Every step is written out as IEEE
+// additions, products and quotients, and the compiler is told not to fuse them, so that no result depends on what else is in the vector.
 #pragma once
 
 #include <cmath>
@@ -10,21 +10,30 @@
 
 namespace twinloss {
 
+#if defined(__AVX512F__)
 constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int WIDE = LANES / 2;
+
 using Lanes = float __attribute__((vector_size(LANES * sizeof(float))));
-using Wide = double __attribute__((vector_size(LANES * sizeof(double))));
+using Wide = double __attribute__((vector_size(WIDE * sizeof(double))));
+using Half = float __attribute__((vector_size(WIDE * sizeof(float))));  // what widens to Wide
 
 template <class V>
 struct Kind;
 template <>
 struct Kind<Lanes> {
     using Number = float;
-    using Bits = std::int32_t __attribute__((vector_size(LANES * sizeof(std::int32_t))));
+    using Bits = std::int32_t __attribute__((vector_size(sizeof(Lanes))));
 };
 template <>
 struct Kind<Wide> {
     using Number = double;
-    using Bits = std::int64_t __attribute__((vector_size(LANES * sizeof(std::int64_t))));
+    using Bits = std::int64_t __attribute__((vector_size(sizeof(Wide))));
 };
 template <class V>
 using Number = typename Kind<V>::Number;
@@ -60,8 +69,6 @@ template <class V>
 V smaller(V a, V b) {
     return choose<V>(b < a, b, a);
 }
-
-inline Wide widened(Lanes x) { return __builtin_convertvector(x, Wide); }
 
 inline Lanes square_root(Lanes x) {
     Lanes root;
@@ -123,7 +130,7 @@ inline Lanes log_of(Lanes u) {
     return m + p + exponent * 0.693359375f;
 }
 inline Wide log_of(Wide u) {
-    for (int lane = 0; lane < LANES; ++lane) u[lane] = std::log(u[lane]);
+    for (int lane = 0; lane < WIDE; ++lane) u[lane] = std::log(u[lane]);
     return u;
 }
 
@@ -147,7 +154,7 @@ inline Lanes angle_of(Lanes x) {
     return choose<Lanes>(x < 0, -angle, angle);
 }
 inline Wide angle_of(Wide x) {
-    for (int lane = 0; lane < LANES; ++lane) x[lane] = std::atan(x[lane]);
+    for (int lane = 0; lane < WIDE; ++lane) x[lane] = std::atan(x[lane]);
     return x;
 }
 

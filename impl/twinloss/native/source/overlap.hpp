@@ -1,4 +1,4 @@
-// Boxes predicted and true, and the CIoU of sixteen pairs of them (spec sections 4 and 6).
+// Boxes predicted and true, and the CIoU of pairs of them (spec sections 4 and 6).
 #pragma once
 
 #include "lanes.hpp"

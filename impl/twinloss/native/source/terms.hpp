@@ -20,7 +20,7 @@ struct TwoBins {
     }
     // Takes each bin's share of `whole` from the value of the bin.
     void take_from(Wide* values, Wide whole) const {
-        for (int lane = 0; lane < LANES; ++lane) {
+        for (int lane = 0; lane < WIDE; ++lane) {
             values[lower[lane]][lane] -= whole[lane] * (1.0 - upper_share[lane]);
             values[lower[lane] + 1][lane] -= whole[lane] * upper_share[lane];
         }
@@ -30,7 +30,7 @@ struct TwoBins {
 // Cross-entropy of one side's distribution with the two bins.
 inline Wide cross_entropy(const Wide* logits, const Distribution<Wide>& d, const TwoBins& bins) {
     Wide at_lower, at_upper;
-    for (int lane = 0; lane < LANES; ++lane) {
+    for (int lane = 0; lane < WIDE; ++lane) {
         at_lower[lane] = logits[bins.lower[lane]][lane];
         at_upper[lane] = logits[bins.lower[lane] + 1][lane];
     }
@@ -49,6 +49,7 @@ struct Sums {
     void add(Wide of_box, Wide of_third, int count) {
         for (int lane = 0; lane < count; ++lane) box += of_box[lane], third += of_third[lane];
     }
+    void add(const Sums& other) { box += other.box, third += other.third; }
 };
 
 inline Sums held_terms(const Problem& problem, HeldGroup& group) {
@@ -132,38 +133,69 @@ inline void held_gradient(const Problem& problem, HeldGroup& group, float box_fa
     }
 }
 
-// Group after group of the held anchors; `visit(group, g)` is called by several threads, each with room of its own.
-template <class T, class Visit>
-void for_each_group(const Problem& problem, const Anchors& anchors, const Held& held, std::int64_t count, Wide* rooms, Visit visit) {
-    const std::int64_t groups = (count + LANES - 1) / LANES;
+// What the terms need beside their inputs.
+struct TermsScratch {
+    Anchors anchors;
+    Stretch* stretches;
+    Sums* sums;        // one per stretch
+    double* row_sums;  // (B, C)
+    float* blocks;     // one per thread
+    Wide* groups;      // one per thread
+
+    TermsScratch(const Problem& problem, std::int64_t held, Scratch& scratch)
+        : anchors(problem, scratch), stretches(scratch.take<Stretch>(Stretch::most(problem, held))),
+          sums(scratch.take<Sums>(Stretch::most(problem, held))), row_sums(scratch.take<double>(problem.images * problem.classes)),
+          blocks(scratch.take<float>(problem.threads * HeldBlock::room(problem))),
+          groups(scratch.take<Wide>(problem.threads * SIDES * problem.bins)) {}
+};
+
+// Stretch after stretch, by several threads: `of_group` is called for a few held anchors at a time, `done` at the end of a stretch.
+template <class T, class OfGroup, class Done>
+std::int64_t for_each_stretch(const Problem& problem, const Held& held, std::int64_t count, TermsScratch& room, OfGroup of_group, Done done) {
+    room.anchors.fill(problem);
+    const std::int64_t stretches = Stretch::cut(problem, held, count, room.stretches);
     const float sum = sum_of_weights(held, count);
 #pragma omp parallel num_threads(problem.threads)
     {
+        HeldBlock block(problem, room.blocks + thread_number() * HeldBlock::room(problem));
         HeldGroup group;
-        group.logits = rooms + thread_number() * SIDES * problem.bins;
-#pragma omp for schedule(static)
-        for (std::int64_t g = 0; g < groups; ++g) {
-            group.gather<T>(problem, anchors, held, g * LANES, count, sum);
-            visit(group, g);
+        group.logits = room.groups + thread_number() * SIDES * problem.bins;
+#pragma omp for schedule(dynamic)
+        for (std::int64_t n = 0; n < stretches; ++n) {
+            const Stretch& stretch = room.stretches[n];
+            if (stretch.count) block.read<T>(problem, held, stretch);
+            for (std::int64_t start = 0; start < stretch.count; start += WIDE) {
+                group.take(problem, room.anchors, held, stretch, start, sum, block);
+                of_group(n, group, block, start);
+            }
+            done(stretch, block);
         }
     }
+    return stretches;
+}
+
+// Sums of the box term and of the third.
+template <class T>
+Sums box_and_third_terms(const Problem& problem, const Held& held, std::int64_t count, TermsScratch& room) {
+    std::fill_n(room.sums, Stretch::most(problem, count), Sums());
+    const auto add = [&](std::int64_t n, HeldGroup& group, HeldBlock&, std::int64_t) { room.sums[n].add(held_terms(problem, group)); };
+    const std::int64_t stretches = for_each_stretch<T>(problem, held, count, room, add, [](const Stretch&, HeldBlock&) {});
+    Sums sums;
+    for (std::int64_t n = 0; n < stretches; ++n) sums.add(room.sums[n]);
+    return sums;
 }
 
 // Gradient (B, 4R, A), contiguous: zero but at the held anchors.
 template <class T>
-void boxes_gradient(const Problem& problem, const Anchors& anchors, const Held& held, std::int64_t count, Wide* rooms, float box_factor,
-                    float third_factor, T* gradient) {
-    const std::int64_t channels = SIDES * problem.bins;
-#pragma omp parallel for schedule(static) num_threads(problem.threads)
-    for (std::int64_t row = 0; row < problem.images * channels; ++row)
-        std::memset(static_cast<void*>(gradient + row * problem.anchors), 0, static_cast<std::size_t>(problem.anchors) * sizeof(T));
-    for_each_group<T>(problem, anchors, held, count, rooms, [&](HeldGroup& group, std::int64_t) {
+void boxes_gradient(const Problem& problem, const Held& held, std::int64_t count, TermsScratch& room, float box_factor, float third_factor,
+                    T* gradient) {
+    const auto replace = [&](std::int64_t, HeldGroup& group, HeldBlock& block, std::int64_t start) {
         held_gradient(problem, group, box_factor, third_factor);
-        for (std::int64_t channel = 0; channel < channels; ++channel)
-            for (int lane = 0; lane < group.count; ++lane)
-                gradient[(group.image[lane] * channels + channel) * problem.anchors + group.anchor[lane]] =
-                    narrow<T>(static_cast<float>(group.logits[channel][lane]));
-    });
+        for (std::int64_t channel = 0; channel < SIDES * problem.bins; ++channel)
+            block.set(channel, start, __builtin_convertvector(group.logits[channel], Half));
+    };
+    for_each_stretch<T>(problem, held, count, room, replace,
+                        [&](const Stretch& stretch, HeldBlock& block) { block.write(problem, held, stretch, gradient); });
 }
 
 }  // namespace twinloss
