@@ -65,18 +65,13 @@ struct Predicted {
 #pragma omp for schedule(dynamic)
             for (std::int64_t tile = 0; tile < problem.images * tiles; ++tile) {
                 const std::int64_t image = tile / tiles, start = tile % tiles * TILE;
-                const std::int64_t end = start + TILE < problem.anchors ? start + TILE : problem.anchors;
-                for (std::int64_t anchor = start; anchor < end; anchor += LANES) {
-                    const std::int64_t count = end - anchor < LANES ? end - anchor : LANES;
-                    if (std::memchr(needed + image * problem.anchors + anchor, 1, static_cast<std::size_t>(count)))
-                        decode<T>(problem, anchors, image, anchor, count);
-                }
+                decode<T>(problem, anchors, image, start, std::min(start + TILE, problem.anchors));
             }
         }
     }
 
    private:
-    static constexpr std::int64_t TILE = 256;  // anchors that one thread takes at a time
+    static constexpr std::int64_t TILE = 512;  // anchors that one thread takes at a time
 
     void mark(const Problem& problem, const GroundTruth& truth, const Window* windows, std::int64_t image) {
         std::uint8_t* of_image = needed + image * problem.anchors;
@@ -94,21 +89,37 @@ struct Predicted {
         }
     }
 
+    // Side by side in the outer loop, so that few rows of logits are read at a time.
     template <class T>
-    void decode(const Problem& problem, const Anchors& anchors, std::int64_t image, std::int64_t anchor, std::int64_t count) {
-        const T* logits = static_cast<const T*>(problem.boxes) + image * problem.boxes_per_image + anchor;
-        Lanes side[4];
-        for (int s = 0; s < 4; ++s)
-            side[s] = distances(logits + s * problem.bins * problem.boxes_per_channel, problem.boxes_per_channel, problem.bins, count);
-        const Lanes x = load(anchors.x + anchor), y = load(anchors.y + anchor), stride = load(anchors.stride + anchor);
-        const CornersOf<Lanes> c{(x - side[0]) * stride, (y - side[1]) * stride, (x + side[2]) * stride, (y + side[3]) * stride};
-        const Shape<Lanes> shape(c, problem.ciou_eps);
-        const std::int64_t at = image * problem.anchors + anchor;
-        store_some(x1 + at, c.x1, count);
-        store_some(y1 + at, c.y1, count);
-        store_some(x2 + at, c.x2, count);
-        store_some(y2 + at, c.y2, count);
-        store_some(angle + at, shape.angle, count);
+    void decode(const Problem& problem, const Anchors& anchors, std::int64_t image, std::int64_t start, std::int64_t end) {
+        const T* logits = static_cast<const T*>(problem.boxes) + image * problem.boxes_per_image;
+        Lanes side[4][TILE / LANES];
+        for (int s = 0; s < 4; ++s, logits += problem.bins * problem.boxes_per_channel)
+            for_each_needed(problem, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
+                side[s][(anchor - start) / LANES] = distances(logits + anchor, problem.boxes_per_channel, problem.bins, count);
+            });
+        for_each_needed(problem, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
+            const auto at = [&](int s) { return side[s][(anchor - start) / LANES]; };
+            const Lanes x = load(anchors.x + anchor), y = load(anchors.y + anchor), stride = load(anchors.stride + anchor);
+            const CornersOf<Lanes> c{(x - at(0)) * stride, (y - at(1)) * stride, (x + at(2)) * stride, (y + at(3)) * stride};
+            keep(c, Shape<Lanes>(c, problem.ciou_eps).angle, image * problem.anchors + anchor, count);
+        });
+    }
+
+    template <class Visit>
+    void for_each_needed(const Problem& problem, std::int64_t image, std::int64_t start, std::int64_t end, Visit visit) const {
+        for (std::int64_t anchor = start; anchor < end; anchor += LANES) {
+            const std::int64_t count = std::min<std::int64_t>(end - anchor, LANES);
+            if (std::memchr(needed + image * problem.anchors + anchor, 1, static_cast<std::size_t>(count))) visit(anchor, count);
+        }
+    }
+
+    void keep(const CornersOf<Lanes>& c, Lanes shape, std::int64_t cell, std::int64_t count) {
+        store_some(x1 + cell, c.x1, count);
+        store_some(y1 + cell, c.y1, count);
+        store_some(x2 + cell, c.x2, count);
+        store_some(y2 + cell, c.y2, count);
+        store_some(angle + cell, shape, count);
     }
 };
 
