@@ -13,7 +13,7 @@ from benches.environment import commit, machine, now
 from benches.floor import class_logits, moved_bytes
 from benches.plan import Unit
 from benches.statistics import Floats, growth, ratio
-from benches.sweeps import CROWDING, PAIRS, candidate_pairs
+from benches.sweeps import PAIRS, Point, candidate_pairs
 
 Row = dict[str, Any]
 Sample = dict[str, int]
@@ -78,11 +78,15 @@ def _described(campaign: Campaign, unit: Unit) -> Row:
         "boxes": len(case.boxes),
         "candidate_pairs": candidate_pairs(case),
         "sweep": unit.point.sweep if unit.point else None,
-        "size": unit.point.size if unit.point else None,
+        "size": _size(unit.point) if unit.point else None,
         "gradient_bytes": moved // 2,
         "floor_bytes_ms": 1e3 * moved / campaign.rates["copy_bytes_per_s"] if on_processor else None,
         "floor_exp_ms": 1e3 * class_logits(place) / campaign.rates["exp_per_s"] if on_processor else None,
     }
+
+
+def _size(point: Point) -> int:
+    return candidate_pairs(point.workload.case()) if point.sweep == PAIRS else point.size
 
 
 def _identity(entry: Entry) -> Row:
@@ -171,13 +175,11 @@ def _training_rows(campaign: Campaign) -> Iterator[Row]:
 
 
 def _growth_rows(campaign: Campaign) -> Iterator[Row]:
-    """How a step's cost grows along each sweep, by contender; the sweep over boxes counts by candidate pairs as well."""
+    """How a step's cost grows along each sweep, by contender."""
     sweeps: dict[str, list[tuple[int, Unit, Results]]] = {}
     for unit, results in campaign.results.items():
         if unit.point and not results.failures:
-            sweeps.setdefault(unit.point.sweep, []).append((unit.point.size, unit, results))
-    if crowded := sweeps.get(CROWDING):
-        sweeps[PAIRS] = [(candidate_pairs(unit.workload.case()), unit, results) for _, unit, results in crowded]
+            sweeps.setdefault(unit.point.sweep, []).append((_size(unit.point), unit, results))
     for sweep, along in sweeps.items():
         if len({size for size, _, _ in along}) >= 3:
             yield from (_growth_row(sweep, along, entry) for entry in along[0][1].entries)

@@ -10,12 +10,12 @@ from benches.workloads import Workload
 from oracle.case import Case
 
 IMAGES = 4
-CROWDING, PAIRS = "boxes per image", "candidate pairs"
+PAIRS = "candidate pairs"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One size on a sweep: ``sweep`` says of what, ``size`` how large."""
+    """One size on a sweep: ``sweep`` says of what, ``size`` how large; for candidate pairs, the per cent of the picture under boxes."""
 
     sweep: str
     size: int
@@ -32,7 +32,8 @@ def _point(sweep: str, size: int, boxes: int = 16, **changed: int) -> Point:
 
 
 SWEEPS: tuple[Point, ...] = (
-    *(_point(CROWDING, boxes, boxes) for boxes in (1, 8, 32, 128, 512, 2048)),
+    *(_point("boxes per image", boxes, boxes) for boxes in (1, 8, 32, 128, 512, 2048)),
+    *(_point(PAIRS, cover, 256, cover=cover) for cover in (20, 80, 320, 1280, 5120)),  # the size is counted when it is measured
     *(_point("anchors", _anchors(side), imgsz=side) for side in (160, 320, 640, 960, 1280)),
     *(_point("classes", classes, num_classes=classes) for classes in (1, 8, 32, 128, 365)),
     *(_point("images", images, batch=images) for images in (1, 2, 4, 8, 16, 32)),

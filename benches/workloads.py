@@ -14,7 +14,7 @@ from oracle.workloads import Pack, open_pack, real_batches
 from twinloss import LossSpec
 
 STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the truth.
-COVER = 0.42  # Share of the picture that generated boxes would cover if none overlapped: xView's and GWHD's crowded images.
+COVER = 42  # Per cent of the picture that generated boxes would cover if none overlapped: xView's and GWHD's crowded images.
 SPREAD = 0.4  # Deviation of the logarithm of their sides.
 
 
@@ -30,6 +30,7 @@ class Workload:
         imgsz: side of the network's input in pixels.
         num_classes: C; labels beyond it wrap around. ``None``: the source's own.
         reg_max: R.
+        cover: per cent of the picture that generated boxes would cover if none overlapped.
     """
 
     name: str
@@ -39,13 +40,14 @@ class Workload:
     imgsz: int = 640
     num_classes: int | None = None
     reg_max: int = 16
+    cover: int = COVER
 
     def case(self) -> Case:
         """The batch as a case, the same one every time."""
         if isinstance(self.boxes, int):
             classes = self.num_classes or 80
             spec = LossSpec(num_classes=classes, reg_max=self.reg_max)
-            boxes = generated(self.boxes, self.batch, self.imgsz, classes)
+            boxes = generated(self.boxes, self.batch, self.imgsz, classes, self.cover)
             case = Case(spec, (self.imgsz, self.imgsz), self.batch, boxes)
         else:
             pack = _pack(self.boxes)
@@ -67,11 +69,11 @@ def _pack(source: str) -> Pack:
     return open_pack(source.removesuffix("-mosaic"))
 
 
-def generated(count: int, images: int, imgsz: int, num_classes: int) -> tuple[Box, ...]:
-    """Small boxes all over each image: sides log-normal, and shorter as there are more of them."""
+def generated(count: int, images: int, imgsz: int, num_classes: int, cover: int = COVER) -> tuple[Box, ...]:
+    """Boxes all over each image: sides log-normal, and shorter as there are more of them."""
     noise = Noise(count, images)
     total = count * images
-    side = imgsz * (COVER / max(count, 1)) ** 0.5
+    side = imgsz * (cover / 100 / max(count, 1)) ** 0.5
     sides = (side * np.exp(SPREAD * noise.bell(total, 2).astype(np.float64))).clip(2, imgsz)
     centres = sides / 2 + (imgsz - sides) * noise.uniform(total, 2)
     labels = (noise.uniform(total) * num_classes).astype(np.int64)
