@@ -41,12 +41,13 @@ class DetectionLoss:
             "pickers" chooses among the boxes that picked it.
         validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does;
             ``None`` does when they are on the host.
-        pairs_at_once: candidate pairs judged at once, which bounds the scratch memory of crowded batches (150 bytes a pair).
+        pairs_at_once: candidate pairs judged at once on torch, which bounds the scratch memory of crowded batches (150 bytes a pair); the
+            kernels keep no pairs.
         backend: "auto" runs the Triton kernels on CUDA logits and the native ones on logits on the host, where they can serve them, and
             torch on all others; "torch", "native" and "triton" are taken at their word. Stages called alone always run on torch.
 
-    Logits may be float16, bfloat16, float32 or float64. Arithmetic is float32 (float64 for float64 logits), inside autocast and outside;
-    gradients come back in the logits' dtype (spec section 8a).
+    Logits may be float16, bfloat16, float32 or float64. Arithmetic is float32 or better (float64 for float64 logits), inside autocast and
+    outside; gradients come back in the logits' dtype (spec section 8a).
     """
 
     def __init__(
