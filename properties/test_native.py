@@ -125,6 +125,15 @@ def test_slices_of_one_map_are_read_where_they_lie() -> None:
     assert same_bits(answer(native(), Inputs({**plain.preds, "boxes": boxes, "scores": scores}, plain.batch)), answer(native(), plain))
 
 
+def test_what_is_saved_for_backward_may_come_back_laid_out_otherwise() -> None:
+    plain = CASE.build()
+    whole = torch.cat([plain.preds["boxes"].detach(), plain.preds["scores"].detach()], dim=1)
+    boxes, scores = whole.split([4 * SPEC.reg_max, SPEC.num_classes], dim=1)
+    sliced = Inputs({**plain.preds, "boxes": boxes, "scores": scores}, plain.batch)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.contiguous(), lambda tensor: tensor):
+        assert same_bits(answer(native(), sliced), answer(native(), plain))
+
+
 @pytest.mark.parametrize("value", [0.0, 1e-3, 1.0, 5.0, 17.0, 30.0, 80.0, 87.2, 87.4, 95.0, 150.0, 1e4, 3e30])
 def test_softplus_and_its_gradient_at_any_size(value: float) -> None:
     for logit in (value, -value):

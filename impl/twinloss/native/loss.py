@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from twinloss.anchors import Pyramid
 from twinloss.assign import Assignment, Conflicts
 from twinloss.native.library import STORAGE, Problem, load
-from twinloss.native.problem import Targets, address, empty_assignment, given, make_problem, scratch
+from twinloss.native.problem import Targets, address, empty_assignment, given, make_problem, point_to, scratch
 from twinloss.spec import LossSpec
 
 
@@ -85,7 +85,7 @@ class _NativeLoss(torch.autograd.Function):
             return None, None, None, None, None
         boxes, scores, found = ctx.saved_tensors
         problem, held, library = ctx.problem, ctx.held, load()
-        problem.boxes, problem.scores = boxes.data_ptr(), scores.data_ptr()  # what was saved may have been moved and brought back
+        point_to(problem, boxes, scores)  # what was saved may have been moved and brought back, and laid out otherwise
         factors = [float(g) * gain * len(scores) / float(found[3]) for g, gain in zip(incoming, problem.gains, strict=True)]
         where, columns = (ctypes.byref(problem), STORAGE[scores.dtype]), (ctypes.byref(address(held)), len(held))
         for_boxes = for_scores = None

@@ -42,9 +42,7 @@ def make_problem(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec
     problem.bins, problem.levels, problem.rows, problem.threads = spec.reg_max, len(spec.strides), len(targets.box), torch.get_num_threads()
     for level, ((rows, columns), stride) in enumerate(zip(pyramid.grids, pyramid.strides, strict=True)):
         problem.grid_rows[level], problem.grid_columns[level], problem.strides[level] = rows, columns, stride
-    problem.boxes, problem.scores = boxes.data_ptr(), scores.data_ptr()
-    problem.boxes_per_image, problem.boxes_per_channel = boxes.stride()[:2]
-    problem.scores_per_image, problem.scores_per_channel = scores.stride()[:2]
+    point_to(problem, boxes, scores)
     problem.image, problem.label, problem.box = (tensor.data_ptr() for tensor in targets[:3])
     problem.class_weights = None if targets.class_weights is None else targets.class_weights.data_ptr()
     problem.topk, problem.topk2 = spec.topk, 0 if spec.topk2 in (None, spec.topk) else spec.topk2
@@ -56,6 +54,13 @@ def make_problem(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec
     problem.summed_weights = spec.anchor_weights == "sum"
     _check_rows(problem, targets)
     return problem
+
+
+def point_to(problem: Problem, boxes: Tensor, scores: Tensor) -> None:
+    """Say where the logits lie."""
+    problem.boxes, problem.scores = boxes.data_ptr(), scores.data_ptr()
+    problem.boxes_per_image, problem.boxes_per_channel = boxes.stride()[:2]
+    problem.scores_per_image, problem.scores_per_channel = scores.stride()[:2]
 
 
 def empty_assignment(problem: Problem) -> Assignment:
