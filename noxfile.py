@@ -6,11 +6,13 @@ versions of constraints.txt. Such a session is a function decorated with ``heavy
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -44,6 +46,18 @@ def surroundings(session: nox.Session) -> dict[str, str]:
 def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None:
     """Run a program of the shared environment with the rooms on Python's path."""
     session.run(str(BIN / program), *arguments, env=surroundings(session) | env, external=True)
+
+
+@contextlib.contextmanager
+def reported(session: nox.Session, kind: str) -> Iterator[Path]:
+    """The file that a program leaves its rows in, none from before; what it left is reported although it failed: that is what one reads."""
+    rows = OUT / kind / "rows.parquet"
+    rows.unlink(missing_ok=True)
+    try:
+        yield rows
+    finally:
+        if rows.exists():
+            run(session, "python", "-m", "reports", kind)
 
 
 @nox.session(reuse_venv=True)
@@ -86,37 +100,22 @@ def diff(session: nox.Session) -> None:
 @heavy()
 def bench(session: nox.Session) -> None:
     """Measure what the loss costs; -- goes to pytest: -k, --candidate, --labels, --extent quick. Report: reports/out/bench."""
-    rows = OUT / "bench" / "rows.parquet"
-    rows.unlink(missing_ok=True)
-    try:
+    with reported(session, "bench"):
         run(session, "python", "-m", "benches", *session.posargs)
-    finally:  # what was measured before an interruption is worth reading
-        if rows.exists():
-            run(session, "python", "-m", "reports", "bench")
 
 
 @heavy()
 def gpu(session: nox.Session) -> None:
     """Check and measure the Triton kernels on a GPU; where there is none, say so. -- takes names of checks. Report: reports/out/gpu."""
-    rows = OUT / "gpu" / "rows.parquet"
-    rows.unlink(missing_ok=True)
-    try:
+    with reported(session, "gpu"):
         run(session, "python", "-m", "benches.gpu", *session.posargs)
-    finally:  # what failed is what the report is read for
-        if rows.exists():
-            run(session, "python", "-m", "reports", "gpu")
 
 
 @heavy()
 def kernels(session: nox.Session) -> None:
     """Compile every Triton kernel for GPUs that are not here: registers, memory, spills; minutes. Report: reports/out/kernels."""
-    rows = OUT / "kernels" / "rows.parquet"
-    rows.unlink(missing_ok=True)
-    try:
+    with reported(session, "kernels") as rows:
         run(session, "python", "-m", "benches.ahead_of_time", "--write", str(rows), *session.posargs)
-    finally:  # a kernel that spills ends it with 1
-        if rows.exists():
-            run(session, "python", "-m", "reports", "kernels")
 
 
 @heavy()
@@ -135,37 +134,22 @@ def gate(session: nox.Session) -> None:
 @heavy()
 def ladder(session: nox.Session) -> None:
     """Put the same cases to many releases of the reference: -- 8.3.253 8.4.0, --bisect A B, --newest. Report: reports/out/ladder."""
-    rows = OUT / "ladder" / "rows.parquet"
-    rows.unlink(missing_ok=True)
-    try:
+    with reported(session, "ladder"):
         run(session, "python", "-m", "oracle.ladder", *session.posargs)
-    finally:  # releases that differ end it with 1, and are what the report is read for
-        if rows.exists():
-            run(session, "python", "-m", "reports", "ladder")
 
 
 @heavy()
 def faults(session: nox.Session) -> None:
     """Put the differential run to every planted fault, and fail on a survivor; -- --only TEXT, --scale. Report: reports/out/faults."""
-    rows = OUT / "faults" / "rows.parquet"
-    rows.unlink(missing_ok=True)
-    try:
+    with reported(session, "faults"):
         run(session, "python", "-W", "ignore", "-m", "properties.faults", *session.posargs, OMP_NUM_THREADS="1")
-    finally:  # survivors are what the report is read for
-        if rows.exists():
-            run(session, "python", "-m", "reports", "faults")
 
 
 @heavy()
 def train(session: nox.Session) -> None:
     """Train the same model with the reference and with the twin, and compare; -- --data YAML, --help. Report: reports/out/train."""
-    rows = OUT / "train" / "rows.parquet"
-    rows.unlink(missing_ok=True)
-    try:
+    with reported(session, "train"):
         run(session, "python", "-m", "properties.training", *session.posargs)
-    finally:  # a training that changes is what the report is read for
-        if rows.exists():
-            run(session, "python", "-m", "reports", "train")
 
 
 @heavy()
