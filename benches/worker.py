@@ -97,6 +97,8 @@ def main() -> None:
     """Serve standard input; standard output is kept for answers alone, at the level of the operating system too."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    import torch  # noqa: F401 - it takes seconds, which two workers that were started together now spend at the same time
+
     serve(sys.stdin, answers)
 
 
