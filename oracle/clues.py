@@ -65,6 +65,7 @@ class Clues:
         least: (Q,) largest element of that which no rounding can make 0: none at a kink.
         seen: (Q, 4R) gradient of the box logits at the anchor; ``seen_score`` (Q,) of the score of the pair's class.
         push: (Q,) gradient of that score for a probability of 1 and B / S = 1.
+        worth: (Q, 3) what the pair adds to each term of the loss, with weight 1 and B / S = 1, if its score tells nothing.
         logit: (Q,) the score.
         rate: B / S as the scores show it, or ``None`` where they show nothing.
         gain: the larger one of boxes and third term.
@@ -79,6 +80,7 @@ class Clues:
     seen: Floats
     seen_score: Floats
     push: Floats
+    worth: Floats
     logit: Floats
     rate: float | None
     gain: float
@@ -157,9 +159,9 @@ def clues_of(outcome: Outcome, allowed: Allowed, pair: Ints, definition: Definit
     push = spec.gains[1] * factors
     images = definition.case.batch_size
     smallest = arithmetic.smallest_output * max(1.0, *spec.gains) * images
-    pull, doubt = _pull(held, spec, spec.gains[0]), _doubt(held, spec, arithmetic)
+    (pull, worth), doubt = _pull(held, spec, spec.gains[0]), _doubt(held, spec, arithmetic)
     # A side that is right has no gradient through the overlap, and rounding decides whether it is; a distribution's own has no kink.
-    steady = _pull(held, spec, 0.0).abs() if spec.reg_max > 1 else pull.abs() - doubt
+    steady = _pull(held, spec, 0.0)[0].abs() if spec.reg_max > 1 else pull.abs() - doubt
     return Clues(
         pair=pair,
         label=label,
@@ -169,6 +171,7 @@ def clues_of(outcome: Outcome, allowed: Allowed, pair: Ints, definition: Definit
         seen=outcome.grad_boxes[image, :, anchor].numpy(),
         seen_score=outcome.grad_scores[image, label, anchor].numpy(),
         push=push[label],
+        worth=worth.numpy(),
         logit=held.score.numpy(),
         rate=_rate(outcome.grad_scores, allowed, definition, torch.from_numpy(push)),
         gain=max(spec.gains[0], spec.gains[2]),
@@ -177,8 +180,8 @@ def clues_of(outcome: Outcome, allowed: Allowed, pair: Ints, definition: Definit
     )
 
 
-def _pull(held: Held, spec: LossSpec, box_gain: float) -> Tensor:
-    """Gradient (Q, 4R) of the box logits that each entry gives with weight 1 and B / S = 1."""
+def _pull(held: Held, spec: LossSpec, box_gain: float) -> tuple[Tensor, Tensor]:
+    """Gradient (Q, 4R) of the box logits that each entry gives with weight 1 and B / S = 1, and the terms (Q, 3), of which it is."""
     logits = held.logits.clone().requires_grad_()
     sides = distances(logits, spec.reg_max)
     box = 1 - ciou(corners_of(sides, held.centres), held.corners, spec.ciou_eps)
@@ -187,8 +190,9 @@ def _pull(held: Held, spec: LossSpec, box_gain: float) -> Tensor:
     else:
         width, height = held.image_size[:2].tolist()
         third = distance_term(sides, held.target, held.strides, (height, width)) * spec.distance_term
-    (pull,) = torch.autograd.grad((box_gain * box + spec.gains[2] * third).sum(), logits)
-    return pull
+    terms = torch.stack([box_gain * box, torch.zeros_like(box), spec.gains[2] * third], 1)
+    (pull,) = torch.autograd.grad(terms.sum(), logits)
+    return pull, terms.detach()
 
 
 def _doubt(held: Held, spec: LossSpec, arithmetic: Arithmetic) -> Tensor:

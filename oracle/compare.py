@@ -17,9 +17,11 @@ from oracle.contender import Contender
 from oracle.definition import Definition
 from oracle.finding import Finding, Judgement, Verdict, differs, not_compared, worst
 from oracle.holdings import Holdings
+from oracle.infer import Reading
 from oracle.outcomes import NUMBERS
 from oracle.peaks import Peaks, judge_peaks
 from oracle.trial import ContenderFailed, Trial
+from oracle.untold import NONE, Room
 
 Answer = TypeVar("Answer")
 
@@ -216,10 +218,15 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     judgements = list(_judge_loss(trial, control, own, held, ambiguous))
     if _wrong(judgements):
         # Also of a contender whose assignment can be seen: another call may settle an open question otherwise.
-        reason = "its gradients show another assignment, one that the definition allows"
-        read = (list(_judge_loss(trial, control, own, shown, reason)) for shown in trial.inferred())
+        read = (list(_judge_reading(trial, control, own, reading)) for reading in trial.inferred())
         judgements = next((other for other in read if not _wrong(other)), judgements)
     yield from judgements
+
+
+def _judge_reading(trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, reading: Reading) -> Iterable[Judgement]:
+    shown = reading.holdings.key != trial.decided.held.key
+    what = "show another assignment, one that the definition allows" if shown else "do not show its whole assignment"
+    yield from _judge_loss(trial, control, own, reading.holdings, f"its gradients {what}", reading.room)
 
 
 def _wrong(judgements: Sequence[Judgement]) -> bool:
@@ -238,9 +245,9 @@ def _form(trial: Trial) -> Iterable[Judgement]:
 
 
 def _judge_loss(
-    trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, held: Holdings | None, ambiguous: str
+    trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, held: Holdings | None, ambiguous: str, room: Room = NONE
 ) -> Iterable[Judgement]:
-    found, widen = trial.loss(held), _same_arithmetic(trial, control)
+    found, widen = trial.loss(held, room), _same_arithmetic(trial, control)
     judgements = [judge_peaks("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
     yield from _with_hint(judgements, lambda: trial.loss_hint(found, held))
 
@@ -261,7 +268,7 @@ def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
         return None
     try:
         if not control.offers_assignment:
-            answers = [control.loss(held) for held in (None, *control.inferred())]
+            answers = [control.loss(), *(control.loss(reading.holdings) for reading in control.inferred())]
             return min(answers, key=lambda found: max(peaks.worst_ratio for peaks in found.values()))
         ruling = control.ruling()
         return control.loss(control.holdings() if ruling.ambiguous else None) if ruling.usable else None

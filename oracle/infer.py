@@ -23,10 +23,18 @@ from oracle.definition import Definition
 from oracle.holdings import Holdings
 from oracle.margins import Floats, Ints
 from oracle.run import Outcome
+from oracle.untold import NONE, Choice, Room, room
 
 _PASSES = 6
 _FITS = 2.0  # Roundings, or as many times those of the best explanation, within which the gradients are explained.
 _BALANCED = 64.0  # Roundings of S, within which it is as it was seen.
+
+
+class Reading(NamedTuple):
+    """Holdings that explain the gradients, and how far the terms may be from theirs: other holdings may explain them as well."""
+
+    holdings: Holdings
+    room: Room
 
 
 class _Option(NamedTuple):
@@ -61,8 +69,8 @@ class Reader:
     definition: Definition
     arithmetic: Arithmetic
 
-    def readings(self) -> Iterator[Holdings]:
-        """Holdings that explain the gradients, with rough weights: first those that leave most as the definition has it."""
+    def readings(self) -> Iterator[Reading]:
+        """Assignments that explain the gradients, with rough weights: first those that leave most as the definition has it."""
         pairs = self.allowed.margins.pairs
         options = np.bincount(pairs.cell[self.allowed.pair], minlength=len(self.allowed.nobody))
         is_open = (options > 1) | ((options == 1) & self.allowed.nobody)
@@ -77,7 +85,7 @@ class Reader:
                 held = self._holdings(answer)
                 if held.key not in seen:
                     seen.add(held.key)
-                    yield held
+                    yield Reading(held, self._room(clues, answer))
 
     def _own(self) -> Ints:
         return self.exact.holder(len(self.allowed.nobody))
@@ -124,11 +132,10 @@ class Reader:
         if clues.rate is None:
             return answer
         wanted, spec = self.definition.case.batch_size / clues.rate, self.definition.case.spec
-        pairs = self.allowed.margins.pairs
-        keys = zip(pairs.cell[clues.pair].tolist(), pairs.box[clues.pair].tolist(), strict=True)
-        weight = dict(zip(keys, expected_weights(self.allowed, clues.pair, holder, spec).value.tolist(), strict=True))
+        expected = expected_weights(self.allowed, clues.pair, holder, spec).value
+        weight = {key: float(expected[at]) for key, at in self._entries(clues).items()}
         left = wanted - float(self._weights(holder).sum())
-        free = [(cell, o.box) for cell, options in self._options(clues, holder) for o in options if o.expected <= _FITS]
+        free = [(cell, box) for cell, fit in self._told_alike(clues, holder) for box in fit]
         for _ in free:
             steps = [(weight.get(one, 0.0) - weight.get((one[0], int(answer[one[0]])), 0.0), one) for one in free]
             change, (cell, box) = min(steps, key=lambda step: abs(left - step[0]))
@@ -136,6 +143,34 @@ class Reader:
                 break
             left, answer[cell] = left - change, box
         return answer
+
+    def _entries(self, clues: Clues) -> dict[tuple[int, int], int]:
+        """Number of the entry (Q,) of each anchor and box."""
+        pairs = self.allowed.margins.pairs
+        keys = zip(pairs.cell[clues.pair].tolist(), pairs.box[clues.pair].tolist(), strict=True)
+        return {key: at for at, key in enumerate(keys)}
+
+    def _room(self, clues: Clues, holder: Ints) -> Room:
+        """How far the terms may be from those of these holders (B·A,): what no gradient tells may be otherwise."""
+        untold = [(cell, fit) for cell, fit in self._told_alike(clues, holder) if len(fit) > 1 and int(holder[cell]) in fit]
+        if not untold:
+            return NONE
+        spec, entries, rate = self.definition.case.spec, self._entries(clues), self._rate(clues, holder)
+        weight = expected_weights(self.allowed, clues.pair, holder, spec).value
+        share = weight if spec.anchor_weights == "own" else np.full_like(weight, self._weights(holder).sum())
+        worth = rate * share[:, None] * clues.worth
+        choices = []
+        for cell, fit in untold:
+            at = [entries.get((cell, box)) for box in fit]
+            weights = np.array([0.0 if k is None else weight[k] for k in at])
+            worths = np.array([np.zeros(clues.worth.shape[1]) if k is None else worth[k] for k in at])
+            choices.append(Choice(weights, worths, fit.index(int(holder[cell]))))
+        return room(choices)
+
+    def _told_alike(self, clues: Clues, holder: Ints) -> Iterator[tuple[int, list[int]]]:
+        """Each open anchor, and all those, of boxes and ``NOBODY``, of which its gradients may be."""
+        for cell, options in self._options(clues, holder):
+            yield cell, [option.box for option in options if option.expected <= _FITS]
 
 
 def _by_cell(cell: Ints) -> Iterator[tuple[int, Ints]]:

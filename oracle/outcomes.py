@@ -12,6 +12,7 @@ from torch import Tensor
 from oracle.allowance import Allowance
 from oracle.peaks import Peak, Peaks, Where, peak_of
 from oracle.run import Outcome
+from oracle.untold import NONE, Room
 from twinloss import Assignment, LossSpec
 
 SIDES = ("left", "top", "right", "bottom")
@@ -49,6 +50,14 @@ class Standard:
     allowance: Allowance
     label: Tensor
     scores: Tensor
+
+    def widened(self, outcome: Outcome, room: Room) -> Standard:
+        """The same, with room for the outcome's terms beside their rounding, on the side on which they lie."""
+        if room is NONE:
+            return self
+        less, more = (torch.from_numpy(bound) for bound in room)
+        beyond = torch.where(outcome.loss.detach().double().cpu() < self.truth.loss, less, more)
+        return replace(self, allowance=replace(self.allowance, loss=self.allowance.loss + beyond))
 
 
 def outcome_peaks(outcome: Outcome, standard: Standard, layout: Layout) -> dict[str, Peaks]:

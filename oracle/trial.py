@@ -15,7 +15,7 @@ from oracle.decisions import Allowed, Rules
 from oracle.definition import Decided, Definition
 from oracle.finding import Judgement
 from oracle.holdings import Holdings, holdings_of
-from oracle.infer import Reader
+from oracle.infer import Reader, Reading
 from oracle.judge import Ruling, judge_assignment, judge_weights
 from oracle.margins import Margins
 from oracle.outcomes import Standard, outcome_peaks
@@ -36,6 +36,7 @@ from oracle.stages import (
     target_peaks,
 )
 from oracle.surroundings import kept
+from oracle.untold import NONE, Room
 from oracle.watchdog import Overrun, limited
 from twinloss import Assignment
 
@@ -230,22 +231,29 @@ class Trial:
         outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed))
         return self._computed("given peaks", lambda: outcome_peaks(_on_host(outcome), standard, self.definition.layout))
 
-    def loss(self, held: Holdings | None = None) -> dict[str, Peaks]:
-        """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own."""
+    def loss(self, held: Holdings | None = None, room: Room = NONE) -> dict[str, Peaks]:
+        """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own, with room for its terms."""
         outcome = self.outcome()
-        key = f"loss peaks {'own' if held is None else held.key!r}"
-        return self._computed(key, lambda: outcome_peaks(_on_host(outcome), self.standard(held), self.definition.layout))
+        key = f"loss peaks {'own' if held is None else held.key!r} {room is NONE}"
+        return self._computed(
+            key, lambda: outcome_peaks(_on_host(outcome), self.standard(held).widened(outcome, room), self.definition.layout)
+        )
 
     def loss_hint(self, found: dict[str, Peaks], held: Holdings | None = None, *, given: bool = False) -> str:
         """The fault that wrong numbers suggest."""
         outcome = _on_host(self._kept["loss_given" if given else "loss"])
         return loss_hint(outcome, self.standard(held, given=given), found, self.definition.case.spec)
 
-    def inferred(self) -> list[Holdings]:
-        """Assignments other than the definition's that its gradients betray, and that are allowed."""
+    def inferred(self) -> list[Reading]:
+        """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
         reader = Reader(_on_host(self.outcome()), self.allowed, self.decided.held, self.definition, self.arithmetic)
         own = self.decided.held.key
-        return self._computed("inferred", lambda: [h for h in reader.readings() if h.key != own and self.rule_on(h).usable])
+
+        def read() -> list[Reading]:
+            others = (one for one in reader.readings() if one.holdings.key != own or one.room is not NONE)
+            return [one for one in others if self.rule_on(one.holdings).usable]
+
+        return self._computed("inferred", read)
 
 
 def _on_host(outcome: Outcome) -> Outcome:

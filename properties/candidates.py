@@ -83,7 +83,7 @@ def _rounded_otherwise(units: float, salt: float) -> Callable[[Any], Any]:
     def make(sound: Any) -> Any:
         def rounded(*given: Any) -> Any:
             value = sound(*given)
-            unit = 1e-13 if value.dtype == torch.float64 else torch.finfo(value.dtype).eps / 2
+            unit = torch.finfo(value.dtype).eps / 2
             spread = torch.sin(value.double() * salt * 1e6) * 43758.5453
             return (value.double() * (1 + units * unit * ((spread - spread.floor()) * 2 - 1))).to(value.dtype)
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from oracle.case import Box, Case, Prediction, PredictionKind, Setting
 from oracle.compare import Comparison, compare
 from oracle.contender import Contender
+from oracle.definition import Definition
 from oracle.finding import Judgement, Verdict
 from oracle.predictions import inline_text
 from oracle.registry import shipped
+from oracle.trial import Trial
 from twinloss import Assignment, DetectionLoss, LossSpec
 
 FLOAT32, FLOAT64 = Setting("float32"), Setting("float64")
@@ -136,3 +138,9 @@ def contested_case(second: Box, spec: LossSpec = ONE_LEVEL) -> Case:
 def handed(to: int) -> Callable[[Assignment], Assignment]:
     """Give every held anchor to one box."""
     return lambda held: dataclasses.replace(held, box=torch.full_like(held.box, to))
+
+
+def trial_of(case: Case, contender: Contender = TWIN, setting: Setting = FLOAT32) -> Trial:
+    """A contender on a case."""
+    definition = Definition(case, setting)
+    return Trial(contender, definition, definition.inputs)

@@ -19,7 +19,6 @@ from oracle.case import Box, Case, Prediction, Setting
 from oracle.compare import compare
 from oracle.contender import Contender
 from oracle.decisions import nth_largest
-from oracle.definition import Definition
 from oracle.finding import Verdict, ratio
 from oracle.formulas import ciou
 from oracle.holdings import Holdings
@@ -30,7 +29,7 @@ from oracle.roundings import corner_tolerance, decoded, truth_tolerance
 from oracle.rows import Run, read_rows, rows_of, write_rows
 from oracle.run import Outcome
 from oracle.trial import Trial
-from properties.judged import FLOAT32, FLOAT64, REFERENCE, TIED_TWIN, TWIN, changed, judged, judgement_of, ordinary, silent
+from properties.judged import FLOAT32, FLOAT64, REFERENCE, TIED_TWIN, TWIN, changed, judged, judgement_of, ordinary, silent, trial_of
 from properties.strategies import cases
 from twinloss import DetectionLoss, LossSpec
 
@@ -186,11 +185,6 @@ def test_what_the_two_programs_round_stays_within_the_allowance_and_uses_it() ->
         assert 0.02 < medians[name] < 0.35, (name, medians[name])
 
 
-def trial_of(case: Case, contender: Contender = TWIN, setting: Setting = FLOAT32) -> Trial:
-    definition = Definition(case, setting)
-    return Trial(contender, definition, definition.inputs)
-
-
 def level_part(trial: Trial, level: int) -> slice:
     return trial.definition.layout.slices[level]
 
@@ -315,7 +309,7 @@ def test_an_assignment_is_read_from_the_gradient_where_none_is_shown(case: Case)
             continue
         trial = trial_of(case, contender, FLOAT64)
         held = trial.holdings()
-        assert any(_alike(held, read, trial) for read in (trial.decided.held, *trial.inferred()))
+        assert any(_alike(held, read, trial) for read in (trial.decided.held, *(reading.holdings for reading in trial.inferred())))
 
 
 def _alike(held: Holdings, read: Holdings, trial: Trial) -> bool:
