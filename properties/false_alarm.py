@@ -1,8 +1,8 @@
 """``python -m properties.false_alarm``: does the suite stay quiet about those who are right?
 
 The reference, as its own candidate, and the twin go through the differential run as strangers, over and over with other seeds: showing
-their stages, and showing nothing but their loss; and so does the twin with its last bits rounded otherwise, showing its stages. Exit codes:
-0 no run found a difference, 1 one did.
+their stages, and showing nothing but their loss; and so does the twin with its last bits rounded otherwise. Exit codes: 0 no run found a
+difference, 1 one did.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
-RIGHT = ("reference", "twin", "reference_silent", "silent", "other_rounding")
+RIGHT = ("reference", "twin", "reference_silent", "silent", "other_rounding", "other_rounding_silent")
 CANDIDATES = tuple(f"properties.candidates:{name}" for name in RIGHT)
 PATIENCE = ("--time-limit", "900")  # A machine that has other work besides must not look like a candidate that hangs.
 OUT = Path("reports", "out", "false-alarm", "rows.parquet")
