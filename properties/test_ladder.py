@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import textwrap
 from collections.abc import Collection, Sequence
@@ -19,9 +20,9 @@ from oracle.ladder.answers import Answers, Desk
 from oracle.ladder.cases import SMALL, Question, Topic, questions
 from oracle.ladder.changes import compare, difference, judge_arrays
 from oracle.ladder.contender import ReleaseCriterion, ReleaseError, open_release
-from oracle.ladder.definitions import Matcher
+from oracle.ladder.definitions import Matcher, departure
 from oracle.ladder.process import Release
-from oracle.ladder.rows import rows
+from oracle.ladder.rows import nothing, rows
 from oracle.ladder.search import first_changes
 from oracle.ladder.topics import all_questions, stage_questions
 from oracle.ladder.wire import Message, pack, unpack
@@ -190,7 +191,7 @@ class TestFirstReleases:
         monkeypatch.setattr(command, "cache_folder", lambda: tmp_path / "cache")
         monkeypatch.setattr(command, "published", lambda: tuple(made))
         monkeypatch.setattr(command, "Desk", lambda asked, cache: Desk(asked, cache, made))
-        monkeypatch.setattr(command, "Matcher", lambda: lambda *_: {"definition": "newest", "twin": "", "twin_size": float("nan")})
+        monkeypatch.setattr(command, "Matcher", lambda: lambda *asked: nothing(*asked) | {"definition": "newest"})
         file = tmp_path / "rows.parquet"
         assert command.main(["8.0.0", "8.0.4", "8.0.8", "--rows", str(file)]) == 0
         assert "change: 8.0.2 -> 8.0.3" in capsys.readouterr().out
@@ -345,6 +346,14 @@ class TestTheInstalledRelease:
         match = Matcher()
         small = [q for q in real_questions() if q.name in older.replies and q.kind in ("sides below 8 px", "sides 8 to 16 px", "reg_max 1")]
         assert "differs" in {match(older, question)["twin"] for question in small}
+
+    def test_a_difference_is_explained_only_where_its_reason_is_known(self, installed: Answers) -> None:
+        (question,) = (q for q in real_questions() if q.name == "predictions exact/0/loss/float64")
+        others = [q for q in real_questions() if q.kind == "reg_max 1" and q.dtype == "float32"]
+        assert "float32" in departure("8.3.120", question)
+        assert {departure("8.3.43", question), departure("8.3.237", question), *(departure("8.3.120", q) for q in others)} == {""}
+        one = dataclasses.replace(installed, release="8.3.120")
+        assert {match["twin_why"] for match in map(Matcher(), [one] * len(others), others) if match["twin"] == "differs"} == {""}
 
 
 class TestReleaseAsContender:

@@ -27,8 +27,8 @@ def switches(release: str) -> dict[str, Any]:
     Raises:
         ValueError: the release is not three numbers, or is older than any that was examined.
     """
-    number = _number(release)
-    found = [how for first, how in DEFINITIONS if _number(first) <= number]
+    asked = number(release)
+    found = [how for first, how in DEFINITIONS if number(first) <= asked]
     if not found:
         raise ValueError(f"release {release} is older than {DEFINITIONS[0][0]}, the oldest that was examined; choose that or a newer one")
     return dict(found[-1])
@@ -38,12 +38,17 @@ def missing_option(release: str, told: Mapping[str, Any]) -> str | None:
     """Why a release's loss cannot be told these numbers of a definition, or ``None``."""
     usual = {"topk": 10, "topk2": None, "class_weights": None}
     for name, first in OPTIONS.items():
-        if told.get(name, usual[name]) != usual[name] and _number(release) < _number(first):
+        if told.get(name, usual[name]) != usual[name] and number(release) < number(first):
             return f"release {release} cannot be told {name}; the first that can is {first}"
     return None
 
 
-def _number(release: str) -> tuple[int, ...]:
+def number(release: str) -> tuple[int, ...]:
+    """A release as numbers, which compare as releases do.
+
+    Raises:
+        ValueError: it is not three numbers.
+    """
     if not re.fullmatch(r"\d+\.\d+\.\d+", release):
         raise ValueError(f"release {release!r} is not three numbers with dots between, such as 8.3.253")
     return tuple(map(int, release.split(".")))

@@ -23,7 +23,7 @@ Match = Callable[[Answers, Question], dict[str, Any]]
 
 def nothing(_: Answers, __: Question) -> dict[str, Any]:
     """Compare with no twin."""
-    return {"definition": "", "twin": "", "twin_size": float("nan")}
+    return {"definition": "", "twin": "", "twin_size": float("nan"), "twin_why": ""}
 
 
 def rows(
@@ -57,7 +57,7 @@ def _adjacent(before: Answers | None, release: str, published: Sequence[str]) ->
 
 def blank(release: str) -> dict[str, Any]:
     """The row of a release that answered nothing."""
-    columns = ("before", "era", "question", "opening", "dtype", "verdict", "array", "case", "definition", "twin")
+    columns = ("before", "era", "question", "opening", "dtype", "verdict", "array", "case", "definition", "twin", "twin_why")
     numbers = {"adjacent": 0, "size": float("nan"), "twin_size": float("nan"), "boxes": 0, "images": 0, "anchors": 0}
     return {"release": release, "kind": UNASKED, **dict.fromkeys(columns, ""), **numbers}
 

@@ -47,8 +47,11 @@ def facts(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Fact]:
     yield Fact("changed how they are called", str(changed[changed["verdict"] == "interface"]["release"].nunique()))
     failed = int((rows["kind"] == UNASKED).sum())
     yield Fact("could not be asked", str(failed), "warn" if failed else "plain")
-    wrong = int((frame["twin"] == "differs").sum())
-    yield Fact("answers from which the twin differs", f"{wrong} of {int((frame['twin'] != '').sum()):,}", "warn" if wrong else "good")
+    wrong = frame[frame["twin"] == "differs"]
+    unknown = int((wrong["twin_why"] == "").sum())
+    compared = int((frame["twin"] != "").sum())
+    yield Fact("answers from which the twin differs", f"{len(wrong)} of {compared:,}", "warn" if len(wrong) else "good")
+    yield Fact("of these not explained", str(unknown), "bad" if unknown else "good")
 
 
 def sections(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Section]:

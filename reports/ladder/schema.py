@@ -45,6 +45,7 @@ SCHEMA = Schema(
         "definition": "text",  # the switches of the definition that the release should have
         "twin": "text",  # whether the twin of that definition agrees
         "twin_size": "number",
+        "twin_why": "text",  # if it differs, and that is known
         "torch": "text",
         "python": "text",
     },

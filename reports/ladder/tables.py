@@ -143,13 +143,17 @@ def disagreements(rows: pd.DataFrame) -> Table:
     """Answers from which the twin differs."""
     wrong = asked(rows)[asked(rows)["twin"] == "differs"]
     frame = (
-        wrong.groupby(["definition", "question"], sort=False).agg(releases=("release", "nunique"), worst=("twin_size", "max")).reset_index()
+        wrong.groupby(["definition", "question", "twin_why"], sort=False)
+        .agg(releases=("release", "nunique"), worst=("twin_size", "max"))
+        .reset_index()
     )
+    frame["twin_why"] = frame["twin_why"].replace("", "not known")
     columns = (
         Column("definition", "definition", "code"),
         Column("question", "question"),
         Column("releases", "releases", "count"),
         Column("worst", "by", "number"),
+        Column("twin_why", "why", tone=lambda value: "bad" if value == "not known" else "plain"),
     )
     return Table("Where the twin differs", columns, frame)
 
