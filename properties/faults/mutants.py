@@ -47,6 +47,7 @@ JUDGE = (
     "outcomes",
     "peaks",
     "stages",
+    "untold",
 )
 SUBJECTS = {
     "twin": [f"impl/twinloss/{name}.py" for name in PIPELINE],
@@ -54,8 +55,8 @@ SUBJECTS = {
 }
 NOTICED_BY = {
     "twin": ["-m", "properties.faults.noticed"],
-    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "properties/test_judge.py", "properties/test_judge_numbers.py",
-              "properties/test_exact.py", "properties/test_saved.py"],
+    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "properties/test_untold.py", "properties/test_judge_soundness.py",
+              "properties/test_judge.py", "properties/test_exact.py", "properties/test_saved.py", "properties/test_judge_numbers.py"],
 }  # fmt: skip
 
 
