@@ -253,5 +253,4 @@ class ExactCriterion:
         classification = classification_sum(preds["scores"].double(), image, truth.label[row], anchor, weight, spec)
         terms = torch.stack([((1 - overlap) * share).sum(), classification, (third * share).sum()]) / normaliser
         gained = terms * torch.tensor(spec.gains, dtype=torch.float64, device=device)
-        names = ("box_loss", "cls_loss", spec.third_term)
-        return gained * len(preds["boxes"]), dict(zip(names, gained.detach().unbind(), strict=True))
+        return gained * len(preds["boxes"]), dict(zip(spec.term_names, gained.detach().unbind(), strict=True))

@@ -14,7 +14,6 @@ from torch import Tensor
 from oracle.case import Case, Setting
 from oracle.contender import Contender
 from oracle.definition import Definition
-from oracle.outcomes import term_names
 from oracle.run import Outcome, run_loss
 from oracle.suspects import suspects
 from oracle.trial import ContenderFailed, Trial
@@ -55,7 +54,7 @@ def _on_host(outcome: Outcome) -> Outcome:
 def _pattern(found: Outcome, truth: Outcome, trial: Trial, seen: float) -> Iterator[str]:
     spec, layout = trial.definition.case.spec, trial.definition.layout
     said = []
-    for k, name in enumerate(term_names(spec)):
+    for k, name in enumerate(spec.term_names):
         value, right = float(found.loss[k]), float(truth.loss[k])
         agrees = abs(value - right) <= seen * max(abs(right), 1e-3)
         said.append(f"{name} {'agrees' if agrees else f'× {value / right:.6g}' if right else f'is {value:.3g}, not 0'}")

@@ -76,16 +76,11 @@ def outcome_peaks(outcome: Outcome, standard: Standard, layout: Layout) -> dict[
     }
 
 
-def term_names(spec: LossSpec) -> tuple[str, str, str]:
-    """Under which names the terms are logged."""
-    return "box_loss", "cls_loss", spec.third_term
-
-
 def _loss(outcome: Outcome, standard: Standard, spec: LossSpec) -> Peaks:
     truth, slack, value = standard.truth.loss, standard.allowance.loss, outcome.loss
-    found = [_scalar(name, truth[k], value[k], slack[k]) for k, name in enumerate(term_names(spec))]
+    found = [_scalar(name, truth[k], value[k], slack[k]) for k, name in enumerate(spec.term_names)]
     return Peaks(
-        "loss", tuple(found), {"loss": tuple(value.shape)}, lambda where: f"{float(value[term_names(spec).index(str(where['term']))]):.9g}"
+        "loss", tuple(found), {"loss": tuple(value.shape)}, lambda where: f"{float(value[spec.term_names.index(str(where['term']))]):.9g}"
     )
 
 
@@ -94,7 +89,7 @@ def _items(outcome: Outcome, standard: Standard, spec: LossSpec) -> Peaks:
     slack = standard.allowance.loss / images
     found = [
         _scalar(name, torch.tensor(standard.truth.items[name], dtype=torch.float64), _item(outcome, name), slack[k])
-        for k, name in enumerate(term_names(spec))
+        for k, name in enumerate(spec.term_names)
     ]
     return Peaks("items", tuple(found), {}, lambda where: f"{outcome.items.get(str(where['term']), float('nan')):.9g}")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from oracle.decisions import NOBODY, Allowed
 from oracle.margins import Ints
-from oracle.outcomes import Standard, term_names
+from oracle.outcomes import Standard
 from oracle.peaks import Peaks
 from oracle.run import Outcome
 from twinloss import LossSpec
@@ -36,7 +36,7 @@ def loss_hint(outcome: Outcome, standard: Standard, found: Mapping[str, Peaks], 
         return _gradient_hint(gradients, found)
     factors = {
         name: float(value / truth)
-        for name, value, truth in zip(term_names(spec), outcome.loss, standard.truth.loss, strict=True)
+        for name, value, truth in zip(spec.term_names, outcome.loss, standard.truth.loss, strict=True)
         if abs(float(truth)) > 0
     }
     return _factor_hint(factors, wrong, standard, outcome)

@@ -23,7 +23,7 @@ from oracle.finding import Verdict, ratio
 from oracle.formulas import ciou
 from oracle.holdings import Holdings
 from oracle.margins import ciou_parts, overlap_interval
-from oracle.outcomes import outcome_peaks, term_names
+from oracle.outcomes import outcome_peaks
 from oracle.peaks import Peak, Peaks, judge_peaks, peak_of
 from oracle.roundings import corner_tolerance, decoded, truth_tolerance
 from oracle.rows import Run, read_rows, rows_of, write_rows
@@ -217,7 +217,7 @@ def test_one_in_ten_thousand_shows_in_every_group(group: str) -> None:
     right = standard.truth
     assert all(found.worst_ratio < 0.01 for found in outcome_peaks(right, standard, layout).values())
     name, _, level = group.partition(", ")
-    wrong = _scaled(right, name, level_part(trial, int(level)), trial) if level else _longer(right, term_names(layout.spec).index(name))
+    wrong = _scaled(right, name, level_part(trial, int(level)), trial) if level else _longer(right, layout.spec.term_names.index(name))
     ratios = {name: found.worst_ratio for name, found in outcome_peaks(wrong, standard, layout).items()}
     assert sum(value > 1 for value in ratios.values()) == 1, ratios
     assert max(ratios.values()) > 3

@@ -332,7 +332,7 @@ def test_the_loss_is_the_loss_of_its_assignment(make: Make, case: Case) -> None:
     assert torch.equal(loss, given_loss)
     assert torch.equal(torch.stack(list(items.values())), torch.stack(list(given_items.values())))
     same(torch.stack(list(items.values())) * case.batch_size, loss.detach())
-    assert list(items) == ["box_loss", "cls_loss", case.spec.third_term]
+    assert list(items) == ["box_loss", "cls_loss", "dfl_loss" if case.spec.reg_max > 1 else "l1_loss"]
     assert not any(item.requires_grad for item in items.values())
 
 

@@ -229,7 +229,7 @@ class _Evaluation:
         box = box_term(distances, centres, corners, share, spec.ciou_eps)
         classification = classification_term(self.scores, held.image, label, held.anchor, weight, class_weights)
         terms = torch.stack([box, classification, third]) / normaliser * self.centres.new_tensor(spec.gains)
-        items = dict(zip(("box_loss", "cls_loss", spec.third_term), terms.detach(), strict=True))
+        items = dict(zip(spec.term_names, terms.detach(), strict=True))
         return terms * len(self.boxes), items
 
 

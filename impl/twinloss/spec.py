@@ -103,6 +103,6 @@ class LossSpec:
         return {"second": self.shortest_side, "first": self.strides[0], "never": 0}[self.lengthen]
 
     @property
-    def third_term(self) -> str:
-        """Name under which the third term is logged (spec section 7)."""
-        return "dfl_loss" if self.reg_max > 1 else "l1_loss"
+    def term_names(self) -> tuple[str, str, str]:
+        """Names under which the terms are logged (spec section 7)."""
+        return "box_loss", "cls_loss", "dfl_loss" if self.reg_max > 1 else "l1_loss"

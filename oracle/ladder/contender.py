@@ -88,8 +88,7 @@ class ReleaseCriterion:
         """
         grids = [tuple(level.shape[-2:]) for level in preds["feats"]]
         loss = cast(Tensor, _Asked.apply(self, preds["boxes"], preds["scores"], batch, grids))
-        names = ("box_loss", "cls_loss", self.spec.third_term)
-        return loss, dict(zip(names, loss.detach() / max(len(preds["boxes"]), 1), strict=True))
+        return loss, dict(zip(self.spec.term_names, loss.detach() / max(len(preds["boxes"]), 1), strict=True))
 
     def ask(self, gains: Sequence[float], boxes: Tensor, scores: Tensor, batch: Batch, grids: Sequence[tuple[int, int]]) -> Arrays:
         """Items and gradients with these gains: a gradient of any mix of the three terms is that of their sum with other gains."""

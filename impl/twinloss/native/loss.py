@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from twinloss.anchors import Pyramid
-from twinloss.assign import Assignment, Conflicts
+from twinloss.assign import Assignment
+from twinloss.call import Call
 from twinloss.native.library import STORAGE, Problem, load
 from twinloss.native.problem import Targets, address, empty_assignment, given, make_problem, point_to, scratch
-from twinloss.spec import LossSpec
 
 
-@dataclass(frozen=True)
-class NativeCall:
-    """One call of the loss through the kernels.
-
-    Attributes:
-        boxes: (B, 4R, A) logits on the host: float16, bfloat16 or float32, neighbouring anchors side by side.
-        scores: (B, C, A) logits, likewise.
-        batch: ``batch_idx`` (N,), ``cls`` (N,) or (N, 1), ``bboxes`` (N, 4).
-        spec: the definition.
-        pyramid: the grids.
-        conflicts: "overlap" or "pickers", as in :class:`twinloss.DetectionLoss`.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    batch: Mapping[str, Tensor]
-    spec: LossSpec
-    pyramid: Pyramid
-    conflicts: Conflicts = "overlap"
+class NativeCall(Call):
+    """A call through the kernels; the logits are on the host, neighbouring anchors side by side."""
 
     def loss(self, assignment: Assignment | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, on its own assignment or a given one.
@@ -48,7 +28,7 @@ class NativeCall:
         problem = make_problem(self.boxes, self.scores, targets, self.spec, self.pyramid, self.conflicts)
         held = self._assign(problem) if assignment is None else given(problem, assignment)
         loss, items = _NativeLoss.apply(self.boxes, self.scores, problem, targets, held)
-        return loss, dict(zip(("box_loss", "cls_loss", self.spec.third_term), items.unbind(), strict=True))
+        return loss, self.named(items)
 
     def assignment(self) -> Assignment:
         """The assignment alone."""

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from twinloss.anchors import Pyramid
-from twinloss.assign import Assignment, Conflicts
-from twinloss.spec import LossSpec
+from twinloss.assign import Assignment
+from twinloss.call import Call
 from twinloss.triton.pipeline import Forward, assignment_of, backward, forward, slots_of
 from twinloss.triton.problem import Problem, Slots, make_problem
 
 
-@dataclass(frozen=True)
-class FusedCall:
-    """One call of the loss through the kernels.
+class FusedCall(Call):
+    """A call through the kernels.
 
-    Attributes:
-        boxes: (B, 4R, A) logits: float16, bfloat16 or float32.
-        scores: (B, C, A) logits.
-        batch: ``batch_idx`` (N,), ``cls`` (N,) or (N, 1), ``bboxes`` (N, 4). Rows whose image or class does not exist are ignored: for a
-            CUDA graph, pad to a fixed N with image −1.
-        spec: the definition.
-        pyramid: the grids.
-        conflicts: "overlap" or "pickers", as in :class:`twinloss.DetectionLoss`.
+    Rows of the batch whose image or class does not exist are ignored: for a CUDA graph, pad to a fixed N with image −1.
     """
-
-    boxes: Tensor
-    scores: Tensor
-    batch: Mapping[str, Tensor]
-    spec: LossSpec
-    pyramid: Pyramid
-    conflicts: Conflicts = "overlap"
 
     def loss(self, assignment: Assignment | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, on its own assignment or a given one; the host never waits for the device.
@@ -50,8 +32,7 @@ class FusedCall:
         """
         given = None if assignment is None else slots_of(assignment, self.boxes.device)
         loss, items = _FusedLoss.apply(self.boxes, self.scores, self._problem(), given)
-        box, classification, third, _ = items.unbind()
-        return loss, {"box_loss": box, "cls_loss": classification, self.spec.third_term: third}
+        return loss, self.named(items[:3])
 
     def assignment(self) -> Assignment:
         """The assignment alone, as a list: its length is data, so the host waits once."""
