@@ -44,6 +44,8 @@ class Explained(NamedTuple):
         expected: farthest of the boxes' gradient and of its own class's score, if the box holds the anchor with a weight of that interval.
         fitted: the same with the weight that fits best.
         without: of the class's score, if no box of the class holds the anchor.
+        surprise: of the gradients seen, were rounding a bell curve, if the box holds the anchor with the weight of ``expected``: an
+            explanation that fits because it leaves anything open, as at a kink, is a bad one.
         loud: whether no rounding can make all of the boxes' gradient 0 if the box holds the anchor.
     """
 
@@ -51,6 +53,7 @@ class Explained(NamedTuple):
     expected: Floats
     fitted: Floats
     without: Floats
+    surprise: Floats
     loud: Bools
 
 
@@ -98,7 +101,7 @@ class Clues:
         off = np.abs(fitted - within) / np.maximum(expected.value, _LEAST_WEIGHT)
         loud = (self.least > _LOUD * self.roundoff * self.gain) & (rate * expected.low * self.least > 4 * self.smallest)
         without = self._score(np.zeros_like(within), rate)
-        return Explained(off, self._farthest(within, rate), self._farthest(fitted, rate), without, loud)
+        return Explained(off, self._farthest(within, rate), self._farthest(fitted, rate), without, self._surprise(within, rate), loud)
 
     def _fitted(self, expected: Expected, rate: float) -> Floats:
         """Weight with which the gradients are as they were seen, each by its precision; as expected where they show none."""
@@ -106,8 +109,10 @@ class Clues:
         boxes, score = self._slack(value, rate)
         scale = rate * self.push
         missing = scale / (1 + np.exp(-self.logit)) - self.seen_score
-        shown = rate * (self.pull * self.seen / boxes**2).sum(1) + scale * missing / score**2
-        trust = rate**2 * (self.pull**2 / boxes**2).sum(1) + scale**2 / score**2
+        # Each is divided by its rounding before it is squared: a class of weight 0 leaves a score nothing but the least number there is.
+        pulled, pushed = rate * self.pull / boxes, scale / score
+        shown = (pulled * (self.seen / boxes)).sum(1) + pushed * (missing / score)
+        trust = (pulled**2).sum(1) + pushed**2
         # The weight expected counts as one more observation, and a vague one.
         weight = (shown + 1 / value) / (trust + 1 / value**2)
         fitted: Floats = np.maximum(np.nan_to_num(weight), 0)
@@ -126,6 +131,12 @@ class Clues:
         boxes = _number(np.abs(self.seen - rate * weight[:, None] * self.pull) / slack).max(1)
         farthest: Floats = np.maximum(boxes, self._score(weight, rate))
         return farthest
+
+    def _surprise(self, weight: Floats, rate: float) -> Floats:
+        slack, score_slack = self._slack(weight, rate)
+        boxes = ((self.seen - rate * weight[:, None] * self.pull) / slack) ** 2 / 2 + np.log(slack)
+        answer: Floats = np.nan_to_num(boxes.sum(1) + self._score(weight, rate) ** 2 / 2 + np.log(score_slack), nan=np.inf)
+        return answer
 
     def _score(self, weight: Floats, rate: float) -> Floats:
         """Of the score alone."""

@@ -27,6 +27,7 @@ from oracle.untold import NONE, Choice, Room, room
 
 _PASSES = 6
 _FITS = 2.0  # Roundings, or as many times those of the best explanation, within which the gradients are explained.
+_CHANCE = 30.0  # Logarithm of how much likelier another explanation makes what was seen.
 _BALANCED = 64.0  # Roundings of S, within which it is as it was seen.
 
 
@@ -42,12 +43,13 @@ class _Option(NamedTuple):
 
     Attributes:
         box: or ``NOBODY``.
-        expected, fitted, off: as in :class:`~oracle.clues.Explained`.
+        expected, fitted, surprise, off: as in :class:`~oracle.clues.Explained`.
     """
 
     box: int
     expected: float
     fitted: float
+    surprise: float
     off: float
 
 
@@ -170,7 +172,7 @@ class Reader:
     def _told_alike(self, clues: Clues, holder: Ints) -> Iterator[tuple[int, list[int]]]:
         """Each open anchor, and all those, of boxes and ``NOBODY``, of which its gradients may be."""
         for cell, options in self._options(clues, holder):
-            yield cell, [option.box for option in options if option.expected <= _FITS]
+            yield cell, [option.box for option in _plausible(options)]
 
 
 def _by_cell(cell: Ints) -> Iterator[tuple[int, Ints]]:
@@ -183,18 +185,28 @@ def _by_cell(cell: Ints) -> Iterator[tuple[int, Ints]]:
 def _options_at(box: Ints, here: Ints, clues: Clues, explained: Explained, *, silent: bool, nobody: bool) -> list[_Option]:
     """Who may hold an anchor, from the entries (Q,) that are there; ``silent``: its boxes' gradient is 0."""
     label, without = clues.label[here], explained.without[here]
-    others = np.where(label[:, None] != label, without, 0.0).max(1)
-    impossible = np.where(explained.loud[here] & silent, np.inf, others)
+    elsewhere = np.where(label[:, None] != label, without, 0.0).max(1)
+    impossible = np.where(explained.loud[here] & silent, np.inf, elsewhere)
     fits = (np.maximum(fit[here], impossible).tolist() for fit in (explained.expected, explained.fitted))
-    options = [_Option(*one) for one in zip(box[here].tolist(), *fits, explained.off[here].tolist(), strict=True)]
+    # That a gradient is exactly 0 is no matter of densities.
+    surprise = np.zeros(len(here)) if silent else explained.surprise[here]
+    others = (surprise.tolist(), explained.off[here].tolist())
+    options = [_Option(*one) for one in zip(box[here].tolist(), *fits, *others, strict=True)]
     if nobody and silent:
-        options.append(_Option(NOBODY, float(without.max()), float(without.max()), 0.0))
+        options.append(_Option(NOBODY, float(without.max()), float(without.max()), 0.0, 0.0))
     return options
+
+
+def _plausible(options: list[_Option]) -> list[_Option]:
+    """Those that say what was seen, but for those that say it by chance alone."""
+    fits = [option for option in options if option.expected <= _FITS]
+    least = min((option.surprise for option in fits), default=0.0)
+    return [option for option in fits if option.surprise <= least + _CHANCE]
 
 
 def _likeliest(options: list[_Option], own: int) -> int:
     """The box, or ``NOBODY``, that explains best what was seen at an anchor; where several do, ``own`` if it is among them."""
-    as_expected = [(o.box != own, o.expected, o.box) for o in options if o.expected <= _FITS]
+    as_expected = [(o.box != own, o.surprise, o.expected, o.box) for o in _plausible(options)]
     if as_expected:
         return min(as_expected)[-1]
     # What else the boxes hold is not known yet, or not right, so that the weights expected are not.
