@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from oracle.case import Box, Case, DtypeName, Inputs, Prediction, Setting
 from oracle.exact import ExactCriterion
 from twinloss import (
+    Assignment,
     DetectionLoss,
     LossSpec,
     box_term,
@@ -134,6 +136,27 @@ def test_every_term_has_its_own_gradient(cotangent: tuple[float, float, float]) 
         gradients.append(torch.autograd.grad((loss * weights).sum(), tuple(leaves.values())))
     for ours, exact in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_a_box_that_touches_has_the_gradient_of_one_that_is_apart(backend: Literal["torch", "native"]) -> None:
+    # One anchor at (0.5, 0.5) whose box ends where the ground truth begins, which only a given assignment holds against each other.
+    spec = LossSpec(num_classes=1, reg_max=1, strides=(8,), gains=(1.0, 1.0, 0.0))
+
+    def slope(right: float) -> Tensor:
+        boxes = torch.tensor([[[0.5], [0.5], [right], [3.5]]]).requires_grad_()
+        preds = {"boxes": boxes.repeat(1, 1, 16), "scores": torch.zeros(1, 1, 16), "feats": [torch.empty(1, 5, 4, 4)]}
+        batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1, 1), "bboxes": torch.tensor([[0.75, 0.5, 0.5, 1.0]])}
+        first = torch.zeros(1, dtype=torch.int64)
+        held = Assignment(first, first, first, torch.ones(1))
+        loss, _ = DetectionLoss(spec, backend=backend).loss_given(preds, batch, held)
+        loss[0].backward()
+        assert boxes.grad is not None
+        return boxes.grad.flatten()
+
+    touching, apart, overlapping = slope(1.5), slope(1.5 - 2**-20), slope(1.5 + 2**-20)
+    torch.testing.assert_close(touching, apart, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(touching, overlapping, rtol=1e-2)
 
 
 def test_terms_by_themselves_make_the_loss() -> None:

@@ -65,14 +65,15 @@ def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
         eps: the definition's ε_c.
 
     Returns:
-        (...), at most 1. The trade-off α_c is a constant for differentiation.
+        (...), at most 1. The trade-off α_c is a constant for differentiation. Boxes that touch have the gradient of boxes that are apart.
     """
     ax1, ay1, ax2, ay2 = first.unbind(-1)
     bx1, by1, bx2, by2 = second.unbind(-1)
     aw, ah = ax2 - ax1, ay2 - ay1 + eps
     bw, bh = bx2 - bx1, by2 - by1 + eps
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    # Where sides touch, clamp passes the gradient in some releases of torch (2.11) and not in others (2.15); relu never does.
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).relu()
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).relu()
     intersection = width * height
     iou = intersection / (aw * ah + bw * bh - intersection + eps)
     hull_w = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)

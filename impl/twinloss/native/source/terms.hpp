@@ -88,7 +88,7 @@ inline CornersOf<Wide> ciou_gradient(const CornersOf<Wide>& a, const Shape<Wide>
     // Along one axis: how far the corner moves the intersection's side, the hull's, and (sign) the box's own.
     const auto along = [&](Wide inner, Wide hull, float sign, Wide inner_side, Wide across, Wide other, Wide hull_side, Wide offset,
                            Wide turn) {
-        const Wide moved = choose<Wide>(inner_side >= 0.0, inner * larger(across, Wide{}), Wide{});
+        const Wide moved = choose<Wide>(inner_side > 0.0, inner * larger(across, Wide{}), Wide{});
         const Wide of_iou = (moved * (1.0 + iou) - iou * other * sign) / c.union_area;
         const Wide of_distance = (offset * -0.5 - away * (2.0 * hull_side * hull)) / c.diagonal;
         return of_iou - of_distance + turn * sign;
