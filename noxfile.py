@@ -25,6 +25,9 @@ ROOT = Path(__file__).parent
 OUT = Path("reports", "out")
 BIN = ROOT / ".nox" / "suite" / ("Scripts" if sys.platform == "win32" else "bin")
 
+OLDER = ("2.6.0", "2.7.1", "2.11.0")  # of torch: the first that the wheel asks for, and two on the way
+TWIN = tuple(f"properties/test_{name}.py" for name in ("bad_input", "exact", "metamorphic", "native", "sparse", "triton_host", "twin"))
+
 groups = functools.partial(nox.project.dependency_groups, nox.project.load_toml(ROOT / "pyproject.toml"))
 heavy = functools.partial(nox.session, venv_backend="none", requires=["suite"])
 
@@ -192,6 +195,14 @@ def false_alarm(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the project's own tests; -- goes to pytest."""
     run(session, "python", "-m", "pytest", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@nox.session(reuse_venv=True)
+@nox.parametrize("torch", OLDER)
+def older(session: nox.Session, torch: str) -> None:
+    """Run the twin's own tests with older torch, an environment of 6 GB for each: -s "older(torch='2.6.0')" for one."""
+    session.install(f"torch=={torch}", "setuptools", *groups("suite"))  # Triton 3.2, which is torch 2.6's, imports setuptools
+    session.run("python", "-m", "pytest", *TWIN, *session.posargs, env={"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)])})
 
 
 @heavy()
