@@ -6,6 +6,7 @@ hundred releases takes longer than asking them. This needs fork, and so no Windo
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -83,11 +84,18 @@ class Nursery:
             socket.send_fds(self._requests, [json.dumps(request).encode()], [theirs.fileno()])
         return ours
 
+    def close(self) -> None:
+        """End it: it ends by itself when its socket closes, which a process that is killed does too."""
+        self._requests.close()
+        self._process.wait()
+
 
 @cache
 def nursery() -> Nursery:
-    """This process's one nursery; it ends with this process, when its socket closes."""
-    return Nursery()
+    """This process's one nursery, which ends with it."""
+    made = Nursery()
+    atexit.register(made.close)
+    return made
 
 
 class Release:
