@@ -24,6 +24,7 @@ import twinloss
 from oracle.case import Box, Case, Inputs, Prediction, Setting
 from properties.strategies import cases
 from twinloss import Assignment, DetectionLoss, LossSpec
+from twinloss.backends import Backend
 from twinloss.native import availability, build, library
 
 SPEC = LossSpec(num_classes=7)
@@ -101,6 +102,27 @@ def test_terms_as_on_torch_for_any_batch(case: Case) -> None:
     held = theirs.assign(*inputs)
     loss, wanted = (criterion.loss_given(*inputs, held)[0] for criterion in (ours, theirs))
     torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_gradients_at_kinks_are_those_on_torch(seed: int) -> None:
+    # Corners of predictions and ground truth on half cells: equal ones, sides that touch, distances that are right, boxes without width.
+    draw, spec, anchors = torch.Generator().manual_seed(seed), LossSpec(num_classes=1, reg_max=1, strides=(8,)), 16
+    sides = torch.randint(-1, 6, (1, 4, anchors), generator=draw) / 2.0
+    low, size = (torch.randint(least, 5, (anchors, 2), generator=draw) / 8.0 for least in (0, 1))
+    batch = {"batch_idx": torch.zeros(anchors), "cls": torch.zeros(anchors, 1), "bboxes": torch.cat([low + size / 2, size], 1)}
+    each = torch.arange(anchors)
+    held = Assignment(torch.zeros_like(each), each, each, torch.ones(anchors))
+
+    def gradient(backend: Backend, term: int) -> Tensor:
+        boxes = sides.clone().requires_grad_()
+        preds = {"boxes": boxes, "scores": torch.zeros(1, 1, anchors), "feats": [torch.empty(1, 5, 4, 4)]}
+        DetectionLoss(spec, backend=backend).loss_given(preds, batch, held)[0][term].backward()
+        assert boxes.grad is not None
+        return boxes.grad
+
+    for term in (0, 2):
+        torch.testing.assert_close(gradient("native", term), gradient("torch", term), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
