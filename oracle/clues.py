@@ -135,7 +135,9 @@ class Clues:
     def _surprise(self, weight: Floats, rate: float) -> Floats:
         slack, score_slack = self._slack(weight, rate)
         boxes = ((self.seen - rate * weight[:, None] * self.pull) / slack) ** 2 / 2 + np.log(slack)
-        answer: Floats = np.nan_to_num(boxes.sum(1) + self._score(weight, rate) ** 2 / 2 + np.log(score_slack), nan=np.inf)
+        # The bins of a side share their roundings, so that together they tell no more than one.
+        sides = 4 * boxes.mean(1)
+        answer: Floats = np.nan_to_num(sides + self._score(weight, rate) ** 2 / 2 + np.log(score_slack), nan=np.inf)
         return answer
 
     def _score(self, weight: Floats, rate: float) -> Floats:

@@ -206,7 +206,7 @@ def _plausible(options: list[_Option]) -> list[_Option]:
 
 def _likeliest(options: list[_Option], own: int) -> int:
     """The box, or ``NOBODY``, that explains best what was seen at an anchor; where several do, ``own`` if it is among them."""
-    as_expected = [(o.box != own, o.surprise, o.expected, o.box) for o in _plausible(options)]
+    as_expected = [(o.box != own, o.expected, o.box) for o in _plausible(options)]
     if as_expected:
         return min(as_expected)[-1]
     # What else the boxes hold is not known yet, or not right, so that the weights expected are not.
