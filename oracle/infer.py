@@ -10,6 +10,7 @@ Nothing is excused by it: what is read here is judged as an assignment and by it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -138,11 +139,16 @@ class Reader:
         weight = {key: float(expected[at]) for key, at in self._entries(clues).items()}
         left = wanted - float(self._weights(holder).sum())
         free = [(cell, box) for cell, fit in self._told_alike(clues, holder) for box in fit]
+        most, number = min(spec.topk, spec.topk2 or spec.topk), Counter(holder[holder != NOBODY].tolist())
         for _ in free:
-            steps = [(weight.get(one, 0.0) - weight.get((one[0], int(answer[one[0]])), 0.0), one) for one in free]
-            change, (cell, box) = min(steps, key=lambda step: abs(left - step[0]))
+            # No box holds more anchors than it may pick [5.4, 5.6].
+            able = [one for one in free if one[1] == NOBODY or number[one[1]] < most]
+            steps = [(weight.get(one, 0.0) - weight.get((one[0], int(answer[one[0]])), 0.0), one) for one in able]
+            change, (cell, box) = min(steps, key=lambda step: abs(left - step[0]), default=(0.0, (0, NOBODY)))
             if abs(left) <= _BALANCED * clues.roundoff * wanted or abs(left - change) >= abs(left):
                 break
+            number.subtract([int(answer[cell])])
+            number.update([box])
             left, answer[cell] = left - change, box
         return answer
 
