@@ -73,6 +73,14 @@ class Allowed:
         """Whether the rule for ties can matter: a zero pick, or equals across a last place."""
         return any(self.tallies[kind].open for kind in ("zero pick", "kth place", "second cut") if kind in self.tallies)
 
+    @property
+    def alone(self) -> Bools:
+        """Pairs (P,) that may be picked and have no rival at their anchor: of these a box has at most K. A conflict may give it others."""
+        cell = self.margins.pairs.cell
+        rivals = np.bincount(cell[self.possible | self.pair | self.vanishing], minlength=len(self.nobody))
+        alone: Bools = self.possible & (rivals[cell] == 1)
+        return alone
+
     def lookup(self, cell: Ints, box: Ints) -> Ints:
         """Index of the pair of each anchor and box (n,), or -1 where it is none."""
         pairs, width = self.margins.pairs, self.margins.images * self.margins.anchors

@@ -139,16 +139,17 @@ class Reader:
         weight = {key: float(expected[at]) for key, at in self._entries(clues).items()}
         left = wanted - float(self._weights(holder).sum())
         free = [(cell, box) for cell, fit in self._told_alike(clues, holder) for box in fit]
-        most, number = min(spec.topk, spec.topk2 or spec.topk), Counter(holder[holder != NOBODY].tolist())
+        pairs, uncontested = self.allowed.margins.pairs, self.allowed.alone
+        alone = {key for key, at in self._entries(clues).items() if uncontested[clues.pair[at]]}
+        number = Counter(pairs.box[uncontested & (holder[pairs.cell] == pairs.box)].tolist())
         for _ in free:
-            # No box holds more anchors than it may pick [5.4, 5.6].
-            able = [one for one in free if one[1] == NOBODY or number[one[1]] < most]
+            able = [one for one in free if one not in alone or number[one[1]] < spec.topk]
             steps = [(weight.get(one, 0.0) - weight.get((one[0], int(answer[one[0]])), 0.0), one) for one in able]
             change, (cell, box) = min(steps, key=lambda step: abs(left - step[0]), default=(0.0, (0, NOBODY)))
             if abs(left) <= _BALANCED * clues.roundoff * wanted or abs(left - change) >= abs(left):
                 break
-            number.subtract([int(answer[cell])])
-            number.update([box])
+            number[int(answer[cell])] -= (cell, int(answer[cell])) in alone
+            number[box] += (cell, box) in alone
             left, answer[cell] = left - change, box
         return answer
 

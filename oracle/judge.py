@@ -132,8 +132,7 @@ def _wrong_count(allowed: Allowed, answer: Ints, topk: int) -> Finding | None:
         return None
     pairs, boxes = allowed.margins.pairs, allowed.margins.boxes
     groups = len(boxes.row)
-    rivals = np.bincount(pairs.cell[allowed.possible | allowed.pair | allowed.vanishing], minlength=len(answer))
-    alone = allowed.possible & (rivals[pairs.cell] == 1)
+    alone = allowed.alone
 
     def count(mask: Bools) -> Ints:
         return np.bincount(pairs.box[mask], minlength=groups)
