@@ -136,11 +136,12 @@ class Reader:
             return answer
         wanted, spec = self.definition.case.batch_size / clues.rate, self.definition.case.spec
         expected = expected_weights(self.allowed, clues.pair, holder, spec).value
-        weight = {key: float(expected[at]) for key, at in self._entries(clues).items()}
+        entries = self._entries(clues)
+        weight = {key: float(expected[at]) for key, at in entries.items()}
         left = wanted - float(self._weights(holder).sum())
         free = [(cell, box) for cell, fit in self._told_alike(clues, holder) for box in fit]
         pairs, uncontested = self.allowed.margins.pairs, self.allowed.alone
-        alone = {key for key, at in self._entries(clues).items() if uncontested[clues.pair[at]]}
+        alone = {key for key, at in entries.items() if uncontested[clues.pair[at]]}
         number = Counter(pairs.box[uncontested & (holder[pairs.cell] == pairs.box)].tolist())
         for _ in free:
             able = [one for one in free if one not in alone or number[one[1]] < spec.topk]

@@ -52,11 +52,11 @@ class Standard:
     scores: Tensor
 
     def widened(self, outcome: Outcome, room: Room) -> Standard:
-        """The same, with room for the outcome's terms beside their rounding, on the side on which they lie."""
+        """The same, with room for the terms of an outcome on the CPU beside their rounding, on the side on which they lie."""
         if room is NONE:
             return self
         less, more = (torch.from_numpy(bound) for bound in room)
-        beyond = torch.where(outcome.loss.detach().double().cpu() < self.truth.loss, less, more)
+        beyond = torch.where(outcome.loss < self.truth.loss, less, more)
         return replace(self, allowance=replace(self.allowance, loss=self.allowance.loss + beyond))
 
 

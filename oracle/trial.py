@@ -233,11 +233,9 @@ class Trial:
 
     def loss(self, held: Holdings | None = None, room: Room = NONE) -> dict[str, Peaks]:
         """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own, with room for its terms."""
-        outcome = self.outcome()
+        outcome = _on_host(self.outcome())
         key = f"loss peaks {'own' if held is None else held.key!r} {room is NONE}"
-        return self._computed(
-            key, lambda: outcome_peaks(_on_host(outcome), self.standard(held).widened(outcome, room), self.definition.layout)
-        )
+        return self._computed(key, lambda: outcome_peaks(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
 
     def loss_hint(self, found: dict[str, Peaks], held: Holdings | None = None, *, given: bool = False) -> str:
         """The fault that wrong numbers suggest."""

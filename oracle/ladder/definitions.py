@@ -12,6 +12,7 @@ from oracle.case import Setting
 from oracle.ladder.answers import Answers
 from oracle.ladder.cases import Question
 from oracle.ladder.changes import difference
+from oracle.ladder.rows import nothing
 from oracle.ladder.wire import Arrays
 from twinloss import DetectionLoss, LossSpec
 from twinloss.releases import number, switches
@@ -71,7 +72,7 @@ class Matcher:
         reply = answers.replies[question.name]
         precise = question.dtype in ("float32", "float64")
         if question.opening != "loss" or question.kind.startswith("input:") or not precise or reply.facts["outcome"] != "answered":
-            return {"definition": named(answers.release), "twin": "", "twin_size": float("nan"), "twin_why": ""}
+            return nothing(answers, question) | {"definition": named(answers.release)}
         # A gradient that a release leaves out, as some do when there is no box, is one of zeros.
         mine = self._twin(question, switches(answers.release))
         size = max(difference(array, reply.arrays.get(name, array * 0)) for name, array in mine.items())
@@ -88,8 +89,8 @@ class Matcher:
 
 def departure(release: str, question: Question) -> str:
     """Why a release may answer otherwise than its definition's twin, or nothing."""
-    here = [d for d in DEPARTURES if number(d.first) <= number(release) <= number(d.last)]
-    return next((d.why for d in here if d.kind == question.kind and question.dtype in d.dtypes), "")
+    asked = [d for d in DEPARTURES if d.kind == question.kind and question.dtype in d.dtypes]
+    return next((d.why for d in asked if number(d.first) <= number(release) <= number(d.last)), "")
 
 
 def named(release: str) -> str:
