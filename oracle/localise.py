@@ -34,7 +34,7 @@ def localise(case: Case, setting: Setting, contender: Contender) -> list[str]:
     inputs = definition.inputs if setting.device == "cpu" else case.build(setting)
     try:
         trial = Trial(contender, definition, inputs)
-        found = _on_host(trial.outcome())
+        found = trial.outcome().on_host()
     except ContenderFailed:
         return []
     truth = trial.standard().truth
@@ -43,12 +43,6 @@ def localise(case: Case, setting: Setting, contender: Contender) -> list[str]:
         return []
     lines = [f"  pattern    {line}" for line in _pattern(found, truth, trial, seen)]
     return lines + [f"  looks like {line}" for line in _explanations(found, truth, definition, seen)]
-
-
-def _on_host(outcome: Outcome) -> Outcome:
-    return Outcome(
-        outcome.loss.cpu(), outcome.items, outcome.grad_boxes.cpu(), outcome.grad_scores.cpu(), outcome.missing, outcome.loss_dtype
-    )
 
 
 def _pattern(found: Outcome, truth: Outcome, trial: Trial, seen: float) -> Iterator[str]:

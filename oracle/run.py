@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ class Outcome:
     grad_scores: Tensor
     missing: tuple[str, ...]
     loss_dtype: torch.dtype
+
+    def on_host(self) -> Outcome:
+        """The same on the CPU, where the judge works."""
+        return replace(self, loss=self.loss.cpu(), grad_boxes=self.grad_boxes.cpu(), grad_scores=self.grad_scores.cpu())
 
 
 @contextlib.contextmanager

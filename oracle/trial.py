@@ -229,22 +229,22 @@ class Trial:
         fields = (getattr(standard.assignment, name).to(self.setting.device) for name in ("image", "anchor", "box", "weight"))
         handed = Assignment(*fields)
         outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed))
-        return self._computed("given peaks", lambda: outcome_peaks(_on_host(outcome), standard, self.definition.layout))
+        return self._computed("given peaks", lambda: outcome_peaks(outcome.on_host(), standard, self.definition.layout))
 
     def loss(self, held: Holdings | None = None, room: Room = NONE) -> dict[str, Peaks]:
         """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own, with room for its terms."""
-        outcome = _on_host(self.outcome())
+        outcome = self.outcome().on_host()
         key = f"loss peaks {'own' if held is None else held.key!r} {room is NONE}"
         return self._computed(key, lambda: outcome_peaks(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
 
     def loss_hint(self, found: dict[str, Peaks], held: Holdings | None = None, *, given: bool = False) -> str:
         """The fault that wrong numbers suggest."""
-        outcome = _on_host(self._kept["loss_given" if given else "loss"])
+        outcome = self._kept["loss_given" if given else "loss"].on_host()
         return loss_hint(outcome, self.standard(held, given=given), found, self.definition.case.spec)
 
     def inferred(self) -> list[Reading]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
-        reader = Reader(_on_host(self.outcome()), self.allowed, self.decided.held, self.definition, self.arithmetic)
+        reader = Reader(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
         own = self.decided.held.key
 
         def read() -> list[Reading]:
@@ -252,12 +252,3 @@ class Trial:
             return [one for one in others if self.rule_on(one.holdings).usable]
 
         return self._computed("inferred", read)
-
-
-def _on_host(outcome: Outcome) -> Outcome:
-    """The outcome on the CPU, where the judge works."""
-    if outcome.grad_boxes.device.type == "cpu" and outcome.loss.device.type == "cpu":
-        return outcome
-    return Outcome(
-        outcome.loss.cpu(), outcome.items, outcome.grad_boxes.cpu(), outcome.grad_scores.cpu(), outcome.missing, outcome.loss_dtype
-    )
