@@ -39,10 +39,10 @@ def dense_gradient_kernel(
         source, target, remaining, label = logit_tile(program, block, image_stride, anchors, classes, BLOCKS, TILE)
         inside = lane < remaining
         x = tl.load(scores + source + lane, mask=inside, other=0.0).to(tl.float32)
-        scale = tl.load(incoming + incoming_stride) * cls_gain * images / tl.load(items + 3)
+        scale = tl.div_rn(tl.load(incoming + incoming_stride) * cls_gain * images, tl.load(items + 3))
         if BLOCKS == "class":
             scale *= tl.load(class_weights + label)
-        gradient = scale / (1.0 + tl.exp(-x))
+        gradient = tl.div_rn(scale + tl.zeros_like(x), 1.0 + tl.exp(-x))
         tl.store(scores_gradient + target + lane, gradient.to(scores_gradient.dtype.element_ty), mask=inside)
     else:
         start = (program - score_programs).to(tl.int64) * TILE

@@ -98,7 +98,7 @@ def held_gradient_kernel(
     image, label, corners, _ = ground_truth(owner, held, truth)
     image = image.to(tl.int64)
     anchor = tl.load(slot_anchor + slot, mask=held, other=0)
-    per_normaliser = truth[3] / tl.load(items + 3)
+    per_normaliser = tl.div_rn(truth[3], tl.load(items + 3))
 
     if FOR_SCORES:
         scale = tl.load(incoming + incoming_stride) * cls_gain * per_normaliser
