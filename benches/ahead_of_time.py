@@ -27,6 +27,7 @@ from twinloss import Assignment, LossSpec, Pyramid
 
 CAPABILITIES = (80, 90)
 ESSENTIAL = 4
+Launched = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
 WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Of one multiprocessor, both architectures.
 REGISTER_STEP = 256  # Registers are handed to a warp in such portions.
 
@@ -146,24 +147,38 @@ def compile_variant(variant: Variant, capability: int) -> list[Built]:
 @contextmanager
 def compiling_only(capability: int) -> Iterator[list[tuple[str, Any]]]:
     """Within, a launch compiles for the architecture and runs nothing; the list gets each launch's name and compiled kernel."""
+    compiled: list[tuple[str, Any]] = []
+
+    def note(kernel: Any, _grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
+        compiled.append((kernel.src.fn.__name__, kernel))
+        _check_constants(kernel, arguments)
+
+    with compiling_for(capability, note):
+        yield compiled
+
+
+@contextmanager
+def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
+    """Within, a launch compiles for the architecture; instead of running, the kernel is handed on with its grid and arguments."""
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
     from twinloss.triton.launch import kernels_for
 
-    compiled: list[tuple[str, Any]] = []
     launching = JITFunction.run
 
-    def compile_instead(self: Any, *args: Any, **options: Any) -> Any:
-        kernel = launching(self, *args, **options | {"warmup": True})
-        compiled.append((self.fn.__name__, kernel))
-        return _Compiled(kernel)
+    def compile_instead(self: Any, *args: Any, grid: Any, **options: Any) -> Any:
+        kernel = launching(self, *args, grid=grid, **options | {"warmup": True})
+        constants = (options[name] for name in self.arg_names[len(args) :])
+        built = _Compiled(kernel, launched)
+        built[(*grid, 1, 1)[:3]](*args, *constants)
+        return built
 
     kernels_for.cache_clear()  # what was compiled for another architecture
     driver.set_active(_Absent(capability))
     JITFunction.run = compile_instead
     try:
-        yield compiled
+        yield
     finally:
         JITFunction.run = launching
         kernels_for.cache_clear()
@@ -171,21 +186,24 @@ def compiling_only(capability: int) -> Iterator[list[tuple[str, Any]]]:
             driver.reset_active()
 
 
+@dataclass(frozen=True)
 class _Compiled:
-    """A kernel that cannot be launched here: instead, the constants among its arguments are compared with those it was compiled for."""
+    """A kernel that cannot be launched here."""
 
-    def __init__(self, kernel: Any) -> None:
-        self.kernel = kernel
+    kernel: Any
+    launched: Launched
 
-    def __getitem__(self, _grid: tuple[int, int, int]) -> Callable[..., None]:
-        return self._launch
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
+        return lambda *arguments: self.launched(self.kernel, grid, arguments)
 
-    def _launch(self, *arguments: Any) -> None:
-        source = self.kernel.src
-        expected = {source.fn.arg_names[at]: value for (at, *within), value in source.constants.items() if not within}
-        passed = dict(zip(source.fn.arg_names, arguments, strict=True))
-        if wrong := {name: passed[name] for name, value in expected.items() if passed[name] != value}:
-            raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
+
+def _check_constants(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Compare the constants among a launch's arguments with those that the kernel was compiled for."""
+    source = kernel.src
+    expected = {source.fn.arg_names[at]: value for (at, *within), value in source.constants.items() if not within}
+    passed = dict(zip(source.fn.arg_names, arguments, strict=True))
+    if wrong := {name: passed[name] for name, value in expected.items() if passed[name] != value}:
+        raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
 
 
 class _Absent:

@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU: run by Triton's interpreter on the host, and compiled ahead of time for two architectures.
+"""The Triton kernels without a GPU: run by Triton's interpreter, compiled ahead of time for two architectures, and run as compiled.
 
 Each part runs in a process of its own, because the interpreter has to be on, or off, before Triton is imported.
 """
@@ -23,13 +23,15 @@ from twinloss.triton import availability
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("numbers", "behaviour", "offsets", "judged")
+COMPILED = [*((90, part) for part in PARTS), (80, "numbers"), (80, "behaviour")]
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=400")
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so its kernels were not checked")
 
 
-def _run(*arguments: str, interpret: bool) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, interpret: bool, **variables: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(ROOT / "impl"), str(ROOT)])
-    env = os.environ | {"TRITON_INTERPRET": str(int(interpret)), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"TRITON_INTERPRET": str(int(interpret)), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | variables
     env.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=500)
@@ -39,8 +41,18 @@ def _run(*arguments: str, interpret: bool) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("part", PARTS)
 def test_kernels_run_by_the_interpreter(part: str) -> None:
     # Masked lanes divide by zero, and numpy says so.
-    options = ("-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning", "--timeout=400")
-    done = _run("pytest", *options, f"properties/kernels/{part}.py", interpret=True)
+    done = _run("pytest", *OPTIONS, "-W", "ignore::RuntimeWarning", f"properties/kernels/{part}.py", interpret=True)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert re.search(r"\d+ passed", done.stdout)
+    assert "skipped" not in done.stdout
+
+
+@needs_triton
+@pytest.mark.parametrize(("capability", "part"), COMPILED)
+def test_kernels_run_as_compiled(capability: int, part: str) -> None:
+    # That Triton will change a default, which every launch of the loss sets, is no news of ours.
+    options = (*OPTIONS, "-W", "default", "-p", "benches.ptx.plugin")
+    done = _run("pytest", *options, f"properties/kernels/{part}.py", interpret=False, PTX_CAPABILITY=str(capability))
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert re.search(r"\d+ passed", done.stdout)
     assert "skipped" not in done.stdout

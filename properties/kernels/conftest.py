@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from properties.kernels.inputs import on_host
 from twinloss.triton.availability import interpreting
 
 collect_ignore = ["__init__.py"]
@@ -38,7 +39,7 @@ def _patch_once() -> None:
 @pytest.fixture(scope="session")
 def device() -> str:
     """The device that the kernels run on."""
-    if interpreting():
+    if on_host():
         return "cpu"
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU, and Triton's interpreter is off: set TRITON_INTERPRET=1")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from oracle.case import Case, Setting
-from twinloss import Assignment, DetectionLoss
+from twinloss import Assignment, DetectionLoss, LossSpec
+from twinloss.triton.availability import why_not
 
 Answer = tuple[Tensor, Tensor, Tensor]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -41,3 +42,8 @@ def assert_near(found: Tensor, expected: Tensor, relative: float, name: str) -> 
     scale = expected.abs().max().double().item() if expected.numel() else 0.0
     worst = (found.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
     assert worst <= relative * scale, f"{name} is off by {worst:.3g} where the largest is {scale:.3g}"
+
+
+def on_host() -> bool:
+    """Whether the kernels run on tensors of the host: in Triton's interpreter, or on whatever else stands in for a GPU."""
+    return why_not(torch.zeros(0), LossSpec(num_classes=1), "stable") is None

@@ -13,22 +13,21 @@ from oracle.case import Case, Setting
 from oracle.compare import compare
 from oracle.contender import Contender
 from oracle.finding import Verdict
-from properties.kernels.inputs import DTYPES
+from properties.kernels.inputs import DTYPES, on_host
 from properties.strategies import TINY, cases, definitions
 from twinloss import DetectionLoss
-from twinloss.triton.availability import interpreting
 
 KERNELS = Contender("twin-triton", "this checkout", partial(DetectionLoss, backend="triton"), arithmetic="float32")
 STAGES = ("assign", "loss_given", "loss")
-# An interpreter takes a second for what a device does at once.
-EXAMPLES, MOST_BOXES, MOST_IMAGES, MOST_BINS = (10, 6, 2, 5) if interpreting() else (300, 1000, 16, 64)
+# What stands in for a device takes a second for what that does at once.
+EXAMPLES, MOST_BOXES, MOST_IMAGES, MOST_BINS = (10, 6, 2, 5) if on_host() else (300, 1000, 16, 64)
 # Three classes, so that they are often the same; 40 for more than one tile of logits.
 DEFINITIONS = definitions(classes=(1, 3, 40))
 
 
 @st.composite
 def small_cases(draw: st.DrawFn) -> Case:
-    """Cases of the suite's own strategies, cut down to what an interpreter can do; on a device as they are."""
+    """Cases of the suite's own strategies, cut down to what a host can do; on a device as they are."""
     case = draw(cases(TINY, definition=DEFINITIONS, tagged=False))
     kept = [box for box in case.boxes if box.image < MOST_IMAGES]
     step = -(-len(kept) // MOST_BOXES) or 1

@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss import ciou as torch_ciou
-from twinloss.triton.arithmetic import arctangent, index_of, log1p, ordered_bits, power, ranked, sigmoid
+from twinloss.triton.arithmetic import arctangent, decay, index_of, log1p, ordered_bits, power, ranked, sigmoid
+from twinloss.triton.bins import bin_logits, expectation, exponentials
 from twinloss.triton.overlap import ciou, ciou_gradient
 from twinloss.triton.softplus import logit_tile, softplus_sum
 
@@ -28,6 +29,8 @@ def _elementwise(x, y, FUNCTION: tl.constexpr, COUNT: tl.constexpr):  # type: ig
         r = arctangent(v)
     elif FUNCTION == "sigmoid":
         r = sigmoid(v)
+    elif FUNCTION == "decay":
+        r = decay(v)
     elif FUNCTION == "log1p":
         r = log1p(v)
     elif FUNCTION == "sqrt":
@@ -68,6 +71,40 @@ def test_arctangent_at_its_ends(device: str) -> None:
     _elementwise[(1,)](x, y, "arctangent", COUNT, **ROUNDING)
     assert y[:5].tolist() == pytest.approx([0, math.pi / 4, -math.pi / 4, math.pi / 2, -math.pi / 2], rel=1e-6)
     assert y[5].isnan()
+
+
+def test_decay_is_within_one_rounding_of_the_exponential(device: str) -> None:
+    x = -torch.linspace(0, 9.3, COUNT).square().to(device)  # From 0 to -86.5, most of them small.
+    y = torch.empty_like(x)
+    _elementwise[(1,)](x, y, "decay", COUNT, **ROUNDING)
+    off = (y.double() / x.double().exp() - 1).abs()
+    assert off.max() <= 2**-23, f"at {x[off.argmax()]:.9g} it is off by {off.max() * 2**23:.2f} units in the last place"
+    x[:6] = torch.tensor([-87.5, -200.0, -1e30, -math.inf, math.nan, -0.0])
+    _elementwise[(1,)](x, y, "decay", COUNT, **ROUNDING)
+    assert y[:6].tolist() == pytest.approx([0, 0, 0, 0, math.nan, 1], abs=0, nan_ok=True)
+
+
+@triton.jit
+def _shares(column, total, mean, anchors, R: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+    i = tl.arange(0, COUNT)
+    parts, whole, _ = exponentials(bin_logits(column + i, i < COUNT, anchors, 0, R), R)
+    tl.store(total + i, whole)
+    tl.store(mean + i, expectation(parts, whole, R))
+
+
+@pytest.mark.parametrize("bins", [2, 5, 16, 32])
+def test_many_small_shares_beside_a_large_one_do_not_add_up_their_roundings(bins: int, device: str) -> None:
+    logits = torch.rand(bins, COUNT, generator=torch.Generator().manual_seed(8)) * 0.5 - 12
+    logits[0] += 12
+    total, mean = (torch.empty(COUNT, device=device) for _ in range(2))
+    _shares[(1,)](logits.to(device), total, mean, COUNT, bins, COUNT, **ROUNDING)
+    exact = (logits - logits.amax(0)).double().exp()
+    for found, expected in (
+        (total, exact.sum(0)),
+        (mean, (exact * torch.arange(bins)[:, None]).sum(0) / exact.sum(0)),
+    ):
+        off = (found.cpu().double() / expected - 1).abs().max()
+        assert off <= 4 * 2**-23, f"off by {off * 2**23:.1f} units in the last place"
 
 
 @triton.jit

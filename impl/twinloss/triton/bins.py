@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from twinloss.triton.arithmetic import greatest
+from twinloss.triton.arithmetic import decay, greatest
 
 
 @triton.jit
@@ -31,21 +31,29 @@ def exponentials(logits: tl.tuple, R: tl.constexpr) -> tl.tuple:
     for k in tl.static_range(1, R):
         top = greatest(top, logits[k])
     parts: tl.tuple = ()
-    total = tl.zeros_like(top)
     for k in tl.static_range(R):
-        part = tl.exp(logits[k] - top)
-        parts += (part,)
-        total += part
+        parts += (decay(logits[k] - top),)
+    total = pairwise_sum(parts, 0, R)
     return parts, total, top + tl.log(total)
+
+
+@triton.jit
+def pairwise_sum(parts: tl.tuple, FIRST: tl.constexpr, COUNT: tl.constexpr) -> tl.tensor:
+    """Sum of COUNT neighbours: of halves, so that many small shares beside a large one do not add up their roundings."""
+    if COUNT == 1:
+        result = parts[FIRST]
+    else:
+        result = pairwise_sum(parts, FIRST, COUNT // 2) + pairwise_sum(parts, FIRST + COUNT // 2, COUNT - COUNT // 2)
+    return result
 
 
 @triton.jit
 def expectation(parts: tl.tuple, total: tl.tensor, R: tl.constexpr) -> tl.tensor:
     """Mean bin index under shares ``parts`` / ``total``."""
-    moment = tl.zeros_like(total)
-    for k in tl.static_range(1, R):
-        moment += parts[k] * k
-    return tl.div_rn(moment, total)
+    moments: tl.tuple = ()
+    for k in tl.static_range(R):
+        moments += (parts[k] * k,)
+    return tl.div_rn(pairwise_sum(moments, 0, R), total)
 
 
 @triton.jit

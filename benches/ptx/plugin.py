@@ -1,0 +1,37 @@
+"""``pytest -p benches.ptx.plugin properties/kernels``: the kernels' own properties, on their compiled code instead of the interpreter.
+
+``PTX_CAPABILITY`` names the architecture (90 when left out), ``PTX_SEED`` what a device leaves open.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+
+from benches.ptx.device import Device, running_on
+from twinloss.triton import availability
+
+LONG, EDGE = 100_000, 4  # Programs of a grid of which only some run, and how many of them at each end.
+
+
+def both_ends_and_the_middle(programs: int) -> Sequence[int]:
+    """The programs that run: of a long grid those where one kind of work may end and another begin."""
+    if programs < LONG:
+        return range(programs)
+    middle = programs // 2
+    return (*range(EDGE), *range(middle - EDGE, middle + EDGE), *range(programs - EDGE, programs))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ptx_device() -> Iterator[Device]:
+    """The device that every launch of the session runs on."""
+    capability, seed = (int(os.environ.get(name, default)) for name, default in (("PTX_CAPABILITY", "90"), ("PTX_SEED", "0")))
+    device = Device(capability, seed, programs=both_ends_and_the_middle)
+    with pytest.MonkeyPatch.context() as patch, running_on(device):
+        patch.setattr(availability, "_why_not_device", lambda _: None)  # The host's tensors are this device's.
+        torch.use_deterministic_algorithms(True, warn_only=True)  # So that torch.empty is full of what must not matter.
+        yield device
+        torch.use_deterministic_algorithms(False)
