@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from benches.ptx.device import Device, running_on
 from twinloss.triton import availability
 
 LONG, EDGE = 100_000, 4  # Programs of a grid of which only some run, and how many of them at each end.
+UNDONE = pytest.StashKey[ExitStack]()
 
 
 def both_ends_and_the_middle(programs: int) -> Sequence[int]:
@@ -25,13 +27,17 @@ def both_ends_and_the_middle(programs: int) -> Sequence[int]:
     return (*range(EDGE), *range(middle - EDGE, middle + EDGE), *range(programs - EDGE, programs))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def ptx_device() -> Iterator[Device]:
-    """The device that every launch of the session runs on."""
+def pytest_configure(config: pytest.Config) -> None:
+    """From here on every launch runs on the machine: before modules are collected, which ask whether the host serves."""
     capability, seed = (int(os.environ.get(name, default)) for name, default in (("PTX_CAPABILITY", "90"), ("PTX_SEED", "0")))
-    device = Device(capability, seed, programs=both_ends_and_the_middle)
-    with pytest.MonkeyPatch.context() as patch, running_on(device):
-        patch.setattr(availability, "_why_not_device", lambda _: None)  # The host's tensors are this device's.
-        torch.use_deterministic_algorithms(True, warn_only=True)  # So that torch.empty is full of what must not matter.
-        yield device
-        torch.use_deterministic_algorithms(False)
+    undone = config.stash[UNDONE] = ExitStack()
+    patch = undone.enter_context(pytest.MonkeyPatch.context())
+    patch.setattr(availability, "_why_not_device", lambda _: None)  # The host's tensors are this device's.
+    undone.enter_context(running_on(Device(capability, seed, programs=both_ends_and_the_middle)))
+    torch.use_deterministic_algorithms(True, warn_only=True)  # So that torch.empty is full of what must not matter.
+    undone.callback(torch.use_deterministic_algorithms, False)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Launches go where they went before."""
+    config.stash[UNDONE].close()

@@ -52,9 +52,9 @@ def reciprocal(x: tl.tensor) -> tl.tensor:
 def decay(x: tl.tensor) -> tl.tensor:
     """e^x for x ≤ 0 within 1 unit in the last place; 0 below −87.
 
-    The hardware's own is off by several units, the more the larger |x|. Here e^x = 2^n · e^r, with n·ln 2 taken from x in two parts of which
-    the first is exact; the polynomial's coefficients minimise the largest relative error of 1 + r + r²·Q(r) on |r| ≤ ½ ln 2 (3e-9 before
-    rounding).
+    The hardware's own is off by several units, the more the larger |x|. Here e^x = 2^n · e^r, with n·ln 2 taken from x in two parts, of
+    which the first is exact; the polynomial's coefficients minimise the largest relative error of 1 + r + r²·Q(r) on |r| ≤ ½ ln 2 (3e-9
+    before rounding).
     """
     n = tl.floor(x * 1.4426950408889634 + 0.5)
     r = (x - n * 0.693359375) + n * 2.12194440e-4
