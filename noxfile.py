@@ -116,9 +116,11 @@ def gpu(session: nox.Session) -> None:
 
 @heavy()
 def kernels(session: nox.Session) -> None:
-    """Compile every Triton kernel for GPUs that are not here: registers, memory, spills; minutes. Report: reports/out/kernels."""
+    """Compile every Triton kernel for GPUs that are not here: registers, spills, bytes moved; minutes. Reports: kernels, traffic."""
     with reported(session, "kernels") as rows:
         run(session, "python", "-m", "benches.ahead_of_time", "--write", str(rows), *session.posargs)
+    with reported(session, "traffic") as rows:
+        run(session, "python", "-m", "benches.ptx.traffic", "--write", str(rows))
 
 
 @heavy()

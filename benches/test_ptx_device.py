@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,10 @@ import triton.language as tl
 
 from benches.ptx.device import Device, RaceError, running_on
 from benches.ptx.memory import MemoryFaultError
-from oracle.case import Case, Setting
+from benches.ptx.traffic import traffic
+from oracle.case import Case, DtypeName, Setting
 from oracle.workloads.crowded import crowded
-from twinloss import DetectionLoss
+from twinloss import DetectionLoss, LossSpec
 from twinloss.triton import availability
 
 
@@ -45,6 +47,18 @@ def test_a_step_has_the_same_bits_whatever_a_device_leaves_open(definition: dict
         device.seed = seed
         for ours, theirs in zip(_step(case), first, strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_step_asks_for_little_more_than_any_implementation_moves(dtype: DtypeName) -> None:
+    spec = LossSpec(num_classes=80)
+    case = Case(spec, (640, 640), 1, tuple(dataclasses.replace(box, image=0) for box in crowded(8).boxes), crowded(8).prediction)
+    moved = {each.kernel: each for each in traffic(case, dtype)}
+    floor = moved["scan"].floor_bytes
+    assert sum(each.sector_bytes for each in moved.values()) <= 1.25 * floor
+    # Each of these is a stream: what lies side by side is read and written together.
+    for kernel in ("decode", "dense_gradient"):
+        assert moved[kernel].sector_bytes <= 1.13 * moved[kernel].asked_bytes
 
 
 @triton.jit

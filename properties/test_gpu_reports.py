@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from reports import markdown, page
-from reports.gpu import COMPILED, KIND
+from reports.gpu import COMPILED, KIND, TRAFFIC
 from reports.gpu import __main__ as keeping
 from reports.registry import KINDS
 from reports.rows import RowsError, validated
@@ -44,9 +44,10 @@ MEASURED = [
 MISSING = [_finding(check, "not measured", None, 30.0, detail=NONE, gpu="none") for check in ("speed", "counts")]
 
 
-def test_both_kinds_are_known() -> None:
+def test_all_kinds_are_known() -> None:
     assert KINDS["gpu"] is KIND
     assert KINDS["kernels"] is COMPILED
+    assert KINDS["traffic"] is TRAFFIC
 
 
 def test_without_a_gpu_the_report_says_so_in_plain_words() -> None:
@@ -86,6 +87,21 @@ def test_a_kernel_that_spills_is_red() -> None:
     assert spoilt.sections[0].heading == "What spills"
 
 
+def _moved(kernel: str, sectors: int, **other: Any) -> dict[str, Any]:
+    step = {"workload": "coco", "dtype": "float16", "capability": 90, "floor_bytes": 1000}
+    return step | {"kernel": kernel, "asked_bytes": 500, "sector_bytes": sectors} | other
+
+
+def test_what_a_step_moves_is_held_against_the_floor() -> None:
+    rows = [_moved("scan", 700), _moved("held", 450), _moved("scan", 3300, workload="boxes-300")]
+    report = TRAFFIC.build(_rows(TRAFFIC, rows))
+    assert report.headline == "A step on coco in float16 moves 1.15 times the floor; most on boxes-300 in float16: 3.30 times"
+    text = markdown.render(report)
+    assert "it was not measured on a GPU" in text
+    assert report.console.frame["asked_bytes"].tolist() == [1000, 500]
+    assert set(keeping.texts(None, None, _rows(TRAFFIC, rows))) == {"traffic.md", "traffic.csv"}
+
+
 def test_only_what_ran_on_a_gpu_is_kept_as_measured() -> None:
     kept = keeping.texts(_rows(KIND, MEASURED), None)
     assert set(kept) == {"gpu.md", "measured/2026-02-03-nvidia-h200-0123abcd.csv"}
@@ -97,8 +113,11 @@ def test_only_what_ran_on_a_gpu_is_kept_as_measured() -> None:
 
 def test_the_committed_texts_are_those_of_their_rows() -> None:
     folder = Path(keeping.__file__).parent
-    compiled = validated(pd.read_csv(folder / "kernels.csv"), COMPILED.schema, folder / "kernels.csv")
-    assert (folder / "kernels.md").read_text("utf-8") == markdown.render(COMPILED.build(compiled))
+    compiled, traffic = (
+        validated(pd.read_csv(folder / f"{kind.name}.csv"), kind.schema, folder / f"{kind.name}.csv") for kind in (COMPILED, TRAFFIC)
+    )
+    for kind, rows in ((COMPILED, compiled), (TRAFFIC, traffic)):
+        assert (folder / f"{kind.name}.md").read_text("utf-8") == markdown.render(kind.build(rows))
     assert not compiled["spills"].any()
     assert {80, 90} <= set(compiled["capability"])
     measured = sorted((folder / "measured").glob("*.csv"))

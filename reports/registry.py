@@ -6,5 +6,6 @@ from reports import bench, diff, faults, gate, gpu, ladder, train
 from reports.kind import Kind
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (diff.KIND, bench.KIND, faults.KIND, gate.KIND, ladder.KIND, train.KIND, gpu.KIND, gpu.COMPILED)
+    kind.name: kind
+    for kind in (diff.KIND, bench.KIND, faults.KIND, gate.KIND, ladder.KIND, train.KIND, gpu.KIND, gpu.COMPILED, gpu.TRAFFIC)
 }

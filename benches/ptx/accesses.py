@@ -57,15 +57,15 @@ class Accesses:
         texts = sorted({self.instructions[step] for step in units["step"][units["unit"] == unit]})
         return f"{who} are in each other's way at {unit * UNIT:#x}: {'; '.join(texts)}"
 
-    def sectors(self) -> int:
-        """Sectors of 32 bytes that warps asked for, each once an instruction."""
-        if not self._parts:
-            return 0
-        of = self.columns()
-        first, last = of["address"] // SECTOR, (of["address"] + of["size"] - 1) // SECTOR
-        rows = np.stack([of["step"], of["program"], of["thread"] // WARP, first])
-        more = np.stack([of["step"], of["program"], of["thread"] // WARP, last])
-        return int(np.unique(np.concatenate([rows, more], axis=1), axis=1).shape[1])
+    def moved(self) -> tuple[int, int]:
+        """Bytes that threads asked for, and those of the sectors in which they lie: each counts once a warp and instruction."""
+        asked = sectors = 0
+        for (address, program, thread, _), (size, _) in zip(self._parts, self._same, strict=True):
+            warp = np.stack([program, thread // WARP])
+            ends = [np.vstack([warp, place // SECTOR]) for place in (address, address + size - 1)]
+            asked += size * len(address)
+            sectors += np.unique(np.hstack(ends), axis=1).shape[1]
+        return asked, sectors * SECTOR
 
 
 def _units(columns: dict[str, Column]) -> dict[str, Column]:

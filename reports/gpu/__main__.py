@@ -1,7 +1,8 @@
 """``python -m reports.gpu``: keep the last runs among the committed texts.
 
-``gpu.md`` is the short form of the last run on a GPU, or says that there was none, and ``kernels.md`` that of the last compilation ahead of
-time. Rows measured on a GPU are kept beside them, a file a run: ``measured/DATE-GPU-REVISION.csv``, which no row of a CPU goes into.
+``gpu.md`` is the short form of the last run on a GPU, or says that there was none; ``kernels.md`` that of the last compilation ahead of
+time, and ``traffic.md`` that of what the compiled code moves. Rows measured on a GPU are kept beside them, a file a run:
+``measured/DATE-GPU-REVISION.csv``, which no row of a CPU goes into.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports import markdown
-from reports.gpu import COMPILED, KIND
+from reports.gpu import COMPILED, KIND, TRAFFIC
 from reports.gpu.report import MISSING
 from reports.rows import RowsError, read
 
@@ -21,12 +22,13 @@ HERE = Path(__file__).parent
 OUT = HERE.parent / "out"
 
 
-def texts(gpu: pd.DataFrame | None, compiled: pd.DataFrame | None) -> dict[str, str]:
+def texts(gpu: pd.DataFrame | None, compiled: pd.DataFrame | None, traffic: pd.DataFrame | None = None) -> dict[str, str]:
     """The committed files, by name; of a run that was not made there is none."""
     files = {}
-    if compiled is not None:
-        files["kernels.md"] = markdown.render(COMPILED.build(compiled))
-        files["kernels.csv"] = compiled.to_csv(index=False, lineterminator="\n")
+    for kind, rows in ((COMPILED, compiled), (TRAFFIC, traffic)):
+        if rows is not None:
+            files[f"{kind.name}.md"] = markdown.render(kind.build(rows))
+            files[f"{kind.name}.csv"] = rows.to_csv(index=False, lineterminator="\n")
     if gpu is not None:
         files["gpu.md"] = markdown.render(KIND.build(gpu))
         measured = gpu[gpu["verdict"] != MISSING]
@@ -53,8 +55,7 @@ def run_name(rows: pd.DataFrame) -> str:
 def main() -> int:
     """Write the texts of whichever runs there are; 2 when there is none, or a run's rows are wrong."""
     try:
-        frames = [read(OUT / kind.name / "rows.parquet", kind.schema) if _rows(kind.name).exists() else None for kind in (KIND, COMPILED)]
-        files = texts(*frames)
+        files = texts(*(read(_rows(kind.name), kind.schema) if _rows(kind.name).exists() else None for kind in (KIND, COMPILED, TRAFFIC)))
     except RowsError as error:
         print(f"reports.gpu: {error}", file=sys.stderr)
         return 2

@@ -12,7 +12,8 @@ from twinloss.triton.problem import Gradients, Problem
 from twinloss.triton.softplus import logit_tile, score_blocks
 
 
-@triton.jit(do_not_specialize=["score_programs", "box_count", "classes", "images", "cls_gain"])
+# The number of box logits is not among them: only where it is known to be a multiple of 16 are zeros written 16 bytes at a time.
+@triton.jit(do_not_specialize=["score_programs", "classes", "images", "cls_gain"])
 def dense_gradient_kernel(
     scores: tl.tensor,
     image_stride: tl.tensor,
