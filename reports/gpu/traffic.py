@@ -23,10 +23,10 @@ SCHEMA = Schema(
 )
 
 HOW = (
-    "Compiled code ran on the host, and every access was counted: it was not measured on a GPU, and this says nothing about time. Memory is "
-    "handed out in sectors of 32 bytes: what a warp asks for in one instruction costs the sectors in which it lies. No cache is counted, so "
-    "what several warps want counts for each. The floor is what any implementation moves: logits read forward, class logits again backward, "
-    "both gradients written."
+    "Compiled code ran on the host, and every access was counted: it was not measured on a GPU, and this says nothing about time. "
+    "Memory is handed out in sectors of 32 bytes: what a warp asks for in one instruction costs the sectors in which it lies. No cache "
+    "counts, so what several warps want counts for each. The floor is what any implementation moves: logits read forward, class logits "
+    "again backward, both gradients written."
 )
 KEYS = ["workload", "dtype", "capability"]
 
