@@ -15,11 +15,13 @@ pytest.importorskip("triton", minversion="3.3", reason="there is no Triton whose
 import triton
 import triton.language as tl
 
+from benches.gpu import correctness
 from benches.ptx.device import Device, RaceError, running_on
 from benches.ptx.memory import MemoryFaultError
 from benches.ptx.traffic import traffic
 from oracle.case import Case, DtypeName, Setting
 from oracle.workloads.crowded import crowded
+from oracle.workloads.pack import data_folder
 from twinloss import DetectionLoss, LossSpec
 from twinloss.triton import availability
 
@@ -47,6 +49,17 @@ def test_a_step_has_the_same_bits_whatever_a_device_leaves_open(definition: dict
         device.seed = seed
         for ours, theirs in zip(_step(case), first, strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.skipif(data_folder() is None, reason="there is no real ground truth beside the checkout: set TWINLOSS_DATA to its folder")
+@pytest.mark.parametrize(("workload", "dtype"), correctness.JUDGED)
+def test_whole_batches_are_judged_as_on_a_gpu(workload: str, dtype: DtypeName, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.look_for_races = False  # Minutes at this size; there were none.
+    monkeypatch.setattr(correctness, "device", lambda: "cpu")
+    monkeypatch.setattr(correctness, "free", lambda: None)
+    monkeypatch.setattr(correctness, "JUDGED", [(workload, dtype)])
+    (finding,) = correctness.judged()
+    assert finding.verdict == "passed", finding.line
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
