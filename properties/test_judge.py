@@ -65,9 +65,12 @@ def test_a_last_place_that_is_decided_excuses_nobody() -> None:
 
 def test_a_tie_does_not_excuse_one_anchor_more_or_less() -> None:
     case = tied_case()
-    for contender in (changed(topk=1), changed(topk=3)):
-        comparison = judged(case, contender)
+    for kept in (1, 3):
+        comparison = judged(case, changed(topk=kept))
         assert verdict_of(comparison, "assign", "holders") is Verdict.DIFFER
+        finding = judgement_of(comparison, "assign", "holders").finding
+        assert finding is not None
+        assert finding.what == f"box 0 holds {kept} uncontested anchors; 2 to 2 are possible"
 
 
 def test_the_definitions_own_answer_counts_its_decisions_once() -> None:

@@ -53,11 +53,11 @@ SUBJECTS = {
     "twin": [f"impl/twinloss/{name}.py" for name in PIPELINE],
     "judge": [f"oracle/{name}.py" for name in JUDGE],
 }
+JUDGE_TESTS = ("clues", "untold", "judge_soundness", "judge", "exact", "judge_numbers", "saved")
 NOTICED_BY = {
     "twin": ["-m", "properties.faults.noticed"],
-    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "properties/test_untold.py", "properties/test_judge_soundness.py",
-              "properties/test_judge.py", "properties/test_exact.py", "properties/test_saved.py", "properties/test_judge_numbers.py"],
-}  # fmt: skip
+    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/test_{name}.py" for name in JUDGE_TESTS)],
+}
 
 
 @dataclass(frozen=True)
