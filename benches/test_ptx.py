@@ -190,9 +190,10 @@ def test_half_precision_goes_two_to_a_register() -> None:
         source, target = torch.zeros(COUNT, 2), torch.zeros(COUNT, 4, dtype=dtype)
         source[:, 0], source[:, 1] = values, -values
         body = f"""ld.global.v2.b32 {{%r7, %r8}}, [%rd4 + 0]; cvt.rn.{name}x2.f32 %r9, %r8, %r7; mov.b32 {{%rs1, %rs2}}, %r9;
-            cvt.f32.{name} %r10, %rs2; cvt.rn.{name}.f32 %rs3, %r10; st.global.b32 [%rd5 + 0], %r9; st.global.b16 [%rd5 + 4], %rs3;"""
+            cvt.f32.{name} %r10, %rs2; cvt.rn.{name}.f32 %rs3, %r10; abs.{name} %rs4, %rs1;
+            st.global.b32 [%rd5 + 0], %r9; st.global.b16 [%rd5 + 4], %rs3; st.global.b16 [%rd5 + 6], %rs4;"""
         launched(body, source, target)
-        assert torch.equal(target[:, :3], torch.stack([values, -values, -values], dim=1).to(dtype))
+        assert torch.equal(target, torch.stack([values, -values, -values, values.abs()], dim=1).to(dtype))
 
 
 def test_bytes_are_permuted_and_fields_extracted() -> None:
@@ -238,6 +239,26 @@ def test_matrices_are_stored_and_loaded_by_the_rows_that_threads_name() -> None:
         lane, warp = thread % 32, thread // 32
         second = lane % 8 * 4 + 1 + (32 * warp if lane < 16 else 0)
         assert int(target[thread]) == thread | second << 32
+
+
+def test_a_matrix_is_transposed_on_its_way() -> None:
+    # A thread's two elements are its number and that plus 100; after one transposition, row i of a matrix is what column i was.
+    body = """and.b32 %r7, %r1, 31; shl.b32 %r8, %r7, 4; and.b32 %r9, %r1, 32; shl.b32 %r10, %r9, 4; add.s32 %r11, %r8, %r10;
+        add.s32 %r12, %r1, 100; shl.b32 %r13, %r12, 16; or.b32 %r14, %r13, %r1;
+        stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%r11], {%r14, %r14, %r14, %r14};
+        bar.sync 0;
+        ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%r15, %r16, %r17, %r18}, [%r11];
+        ld.shared.b32 %r16, [%r11 + 0];
+        mov.b64 %rd7, {%r15, %r16}; st.global.b64 [%rd5 + 0], %rd7;"""
+    source, target = torch.zeros(COUNT, dtype=torch.int64), torch.zeros(COUNT, dtype=torch.int64)
+    launched(body, source, target, shared=1024)
+    for thread in (0, 1, 9, 40):
+        lane, warp = thread % 32, thread // 32 * 32
+        assert int(target[thread]) & 0xFFFFFFFF == thread | (thread + 100) << 16, "there and back again"
+        # Row i begins with the elements of column i's first two rows: of the threads i // 2 and 4 + i // 2, the lower or upper half.
+        row = lane % 8
+        first, second = (row // 2 + 4 * k + warp + 100 * (row % 2) for k in (0, 1))
+        assert int(target[thread]) >> 32 == first | second << 16
 
 
 def test_every_access_is_kept_in_bounds() -> None:

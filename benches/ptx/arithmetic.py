@@ -9,7 +9,7 @@ import numpy as np
 
 from benches.ptx.approximate import exponential, full_division, logarithm, reciprocal
 from benches.ptx.bits import Bits, Function, UnknownInstructionError, known, on_numbers, typed
-from benches.ptx.conversion import conversion
+from benches.ptx.conversion import HALVES, conversion
 from benches.ptx.source import Instruction
 from benches.ptx.whole import field, permutation, remainder, shift, upper_half, whole_quotient, widened
 
@@ -21,7 +21,8 @@ def function_of(instruction: Instruction) -> Function:
         UnknownInstructionError: the machine does not know the instruction.
     """
     make = MAKERS.get(instruction.operation)
-    found = make(instruction) if make and known(instruction, MODIFIERS | set(COMPARISONS) | set(UNORDERED)) else None
+    halves = HALVES if instruction.operation in ("cvt", "abs") else ()
+    found = make(instruction) if make and known(instruction, {*MODIFIERS, *COMPARISONS, *UNORDERED, *halves}) else None
     if found is None:
         raise UnknownInstructionError(instruction)
     return found
@@ -78,7 +79,7 @@ def _fused(a: Any, b: Any, c: Any) -> Any:
 
 
 # A rounding that is not named here, a saturation and the like change what comes out: such instructions are not known.
-MODIFIERS = {"rn", "rzi", "rni", "rmi", "rpi", "ftz", "approx", "full", "lo", "hi", "wide", "NaN", "bf16", "f16x2", "bf16x2"}
+MODIFIERS = {"rn", "rzi", "rni", "rmi", "rpi", "ftz", "approx", "full", "lo", "hi", "wide", "NaN"}
 UNORDERED = tuple(f"{name}u" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": np.equal,
@@ -122,6 +123,12 @@ def _logical(function: Callable[..., Any]) -> Callable[[Instruction], Function]:
     return lambda _: function
 
 
+def _magnitude(instruction: Instruction) -> Function:
+    if instruction.type == "bf16":
+        return lambda bits: bits & np.uint16(0x7FFF)
+    return on_numbers(instruction, np.abs)
+
+
 def _negation(instruction: Instruction) -> Function:
     if instruction.type[0] == "f":
         sign = {"f16": np.uint16(0x8000), "f32": np.uint32(0x80000000), "f64": np.uint64(1 << 63)}[instruction.type]
@@ -143,7 +150,7 @@ MAKERS: dict[str, Callable[[Instruction], Function | None]] = {
     "rem": _alike(remainder),
     "min": _minimum_maximum,
     "max": _minimum_maximum,
-    "abs": _alike(np.abs),
+    "abs": _magnitude,
     "neg": _negation,
     "sqrt": _only("rn", np.sqrt),
     "ex2": _only("approx", exponential),

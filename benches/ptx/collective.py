@@ -28,6 +28,7 @@ def exchange(instruction: Instruction) -> Step:
     return step
 
 
+OWNER, PAIR = np.arange(WARP) // 4, np.arange(WARP) % 4 * 2  # Row of a matrix and first of two columns that a thread has.
 REDUCTIONS: dict[str, Any] = {"max": np.max, "min": np.min, "add": np.sum}
 
 
@@ -49,26 +50,31 @@ def reduction(instruction: Instruction) -> Step:
 def matrix(instruction: Instruction) -> Step:
     """``ldmatrix`` and ``stmatrix``: 8 x 8 matrices of two bytes an element; matrix k's row i is where thread 8 k + i says.
 
-    Thread t has two neighbours of row t // 4, from column 2 (t % 4) on, in each matrix's register.
+    Thread t has two neighbours of row t // 4, from column 2 (t % 4) on, in each matrix's register; rows are columns where it says "trans".
     """
-    loads = instruction.operation == "ldmatrix"
+    loads, transposed = instruction.operation == "ldmatrix", "trans" in instruction.modifiers
     vector, place = instruction.operands if loads else instruction.operands[::-1]
-    if "trans" in instruction.modifiers or not isinstance(vector, Vector):
+    if not isinstance(vector, Vector):
         raise UnknownInstructionError(instruction)
     address, names = address_of(instruction, place), [part.name for part in vector.parts if isinstance(part, Register)]
-    owner, pair = np.arange(WARP) // 4, np.arange(WARP) % 4 * 4
 
     def step(frame: Frame) -> None:
-        warps = frame.warps(instruction)
-        rows = address(frame).reshape(warps)
+        rows = address(frame).reshape(frame.warps(instruction))
         if (rows % 16).any():
             raise MemoryFaultError("a matrix's row does not begin at a multiple of 16 bytes")
         everyone = np.arange(frame.count)
-        for matrix, name in enumerate(names):
-            memory, addresses = memory_of(frame, instruction, (rows[:, 8 * matrix + owner] + pair).ravel(), everyone)
+        for number, name in enumerate(names):
+            bits = np.zeros(frame.count, np.uint32) if loads else frame.spread(frame.read(name))
+            for half in (0, 1):
+                row, column = OWNER, PAIR + half
+                row, column = (column, row) if transposed else (row, column)
+                memory, addresses = memory_of(frame, instruction, (rows[:, 8 * number + row] + 2 * column).ravel(), everyone)
+                shift = np.uint32(16 * half)
+                if loads:
+                    bits |= memory.read(addresses, 2, 1)[0].astype(np.uint32) << shift
+                else:
+                    memory.write(addresses, 2, [(bits >> shift).astype(np.uint16)])
             if loads:
-                frame.write(name, memory.read(addresses, 4, 1)[0])
-            else:
-                memory.write(addresses, 4, [frame.spread(frame.read(name))])
+                frame.write(name, bits)
 
     return checked(instruction, step)

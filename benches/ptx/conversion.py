@@ -9,6 +9,7 @@ import numpy as np
 from benches.ptx.bits import TYPES, Bits, Function, bits_of, flushed, typed
 from benches.ptx.source import Instruction
 
+HALVES = ("bf16", "f16x2", "bf16x2")  # Types that are converted from and to, and but for a sign not computed with.
 ROUNDED = ("rn", "rzi", "rni", "rmi", "rpi", "ftz")
 
 

@@ -14,7 +14,7 @@ from benches.ptx.memory import Memory, MemoryFaultError
 from benches.ptx.source import Address, Instruction, Operand, Register, Symbol, Vector
 
 # Orders between threads are not among them: what they say of races is not known.
-MODIFIERS = ("global", "shared", "v2", "v4", "gpu", "relaxed", "max", "sync", "aligned", "m8n8", "x1", "x2", "x4")
+MODIFIERS = ("global", "shared", "v2", "v4", "gpu", "relaxed", "max", "sync", "aligned", "m8n8", "trans", "x1", "x2", "x4")
 
 
 def _allowed(frame: Frame, instruction: Instruction) -> Threads:
