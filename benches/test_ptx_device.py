@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +29,8 @@ from oracle.workloads.crowded import crowded
 from oracle.workloads.pack import data_folder
 from twinloss import DetectionLoss, LossSpec
 from twinloss.triton import availability
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -72,6 +79,17 @@ def test_a_step_asks_for_little_more_than_any_implementation_moves(dtype: DtypeN
     # Each of these is a stream: what lies side by side is read and written together.
     for kernel in ("decode", "dense_gradient"):
         assert moved[kernel].sector_bytes <= 1.13 * moved[kernel].asked_bytes
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc), with which the stand-in for the driver is built")
+def test_steps_through_tritons_own_launcher() -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)]), "TRITON_INTERPRET": "0"}
+    command = [sys.executable, "-m", "benches.ptx.standin"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    assert done.stdout.count("of what is allowed") == 16
+    launched = set(done.stdout.splitlines()[-1].partition(" launches of ")[2].split(", "))
+    assert launched == {"decode", "scan", "resolve", "cut", "held", "finish", "dense_gradient", "held_gradient"}
 
 
 @triton.jit
