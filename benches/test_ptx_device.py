@@ -28,15 +28,13 @@ from oracle.case import Case, DtypeName, Setting
 from oracle.workloads.crowded import crowded
 from oracle.workloads.pack import data_folder
 from twinloss import DetectionLoss, LossSpec
-from twinloss.triton import availability
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+def device() -> Iterator[Device]:
     """A device that serves tensors of the host."""
-    monkeypatch.setattr(availability, "_why_not_device", lambda _: None)
     with running_on(Device()) as device:
         yield device
 

@@ -37,25 +37,26 @@ def _run(*arguments: str, interpret: bool, **variables: str) -> subprocess.Compl
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=500)
 
 
+def _pass(part: str, *options: str, interpret: bool, **variables: str) -> None:
+    """All tests of a part of the kernels' properties run, and pass."""
+    done = _run("pytest", *OPTIONS, *options, f"properties/kernels/{part}.py", interpret=interpret, **variables)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert re.search(r"\d+ passed", done.stdout)
+    assert "skipped" not in done.stdout
+
+
 @needs_triton
 @pytest.mark.parametrize("part", PARTS)
 def test_kernels_run_by_the_interpreter(part: str) -> None:
     # Masked lanes divide by zero, and numpy says so.
-    done = _run("pytest", *OPTIONS, "-W", "ignore::RuntimeWarning", f"properties/kernels/{part}.py", interpret=True)
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert re.search(r"\d+ passed", done.stdout)
-    assert "skipped" not in done.stdout
+    _pass(part, "-W", "ignore::RuntimeWarning", interpret=True)
 
 
 @needs_triton
 @pytest.mark.parametrize(("capability", "part"), COMPILED)
 def test_kernels_run_as_compiled(capability: int, part: str) -> None:
     # That Triton will change a default, which every launch of the loss sets, is no news of ours.
-    options = (*OPTIONS, "-W", "default", "-p", "benches.ptx.plugin")
-    done = _run("pytest", *options, f"properties/kernels/{part}.py", interpret=False, PTX_CAPABILITY=str(capability))
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert re.search(r"\d+ passed", done.stdout)
-    assert "skipped" not in done.stdout
+    _pass(part, "-W", "default", "-p", "benches.ptx.plugin", interpret=False, PTX_CAPABILITY=str(capability))
 
 
 @needs_triton

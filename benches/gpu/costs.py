@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from benches import cuda
 from benches.contenders import BASELINE, make_criterion
 from benches.gpu.finding import Finding
-from benches.gpu.subjects import DTYPE, Step, copy_bytes_per_second, device, free
+from benches.gpu.subjects import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
 from benches.gpu.targets import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
 from benches.memory import peak_bytes
 from benches.statistics import ratio
@@ -71,9 +71,7 @@ def _reference_step(step: Step) -> Callable[[], None]:
 
 
 def _against_floor(step: Step, workload: str, rate: float) -> Finding:
-    """Logits are read forward, class logits again backward, and both gradients are written."""
-    boxes, scores = step.logit_bytes
-    floor = (2 * boxes + 3 * scores) / rate
+    floor = floor_bytes(step.preds) / rate
     replay = cuda.Replay(step)
     seconds = float(np.median([cuda.timed(replay.run)[0] for _ in range(ROUNDS)])) / 1e9
     return FLOORS[workload].found(seconds / floor, f"{seconds * 1e6:.1f} µs, the floor is {floor * 1e6:.1f} µs")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,6 +75,11 @@ class Step:
     def logit_bytes(self) -> tuple[int, int]:
         """Bytes of the box and of the class logits."""
         return self.preds["boxes"].nbytes, self.preds["scores"].nbytes
+
+
+def floor_bytes(preds: Mapping[str, Any]) -> int:
+    """What any step moves: logits are read forward, class logits again backward, and both gradients are written."""
+    return int(2 * preds["boxes"].nbytes + 3 * preds["scores"].nbytes)
 
 
 def free() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from benches.ptx.accesses import WARP
 from benches.ptx.bits import UnknownInstructionError
-from benches.ptx.frame import WARP, Frame, Step, source_of
+from benches.ptx.frame import Frame, Step, source_of
 from benches.ptx.memory import MemoryFaultError
 from benches.ptx.source import Instruction, Register, Vector
 from benches.ptx.transfer import address_of, checked, memory_of

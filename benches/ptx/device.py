@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from unittest.mock import patch
 
 from torch import Tensor
 
-from benches.ahead_of_time import WARP, compiling_for
-from benches.ptx.accesses import Accesses
+from benches.ahead_of_time import compiling_for
+from benches.ptx.accesses import WARP, Accesses
 from benches.ptx.launch import Launch
 from benches.ptx.machine import run
 from benches.ptx.memory import Memory, tensors_of
 from benches.ptx.source import Kernel, parse
+from twinloss.triton import availability
 
 
 class RaceError(RuntimeError):
@@ -73,9 +75,14 @@ class Device:
 
 @contextmanager
 def running_on(device: Device) -> Iterator[Device]:
-    """Within, every launch of a Triton kernel runs on this device."""
-    with compiling_for(device.capability, device.launch):
+    """Within, every launch of a Triton kernel runs on this device, whose tensors are the host's."""
+    with host_serves(), compiling_for(device.capability, device.launch):
         yield device
+
+
+def host_serves() -> AbstractContextManager[Any]:
+    """Within, the Triton backend takes tensors of the host for those of a device that it can serve."""
+    return patch.object(availability, "_why_not_device", lambda _: None)
 
 
 @lru_cache(maxsize=256)

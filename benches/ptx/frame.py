@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benches.ptx.accesses import Accesses
+from benches.ptx.accesses import WARP, Accesses
 from benches.ptx.bits import UNSIGNED, Bits, UnknownInstructionError, immediate
 from benches.ptx.launch import Launch
 from benches.ptx.memory import Memory, Region
 from benches.ptx.source import Immediate, Instruction, Operand, Register
 
-WARP = 32
 SHARED_WINDOW = 1 << 20  # Addresses between two programs' shared memory.
 UNWRITTEN = 0xA5  # Every byte of what nobody has written yet: whatever it is must not matter.
 Threads = NDArray[np.int64]
@@ -82,6 +81,12 @@ class Frame:
         """Set a register for every thread here."""
         self.local[register] = bits
         self.written.add(register)
+
+    def write_some(self, register: str, allowed: Threads, values: Bits) -> None:
+        """Set a register for some of the threads here, by position; the others keep what they had."""
+        bits = np.array(self.spread(self.read(register)))
+        bits[allowed] = values
+        self.write(register, bits)
 
     def spread(self, bits: Bits) -> Bits:
         """One element a thread."""

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from benches.ptx.device import Device, running_on
-from twinloss.triton import availability
 
 LONG, EDGE = 100_000, 4  # Programs of a grid of which only some run, and how many of them at each end.
 UNDONE = pytest.StashKey[ExitStack]()
@@ -31,8 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """From here on every launch runs on the machine: before modules are collected, which ask whether the host serves."""
     capability, seed = (int(os.environ.get(name, default)) for name, default in (("PTX_CAPABILITY", "90"), ("PTX_SEED", "0")))
     undone = config.stash[UNDONE] = ExitStack()
-    patch = undone.enter_context(pytest.MonkeyPatch.context())
-    patch.setattr(availability, "_why_not_device", lambda _: None)  # The host's tensors are this device's.
     undone.enter_context(running_on(Device(capability, seed, programs=both_ends_and_the_middle)))
     torch.use_deterministic_algorithms(True, warn_only=True)  # So that torch.empty is full of what must not matter.
     undone.callback(torch.use_deterministic_algorithms, False)

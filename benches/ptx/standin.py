@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
+from benches.ptx.device import host_serves
 from benches.ptx.launch import Launch
 from benches.ptx.machine import run
 from benches.ptx.memory import Memory, Region
@@ -31,7 +31,6 @@ from benches.ptx.source import Kernel, parse
 from oracle.case import Case, DtypeName, Setting
 from oracle.workloads.crowded import crowded
 from twinloss import DetectionLoss
-from twinloss.triton import availability
 
 SOURCE = Path(__file__).with_suffix(".c")
 LEAST, BEYOND = 1 << 12, 1 << 47  # Addresses of a process: bounds are looked after where launches are caught.
@@ -133,7 +132,7 @@ def farthest(case: Case, dtype: DtypeName) -> float:
 def main() -> int:
     """Two steps on each case: the first builds kernels, the second launches them without Triton's look-up."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, host_serves():
         # Beside the library, so that no launcher built against it is found by a process with a GPU.
         os.environ |= {"TRITON_LIBCUDA_PATH": folder, "TRITON_CACHE_DIR": str(Path(folder, "cache"))}
         try:
@@ -141,7 +140,6 @@ def main() -> int:
         except (ImportError, RuntimeError) as error:
             print(error, file=sys.stderr)
             return 2
-        patch.setattr(availability, "_why_not_device", lambda _: None)  # The host's tensors are this GPU's.
         stand_in = StandIn()
         kept = stand_in.take_over(library)
         off = {}

@@ -13,16 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import torch
 
 from benches.environment import commit, now
-from benches.gpu.subjects import case_of
+from benches.gpu.subjects import case_of, floor_bytes
 from benches.ptx.accesses import Accesses
 from benches.ptx.device import Device, running_on
 from oracle.case import Case, DtypeName, Setting
 from twinloss import DetectionLoss
-from twinloss.triton import availability
 
 COUNTED: tuple[tuple[str, DtypeName], ...] = (
     ("coco", "float16"),
@@ -40,8 +38,7 @@ class Moved:
         kernel: without the suffix.
         asked_bytes: that threads read or wrote.
         sector_bytes: of the sectors in which those lie.
-        floor_bytes: of the whole step: what any implementation moves. Logits are read forward, class logits again backward, and both
-            gradients are written.
+        floor_bytes: of the whole step: what any implementation moves.
     """
 
     kernel: str
@@ -53,14 +50,12 @@ class Moved:
 def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[Moved]:
     """What each kernel of one step on the case moves, in the order of the launches."""
     preds, batch = case.build(Setting(dtype))
-    boxes, scores = (preds[name].nbytes for name in ("boxes", "scores"))
-    floor, found = 2 * boxes + 3 * scores, []
+    floor, found = floor_bytes(preds), []
 
     def watch(name: str, done: Accesses) -> None:
         found.append(Moved(name.removesuffix("_kernel"), *done.moved(), floor))
 
-    with pytest.MonkeyPatch.context() as patch, running_on(Device(capability, look_for_races=False, watch=watch)):
-        patch.setattr(availability, "_why_not_device", lambda _: None)
+    with running_on(Device(capability, look_for_races=False, watch=watch)):
         DetectionLoss(case.spec, backend="triton", validate=False)(preds, batch)[0].sum().backward()
     return found
 

@@ -79,9 +79,7 @@ def load(instruction: Instruction) -> Step:
         _record(frame, instruction, allowed, addresses, size * len(parts), accesses.READ)
         for part, value in zip(parts, values, strict=True):
             if isinstance(part, Register):
-                bits = np.array(frame.spread(frame.read(part.name)))
-                bits[allowed] = value
-                frame.write(part.name, bits)
+                frame.write_some(part.name, allowed, value)
 
     return checked(instruction, step)
 
@@ -136,8 +134,6 @@ def atomic(instruction: Instruction) -> Step:
         found = memory.maximum(addresses, values, frame.wave.chance.permutation(len(allowed)))
         _record(frame, instruction, allowed, addresses, size, accesses.ATOMIC)
         if isinstance(instruction.target, Register):
-            bits = np.array(frame.spread(frame.read(instruction.target.name)))
-            bits[allowed] = found.view(UNSIGNED[size])
-            frame.write(instruction.target.name, bits)
+            frame.write_some(instruction.target.name, allowed, found.view(UNSIGNED[size]))
 
     return checked(instruction, step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from reports.document import Fact, Report, Section
+from reports.gpu.provenance import provenance
 from reports.rows import Schema
 from reports.tables import Column, Table, bad_if_any
 
@@ -49,11 +50,7 @@ def build(rows: pd.DataFrame) -> Report:
         Fact("registers at most", f"{int(rows['registers'].max())}"),
         Fact("shared memory at most", f"{int(rows['shared_bytes'].max())} bytes"),
         Fact("compiler", ", ".join(f"Triton {version}" for version in sorted(rows["triton"].unique()))),
-        *(
-            Fact(label, ", ".join(sorted(rows[name].dropna().unique())))
-            for name, label in (("commit", "revision"), ("written", "compiled"))
-            if rows[name].notna().any()
-        ),
+        *provenance(rows, "compiled"),
     )
     by_kernel = widest(rows)
     sections = [Section("By kernel, architecture and dtype", (by_kernel, HOW)), Section("Every compilation", (every(rows),), brief=False)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.document import Fact, Report, Section
+from reports.document import Report, Section
+from reports.gpu.provenance import provenance
 from reports.rows import Schema
 from reports.tables import Column, Table
 
@@ -37,17 +38,12 @@ def build(rows: pd.DataFrame) -> Report:
     over = dict(zip(steps["workload"] + " in " + steps["dtype"], steps["over_floor"], strict=True))
     first, most = next(iter(over)), max(over, key=lambda step: over[step])
     headline = f"A step on {first} moves {over[first]:.2f} times the floor; most on {most}: {over[most]:.2f} times"
-    facts = tuple(
-        Fact(label, ", ".join(sorted(rows[name].dropna().unique())))
-        for name, label in (("commit", "revision"), ("written", "counted"))
-        if rows[name].notna().any()
-    )
     columns = (*_keys(), Column("asked_bytes", "asked for", "bytes"), Column("sector_bytes", "sectors", "bytes"))
     floor = (Column("floor_bytes", "floor", "bytes"), Column("over_floor", "sectors / floor", "ratio"))
     summary = Table("By step", (*columns, *floor), steps)
     every = Table("By kernel", (*_keys(), Column("kernel", "kernel", "code"), *columns[2:]), rows)
     sections = (Section("By step", (summary, HOW)), Section("By kernel", (every,)))
-    return Report("traffic", "What a step of the Triton kernels moves", headline, "plain", facts, sections, summary)
+    return Report("traffic", "What a step of the Triton kernels moves", headline, "plain", provenance(rows, "counted"), sections, summary)
 
 
 def by_step(rows: pd.DataFrame) -> pd.DataFrame:
