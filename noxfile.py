@@ -118,9 +118,9 @@ def gpu(session: nox.Session) -> None:
 def kernels(session: nox.Session) -> None:
     """Compile every Triton kernel for GPUs that are not here: registers, spills, bytes moved; minutes. Reports: kernels, traffic."""
     with reported(session, "kernels") as rows:
-        run(session, "python", "-m", "benches.ahead_of_time", "--write", str(rows), *session.posargs)
+        run(session, "python", "-m", "benches.gpu.compiled_kernels", "--write", str(rows), *session.posargs)
     with reported(session, "traffic") as rows:
-        run(session, "python", "-m", "benches.ptx.traffic", "--write", str(rows))
+        run(session, "python", "-m", "benches.gpu.traffic", "--write", str(rows))
 
 
 @heavy()
@@ -147,7 +147,7 @@ def ladder(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Put the differential run to every planted fault, and fail on a survivor; -- --only TEXT, --scale. Report: reports/out/faults."""
     with reported(session, "faults"):
-        run(session, "python", "-W", "ignore", "-m", "properties.faults", *session.posargs, OMP_NUM_THREADS="1")
+        run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.planted_faults", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()
@@ -160,7 +160,7 @@ def train(session: nox.Session) -> None:
 @heavy()
 def mutants(session: nox.Session) -> None:
     """Mutate the twin (-- twin) or the judge (-- judge) at random, and list what nobody notices; --sample N, --seed S. On demand: slow."""
-    run(session, "python", "-m", "properties.faults.mutants", *session.posargs)
+    run(session, "python", "-m", "properties.selfcheck.mutants", *session.posargs)
 
 
 @heavy()
@@ -184,13 +184,13 @@ def fuzz(session: nox.Session) -> None:
         *groups("fuzz"),
         external=True,
     )
-    run(session, "python", "-m", "properties.fuzz", *session.posargs)
+    run(session, "python", "-m", "properties.differential.fuzz", *session.posargs)
 
 
 @heavy()
 def false_alarm(session: nox.Session) -> None:
     """Run the reference and the twin as candidates with 50 seeds: the suite must stay quiet; -- takes --runs, --first, --scale."""
-    run(session, "python", "-m", "properties.false_alarm", *session.posargs)
+    run(session, "python", "-m", "properties.selfcheck.false_alarms", *session.posargs)
 
 
 @heavy()

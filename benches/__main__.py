@@ -1,4 +1,4 @@
-"""``python -m benches [OPTIONS]``: measure, with pytest's and pytest-benchmark's options beside those of :mod:`benches.plugin`."""
+"""``python -m benches [OPTIONS]``: measure, with pytest's and pytest-benchmark's options beside those of :mod:`benches.run.plugin`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TABLE = ("--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name", "--be
 
 def main(arguments: list[str]) -> int:
     """Run the benchmarks; the answer is pytest's exit code."""
-    fixed = ["-p", "benches.plugin", "-p", "no:cacheprovider", "--timeout=0", "--benchmark-enable", "--quiet", *TABLE]
+    fixed = ["-p", "benches.run.plugin", "-p", "no:cacheprovider", "--timeout=0", "--benchmark-enable", "--quiet", *TABLE]
     return int(pytest.main([*fixed, str(HERE / "bench_loss.py"), *arguments]))
 
 

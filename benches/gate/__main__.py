@@ -17,7 +17,7 @@ from benches.gate import batches
 from benches.gate.decision import Limits
 from benches.gate.run import Options, records, run
 from benches.gate.wheels import RevisionError
-from benches.process import WorkerError
+from benches.measure.worker_client import WorkerError
 
 OUT = Path("reports", "out", "gate")
 USAGE = 2

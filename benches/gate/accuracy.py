@@ -10,11 +10,11 @@ import math
 import sys
 from collections.abc import Iterator
 
-from oracle.case import Case, Setting
-from oracle.compare import compare
-from oracle.contender import Contender
-from oracle.registry import shipped
-from oracle.workloads import real_batches
+from oracle.cases.case import Case, Setting
+from oracle.cases.workloads import real_batches
+from oracle.comparison.compare import compare
+from oracle.comparison.registry import shipped
+from oracle.contract.contender import Contender
 
 SIZE, IMAGES, BATCHES = 96, 2, 3
 STAGES = ("loss_given", "loss")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from benches.gate.processes import Row
-from benches.inputs import save
-from benches.workloads import Workload
+from benches.gate.paired_processes import Row
+from benches.measure.case_files import save
+from benches.plan.workloads import Workload
 
 NAMES = Path(__file__).with_name("rows.txt")
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
-from benches.statistics import Estimate
+from benches.run.estimates import Estimate
 
 REACH = 1.7  # What three times as many pairs can bring down to 1.
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benches.contenders import AUTO_TWIN
-from benches.environment import commit as commit_name
-from benches.environment import machine, now
 from benches.gate import batches
-from benches.gate.campaign import Campaign, Clock, Pair, compare
 from benches.gate.decision import Counts, Decision, Finding, Limits, Verdict, accuracy_findings, conclude, count_findings, row_findings
-from benches.gate.processes import CannotBeCalled, Row, SideBySide, open_row
+from benches.gate.paired_processes import CannotBeCalled, Row, SideBySide, open_row
+from benches.gate.passes import Campaign, Clock, Pair, compare
 from benches.gate.wheels import ROOT, commit_of, text_at, tree_at, unpacked
-from benches.heap import environment
-from benches.process import Worker
+from benches.measure.environment import commit as commit_name
+from benches.measure.environment import machine, now
+from benches.measure.worker_client import Worker
+from benches.plan.contenders import AUTO_TWIN
+from benches.plan.malloc_settings import environment
 
 NAMES = "benches/gate/rows.txt"
 Tell = Callable[[str], None]

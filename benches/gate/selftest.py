@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benches.contenders import AUTO_TWIN
 from benches.gate import batches
 from benches.gate.decision import Verdict
-from benches.gate.processes import open_row
+from benches.gate.paired_processes import open_row
 from benches.gate.wheels import ROOT
-from benches.process import Worker
+from benches.measure.worker_client import Worker
+from benches.plan.contenders import AUTO_TWIN
 
 ROW = "one image"
 SLOWER = 0.15
@@ -93,7 +93,7 @@ def plants(share: float) -> tuple[Plant, ...]:
     return (
         Plant("nothing changed", "impl/twinloss/__init__.py", "\n", Verdict.PASS),
         Plant(f"twin {SLOWER:.0%} slower", "impl/twinloss/__init__.py", SLOW_TWIN.format(share=round(share, 4)), Verdict.FAIL),
-        Plant("noisy reference", "oracle/reference.py", NOISY_REFERENCE.format(noise=NOISE), Verdict.INCONCLUSIVE),
+        Plant("noisy reference", "oracle/reference/criterion.py", NOISY_REFERENCE.format(noise=NOISE), Verdict.INCONCLUSIVE),
     )
 
 

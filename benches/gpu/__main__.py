@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from benches.environment import commit, machine, now, versions
 from benches.gpu.finding import Check, Finding, append, run_check
-from benches.gpu.targets import TARGETS
+from benches.gpu.limits import TARGETS
+from benches.measure.environment import commit, machine, now, versions
 
 OUT = Path("reports", "out", "gpu")
 # What is checked where, in this order: the sure and quick first.

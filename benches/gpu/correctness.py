@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from benches import cuda
 from benches.gpu.finding import Finding, holds
-from benches.gpu.subjects import DTYPE, Step, case_of, device, free
-from oracle.case import Case, DtypeName, Setting
+from benches.gpu.steps import DTYPE, Step, case_of, device, free
+from benches.measure import cuda
+from oracle.cases.case import Case, DtypeName, Setting
 from twinloss import DetectionLoss, LossSpec
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,7 +38,7 @@ def properties() -> Iterator[Finding]:
     """The kernels' tests, on the device."""
     for part in PARTS:
         # What else warns on a machine with a GPU is none of the kernels' business.
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", f"properties/kernels/{part}.py"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", f"properties/tests/kernels/{part}.py"]
         code, output = _run(command, TRITON_INTERPRET="0")
         yield holds("properties", part, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
@@ -50,7 +50,7 @@ def sanitizer() -> Iterator[Finding]:
         if tool is None:
             yield Finding("sanitizer", name, "not measured", detail="compute-sanitizer is not installed")
             continue
-        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benches.gpu.sanitized"]
+        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benches.gpu.sanitizer_target"]
         # The framework's pool of memory would hide a read beyond a tensor's end.
         code, output = _run(command, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         yield holds("sanitizer", name, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
@@ -58,9 +58,9 @@ def sanitizer() -> Iterator[Finding]:
 
 def judged() -> Iterator[Finding]:
     """Whole workloads before the judge."""
-    from oracle.compare import compare
-    from oracle.contender import Contender
-    from oracle.finding import Verdict
+    from oracle.comparison.compare import compare
+    from oracle.contract.contender import Contender
+    from oracle.contract.verdict import Verdict
 
     kernels = Contender("twin-triton", "this checkout", lambda spec: DetectionLoss(spec, backend="triton"), arithmetic="float32")
     for workload, dtype in JUDGED:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benches import cuda
-from benches.contenders import BASELINE, make_criterion
 from benches.gpu.finding import Finding
-from benches.gpu.subjects import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
-from benches.gpu.targets import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
-from benches.memory import peak_bytes
-from benches.statistics import ratio
+from benches.gpu.limits import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
+from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
+from benches.measure import cuda
+from benches.measure.memory import peak_bytes
+from benches.plan.contenders import BASELINE, make_criterion
+from benches.run.estimates import ratio
 
 Called = TypeVar("Called", bound=Callable[[], None])
 

@@ -2,16 +2,16 @@
 
 from twinloss import hook
 from twinloss.anchors import Pyramid, make_anchors
-from twinloss.assign import Assignment, PairMetrics, assign
-from twinloss.boxes import ciou, decode_boxes
+from twinloss.assignment import Assignment, PairMetrics, assign
 from twinloss.candidates import CandidatePairs, candidate_pairs
-from twinloss.classification import classification_term
 from twinloss.end_to_end import EndToEndLoss
-from twinloss.layouts import predictions_from_maps
+from twinloss.geometry.upright import ciou, decode_boxes
+from twinloss.level_maps import predictions_from_maps
 from twinloss.loss import DetectionLoss
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, prepare_targets
-from twinloss.terms import box_term, clamped_target, distance_term, distribution_term, distributions
+from twinloss.terms.boxes import box_term, clamped_target, distance_term, distribution_term, distributions
+from twinloss.terms.classification import classification_term
 
 __version__ = "0.1.0"
 

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid, make_anchors
-from twinloss.assign import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, Ties, align, assign
-from twinloss.backends import Backend, choose_backend
-from twinloss.boxes import decode_boxes
+from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, Ties, align, assign
+from twinloss.backends.choice import Backend, choose_backend
 from twinloss.candidates import candidate_pairs
-from twinloss.checks import check_predictions, check_target_shapes, check_target_values
-from twinloss.classification import classification_term, working_dtype
-from twinloss.columns import held_columns
-from twinloss.layouts import predictions_from_maps
+from twinloss.gather_anchors import held_columns
+from twinloss.geometry.upright import decode_boxes
+from twinloss.input_checks import check_predictions, check_target_shapes, check_target_values
+from twinloss.level_maps import predictions_from_maps
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, pixel_corners, prepare_targets
-from twinloss.terms import box_term, clamped_target, distance_term, distribution_term, distributions
+from twinloss.terms.boxes import box_term, clamped_target, distance_term, distribution_term, distributions
+from twinloss.terms.classification import classification_term, working_dtype
 
 if TYPE_CHECKING:
-    from twinloss.native.loss import NativeCall
-    from twinloss.triton.loss import FusedCall
+    from twinloss.backends.native.loss import NativeCall
+    from twinloss.backends.triton.loss import FusedCall
 
 Batch = Mapping[str, Tensor]
 Predictions = Mapping[str, Any] | Sequence[Tensor]
@@ -152,9 +152,9 @@ class DetectionLoss:
             return None
         call: type[FusedCall | NativeCall]
         if backend == "native":
-            from twinloss.native.loss import NativeCall as call  # noqa: N813
+            from twinloss.backends.native.loss import NativeCall as call  # noqa: N813
         else:
-            from twinloss.triton.loss import FusedCall as call  # noqa: N813
+            from twinloss.backends.triton.loss import FusedCall as call  # noqa: N813
         return call(inputs.boxes, inputs.scores, inputs.batch, self.spec, inputs.pyramid, self.conflicts)
 
     def _anchors(self, layout: Mapping[str, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from twinloss.releases import missing_option, switches
+from twinloss.release_definitions import missing_option, switches
 
 
 @dataclass(frozen=True, kw_only=True)

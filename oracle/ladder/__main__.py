@@ -15,14 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from oracle.ladder.answers import Answers, Desk
-from oracle.ladder.cases import Question
+from oracle.ladder.catalogue import all_questions
 from oracle.ladder.definitions import Matcher
 from oracle.ladder.install import cache_folder
+from oracle.ladder.questions import Question
 from oracle.ladder.releases import DEFAULT, between, order, published
+from oracle.ladder.replay import show
 from oracle.ladder.rows import rows, write
 from oracle.ladder.search import Ask, first_changes
-from oracle.ladder.show import show
-from oracle.ladder.topics import all_questions
 
 ROWS = Path("reports", "out", "ladder", "rows.parquet")
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from oracle.ladder.cases import Question
+from oracle.ladder.inside.messages import Arrays, Message, pack, unpack
 from oracle.ladder.install import InstallError, release_folder
-from oracle.ladder.process import Release
-from oracle.ladder.wire import Arrays, Message, pack, unpack
+from oracle.ladder.questions import Question
+from oracle.ladder.release_process import Release
 
 INSIDE = ("adapters.py", "openings.py", "child.py", "wire.py")
 SEPARATOR = "\t"

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oracle.ladder.answers import Answers
-from oracle.ladder.cases import Question
-from oracle.ladder.wire import Message
+from oracle.ladder.inside.messages import Message
+from oracle.ladder.questions import Question
 
 # Relative to the largest element. Half precisions: a few units in the last place of what the reference sums in its logits' dtype.
 ROUNDING = {"float64": 1e-9, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}

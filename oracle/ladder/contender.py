@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from oracle.case import Case, Inputs, Setting
-from oracle.contender import Batch, Contender, LossAndItems, Preds
-from oracle.ladder.cases import spec_facts
+from oracle.cases.case import Case, Inputs, Setting
+from oracle.contract.contender import Batch, Contender, LossAndItems, Preds
+from oracle.ladder.inside.messages import Arrays, Message
 from oracle.ladder.install import InstallError, cache_folder, release_folder
-from oracle.ladder.process import Release
-from oracle.ladder.wire import Arrays, Message
+from oracle.ladder.questions import spec_facts
+from oracle.ladder.release_process import Release
 from twinloss import LossSpec
-from twinloss.releases import missing_option, switches
+from twinloss.release_definitions import missing_option, switches
 
 PATIENCE = 600.0  # seconds: a real batch at full size, on a machine that is busy with others
 SWITCHES = ("lengthen", "distance_term", "anchor_weights")
@@ -58,7 +58,7 @@ def of_release(case: Case, release: str) -> Case:
 
 def declines(spec: LossSpec, inputs: Inputs, setting: Setting, *, release: str) -> str | None:
     """Why a release cannot compute this batch of this definition in this setting, or ``None``."""
-    from oracle.reference import declines_inputs  # Importing the installed reference takes seconds.
+    from oracle.reference.criterion import declines_inputs  # Importing the installed reference takes seconds.
 
     usual = LossSpec(num_classes=1)
     for field in ("alpha", "beta", "assign_eps", "ciou_eps", "clamp_margin"):

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from oracle.case import Setting
+from oracle.cases.case import Setting
 from oracle.ladder.answers import Answers
-from oracle.ladder.cases import Question
 from oracle.ladder.changes import difference
+from oracle.ladder.inside.messages import Arrays
+from oracle.ladder.questions import Question
 from oracle.ladder.rows import nothing
-from oracle.ladder.wire import Arrays
 from twinloss import DetectionLoss, LossSpec
-from twinloss.releases import number, switches
+from twinloss.release_definitions import number, switches
 
 # Releases differ in what they round, not in what they define, within this, relative to the largest element: float32's rounding, also for
 # float64 questions, since some releases keep ground truth in float32 throughout.

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from oracle.case import Case
+from oracle.cases.case import Case
 from oracle.ladder.answers import Answers
-from oracle.ladder.cases import Question
 from oracle.ladder.changes import Change, compare
+from oracle.ladder.questions import Question
 from oracle.ladder.search import Asked
 
 UNASKED = "release"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from oracle.ladder.answers import Answers
-from oracle.ladder.cases import Question
 from oracle.ladder.changes import Change, compare
+from oracle.ladder.questions import Question
 
 
 class Ask(Protocol):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from oracle.case import Setting
-from oracle.compare import STAGES
+from oracle.cases.case import Setting
+from oracle.comparison.compare import STAGES
 
 SHARE = 125
 """Generated batches per test, so that workers finish together."""

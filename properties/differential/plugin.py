@@ -10,11 +10,11 @@ import hypothesis
 import pytest
 import torch
 
+from oracle.comparison.registry import TIME_LIMIT, CandidateError
 from oracle.ladder.contender import ReleaseError, open_release
-from oracle.registry import TIME_LIMIT, CandidateError
 from properties.differential import plan
 from properties.differential.recorder import SHRINK, Recorder, join
-from properties.saved import FOLDER
+from properties.differential.saved_cases import FOLDER
 from twinloss import LossSpec
 
 ROWS = Path("reports", "out", "diff", "rows.parquet")

@@ -10,16 +10,16 @@ from pathlib import Path
 import pandas as pd
 from hypothesis.database import ExampleDatabase
 
-from oracle.case import Case, Setting
-from oracle.compare import STAGES, Comparison, Said, compare
-from oracle.conduct import STAGE as CONDUCT
-from oracle.contender import Contender
-from oracle.finding import Finding, Verdict, differs, not_compared
+from oracle.cases.case import Case, Setting
+from oracle.comparison.compare import STAGES, Comparison, Said, compare
+from oracle.comparison.conduct import STAGE as CONDUCT
+from oracle.comparison.explain import localise
+from oracle.comparison.registry import TIME_LIMIT, load_candidate, shipped
+from oracle.comparison.rows import Run, rows_of
+from oracle.contract.contender import Contender
+from oracle.contract.verdict import Finding, Verdict, differs, not_compared
 from oracle.ladder.contender import contender, of_release
-from oracle.localise import localise
-from oracle.registry import TIME_LIMIT, load_candidate, shipped
-from oracle.rows import Run, rows_of
-from properties.saved import FOLDER, Saved, read
+from properties.differential.saved_cases import FOLDER, Saved, read
 
 SHRINK = 20.0
 """Seconds in which a smaller batch is looked for after one failed."""

@@ -12,9 +12,9 @@ import zlib
 import pytest
 from hypothesis import HealthCheck, given, seed, settings, target
 
-from oracle.case import Case
-from oracle.compare import Comparison
-from oracle.finding import Verdict
+from oracle.cases.case import Case
+from oracle.comparison.compare import Comparison
+from oracle.contract.verdict import Verdict
 from properties.differential.plan import GeneratedShare
 from properties.differential.recorder import Difference, Recorder
 from properties.strategies import PROFILES, cases

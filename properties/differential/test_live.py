@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from oracle.case import Case, Setting
-from oracle.finding import Verdict
+from oracle.cases.case import Case, Setting
+from oracle.contract.verdict import Verdict
 from properties.differential.recorder import Difference, Recorder
-from properties.training.live import load_all
+from properties.training.captured_batches import load_all
 
 SETTINGS = (Setting("float64"), Setting("float32"), Setting("float16"), Setting("bfloat16"))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 
-from oracle.finding import Verdict
-from oracle.workloads.batches import open_pack, real_batches
+from oracle.cases.workloads.batches import open_pack, real_batches
+from oracle.contract.verdict import Verdict
 from properties.differential.plan import RealShare
 from properties.differential.recorder import Difference, Recorder
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from oracle.finding import Verdict
+from oracle.contract.verdict import Verdict
 from properties.differential.recorder import Recorder
-from properties.saved import load
+from properties.differential.saved_cases import load
 
 
 def test_replay(digest: str, recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,11 @@ reference has moved, or the twin has. The README's table is made of the same rec
 
 from __future__ import annotations
 
-from properties.divergences import arithmetic, assignment, targets, unreadable
-from properties.divergences.record import Divergence, contenders
+from properties.divergences import assignment
+from properties.divergences import half_precision as arithmetic
+from properties.divergences import invalid_logits as unreadable
+from properties.divergences import invalid_targets as targets
+from properties.divergences.divergence import Divergence, contenders
 
 __all__ = ["REGISTER", "Divergence", "contenders"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from oracle.case import Box, Case
+from oracle.cases.case import Box, Case
 from properties.divergences import questions
-from properties.divergences.record import Divergence
-from properties.divergences.scenes import box, plain, told
+from properties.divergences.divergence import Divergence
+from properties.divergences.small_cases import box, plain, told
 
 TIES = 'twin, ties="reference"'
 PICKERS = 'twin, conflicts="pickers"'

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oracle.case import Inputs, Setting
-from oracle.run import fresh, run_assign, run_loss, within
+from oracle.cases.case import Inputs, Setting
+from oracle.contract.run import fresh, run_assign, run_loss, within
 
 Question = Callable[[Any, Inputs, Setting], str]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from properties.divergences import REGISTER
-from properties.divergences.record import Divergence
+from properties.divergences.divergence import Divergence
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- register: begin; written by python -m properties.divergences -->", "<!-- register: end -->"

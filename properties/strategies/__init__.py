@@ -1,6 +1,6 @@
 """Hypothesis strategies for whole batches of the loss.
 
-They draw :class:`~oracle.case.Case` records, never tensors: a failure prints as a page of JSON and shrinks towards one image, one level
+They draw :class:`~oracle.cases.case.Case` records, never tensors: a failure prints as a page of JSON and shrinks towards one image, one level
 of a square 64 px input, one class and a box on simple coordinates.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from hypothesis import strategies as st
 
-from oracle.case import Box, Case, Prediction, PredictionKind
+from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from properties.strategies.crowds import PATTERNS, Crowd, crowds
 from properties.strategies.placements import ordinary_placements, placements
 from properties.strategies.profiles import MEDIUM, PROFILES, TINY, Frame, Profile, definitions, image_sizes
@@ -23,7 +23,7 @@ __all__ = [
     "ordinary_placements", "placements", "predictions", "tags_of",
 ]  # fmt: skip
 
-# Kinds of predictions and the sizes of their pseudo-random part, the simplest first (oracle.predictions says what each means).
+# Kinds of predictions and the sizes of their pseudo-random part, the simplest first (oracle.cases.logits says what each means).
 KINDS: dict[PredictionKind, tuple[float, ...]] = {
     "near": (0.25, 0.0, 0.05, 1.0, 3.0),
     "random": (1.0, 0.1, 4.0, 10.0),

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from oracle.case import Box
-from oracle.noise import Noise
+from oracle.cases.case import Box
+from oracle.cases.noise import Noise
 from properties.strategies.profiles import Frame, Profile
 
 Pattern = Literal["scatter", "pile", "tiles", "nest", "copies", "corner"]

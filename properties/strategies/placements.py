@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from hypothesis import strategies as st
 
-from oracle.case import Box
+from oracle.cases.case import Box
 from properties.strategies.profiles import Frame
 
 Place = tuple[float, float, float, float]  # centre x, centre y, width, height in pixels

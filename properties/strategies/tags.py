@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from oracle.case import Case, Setting
-from oracle.exact import ExactCriterion
-from oracle.formulas import border_distance, ciou, lengthened
+from oracle.cases.case import Case, Setting
+from oracle.definition.criterion import ExactCriterion
+from oracle.definition.formulas import border_distance, ciou, lengthened
 
 # tag -> when a case has it
 TAGS = {

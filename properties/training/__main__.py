@@ -24,15 +24,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import twinloss
-from oracle.case import Setting
-from oracle.compare import compare
-from oracle.finding import Verdict
-from oracle.registry import REFERENCE_DISTRIBUTIONS, shipped
-from properties.training import campaign, tolerance
-from properties.training.campaign import Tell
+from oracle.cases.case import Setting
+from oracle.comparison.compare import compare
+from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS, shipped
+from oracle.contract.verdict import Verdict
+from properties.training import schedule as campaign
+from properties.training import tolerance
+from properties.training.captured_batches import load_all
 from properties.training.dataset import DatasetError, open_dataset
-from properties.training.live import load_all
 from properties.training.runs import Options, Run
+from properties.training.schedule import Tell
 from properties.training.tolerance import Check
 
 OUT = Path("reports", "out", "train")

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its stubs would be one more dependency
 
-from oracle.workloads.pack import data_folder
-from properties.training.pictures import make_pictures, write_yaml
+from oracle.cases.workloads.labelled_images import data_folder
+from properties.training.synthetic_images import make_pictures, write_yaml
 
 BCCD_NAMES = ("RBC", "WBC", "Platelets")
 SPLITS = ("train", "val")

@@ -13,8 +13,8 @@ from typing import IO, Any, Literal
 
 import torch
 
-from properties.training.nudge import Nudged
-from properties.training.shadow import Shadow
+from properties.training.one_ulp_noise import Nudged
+from properties.training.side_by_side import Shadow
 from twinloss import hook
 
 METRICS = {"metrics/mAP50(B)": "mAP50", "metrics/mAP50-95(B)": "mAP50-95"}
@@ -69,7 +69,7 @@ def perform(run: Run, options: Options, out: Path) -> None:
     Raises:
         RuntimeError: the trainer failed; the message is its own.
     """
-    from oracle import reference_training as training
+    from oracle.reference import training
 
     with training.training_process(), tempfile.TemporaryDirectory() as folder, out.open("w", encoding="utf-8") as lines:
         yolo = training.yolo(run.model)

@@ -1,0 +1,108 @@
+"""How many pairs and passes the gate takes: few where the answer is plain, more where it is in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from benches.gate.decision import Comparison, Decision, Finding, Limits, Pass, Verdict, given_up, suspected, time_verdict
+from benches.run.estimates import Estimate, ratio
+
+Clock = Literal["cpu", "wall"]
+EXTENSION = 3  # A row in doubt gets up to so many times the pairs.
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A turn of the base's program and one of the head's, one right after the other, in two processes that ran side by side.
+
+    Attributes:
+        row: what was called.
+        program: ``twin`` or ``reference``.
+        cluster: the pair of processes.
+        base, head: nanoseconds of the turn's least call, by each clock.
+    """
+
+    row: str
+    program: str
+    cluster: int
+    base: dict[Clock, int]
+    head: dict[Clock, int]
+
+
+Measure = Callable[[Sequence[str], int], list[Pair]]
+"""Starts one pair of processes, given the rows and the number of the cluster, and measures each row in it."""
+
+
+def compare(pairs: Sequence[Pair], clock: Clock) -> Pass:
+    """Ratios head / base of every row by one clock."""
+    rows = dict.fromkeys(pair.row for pair in pairs)
+    return {row: Comparison(_ratio(pairs, row, "twin", clock), _ratio(pairs, row, "reference", clock)) for row in rows}
+
+
+def _ratio(pairs: Sequence[Pair], row: str, program: str, clock: Clock) -> Estimate:
+    mine = [pair for pair in pairs if pair.row == row and pair.program == program]
+    return ratio([pair.head[clock] for pair in mine], [pair.base[clock] for pair in mine], [pair.cluster for pair in mine])
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The gate's measurements of time.
+
+    Attributes:
+        measure: takes one pair of processes.
+        rows: all of them.
+        clusters: pairs of processes in a pass.
+        limits: what is let pass.
+        main: the clock that has to give a verdict. The others fail a row when they can, and are silent when their control is unsteady.
+        others: further clocks.
+    """
+
+    measure: Measure
+    rows: tuple[str, ...]
+    clusters: int
+    limits: Limits
+    main: Clock = "cpu"
+    others: tuple[Clock, ...] = ("wall",)
+
+    def run(self) -> list[list[Pair]]:
+        """Passes until the verdict stands or the passes are used up; later ones measure the rows that are still open."""
+        passes: list[list[Pair]] = []
+        while (rows := self.open_rows(passes)) and len(passes) < self.limits.passes:
+            passes.append(self.take_pass(rows, first=len(passes) * EXTENSION * self.clusters))
+        return passes
+
+    def open_rows(self, passes: Sequence[Sequence[Pair]]) -> list[str]:
+        """Rows of which another pass could still say something."""
+        if not passes:
+            return list(self.rows)
+        if given_up([compare(pairs, self.main) for pairs in passes], self.limits):
+            return []
+        verdicts = {finding.row: finding.verdict for finding in self._by(self.main, passes).findings}
+        wanted = {row for row, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE}
+        for clock in self.others:
+            wanted |= suspected([compare(pairs, clock) for pairs in passes], self.limits)
+        return [row for row in self.rows if row in wanted and verdicts[row] is not Verdict.FAIL]
+
+    def _by(self, clock: Clock, passes: Sequence[Sequence[Pair]]) -> Decision:
+        return time_verdict([compare(pairs, clock) for pairs in passes], self.limits)
+
+    def take_pass(self, rows: Sequence[str], first: int = 0) -> list[Pair]:
+        """So many pairs of processes for every row, and more for those that are slower, but not yet beyond doubt."""
+        pairs = [pair for cluster in range(self.clusters) for pair in self.measure(rows, first + cluster)]
+        for cluster in range(self.clusters, EXTENSION * self.clusters):
+            doubtful = [row for row, comparison in compare(pairs, self.main).items() if comparison.in_doubt(self.limits)]
+            if not doubtful:
+                break
+            pairs += self.measure(doubtful, first + cluster)
+        return pairs
+
+    def decide(self, passes: Sequence[Sequence[Pair]]) -> Decision:
+        """The verdict of all clocks."""
+        main = self._by(self.main, passes)
+        failures: list[Finding] = []
+        for clock in self.others:
+            slow = [finding for finding in self._by(clock, passes).findings if finding.verdict is Verdict.FAIL]
+            failures += [Finding(Verdict.FAIL, finding.row, f"by the {clock} clock {finding.text}") for finding in slow]
+        return Decision(Verdict.FAIL if failures else main.verdict, (*failures, *main.findings), main.notes)

@@ -1,0 +1,298 @@
+"""``python -m benches.gpu.compiled_kernels``: every Triton kernel, compiled for GPUs that are not here, and what it takes of them.
+
+A call of the loss runs as it would on a GPU, but each launch ends with the compiled kernel: so the table holds exactly what would be
+launched, with the specialisations that the launches choose. Registers, shared memory and spills are read from the machine code.
+
+Exit codes: 0 compiled without a spill, 1 a kernel spills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from benches.measure.environment import commit, now
+from twinloss import Assignment, LossSpec, Pyramid
+
+CAPABILITIES = (80, 90)
+ESSENTIAL = 4
+Launched = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
+WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Of one multiprocessor, both architectures.
+REGISTER_STEP = 256  # Registers are handed to a warp in such portions.
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A call of the loss whose kernels are compiled: what of it decides the code.
+
+    Attributes:
+        name: in tables.
+        dtype: of the logits.
+        spec: the definition.
+        image_size: height and width in pixels.
+        rows: ground-truth rows.
+        conflicts: rule for contested anchors.
+        gaps: whether the logits are slices of one tensor, with gaps between images.
+        given: whether the assignment is given.
+    """
+
+    name: str
+    dtype: torch.dtype
+    spec: LossSpec
+    image_size: tuple[int, int] = (640, 640)
+    rows: int = 464
+    conflicts: Any = "overlap"
+    gaps: bool = False
+    given: bool = False
+    images: int = field(default=2, kw_only=True)
+
+    def call(self) -> None:
+        """Loss and gradients on logits of no value."""
+        from twinloss.backends.triton.loss import FusedCall
+
+        height, width = self.image_size
+        pyramid = Pyramid(tuple((-(-height // s), -(-width // s)) for s in self.spec.strides), self.spec.strides)
+        channels = (4 * self.spec.reg_max, self.spec.num_classes)
+        with torch.device("meta"):  # where no size is too large
+            if self.gaps:
+                parts = torch.zeros(self.images, sum(channels), pyramid.num_anchors, dtype=self.dtype).split(channels, dim=1)
+            else:
+                parts = tuple(torch.zeros(self.images, count, pyramid.num_anchors, dtype=self.dtype) for count in channels)
+            boxes, scores = (part.requires_grad_() for part in parts)
+            batch = {"batch_idx": torch.zeros(self.rows), "cls": torch.zeros(self.rows, 1), "bboxes": torch.zeros(self.rows, 4)}
+            index = torch.zeros(5, dtype=torch.int64)
+            given = Assignment(index, index, index, torch.ones(5)) if self.given else None
+            incoming = torch.ones(3)
+        loss, _ = FusedCall(boxes, scores, batch, self.spec, pyramid, self.conflicts).loss(given)
+        loss.backward(incoming)
+
+
+def variants() -> list[Variant]:
+    """The calls whose kernels differ: dtypes, bins, rules, layouts, and shapes that no vector load fits.
+
+    The first :data:`ESSENTIAL` of them launch every kernel.
+    """
+    half, single, brain = torch.float16, torch.float32, torch.bfloat16
+    return [
+        Variant("coco", half, LossSpec(num_classes=80)),
+        Variant("crowded", single, LossSpec(num_classes=60), rows=4967),
+        Variant("end to end", brain, LossSpec(num_classes=80, reg_max=1, topk=7, topk2=1), gaps=True),
+        Variant("odd", half, LossSpec(num_classes=3, reg_max=5, topk2=3, class_weights=(1.0, 2.0, 3.0)), (72, 56), conflicts="pickers"),
+        Variant("coco", single, LossSpec(num_classes=80)),
+        Variant("coco", brain, LossSpec(num_classes=80)),
+        Variant("crowded", half, LossSpec(num_classes=60), rows=4967),
+        Variant("wide", single, LossSpec(num_classes=1, reg_max=32, strides=(8, 16, 32, 64), alpha=1.0, beta=2.5), rows=1),
+        Variant("given", half, LossSpec(num_classes=80), given=True),
+        Variant("beyond 32 bits", half, LossSpec(num_classes=80), images=4096),
+        Variant("one anchor", single, LossSpec(num_classes=1, strides=(8,)), (8, 8), rows=1, images=1),
+    ]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A kernel as compiled for one architecture.
+
+    Attributes:
+        kernel: the function's name.
+        variant: the call that launches it.
+        dtype: of the logits.
+        capability: compute capability times ten.
+        warps: of a program.
+        registers: of a thread.
+        spills: instructions that move registers to and from memory; any is too many.
+        stack_bytes: of a thread.
+        shared_bytes: of a program.
+        resident_warps: that fit a multiprocessor at once, of 64.
+        instructions: of the machine code.
+        triton: version of the compiler.
+    """
+
+    kernel: str
+    variant: str
+    dtype: str
+    capability: int
+    warps: int
+    registers: int
+    spills: int
+    stack_bytes: int
+    shared_bytes: int
+    resident_warps: int
+    instructions: int
+    triton: str
+
+
+def compile_variant(variant: Variant, capability: int) -> list[Built]:
+    """Every kernel that the variant launches, once.
+
+    Raises:
+        RuntimeError: a second call, which launches what the first one built, does not pass the same constants.
+    """
+    with compiling_only(capability) as compiled:
+        variant.call()
+        variant.call()
+    return [_built(name, kernel, variant, capability) for name, kernel in dict(compiled).items()]
+
+
+@contextmanager
+def compiling_only(capability: int) -> Iterator[list[tuple[str, Any]]]:
+    """Within, a launch compiles for the architecture and runs nothing; the list gets each launch's name and compiled kernel."""
+    compiled: list[tuple[str, Any]] = []
+
+    def note(kernel: Any, _grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
+        compiled.append((kernel.src.fn.__name__, kernel))
+        _check_constants(kernel, arguments)
+
+    with compiling_for(capability, note):
+        yield compiled
+
+
+@contextmanager
+def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
+    """Within, a launch compiles for the architecture; instead of running, the kernel is handed on with its grid and arguments."""
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    from twinloss.backends.triton.launch import kernels_for
+
+    launching = JITFunction.run
+
+    def compile_instead(self: Any, *args: Any, grid: Any, **options: Any) -> Any:
+        kernel = launching(self, *args, grid=grid, **options | {"warmup": True})
+        constants = (options[name] for name in self.arg_names[len(args) :])
+        built = _Compiled(kernel, launched)
+        built[(*grid, 1, 1)[:3]](*args, *constants)
+        return built
+
+    kernels_for.cache_clear()  # what was compiled for another architecture
+    driver.set_active(_Absent(capability))
+    JITFunction.run = compile_instead
+    try:
+        yield
+    finally:
+        JITFunction.run = launching
+        kernels_for.cache_clear()
+        with suppress(RuntimeError):  # where there is no GPU, there is no other driver to go back to
+            driver.reset_active()
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A kernel that cannot be launched here."""
+
+    kernel: Any
+    launched: Launched
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
+        return lambda *arguments: self.launched(self.kernel, grid, arguments)
+
+
+def _check_constants(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Compare the constants among a launch's arguments with those that the kernel was compiled for."""
+    source = kernel.src
+    expected = {source.fn.arg_names[at]: value for (at, *within), value in source.constants.items() if not within}
+    passed = dict(zip(source.fn.arg_names, arguments, strict=True))
+    if wrong := {name: passed[name] for name, value in expected.items() if passed[name] != value}:
+        raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
+
+
+class _Absent:
+    """Stands in for the driver of a GPU that is not here: one device per architecture, so that each has a cache of kernels of its own."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_device(self) -> int:
+        return self.capability
+
+    def get_current_stream(self, _device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.capability, WARP)
+
+
+def _built(name: str, kernel: Any, variant: Variant, capability: int) -> Built:
+    import triton
+
+    usage, code = _disassembled(kernel.asm["cubin"])
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump says nothing of {name}'s registers; it printed: {usage[:300]}")
+    registers, stack = map(int, found.groups())
+    warps = kernel.metadata.num_warps
+    return Built(
+        kernel=name.removesuffix("_kernel"),
+        variant=variant.name,
+        dtype=str(variant.dtype).removeprefix("torch."),
+        capability=capability,
+        warps=warps,
+        registers=registers,
+        spills=len(re.findall(r"\b(?:STL|LDL)\b", code)),
+        stack_bytes=stack,
+        shared_bytes=kernel.metadata.shared,
+        resident_warps=_resident_warps(registers, warps),
+        instructions=len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", code, re.MULTILINE)),
+        triton=triton.__version__,
+    )
+
+
+def _resident_warps(registers: int, warps: int) -> int:
+    """Warps that fit a multiprocessor by registers, whole programs at a time."""
+    per_warp = -(-registers * WARP // REGISTER_STEP) * REGISTER_STEP
+    return min(REGISTERS // (per_warp * warps), MOST_WARPS // warps, MOST_BLOCKS) * warps
+
+
+def _disassembled(cubin: bytes) -> tuple[str, str]:
+    """Resource usage and machine code as text, by the tool that comes with Triton."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        texts = (
+            subprocess.run([tool, option, file.name], check=True, capture_output=True, text=True).stdout
+            for option in ("--dump-resource-usage", "--dump-sass")
+        )
+        return next(texts), next(texts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile, print the table, and write it where asked; the answer is the exit code."""
+    parser = argparse.ArgumentParser("python -m benches.gpu.compiled_kernels", description="Compile every Triton kernel without a GPU.")
+    parser.add_argument("--capability", type=int, action="append", help=f"such as 90; all of {CAPABILITIES} when left out")
+    parser.add_argument("--write", type=Path, help="a parquet file for the rows")
+    parser.add_argument("--essential", action="store_true", help="only the variants that are needed to see every kernel")
+    options = parser.parse_args(arguments)
+    chosen = variants()[:ESSENTIAL] if options.essential else variants()
+    capabilities = options.capability or CAPABILITIES
+    built = [kernel for capability in capabilities for variant in chosen for kernel in compile_variant(variant, capability)]
+    rows = pd.DataFrame([asdict(kernel) for kernel in built])
+    print(rows.drop(columns="triton").to_string(index=False))
+    rows["commit"], rows["written"] = commit(), now()
+    if options.write:
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(options.write, index=False)
+    spilling = [kernel for kernel in built if kernel.spills]
+    for kernel in spilling:
+        print(
+            f"{kernel.kernel} spills for sm_{kernel.capability} in variant {kernel.variant} ({kernel.dtype}): {kernel.spills} instructions"
+        )
+    return int(bool(spilling))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

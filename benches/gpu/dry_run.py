@@ -1,0 +1,88 @@
+"""``python -m benches.gpu.dry_run``: the GPU run on the host, with stand-ins for what only a GPU has.
+
+What it finds means nothing; that it runs to its end means that the program works before there is a GPU to run it on. The kernels run in
+Triton's interpreter, which has to be on (``TRITON_INTERPRET=1``).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from benches.gpu import __main__ as program
+from benches.gpu import correctness, costs
+from benches.gpu import steps as subjects
+from benches.measure import cuda
+from oracle.cases.case import Case, PredictionKind
+from oracle.cases.workloads.small_dense import crowded
+
+# What starts processes of its own is rehearsed by the kernels' tests.
+REHEARSED = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
+
+
+@lru_cache
+def small_case(name: str) -> Case:
+    """A batch that an interpreter can do, in place of a workload's."""
+    numbers: dict[str, int] = {
+        "coco-end-to-end": {"reg_max": 1, "topk": 3, "topk2": 1},
+        "classes-365": {"num_classes": 365, "reg_max": 1},
+    }.get(name, {})
+    several = name == "classes-365"
+    kind: PredictionKind = "exact" if several else "near"
+    return crowded(0 if name == "empty" else 2, size=(32, 32), images=4 if several else 1, seed=1, kind=kind, **numbers)
+
+
+class HostReplay:
+    """A step that is called instead of replayed."""
+
+    def __init__(self, step: Callable[[], object]) -> None:
+        self.run = step
+
+
+def timed(*parts: Callable[[], object]) -> list[int]:
+    """Nanoseconds on the host."""
+    taken = []
+    for part in parts:
+        start = time.perf_counter_ns()
+        part()
+        taken.append(time.perf_counter_ns() - start)
+    return taken
+
+
+def main(arguments: list[str]) -> int:
+    """Rehearse; the answer is the program's own, and counts for nothing: times are an interpreter's."""
+    stand_ins: dict[object, dict[str, object]] = {
+        subjects: {"device": lambda: "cpu", "case_of": small_case},
+        costs: {
+            "device": lambda: "cpu",
+            "WARM": 1,
+            "ROUNDS": 2,
+            "CLUSTER": 1,
+            "ACTIVITIES": [ProfilerActivity.CPU],
+            "PROFILED": ("coco",),
+            "copy_bytes_per_second": lambda: subjects.copy_bytes_per_second(4096),
+        },
+        correctness: {
+            "device": lambda: "cpu",
+            "case_of": small_case,
+            "RUNS": 1,
+            "MANY_LOGITS": 20_000,
+            "JUDGED": (("coco", "float16"),),
+            "REPEATED": ("coco",),
+        },
+        cuda: {"timed": timed, "launches": lambda _: 0, "synchronisations": lambda _: [], "Replay": HostReplay},
+        torch.cuda: {"synchronize": lambda: None, "is_available": lambda: True, "get_device_name": lambda: "a rehearsal on the host"},
+    }
+    for module, attributes in stand_ins.items():
+        for name, value in attributes.items():
+            setattr(module, name, value)
+    return program.main([*REHEARSED, *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What runs in a worker process: times, peak memory, counts. :mod:`~benches.measure.worker` answers requests."""

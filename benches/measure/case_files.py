@@ -1,0 +1,67 @@
+"""A case's arrays as files, so that they are made once and read by every process that measures them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twinloss import LossSpec
+
+if TYPE_CHECKING:
+    from oracle.cases.case import Case
+
+
+class Inputs(NamedTuple):
+    """What a criterion is called with; logits are leaves."""
+
+    preds: dict[str, Any]
+    batch: dict[str, Tensor]
+
+
+def save(case: Case, folder: Path) -> Path:
+    """Write the case's logits (float32), targets and definition into a folder of their own; the answer is that folder."""
+    from oracle.cases.logits import logits  # Only who writes needs it: the gate's readers run with another revision of the twin.
+
+    place = folder / case.digest
+    if not (place / "case.json").exists():
+        place.mkdir(parents=True, exist_ok=True)
+        boxes, scores = logits(case)
+        height, width = case.image_size
+        rows = np.array([(b.image, b.label, b.cx / width, b.cy / height, b.w / width, b.h / height) for b in case.boxes])
+        for name, array in (("boxes", boxes), ("scores", scores), ("rows", rows.reshape(-1, 6).astype(np.float32))):
+            np.save(place / f"{name}.npy", array)
+        text = json.dumps({"spec": dataclasses.asdict(case.spec), "grids": case.grids})
+        (place / "case.json").write_text(text, "utf-8")
+    return place
+
+
+def load_spec(place: Path) -> LossSpec:
+    """The definition; fields that this revision of the twin does not know are left out when they hold their default's value."""
+    fields = json.loads((place / "case.json").read_text("utf-8"))["spec"]
+    known = {field.name for field in dataclasses.fields(LossSpec)}
+    unknown = {name: value for name, value in fields.items() if name not in known and value is not None}
+    if unknown:
+        raise ValueError(f"this revision's LossSpec has no {', '.join(unknown)}; compare with one that has")
+    kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items() if name in known}
+    return LossSpec(**kept)
+
+
+def load(place: Path, dtype: str, device: str) -> Inputs:
+    """The tensors, on a device and with logits of a dtype."""
+    grids = json.loads((place / "case.json").read_text("utf-8"))["grids"]
+    logits_dtype = getattr(torch, dtype)
+    boxes, scores = (_tensor(place / f"{name}.npy", logits_dtype, device).requires_grad_() for name in ("boxes", "scores"))
+    feats = [torch.zeros(len(boxes), 1, *grid, dtype=logits_dtype, device=device) for grid in grids]
+    rows = _tensor(place / "rows.npy", torch.float64 if logits_dtype == torch.float64 else torch.float32, device)
+    batch = {"batch_idx": rows[:, 0].contiguous(), "cls": rows[:, 1:2].contiguous(), "bboxes": rows[:, 2:].contiguous()}
+    return Inputs({"boxes": boxes, "scores": scores, "feats": feats}, batch)
+
+
+def _tensor(file: Path, dtype: torch.dtype, device: str) -> Tensor:
+    return torch.from_numpy(np.load(file)).to(device, dtype)

@@ -1,0 +1,85 @@
+"""Where a step's time goes: ground truth, decoding, assignment, terms, gradients.
+
+The reference's stages are timed inside of a whole call, at its public openings. A contender that offers its stages is asked for them one by
+one, each in a call of its own; one that decodes only what it assigns has no decoding of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benches.measure.timing import Subject, collected_before
+
+OPENINGS = {"preprocess": "ground truth", "bbox_decode": "decoding", "assigner": "assignment"}
+LEAST_ROUNDS = 5
+
+
+def stage_rounds(subject: Subject, seconds: float) -> list[dict[str, int]]:
+    """Nanoseconds by stage, round by round, for a while; empty for a contender that shows no stages."""
+    measure = _measure(subject)
+    if measure is None:
+        return []
+    rounds: list[dict[str, int]] = []
+    end = time.perf_counter() + seconds
+    while len(rounds) < LEAST_ROUNDS or time.perf_counter() < end:
+        with collected_before():
+            rounds.append(measure())
+    return rounds
+
+
+def _measure(subject: Subject) -> Callable[[], dict[str, int]] | None:
+    criterion: Any = subject.criterion
+    if all(hasattr(criterion, name) for name in OPENINGS):
+        return _Openings(subject)
+    if all(hasattr(criterion, name) for name in ("targets", "assign", "loss_given")):
+        return lambda: _called_alone(subject)
+    return None
+
+
+class _Openings:
+    """Stopwatches at the openings of a criterion's own call."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.spent: dict[str, int] = {}
+        for opening, stage in OPENINGS.items():
+            inner = getattr(subject.criterion, opening)
+            setattr(subject.criterion, opening, self._watched(inner, stage))
+
+    def _watched(self, inner: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        def watched(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter_ns()
+            answer = inner(*arguments, **named)
+            self.spent[stage] = self.spent.get(stage, 0) + time.perf_counter_ns() - start
+            return answer
+
+        return watched
+
+    def __call__(self) -> dict[str, int]:
+        self.spent = {}
+        sample = self.subject.sample()
+        return self.spent | {"terms": sample.forward_ns - sum(self.spent.values()), "gradients": sample.backward_ns}
+
+
+def _called_alone(subject: Subject) -> dict[str, int]:
+    """The stages of a criterion that offers them; what one call does on the way to its own stage is taken off."""
+    criterion: Any = subject.criterion
+    preds, batch = subject.inputs
+    truth, _ = _timed(subject, lambda: criterion.targets(preds, batch))
+    assignment, held = _timed(subject, lambda: criterion.assign(preds, batch))
+    subject.clear()
+    terms, (loss, _) = _timed(subject, lambda: criterion.loss_given(preds, batch, held))
+    total = loss.sum()
+    start = time.perf_counter_ns()
+    total.backward()
+    gradients = time.perf_counter_ns() - start
+    return {"ground truth": truth, "assignment": assignment - truth, "terms": terms - truth, "gradients": gradients}
+
+
+def _timed(subject: Subject, call: Callable[[], Any]) -> tuple[int, Any]:
+    with subject.surroundings.entered():
+        start = time.perf_counter_ns()
+        answer = call()
+        return time.perf_counter_ns() - start, answer

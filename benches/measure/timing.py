@@ -1,0 +1,182 @@
+"""Measures contenders call by call, interleaved, in the process that it runs in.
+
+One call of each contender makes a round, in an order drawn anew for every round; the calls of a round are a pair, or as many as there are
+contenders, and only ratios within a round are formed. A drift of the machine's speed hits both and cancels.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benches.measure import cuda
+from benches.measure.case_files import Inputs
+from benches.plan.contenders import Entry, make_criterion
+from benches.plan.malloc_settings import minor_faults
+
+if TYPE_CHECKING:
+    from twinloss import LossSpec
+
+WARM_ROUNDS = (3, 12)  # At least so many rounds before the first sample, and at most so many while faults still fall.
+FEW_FAULTS = 500  # A warm call on a steady heap has none of its own; the interpreter's come in dozens.
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call: nanoseconds of the loss, of its gradients, and of the processor (all threads) for both; pages faulted in."""
+
+    forward_ns: int
+    backward_ns: int
+    cpu_ns: int
+    minor_faults: int
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Device and autocast that a criterion runs in."""
+
+    device: str = "cpu"
+    autocast: str | None = None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The context of the forward call, as a trainer has it."""
+        if self.autocast is None:
+            yield
+            return
+        with torch.autocast(torch.device(self.device).type, dtype=getattr(torch, self.autocast)):
+            yield
+
+
+class Subject:
+    """A contender, ready to be called on one batch."""
+
+    def __init__(self, entry: Entry, spec: LossSpec, inputs: Inputs, surroundings: Surroundings) -> None:
+        self.entry, self.inputs, self.surroundings = entry, inputs, surroundings
+        self.criterion = make_criterion(entry, spec, surroundings.device)
+        self.replay: cuda.Replay | None = None
+
+    def forward(self) -> torch.Tensor:
+        """The sum of the loss's terms, with a graph behind it."""
+        with self.surroundings.entered():
+            loss: torch.Tensor = self.criterion(*self.inputs)[0].sum()
+        return loss
+
+    def step(self) -> None:
+        """The loss and its gradients, from no gradients."""
+        self.clear()
+        self.forward().backward()
+
+    def clear(self) -> None:
+        """Drop the gradients, so that the next call has to make its own."""
+        for name in ("boxes", "scores"):
+            self.inputs.preds[name].grad = None
+
+    def sample(self) -> Sample:
+        """Time one call."""
+        if self.surroundings.device != "cpu":
+            return self._sample_device()
+        self.clear()
+        faults, processor = minor_faults(), time.process_time_ns()
+        start = time.perf_counter_ns()
+        loss = self.forward()
+        between = time.perf_counter_ns()
+        loss.backward()
+        end = time.perf_counter_ns()
+        return Sample(between - start, end - between, time.process_time_ns() - processor, minor_faults() - faults)
+
+    def _sample_device(self) -> Sample:
+        """Time one call by events in the device's own stream; a replay is one launch, and is given as the loss alone."""
+        if self.entry.backend.endswith("+graph"):
+            self.replay = self.replay or cuda.Replay(self.step)
+            faults, processor = minor_faults(), time.process_time_ns()
+            (elapsed,) = cuda.timed(self.replay.run)
+            return Sample(elapsed, 0, time.process_time_ns() - processor, minor_faults() - faults)
+        self.clear()
+        faults, processor, losses = minor_faults(), time.process_time_ns(), list[torch.Tensor]()
+        forward, backward = cuda.timed(lambda: losses.append(self.forward()), lambda: losses.pop().backward())
+        return Sample(forward, backward, time.process_time_ns() - processor, minor_faults() - faults)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What came before the first sample: milliseconds of the first call (its compilation included), and rounds."""
+
+    first_ms: float
+    rounds: int
+
+
+class Arena:
+    """Contenders on one batch. Those that cannot be made or called are left out, and :attr:`failures` says why."""
+
+    def __init__(self, entries: list[Entry], spec: LossSpec, inputs: Inputs, surroundings: Surroundings, seed: int = 0) -> None:
+        self.order = random.Random(seed)
+        self.failures: dict[str, str] = {}
+        self.subjects: dict[str, Subject] = {}
+        self.first_ms: dict[str, float] = {}
+        for entry in entries:
+            if failure := self._admit(entry, spec, inputs, surroundings):
+                self.failures[entry.label] = failure
+
+    def _admit(self, entry: Entry, spec: LossSpec, inputs: Inputs, surroundings: Surroundings) -> str:
+        """Make and call a contender once. Whatever it raises is a finding about it, not an end of the run: the answer is what it said."""
+        start = time.perf_counter()
+        try:
+            subject = Subject(entry, spec, inputs, surroundings)
+            subject.step()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        self.first_ms[entry.label] = 1e3 * (time.perf_counter() - start)
+        self.subjects[entry.label] = subject
+        return ""
+
+    def warm(self) -> dict[str, WarmUp]:
+        """Call everyone until page faults no longer fall, so that a steady heap is steady."""
+        least, most = WARM_ROUNDS
+        faults = float("inf")
+        for done in range(1, most + 1):
+            before, faults = faults, max((sample.minor_faults for sample in self.round().values()), default=0)
+            if done >= least and (faults < FEW_FAULTS or faults > 0.9 * before):
+                break
+        # What is imported and made by now stays; a collection that looked through it all would take as long as a call.
+        gc.collect()
+        gc.freeze()
+        return {label: WarmUp(self.first_ms[label], done) for label in self.subjects}
+
+    def round(self) -> dict[str, Sample]:
+        """One sample of every contender."""
+        labels = sorted(self.subjects)
+        self.order.shuffle(labels)
+        return {label: self.subjects[label].sample() for label in labels}
+
+    def turn(self, calls: dict[str, int]) -> dict[str, list[dict[str, int]]]:
+        """So many samples of each contender in a row."""
+        with collected_before():
+            return {label: [asdict(self.subjects[label].sample()) for _ in range(count)] for label, count in calls.items()}
+
+    def rounds(self, seconds: float, least: int, most: int) -> list[dict[str, Any]]:
+        """Rounds until the time is up, within bounds; the collector of cycles works between them and not within."""
+        samples: list[dict[str, Any]] = []
+        end = time.perf_counter() + seconds
+        while len(samples) < least or (time.perf_counter() < end and len(samples) < most):
+            with collected_before():
+                samples.append({label: asdict(sample) for label, sample in self.round().items()})
+        return samples
+
+
+@contextmanager
+def collected_before() -> Iterator[None]:
+    """Collect garbage first, and none inside."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,82 @@
+"""The pytest plugin behind ``python -m benches``: options, the campaign that measures, and samples that pytest-benchmark is given.
+
+pytest-benchmark times one function at a time, one after the other, in its own process; ratios need calls in turns, in several processes.
+So the workers measure first, and each benchmark then replays its samples to pytest-benchmark through a clock that it is given: statistics,
+table, JSON, comparison with earlier runs and all options are pytest-benchmark's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from benches.plan.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, Entry, candidates
+from benches.plan.units import Unit, units
+from benches.plan.workloads import own
+from benches.run.campaign import Campaign
+from benches.run.progress import told
+from benches.run.rows import PHASES
+from benches.run.write_rows import OUT, write
+
+if TYPE_CHECKING:
+    from _pytest.capture import CaptureManager
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of a bench run."""
+    group = parser.getgroup("bench", "what is measured")
+    group.addoption(
+        "--labels", metavar="PATH", help="measure on these boxes: a COCO-style instances_*.json or a folder of YOLO label files"
+    )
+    group.addoption("--imgsz", type=int, default=640, metavar="PX", help="side of the network's input, with --labels (default: 640)")
+    group.addoption("--batch", type=int, default=16, metavar="N", help="images in a batch, with --labels (default: 16)")
+    group.addoption("--candidate", action="append", default=[], metavar="MODULE:FACTORY", help="measure this contender too; repeatable")
+    group.addoption("--extent", choices=("quick", "default", "full"), default="default", help="how much to measure (default: default)")
+    group.addoption("--threads", type=int, metavar="N", help="threads of each worker (default: the processor's cores)")
+    group.addoption("--device", default="cpu", help="cpu or a CUDA device (default: cpu)")
+    group.addoption(
+        "--no-compile", action="store_true", help="leave out the reference under torch.compile, which takes a minute to compile"
+    )
+    group.addoption("--out", type=Path, default=OUT, metavar="FOLDER", help=f"where the rows go (default: {OUT})")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One benchmark for each unit, contender and phase."""
+    if "entry" in metafunc.fixturenames:
+        planned = _planned(metafunc.config)
+        cases = [(unit, entry, phase) for unit in planned for entry in unit.entries for phase in PHASES]
+        names = [f"{unit.name}-{entry.label}-{phase}" for unit, entry, phase in cases]
+        metafunc.parametrize(("unit", "entry", "phase"), cases, ids=names)
+
+
+def _planned(config: pytest.Config) -> list[Unit]:
+    labels, device = config.getoption("--labels"), config.getoption("--device")
+    graph = Entry(TRITON_TWIN.contender, f"{TRITON_TWIN.backend}+graph")
+    compiled = [NATIVE_TWIN] if device == "cpu" else [TRITON_TWIN, graph]
+    entries = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
+    if not config.getoption("--no-compile"):
+        entries.append(Entry(BASELINE.contender, "compile"))
+    workload = own(labels, config.getoption("--imgsz"), config.getoption("--batch")) if labels else None
+    return list(units(config.getoption("--extent"), entries, workload, device))
+
+
+@pytest.fixture(scope="session")
+def campaign(request: pytest.FixtureRequest) -> Iterator[Campaign]:
+    """Everything that the selected benchmarks need, measured; the rows are on disk before the first benchmark replays its samples."""
+    config = request.config
+    functions = [item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    chosen = [cast("Unit", function.callspec.params["unit"]) for function in functions]
+    threads = config.getoption("--threads") or len(os.sched_getaffinity(0))
+    capture: CaptureManager = config.pluginmanager.getplugin("capturemanager")
+    with Campaign(list(dict.fromkeys(chosen)), threads) as made:
+        with capture.global_and_fixture_disabled(), told() as made.tell:
+            try:
+                made.run()
+                made.run_training()
+            finally:
+                write(made, config.getoption("--out"))
+        yield made

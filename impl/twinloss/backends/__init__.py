@@ -1,0 +1,1 @@
+"""The implementations of one loss call: torch, native C++ and Triton."""

@@ -1,0 +1,49 @@
+"""Whether the native backend can serve a call, and in plain words why not."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from twinloss.backends.native.build import NoLibraryError
+from twinloss.backends.native.library import MOST_LEVELS, STORAGE, load
+from twinloss.spec import LossSpec
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def why_not(boxes: Tensor, scores: Tensor, spec: LossSpec, ties: str) -> str | None:
+    """Why the kernels cannot serve these logits, with the remedy; ``None`` when they can."""
+    if ties == "reference":
+        return "ties='reference' repeats the choice of torch.topk, which the kernels do not make; use backend='torch', or ties='stable'"
+    if len(spec.strides) > MOST_LEVELS:
+        return f"the kernels know {MOST_LEVELS} levels, and the definition has {len(spec.strides)}; use backend='torch'"
+    return _cannot_read("boxes", boxes) or _cannot_read("scores", scores) or no_library()
+
+
+def _cannot_read(name: str, logits: Tensor) -> str | None:
+    """Why the kernels cannot read logits where they lie."""
+    if logits.device.type != "cpu":
+        return f"{name} is on {logits.device}; use backend='torch', or 'triton' on a GPU"
+    if type(logits) not in _PLAIN:
+        return f"{name} is a {type(logits).__name__}, whose memory cannot be read; use backend='torch'"
+    if logits.dtype not in STORAGE:
+        return f"the kernels compute in float32, and {name} is {logits.dtype}; use backend='torch'"
+    if logits.shape[-1] > 1 and logits.stride(-1) != 1:
+        return f"neighbouring anchors of {name} lie {logits.stride(-1)} elements apart; use backend='torch', or {name}.contiguous()"
+    return None
+
+
+@cache
+def no_library() -> str | None:
+    """Why there are no kernels on this machine; ``None`` when there are. Compiles them at the first call."""
+    if os.environ.get("TWINLOSS_NATIVE", "1").lower() in {"0", "false", "off", "no", "n"}:
+        return "the environment variable TWINLOSS_NATIVE switches the kernels off; unset it, or use backend='torch'"
+    try:
+        load()
+    except NoLibraryError as error:
+        return str(error)
+    return None

@@ -1,0 +1,88 @@
+"""The compiled functions, and the record that they are called with (``source/problem.hpp``, ``source/entry.cpp``)."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from twinloss.backends.native.build import NoLibraryError, build
+
+MOST_LEVELS = 16
+STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+"""Dtypes of logits that the kernels read and write."""
+
+
+class Problem(ctypes.Structure):
+    """What one call is told; the fields are those of ``struct Problem``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("images", "classes", "bins", "anchors", "levels", "rows", "threads")),
+        *((name, c_int64 * MOST_LEVELS) for name in ("grid_rows", "grid_columns", "strides")),
+        *((name, c_void_p) for name in ("boxes", "scores")),
+        *((name, c_int64) for name in ("boxes_per_image", "boxes_per_channel", "scores_per_image", "scores_per_channel")),
+        *((name, c_void_p) for name in ("image", "label", "box", "class_weights")),
+        *((name, c_int64) for name in ("topk", "topk2")),
+        *((name, c_float) for name in ("alpha", "beta", "assign_eps", "ciou_eps", "lengthened_below", "shortest_side", "longest")),
+        ("gains", c_float * 3),
+        *((name, c_int32) for name in ("overlap_decides", "distance_term", "summed_weights")),
+    )
+
+
+class Held(ctypes.Structure):
+    """Pointers to the held anchors' columns, each with room for as many entries."""
+
+    _fields_ = (("image", c_void_p), ("anchor", c_void_p), ("row", c_void_p), ("weight", c_void_p), ("room", c_int64))
+
+
+_ARGUMENTS = {
+    "problem_size": (),
+    "scratch_of_assignment": (POINTER(Problem),),
+    "scratch_of_terms": (POINTER(Problem), c_int64),
+    "first_bad_row": (POINTER(Problem),),
+    "first_bad_entry": (POINTER(Problem), POINTER(Held), c_int64),
+    "assign": (POINTER(Problem), c_int32, c_void_p, POINTER(Held)),
+    "terms": (POINTER(Problem), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
+    "scores_gradient": (POINTER(Problem), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
+    "boxes_gradient": (POINTER(Problem), c_int32, c_void_p, POINTER(Held), c_int64, c_float, c_float, c_void_p),
+}
+_WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The library, compiled if need be, with typed functions. Calls release Python's lock.
+
+    Raises:
+        NoLibraryError: it cannot be made, or not be loaded.
+    """
+    _share_threads_with_torch()
+    path = build()
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, arguments in _ARGUMENTS.items():
+            function = getattr(library, f"twinloss_{name}")
+            function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
+    except (OSError, AttributeError) as error:
+        raise NoLibraryError(f"the CPU kernels in {path} cannot be loaded: {error}; delete that file, or use backend='torch'") from error
+    if library.twinloss_problem_size() != ctypes.sizeof(Problem):
+        raise NoLibraryError(
+            f"the CPU kernels in {path} are laid out otherwise than Python expects; delete that file, or use backend='torch'"
+        )
+    return library
+
+
+def _share_threads_with_torch() -> None:
+    """Make the OpenMP library that torch brought visible to ours: two pools of threads would wait for each other's cores."""
+    try:
+        mapped = Path("/proc/self/maps").read_text()
+    except OSError:  # not Linux: the loader finds one by itself
+        return
+    for line in mapped.splitlines():
+        path = line.rpartition(" ")[2]
+        if Path(path).name.startswith(("libgomp", "libiomp", "libomp")):
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            return

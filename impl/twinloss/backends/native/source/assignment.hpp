@@ -1,0 +1,249 @@
+// Task-aligned assignment: which anchor learns from which box, and how much (spec section 5).
+#pragma once
+
+#include "conflict.hpp"
+#include "decode.hpp"
+
+namespace twinloss {
+
+// p^α · o^β of pairs (spec section 5.3). For the usual exponents, √p comes from e^(−|x|/2): it underflows long after p does.
+inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float beta) {
+    if (alpha == 0.5f && beta == 6.0f) {
+        const Lanes e = exp_of_negative(magnitude(score) * -0.5f), o3 = overlap * overlap * overlap;
+        return choose<Lanes>(score < 0.0f, e, splat(1.0f)) / square_root(1.0f + e * e) * (o3 * o3);
+    }
+    Lanes metric;
+    for (int lane = 0; lane < LANES; ++lane) {
+        const double p = 1.0 / (1.0 + std::exp(-static_cast<double>(score[lane])));
+        metric[lane] = static_cast<float>(std::pow(p, alpha) * std::pow(static_cast<double>(overlap[lane]), beta));
+    }
+    return metric;
+}
+
+class Assigner {
+   public:
+    Assigner(const Problem& problem, Scratch& scratch)
+        : problem_(problem), anchors_(problem, scratch), truth_(problem, scratch), predicted_(problem, scratch),
+          contest_(problem, scratch) {
+        const std::int64_t cells = problem.images * problem.anchors;
+        windows_ = scratch.take<Window>(problem.rows * problem.levels);
+        picks_ = scratch.take<Pick>(problem.rows * problem.kept());
+        picked_ = scratch.take<std::int64_t>(problem.rows);
+        poison_ = scratch.take<float>(problem.rows);
+        holder_ = scratch.take<std::uint32_t>(cells);
+        pickers_ = scratch.take<std::uint32_t>(cells);
+        metric_ = scratch.take<float>(cells);
+        overlap_ = scratch.take<float>(cells);
+        best_ = scratch.take<Best>(problem.rows);
+        held_by_image_ = scratch.take<std::int64_t>(problem.images + 1);
+        holdings_ = scratch.take<Holding>(problem.topk2 ? cells : 0);
+    }
+
+    // Fills `held`; returns how many anchors are.
+    template <class T>
+    std::int64_t run(Held& held) {
+        anchors_.fill(problem_);
+        truth_.fill(problem_);
+        for (std::int64_t box = 0; box < truth_.count; ++box)
+            for (std::int64_t level = 0; level < problem_.levels; ++level)
+                windows_[box * problem_.levels + level] = window_of(problem_, truth_.corners[box], level);
+        predicted_.fill<T>(problem_, anchors_, truth_, windows_);
+#pragma omp parallel num_threads(problem_.threads)
+        {
+#pragma omp for schedule(static)
+            for (std::int64_t image = 0; image < problem_.images; ++image)
+                contest_.clear(image * problem_.anchors, problem_.anchors);
+#pragma omp for schedule(dynamic, 8)
+            for (std::int64_t box = 0; box < truth_.count; ++box) pick<T>(box);
+        }
+        float poison = 0;  // or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10)
+        for (std::int64_t box = 0; box < truth_.count; ++box) poison += poison_[box];
+#pragma omp parallel for schedule(dynamic) num_threads(problem_.threads)
+        for (std::int64_t image = 0; image < problem_.images; ++image) {
+            resolve<T>(image);
+            if (problem_.topk2) cut_again(image);
+            held_by_image_[image] = weigh(image, poison);
+        }
+        return list(held);
+    }
+
+   private:
+    struct Best {
+        std::uint32_t metric, overlap;  // ranks of the largest among the anchors that a box holds
+    };
+
+    struct Holding {
+        std::uint32_t box, metric;  // the metric's rank
+        std::int64_t cell;
+    };
+
+    // Candidates of one box, a vector at a time.
+    struct Candidates {
+        std::uint32_t anchor[LANES];
+        int count = 0;
+    };
+
+    template <class T>
+    const T* scores_of(std::int64_t box) const {
+        const std::int64_t row = truth_.row[box];
+        return static_cast<const T*>(problem_.scores) + problem_.image[row] * problem_.scores_per_image +
+               problem_.label[row] * problem_.scores_per_channel;
+    }
+
+    template <class T>
+    void pick(std::int64_t box) {
+        const Corners& c = truth_.corners[box];
+        const CornersOf<Lanes> corners{splat(c.x1), splat(c.y1), splat(c.x2), splat(c.y2)};
+        const Shape<Lanes> shape(corners, problem_.ciou_eps);
+        Picks picks(picks_ + box * problem_.kept(), problem_.kept());
+        poison_[box] = 0;
+        Candidates candidates;
+        std::int64_t offset = 0;
+        for (std::int64_t level = 0; level < problem_.levels; ++level) {
+            const Window& w = windows_[box * problem_.levels + level];
+            for (std::int64_t y = w.y; y < w.y + w.rows; ++y)
+                for (std::int64_t x = w.x; x < w.x + w.columns; ++x) {
+                    candidates.anchor[candidates.count++] = static_cast<std::uint32_t>(offset + y * problem_.grid_columns[level] + x);
+                    if (candidates.count == LANES) judge<T>(box, corners, shape, candidates, picks);
+                }
+            offset += problem_.grid_rows[level] * problem_.grid_columns[level];
+        }
+        if (candidates.count) judge<T>(box, corners, shape, candidates, picks);
+        picked_[box] = picks.count();
+        if (!problem_.overlap_decides)
+            for (std::int64_t k = 0; k < picks.count(); ++k) {
+                const Pick& p = picks_[box * problem_.kept() + k];
+                contest_.enter(first_cell(box) + p.anchor, p.overlap, static_cast<std::uint32_t>(box));
+            }
+    }
+
+    std::int64_t first_cell(std::int64_t box) const { return truth_.image(problem_, box) * problem_.anchors; }
+
+    template <class T>
+    void judge(std::int64_t box, const CornersOf<Lanes>& corners, const Shape<Lanes>& shape, Candidates& candidates, Picks& picks) {
+        const std::int64_t first = first_cell(box);
+        const T* of_class = scores_of<T>(box);
+        CornersOf<Lanes> p{};
+        Lanes angle{}, score{};
+        for (int lane = 0; lane < candidates.count; ++lane) {
+            const std::int64_t cell = first + candidates.anchor[lane];
+            p.x1[lane] = predicted_.x1[cell];
+            p.y1[lane] = predicted_.y1[cell];
+            p.x2[lane] = predicted_.x2[cell];
+            p.y2[lane] = predicted_.y2[cell];
+            angle[lane] = predicted_.angle[cell];
+            score[lane] = widen(of_class[candidates.anchor[lane]]);
+        }
+        const Shape<Lanes> predicted(p.x2 - p.x1, p.y2 - p.y1 + problem_.ciou_eps, angle);
+        const Lanes overlap = larger(CompleteIoU<Lanes>(corners, shape, p, predicted, problem_.ciou_eps).value, Lanes{});
+        const Lanes metric = alignment_metric(score, overlap, problem_.alpha, problem_.beta);
+        for (int lane = 0; lane < candidates.count; ++lane) {
+            if (problem_.overlap_decides)
+                contest_.enter(first + candidates.anchor[lane], overlap[lane], static_cast<std::uint32_t>(box));
+            picks.offer({rank_of(metric[lane]), candidates.anchor[lane], overlap[lane]});
+            poison_[box] += metric[lane] * 0;
+        }
+        candidates.count = 0;
+    }
+
+    // Every anchor is held by one box at most (spec section 5.5).
+    template <class T>
+    void resolve(std::int64_t image) {
+        const std::int64_t first = image * problem_.anchors;
+        std::memset(pickers_ + first, 0, static_cast<std::size_t>(problem_.anchors) * sizeof *pickers_);
+        for_each_pick(image, [&](std::int64_t, const Pick& pick) { ++pickers_[first + pick.anchor]; });
+        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell) {
+            holder_[cell] = NOBODY;
+            if (pickers_[cell] < 2 || contest_.winner(cell) == NOBODY) continue;
+            // The winner need not have picked the anchor, so its metric is computed again.
+            const std::uint32_t box = contest_.winner(cell);
+            const Lanes score = splat(widen(scores_of<T>(box)[cell - first]));
+            const float overlap = contest_.overlap(cell);
+            hold(cell, box, alignment_metric(score, splat(overlap), problem_.alpha, problem_.beta)[0], overlap);
+        }
+        for_each_pick(image, [&](std::int64_t box, const Pick& pick) {
+            if (pickers_[first + pick.anchor] == 1)
+                hold(first + pick.anchor, static_cast<std::uint32_t>(box), value_of(pick.metric), pick.overlap);
+        });
+    }
+
+    template <class Visit>
+    void for_each_pick(std::int64_t image, Visit visit) const {
+        for (std::int64_t box = truth_.first[image]; box < truth_.first[image + 1]; ++box)
+            for (std::int64_t k = 0; k < picked_[box]; ++k) visit(box, picks_[box * problem_.kept() + k]);
+    }
+
+    void hold(std::int64_t cell, std::uint32_t box, float metric, float overlap) {
+        holder_[cell] = box;
+        metric_[cell] = metric;
+        overlap_[cell] = overlap;
+    }
+
+    // Of what each box still holds, only its topk2 anchors of largest metric remain (spec section 5.6).
+    void cut_again(std::int64_t image) {
+        const std::int64_t first = image * problem_.anchors;
+        Holding* holdings = holdings_ + first;
+        std::int64_t count = 0;
+        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell)
+            if (holder_[cell] != NOBODY) holdings[count++] = {holder_[cell], rank_of(metric_[cell]), cell};
+        std::sort(holdings, holdings + count, [](const Holding& a, const Holding& b) {
+            if (a.box != b.box) return a.box < b.box;
+            return a.metric != b.metric ? a.metric > b.metric : a.cell < b.cell;
+        });
+        for (std::int64_t i = 0, rank = 0; i < count; ++i) {
+            rank = i > 0 && holdings[i].box == holdings[i - 1].box ? rank + 1 : 0;
+            if (rank >= problem_.topk2) holder_[holdings[i].cell] = NOBODY;
+        }
+    }
+
+    // Soft targets (spec section 5.7) in place of the metrics; anchors whose weight is 0 are let go of, for they count nowhere.
+    std::int64_t weigh(std::int64_t image, float poison) {
+        for (std::int64_t box = truth_.first[image]; box < truth_.first[image + 1]; ++box) best_[box] = {0, 0};
+        std::int64_t held = 0;
+        const std::int64_t first = image * problem_.anchors;
+        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell) {
+            if (holder_[cell] == NOBODY) continue;
+            Best& best = best_[holder_[cell]];
+            best = {std::max(best.metric, rank_of(metric_[cell])), std::max(best.overlap, rank_of(overlap_[cell]))};
+        }
+        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell) {
+            if (holder_[cell] == NOBODY) continue;
+            const Best& best = best_[holder_[cell]];
+            metric_[cell] = metric_[cell] * value_of(best.overlap) / (value_of(best.metric) + problem_.assign_eps) + poison;
+            if (metric_[cell] <= 0) holder_[cell] = NOBODY;
+            else ++held;
+        }
+        return held;
+    }
+
+    std::int64_t list(Held& held) const {
+        std::int64_t count = 0;
+        for (std::int64_t image = 0; image < problem_.images; ++image) {
+            const std::int64_t end = count + held_by_image_[image];
+            for (std::int64_t anchor = 0; count < end; ++anchor) {
+                const std::int64_t cell = image * problem_.anchors + anchor;
+                if (holder_[cell] == NOBODY) continue;
+                held.image[count] = image;
+                held.anchor[count] = anchor;
+                held.row[count] = truth_.row[holder_[cell]];
+                held.weight[count++] = metric_[cell];
+            }
+        }
+        return count;
+    }
+
+    const Problem& problem_;
+    Anchors anchors_;
+    GroundTruth truth_;
+    Predicted predicted_;
+    Contest contest_;
+    Window* windows_;
+    Pick* picks_;
+    Holding* holdings_;
+    std::int64_t *picked_, *held_by_image_;
+    std::uint32_t *holder_, *pickers_;
+    float *poison_, *metric_, *overlap_;
+    Best* best_;
+};
+
+}  // namespace twinloss

@@ -1,0 +1,29 @@
+"""Overlap and alignment metric of a ground-truth box and an anchor, in registers (spec sections 5.2 and 5.3)."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from twinloss.backends.triton.arithmetic import power, sigmoid
+from twinloss.backends.triton.overlap import ciou
+
+
+@triton.jit
+def predicted_overlap(
+    predicted: tl.tensor, plane: tl.tensor, place: tl.tensor, asked: tl.tensor, corners: tl.tuple, eps: tl.tensor
+) -> tl.tensor:
+    """max(CIoU(ground truth, prediction), 0), NaN where that is; ``place`` counts anchors over the whole batch of ``plane`` anchors."""
+    x1 = tl.load(predicted + place, mask=asked, other=0.0)
+    y1 = tl.load(predicted + plane + place, mask=asked, other=0.0)
+    x2 = tl.load(predicted + 2 * plane + place, mask=asked, other=0.0)
+    y2 = tl.load(predicted + 3 * plane + place, mask=asked, other=0.0)
+    raw = ciou(corners, (x1, y1, x2, y2), eps)
+    return tl.where(raw <= 0, 0.0, raw)
+
+
+@triton.jit
+def alignment_metric(own_scores: tl.tensor, asked: tl.tensor, overlap: tl.tensor, ALPHA: tl.constexpr, BETA: tl.constexpr) -> tl.tensor:
+    """p^α · o^β; ``own_scores`` points at the anchors' logits of the box's class."""
+    logit = tl.load(own_scores, mask=asked, other=0.0).to(tl.float32)
+    return power(sigmoid(logit), ALPHA) * power(overlap, BETA)

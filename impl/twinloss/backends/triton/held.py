@@ -1,0 +1,149 @@
+"""Kernel: soft targets of the held anchors, and their share of every term (spec sections 5.7 and 7)."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from twinloss.backends.triton import tiles
+from twinloss.backends.triton.arguments import Problem, Scratch, Slots
+from twinloss.backends.triton.bins import bin_logits, box_at, clamped, expected_distance, exponentials, put, scaled, target_distance
+from twinloss.backends.triton.geometry import anchor_place, ground_truth, in_grid_units
+from twinloss.backends.triton.launch import blocks, kernels_for, launch
+from twinloss.backends.triton.overlap import ciou
+
+
+@triton.jit
+def soft_target(
+    owner: tl.tensor, held: tl.tensor, metric: tl.tensor, row_count: tl.tensor, largest: tl.tensor, poison: tl.tensor, eps: tl.tensor
+) -> tl.tensor:
+    """The soft target t = m · O / (M + ε_a): NaN once any candidate's metric was, 0 where nothing is held."""
+    most = tl.load(largest + owner, mask=held, other=0).to(tl.float32, bitcast=True)
+    closest = tl.load(largest + row_count + owner, mask=held, other=0).to(tl.float32, bitcast=True)
+    weight = tl.where(tl.load(poison) != 0, float("nan"), tl.div_rn(metric * closest, most + eps))
+    return tl.where(held, weight, 0.0)
+
+
+@triton.jit
+def focal_loss(logits: tl.tuple, distance: tl.tensor, limit: tl.tensor, R: tl.constexpr) -> tl.tensor:
+    """Distribution focal loss of one side."""
+    _, _, logarithm = exponentials(logits, R)
+    lower, upper_share = clamped(distance, limit)
+    at_lower = tl.zeros_like(distance)
+    at_upper = tl.zeros_like(distance)
+    for k in tl.static_range(R):
+        at_lower = tl.where(lower == k, logits[k], at_lower)
+        at_upper = tl.where(lower + 1 == k, logits[k], at_upper)
+    return -((at_lower - logarithm) * (1 - upper_share) + (at_upper - logarithm) * upper_share)
+
+
+@triton.jit(do_not_specialize=["row_count", "slot_count"])
+def held_kernel(
+    row_count: tl.tensor,
+    slot_count: tl.tensor,
+    truth: tl.tuple,
+    levels: tl.tuple,
+    boxes: tl.tensor,
+    box_stride: tl.tensor,
+    scores: tl.tensor,
+    score_stride: tl.tensor,
+    anchors: tl.tensor,
+    largest: tl.tensor,
+    poison: tl.tensor,
+    slots: tl.tuple,
+    class_weights: tl.tensor,
+    partial: tl.tensor,
+    numbers: tl.tuple,
+    GIVEN: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    R: tl.constexpr,
+    LEVELS: tl.constexpr,
+    TILE: tl.constexpr,
+) -> None:
+    """Weights of one tile of slots (unless GIVEN), and the tile's sums of t, box term, third term and w·t·x."""
+    slot_anchor, slot_owner, slot_metric, slot_weight = slots
+    assign_eps, ciou_eps, clamp_limit = numbers
+    slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    inside = slot < slot_count
+    owner = tl.load(slot_owner + slot, mask=inside, other=-1)
+    if GIVEN:
+        # Nobody has looked at the values of what was given: rows and anchors that do not exist are held by nobody.
+        anchor = tl.load(slot_anchor + slot, mask=inside, other=-1)
+        owner = tl.where((owner < row_count) & (anchor >= 0) & (anchor < anchors), owner, -1)
+        tl.store(slot_owner + slot, owner, mask=inside)
+        weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
+    else:
+        metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
+        weight = soft_target(owner, owner >= 0, metric, row_count, largest, poison, assign_eps)
+        tl.store(slot_weight + slot, weight, mask=inside)
+    held = (owner >= 0) & (weight != 0)
+
+    image, label, corners, _ = ground_truth(owner, held, truth)
+    anchor = tl.load(slot_anchor + slot, mask=held, other=0)
+    x, y, stride = anchor_place(anchor, levels, LEVELS)
+    corners = in_grid_units(corners, stride)
+    column = boxes + image.to(tl.int64) * box_stride + anchor
+    third = tl.zeros((TILE,), tl.float32)
+    distances = (third, third, third, third)
+    for side in range(4):
+        logits = bin_logits(column, held, anchors, side, R)
+        distance = expected_distance(logits, R)
+        distances = put(distances, side, distance)
+        target = target_distance(x, y, corners, side)
+        if R == 1:
+            third += tl.abs(scaled(distance, stride, side, truth) - scaled(target, stride, side, truth))
+        else:
+            third += focal_loss(logits, target, clamp_limit, R)
+    third *= 0.25
+    box = 1 - ciou(box_at(x, y, distances), corners, ciou_eps)
+
+    own_scores = scores + image.to(tl.int64) * score_stride + label.to(tl.int64) * anchors
+    logit = tl.load(own_scores + anchor, mask=held, other=0.0).to(tl.float32)
+    if WEIGHTED:
+        logit *= tl.load(class_weights + label, mask=held, other=0.0)
+    program = tl.program_id(0)
+    programs = tl.num_programs(0)
+    tl.store(partial + program, tl.sum(weight, axis=0))
+    tl.store(partial + programs + program, tl.sum(tl.where(held, box * weight, 0.0), axis=0))
+    tl.store(partial + 2 * programs + program, tl.sum(tl.where(held, third * weight, 0.0), axis=0))
+    tl.store(partial + 3 * programs + program, tl.sum(tl.where(held, logit * weight, 0.0), axis=0))
+
+
+def held_programs(slot_count: int) -> int:
+    """Programs over so many slots, and so the length of each of their four partial sums."""
+    return blocks(slot_count, tiles.HELD.size)
+
+
+def held(problem: Problem, scratch: Scratch | None, slots: Slots, class_weights: Tensor, partial: Tensor) -> None:
+    """Sum the held anchors' part of the terms into ``partial`` (4, programs).
+
+    With ``scratch`` the weights follow from what the assignment left there; without, ``slots.weight`` is given.
+    """
+    spec, unused = problem.spec, slots.weight
+    launch(
+        problem.kernels if scratch else kernels_for((problem.key, "given")),
+        held_kernel,
+        held_programs(slots.anchor.shape[0]),
+        tiles.HELD.warps,
+        problem.rows,
+        slots.anchor.shape[0],
+        problem.truth,
+        problem.levels,
+        problem.boxes,
+        problem.boxes.stride(0),
+        problem.scores,
+        problem.scores.stride(0),
+        problem.anchors,
+        scratch.largest if scratch else unused,
+        scratch.poison if scratch else unused,
+        (slots.anchor, slots.owner, scratch.metric if scratch else unused, slots.weight),
+        class_weights,
+        partial,
+        (spec.assign_eps, spec.ciou_eps, spec.reg_max - 1 - spec.clamp_margin),
+        GIVEN=scratch is None,
+        WEIGHTED=problem.weighted,
+        R=spec.reg_max,
+        LEVELS=len(problem.pyramid.strides),
+        TILE=tiles.HELD.size,
+    )

@@ -1,0 +1,168 @@
+"""Kernel: what the held anchors change in the gradients, written straight into them (spec section 8).
+
+An anchor is held by one slot at most, so that every element has one writer.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from twinloss.backends.triton import tiles
+from twinloss.backends.triton.arguments import Gradients, Problem, Slots
+from twinloss.backends.triton.arithmetic import reciprocal, sigmoid
+from twinloss.backends.triton.bins import (
+    bin_logits,
+    box_at,
+    clamped,
+    expectation,
+    expected_distance,
+    exponentials,
+    put,
+    scaled,
+    target_distance,
+)
+from twinloss.backends.triton.geometry import anchor_place, ground_truth, in_grid_units
+from twinloss.backends.triton.launch import blocks, launch
+from twinloss.backends.triton.overlap import ciou_gradient
+
+
+@triton.jit
+def write_bins(
+    place: tl.tensor,
+    held: tl.tensor,
+    anchors: tl.tensor,
+    logits: tl.tuple,
+    by_distance: tl.tensor,
+    by_focal_loss: tl.tensor,
+    target: tl.tensor,
+    limit: tl.tensor,
+    R: tl.constexpr,
+) -> None:
+    """Gradient of one side's bins, from the derivatives by the expected distance and by the side's distribution loss."""
+    parts, total, _ = exponentials(logits, R)
+    expected = expectation(parts, total, R)
+    per_total = reciprocal(total)
+    lower, upper_share = clamped(target, limit)
+    step = tl.cast(anchors, tl.int64)
+    for k in tl.static_range(R):
+        share = parts[k] * per_total
+        wanted = tl.where(lower == k, 1 - upper_share, tl.where(lower + 1 == k, upper_share, 0.0))
+        gradient = by_distance * share * (k - expected) + by_focal_loss * (share - wanted)
+        tl.store(place + k * step, gradient.to(place.dtype.element_ty), mask=held)
+
+
+@triton.jit
+def distance_gradient(predicted: tl.tensor, target: tl.tensor, stride: tl.tensor, side: tl.tensor, truth: tl.tuple) -> tl.tensor:
+    """Derivative of one side's L1 by the predicted distance; 0 where both agree."""
+    apart = scaled(predicted, stride, side, truth) - scaled(target, stride, side, truth)
+    sign = tl.where(apart > 0, 1.0, tl.where(apart < 0, -1.0, apart))
+    return scaled(sign, stride, side, truth)
+
+
+@triton.jit(do_not_specialize=["slot_count"])
+def held_gradient_kernel(
+    slot_count: tl.tensor,
+    truth: tl.tuple,
+    levels: tl.tuple,
+    boxes: tl.tensor,
+    box_stride: tl.tensor,
+    scores: tl.tensor,
+    score_stride: tl.tensor,
+    anchors: tl.tensor,
+    slots: tl.tuple,
+    class_weights: tl.tensor,
+    incoming: tl.tensor,
+    incoming_stride: tl.tensor,
+    items: tl.tensor,
+    gains: tl.tuple,
+    boxes_gradient: tl.tensor,
+    scores_gradient: tl.tensor,
+    numbers: tl.tuple,
+    FOR_BOXES: tl.constexpr,
+    FOR_SCORES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    R: tl.constexpr,
+    LEVELS: tl.constexpr,
+    TILE: tl.constexpr,
+) -> None:
+    """Gradients at one tile of slots."""
+    slot_anchor, slot_owner, slot_weight = slots
+    box_gain, cls_gain, third_gain = gains
+    ciou_eps, clamp_limit = numbers
+    slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    owner = tl.load(slot_owner + slot, mask=slot < slot_count, other=-1)
+    weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
+    held = (owner >= 0) & (weight != 0)
+    image, label, corners, _ = ground_truth(owner, held, truth)
+    image = image.to(tl.int64)
+    anchor = tl.load(slot_anchor + slot, mask=held, other=0)
+    per_normaliser = tl.div_rn(truth[3], tl.load(items + 3))
+
+    if FOR_SCORES:
+        scale = tl.load(incoming + incoming_stride) * cls_gain * per_normaliser
+        offset = label.to(tl.int64) * anchors + anchor
+        logit = tl.load(scores + image * score_stride + offset, mask=held, other=0.0).to(tl.float32)
+        gradient = (sigmoid(logit) - weight) * scale
+        if WEIGHTED:
+            gradient *= tl.load(class_weights + label, mask=held, other=0.0)
+        place = scores_gradient + image * tl.cast(truth[4], tl.int64) * anchors + offset
+        tl.store(place, gradient.to(scores_gradient.dtype.element_ty), mask=held)
+
+    if FOR_BOXES:
+        x, y, stride = anchor_place(anchor, levels, LEVELS)
+        corners = in_grid_units(corners, stride)
+        column = boxes + image * box_stride + anchor
+        none = tl.zeros((TILE,), tl.float32)
+        distances = (none, none, none, none)
+        for side in range(4):
+            distances = put(distances, side, expected_distance(bin_logits(column, held, anchors, side, R), R))
+        x1, y1, x2, y2 = ciou_gradient(box_at(x, y, distances), corners, ciou_eps)
+        by_overlap = -weight * tl.load(incoming) * box_gain * per_normaliser
+        by_third = weight * tl.load(incoming + 2 * incoming_stride) * third_gain * per_normaliser * 0.25
+        for side in range(4):
+            # A box grows to the left and up when those distances do.
+            by_distance = by_overlap * tl.where(side == 0, -x1, tl.where(side == 1, -y1, tl.where(side == 2, x2, y2)))
+            target = target_distance(x, y, corners, side)
+            logits = bin_logits(column, held, anchors, side, R)
+            place = boxes_gradient + (image * 4 + side) * R * anchors + anchor
+            if R == 1:
+                gradient = by_distance + by_third * distance_gradient(logits[0], target, stride, side, truth)
+                tl.store(place, gradient.to(boxes_gradient.dtype.element_ty), mask=held)
+            else:
+                write_bins(place, held, anchors, logits, by_distance, by_third, target, clamp_limit, R)
+
+
+def held_gradient(problem: Problem, slots: Slots, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
+    """Correct both gradients at the held anchors; an empty gradient is left out."""
+    spec = problem.spec
+    launch(
+        gradients.kernels,
+        held_gradient_kernel,
+        blocks(slots.anchor.shape[0], tiles.HELD_GRADIENT.size),
+        tiles.HELD_GRADIENT.warps,
+        slots.anchor.shape[0],
+        problem.truth,
+        problem.levels,
+        problem.boxes,
+        problem.boxes.stride(0),
+        problem.scores,
+        problem.scores.stride(0),
+        problem.anchors,
+        (slots.anchor, slots.owner, slots.weight),
+        class_weights,
+        incoming,
+        incoming.stride(0),
+        items,
+        problem.gains,
+        gradients.boxes,
+        gradients.scores,
+        (spec.ciou_eps, spec.reg_max - 1 - spec.clamp_margin),
+        FOR_BOXES=gradients.boxes.numel() > 0,
+        FOR_SCORES=gradients.scores.numel() > 0,
+        WEIGHTED=problem.weighted,
+        R=spec.reg_max,
+        LEVELS=len(problem.pyramid.strides),
+        TILE=tiles.HELD_GRADIENT.size,
+    )

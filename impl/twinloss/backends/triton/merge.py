@@ -1,0 +1,65 @@
+"""Kernel: a row's K best of the K best of each part of its walk; only where the walks were parted."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from twinloss.backends.triton import tiles
+from twinloss.backends.triton.arguments import Problem, Scratch
+from twinloss.backends.triton.launch import launch, power_of_two
+from twinloss.backends.triton.topk_walk import publish
+
+
+@triton.jit(do_not_specialize=["row_count", "ciou_eps"])
+def merge_kernel(
+    row_count: tl.tensor,
+    truth: tl.tuple,
+    anchors: tl.tensor,
+    parts: tl.tensor,
+    scratch: tl.tuple,
+    slot_anchor: tl.tensor,
+    ciou_eps: tl.tensor,
+    K: tl.constexpr,
+    K_BLOCK: tl.constexpr,
+    KEYS: tl.constexpr,
+    KEYS_BLOCK: tl.constexpr,
+    CUT: tl.constexpr,
+    PICKERS_ONLY: tl.constexpr,
+) -> None:
+    """Picks of one row from its KEYS keys."""
+    row = tl.program_id(0)
+    lane = tl.arange(0, K_BLOCK)
+    index = tl.arange(0, KEYS_BLOCK)
+    keys = tl.load(parts + row.to(tl.int64) * KEYS + index, mask=index < KEYS, other=0)
+    best = tl.zeros((K_BLOCK,), tl.int64)
+    for rank in range(K):
+        top = tl.max(keys, axis=0)
+        best = tl.where(lane == rank, top, best)
+        keys = tl.where(keys == top, 0, keys)
+    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, ciou_eps, K, K_BLOCK, CUT, PICKERS_ONLY)
+
+
+def merge(problem: Problem, scratch: Scratch, slot_anchor: Tensor) -> None:
+    """Pick for every row into ``slot_anchor`` (N·K,) from ``scratch.parts`` (N, parts, K)."""
+    keys = scratch.parts.shape[1] * problem.picks
+    launch(
+        problem.kernels,
+        merge_kernel,
+        problem.rows,
+        tiles.MERGE_WARPS,
+        problem.rows,
+        problem.truth,
+        problem.anchors,
+        scratch.parts,
+        (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        slot_anchor,
+        problem.spec.ciou_eps,
+        K=problem.picks,
+        K_BLOCK=power_of_two(problem.picks),
+        KEYS=keys,
+        KEYS_BLOCK=power_of_two(keys),
+        CUT=problem.second_cut,
+        PICKERS_ONLY=problem.conflicts == "pickers",
+    )

@@ -1,0 +1,96 @@
+"""Kernel: every picked anchor goes to one box (spec section 5.5); each box learns its largest metric and overlap (spec section 5.7).
+
+Of the slots of the boxes that picked an anchor, that of the lowest row keeps it, whoever wins it: a box can win an anchor that it never
+picked, and has no slot for it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from twinloss.backends.triton import tiles
+from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
+from twinloss.backends.triton.arguments import Problem, Scratch, Slots
+from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
+from twinloss.backends.triton.geometry import ground_truth
+from twinloss.backends.triton.launch import blocks, launch
+
+
+@triton.jit(do_not_specialize=["row_count", "ciou_eps"])
+def resolve_kernel(
+    row_count: tl.tensor,
+    truth: tl.tuple,
+    scores: tl.tensor,
+    image_stride: tl.tensor,
+    anchors: tl.tensor,
+    scratch: tl.tuple,
+    slots: tl.tuple,
+    ciou_eps: tl.tensor,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
+    CUT: tl.constexpr,
+    TILE: tl.constexpr,
+) -> None:
+    """Owner, metric and overlap of one tile of slots; −1 owns the slots that hold nothing."""
+    predicted, claims, pickers, largest, ranking = scratch
+    slot_anchor, slot_owner, slot_metric = slots
+    slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    slot_count = row_count.to(tl.int64) * K
+    inside = slot < slot_count
+    row = (slot // K).to(tl.int32)
+    anchor = tl.load(slot_anchor + slot, mask=inside, other=-1)
+    picked = anchor >= 0
+    anchor = tl.where(picked, anchor, 0)
+    image = tl.load(truth[0] + row, mask=picked, other=0).to(tl.int64)
+    plane = tl.cast(truth[3], tl.int64) * anchors
+    place = image * anchors + anchor
+    lowest = row_count - tl.load(pickers + place, mask=picked, other=0)
+    highest = tl.load(pickers + plane + place, mask=picked, other=0) - 1
+    kept = picked & (row == lowest)
+    claim = tl.load(claims + place, mask=kept, other=0)
+    # Nobody wins a contest without any overlap (spec section 9): metrics are positive there where β = 0, or NaN where a class logit is.
+    kept = kept & ((lowest == highest) | (claim != 0))
+    owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
+
+    _, label, corners, _ = ground_truth(owner, kept, truth)
+    overlap = predicted_overlap(predicted, plane, place, kept, corners, ciou_eps)
+    own_scores = scores + image * image_stride + label.to(tl.int64) * anchors
+    metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA)
+    tl.store(slot_owner + slot, tl.where(kept, owner, -1), mask=inside)
+    tl.store(slot_metric + slot, metric, mask=inside)
+    tl.store(slot_metric + slot_count + slot, overlap, mask=inside)
+    tl.atomic_max(largest + owner, ordered_bits(metric), mask=kept, sem="relaxed")
+    if CUT == 0:
+        tl.atomic_max(largest + row_count + owner, ordered_bits(overlap), mask=kept, sem="relaxed")
+    else:
+        # Whatever the order of arrival, place r ends with the r-th largest key: each place keeps the larger and hands the lesser on.
+        key = tl.where(kept, ranked(ordered_bits(metric), anchor), 0)
+        for rank in tl.static_range(CUT):
+            before = tl.atomic_max(ranking + owner.to(tl.int64) * CUT + rank, key, mask=key > 0, sem="relaxed")
+            key = tl.where(key > 0, tl.minimum(key, before), 0)
+
+
+def resolve(problem: Problem, scratch: Scratch, slots: Slots) -> None:
+    """Fill ``slots.owner`` from ``slots.anchor``, and the metrics, overlaps and per-row maxima of ``scratch``."""
+    spec = problem.spec
+    launch(
+        problem.kernels,
+        resolve_kernel,
+        blocks(slots.anchor.shape[0], tiles.RESOLVE.size),
+        tiles.RESOLVE.warps,
+        problem.rows,
+        problem.truth,
+        problem.scores,
+        problem.scores.stride(0),
+        problem.anchors,
+        (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (slots.anchor, slots.owner, scratch.metric),
+        spec.ciou_eps,
+        ALPHA=spec.alpha,
+        BETA=spec.beta,
+        K=problem.picks,
+        CUT=problem.second_cut,
+        TILE=tiles.RESOLVE.size,
+    )

@@ -1,0 +1,127 @@
+"""Kernel: the assignment's walks and the classification term's sum, in one launch.
+
+The largest box decides how long the walks take, and the sum waits for memory: side by side they hide one another. Programs with low numbers
+start first, so these are the walks. Where boxes are few, a walk has parts, each with a program of its own.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from twinloss.backends.triton.arguments import Problem, Scratch
+from twinloss.backends.triton.launch import blocks, launch, power_of_two
+from twinloss.backends.triton.softplus import score_blocks, softplus_sum
+from twinloss.backends.triton.topk_walk import best_candidates, publish
+
+
+@triton.jit(do_not_specialize=["row_count"])
+def scan_kernel(
+    row_count: tl.tensor,
+    truth: tl.tuple,
+    levels: tl.tuple,
+    scores: tl.tensor,
+    image_stride: tl.tensor,
+    block: tl.tensor,
+    anchors: tl.tensor,
+    scratch: tl.tuple,
+    slot_anchor: tl.tensor,
+    numbers: tl.tuple,
+    class_weights: tl.tensor,
+    partial: tl.tensor,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
+    K_BLOCK: tl.constexpr,
+    CUT: tl.constexpr,
+    PARTS: tl.constexpr,
+    PICKERS_ONLY: tl.constexpr,
+    LEVELS: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    GROUP: tl.constexpr,
+    LOGITS: tl.constexpr,
+) -> None:
+    """The first ``row_count`` · PARTS programs walk for one ground-truth row each; the rest sum one tile of logits each."""
+    program = tl.program_id(0)
+    if program < row_count * PARTS:
+        predicted, claims, pickers, poison, largest, ranking, parts = scratch
+        row = program % row_count
+        part = program // row_count
+        walked = (predicted, claims, poison)
+        best = best_candidates(
+            row,
+            part,
+            truth,
+            levels,
+            scores,
+            image_stride,
+            anchors,
+            walked,
+            numbers,
+            ALPHA,
+            BETA,
+            K,
+            K_BLOCK,
+            PARTS,
+            PICKERS_ONLY,
+            LEVELS,
+            TILE,
+        )
+        if PARTS == 1:
+            collected = (predicted, claims, pickers, largest, ranking)
+            publish(row, row_count, best, truth, anchors, collected, slot_anchor, numbers[3], K, K_BLOCK, CUT, PICKERS_ONLY)
+        else:
+            lane = tl.arange(0, K_BLOCK)
+            tl.store(parts + (row.to(tl.int64) * PARTS + part) * K + lane, best, mask=lane < K)
+    else:
+        tile = program - row_count * PARTS
+        classes = tl.cast(truth[4], tl.int32)
+        total = softplus_sum(tile, scores, block, image_stride, anchors, classes, class_weights, BLOCKS, GROUP, LOGITS)
+        tl.store(partial + tile, total)
+
+
+def softplus_programs(problem: Problem) -> int:
+    """Programs that sum softplus, and so the length of their partial sums."""
+    _, count, length = score_blocks(problem.scores, problem.weighted)
+    return count * blocks(length, problem.scan_tile.logits)
+
+
+def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights: Tensor, partial: Tensor) -> None:
+    """Walk for every row, publish claims, and sum softplus into ``partial`` (one per program).
+
+    Picks go into ``slot_anchor`` (N·K,) at once, or, where walks have parts, each part's into ``scratch.parts``.
+    """
+    tile, spec = problem.scan_tile, problem.spec
+    kind, _, length = score_blocks(problem.scores, problem.weighted)
+    launch(
+        problem.kernels,
+        scan_kernel,
+        problem.rows * tile.parts + partial.shape[0],
+        tile.warps,
+        problem.rows,
+        problem.truth,
+        problem.levels,
+        problem.scores,
+        problem.scores.stride(0),
+        length,
+        problem.anchors,
+        (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison, scratch.largest, scratch.ranking, scratch.parts),
+        slot_anchor,
+        (float(spec.lengthened_below), float(spec.shortest_side), spec.assign_eps, spec.ciou_eps),
+        class_weights,
+        partial,
+        ALPHA=spec.alpha,
+        BETA=spec.beta,
+        K=problem.picks,
+        K_BLOCK=power_of_two(problem.picks),
+        CUT=problem.second_cut,
+        PARTS=tile.parts,
+        PICKERS_ONLY=problem.conflicts == "pickers",
+        LEVELS=len(problem.pyramid.strides),
+        TILE=tile.candidates,
+        BLOCKS=kind,
+        GROUP=4 if problem.scores.element_size() == 4 else 8,
+        LOGITS=tile.logits,
+    )

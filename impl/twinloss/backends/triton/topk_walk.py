@@ -1,0 +1,105 @@
+"""One ground-truth box's walk over its candidates, and what follows from it: picks, and claims on anchors (spec sections 5.1 to 5.4)."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
+from twinloss.backends.triton.arithmetic import index_of, is_nan, ordered_bits, ranked
+from twinloss.backends.triton.geometry import count_candidates, ground_truth, lengthened, nth_candidate
+
+
+@triton.jit
+def best_candidates(
+    row: tl.tensor,
+    part: tl.tensor,
+    truth: tl.tuple,
+    levels: tl.tuple,
+    scores: tl.tensor,
+    image_stride: tl.tensor,
+    anchors: tl.tensor,
+    scratch: tl.tuple,
+    numbers: tl.tuple,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
+    K_BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    PICKERS_ONLY: tl.constexpr,
+    LEVELS: tl.constexpr,
+    TILE: tl.constexpr,
+) -> tl.tensor:
+    """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; what is not positive is none.
+
+    One part of PARTS takes every PARTS-th tile of the candidates. The best so far are a set in registers; a tile's largest key replaces the
+    least of them until it no longer exceeds it.
+    """
+    predicted, claims, poison = scratch
+    below, shortest, assign_eps, ciou_eps = numbers
+    image, label, corners, valid = ground_truth(row, row >= 0, truth)
+    area = lengthened(corners, below, shortest)
+    total = tl.where(valid, count_candidates(area, levels, assign_eps, LEVELS), 0)
+    plane = tl.cast(truth[3], tl.int64) * anchors
+    base = image.to(tl.int64) * anchors
+    own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
+
+    lane = tl.arange(0, K_BLOCK)
+    # Free places are negative and distinct, so that one is replaced at a time; lanes beyond K are never the least.
+    best = tl.where(lane < K, -1 - lane.to(tl.int64), 0x7FFFFFFFFFFFFFFF)
+    least = tl.min(best, axis=0)
+    nan_seen = tl.zeros((TILE,), tl.int32)
+    for start in range(part * TILE, total, PARTS * TILE):
+        n = start + tl.arange(0, TILE)
+        asked = n < total
+        anchor = nth_candidate(n, area, levels, assign_eps, LEVELS)
+        overlap = predicted_overlap(predicted, plane, base + anchor, asked, corners, ciou_eps)
+        metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA)
+        if not PICKERS_ONLY:
+            tl.atomic_max(claims + base + anchor, ranked(ordered_bits(overlap), row), mask=asked & (overlap != 0), sem="relaxed")
+        nan_seen = nan_seen | (asked & is_nan(metric)).to(tl.int32)
+        key = tl.where(asked & (metric != 0), ranked(ordered_bits(metric), anchor), 0)
+        top = tl.max(key, axis=0)
+        while (top > 0) & (top > least):
+            best = tl.where(best == least, top, best)
+            least = tl.min(best, axis=0)
+            key = tl.where(key == top, 0, key)
+            top = tl.max(key, axis=0)
+    tl.atomic_max(poison, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
+    return tl.where(lane < K, best, 0)
+
+
+@triton.jit
+def publish(
+    row: tl.tensor,
+    row_count: tl.tensor,
+    best: tl.tensor,
+    truth: tl.tuple,
+    anchors: tl.tensor,
+    scratch: tl.tuple,
+    slot_anchor: tl.tensor,
+    ciou_eps: tl.tensor,
+    K: tl.constexpr,
+    K_BLOCK: tl.constexpr,
+    CUT: tl.constexpr,
+    PICKERS_ONLY: tl.constexpr,
+) -> None:
+    """Put a row's picks into its slots and on its anchors, and clear what the row collects later."""
+    predicted, claims, pickers, largest, ranking = scratch
+    image, _, corners, _ = ground_truth(row, row >= 0, truth)
+    lane = tl.arange(0, K_BLOCK)
+    picked = best > 0
+    anchor = tl.where(picked, index_of(best), 0)
+    plane = tl.cast(truth[3], tl.int64) * anchors
+    place = image.to(tl.int64) * anchors + anchor
+    tl.store(slot_anchor + row.to(tl.int64) * K + lane, tl.where(picked, anchor, -1), mask=lane < K)
+    if PICKERS_ONLY:
+        overlap = predicted_overlap(predicted, plane, place, picked, corners, ciou_eps)
+        tl.atomic_max(claims + place, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
+    tl.atomic_max(pickers + place, row_count - row, mask=picked, sem="relaxed")
+    tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")
+    tl.store(largest + row, 0)
+    tl.store(largest + row_count + row, 0)
+    if CUT > 0:
+        for rank in tl.static_range(CUT):
+            tl.store(ranking + row.to(tl.int64) * CUT + rank, 0)

@@ -1,0 +1,173 @@
+"""A case: one batch of the loss, as a small frozen record that prints, shrinks, hashes and travels as JSON.
+
+A case holds no tensors. :meth:`Case.build` makes the predictions and targets that it describes, on any device and in any dtype, the same
+bits every time: pseudo-random numbers come from :mod:`oracle.cases.noise`, which depends on neither the machine nor the release of numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from twinloss import LossSpec
+
+PredictionKind = Literal["random", "untrained", "near", "exact", "saturated", "early", "middle", "late", "zeros", "inline"]
+DtypeName = Literal["float64", "float32", "float16", "bfloat16"]
+
+
+class Inputs(NamedTuple):
+    """What a criterion is called with (spec section 1)."""
+
+    preds: dict[str, Any]
+    batch: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and in which arithmetic a case is run.
+
+    Attributes:
+        dtype: dtype of the logits; targets are float32, or float64 with float64 logits.
+        autocast: dtype of the surrounding autocast context, or ``None`` outside of one.
+        device: a torch device string.
+    """
+
+    dtype: DtypeName = "float32"
+    autocast: Literal["bfloat16", "float16"] | None = None
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Short name for tables, such as ``float32`` or ``float32+autocast(bfloat16)``."""
+        return self.dtype + (f"+autocast({self.autocast})" if self.autocast else "")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The logits' dtype as torch names it."""
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+
+@dataclass(frozen=True)
+class Box:
+    """One ground-truth box: image index, class index, centre and size in pixels of the network's input."""
+
+    image: int
+    label: int
+    cx: float
+    cy: float
+    w: float
+    h: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How the logits of a case come about; see :mod:`oracle.cases.logits` for what each kind means.
+
+    Attributes:
+        kind: the recipe.
+        seed: of the pseudo-random part.
+        spread: size of the pseudo-random part, in logits or cells, as the kind says.
+        inline: for kind ``"inline"`` alone, the logits themselves: base64 text of float32 bytes under ``boxes`` and ``scores``.
+    """
+
+    kind: PredictionKind = "random"
+    seed: int = 0
+    spread: float = 1.0
+    inline: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch: definition, image size in pixels (height, width), images, boxes in order of arrival, and predictions."""
+
+    spec: LossSpec
+    image_size: tuple[int, int]
+    batch_size: int
+    boxes: tuple[Box, ...] = ()
+    prediction: Prediction = field(default_factory=Prediction)
+    workload: str = "generated"
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        finest = self.spec.strides[0]
+        if self.image_size[0] % finest or self.image_size[1] % finest:
+            raise ValueError(f"image size {self.image_size} is not a multiple of the finest stride, {finest}")
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each level's grid; coarser levels round up, as strided convolutions with padding do."""
+        height, width = self.image_size
+        return tuple((-(-height // s), -(-width // s)) for s in self.spec.strides)
+
+    @property
+    def num_anchors(self) -> int:
+        """A, over all levels."""
+        return sum(rows * columns for rows, columns in self.grids)
+
+    def build(self, setting: Setting = Setting()) -> Inputs:
+        """Predictions and targets as a criterion takes them; logits are leaves that require a gradient."""
+        from oracle.cases.logits import logits
+
+        boxes, scores = logits(self)
+        dtype, device = setting.torch_dtype, setting.device
+        target_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        preds = {
+            "boxes": torch.from_numpy(boxes).to(device, dtype).requires_grad_(),
+            "scores": torch.from_numpy(scores).to(device, dtype).requires_grad_(),
+            "feats": [torch.zeros(self.batch_size, 1, *grid, dtype=dtype, device=device) for grid in self.grids],
+        }
+        rows = torch.tensor([(b.image, b.label, b.cx, b.cy, b.w, b.h) for b in self.boxes], dtype=torch.float64).reshape(-1, 6)
+        height, width = self.image_size
+        # Rounded to float32 whatever the setting, so that every dtype sees the very same boxes.
+        xywh = (rows[:, 2:] / torch.tensor([width, height, width, height], dtype=torch.float64)).float()
+        batch = {
+            "batch_idx": rows[:, 0].to(device, target_dtype),
+            "cls": rows[:, 1:2].to(device, target_dtype),
+            "bboxes": xywh.to(device, target_dtype),
+        }
+        return Inputs(preds, batch)
+
+    def to_json(self) -> str:
+        """The case as readable JSON; :meth:`from_json` gives it back, equal."""
+        record = dataclasses.asdict(self)
+        # Floats even where a box was given whole numbers, so that equal cases have equal digests.
+        record["boxes"] = [[b.image, b.label, *map(float, (b.cx, b.cy, b.w, b.h))] for b in self.boxes]
+        record["prediction"]["spread"] = float(self.prediction.spread)
+        return json.dumps(record, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Case:
+        """The case that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: the text is not JSON, or lacks a field, or has one that this version does not know.
+        """
+        try:
+            record = json.loads(text)
+            spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.pop("spec").items()}
+            boxes = tuple(Box(int(i), int(c), *map(float, xywh)) for i, c, *xywh in record.pop("boxes"))
+            return cls(
+                spec=LossSpec(**spec),
+                boxes=boxes,
+                prediction=Prediction(**record.pop("prediction")),
+                image_size=tuple(record.pop("image_size")),
+                tags=tuple(record.pop("tags")),
+                **record,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is not a case of this version of the suite: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of the content, workload and tags apart: the case's name in files and reports."""
+        content = dataclasses.replace(self, workload="", tags=()).to_json()
+        return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -1,0 +1,291 @@
+"""The logits of a case, from its recipe: what a head might have said, from its first step to its last, and what only a test says.
+
+========== ===========================================================================================================
+random     noise of ``spread`` logits everywhere; for R = 1 distances of 2 cells give or take ``spread`` times 2
+untrained  a freshly initialised head: every distribution flat, every class at the prior, noise of ``spread`` / 10
+near       every anchor within a box predicts one such box, off by ``spread`` cells a side, with its class likely
+exact      the same, without error: as close as float32 logits come, to the bit for R = 1 and for halves and integers
+saturated  logits of ±30 to ±80 times ``spread``, a quarter of the scores around ±17.4, where float16 loses its probability
+early,     a network in training: errors proportional to the box, confidence that falls off from its centre; ``spread``
+middle,    scales the errors. :data:`STAGES` has the numbers
+late
+zeros      all zero: every decision that can tie, does
+inline     the case carries its logits
+========== ===========================================================================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oracle.cases.noise import Noise
+
+if TYPE_CHECKING:
+    from oracle.cases.case import Case
+
+Floats = NDArray[np.float32]
+Logits = tuple[Floats, Floats]
+
+_OFF = -100.0  # A logit whose probability is lost beside 1, in float64 too, and that float16 still holds.
+_HALF_LIMIT = 17.4  # |logit| at which float16's sigmoid reaches 0 (spec section 8a).
+_TAIL = -12.0  # Logits of a trained head's unlikely bins: seldom lower, and every bin keeps a gradient.
+_AWAY = 2.0  # Distance in cells that an anchor of no box predicts.
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network at one time of its training.
+
+    Attributes:
+        error: deviation of each predicted side as a share of the box's side.
+        floor: deviation in cells that remains on however small a box.
+        peak: mean class logit at the centre of a box.
+        background: mean logit of every other class and place.
+        wobble: deviation of the class logits.
+        width: deviation in bins of the predicted distribution of a side.
+    """
+
+    error: float
+    floor: float
+    peak: float
+    background: float
+    wobble: float
+    width: float
+
+
+STAGES = {
+    "early": Stage(error=0.25, floor=0.5, peak=-2.5, background=-8.0, wobble=1.0, width=2.5),
+    "middle": Stage(error=0.09, floor=0.2, peak=1.0, background=-10.0, wobble=1.2, width=1.2),
+    "late": Stage(error=0.03, floor=0.1, peak=3.5, background=-12.0, wobble=1.2, width=0.7),
+}
+
+
+def logits(case: Case) -> Logits:
+    """Box logits (B, 4R, A) and class logits (B, C, A), float32, the same bits on every call.
+
+    Raises:
+        ValueError: the case's kind is unknown, or an inline case's logits don't have the shape that the case implies.
+    """
+    recipe = _RECIPES.get(case.prediction.kind)
+    if recipe is None:
+        raise ValueError(f"prediction kind {case.prediction.kind!r} is unknown; choose one of {', '.join(_RECIPES)}")
+    return recipe(case)
+
+
+def inline_text(boxes: Floats, scores: Floats) -> dict[str, str]:
+    """What :attr:`Prediction.inline` holds for these logits."""
+    parts = {"boxes": boxes, "scores": scores}
+    return {name: base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode() for name, array in parts.items()}
+
+
+def _shapes(case: Case) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    batch, anchors = case.batch_size, case.num_anchors
+    return (batch, 4 * case.spec.reg_max, anchors), (batch, case.spec.num_classes, anchors)
+
+
+def _noise(case: Case) -> Logits:
+    boxes, scores = _shapes(case)
+    return Noise(case.prediction.seed, 0).bell(*boxes), Noise(case.prediction.seed, 1).bell(*scores)
+
+
+def _random(case: Case) -> Logits:
+    boxes, scores = _noise(case)
+    scale = np.float32(case.prediction.spread)
+    if case.spec.reg_max == 1:
+        return _AWAY + 2 * scale * boxes, scale * scores
+    return scale * boxes, scale * scores
+
+
+def _untrained(case: Case) -> Logits:
+    boxes, scores = _noise(case)
+    scale = np.float32(case.prediction.spread / 10)
+    expected = max(len(case.boxes) / max(case.batch_size, 1), 1.0)
+    prior = -math.log(max(case.num_anchors * case.spec.num_classes / expected, 2.0))
+    start = _AWAY if case.spec.reg_max == 1 else 0.0
+    return np.float32(start) + scale * boxes, np.float32(prior) + scale * scores
+
+
+def _saturated(case: Case) -> Logits:
+    shapes = _shapes(case)
+    seed, spread = case.prediction.seed, np.float32(case.prediction.spread)
+
+    def extremes(shape: tuple[int, int, int], stream: int) -> Floats:
+        draw = Noise(seed, stream).uniform(*shape) * 2 - 1
+        return np.where(draw < 0, draw * 50 - 30, draw * 50 + 30) * spread
+
+    boxes, scores = (extremes(shape, stream) for stream, shape in enumerate(shapes))
+    fine = Noise(seed, 2).uniform(*shapes[1])
+    around_limit = np.copysign(np.float32(_HALF_LIMIT) + (fine * 8 - 1) * np.float32(0.5), scores)
+    return boxes, np.where(fine < 0.25, around_limit, scores).astype(np.float32)
+
+
+def _zeros(case: Case) -> Logits:
+    boxes, scores = _shapes(case)
+    return np.zeros(boxes, np.float32), np.zeros(scores, np.float32)
+
+
+def _inline(case: Case) -> Logits:
+    text = case.prediction.inline or {}
+    arrays = []
+    for name, shape in zip(("boxes", "scores"), _shapes(case), strict=True):
+        array = np.frombuffer(base64.b64decode(text.get(name, "")), dtype="<f4")
+        if array.size != math.prod(shape):
+            raise ValueError(f"inline {name} hold {array.size} numbers; this case has {shape}, {math.prod(shape)} numbers")
+        arrays.append(array.reshape(shape).astype(np.float32))
+    return arrays[0], arrays[1]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What each anchor sees: whether it lies in a box, that box's class, distances (B, 4, A) and the box's sides, in cells."""
+
+    image: NDArray[np.int64]
+    anchor: NDArray[np.int64]
+    label: NDArray[np.int64]
+    distances: Floats
+    sides: Floats
+
+
+def _scene(case: Case, *, smallest_on_top: bool) -> _Scene:
+    """One box for each anchor that lies in any: the smallest, as a trained head learns, or one by chance."""
+    boxes = _corners(case)
+    areas = (boxes[:, 4] - boxes[:, 2]) * (boxes[:, 5] - boxes[:, 3])
+    order = np.argsort(-areas, kind="stable") if smallest_on_top else Noise(case.prediction.seed, 3).order(len(boxes))
+    seen = np.full((case.batch_size, case.num_anchors), -1, dtype=np.int64)
+    centres = np.empty((case.num_anchors, 2), dtype=np.float32)
+    strides = np.empty(case.num_anchors, dtype=np.float32)
+    shortest = case.spec.shortest_side
+    start = 0
+    for (rows, columns), stride in zip(case.grids, case.spec.strides, strict=True):
+        level = slice(start, start + rows * columns)
+        start = level.stop
+        strides[level] = stride
+        centres[level, 0] = np.tile(np.arange(columns, dtype=np.float32) + 0.5, rows)
+        centres[level, 1] = np.repeat(np.arange(rows, dtype=np.float32) + 0.5, columns)
+        _paint(seen[:, level].reshape(case.batch_size, rows, columns), boxes, order, stride, shortest)
+    image, anchor = np.nonzero(seen >= 0)
+    box = boxes[seen[image, anchor]]
+    # Ground truth is float32 by the time that a loss sees it; so is the scene, or an exact prediction would not be.
+    corners = (box[:, 2:] / strides[anchor, None]).astype(np.float32)
+    distances = np.concatenate([centres[anchor] - corners[:, :2], corners[:, 2:] - centres[anchor]], axis=1)
+    sides = np.maximum(corners[:, 2:] - corners[:, :2], 0)
+    return _Scene(image, anchor, box[:, 1].astype(np.int64), distances, np.tile(sides, 2))
+
+
+def _corners(case: Case) -> NDArray[np.float32]:
+    """Rows of image, class, and pixel corners of the boxes that a head could respond to, malformed ones left out."""
+    rows = np.array([(b.image, b.label, b.cx, b.cy, b.w, b.h) for b in case.boxes], dtype=np.float64).reshape(-1, 6)
+    sound = np.isfinite(rows).all(1) & (rows[:, 0] >= 0) & (rows[:, 0] < case.batch_size)
+    sound &= (rows[:, 1] >= 0) & (rows[:, 1] < case.spec.num_classes) & (rows[:, 4:] >= 0).all(1)
+    rows = rows[sound]
+    height, width = case.image_size
+    size = np.array([width, height, width, height], dtype=np.float32)
+    centre_size = (rows[:, 2:] / size).astype(np.float32) * size
+    half = centre_size[:, 2:] / 2
+    return np.concatenate([rows[:, :2].astype(np.float32), centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+
+
+def _paint(seen: NDArray[np.int64], boxes: Floats, order: NDArray[np.int64], stride: int, shortest: int) -> None:
+    """Mark, later boxes over earlier ones, the cells (B, rows, columns) of one level whose centres lie within each box."""
+    middle = (boxes[:, 2:4] + boxes[:, 4:6]) / 2
+    half = np.maximum(boxes[:, 4:6] - boxes[:, 2:4], shortest) / 2
+    first = np.ceil((middle - half) / stride - 0.5).clip(0).astype(np.int64)
+    last = (np.floor((middle + half) / stride - 0.5) + 1).clip(0).astype(np.int64)
+    windows = np.concatenate([boxes[:, :1].astype(np.int64), first, last], axis=1)[order].tolist()
+    for box, (image, x1, y1, x2, y2) in zip(order.tolist(), windows, strict=True):
+        seen[image, y1:y2, x1:x2] = box
+
+
+def _distributions(distances: Floats, reg_max: int, width: float) -> Floats:
+    """Logits (B, 4R, A) of bell-shaped distributions about the distances (B, 4, A); for R = 1 the distances themselves."""
+    if reg_max == 1:
+        return distances
+    batch, _, anchors = distances.shape
+    bins = np.arange(reg_max, dtype=np.float32)[:, None]
+    offsets = bins - distances.clip(0, reg_max - 1)[:, :, None, :]
+    shaped: Floats = (offsets * offsets * np.float32(-0.5 / width**2)).clip(_TAIL)
+    return shaped.reshape(batch, 4 * reg_max, anchors)
+
+
+def _two_bins(distances: Floats, reg_max: int) -> Floats:
+    """Logits (B, 4R, A) whose expectation is the distance, all probability in the two bins around it; for R = 1 the distances."""
+    if reg_max == 1:
+        return distances
+    batch, _, anchors = distances.shape
+    clamped = distances.clip(0, reg_max - 1).astype(np.float64)
+    lower = np.minimum(np.floor(clamped), reg_max - 2)
+    upper_share = clamped - lower
+    with np.errstate(divide="ignore"):
+        upper_logit, lower_logit = np.log(upper_share).clip(_OFF), np.log(1 - upper_share).clip(_OFF)
+    out = np.full((batch, 4, reg_max, anchors), _OFF, dtype=np.float32)
+    index = lower.astype(np.int64)[:, :, None, :]
+    np.put_along_axis(out, index, lower_logit[:, :, None, :].astype(np.float32), axis=2)
+    np.put_along_axis(out, index + 1, upper_logit[:, :, None, :].astype(np.float32), axis=2)
+    return out.reshape(batch, 4 * reg_max, anchors)
+
+
+def _spread_out(case: Case, scene: _Scene, values: Floats, elsewhere: float) -> Floats:
+    """Distances (B, 4, A): the scene's where there is a box, ``elsewhere`` where there is none."""
+    out = np.full((case.batch_size, 4, case.num_anchors), elsewhere, dtype=np.float32)
+    out[scene.image, :, scene.anchor] = values
+    return out
+
+
+def _near(case: Case) -> Logits:
+    scene, reg_max = _scene(case, smallest_on_top=False), case.spec.reg_max
+    distances = _spread_out(case, scene, scene.distances, _AWAY)
+    distances += np.float32(case.prediction.spread) * Noise(case.prediction.seed, 0).bell(*distances.shape)
+    scores = Noise(case.prediction.seed, 1).bell(*_shapes(case)[1]) - np.float32(4)
+    scores[scene.image, scene.label, scene.anchor] += 6
+    return _distributions(distances, reg_max, width=0.8), scores
+
+
+def _exact(case: Case) -> Logits:
+    scene, reg_max = _scene(case, smallest_on_top=False), case.spec.reg_max
+    distances = _spread_out(case, scene, scene.distances, _AWAY)
+    scores = np.full(_shapes(case)[1], -4, dtype=np.float32)
+    scores[scene.image, scene.label, scene.anchor] = 2
+    return _two_bins(distances, reg_max), scores
+
+
+def _in_training(case: Case) -> Logits:
+    stage, scene = STAGES[case.prediction.kind], _scene(case, smallest_on_top=True)
+    scale, seed = np.float32(case.prediction.spread), case.prediction.seed
+    error = scene.sides * np.float32(stage.error) + np.float32(stage.floor)
+    values = scene.distances + scale * error * Noise(seed, 0).bell(*scene.distances.shape)
+    distances = _spread_out(case, scene, values, _AWAY)
+    scores = Noise(seed, 1).bell(*_shapes(case)[1]) * np.float32(stage.wobble) + np.float32(stage.background)
+    scores[scene.image, scene.label, scene.anchor] += np.float32(stage.peak - stage.background) * _centredness(scene.distances)
+    logits = _distributions(distances, case.spec.reg_max, stage.width)
+    if case.spec.reg_max > 1:
+        logits += np.float32(0.1) * Noise(seed, 4).bell(*logits.shape)
+    return logits, scores
+
+
+def _centredness(distances: Floats) -> Floats:
+    """1 at a box's centre, falling to 0 at its border: the square root of that of FCOS (arXiv 1904.01355, equation 3)."""
+    left_top, right_bottom = distances[:, :2].clip(0), distances[:, 2:].clip(0)
+    ratios = np.minimum(left_top, right_bottom) / np.maximum(np.maximum(left_top, right_bottom), np.float32(1e-6))
+    centredness: Floats = np.sqrt(np.sqrt(ratios[:, 0] * ratios[:, 1]))
+    return centredness
+
+
+_RECIPES: dict[str, Callable[[Case], Logits]] = {
+    "random": _random,
+    "untrained": _untrained,
+    "near": _near,
+    "exact": _exact,
+    "saturated": _saturated,
+    "early": _in_training,
+    "middle": _in_training,
+    "late": _in_training,
+    "zeros": _zeros,
+    "inline": _inline,
+}

@@ -1,0 +1,182 @@
+"""Batches as a training run would load them: letterboxed, tiled or padded to rectangles, with predictions at three stages of training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oracle.cases.case import Box, Case, Prediction, PredictionKind
+from oracle.cases.noise import Noise
+from oracle.cases.workloads import labelled_images as packs
+from oracle.cases.workloads.label_files import load_labels, yolo_folder
+from oracle.cases.workloads.labelled_images import Pack, data_folder
+from oracle.cases.workloads.synthetic import FIGURES, generate
+from twinloss import LossSpec
+
+LAYOUTS = ("letterbox", "mosaic", "rect", "crowded")
+_STAGES: tuple[PredictionKind, ...] = ("early", "middle", "late")
+_CROWDED_SHARE = 0.05
+_DECIMALS = 4  # A ten-thousandth of a pixel, so that a case's file stays readable.
+
+Rows = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+def open_pack(name: str) -> Pack:
+    """The ground truth named ``coco``, ``gwhd``, ``bccd``, ``synthetic-coco`` (and so on), or ``labels:PATH``.
+
+    Where the files of a public data set are absent, the pack is a generated one, and its name and origin say so.
+
+    Raises:
+        ValueError: the name is unknown, or a label file holds a value that cannot be used.
+        FileNotFoundError: ``labels:PATH`` leads nowhere.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "labels" and path:
+        return load_labels(Path(path))
+    if kind.startswith("synthetic-") and kind.removeprefix("synthetic-") in FIGURES:
+        return generate(kind.removeprefix("synthetic-"))
+    if kind not in FIGURES:
+        known = ", ".join([*FIGURES, *(f"synthetic-{figure}" for figure in FIGURES)])
+        raise ValueError(f"workload {name!r} is unknown; choose one of {known} or labels:PATH, with -mosaic, -rect or -crowded after it")
+    folder = data_folder()
+    try:
+        return _public(kind, folder) if folder else generate(kind)
+    except FileNotFoundError:
+        return generate(kind)
+
+
+def _public(name: str, folder: Path) -> Pack:
+    if name == "bccd":
+        return dataclasses.replace(
+            yolo_folder(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=FIGURES["bccd"].num_classes
+        )
+    return {"coco": packs.coco, "gwhd": packs.gwhd}[name](folder)
+
+
+def real_batches(
+    source: str | Pack,
+    *,
+    imgsz: int = 640,
+    batch: int = 16,
+    count: int = 1,
+    seed: int = 0,
+    layout: str = "letterbox",
+    spec: LossSpec | None = None,
+) -> Iterator[Case]:
+    """Batches of real ground truth with predictions of a network early, midway and late in training, in turn.
+
+    Args:
+        source: a pack, or a name for :func:`open_pack`, which may end in a layout: ``coco-mosaic``, ``gwhd-crowded``, ``labels-rect:PATH``.
+        imgsz: longer side of the network's input in pixels.
+        batch: images in each batch.
+        count: how many batches.
+        seed: decides which images meet in a batch, and the predictions.
+        layout: ``letterbox`` (one image, padded to a square), ``mosaic`` (four in one square, about a random point), ``rect`` (images of
+            similar shape, padded to a rectangle that fits them all) or ``crowded`` (the 5 % of the images that hold the most boxes).
+        spec: the definition; the pack's number of classes and all else at its default when left out.
+
+    Raises:
+        ValueError: the name or layout is unknown, or ``imgsz`` is not a multiple of the coarsest stride.
+    """
+    if isinstance(source, str):
+        source, layout = _split_layout(source, layout)
+        source = open_pack(source)
+    spec = spec or LossSpec(num_classes=source.num_classes)
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+    if imgsz % spec.strides[-1]:
+        raise ValueError(f"imgsz {imgsz} is not a multiple of the coarsest stride, {spec.strides[-1]}")
+    loader = _Loader(source, layout, imgsz, batch, spec.strides[-1], seed)
+    for index in range(count):
+        image_size, boxes = loader.load(index)
+        yield Case(
+            spec=spec,
+            image_size=image_size,
+            batch_size=batch,
+            boxes=boxes,
+            prediction=Prediction(kind=_STAGES[index % len(_STAGES)], seed=seed * 10_000 + index),
+            workload=source.name if layout == "letterbox" else f"{source.name}-{layout}",
+            tags=(_STAGES[index % len(_STAGES)],),
+        )
+
+
+def _split_layout(name: str, layout: str) -> tuple[str, str]:
+    kind, colon, path = name.partition(":")
+    for ending in LAYOUTS:
+        if kind.endswith(f"-{ending}"):
+            return kind.removesuffix(f"-{ending}") + colon + path, ending
+    return name, layout
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Which images meet in a batch, and where their boxes end up."""
+
+    pack: Pack
+    layout: str
+    imgsz: int
+    batch: int
+    coarsest: int
+    seed: int
+
+    def load(self, index: int) -> tuple[tuple[int, int], tuple[Box, ...]]:
+        """Height and width of the input, and the boxes of all images in its pixels."""
+        square = np.array([self.imgsz, self.imgsz], dtype=np.float64)
+        if self.layout == "mosaic":
+            noise = Noise(self.seed, 1000 + index)
+            fours = self._picks(index, 4 * self.batch).reshape(-1, 4)
+            return (self.imgsz, self.imgsz), _boxes([self._mosaic(four.tolist(), noise) for four in fours])
+        picks = self._neighbours(index) if self.layout == "rect" else self._picks(index, self.batch)
+        canvas = self._rectangle(picks) if self.layout == "rect" else square
+        return (int(canvas[1]), int(canvas[0])), _boxes([self._fit(image, np.zeros(2), canvas) for image in picks.tolist()])
+
+    def _picks(self, index: int, needed: int) -> Indices:
+        """Images of one batch: every image once before any comes a second time."""
+        eligible = np.arange(len(self.pack))
+        if self.layout == "crowded":
+            most = max(int(len(eligible) * _CROWDED_SHARE), min(self.batch, len(eligible)))
+            eligible = np.argsort(-self.pack.counts, kind="stable")[:most]
+        places = np.arange(index * needed, (index + 1) * needed)
+        orders = {epoch: Noise(self.seed, 3000 + epoch).order(len(eligible)) for epoch in np.unique(places // len(eligible)).tolist()}
+        return np.array([eligible[orders[place // len(eligible)][place % len(eligible)]] for place in places.tolist()])
+
+    def _neighbours(self, index: int) -> Indices:
+        """Images of one batch that are alike in shape."""
+        by_shape = np.argsort(self.pack.sizes[:, 1] / self.pack.sizes[:, 0], kind="stable")
+        start = int(Noise(self.seed, 2000 + index).uniform(1)[0] * len(self.pack))
+        return by_shape[(start + np.arange(self.batch)) % len(self.pack)]
+
+    def _rectangle(self, picks: Indices) -> Rows:
+        sizes = self.pack.sizes[picks]
+        scaled = sizes * (self.imgsz / sizes.max(axis=1, keepdims=True))
+        rectangle: Rows = np.ceil(scaled.max(axis=0) / self.coarsest - 1e-9) * self.coarsest
+        return rectangle
+
+    def _fit(self, image: int, corner: Rows, frame: Rows) -> Rows:
+        """Rows of class and centre-size of one image, scaled into the middle of a frame at ``corner``."""
+        rows, size = self.pack.rows(image), self.pack.sizes[image]
+        scale = min((frame / size).min(), self.imgsz / size.max())
+        boxes = self.pack.boxes[rows] * scale
+        boxes[:, :2] += corner + (frame - size * scale) / 2
+        return np.concatenate([self.pack.labels[rows, None], boxes], axis=1)
+
+    def _mosaic(self, four: list[int], noise: Noise) -> Rows:
+        """Four images, each whole in one of the quarters that a random point makes of the square."""
+        split = self.imgsz * (0.35 + 0.3 * noise.uniform(2).astype(np.float64))
+        corners = (np.zeros(2), split * (1, 0), split * (0, 1), split)
+        frames = (split, np.array([self.imgsz - split[0], split[1]]), np.array([split[0], self.imgsz - split[1]]), self.imgsz - split)
+        return np.concatenate([self._fit(image, *place) for image, *place in zip(four, corners, frames, strict=True)])
+
+
+def _boxes(images: list[Rows]) -> tuple[Box, ...]:
+    return tuple(
+        Box(image, int(label), *(round(value, _DECIMALS) for value in places))
+        for image, rows in enumerate(images)
+        for label, *places in rows.tolist()
+    )

@@ -1,0 +1,99 @@
+"""Ground truth that people drew, as arrays: what every source of boxes is brought into before it becomes batches."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHECKOUT = Path(__file__).resolve().parents[3]
+_GWHD_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A set of labelled images.
+
+    Attributes:
+        name: as workloads are named by it, such as ``coco`` or ``synthetic-coco``.
+        origin: where the boxes come from, in words for a report.
+        num_classes: C.
+        sizes: (I, 2) width and height of each image in pixels.
+        starts: (I + 1,) image i owns rows ``starts[i]:starts[i + 1]``.
+        labels: (N,) class index.
+        boxes: (N, 4) centre x, centre y, width, height in pixels of the image.
+    """
+
+    name: str
+    origin: str
+    num_classes: int
+    sizes: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(I,) boxes of each image."""
+        return np.diff(self.starts)
+
+    def rows(self, image: int) -> slice:
+        """The image's rows of ``labels`` and ``boxes``."""
+        return slice(int(self.starts[image]), int(self.starts[image + 1]))
+
+
+def data_folder() -> Path | None:
+    """The folder of real ground truth: ``TWINLOSS_DATA``, else ``../shared/data`` beside the checkout; ``None`` where there is neither.
+
+    Raises:
+        FileNotFoundError: ``TWINLOSS_DATA`` names a folder that does not exist.
+    """
+    named = os.environ.get("TWINLOSS_DATA")
+    if named:
+        if not Path(named).is_dir():
+            raise FileNotFoundError(f"TWINLOSS_DATA is {named!r}, which is not a folder; unset it or correct it")
+        return Path(named)
+    beside = _CHECKOUT.parent / "shared" / "data"
+    return beside if beside.is_dir() else None
+
+
+def coco(folder: Path) -> Pack:
+    """COCO val2017 without its crowd regions: 80 classes, images of many shapes."""
+    with np.load(folder / "coco_val2017_boxes.npz") as arrays:
+        keep = ~arrays["iscrowd"]
+        kept_before = np.concatenate([[0], np.cumsum(keep)])
+        return Pack(
+            name="coco",
+            origin="COCO val2017 ground truth",
+            num_classes=len(arrays["names"]),
+            sizes=np.stack([arrays["width"], arrays["height"]], axis=1).astype(np.int64),
+            starts=kept_before[arrays["ptr"]].astype(np.int64),
+            labels=arrays["cls"][keep].astype(np.int64),
+            boxes=_centred(arrays["xywh_centipx"][keep] / 100),
+        )
+
+
+def gwhd(folder: Path) -> Pack:
+    """Global Wheat Head Dataset 2021: one class, 45 boxes in the median image."""
+    with np.load(folder / "gwhd2021_train_boxes.npz") as arrays:
+        corners = arrays["xyxy"].astype(np.float64)
+        starts = arrays["ptr"].astype(np.int64)
+        return Pack(
+            name="gwhd",
+            origin="Global Wheat Head Dataset 2021 ground truth",
+            num_classes=1,
+            sizes=np.full((len(starts) - 1, 2), _GWHD_SIDE, dtype=np.int64),
+            starts=starts,
+            labels=np.zeros(len(corners), dtype=np.int64),
+            boxes=np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1),
+        )
+
+
+def _centred(corner_and_size: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([corner_and_size[:, :2] + corner_and_size[:, 2:] / 2, corner_and_size[:, 2:]], axis=1)

@@ -1,0 +1,40 @@
+"""Small batches with everything in them that decides something: for whoever runs an implementation where each element costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from oracle.cases.case import Box, Case, Prediction, PredictionKind
+from oracle.cases.noise import Noise
+from twinloss import LossSpec
+
+
+def crowded(
+    boxes: int = 8,
+    *,
+    size: tuple[int, int] = (64, 96),
+    images: int = 2,
+    seed: int = 0,
+    kind: PredictionKind = "near",
+    **numbers: Any,
+) -> Case:
+    """Overlapping boxes of all sizes, one of them twice with another class, and predictions near the truth.
+
+    Args:
+        boxes: how many, over all images; the twin of the first comes on top.
+        size: height and width in pixels.
+        images: B.
+        seed: of places and predictions.
+        kind: of the predictions.
+        numbers: fields of the :class:`twinloss.LossSpec`; three classes and four bins unless they say otherwise.
+    """
+    spec = LossSpec(**{"num_classes": 3, "reg_max": 4} | numbers)
+    noise = Noise(seed, boxes)
+    places = noise.uniform(max(boxes, 1), 4).astype(float)
+    drawn = [
+        Box(at % images, at % spec.num_classes, x * size[1], y * size[0], 4 + w * 0.7 * size[1], 4 + h * 0.7 * size[0])
+        for at, (x, y, w, h) in enumerate(places[:boxes].tolist())
+    ]
+    twins = [dataclasses.replace(drawn[0], label=(drawn[0].label + 1) % spec.num_classes)] if drawn else []
+    return Case(spec, size, images, tuple(drawn + twins), Prediction(kind, seed=seed))

@@ -1,0 +1,306 @@
+"""One case through all contenders: the definition and the reference once, each contender after them, every stage judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from oracle.cases.case import Case, Inputs, Setting
+from oracle.comparison.conduct import STAGE as CONDUCT
+from oracle.comparison.conduct import judge_conduct
+from oracle.comparison.trial import ContenderFailed, Trial
+from oracle.contract.contender import Contender
+from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared, worst
+from oracle.inference.assignment import Reading
+from oracle.judge.indistinguishable import NONE, Room
+from oracle.judge.loss_and_gradients import NUMBERS
+from oracle.judge.truth import Definition
+from oracle.judge.worst_elements import Peaks, judge_peaks
+from oracle.tolerance.assignment import Holdings
+
+Answer = TypeVar("Answer")
+
+STAGES = ("anchors", "targets", "decode", "candidates", "metrics", "assign", "loss_given", "loss")
+
+
+@dataclass(frozen=True)
+class Said:
+    """Everything that was said about one contender on one case: its judgements by stage and quantity, and the seconds that took."""
+
+    contender: Contender
+    judgements: list[Judgement]
+    seconds: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of them."""
+        return worst([j.verdict for j in self.judgements])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What differs."""
+        return [j.finding for j in self.judgements if j.finding is not None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A case in a setting, and what was said about each contender."""
+
+    case: Case
+    setting: Setting
+    said: list[Said]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of all."""
+        return worst([said.verdict for said in self.said])
+
+    @property
+    def replay(self) -> str:
+        """The command that runs this case again."""
+        return f"nox -s diff -- --replay {self.case.digest}"
+
+    def report(self) -> str:
+        """Every finding as text, in the order of the stages, and the line that replays the case; empty when nothing differs."""
+        lines = []
+        for said in self.said:
+            for finding in said.findings:
+                lines += [f"{said.contender.name} on {self.case.digest} ({self.setting.name}, {self.setting.device})", *finding.lines()]
+        return "\n".join([*lines, f"  replay     {self.replay}"]) if lines else ""
+
+
+def compare(
+    case: Case, setting: Setting, contenders: Sequence[Contender], reference: Contender | None = None, stages: Sequence[str] = STAGES
+) -> Comparison:
+    """Judge contenders on a case.
+
+    Args:
+        case: the batch.
+        setting: dtype, autocast and device.
+        contenders: who is judged; the reference may be among them.
+        reference: whose own error widens the allowance; ``None`` leaves the rounding alone.
+        stages: which of :data:`STAGES` to compare, and "conduct" for how a contender behaves (:mod:`oracle.comparison.conduct`).
+
+    Raises:
+        JudgeError: the judge contradicts the definition.
+    """
+    definition = Definition(case, setting)
+    inputs = definition.inputs if setting.device == "cpu" else case.build(setting)
+    if not definition.finite:
+        reason = "a logit is not a finite number in this dtype"
+        return Comparison(case, setting, [Said(c, [not_compared(stage, reason) for stage in stages], 0.0) for c in contenders])
+    control = _control(reference, definition, inputs)
+    said = []
+    for contender in contenders:
+        start = time.perf_counter()
+        trial = control if contender is reference and isinstance(control, Trial) else None
+        judgements = list(_judge(contender, trial, control, definition, inputs, stages))
+        said.append(Said(contender, judgements, time.perf_counter() - start))
+    return Comparison(case, setting, said)
+
+
+def _control(reference: Contender | None, definition: Definition, inputs: Inputs) -> Trial | None:
+    """The reference at work on the case, or ``None`` where it has nothing to say about it."""
+    if reference is None or _declined(reference, definition, inputs):
+        return None
+    try:
+        return Trial(reference, definition, inputs)
+    except ContenderFailed:
+        return None
+
+
+def _declined(contender: Contender, definition: Definition, inputs: Inputs) -> str | None:
+    """Why a contender does not take part."""
+    return contender.declines(definition.case.spec, inputs, definition.setting) if contender.declines else None
+
+
+def _judge(
+    contender: Contender, trial: Trial | None, control: Trial | None, definition: Definition, inputs: Inputs, stages: Sequence[str]
+) -> Iterable[Judgement]:
+    if reason := _declined(contender, definition, inputs):
+        yield from (not_compared(stage, reason) for stage in stages)
+        return
+    if CONDUCT in stages:
+        conduct = list(judge_conduct(contender, definition.case, inputs, definition.setting, finite=lambda: _finite(control)))
+        yield from conduct
+        if any(j.finding is not None and j.quantity == "hangs" for j in conduct):
+            yield from (not_compared(stage, "it hangs") for stage in stages if stage != CONDUCT)
+            return
+    try:
+        trial = trial or Trial(contender, definition, inputs)
+    except ContenderFailed as failure:
+        yield differs(Finding("factory", "call", str(failure)))
+        return
+    for stage in stages:
+        if stage != CONDUCT:
+            yield from _judge_stage(stage, trial, control)
+
+
+def _finite(control: Trial | None) -> bool:
+    """Whether the reference, where it can say anything, gives finite numbers alone."""
+    outcome = _available(control, Trial.outcome)
+    return outcome is None or all(bool(t.isfinite().all()) for t in (outcome.loss, outcome.grad_boxes, outcome.grad_scores))
+
+
+def _judge_stage(stage: str, trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    try:
+        yield from _JUDGES[stage](trial, control)
+    except ContenderFailed as failure:
+        yield differs(Finding(stage, "call", str(failure)))
+
+
+def _anchors(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    yield from _numbers("anchors", trial, control, Trial.anchors)
+
+
+def _targets(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_stages:
+        return
+    yield trial.target_rows()
+    yield from _numbers("targets", trial, control, Trial.target_corners)
+
+
+def _decode(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    yield from _numbers("decode", trial, control, Trial.decode)
+
+
+def _candidates(trial: Trial, _: Trial | None) -> Iterable[Judgement]:
+    if trial.offers_stages:
+        yield trial.candidates()
+
+
+def _metrics(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_stages:
+        return
+    own = _available(control, Trial.metrics)
+    for k, peaks in enumerate(trial.metrics()):
+        yield judge_peaks("metrics", peaks, own[k] if own else None, widen=_same_arithmetic(trial, control))
+
+
+def _assign(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_assignment:
+        return
+    own = _available(control, Trial.holdings)
+    ruling = trial.ruling(own)
+    for judgement in ruling.judgements:
+        # Borders were counted with the candidates, where these were shown.
+        counted = judgement.quantity == "border" and trial.offers_stages
+        yield dataclasses.replace(judgement, decisions=0, open_decisions=0, ambiguous_decisions=0) if counted else judgement
+    if ruling.usable:
+        widest = _available(control, Trial.weights) if control is not None and own is not None and control.ruling().usable else None
+        yield judge_peaks("assign", trial.weights(), widest, widen=_same_arithmetic(trial, control))
+
+
+def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    if not trial.offers_assignment:
+        return
+    own = _available(control, Trial.given)
+    found = trial.given()
+    judgements = [
+        judge_peaks("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control)) for name in NUMBERS
+    ]
+    yield from _with_hint(judgements, lambda: trial.loss_hint(found, given=True))
+
+
+def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
+    yield from _form(trial)
+    own = _own_loss(control)
+    if trial.offers_assignment:
+        ruling = trial.ruling()
+        held, ambiguous = (trial.holdings(), ruling.ambiguous) if ruling.ambiguous else (None, "")
+    else:
+        held, ambiguous = None, ""
+    judgements = list(_judge_loss(trial, control, own, held, ambiguous))
+    if _wrong(judgements):
+        # Also of a contender whose assignment can be seen: another call may settle an open question otherwise.
+        read = (list(_judge_reading(trial, control, own, reading)) for reading in trial.inferred())
+        judgements = next((other for other in read if not _wrong(other)), judgements)
+    yield from judgements
+
+
+def _judge_reading(trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, reading: Reading) -> Iterable[Judgement]:
+    shown = reading.holdings.key != trial.decided.held.key
+    what = "show another assignment, one that the definition allows" if shown else "do not show its whole assignment"
+    yield from _judge_loss(trial, control, own, reading.holdings, f"its gradients {what}", reading.room)
+
+
+def _wrong(judgements: Sequence[Judgement]) -> bool:
+    return worst([j.verdict for j in judgements]) is Verdict.DIFFER
+
+
+def _form(trial: Trial) -> Iterable[Judgement]:
+    """What is no matter of degree: the loss is float32 or float64 [7], and no gradient is missing."""
+    outcome = trial.outcome()
+    if outcome.loss_dtype not in (torch.float32, torch.float64):
+        yield differs(Finding("loss", "dtype", f"the loss is {outcome.loss_dtype}; it must be float32, or float64"))
+    for name in outcome.missing:
+        yield differs(
+            Finding("loss", f"gradient of {name}", f"the loss gives {name} no gradient; where there is nothing to learn it is zero")
+        )
+
+
+def _judge_loss(
+    trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, held: Holdings | None, ambiguous: str, room: Room = NONE
+) -> Iterable[Judgement]:
+    found, widen = trial.loss(held, room), _same_arithmetic(trial, control)
+    judgements = [judge_peaks("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
+    yield from _with_hint(judgements, lambda: trial.loss_hint(found, held))
+
+
+def _with_hint(judgements: Sequence[Judgement], guess: Callable[[], str]) -> Iterable[Judgement]:
+    """The judgements, the first of those that differ with a guess at the fault."""
+    first = next((j for j in judgements if j.finding is not None), None)
+    for judgement in judgements:
+        if judgement is first and judgement.finding is not None:
+            yield dataclasses.replace(judgement, finding=dataclasses.replace(judgement.finding, hint=guess()))
+        else:
+            yield judgement
+
+
+def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
+    """The reference's end-to-end error, on its own assignment where that is allowed."""
+    if control is None:
+        return None
+    try:
+        if not control.offers_assignment:
+            answers = [control.loss(), *(control.loss(reading.holdings) for reading in control.inferred())]
+            return min(answers, key=lambda found: max(peaks.worst_ratio for peaks in found.values()))
+        ruling = control.ruling()
+        return control.loss(control.holdings() if ruling.ambiguous else None) if ruling.usable else None
+    except ContenderFailed:
+        return None
+
+
+def _numbers(stage: str, trial: Trial, control: Trial | None, measured: Callable[[Trial], Peaks]) -> Iterable[Judgement]:
+    if trial.offers_stages:
+        yield judge_peaks(stage, measured(trial), _available(control, measured), widen=_same_arithmetic(trial, control))
+
+
+def _available(control: Trial | None, measured: Callable[[Trial], Answer]) -> Answer | None:
+    """What the reference has to say, or ``None``."""
+    try:
+        return measured(control) if control is not None else None
+    except ContenderFailed:
+        return None
+
+
+def _same_arithmetic(trial: Trial, control: Trial | None) -> bool:
+    """Whether the reference's own error says anything about what the contender may do: not about one that claims to be finer."""
+    return control is not None and trial.arithmetic == control.arithmetic
+
+
+_JUDGES: dict[str, Callable[[Trial, Trial | None], Iterable[Judgement]]] = {
+    "anchors": _anchors,
+    "targets": _targets,
+    "decode": _decode,
+    "candidates": _candidates,
+    "metrics": _metrics,
+    "assign": _assign,
+    "loss_given": _loss_given,
+    "loss": _loss,
+}

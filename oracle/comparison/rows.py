@@ -1,0 +1,160 @@
+"""Every comparison as a row, and rows as a parquet file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import twinloss
+from oracle.comparison.compare import Comparison, Said
+from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS
+from oracle.contract.verdict import Judgement, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One judgement: a contender, a case in a setting, a stage and a quantity.
+
+    Attributes:
+        workload, case, source, tags: where the boxes come from, the case's digest, where its workload was read, its tags.
+        contender, version: who was judged.
+        stage, quantity: what was compared.
+        dtype, device: of the logits, with the surrounding autocast.
+        verdict, reason: the outcome, and why it is AMBIGUOUS or NOT COMPARED.
+        error, allowance, error_over_allowance: of the worst element; no numbers where decisions were compared.
+        margin: the narrowest decision, in units of its tolerance; below 1 it is open.
+        decisions, open_decisions, ambiguous_decisions: of this row's kind; the row of the holders has the total of its stage's.
+        seconds: of all that was done for this contender on this case; what the definition and the reference took is the first's.
+        detail, replay: the finding as text, and the command that runs the case again; empty where nothing differs.
+        torch, ultralytics, twinloss, python: versions.
+        profile, seed: of the run.
+    """
+
+    workload: str
+    case: str
+    contender: str
+    version: str
+    stage: str
+    quantity: str
+    dtype: str
+    device: str
+    verdict: str
+    error: float
+    allowance: float
+    error_over_allowance: float
+    margin: float
+    decisions: int
+    open_decisions: int
+    ambiguous_decisions: int
+    seconds: float
+    torch: str
+    ultralytics: str
+    twinloss: str
+    python: str
+    profile: str
+    seed: str
+    source: str
+    tags: str
+    reason: str
+    detail: str
+    replay: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all rows of a run share: its profile, its seed, and where each workload's boxes were read or generated."""
+
+    profile: str
+    seed: str
+    source: str = "generated"
+
+
+def rows_of(comparison: Comparison, run: Run) -> list[Row]:
+    """The rows of a comparison, one for each contender and judgement."""
+    return [_row(comparison, said, judgement, run) for said in comparison.said for judgement in said.judgements]
+
+
+def _row(comparison: Comparison, said: Said, judgement: Judgement, run: Run) -> Row:
+    case, setting = comparison.case, comparison.setting
+    differs = judgement.verdict is Verdict.DIFFER
+    return Row(
+        workload=case.workload,
+        case=case.digest,
+        contender=said.contender.name,
+        version=said.contender.version,
+        stage=judgement.stage,
+        quantity=judgement.quantity,
+        dtype=setting.name,
+        device=setting.device,
+        verdict=str(judgement.verdict),
+        error=judgement.error,
+        allowance=judgement.allowance,
+        error_over_allowance=judgement.error_over_allowance,
+        margin=judgement.margin,
+        decisions=judgement.decisions,
+        open_decisions=judgement.open_decisions,
+        ambiguous_decisions=judgement.ambiguous_decisions,
+        seconds=said.seconds,
+        torch=torch.__version__,
+        ultralytics=reference_version(),
+        twinloss=twinloss.__version__,
+        python=platform.python_version(),
+        profile=run.profile,
+        seed=run.seed,
+        source=run.source,
+        tags=" ".join(case.tags),
+        reason=judgement.reason,
+        detail="\n".join(judgement.finding.lines()) if judgement.finding else "",
+        replay=comparison.replay if differs else "",
+    )
+
+
+@cache
+def reference_version() -> str:
+    """Version of the installed reference, under whichever of its names."""
+    installed = {distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()}
+    return next((installed[name] for name in REFERENCE_DISTRIBUTIONS if name in installed), "not installed")
+
+
+def write_rows(rows: Iterable[Row], path: Path) -> None:
+    """Write rows as parquet; the file appears whole or not at all.
+
+    Raises:
+        ValueError: there are no rows: an empty file would read as a run in which nothing differed.
+    """
+    import pandas as pd  # Judging needs no pandas.
+
+    table = pd.DataFrame([asdict(row) for row in rows])
+    if table.empty:
+        raise ValueError(f"there are no rows to write to {path}: nothing was compared")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        table.to_parquet(temporary, index=False)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows that :func:`write_rows` wrote; columns that a row does not have are left out.
+
+    Raises:
+        ValueError: the file lacks a column.
+    """
+    import pandas as pd
+
+    names = [field.name for field in fields(Row)]
+    table = pd.read_parquet(path)
+    if missing := [name for name in names if name not in table]:
+        raise ValueError(f"{path} lacks the columns: {', '.join(missing)}")
+    return [Row(**{str(name): value for name, value in record.items()}) for record in table[names].to_dict("records")]

@@ -1,0 +1,254 @@
+"""One contender at work on one case: what it answers at each stage, each asked for once, and how far that is from the definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+
+from oracle.cases.case import Inputs
+from oracle.contract.contender import Contender, Metrics, OffersAssignment, OffersStages, Targets
+from oracle.contract.process_state import kept
+from oracle.contract.run import Outcome, fresh, make_criterion, run_assign, run_given, run_loss, within
+from oracle.contract.time_limit import Overrun, limited
+from oracle.contract.verdict import Judgement
+from oracle.inference.assignment import Reader, Reading
+from oracle.judge.assignment import Ruling, judge_assignment, judge_weights
+from oracle.judge.hints import loss_hint
+from oracle.judge.indistinguishable import NONE, Room
+from oracle.judge.loss_and_gradients import Standard, outcome_peaks
+from oracle.judge.stages_before_assignment import (
+    MalformedError,
+    Matched,
+    anchor_peaks,
+    decode_peaks,
+    expect,
+    expect_columns,
+    judge_candidates,
+    judge_target_rows,
+    match_pairs,
+    metric_peaks,
+    target_peaks,
+)
+from oracle.judge.truth import Decided, Definition
+from oracle.judge.worst_elements import Peaks
+from oracle.tolerance.allowed_assignments import Allowed, Rules
+from oracle.tolerance.assignment import Holdings, holdings_of
+from oracle.tolerance.margins import Margins
+from oracle.tolerance.precision import arithmetic_of
+from twinloss import Assignment
+
+Answer = TypeVar("Answer")
+
+
+class ContenderFailed(Exception):  # noqa: N818 - it is what a contender did, not what went wrong here
+    """A contender raised instead of answering; the cause is the error that it raised."""
+
+
+class Trial:
+    """A contender on a case.
+
+    Args:
+        contender: who answers.
+        definition: what it is held against.
+        inputs: the case as built for its setting, on the setting's device.
+
+    Raises:
+        ContenderFailed: its factory raised.
+    """
+
+    def __init__(self, contender: Contender, definition: Definition, inputs: Inputs) -> None:
+        self.contender, self.definition, self.inputs = contender, definition, inputs
+        self.setting = definition.setting
+        self.arithmetic = arithmetic_of(self.setting, contender.arithmetic)
+        self._kept: dict[str, Any] = {}
+        self.criterion = self._asked("factory", lambda: make_criterion(contender, definition.case.spec, self.setting))
+        # Who says nothing about ties may settle them as the reference does.
+        self.rules = Rules(
+            getattr(self.criterion, "ties", "reference"), getattr(self.criterion, "conflicts", "overlap"), self.arithmetic.smallest_score
+        )
+
+    def _asked(self, name: str, call: Callable[[], Answer]) -> Answer:
+        """The contender's answer, or its failure, remembered."""
+        if name not in self._kept:
+            try:
+                with kept(), limited(self.contender.time_limit):
+                    self._kept[name] = call()
+            except Overrun as overrun:
+                self._kept[name] = ContenderFailed(f"hangs: it {overrun}")
+            except MalformedError as error:
+                self._kept[name] = ContenderFailed(str(error))
+            except (Exception, SystemExit) as error:
+                self._kept[name] = ContenderFailed(f"raised {type(error).__name__}: {error}")
+                self._kept[name].__cause__ = error
+        if isinstance(answer := self._kept[name], ContenderFailed):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def _computed(self, name: str, compute: Callable[[], Answer]) -> Answer:
+        """Something of our own, remembered: an error in it is not the contender's."""
+        if name not in self._kept:
+            self._kept[name] = compute()
+        return self._kept[name]  # type: ignore[no-any-return]
+
+    @property
+    def margins(self) -> Margins:
+        """Boxes and pairs with this contender's intervals."""
+        return self.definition.margins(self.arithmetic)
+
+    @property
+    def allowed(self) -> Allowed:
+        """What it may answer."""
+        return self.definition.allowed(self.arithmetic, self.rules)
+
+    @property
+    def decided(self) -> Decided:
+        """What the definition answers."""
+        return self.definition.decided(self.arithmetic, self.rules)
+
+    @cached_property
+    def offers_assignment(self) -> bool:
+        """Whether its assignment can be seen."""
+        return isinstance(self.criterion, OffersAssignment)
+
+    def _offering(self) -> OffersAssignment:
+        if not isinstance(self.criterion, OffersAssignment):
+            raise ContenderFailed(f"{self.contender.name} offers no assignment")
+        return self.criterion
+
+    @cached_property
+    def offers_stages(self) -> bool:
+        """Whether every stage can be seen."""
+        return isinstance(self.criterion, OffersStages)
+
+    def _stage(self, name: str, check: Callable[[Any], None], *, targets: bool = True) -> Any:
+        def call() -> Any:
+            preds, batch = fresh(self.criterion, self.inputs)
+            with within(self.setting, self.criterion), torch.no_grad():
+                method = getattr(self.criterion, name)
+                answer = method(preds, batch) if targets else method(preds)
+            check(answer)
+            return answer
+
+        return self._asked(name, call)
+
+    def anchors(self) -> Peaks:
+        """Anchors against the definition."""
+        count = self.definition.case.num_anchors
+
+        def check(found: Any) -> None:
+            centres, strides = found
+            expect("anchors' centres", centres, (count, 2))
+            expect("anchors' strides", strides, (count,))
+
+        found = self._stage("anchors", check, targets=False)
+        return self._computed("anchor peaks", lambda: anchor_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
+
+    def decode(self) -> Peaks:
+        """Decoded corners against the definition."""
+        shape = (self.definition.case.batch_size, self.definition.case.num_anchors, 4)
+        found = self._stage("decode", lambda found: expect("decoded corners", found, shape), targets=False)
+        return self._computed("decode peaks", lambda: decode_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
+
+    def target_rows(self) -> Judgement:
+        """Which rows are valid."""
+        return judge_target_rows(self._targets(), self.margins.boxes)
+
+    def target_corners(self) -> Peaks:
+        """Prepared corners against the definition."""
+        found = self._targets()
+        return self._computed("target peaks", lambda: target_peaks(found, self.margins.boxes))
+
+    def _targets(self) -> Targets:
+        columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (4,)}
+        found: Targets = self._stage("targets", lambda found: expect_columns("targets", found, columns))
+        return found
+
+    def candidates(self) -> Judgement:
+        """Which pairs are candidates."""
+        return judge_candidates(self._metrics(), self._matched(), self.margins, self.definition.layout)
+
+    def metrics(self) -> list[Peaks]:
+        """Overlaps and metrics against the definition."""
+        found, matched = self._metrics(), self._matched()
+        return self._computed("metric peaks", lambda: metric_peaks(found, matched, self.margins, self.definition.layout, self.arithmetic))
+
+    def _metrics(self) -> Metrics:
+        columns: dict[str, tuple[int, ...]] = {"row": (), "anchor": (), "overlap": (), "metric": ()}
+        found: Metrics = self._stage("metrics", lambda found: expect_columns("metrics", found, columns))
+        return found
+
+    def _matched(self) -> Matched:
+        found = self._metrics()
+        return self._computed("matched", lambda: match_pairs(found, self.margins))
+
+    def outcome(self) -> Outcome:
+        """The loss, end to end."""
+        return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting))
+
+    def holdings(self) -> Holdings:
+        """Its own assignment."""
+        criterion = self._offering()
+
+        def call() -> Holdings:
+            return holdings_of(self.allowed, run_assign(criterion, self.inputs, self.setting))
+
+        return self._asked("assign", call)
+
+    def ruling(self, reference: Holdings | None = None) -> Ruling:
+        """Verdict on its assignment."""
+        held = self.holdings()
+        return self._computed("ruling", lambda: self.rule_on(held, reference))
+
+    def rule_on(self, held: Holdings, reference: Holdings | None = None) -> Ruling:
+        """Verdict on an assignment that is, or may be, its own."""
+        topk = self.definition.case.spec.topk
+        return judge_assignment(self.allowed, self.decided.held, held, reference, self.definition.layout, topk)
+
+    def weights(self) -> Peaks:
+        """Soft targets of its own, allowed, assignment."""
+        held = self.holdings()
+
+        def compute() -> Peaks:
+            demanded = self.definition.weights(held, self.arithmetic, self.rules)
+            return judge_weights(held, demanded, self.definition.layout, self.allowed.margins.anchors)
+
+        return self._computed("weight peaks", compute)
+
+    def standard(self, held: Holdings | None = None, *, given: bool = False) -> Standard:
+        """What its numbers are held against on holdings that it is allowed, or on the definition's own."""
+        held = held if held is not None else self.decided.held
+        demanded = self.definition.weights(held, self.arithmetic, self.rules)
+        return self.definition.standard(held, demanded, self.arithmetic, given=given)
+
+    def given(self) -> dict[str, Peaks]:
+        """The loss and its gradients on the definition's assignment."""
+        criterion, standard = self._offering(), self.standard(given=True)
+        fields = (getattr(standard.assignment, name).to(self.setting.device) for name in ("image", "anchor", "box", "weight"))
+        handed = Assignment(*fields)
+        outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed))
+        return self._computed("given peaks", lambda: outcome_peaks(outcome.on_host(), standard, self.definition.layout))
+
+    def loss(self, held: Holdings | None = None, room: Room = NONE) -> dict[str, Peaks]:
+        """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own, with room for its terms."""
+        outcome = self.outcome().on_host()
+        key = f"loss peaks {'own' if held is None else held.key!r} {room is NONE}"
+        return self._computed(key, lambda: outcome_peaks(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
+
+    def loss_hint(self, found: dict[str, Peaks], held: Holdings | None = None, *, given: bool = False) -> str:
+        """The fault that wrong numbers suggest."""
+        outcome = self._kept["loss_given" if given else "loss"].on_host()
+        return loss_hint(outcome, self.standard(held, given=given), found, self.definition.case.spec)
+
+    def inferred(self) -> list[Reading]:
+        """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
+        reader = Reader(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
+        own = self.decided.held.key
+
+        def read() -> list[Reading]:
+            others = (one for one in reader.readings() if one.holdings.key != own or one.room is not NONE)
+            return [one for one in others if self.rule_on(one.holdings).usable]
+
+        return self._computed("inferred", read)

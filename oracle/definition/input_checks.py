@@ -1,0 +1,43 @@
+"""What the definition refuses: inputs that have no meaning, named by row or shape (spec section 10)."""
+
+from __future__ import annotations
+
+from oracle.contract.contender import Batch, Preds
+from twinloss import LossSpec
+
+
+def check_predictions(preds: Preds, spec: LossSpec) -> None:
+    """Refuse logits whose shapes contradict each other or the definition.
+
+    Raises:
+        ValueError: they do; the message gives all shapes.
+    """
+    boxes, scores, levels = preds["boxes"].shape, preds["scores"].shape, [tuple(f.shape[2:]) for f in preds["feats"]]
+    anchors = sum(rows * columns for rows, columns in levels)
+    expected = ((boxes[0], 4 * spec.reg_max, anchors), (boxes[0], spec.num_classes, anchors))
+    if len(levels) != len(spec.strides) or (tuple(boxes), tuple(scores)) != expected:
+        raise ValueError(
+            f"boxes {tuple(boxes)} and scores {tuple(scores)} should be {expected[0]} and {expected[1]} "
+            f"for levels {levels} and strides {spec.strides}"
+        )
+
+
+def check_targets(batch: Batch, num_images: int, num_classes: int) -> None:
+    """[10] Refuse rows that have no meaning.
+
+    Raises:
+        ValueError: an image index, class or box is not one; the message names the first such row.
+    """
+    image, label = batch["batch_idx"].reshape(-1).double(), batch["cls"].reshape(-1).double()
+    boxes = batch["bboxes"].reshape(-1, 4).double()
+    rules = {
+        f"batch_idx must be a whole number from 0 to {num_images - 1}": (image >= 0) & (image < num_images) & (image == image.floor()),
+        f"cls must be a whole number from 0 to {num_classes - 1}": (label >= 0) & (label < num_classes) & (label == label.floor()),
+        "bboxes must be finite": boxes.isfinite().all(1),
+        "bboxes must have no negative width or height": ~(boxes[:, 2:] < 0).any(1),
+    }
+    for rule, holds in rules.items():
+        if not holds.all():
+            row = int(holds.int().argmin())
+            found = f"batch_idx {image[row]:g}, cls {label[row]:g}, bboxes {boxes[row].tolist()}"
+            raise ValueError(f"row {row} of the targets: {rule}; found {found}")

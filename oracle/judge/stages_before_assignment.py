@@ -1,0 +1,256 @@
+"""The stages before assignment, each against the definition: anchors, targets, decoded corners, candidate pairs, overlaps and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oracle.contract.contender import Metrics, Targets
+from oracle.contract.verdict import Finding, Judgement, Verdict, differs
+from oracle.definition.formulas import corners_of
+from oracle.judge.loss_and_gradients import Layout
+from oracle.judge.worst_elements import Peaks, Where, peak_of
+from oracle.tolerance.coordinates import Decoded, corner_tolerance
+from oracle.tolerance.margins import Bools, Boxes, Ints, Margins
+from oracle.tolerance.precision import Arithmetic
+
+CORNERS = ("x1", "y1", "x2", "y2")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The definition's anchors: centres (A, 2) in grid units, strides (A,), distances (B, A, 4) decoded at them."""
+
+    centres: Tensor
+    strides: Tensor
+    decoded: Decoded
+
+    @property
+    def corners(self) -> Tensor:
+        """Predicted corners (B, A, 4) in grid units."""
+        return corners_of(self.decoded.sides, self.centres)
+
+
+class MalformedError(ValueError):
+    """A stage's answer is not what the contract says; the message names what was expected and what was found."""
+
+
+def expect(what: str, found: object, shape: tuple[int | None, ...]) -> None:
+    """Refuse what is no tensor of a shape, in which ``None`` stands for any size.
+
+    Raises:
+        MalformedError: it is something else.
+    """
+    shown = f"({', '.join('n' if size is None else str(size) for size in shape)})"
+    if not isinstance(found, Tensor):
+        raise MalformedError(f"{what} must be a tensor of shape {shown}; found {type(found).__name__}")
+    if len(found.shape) != len(shape) or any(size not in (None, own) for own, size in zip(found.shape, shape, strict=True)):
+        raise MalformedError(f"{what} must have shape {shown}; found {tuple(found.shape)}")
+
+
+def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | None, ...]]) -> None:
+    """Refuse a record whose columns are no tensors of equal length and the given further shape.
+
+    Raises:
+        MalformedError: it is something else; a record may have more columns.
+    """
+    for name, rest in columns.items():
+        expect(f"{what}'s {name}", getattr(found, name, None), (None, *rest))
+    lengths = {name: len(getattr(found, name)) for name in columns}
+    if len(set(lengths.values())) > 1:
+        raise MalformedError(f"{what} must have columns of one length; found {', '.join(f'{n} {k}' for n, k in lengths.items())}")
+
+
+def anchor_peaks(found: tuple[Tensor, Tensor], grid: Grid, arithmetic: Arithmetic, layout: Layout) -> Peaks:
+    """Centres and strides: exact, but where the logits' dtype cannot hold a centre and the contender computes in it [2]."""
+    held = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
+    centres = peak_of("centres", grid.centres, found[0].detach().cpu().double(), held, ("anchor", "axis"))
+    strides = peak_of("strides", grid.strides, found[1].detach().cpu().double().reshape(-1), torch.zeros_like(grid.strides), ("anchor",))
+    peaks = tuple(
+        replace(peak, where={**layout.place(0, int(peak.where["anchor"])), **{k: v for k, v in peak.where.items() if k == "axis"}})
+        for peak in (centres, strides)
+        if peak is not None
+    )
+    return Peaks("anchors", peaks, {"centres": tuple(found[0].shape)}, lambda where: _read(found[0], where, ("anchor", "axis")))
+
+
+def decode_peaks(found: Tensor, grid: Grid, arithmetic: Arithmetic, layout: Layout) -> Peaks:
+    """Predicted corners, level by level [4]."""
+    truth, value = grid.corners, found.detach().cpu().double()
+    slack = corner_tolerance(grid.decoded, truth, arithmetic)
+    held = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs().repeat(1, 2)
+    allowed = slack + held + arithmetic.evaluation * truth.abs() + arithmetic.smallest_score
+    peaks = []
+    for level, part in enumerate(layout.slices):
+        peak = peak_of(f"level {level}", truth[:, part], value[:, part], allowed[:, part], ("image", "anchor", "corner"))
+        if peak is not None:
+            place = layout.place(int(peak.where["image"]), int(peak.where["anchor"]) + part.start)
+            peaks.append(replace(peak, where=place | {"corner": CORNERS[int(peak.where["corner"])]}))
+    read = {name: k for k, name in enumerate(CORNERS)}
+    return Peaks(
+        "corners",
+        tuple(peaks),
+        {"corners": tuple(found.shape)},
+        lambda where: f"{float(value[int(where['image']), int(where['anchor']), read[str(where['corner'])]]):.9g}",
+    )
+
+
+def _read(tensor: Tensor, where: Where, names: Sequence[str]) -> str:
+    if not all(name in where for name in names):
+        return ""
+    return f"{float(tensor[tuple(int(where[name]) for name in names)]):.9g}"
+
+
+def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
+    """Which rows are valid, in which image and with which class [3]."""
+    seen = {int(r): (int(b), int(c)) for r, b, c in zip(found.row.tolist(), found.image.tolist(), found.label.tolist(), strict=True)}
+    names = {int(r): g for g, r in enumerate(boxes.row.tolist())}
+    if len(seen) < len(found.row):
+        return differs(Finding("targets", "rows", "a row of the batch is prepared twice"))
+    for row in sorted(seen.keys() | names.keys()):
+        g = names.get(row)
+        expected = None if g is None or not boxes.valid[g] else (int(boxes.image[g]), int(boxes.label[g]))
+        if seen.get(row) == expected or (g is not None and boxes.validity_open[g] and row not in seen):
+            continue
+        if g is not None and boxes.validity_open[g] and seen.get(row) == (int(boxes.image[g]), int(boxes.label[g])):
+            continue
+        shown = [f"image {pair[0]}, class {pair[1]}" if pair else "not valid" for pair in (expected, seen.get(row))]
+        where: dict[str, int | str] = {"row": row}
+        return differs(Finding("targets", "rows", "a row is not prepared as it should be", where, exact=shown[0], candidate=shown[1]))
+    tipped = int((boxes.valid != np.isin(boxes.row, list(seen))).sum())
+    verdict = Verdict.AMBIGUOUS if tipped else Verdict.AGREE
+    reason = f"{tipped} rows whose corners sum to 0 within rounding" if tipped else ""
+    counts = len(boxes.row), int(boxes.validity_open.sum()), tipped
+    return Judgement("targets", "rows", verdict, 0.0, 0.0, 0.0, float("nan"), *counts, reason)
+
+
+def target_peaks(found: Targets, boxes: Boxes) -> Peaks:
+    """Pixel corners of the rows that both call valid [3]."""
+    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
+    at = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
+    known = np.flatnonzero(at >= 0)
+    value = found.corners.detach().cpu().double()[torch.from_numpy(known)]
+    truth, slack = (torch.from_numpy(array[at[known]]) for array in (boxes.corners, boxes.tolerance))
+    peak = peak_of("", truth, value, slack, ("row", "corner"))
+    if peak is None:
+        return Peaks("corners", ())
+    entry, corner = int(peak.where["row"]), int(peak.where["corner"])
+    where: Where = {"row": int(found.row[known[entry]]), "corner": CORNERS[corner]}
+    of_row = dict(zip(found.row.tolist(), found.corners.tolist(), strict=True))
+    return Peaks(
+        "corners",
+        (replace(peak, where=where),),
+        {"corners": tuple(found.corners.shape)},
+        lambda where: f"{of_row[int(where['row'])][CORNERS.index(str(where['corner']))]:.9g}" if int(where["row"]) in of_row else "",
+    )
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A contender's candidate pairs against the margins'.
+
+    Attributes:
+        pair, own: (n,) index of the margins' pair, and of the contender's, for those in both.
+        missing: pairs of the margins that the contender lacks.
+        unknown: pairs of the contender that cannot be candidates.
+    """
+
+    pair: Ints
+    own: Ints
+    missing: Ints
+    unknown: Ints
+
+
+def match_pairs(found: Metrics, margins: Margins) -> Matched:
+    """Pairs of both, pairs of the margins that the contender lacks, and pairs of the contender that cannot be candidates."""
+    boxes, pairs = margins.boxes, margins.pairs
+    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
+    box = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
+    anchor = found.anchor.detach().cpu().numpy().astype(np.int64)
+    image = boxes.image[box] if len(boxes.row) else np.zeros_like(box)
+    width = margins.images * margins.anchors
+    keys, wanted = pairs.box * width + pairs.cell, box * width + image * margins.anchors + anchor
+    at = np.searchsorted(keys, wanted).clip(max=max(len(keys) - 1, 0))
+    known = (box >= 0) & (keys[at] == wanted) if len(keys) else np.zeros(len(wanted), dtype=bool)
+    missing = np.setdiff1d(np.arange(len(keys)), at[known])
+    return Matched(at[known], np.flatnonzero(known), missing, np.flatnonzero(~known))
+
+
+def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout: Layout) -> Judgement:
+    """Which pairs are candidates: every one that lies inside for certain, none that lies outside for certain [5.1]."""
+    pairs, boxes = margins.pairs, margins.boxes
+    candidate = (pairs.border > 0) & boxes.valid[pairs.box]
+    away = np.abs(pairs.border) / np.where(pairs.border_tolerance > 0, pairs.border_tolerance, np.nan)
+    margin = float(np.nanmin(away)) if np.isfinite(away).any() else float("inf")
+    shapes = {"exact": (int(candidate.sum()),), "candidate": (len(found.row),)}
+    lost = matched.missing[pairs.inside[matched.missing]]
+    if len(np.unique(matched.pair)) < len(matched.pair):
+        return differs(Finding("candidates", "pairs", "a pair is given twice", shapes=shapes))
+    if lost.size:
+        box, cell = pairs.box[lost[0]], pairs.cell[lost[0]]
+        where = layout.place(*divmod(int(cell), margins.anchors)) | {"box": int(boxes.row[box])}
+        inside = f"a candidate, {pairs.border[lost[0]]:.6g} px inside"
+        what = f"{lost.size} candidate pairs are missing"
+        return differs(
+            Finding(
+                "candidates",
+                "pairs",
+                what,
+                where,
+                exact=inside,
+                candidate="not a candidate",
+                shapes=shapes,
+                hint=_border_hint(margins, lost),
+            )
+        )
+    if matched.unknown.size:
+        entry = int(matched.unknown[0])
+        where = {"row": int(found.row[entry]), "anchor": int(found.anchor[entry])}
+        what = f"{matched.unknown.size} pairs are no candidates"
+        return differs(Finding("candidates", "pairs", what, where, exact="not a candidate", candidate="a candidate", shapes=shapes))
+    given: Bools = np.zeros(len(pairs), dtype=bool)
+    given[matched.pair] = True
+    tipped = int((given != candidate).sum())
+    verdict = Verdict.AMBIGUOUS if tipped else Verdict.AGREE
+    reason = f"{tipped} pairs within rounding of a border" if tipped else ""
+    nan = float("nan")
+    return Judgement("candidates", "pairs", verdict, nan, nan, nan, margin, len(pairs), int((~pairs.inside).sum()), tipped, reason)
+
+
+def _border_hint(margins: Margins, lost: Ints) -> str:
+    """What the missing pairs have in common."""
+    pairs, boxes = margins.pairs, margins.boxes
+    corners = boxes.corners[pairs.box[lost]]
+    if (corners[:, 2:] - corners[:, :2]).min(1).max() < 16:
+        return "small boxes are not lengthened for the inside test, or to another side"
+    return "candidates are looked for in too narrow a window" if pairs.border[lost].max() > 1 else "another border for the inside test"
+
+
+def metric_peaks(found: Metrics, matched: Matched, margins: Margins, layout: Layout, arithmetic: Arithmetic) -> list[Peaks]:
+    """Overlaps and alignment metrics of the pairs that both call candidates [5.2], [5.3]."""
+    pairs, boxes = margins.pairs, margins.boxes
+    answer = []
+    for name in ("overlap", "metric"):
+        value, low, high = (getattr(pairs, name + end)[matched.pair] for end in ("", "_low", "_high"))
+        said = getattr(found, name).detach().cpu().double().numpy()[matched.own]
+        # What may be lost altogether is granted with room to spare: whether it was is not a matter of degree.
+        slack = np.maximum(high - value, (value - low) * np.where(low > 0, 1, 2)) + arithmetic.core * value + arithmetic.smallest_core
+        peak = peak_of("", torch.from_numpy(value), torch.from_numpy(said), torch.from_numpy(slack), ("pair",))
+        if peak is None:
+            answer.append(Peaks(name, ()))
+            continue
+        pair = matched.pair[int(peak.where["pair"])]
+        where = layout.place(*divmod(int(pairs.cell[pair]), margins.anchors)) | {"box": int(boxes.row[pairs.box[pair]])}
+        own = dict(zip(matched.pair.tolist(), said.tolist(), strict=True))
+        read = partial(_read_pair, own)
+        answer.append(Peaks(name, (replace(peak, where=where | {"pair": int(pair)}),), {name: said.shape}, read))
+    return answer
+
+
+def _read_pair(values: Mapping[int, float], where: Where) -> str:
+    return f"{values.get(int(where['pair']), float('nan')):.9g}"

@@ -1,0 +1,185 @@
+"""The questions that every release is asked: kinds of batch, the openings at which each is put, and its arrays, the same for all.
+
+A question is made from a :class:`~oracle.cases.case.Case`, so that it prints, travels and shrinks like any other case of the suite. Whole losses
+are asked in float32 and in float64: where only the float32 answers of two releases differ, arithmetic changed and the definition did not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oracle.cases.case import Box, Case, Prediction, PredictionKind, Setting
+from oracle.ladder.inside.messages import Arrays, Message
+from twinloss import LossSpec, decode_boxes, make_anchors
+
+PRECISE: tuple[str, ...] = ("float32", "float64")
+SMALL = LossSpec(num_classes=3)
+STAGES = ("ground truth", "decoding", "assignment")
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "anchors": ("strides",),
+    "ground truth": ("rows", "scale"),
+    "decoding": ("boxes", "points"),
+    "assignment": ("probabilities", "corners", "centres", "labels", "truth", "valid"),
+}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A kind of case: what it is about, its batches, and how they are asked.
+
+    Attributes:
+        name: the kind, as tables show it.
+        cases: its batches, smallest first.
+        dtypes: dtypes of the logits.
+        stages: openings beside the whole loss.
+        facts: further facts of each question, such as an autocast.
+        opening: of the whole loss: one head, or two.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    dtypes: tuple[str, ...] = PRECISE
+    stages: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    opening: str = "loss"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask of a release.
+
+    Attributes:
+        name: unique, and stable between versions of the suite while its meaning is.
+        kind: the topic's name.
+        opening: what of the release is asked.
+        dtype: arithmetic, autocast included.
+        case: where it comes from, or ``None`` for a stage on made-up arrays.
+        message: what travels.
+    """
+
+    name: str
+    kind: str
+    opening: str
+    dtype: str
+    case: Case | None
+    message: Message
+
+    @property
+    def weight(self) -> tuple[int, int, int]:
+        """Boxes, images and anchors: what "smallest" means for a case."""
+        return (len(self.case.boxes), self.case.batch_size, self.case.num_anchors) if self.case else (0, 0, 0)
+
+
+def spec_facts(spec: LossSpec) -> dict[str, Any]:
+    """What of a definition a release can be told."""
+    names = ("num_classes", "reg_max", "strides", "gains", "topk", "topk2", "class_weights")
+    return {name: getattr(spec, name) for name in names}
+
+
+def batch_arrays(case: Case) -> Arrays:
+    """Logits and targets of a case as float64 arrays, exactly."""
+    preds, batch = case.build(Setting("float64"))
+    tensors = {"boxes": preds["boxes"], "scores": preds["scores"], **batch}
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+
+
+def questions(topics: tuple[Topic, ...]) -> Iterator[Question]:
+    """Every question of every topic, the whole loss first."""
+    for topic in topics:
+        for number, case in enumerate(topic.cases):
+            for dtype in topic.dtypes:
+                for opening in (topic.opening, *topic.stages):
+                    yield question(topic, case, number, opening, dtype)
+
+
+def question(topic: Topic, case: Case, number: int, opening: str, dtype: str) -> Question:
+    """One question about a case."""
+    facts = {
+        "opening": opening,
+        "dtype": dtype,
+        "spec": spec_facts(case.spec),
+        "grids": case.grids,
+        "batch_size": case.batch_size,
+        **topic.facts,
+    }
+    arithmetic = f"{dtype}+autocast({topic.facts['autocast']})" if topic.facts.get("autocast") else dtype
+    make = {"two heads": head_arrays, "loss": batch_arrays}.get(opening, stage_arrays)
+    arrays = {name: array for name, array in make(case).items() if opening not in NEEDS or name in NEEDS[opening]}
+    return Question(f"{topic.name}/{number}/{opening}/{arithmetic}", topic.name, opening, arithmetic, case, Message(facts, arrays))
+
+
+def head_arrays(case: Case) -> Arrays:
+    """A batch with logits of two heads: the second's have another seed."""
+    arrays = batch_arrays(case)
+    other = dataclasses.replace(case, prediction=dataclasses.replace(case.prediction, seed=case.prediction.seed + 1000))
+    second = batch_arrays(other)
+    logits = {f"{head} {name}": each[name] for head, each in (("one2many", arrays), ("one2one", second)) for name in ("boxes", "scores")}
+    return {name: arrays[name] for name in ("batch_idx", "cls", "bboxes")} | logits
+
+
+def stage_arrays(case: Case) -> Arrays:
+    """What every stage needs, prepared by the twin's own stages, so that a change in one stage of a release shows in that stage alone."""
+    arrays = batch_arrays(case)
+    centres, strides = make_anchors(case.grids, case.spec.strides, dtype=torch.float64)
+    corners = decode_boxes(torch.from_numpy(arrays["boxes"]), centres, case.spec.reg_max) * strides[:, None]
+    rows = np.concatenate([arrays["batch_idx"][:, None], arrays["cls"], arrays["bboxes"]], axis=1)
+    scale = np.array([case.image_size[1], case.image_size[0]] * 2, dtype=np.float64)
+    return {
+        "boxes": arrays["boxes"],
+        "rows": rows,
+        "scale": scale,
+        "strides": np.array(case.spec.strides, dtype=np.float64),
+        "probabilities": 1 / (1 + np.exp(-arrays["scores"].transpose(0, 2, 1))),
+        "corners": corners.numpy(),
+        "centres": (centres * strides[:, None]).numpy(),
+        **padded(rows, scale, case.batch_size),
+    } | {"points": centres.numpy()}
+
+
+def padded(rows: NDArray[Any], scale: NDArray[Any], batch_size: int) -> Arrays:
+    """Ground truth padded to the fullest image (spec section 3): labels (B, M, 1), pixel corners (B, M, 4), validity (B, M, 1)."""
+    counts = np.bincount(rows[:, 0].astype(np.int64), minlength=batch_size)
+    most = int(counts.max(initial=0))
+    labels, corners = np.zeros((batch_size, most, 1)), np.zeros((batch_size, most, 4))
+    for image in range(batch_size):
+        own = rows[rows[:, 0] == image]
+        centre_size = own[:, 2:] * scale
+        half = centre_size[:, 2:] / 2
+        labels[image, : len(own), 0] = own[:, 1]
+        corners[image, : len(own)] = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    return {"labels": labels, "truth": corners, "valid": (corners.sum(-1, keepdims=True) > 0).astype(np.float64)}
+
+
+def scene(
+    seed: int,
+    *,
+    images: int = 2,
+    boxes: int = 4,
+    sides: tuple[float, ...] | tuple[float, float] = (12.0, 70.0),
+    spec: LossSpec = SMALL,
+    size: tuple[int, int] = (96, 96),
+    kind: PredictionKind = "early",
+    spread: float = 1.0,
+    exact_sides: bool = False,
+) -> Case:
+    """A batch of boxes at random places: sides drawn between two bounds, or, with ``exact_sides``, from the list itself."""
+    draw = Random(seed)
+    height, width = size
+
+    def side(limit: int) -> float:
+        return min(draw.choice(sides) if exact_sides else draw.uniform(sides[0], sides[-1]), limit)
+
+    made = []
+    for index in range(images * boxes):
+        w, h = side(width), side(height)
+        place = draw.uniform(w / 2, width - w / 2), draw.uniform(h / 2, height - h / 2)
+        made.append(Box(index // boxes, draw.randrange(spec.num_classes), *place, w, h))
+    return Case(spec, size, images, tuple(made), Prediction(kind, seed, spread), workload="ladder")

@@ -1,0 +1,49 @@
+"""What releases answer to one question, in numbers: the replay of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oracle.ladder.answers import Answers, Desk
+from oracle.ladder.changes import compare_one
+from oracle.ladder.questions import Question
+from oracle.ladder.rows import described
+
+
+def show(releases: Sequence[str], name: str, desk: Desk, questions: Sequence[Question]) -> int:
+    """Print each release's answer, and the verdict against the one before; 2 when there is no such question."""
+    question = next((question for question in questions if question.name == name), None)
+    if question is None:
+        print(f"there is no question {name!r}; the column 'question' of the rows has their names")
+        return 2
+    print(f"{question.name}\n{described(question.case, shown=99)}")
+    before: Answers | None = None
+    for release in releases:
+        answers = desk(release)
+        print(f"\n{release}: {describe(answers, question)}")
+        if answers.asked and before is not None:
+            change = compare_one(before, answers, question)
+            print(f"  against {before.release}: {change.verdict} {change.array} {change.size:.3g} {change.message}")
+        before = answers if answers.asked else before
+    return 0
+
+
+def describe(answers: Answers, question: Question) -> str:
+    """One release's answer, an array a line."""
+    if not answers.asked:
+        return answers.summary
+    reply = answers.replies[question.name]
+    words = [str(reply.facts["outcome"]), str(reply.facts.get("message", ""))]
+    facts = [f"  {name}: {value}" for name, value in reply.facts.get("interface", {}).items()]
+    return "\n".join([" ".join(words).strip(), *facts, *(f"  {name}: {brief(array)}" for name, array in reply.arrays.items())])
+
+
+def brief(array: NDArray[np.generic]) -> str:
+    """A small array whole, a large one by its shape and sums."""
+    if array.size <= 8:
+        return np.array2string(array, precision=10)
+    values = array.astype(np.float64)
+    return f"{array.dtype} {array.shape}, sum {values.sum():.10g}, of squares {(values**2).sum():.10g}, not zero {np.count_nonzero(values)}"

@@ -1,0 +1,91 @@
+"""What a launch did to global memory: who got in whose way, and how many sectors warps asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oracle.ptx.parser import Instruction
+
+READ, WRITE, ATOMIC = 1, 2, 4
+UNIT = 2  # Bytes, of the smallest thing that is accessed.
+SECTOR = 32  # Bytes that memory hands out together.
+WARP = 32
+Column = NDArray[np.int64]
+
+
+@dataclass
+class Accesses:
+    """Every access of every thread, in columns; each is of an instruction that ran for many threads at once."""
+
+    instructions: list[str] = field(default_factory=list)
+    _parts: list[tuple[Any, ...]] = field(default_factory=list)
+    _same: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, instruction: Instruction, address: Any, program: Any, thread: Any, barriers: Any, *, size: int, kind: int) -> None:
+        """Note that these threads accessed ``size`` bytes each at these addresses, each after so many barriers."""
+        self.instructions.append(instruction.text)
+        self._parts.append((address, program, thread, barriers))
+        self._same.append((size, kind))
+
+    def columns(self) -> dict[str, Column]:
+        """Address, program, thread, barriers passed, size, kind and step of every access."""
+        lengths = [len(part[0]) for part in self._parts]
+        named = dict(zip(("address", "program", "thread", "barriers"), map(np.concatenate, zip(*self._parts, strict=True)), strict=True))
+        for name, values in zip(("size", "kind"), np.array(self._same).T, strict=True):
+            named[name] = np.repeat(values, lengths)
+        return named | {"step": np.repeat(np.arange(len(lengths)), lengths)}
+
+    def races(self) -> list[str]:
+        """Places where the outcome depends on who comes first, in words; at most a few.
+
+        Two accesses of one place are in each other's way where at least one writes, they are not both atomic, and nothing orders them: they
+        are of two programs, or of two threads of one program without a barrier between.
+        """
+        if not self._parts:
+            return []
+        units = _units(self.columns())
+        between = _conflicts([units["unit"]], units["program"], units["kind"])
+        within = _conflicts([units["unit"], units["program"], units["barriers"]], units["thread"], units["kind"])
+        found = [("two programs", at) for at in between[:3]] + [("two threads of a program", at) for at in within[:3]]
+        return [self._said(units, who, int(units["unit"][at])) for who, at in found]
+
+    def _said(self, units: dict[str, Column], who: str, unit: int) -> str:
+        texts = sorted({self.instructions[step] for step in units["step"][units["unit"] == unit]})
+        return f"{who} are in each other's way at {unit * UNIT:#x}: {'; '.join(texts)}"
+
+    def moved(self) -> tuple[int, int]:
+        """Bytes that threads asked for, and those of the sectors in which they lie: each counts once a warp and instruction."""
+        asked = sectors = 0
+        for (address, program, thread, _), (size, _) in zip(self._parts, self._same, strict=True):
+            warp = np.stack([program, thread // WARP])
+            ends = [np.vstack([warp, place // SECTOR]) for place in (address, address + size - 1)]
+            asked += size * len(address)
+            sectors += np.unique(np.hstack(ends), axis=1).shape[1]
+        return asked, sectors * SECTOR
+
+
+def _units(columns: dict[str, Column]) -> dict[str, Column]:
+    """One element for each unit of bytes that an access covers."""
+    count = columns["size"] // UNIT
+    units = {name: np.repeat(column, count) for name, column in columns.items()}
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return units | {"unit": units["address"] // UNIT + within}
+
+
+def _conflicts(place: list[Column], who: Column, kind: Column) -> NDArray[np.intp]:
+    """An access of each place where several meet, of which one writes, or one is atomic and another reads."""
+    order = np.lexsort(place[::-1])
+    changes = np.zeros(len(order), bool)
+    changes[0] = True
+    for column in place:
+        changes[1:] |= np.diff(column[order]) != 0
+    starts = np.flatnonzero(changes)
+    several = np.minimum.reduceat(who[order], starts) != np.maximum.reduceat(who[order], starts)
+    kinds = np.bitwise_or.reduceat(kind[order], starts)
+    bad = several & ((kinds & WRITE != 0) | (kinds == READ | ATOMIC))
+    found: NDArray[np.intp] = order[starts[bad]]
+    return found

@@ -1,0 +1,158 @@
+"""``python -m oracle.ptx.driver_stub``: steps through Triton's own launcher, with a driver library that stands in for a GPU's.
+
+What :mod:`oracle.ptx.triton_device` catches above the launcher is handed on by it here: so that the launcher's view of tuples, constants and
+numbers, and launches without Triton's look-up, which only a second call makes, are tried as well.
+
+Exit codes: 0 every answer is near that of the torch backend, 1 one is not, 2 there is no compiler or no Triton.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from oracle.cases.case import Case, DtypeName, Setting
+from oracle.cases.workloads.small_dense import crowded
+from oracle.ptx.interpreter import run
+from oracle.ptx.launch import Launch
+from oracle.ptx.memory import Memory, Region
+from oracle.ptx.parser import Kernel, parse
+from oracle.ptx.triton_device import host_serves
+from twinloss import DetectionLoss
+
+SOURCE = Path(__file__).with_suffix(".c")
+LEAST, BEYOND = 1 << 12, 1 << 47  # Addresses of a process: bounds are looked after where launches are caught.
+BYTES = {"u8": 1, "u16": 2, "u32": 4, "f32": 4, "b32": 4, "s32": 4, "u64": 8, "b64": 8, "s64": 8, "f64": 8}
+CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 3, ctypes.POINTER(ctypes.c_void_p))
+ALLOWED: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
+CASES = {
+    "few anchors": crowded(size=(64, 64), images=2),
+    "misaligned": crowded(size=(56, 72), images=3, seed=1, strides=(8, 16)),
+    "second cut": crowded(seed=6, reg_max=1, topk=7, topk2=1),
+    "class weights": crowded(seed=12, class_weights=(1.0, 0.0, 2.5)),
+}
+
+
+def build(folder: Path) -> Path:
+    """The driver library, compiled into a folder under the name that the launcher looks for.
+
+    Raises:
+        RuntimeError: there is no compiler, or it does not take the source.
+    """
+    import triton
+
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise RuntimeError("there is no C compiler (cc), with which the stand-in for the driver is built")
+    headers = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
+    library = folder / "libcuda.so.1"
+    command = [compiler, "-shared", "-fPIC", f"-I{headers}", "-o", str(library), str(SOURCE), "-Wl,-soname,libcuda.so.1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    (folder / "libcuda.so").symlink_to(library.name)
+    return library
+
+
+@dataclass
+class StandIn:
+    """Launches that came through the launcher, run as they arrive.
+
+    Attributes:
+        functions: kernels by the handle that the library gave them.
+        launched: kernels, in order.
+    """
+
+    functions: dict[int, Kernel] = field(default_factory=dict)
+    launched: list[str] = field(default_factory=list)
+
+    def launch(self, function: int, programs: int, threads: int, shared_bytes: int, parameters: Any) -> int:
+        """Run one; 1 when it failed, which has been said."""
+        try:
+            kernel = self.functions[function]
+            sizes = [BYTES[kind] for kind in kernel.parameters.values()]
+            arguments = [int.from_bytes(ctypes.string_at(parameters[k], size), "little") for k, size in enumerate(sizes)]
+            self.launched.append(kernel.name.removesuffix("_kernel"))
+            run(Launch(kernel, programs, threads, shared_bytes, arguments, _everything(), len(self.launched), range(programs)))
+        except Exception:
+            traceback.print_exc()
+            return 1
+        return 0
+
+    def take_over(self, library: Path, capability: int = 90) -> Any:
+        """Make this the GPU of the process; the answer has to be kept as long as it is."""
+        from triton import knobs
+        from triton.backends.compiler import GPUTarget
+        from triton.backends.nvidia.driver import CudaDriver
+        from triton.runtime import driver
+
+        callback = CALLBACK(self.launch)
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL).on_launch(callback)
+        gpu = CudaDriver()
+        gpu.get_current_device, gpu.get_current_stream = lambda: 0, lambda _: 0
+        gpu.get_current_target = lambda: GPUTarget("cuda", capability, 32)
+
+        driver.set_active(gpu)
+        knobs.runtime.kernel_load_end_hook.add(self._loaded)
+        return callback
+
+    def _loaded(self, _module: int, function: int, _name: str, files: dict[str, str], _hash: str) -> None:
+        (code,) = (path for name, path in files.items() if name.endswith(".ptx"))
+        self.functions[function] = parse(Path(code).read_text("utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _everything() -> Memory:
+    return Memory([Region(LEAST, np.frombuffer((ctypes.c_uint8 * (BEYOND - LEAST)).from_address(LEAST), np.uint8))])
+
+
+def farthest(case: Case, dtype: DtypeName) -> float:
+    """Largest difference from the torch backend of the loss and both gradients, as a share of the largest element."""
+    answers = []
+    for backend in ("triton", "torch"):
+        preds, batch = case.build(Setting(dtype))
+        loss, _ = DetectionLoss(case.spec, backend=backend)(preds, batch)
+        loss.sum().backward()
+        answers.append([loss.detach(), preds["boxes"].grad, preds["scores"].grad])
+    return max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in zip(*answers, strict=True))
+
+
+def main() -> int:
+    """Two steps on each case: the first builds kernels, the second launches them without Triton's look-up."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, host_serves():
+        # Beside the library, so that no launcher built against it is found by a process with a GPU.
+        os.environ |= {"TRITON_LIBCUDA_PATH": folder, "TRITON_CACHE_DIR": str(Path(folder, "cache"))}
+        try:
+            library = build(Path(folder))
+        except (ImportError, RuntimeError) as error:
+            print(error, file=sys.stderr)
+            return 2
+        stand_in = StandIn()
+        kept = stand_in.take_over(library)
+        off = {}
+        for name, case in CASES.items():
+            for dtype, most in ALLOWED.items():
+                for turn in ("first", "second"):
+                    off[name, dtype, turn] = farthest(case, dtype) / most
+        for key, share in off.items():
+            print(f"{' '.join(key)}: {share:.3f} of what is allowed")
+        print(f"{len(stand_in.launched)} launches of {', '.join(dict.fromkeys(stand_in.launched))}")
+        del kept
+    return int(max(off.values()) > 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

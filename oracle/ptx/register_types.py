@@ -1,0 +1,69 @@
+"""Registers are bits; an instruction's type says what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from oracle.ptx.parser import Immediate, Instruction
+
+Bits = Any  # An array of unsigned numbers or of truth values, or one such number for all threads.
+Function = Callable[..., Bits]
+
+TYPES: dict[str, Any] = {
+    "pred": np.bool_,
+    "f16": np.float16,
+    "f32": np.float32,
+    "f64": np.float64,
+    **{f"s{bits}": np.dtype(f"int{bits}").type for bits in (8, 16, 32, 64)},
+    **{f"{kind}{bits}": np.dtype(f"uint{bits}").type for kind in "ub" for bits in (8, 16, 32, 64)},
+}
+UNSIGNED: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+class UnknownInstructionError(ValueError):
+    """Code that the machine does not know."""
+
+    def __init__(self, instruction: Instruction) -> None:
+        super().__init__(f"the machine does not know the instruction: {instruction.text}")
+
+
+def known(instruction: Instruction, modifiers: Iterable[str]) -> bool:
+    """Whether an instruction has no modifiers but types and these."""
+    return set(instruction.modifiers) <= TYPES.keys() | set(modifiers)
+
+
+def typed(bits: Bits, kind: str) -> Any:
+    """Bits as numbers of a type."""
+    return bits if kind == "pred" else bits.view(TYPES[kind])
+
+
+def bits_of(value: Any) -> Bits:
+    """Numbers as bits."""
+    return value if value.dtype == np.bool_ else value.view(UNSIGNED[value.dtype.itemsize])
+
+
+def immediate(instruction: Instruction, position: int, operand: Immediate) -> Bits:
+    """A number written into an instruction, as wide as the instruction takes it at a position among its sources."""
+    kind, doubled = TYPES[instruction.type], "wide" in instruction.modifiers and position == 2
+    if kind is np.bool_:
+        return np.bool_(operand.bits)
+    if instruction.operation in ("shl", "shr", "bfe", "bfi") and position > 0:
+        return np.uint32(operand.bits)
+    size = np.dtype(kind).itemsize * (2 if doubled else 1)
+    return UNSIGNED[size](operand.bits & ((1 << 8 * size) - 1))
+
+
+def on_numbers(instruction: Instruction, function: Callable[..., Any]) -> Function:
+    """A function of numbers as one of bits; subnormal numbers are zero where the instruction says so."""
+    kind = instruction.type
+    if "ftz" in instruction.modifiers:
+        return lambda *operands: bits_of(flushed(function(*(flushed(typed(each, kind)) for each in operands))))
+    return lambda *operands: bits_of(function(*(typed(each, kind) for each in operands)))
+
+
+def flushed(value: Any) -> Any:
+    """Subnormal numbers as zero of their sign."""
+    return np.where(np.abs(value) < np.finfo(value.dtype).tiny, np.copysign(value.dtype.type(0), value), value)

@@ -1,0 +1,134 @@
+"""Threads that run the same code together, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oracle.ptx.access_log import WARP, Accesses
+from oracle.ptx.launch import Launch
+from oracle.ptx.memory import Memory, Region
+from oracle.ptx.parser import Immediate, Instruction, Operand, Register
+from oracle.ptx.register_types import UNSIGNED, Bits, UnknownInstructionError, immediate
+
+SHARED_WINDOW = 1 << 20  # Addresses between two programs' shared memory.
+UNWRITTEN = 0xA5  # Every byte of what nobody has written yet: whatever it is must not matter.
+Threads = NDArray[np.int64]
+
+
+class DivergenceError(RuntimeError):
+    """Threads that have to act together do not."""
+
+
+class Wave:
+    """Programs that run together: registers of all their threads, and where each thread is."""
+
+    def __init__(self, launch: Launch, programs: Threads, chance: np.random.Generator, done: Accesses) -> None:
+        self.launch, self.chance, self.done = launch, chance, done
+        count = len(programs) * launch.threads
+        self.lanes = np.arange(count)
+        self.program = np.repeat(programs, launch.threads)
+        self.place = self.lanes // launch.threads  # Of the program among those that run together.
+        self.thread = self.lanes % launch.threads
+        self.at = np.zeros(count, np.int64)
+        self.barriers = np.zeros(count, np.int64)
+        self.registers: dict[str, Bits] = {
+            "%tid.x": self.thread.astype(np.uint32),
+            "%ctaid.x": self.program.astype(np.uint32),
+            "%nctaid.x": np.uint32(launch.programs),
+            "%ntid.x": np.uint32(launch.threads),
+            "%laneid": (self.thread % WARP).astype(np.uint32),
+        }
+        self.parameters = dict(zip(launch.kernel.parameters, launch.arguments, strict=True))
+        windows = range(len(programs)) if launch.shared_bytes else ()
+        self.shared = Memory(Region(k * SHARED_WINDOW, np.full(launch.shared_bytes, UNWRITTEN, np.uint8)) for k in windows)
+
+
+@dataclass
+class Frame:
+    """The threads ``lanes`` of a wave, which run a block together."""
+
+    wave: Wave
+    lanes: Threads
+    local: dict[str, Bits] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many threads."""
+        return len(self.lanes)
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all threads of the wave: then nothing needs to be picked."""
+        return len(self.lanes) == len(self.wave.lanes)
+
+    def of(self, values: Any) -> Any:
+        """These threads' part of what every thread of the wave has."""
+        return values if self.whole or np.ndim(values) == 0 else values[self.lanes]
+
+    def read(self, register: str) -> Bits:
+        """A register's bits: of every thread here, or one for all."""
+        if register not in self.local:
+            self.local[register] = self.of(self._held(register))
+        return self.local[register]
+
+    def write(self, register: str, bits: Bits) -> None:
+        """Set a register for every thread here."""
+        self.local[register] = bits
+        self.written.add(register)
+
+    def write_some(self, register: str, allowed: Threads, values: Bits) -> None:
+        """Set a register for some of the threads here, by position; the others keep what they had."""
+        bits = np.array(self.spread(self.read(register)))
+        bits[allowed] = values
+        self.write(register, bits)
+
+    def spread(self, bits: Bits) -> Bits:
+        """One element a thread."""
+        return bits if np.ndim(bits) else np.full(self.count, bits)
+
+    def leave(self) -> None:
+        """Hand on what other blocks, or this block's next turn, may read."""
+        for name in self.written & self.wave.launch.kernel.shared_between_blocks:
+            if self.whole:
+                self.wave.registers[name] = self.local[name]
+            else:
+                held = np.array(np.broadcast_to(self._held(name), len(self.wave.lanes)))
+                held[self.lanes] = self.local[name]
+                self.wave.registers[name] = held
+
+    def _held(self, register: str) -> Bits:
+        found = self.wave.registers.get(register)
+        if found is not None:
+            return found
+        width = self.wave.launch.kernel.width(register)
+        return np.bool_(True) if width == 1 else UNSIGNED[width // 8](int.from_bytes([UNWRITTEN] * (width // 8), "little"))
+
+    def warps(self, instruction: Instruction) -> tuple[int, int]:
+        """The shape (warps, 32) of the threads here.
+
+        Raises:
+            DivergenceError: only part of a warp is here.
+        """
+        if self.count % WARP or (self.lanes.reshape(-1, WARP) != self.lanes[::WARP, None] + np.arange(WARP)).any():
+            raise DivergenceError(f"part of a warp is elsewhere at: {instruction.text}")
+        return self.count // WARP, WARP
+
+
+Step = Callable[[Frame], None]
+Source = Callable[[Frame], Bits]
+
+
+def source_of(instruction: Instruction, position: int, operand: Operand) -> Source:
+    """What reads an operand: a register, or a number that is written there."""
+    if isinstance(operand, Immediate):
+        value = immediate(instruction, position, operand)
+        return lambda _: value
+    if isinstance(operand, Register):
+        return lambda frame: frame.read(operand.name)
+    raise UnknownInstructionError(instruction)

@@ -1,0 +1,82 @@
+"""The reference's own trainer and models, driven as a user drives them: from YAML, on the CPU, with nothing downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+import oracle.reference.criterion  # before anything of the reference itself: it prepares the surroundings
+
+# What a run on the CPU needs, or what would make it slower or leave something behind.
+QUIET: dict[str, Any] = {"device": "cpu", "workers": 0, "plots": False, "verbose": False, "amp": False, "exist_ok": True}
+
+
+@contextlib.contextmanager
+def training_process() -> Iterator[None]:
+    """Surroundings for trainers in this process: a trainer seeds, limits threads and demands determinism for the whole process.
+
+    All of that is restored, warnings of the trainer's own are silenced, and those of the twin are errors.
+    """
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the state that a trainer seeds
+    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    environment = dict(os.environ)
+    _stay_offline()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", module="twinloss")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(grad)
+        random.setstate(state[0])
+        np.random.set_state(state[1])  # noqa: NPY002
+        torch.set_rng_state(state[2])
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+
+
+def _stay_offline() -> None:
+    """Without this a trainer looks for a font on the network, and reports that it was used."""
+    from ultralytics import settings
+    from ultralytics.utils import USER_CONFIG_DIR
+
+    if Path(USER_CONFIG_DIR).is_relative_to(tempfile.gettempdir()):  # never into a person's own configuration
+        settings.update({"sync": False})
+        fonts = Path(mpl.get_data_path(), "fonts", "ttf")
+        for name in ("Arial.ttf", "Arial.Unicode.ttf"):
+            if not Path(USER_CONFIG_DIR, name).exists():
+                shutil.copy(fonts / "DejaVuSans.ttf", Path(USER_CONFIG_DIR, name))
+
+
+def yolo(model: str | Path) -> Any:
+    """``YOLO(...)`` of a model's YAML, or of a checkpoint."""
+    from ultralytics import YOLO
+
+    return YOLO(model, verbose=False)
+
+
+def trainer_class() -> Any:
+    """The reference's detection trainer."""
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    return DetectionTrainer
+
+
+def version() -> str:
+    """The reference's version."""
+    return oracle.reference.criterion.VERSION

@@ -1,0 +1,247 @@
+"""What correct programs may answer: for every anchor, the boxes it may be held by, or nobody, within the margins (spec sections 5 and 9).
+
+Each kind of decision is opened only where intervals say so: a *border* (is the anchor a candidate?), a *K-th place* (is it among its box's
+K?), a *conflict* (which box wins it?), a *second cut* (does its box keep it?) and a *zero pick* (did a box with too few positive metrics
+pick a zero here, and so make a conflict?). Everything else has one answer, and any other is a fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from oracle.tolerance.margins import Bools, Boxes, Floats, Ints, Margins, Pairs
+from twinloss import LossSpec
+
+NOBODY = -1
+KINDS = ("border", "kth place", "conflict", "second cut", "zero pick")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a contender settles what the definition leaves open.
+
+    Attributes:
+        ties: ``"stable"`` picks positive metrics alone; ``"reference"`` may pick zeros, so that zero picks are open to it.
+        conflicts: whether a contested anchor goes to the largest overlap of all candidate boxes or of those that picked it.
+        smallest_weight: soft targets below this may be lost.
+    """
+
+    ties: Literal["stable", "reference"] = "stable"
+    conflicts: Literal["overlap", "pickers"] = "overlap"
+    smallest_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Decisions of one kind in a batch: how many there are, how many rounding could tip, and the smallest margin over its tolerance."""
+
+    decisions: int
+    open: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The answers that the margins allow.
+
+    Attributes:
+        margins: what they were computed from.
+        picked, possible: (P,) pairs that every, or some, correct program picks before conflicts.
+        pair: (P,) pairs that may hold their anchor in the end.
+        vanishing: (P,) pairs that may hold their anchor with a weight of 0, which nobody sees.
+        nobody: (B·A,) anchors that may be held by nobody, or with weight 0.
+        tallies: of each kind.
+        opened_border, opened_cut, opened_zero: (P,) pairs that owe their openness to a border, to the second cut, to a zero pick.
+    """
+
+    margins: Margins
+    picked: Bools
+    possible: Bools
+    pair: Bools
+    vanishing: Bools
+    nobody: Bools
+    tallies: dict[str, Tally]
+    opened_border: Bools
+    opened_cut: Bools
+    opened_zero: Bools
+
+    @property
+    def open_to_ties(self) -> bool:
+        """Whether the rule for ties can matter: a zero pick, or equals across a last place."""
+        return any(self.tallies[kind].open for kind in ("zero pick", "kth place", "second cut") if kind in self.tallies)
+
+    @property
+    def alone(self) -> Bools:
+        """Pairs (P,) that may be picked and have no rival at their anchor: of these a box has at most K. A conflict may give it others."""
+        cell = self.margins.pairs.cell
+        rivals = np.bincount(cell[self.possible | self.pair | self.vanishing], minlength=len(self.nobody))
+        alone: Bools = self.possible & (rivals[cell] == 1)
+        return alone
+
+    def lookup(self, cell: Ints, box: Ints) -> Ints:
+        """Index of the pair of each anchor and box (n,), or -1 where it is none."""
+        pairs, width = self.margins.pairs, self.margins.images * self.margins.anchors
+        if len(pairs) == 0:
+            return np.full(len(cell), -1)
+        keys, wanted = pairs.box * width + pairs.cell, box * width + cell
+        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        return np.where((keys[at] == wanted) & (box >= 0), at, -1)
+
+
+def allow(margins: Margins, spec: LossSpec, rules: Rules) -> Allowed:
+    """What correct programs may answer in a batch.
+
+    Args:
+        margins: pairs with their intervals.
+        spec: K and the second cut.
+        rules: how the contender settles open questions.
+    """
+    boxes, pairs = margins.boxes, margins.pairs
+    cells, groups = margins.images * margins.anchors, len(boxes.row)
+    picked, possible = _picks(pairs, groups, spec.topk)
+    zero = _zero_picks(pairs, groups, spec.topk, rules)
+    joined = possible | zero
+    rivals = np.bincount(pairs.cell[joined], minlength=cells)
+    sure = np.bincount(pairs.cell[picked], minlength=cells)
+    # A single picker keeps the anchor, where no other certainly picks it too.
+    alone = joined & (sure[pairs.cell] - picked == 0) & ~boxes.shadowed[pairs.box]
+    winner = _winners(boxes, pairs, picked, joined, rules) & (rivals[pairs.cell] > 1)
+    without_zero = np.bincount(pairs.cell[possible], minlength=cells)
+    by_zero = winner & ~(possible & alone) & (without_zero[pairs.cell] <= 1)
+    may = alone | winner
+    vanishing = may & ((pairs.metric_low == 0) | (_least_weight(pairs, groups, spec) < rules.smallest_weight))
+    held = may & (pairs.metric_high > 0)
+    nobody = sure == 0
+    nobody[pairs.cell[vanishing]] = True
+    kept, cut = _second_cut(pairs, held, nobody, groups, cells, spec)
+    nobody[pairs.cell[held & cut]] = True
+    vanishing |= held & cut
+    final = held & kept
+    tallies = {
+        "border": _border_tally(pairs),
+        "kth place": _kth_tally(pairs, picked, possible, groups, spec.topk),
+        "conflict": _conflict_tally(boxes, pairs, final, possible, cells, rules),
+        "zero pick": Tally(len(np.unique(pairs.cell[by_zero])), len(np.unique(pairs.cell[by_zero])), np.inf),
+    }
+    if spec.topk2 is not None and spec.topk2 != spec.topk:
+        holders = np.unique(pairs.box[held])
+        tallies["second cut"] = Tally(len(holders), len(np.unique(pairs.box[held & kept & cut])), np.inf)
+    border = np.abs(pairs.border) <= pairs.border_tolerance
+    return Allowed(
+        margins, picked, possible, final, vanishing, nobody, tallies, opened_border=border | boxes.validity_open[pairs.box],
+        opened_cut=held & cut, opened_zero=by_zero,
+    )  # fmt: skip
+
+
+def nth_largest(values: Floats, group: Ints, groups: int, n: int, otherwise: float) -> Floats:
+    """The n-th largest value of each group (groups,), counted from 1; ``otherwise`` where a group has fewer."""
+    order = np.lexsort((-values, group))
+    counts = np.bincount(group, minlength=groups)
+    starts = np.cumsum(counts) - counts
+    answer = np.full(groups, otherwise)
+    enough = counts >= n
+    answer[enough] = values[order][starts[enough] + n - 1]
+    return answer
+
+
+def _picks(pairs: Pairs, groups: int, topk: int) -> tuple[Bools, Bools]:
+    """Pairs (P,) that every, and that some, correct program picks [5.4].
+
+    K pairs that are certainly larger bar a pair; K others that may be as large endanger it.
+    """
+    sure = pairs.inside
+    bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, topk, 0.0)
+    danger = nth_largest(pairs.metric_high, pairs.box, groups, topk + 1, -1.0)
+    possible = (pairs.metric_high >= bar[pairs.box]) & (pairs.metric_high > 0)
+    picked = sure & (pairs.metric_low > danger[pairs.box]) & (pairs.metric_low > 0)
+    return picked, possible
+
+
+def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: Rules) -> Bools:
+    """Pairs (P,) that a box with fewer than K positive metrics may pick although their own is zero [9]."""
+    if rules.ties == "stable":
+        return np.zeros(len(pairs), dtype=bool)
+    positive = np.bincount(pairs.box[pairs.inside & (pairs.metric_low > 0)], minlength=groups)
+    may: Bools = (pairs.metric_low == 0) & (positive < topk)[pairs.box]
+    return may
+
+
+def _winners(boxes: Boxes, pairs: Pairs, picked: Bools, joined: Bools, rules: Rules) -> Bools:
+    """Pairs (P,) that may win a conflict at their anchor: no certain rival's overlap is certainly larger [5.5]."""
+    everyone = np.ones(len(pairs), dtype=bool)
+    # Twins stand inside or outside of a border together, however open it is.
+    rival, twin, entrant = (picked, picked, joined) if rules.conflicts == "pickers" else (pairs.inside, everyone, everyone)
+    best = np.full(int(pairs.cell.max(initial=-1)) + 1, -1.0)
+    np.maximum.at(best, pairs.cell[rival], pairs.overlap_low[rival])
+    return entrant & (pairs.overlap_high >= best[pairs.cell]) & ~_behind_twin(boxes, pairs, twin)
+
+
+def _behind_twin(boxes: Boxes, pairs: Pairs, rival: Bools) -> Bools:
+    """Pairs (P,) whose anchor also has a rival box with the same corners and a lower index, which wins on the equal overlap [9]."""
+    span = int(pairs.cell.max(initial=-1)) + 1
+    key = boxes.first_twin[pairs.box] * span + pairs.cell
+    _, group = np.unique(key, return_inverse=True)
+    lowest = np.full(len(pairs), len(boxes.row))
+    np.minimum.at(lowest, group[rival], pairs.box[rival])
+    return pairs.box > lowest[group]
+
+
+def _least_weight(pairs: Pairs, groups: int, spec: LossSpec) -> Floats:
+    """A lower bound (P,) of the soft target of a pair that holds its anchor [5.7]: the box's overlap is at least its own."""
+    largest = np.zeros(groups)
+    np.maximum.at(largest, pairs.box, pairs.metric_high)
+    return pairs.metric_low * pairs.overlap_low / (largest[pairs.box] + spec.assign_eps)
+
+
+def _second_cut(pairs: Pairs, held: Bools, nobody: Bools, groups: int, cells: int, spec: LossSpec) -> tuple[Bools, Bools]:
+    """Pairs (P,) that may be kept, and that may be dropped, by the second cut [5.6]."""
+    none = np.zeros(len(pairs), dtype=bool)
+    if spec.topk2 is None or spec.topk2 == spec.topk:
+        return ~none, none
+    options = np.bincount(pairs.cell[held], minlength=cells) + nobody
+    sure = held & (options[pairs.cell] == 1)
+    bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, spec.topk2, 0.0)
+    danger = nth_largest(pairs.metric_high[held], pairs.box[held], groups, spec.topk2 + 1, -1.0)
+    return pairs.metric_high >= bar[pairs.box], pairs.metric_low <= danger[pairs.box]
+
+
+def _border_tally(pairs: Pairs) -> Tally:
+    """One decision for each pair that can be a candidate."""
+    away = np.abs(pairs.border)
+    rounded = pairs.border_tolerance > 0
+    ratios = away[rounded] / pairs.border_tolerance[rounded]
+    return Tally(len(pairs), int((~pairs.inside).sum()), float(ratios.min(initial=np.inf)))
+
+
+def _kth_tally(pairs: Pairs, picked: Bools, possible: Bools, groups: int, topk: int) -> Tally:
+    """One decision for each box that has a candidate of positive metric; its margin is the gap at the K-th place."""
+    open_boxes = np.unique(pairs.box[possible & ~picked])
+    at, after = (nth_largest(pairs.metric, pairs.box, groups, n, 0.0) for n in (topk, topk + 1))
+    low, high = (
+        nth_largest(pairs.metric_low, pairs.box, groups, topk, 0.0),
+        nth_largest(pairs.metric_high, pairs.box, groups, topk + 1, 0.0),
+    )
+    slack = (at - low) + (high - after)
+    gaps = (at - after)[slack > 0] / slack[slack > 0]
+    return Tally(len(np.unique(pairs.box[possible])), len(open_boxes), float(gaps[after[slack > 0] > 0].min(initial=np.inf)))
+
+
+def _conflict_tally(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, cells: int, rules: Rules) -> Tally:
+    """One decision for each anchor that two boxes or more may pick; its margin is the gap between the two largest overlaps."""
+    contested = np.bincount(pairs.cell[possible], minlength=cells) > 1
+    options = np.bincount(pairs.cell[final], minlength=cells)
+    entrants = contested[pairs.cell] & (boxes.first_twin[pairs.box] == pairs.box)
+    if rules.conflicts == "pickers":
+        entrants &= possible
+    cell, value, off = pairs.cell[entrants], pairs.overlap[entrants], (pairs.overlap_high - pairs.overlap)[entrants]
+    order = np.lexsort((-value, cell))
+    cell, value, off = cell[order], value[order], off[order]
+    same = cell[1:] == cell[:-1]
+    # The first two of each anchor's rivals, which stand in order of overlap.
+    second = np.flatnonzero(same & ~np.concatenate([np.zeros(1, dtype=bool), same[:-1]])[: len(same)]) + 1
+    gap, slack = value[second - 1] - value[second], off[second - 1] + off[second]
+    ratios = gap / np.maximum(slack, np.finfo(np.float64).tiny)
+    return Tally(int(contested.sum()), int((contested & (options > 1)).sum()), float(ratios.min(initial=np.inf)))

@@ -1,0 +1,125 @@
+"""An assignment as the judge sees it: which box holds each anchor of the batch, and what its weights must then be (spec section 5.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from oracle.tolerance.allowed_assignments import NOBODY, Allowed
+from oracle.tolerance.margins import Floats, Ints
+from oracle.tolerance.precision import Arithmetic
+from twinloss import Assignment, LossSpec
+
+WEIGHT_ROUNDINGS = 4.0  # Product, sum, quotient, and the rounding of the target score itself.
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Entries of positive weight, in order of anchor: H entries.
+
+    Attributes:
+        cell: (H,) image times A plus anchor.
+        box: (H,) index into the margins' boxes, or ``NOBODY`` for a row that is no valid box of the image.
+        row: (H,) row of the batch, as the contender said it.
+        weight: (H,) soft targets.
+    """
+
+    cell: Ints
+    box: Ints
+    row: Ints
+    weight: Floats
+
+    def holder(self, cells: int) -> Ints:
+        """Box that holds each anchor of the batch (B·A,), or ``NOBODY``."""
+        answer = np.full(cells, NOBODY, dtype=np.int64)
+        answer[self.cell] = self.box
+        return answer
+
+    def assignment(self, anchors: int, weight: Floats | None = None) -> Assignment:
+        """The same as a record of tensors, with other weights if they are given."""
+        image, anchor = np.divmod(self.cell, anchors)
+        parts = (image, anchor, self.row, self.weight if weight is None else weight)
+        return Assignment(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+
+    @property
+    def key(self) -> bytes:
+        """What two assignments share when they are the same: anchors and boxes of positive weight."""
+        return self.cell.tobytes() + self.row.tobytes()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Soft targets of some holdings by the definition (H,), and by how much a correct program's may differ (H,)."""
+
+    value: Floats
+    slack: Floats
+
+
+def holdings_of(allowed: Allowed, assignment: Assignment) -> Holdings:
+    """Entries of an assignment; those of weight 0 say nothing and are left out.
+
+    Raises:
+        ValueError: an entry names an anchor or an image that does not exist, an anchor twice, or a weight that is negative or no number.
+    """
+    margins = allowed.margins
+    image, anchor, row = (getattr(assignment, name).detach().cpu().numpy().astype(np.int64) for name in ("image", "anchor", "box"))
+    weight = assignment.weight.detach().double().cpu().numpy()
+    for name, index, size in (("image", image, margins.images), ("anchor", anchor, margins.anchors)):
+        if ((index < 0) | (index >= size)).any():
+            raise ValueError(f"the assignment names {name} {index[(index < 0) | (index >= size)][0]}, of {size}")
+    if not (weight >= 0).all():
+        entry = int(np.flatnonzero(~(weight >= 0))[0])
+        raise ValueError(f"the assignment's weight at image {image[entry]}, anchor {anchor[entry]} is {weight[entry]}")
+    cell = image * margins.anchors + anchor
+    order = np.argsort(cell, kind="stable")
+    order = order[weight[order] > 0]
+    cell, row, weight = cell[order], row[order], weight[order]
+    if (twice := np.flatnonzero(np.diff(cell) == 0)).size:
+        raise ValueError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
+    boxes = margins.boxes
+    index_of_row = {r: g for g, r in enumerate(boxes.row.tolist())}
+    box = np.array([index_of_row.get(r, NOBODY) for r in row.tolist()], dtype=np.int64)
+    if len(boxes.row):
+        box[boxes.image[box] != cell // margins.anchors] = NOBODY
+    return Holdings(cell, box, row, weight)
+
+
+def weights_of(allowed: Allowed, held: Holdings, spec: LossSpec, arithmetic: Arithmetic, zero_held: Ints | None = None) -> Weights:
+    """Soft targets of allowed holdings.
+
+    Args:
+        allowed: the margins, and which pairs may hold an anchor with a weight of 0.
+        held: the holdings; every entry must be a pair.
+        spec: epsilon.
+        arithmetic: roundings.
+        zero_held: box (B·A,) that holds an anchor with weight 0 by the definition: its overlap counts for its box although nobody sees it.
+    """
+    pairs, groups = allowed.margins.pairs, len(allowed.margins.boxes.row)
+    at = allowed.lookup(held.cell, held.box)
+    # What stands at anchors without visible holder may still count towards its box's largest overlap: surely, perhaps, or not at all.
+    empty = np.ones(allowed.margins.images * allowed.margins.anchors, dtype=bool)
+    empty[held.cell] = False
+    unseen = np.flatnonzero(allowed.vanishing & empty[pairs.cell])
+    certain = unseen if zero_held is None else unseen[zero_held[pairs.cell[unseen]] == pairs.box[unseen]]
+    if zero_held is None:
+        certain = unseen[:0]
+
+    def largest(values: Floats, *groups_of_pairs: Ints) -> Floats:
+        answer = np.zeros(groups)
+        for some in groups_of_pairs:
+            np.maximum.at(answer, pairs.box[some], values[some])
+        return answer[held.box]
+
+    m, o = largest(pairs.metric, at, certain), largest(pairs.overlap, at, certain)
+    m_low, o_low = largest(pairs.metric_low, at), largest(pairs.overlap_low, at)
+    m_high, o_high = largest(pairs.metric_high, at, unseen), largest(pairs.overlap_high, at, unseen)
+    rounding = WEIGHT_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation)
+    value = pairs.metric[at] * o / (m + spec.assign_eps)
+    low = pairs.metric_low[at] * o_low / (m_high + spec.assign_eps)
+    high = pairs.metric_high[at] * o_high / (m_low + spec.assign_eps)
+    # An anchor's metric is at most its box's largest, in any program.
+    high = np.minimum(high, o_high)
+    slack = np.maximum(high - value, value - low) + rounding * value + arithmetic.smallest_score
+    return Weights(value, slack)

@@ -1,0 +1,69 @@
+"""By how much rounding moves the corners of ground truth and of predictions (spec sections 3, 4 and 8a)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oracle.tolerance.precision import Arithmetic
+
+# Roundings that a correct program may commit at each step, as multiples of the unit roundoff. Measured over some thousand batches, the
+# reference and the twin stay within the intervals that follow from them (properties/tests/oracle/judge/test_assignment.py repeats the measurement).
+PRODUCT_ROUNDINGS = 4.0  # Product with the bins, and their sum.
+SOFTMAX_ROUNDINGS = 6.0  # Each probability: exponential, sum, quotient.
+CORNER_ROUNDINGS = 1.5  # One subtraction.
+TRUTH_ROUNDINGS = 2.0  # Each of: scaling the centre, scaling the size, adding the two.
+# Coordinates that are multiples of this, up to that, are computed without any rounding in float32, whatever the order.
+EXACT_QUANTUM, EXACT_LIMIT = 1 / 256, 2.0**14
+
+
+class Decoded(NamedTuple):
+    """Distances (..., 4) from logits, and what their rounding depends on.
+
+    Attributes:
+        sides: left, top, right, bottom in grid units.
+        spread: mean distance of the bins from the expectation: what a relative error of one probability moves; 0 for R = 1.
+        reach: the same, each bin times how far its logit lies below the largest: the argument of the exponential is rounded too.
+    """
+
+    sides: Tensor
+    spread: Tensor
+    reach: Tensor
+
+
+def decoded(logits: Tensor, reg_max: int) -> Decoded:
+    """Distances (..., 4) from logits (..., 4R), in float64 [4]."""
+    logits = logits.detach().double()
+    if reg_max == 1:
+        return Decoded(logits, torch.zeros_like(logits), torch.zeros_like(logits))
+    bins = torch.arange(reg_max, dtype=torch.float64, device=logits.device)
+    rows = logits.unflatten(-1, (4, reg_max))
+    share = rows.softmax(-1)
+    sides = (share * bins).sum(-1)
+    away = share * (bins - sides[..., None]).abs()
+    return Decoded(sides, away.sum(-1), (away * (rows.amax(-1, keepdim=True) - rows)).sum(-1))
+
+
+def corner_tolerance(decoded: Decoded, corners: Tensor, arithmetic: Arithmetic) -> Tensor:
+    """Rounding of predicted corners (..., 4) in grid units."""
+    size = decoded.sides.abs()
+    moved = arithmetic.distance * (PRODUCT_ROUNDINGS * size * (decoded.spread > 0) + SOFTMAX_ROUNDINGS * decoded.spread)
+    return moved + arithmetic.core * decoded.reach + CORNER_ROUNDINGS * arithmetic.corner * (corners.abs() + size)
+
+
+def truth_tolerance(corners: Tensor, boxes: Tensor, image_size: tuple[int, int], roundoff: float) -> Tensor:
+    """Rounding of pixel corners (N, 4) that were made of boxes (N, 4) as they arrive, centre and size divided by the image's.
+
+    It is 0 where nothing is rounded, in whatever order a program scales and adds: a border that runs through an anchor's centre is then
+    decided.
+    """
+    height, width = image_size
+    scaled = boxes.double().reshape(-1, 4) * boxes.new_tensor([width, height, width, height], dtype=torch.float64)
+    centre, half = scaled[:, :2], scaled[:, 2:] / 2
+    corners = corners.double()
+    error = TRUTH_ROUNDINGS * roundoff * ((centre.abs() + half.abs()).repeat(1, 2) + corners.abs())
+    quanta = corners / EXACT_QUANTUM
+    exact = (quanta == quanta.floor()) & (corners.abs() < EXACT_LIMIT) & (corners == torch.cat([centre - half, centre + half], dim=1))
+    return error.masked_fill(exact.all(1, keepdim=True), 0.0)

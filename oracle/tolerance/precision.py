@@ -1,0 +1,103 @@
+"""How precisely a program computes: the unit roundoff of each step, by setting and by what the contender claims (spec section 8a).
+
+The *unit roundoff* u of a dtype is half the distance from 1 to the next number: no rounding is off by more than u times the value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from oracle.cases.case import Setting
+
+# Demanded of each evaluated expression in float64, where the definition is compared and not the arithmetic: a value is a few of them, which
+# makes 1e-10 of its scale.
+FLAT = 2e-11
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Unit roundoffs of one program in one setting.
+
+    Attributes:
+        distance: of decoded distances (R > 1).
+        corner: of predicted corners and of the prediction's own sides in the box loss.
+        score: of probabilities, target scores and the classification term.
+        core: of everything that ground truth has entered: the targets' dtype.
+        output: of the gradients, which come back in the logits' dtype.
+        flat: relative error that is granted to any evaluated value, whatever its conditioning.
+        smallest_score: magnitude below which a probability or target score may be lost.
+        smallest_core: the same of overlaps and metrics.
+        smallest_output: the same of gradients.
+        anchors: dtype in which anchors' centres are held.
+    """
+
+    distance: float
+    corner: float
+    score: float
+    core: float
+    output: float
+    flat: float
+    smallest_score: float
+    smallest_core: float
+    smallest_output: float
+    anchors: torch.dtype
+
+    @property
+    def evaluation(self) -> float:
+        """Relative error of one evaluated expression of ground truth and predictions."""
+        return max(self.core, self.flat)
+
+    @property
+    def half(self) -> bool:
+        """Whether any step is computed in a half precision."""
+        return max(self.distance, self.corner, self.score) > 1e-5
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half the distance from 1 to the next number of the dtype."""
+    return float(torch.finfo(dtype).eps) / 2
+
+
+def smallest(dtype: torch.dtype) -> float:
+    """Magnitude below which a value may be lost.
+
+    The wide dtypes' subnormal numbers are flushed to zero by some kernels, so that their smallest normal number counts; float16's are not.
+    """
+    info = torch.finfo(dtype)
+    return float(info.tiny) * (float(info.eps) if dtype == torch.float16 else 1.0)
+
+
+def arithmetic_of(setting: Setting, claim: str) -> Arithmetic:
+    """What a contender computes in.
+
+    Args:
+        setting: dtype of the logits, and autocast.
+        claim: the contender's ``arithmetic``: ``"float32"`` or ``"logits"``.
+
+    Raises:
+        ValueError: the claim is neither.
+    """
+    if claim not in ("float32", "logits"):
+        raise ValueError(f"a contender's arithmetic is {claim!r}; it must be 'float32' or 'logits'")
+    logits = setting.torch_dtype
+    core = torch.float64 if logits == torch.float64 else torch.float32
+    working = logits if claim == "logits" else core
+    scores = working
+    distance = working
+    if setting.autocast is not None and claim == "logits":
+        # Autocast computes the expectation's product in half precision, and the classification term with its sum in float32.
+        distance = max((working, getattr(torch, setting.autocast)), key=unit_roundoff)
+    return Arithmetic(
+        distance=unit_roundoff(distance),
+        corner=unit_roundoff(working),
+        score=unit_roundoff(scores),
+        core=unit_roundoff(core),
+        output=unit_roundoff(logits),
+        flat=FLAT if core == torch.float64 else 0.0,
+        smallest_score=smallest(scores),
+        smallest_core=smallest(core),
+        smallest_output=smallest(logits),
+        anchors=working,
+    )

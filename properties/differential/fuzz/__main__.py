@@ -1,0 +1,130 @@
+"""``python -m properties.differential.fuzz``: search for batches that anybody answers wrongly, for as long as it is given.
+
+Workers are Ray's: processes of this machine, or of a cluster with ``--ray ADDRESS``, whose machines need the same checkout on Python's path
+(a cluster started from the project's root has it). Exit codes: 0 nothing differs, 1 something does, 2 the arguments are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
+from properties.differential.fuzz.shared_database import Keeper, SharedDatabase
+from properties.differential.fuzz.turn import Found, Turn, kinds, take
+from properties.differential.recorder import SHRINK
+from properties.differential.saved_cases import FOLDER
+
+OUT = Path("reports", "out", "fuzz")
+NIGHT = 6 * 3600.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Search, and say what was found."""
+    options = _options(arguments)
+    try:
+        for path in options.candidate:
+            load_candidate(path)
+    except CandidateError as error:
+        print(f"fuzz: {error}", file=sys.stderr)
+        return 2
+    found = list(_search(options))
+    frames = [one.rows for one in found if len(one.rows)]
+    differ = [one for one in found if one.digest]
+    options.out.mkdir(parents=True, exist_ok=True)
+    if frames:
+        pd.concat(frames, ignore_index=True).to_parquet(options.out / "rows.parquet", index=False)
+    cases = sum(one.rows["case"].nunique() for one in found if len(one.rows))
+    print(f"{cases:,} batches in {len(found)} turns, seed {options.seed}: {len(differ)} differ; rows in {options.out / 'rows.parquet'}")
+    return int(bool(differ))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("nox -s fuzz --", description="Search for batches that anybody answers wrongly.")
+    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster, such as HOST:6379 (default: one on this machine)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="turns at a time (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="for the whole search (default: %(default)g)")
+    parser.add_argument("--nightly", action="store_true", help=f"the nightly profile: {NIGHT:g} seconds, and longer turns")
+    parser.add_argument("--examples", type=int, default=100, help="batches of a turn (default: %(default)s)")
+    parser.add_argument("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this; repeatable")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help="for one call of a candidate")
+    parser.add_argument("--shrink", type=float, default=SHRINK, metavar="SECONDS", help="to make a failing batch smaller")
+    parser.add_argument("--database", type=Path, default=Path(".hypothesis", "fuzz"), help="folder of examples worth keeping")
+    parser.add_argument("--cases", type=Path, default=FOLDER, help="folder of failing batches")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the rows")
+    options = parser.parse_args(arguments)
+    if options.nightly:
+        options.seconds, options.examples = max(options.seconds, NIGHT), max(options.examples, 2000)
+    return options
+
+
+def _search(options: argparse.Namespace) -> Iterator[Found]:
+    """What comes back, in order of arrival."""
+    import ray  # an optional group of dependencies
+
+    root = Path(__file__).parents[3]
+    paths = [str(root / "impl"), str(root), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}}
+    local = {} if options.ray else {"num_cpus": max(options.workers, 1), "include_dashboard": False}
+    ray.init(address=options.ray or "local", runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **local)
+    try:
+        keeper = ray.remote(num_cpus=0)(Keeper).remote(str(options.database.resolve()))
+        work = ray.remote(num_cpus=1, max_retries=0)(remote_take)
+        yield from _turns(ray, work, keeper, options)
+    finally:
+        ray.shutdown()
+
+
+def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace) -> Iterator[Found]:
+    until, waiting = time.monotonic() + options.seconds, _plan(options)
+    running: dict[Any, Turn] = {}
+    while True:
+        while time.monotonic() < until and len(running) < options.workers:
+            turn = next(waiting)
+            running[work.remote(turn, keeper)] = turn
+        if not running:
+            return
+        done, _ = ray.wait(list(running), num_returns=1)
+        turn = running.pop(done[0])
+        try:
+            found: Found = ray.get(done[0])
+        except ray.exceptions.WorkerCrashedError:
+            said = f"turn {turn.number} ({turn.kind}): the process ended in somebody's code; `nox -s diff` names who"
+            print(said, flush=True)
+            yield Found(turn, pd.DataFrame(), "unknown", "", "the process ended")
+            continue
+        if found.digest:
+            options.cases.mkdir(parents=True, exist_ok=True)
+            (options.cases / f"{found.digest}.json").write_text(found.case, "utf-8")
+            print(found.report, flush=True)
+        yield found
+
+
+def _plan(options: argparse.Namespace) -> Iterator[Turn]:
+    contenders = tuple(options.candidate) or ("twin", "reference")
+    every = kinds()
+    for number in count():
+        setting, profile = every[number % len(every)]
+        yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink)
+
+
+def remote_take(turn: Turn, keeper: Any) -> Found:
+    """A turn in a worker's process."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-cases-") as folder:
+        return take(turn, SharedDatabase(keeper), Path(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

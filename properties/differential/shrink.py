@@ -1,0 +1,103 @@
+"""Makes a failing batch smaller: fewer images, boxes, levels, cells and classes, as long as it fails.
+
+Hypothesis shrinks the choices that a batch was drawn from, where a crowd is one choice; this goes on with the batch itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from oracle.cases.case import Box, Case
+
+Fails = Callable[[Case], bool]
+
+
+def shrunk(case: Case, fails: Fails, seconds: float) -> Case:
+    """The smallest batch that was found to fail within a time.
+
+    Args:
+        case: fails.
+        fails: whether another does; it is not asked about a batch that cannot be.
+        seconds: after which the search ends.
+    """
+    until = time.monotonic() + seconds
+    least, found = case, True
+    while found:
+        found = False
+        for smaller in _smaller(least):
+            if time.monotonic() > until:
+                return least
+            if size(smaller) < size(least) and fails(smaller):
+                least, found = smaller, True
+                break
+    return least
+
+
+def size(case: Case) -> tuple[int, int, int, int, int]:
+    """What is made smaller, the most important first: boxes and images, levels, cells, logits of an anchor."""
+    return (
+        len(case.boxes) + case.batch_size,
+        len(case.spec.strides),
+        case.num_anchors,
+        case.spec.num_classes + 4 * case.spec.reg_max,
+        sum(box.image + box.label for box in case.boxes),
+    )
+
+
+def _smaller(case: Case) -> Iterator[Case]:
+    """Batches that are smaller in one respect, the boldest first; predictions are made anew from their recipe."""
+    if case.prediction.inline is not None:
+        return
+    yield from _fewer_images(case)
+    yield from _fewer_boxes(case)
+    spec = case.spec
+    if len(spec.strides) > 1:
+        for strides in (*((stride,) for stride in spec.strides), spec.strides[:-1], spec.strides[1:]):
+            yield from _possible(case, strides=strides)
+    for side in (4, 2, 1):
+        height, width = (max(spec.strides[0], (length // side) // spec.strides[0] * spec.strides[0]) for length in case.image_size)
+        yield replace(case, image_size=(height, width))
+    for classes in {1, 2, max(box.label for box in case.boxes) + 1 if case.boxes else 1}:
+        if classes < spec.num_classes:
+            boxes = tuple(replace(box, label=min(box.label, classes - 1)) for box in case.boxes)
+            weights = None if spec.class_weights is None else spec.class_weights[:classes]
+            yield replace(case, boxes=boxes, spec=replace(spec, num_classes=classes, class_weights=weights))
+    for bins in (1, 4, 16):
+        if bins < spec.reg_max:
+            yield replace(case, spec=replace(spec, reg_max=bins))
+
+
+def _possible(case: Case, strides: tuple[int, ...]) -> Iterator[Case]:
+    """Other levels, the image's sides rounded up to the finest of them."""
+    height, width = (-(-length // strides[0]) * strides[0] for length in case.image_size)
+    yield replace(case, spec=replace(case.spec, strides=strides), image_size=(height, width))
+
+
+def _fewer_images(case: Case) -> Iterator[Case]:
+    if case.batch_size == 1:
+        return
+    for image in range(case.batch_size):
+        yield _kept(case, [image])
+    for image in range(case.batch_size):
+        yield _kept(case, [other for other in range(case.batch_size) if other != image])
+
+
+def _kept(case: Case, images: list[int]) -> Case:
+    number = {image: k for k, image in enumerate(images)}
+    boxes = tuple(replace(box, image=number[box.image]) for box in case.boxes if box.image in number)
+    return replace(case, batch_size=len(images), boxes=boxes)
+
+
+def _fewer_boxes(case: Case) -> Iterator[Case]:
+    """Without a half of the boxes, a quarter, and so on, down to single ones."""
+    part = len(case.boxes)
+    while part > 0:
+        for start in range(0, len(case.boxes), part):
+            yield replace(case, boxes=_without(case.boxes, start, part))
+        part //= 2
+
+
+def _without(boxes: tuple[Box, ...], start: int, count: int) -> tuple[Box, ...]:
+    return boxes[:start] + boxes[start + count :]

@@ -1,0 +1,65 @@
+"""What is done to a batch after it is built, where no recipe says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from oracle.cases.case import Inputs
+
+Change = Callable[[Inputs], Inputs]
+
+
+def batch_value(key: str, row: int, value: float, column: int = 0) -> Change:
+    """One number of the targets."""
+
+    def change(inputs: Inputs) -> Inputs:
+        inputs.batch[key].view(len(inputs.batch[key]), -1)[row, column] = value
+        return inputs
+
+    return change
+
+
+def batch_order(*rows: int) -> Change:
+    """The targets' rows in another order."""
+
+    def change(inputs: Inputs) -> Inputs:
+        return Inputs(inputs.preds, {key: values[list(rows)] for key, values in inputs.batch.items()})
+
+    return change
+
+
+def batch_dtype(dtype: torch.dtype, *keys: str) -> Change:
+    """Targets in another dtype."""
+
+    def change(inputs: Inputs) -> Inputs:
+        return Inputs(inputs.preds, {key: values.to(dtype) if key in keys else values for key, values in inputs.batch.items()})
+
+    return change
+
+
+def logit(key: str, where: tuple[int, int, int], value: float) -> Change:
+    """One logit: of ``boxes`` or ``scores``, at image, channel, anchor."""
+
+    def change(inputs: Inputs) -> Inputs:
+        values = inputs.preds[key].detach().clone()
+        values[where] = value
+        return _with_preds(inputs, **{key: values.requires_grad_()})
+
+    return change
+
+
+def one_more_image(key: str) -> Change:
+    """The first image of ``boxes`` or ``scores`` once more at the end."""
+
+    def change(inputs: Inputs) -> Inputs:
+        values = inputs.preds[key].detach()
+        return _with_preds(inputs, **{key: torch.cat([values, values[:1]]).requires_grad_()})
+
+    return change
+
+
+def _with_preds(inputs: Inputs, **changed: Any) -> Inputs:
+    return Inputs({**inputs.preds, **changed}, inputs.batch)

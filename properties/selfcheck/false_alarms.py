@@ -1,0 +1,85 @@
+"""``python -m properties.selfcheck.false_alarms``: does the suite stay quiet about those who are right?
+
+The reference, as its own candidate, and the twin go through the differential run as strangers, over and over with other seeds: showing
+their stages, and showing nothing but their loss; and so does the twin with its last bits rounded otherwise. Exit codes: 0 no run found a
+difference, 1 one did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[2]
+RIGHT = ("reference", "twin", "reference_silent", "silent", "other_rounding", "other_rounding_silent")
+CANDIDATES = tuple(f"properties.selfcheck.sample_candidates:{name}" for name in RIGHT)
+PATIENCE = ("--time-limit", "900")  # A machine that has other work besides must not look like a candidate that hangs.
+OUT = Path("reports", "out", "false-alarm", "rows.parquet")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, count, and say what was found."""
+    parser = argparse.ArgumentParser("nox -s false_alarm --", description="Run those who are right as candidates, with many seeds.")
+    parser.add_argument("--runs", type=int, default=50, help="seeds, from --first on (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--scale", default="0.02", help="of each run (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once (default: %(default)s)")
+    parser.add_argument("--rows", type=Path, default=OUT)
+    options, more = parser.parse_known_args(arguments)
+    seeds = range(options.first, options.first + options.runs)
+    frames, alarms = [], []
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(options.processes) as pool:
+        for run_seed, (code, rows, said, seconds) in zip(seeds, pool.map(lambda n: run(n, options.scale, more), seeds), strict=True):
+            frames.append(rows)
+            compared, differ = rows[["case", "dtype"]].drop_duplicates(), int((rows["verdict"] == "DIFFER").sum())
+            print(f"seed {run_seed}: {len(compared):,} batches, {differ} rows differ, {seconds:.0f} s", flush=True)
+            if code:
+                alarms.append(run_seed)
+                print(said, flush=True)
+            # After every run, so that an interruption loses none.
+            pd.concat(frames, ignore_index=True).to_parquet(options.rows, index=False)
+    print(f"{len(alarms)} of {options.runs} runs raised an alarm{': seeds ' + ', '.join(map(str, alarms)) if alarms else ''}")
+    return int(bool(alarms))
+
+
+def run(run_seed: int, scale: str, more: Sequence[str]) -> tuple[int, pd.DataFrame, str, float]:
+    """One differential run: its exit code, its rows, what it printed, and seconds."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="false-alarm-") as folder:
+        rows = Path(folder, "rows.parquet")
+        command = [sys.executable, "-m", "pytest", "-p", "properties.differential.plugin", "properties/differential", "-n", "0", "-q"]
+        command += [
+            "-p",
+            "no:cacheprovider",
+            "--run-seed",
+            str(run_seed),
+            "--scale",
+            scale,
+            "--rows",
+            str(rows),
+            "--cases",
+            folder,
+            *PATIENCE,
+            *more,
+        ]
+        for candidate in CANDIDATES:
+            command += ["--candidate", candidate]
+        ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - start
+        if not rows.exists():
+            return ended.returncode or 1, pd.DataFrame(columns=["case", "dtype", "verdict"]), ended.stdout + ended.stderr, seconds
+        return ended.returncode, pd.read_parquet(rows), ended.stdout, seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""``python -m properties.selfcheck.mutants``: a sample of generic mutants, of the twin or of the judge, each put to what should notice it.
+
+Mutants are made by cosmic-ray. One of the twin is killed when the comparison with the definition finds it, one of the oracle when the tests
+of the judge or of the exact criterion fail. Survivors are listed with their difference: some compute the same, and say nothing; the others
+are where a strategy or a test is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+from properties.selfcheck.planted_faults.parallel_hunts import say
+
+ROOT = Path(__file__).parents[2]
+ROWS = Path("reports", "out", "mutants.parquet")
+_NEEDS_A_NAME = ("core/VariableReplacer", "core/VariableInserter")
+PIPELINE = ("anchors", "targets", "boxes", "candidates", "assign", "ragged", "columns", "terms", "classification", "loss")
+JUDGE = (
+    "allowance",
+    "arithmetic",
+    "clues",
+    "compare",
+    "decisions",
+    "exact",
+    "formulas",
+    "holdings",
+    "infer",
+    "judge",
+    "margins",
+    "outcomes",
+    "peaks",
+    "stages",
+    "untold",
+)
+SUBJECTS = {
+    "twin": [f"impl/twinloss/{name}.py" for name in PIPELINE],
+    "judge": [f"oracle/{name}.py" for name in JUDGE],
+}
+JUDGE_TESTS = ("clues", "untold", "judge_soundness", "judge", "exact", "judge_numbers", "saved")
+NOTICED_BY = {
+    "twin": ["-m", "properties.selfcheck.mutant_check"],
+    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/test_{name}.py" for name in JUDGE_TESTS)],
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A file with one mutation.
+
+    Attributes:
+        path: of the file, from the project's root.
+        operator: what was done, as cosmic-ray names it.
+        difference: the changed lines.
+        code: the whole file.
+    """
+
+    path: str
+    operator: str
+    difference: str
+    code: str
+
+
+def mutants(path: str, operator: str) -> Iterator[Mutant]:
+    """All mutants that an operator makes of a file, those left out that differ from it in annotations and docstrings alone."""
+    sound = (ROOT / path).read_text("utf-8")
+    meaning, operate = _meaning(sound), get_operator(operator)()
+    for occurrence in itertools.count():
+        code = mutate_code(sound, operate, occurrence)
+        if code is None:
+            return
+        if _meaning(code) != meaning:
+            lines = difflib.unified_diff(sound.splitlines(), code.splitlines(), n=0, lineterm="")
+            yield Mutant(path, operator.removeprefix("core/"), "\n".join(list(lines)[3:]), code)
+
+
+def sampled(paths: Sequence[str], count: int, seed: int) -> list[Mutant]:
+    """So many mutants, each by another operator or of another file."""
+    draw = random.Random(seed)
+    ways = [(path, operator) for path in paths for operator in operator_names() if operator not in _NEEDS_A_NAME]
+    draw.shuffle(ways)
+    found = (list(mutants(path, operator)) for path, operator in ways)
+    return [draw.choice(some) for some in itertools.islice(filter(None, found), count)]
+
+
+def _meaning(code: str) -> str:
+    """What remains of a program without annotations and docstrings, or its text where it is none."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return code
+    return ast.dump(_Stripped().visit(tree))
+
+
+class _Stripped(ast.NodeTransformer):
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(0)
+        return self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+
+def killed(mutant: Mutant, subject: str, checkout: Path, limit: float) -> str:
+    """What became of a mutant in a copy of the project: ``killed``, ``timed out`` (which is killed too) or ``survived``."""
+    target = checkout / mutant.path
+    sound = target.read_text("utf-8")
+    target.write_text(mutant.code, "utf-8")
+    environment = os.environ | {"PYTHONPATH": f"{checkout / 'impl'}{os.pathsep}{checkout}", "OMP_NUM_THREADS": "1", "CI": "1"}
+    command = [sys.executable, "-W", "ignore", *NOTICED_BY[subject]]
+    try:
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return "timed out"
+    finally:
+        target.write_text(sound, "utf-8")
+    return "killed" if done.returncode else "survived"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 whatever survives, 2 when the unchanged project does not pass."""
+    options = _options(arguments)
+    sample = sampled(SUBJECTS[options.subject], options.sample, options.seed)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        checkout = _copy(Path(folder))
+        unchanged = Mutant(SUBJECTS[options.subject][0], "", "", (ROOT / SUBJECTS[options.subject][0]).read_text("utf-8"))
+        if killed(unchanged, options.subject, checkout, options.limit) != "survived":
+            say("the project fails without a mutation: mend it first")
+            return 2
+        for mutant in sample:
+            start = time.perf_counter()
+            fate = killed(mutant, options.subject, checkout, options.limit)
+            rows.append((mutant.path, mutant.operator, mutant.difference, fate, time.perf_counter() - start))
+            say(f"{fate:<9} {mutant.path} {mutant.operator}" + (f"\n{mutant.difference}" if fate == "survived" else ""))
+    frame = pd.DataFrame(rows, columns=["path", "operator", "difference", "fate", "seconds"])
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(options.rows, index=False)
+    say(f"{int((frame['fate'] != 'survived').sum())} of {len(frame)} killed; seed {options.seed}")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m properties.selfcheck.mutants", description="A sample of generic mutants.")
+    parser.add_argument("subject", nargs="?", choices=SUBJECTS, default="twin", help="what is mutated (default: %(default)s)")
+    parser.add_argument("--sample", type=int, default=20, metavar="N", help="mutants (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=600, metavar="SECONDS", help="for one mutant (default: %(default)s)")
+    parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="where to write the rows (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def _copy(folder: Path) -> Path:
+    ignored = shutil.ignore_patterns("__pycache__", "out", ".*")
+    for name in ("impl", "oracle", "properties", "benches", "reports"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,345 @@
+"""Wrong overlaps, metrics, picks, conflicts and soft targets (spec sections 5.2 to 6)."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
+
+ASSIGN, TERMS = "twinloss.assignment", "twinloss.terms.boxes"
+CONTEST = "twinloss.assignment:Contest"
+
+
+def overlaps(make: Make) -> tuple[Patch, ...]:
+    """Another CIoU in the assignment alone."""
+    return (Patch(ASSIGN, "ciou", make),)
+
+
+def every_ciou(make: Make) -> tuple[Patch, ...]:
+    """Another CIoU, in the assignment and in the box term."""
+    return Patch(ASSIGN, "ciou", make), Patch(TERMS, "ciou", make)
+
+
+def metrics(change: Any) -> tuple[Patch, ...]:
+    """Another metric from probability (P,), overlap (P,) and definition."""
+
+    def make(_: Any) -> Any:
+        def alignment_metric(scores: Tensor, truth: Any, box: Tensor, anchor: Tensor, overlap: Tensor, spec: Any) -> Tensor:
+            logits = scores[truth.image[box], truth.label[box], anchor].to(overlap.dtype)
+            return change(logits, overlap, spec)  # type: ignore[no-any-return]
+
+        return alignment_metric
+
+    return (Patch(ASSIGN, "alignment_metric", make),)
+
+
+def aligned(change: Any) -> tuple[Patch, ...]:
+    """Pairs that are changed after they were aligned."""
+
+    def make(sound: Any) -> Any:
+        def align(boxes: Any, scores: Any, truth: Any, candidates: Any, anchors: Any, spec: Any) -> Any:
+            return change(sound(boxes, scores, truth, candidates, anchors, spec), truth, anchors, spec)
+
+        return align
+
+    return (Patch(ASSIGN, "align", make),)
+
+
+def picks(change: Any) -> tuple[Patch, ...]:
+    """Other picks, from the sound function and its arguments."""
+    return (Patch(ASSIGN, "pick", lambda sound: lambda *given: change(sound, *given)),)
+
+
+def conflicts(change: Any) -> tuple[Patch, ...]:
+    """Conflicts resolved otherwise, from the sound function and its arguments."""
+    return (Patch(ASSIGN, "resolve_conflicts", lambda sound: lambda *given: change(sound, *given)),)
+
+
+def weights(change: Any) -> tuple[Patch, ...]:
+    """Other soft targets from metric, overlap (H,), both maxima per held anchor, and ε_a."""
+
+    def make(sound: Any) -> Any:
+        def soft_targets(held: Any, truth: Any, spec: Any, num_anchors: int, poison: Tensor) -> Any:
+            found = sound(held, truth, spec, num_anchors, poison)
+            largest = [values.new_zeros(len(truth)).scatter_reduce(0, held.box, values, "amax") for values in (held.metric, held.overlap)]
+            new = change(held.metric, held.overlap, largest[0][held.box], largest[1][held.box], spec.assign_eps)
+            order = (truth.image[held.box] * num_anchors + held.anchor).argsort()
+            kept = held.metric[order] * largest[1][held.box][order] > 0
+            return replace(found, weight=new[order][kept]) if int(kept.sum()) == len(found) else found
+
+        return soft_targets
+
+    return (Patch(ASSIGN, "soft_targets", make),)
+
+
+def iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
+    """Plain IoU."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = first.unbind(-1), second.unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    both = width * height
+    return both / ((ax2 - ax1) * (ay2 - ay1 + eps) + (bx2 - bx1) * (by2 - by1 + eps) - both + eps)
+
+
+def formula(
+    *, attached: bool = False, aspect: float = 1.0, diagonal: float = 1.0, unclamped: bool = False, height_eps: bool = True
+) -> Make:
+    """A CIoU with one of its parts changed."""
+
+    def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
+        (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = first.unbind(-1), second.unbind(-1)
+        grown = eps if height_eps else 0.0
+        aw, ah, bw, bh = ax2 - ax1, ay2 - ay1 + grown, bx2 - bx1, by2 - by1 + grown
+        width = torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)
+        height = torch.minimum(ay2, by2) - torch.maximum(ay1, by1)
+        both = width * height if unclamped else width.clamp(min=0) * height.clamp(min=0)
+        share = both / (aw * ah + bw * bh - both + eps)
+        hull = (torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)).square() + (torch.maximum(ay2, by2) - torch.minimum(ay1, by1)).square()
+        distance = ((bx1 + bx2 - ax1 - ax2).square() + (by1 + by2 - ay1 - ay2).square()) / 4
+        v = aspect * (4 / math.pi**2) * ((bw / bh).atan() - (aw / ah).atan()).square()
+        trade_off = v / (1 - share + v + eps)
+        return share - (distance / (hull * diagonal + eps) + (trade_off if attached else trade_off.detach()) * v)
+
+    return lambda _: ciou
+
+
+def _by_level(sound: Any, pairs: Any, num_boxes: int, topk: int, num_anchors: int, ties: Any) -> Tensor:
+    """K anchors of the first half of the image's anchors, and K of the rest."""
+    first = pairs.anchor < num_anchors * 3 // 4
+    parts = [part.nonzero().flatten() for part in (first, ~first)]
+    return torch.cat([part[sound(pairs[part], num_boxes, topk, num_anchors, ties)] for part in parts]).sort().values
+
+
+def _largest_overlap(sound: Any, pairs: Any, *given: Any) -> Tensor:
+    ranked = replace(pairs, metric=pairs.overlap * (pairs.metric > 0))
+    return sound(ranked, *given)  # type: ignore[no-any-return]
+
+
+def _contested_dropped(sound: Any, picked: Any, contest: Any, scores: Any, truth: Any, spec: Any) -> Any:
+    key = truth.image[picked.box] * scores.shape[-1] + picked.anchor
+    return picked[(torch.bincount(key)[key] == 1).nonzero().flatten()] if len(key) else picked
+
+
+def _to_first_picker(sound: Any, picked: Any, contest: Any, scores: Any, truth: Any, spec: Any) -> Any:
+    key = truth.image[picked.box] * scores.shape[-1] + picked.anchor
+    order = key.argsort(stable=True)
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[1:] = key[order][1:] != key[order][:-1]
+    return picked[order[first]]
+
+
+def _best_metric(sound: Any, picked: Any, contest: Any, scores: Any, truth: Any, spec: Any) -> Any:
+    key = truth.image[picked.box] * scores.shape[-1] + picked.anchor
+    order = picked.metric.argsort(descending=True, stable=True)
+    return _to_first_picker(sound, picked[order], contest, scores, truth, spec) if len(key) else picked
+
+
+def _last_of_equals(self: Any, key: Tensor, pairs: Any) -> None:
+    before = self.overlap[key]
+    self.overlap.scatter_reduce_(0, key, pairs.overlap, "amax")
+    leads = ((pairs.overlap >= self.overlap[key]) & (pairs.overlap > 0) & (pairs.overlap >= before)).nonzero().flatten()
+    self.box[key[leads]] = -1
+    self.box.scatter_reduce_(0, key[leads], pairs.box[leads], "amax")
+
+
+def _among_pickers(sound: Any) -> Any:
+    def assign(*given: Any, **options: Any) -> Any:
+        return sound(*given, **options | {"conflicts": "pickers"})
+
+    return assign
+
+
+_OVERLAP = "o_ij = max(CIoU(gt_j, pred_i), 0) for candidate pairs."
+_METRIC = "m_ij = p_i[class_j]^α · o_ij^β."
+_TOPK = "The K anchors of largest m_ij over the whole row of A anchors."
+_CONFLICT = "A contested anchor goes to the box of its image with the largest overlap, over all it is a candidate of."
+_WEIGHT = "t_i = m_ij · O_j / (M_j + ε_a)."
+
+
+def _at_most(sound: Any, picked: Any, contest: Any, scores: Any, truth: Any, spec: Any) -> Any:
+    """An anchor that four or more boxes picked stays with the first of them."""
+    key = truth.image[picked.box] * scores.shape[-1] + picked.anchor
+    if not len(key):
+        return picked
+    crowded = torch.bincount(key)[key] >= 4
+    rest, many = picked[(~crowded).nonzero().flatten()], picked[crowded.nonzero().flatten()]
+    settled = _to_first_picker(sound, many, contest, scores, truth, spec)
+    found = sound(rest, contest, scores, truth, spec)
+    return type(picked).joined([found, settled], truth)
+
+
+def _maxima_of_picks(sound: Any) -> Any:
+    """The largest metric and overlap are those of the box's picks, also of picks that it lost to another box."""
+    module: Any = importlib.import_module(ASSIGN)
+
+    def assign(*given: Any, **options: Any) -> Any:
+        kept: dict[str, Any] = {}
+        resolve, soft = module.resolve_conflicts, module.soft_targets
+
+        def resolve_conflicts(picked: Any, contest: Any, scores: Any, truth: Any, spec: Any) -> Any:
+            kept["picks"] = picked
+            return resolve(picked, contest, scores, truth, spec)
+
+        def soft_targets(held: Any, truth: Any, spec: Any, num_anchors: int, poison: Any) -> Any:
+            lost = kept["picks"]
+            least = torch.zeros_like(lost.overlap)
+            whole = [torch.cat([getattr(held, name), getattr(lost, name)]) for name in ("box", "metric", "overlap")]
+            largest = [values.new_zeros(len(truth)).scatter_reduce(0, whole[0], values, "amax") for values in whole[1:]]
+            found = soft(held, truth, spec, num_anchors, poison + least.sum())
+            row = torch.empty(int(truth.row.max()) + 1 if len(truth) else 0, dtype=torch.int64)
+            row[truth.row] = torch.arange(len(truth))
+            own = [
+                values.new_zeros(len(truth)).scatter_reduce(0, held.box, getattr(held, name), "amax")
+                for name, values in (("metric", held.metric), ("overlap", held.overlap))
+            ]
+            box = row[found.box]
+            factor = (largest[1] / own[1])[box] * ((own[0] + spec.assign_eps) / (largest[0] + spec.assign_eps))[box]
+            return replace(found, weight=found.weight * factor)
+
+        module.resolve_conflicts, module.soft_targets = resolve_conflicts, soft_targets
+        try:
+            return sound(*given, **options)
+        finally:
+            module.resolve_conflicts, module.soft_targets = resolve, soft
+
+    return assign
+
+
+ENTRIES = (
+    Fault(name="IoU for CIoU in the assignment", violates=_OVERLAP, section="5.2", patches=overlaps(lambda _: iou)),
+    Fault(
+        name="overlap of at least 1e-3",
+        violates=_OVERLAP,
+        section="5.2",
+        patches=overlaps(lambda sound: lambda *given: sound(*given).clamp(min=1e-3)),
+    ),
+    Fault(
+        name="overlap too large by 1e-4",
+        violates=_OVERLAP,
+        section="5.2",
+        patches=overlaps(lambda sound: lambda *given: sound(*given) * (1 + 1e-4)),
+    ),
+    Fault(
+        name="CIoU without ε_c in the heights", violates="h = y2 − y1 + ε_c.", section="6", patches=every_ciou(formula(height_eps=False))
+    ),
+    Fault(
+        name="aspect of 1.01 v",
+        violates="v = (4/π²)(atan(w_b/h_b) − atan(w_a/h_a))².",
+        section="6",
+        patches=every_ciou(formula(aspect=1.01)),
+    ),
+    Fault(
+        name="enclosing diagonal 1 % longer", violates="c² = c_w² + c_h² + ε_c.", section="6", patches=every_ciou(formula(diagonal=1.02))
+    ),
+    Fault(
+        name="intersection not clamped",
+        violates="Intersection I with each side clamped at 0.",
+        section="6",
+        patches=every_ciou(formula(unclamped=True)),
+    ),
+    Fault(
+        name="pairs' first class for all",
+        violates=_METRIC,
+        section="5.3",
+        patches=(
+            Patch(
+                ASSIGN,
+                "alignment_metric",
+                lambda sound: lambda scores, truth, *given: sound(scores, replace(truth, label=truth.label * 0), *given),
+            ),
+        ),
+    ),
+    Fault(
+        name="metric without the probability's power",
+        violates=_METRIC,
+        section="5.3",
+        patches=metrics(lambda logits, overlap, spec: logits.sigmoid() * overlap.pow(spec.beta)),
+    ),
+    Fault(
+        name="probability of at least 1e-6",
+        violates=_METRIC,
+        section="5.3",
+        patches=metrics(lambda logits, overlap, spec: logits.sigmoid().clamp(min=1e-6).pow(spec.alpha) * overlap.pow(spec.beta)),
+    ),
+    Fault(
+        name="probability in float16",
+        violates="p = sigmoid(scores); the twin computes it in float32.",
+        section="8a",
+        patches=metrics(lambda logits, o, spec: logits.sigmoid().half().to(o.dtype).pow(spec.alpha) * o.pow(spec.beta)),
+    ),
+    Fault(
+        name="metric of the coarsest level halved",
+        violates=_METRIC,
+        section="5.3",
+        patches=aligned(
+            lambda pairs, truth, anchors, spec: replace(
+                pairs, metric=torch.where(anchors[1][pairs.anchor] == anchors[1].max(), pairs.metric / 2, pairs.metric)
+            )
+        ),
+    ),
+    Fault(name="K anchors of each part of the pyramid", violates=_TOPK, section="5.4", patches=picks(_by_level)),
+    Fault(name="picks by overlap", violates=_TOPK, section="5.4", patches=picks(_largest_overlap)),
+    Fault(
+        name="contested anchors among pickers",
+        violates=_CONFLICT,
+        section="5.5",
+        patches=(Patch("twinloss.loss", "assign", _among_pickers),),
+    ),
+    Fault(name="contested anchors dropped", violates=_CONFLICT, section="5.5", patches=conflicts(_contested_dropped)),
+    Fault(name="contested anchors to the first picker", violates=_CONFLICT, section="5.5", patches=conflicts(_to_first_picker)),
+    Fault(name="contested anchors to the best metric", violates=_CONFLICT, section="5.5", patches=conflicts(_best_metric)),
+    Fault(
+        name="last of equal overlaps",
+        violates="The lowest index on equal overlaps.",
+        section="5.5",
+        patches=(Patch(CONTEST, "enter", lambda _: _last_of_equals),),
+    ),
+    Fault(
+        name="conflicts of more than three boxes cut short",
+        violates="Goes to the box of its image with the largest overlap.",
+        section="5.5",
+        patches=conflicts(_at_most),
+    ),
+    Fault(
+        name="weight without O",
+        violates=_WEIGHT,
+        section="5.7",
+        patches=weights(lambda m, o, largest_m, largest_o, eps: m / (largest_m + eps)),
+    ),
+    Fault(
+        name="weight of its own overlap",
+        violates=_WEIGHT,
+        section="5.7",
+        patches=weights(lambda m, o, largest_m, largest_o, eps: m * o / (largest_m + eps)),
+    ),
+    Fault(
+        name="weight without ε_a",
+        violates=_WEIGHT,
+        section="5.7",
+        patches=weights(lambda m, o, largest_m, largest_o, eps: m * largest_o / largest_m.clamp(min=1e-300)),
+    ),
+    Fault(
+        name="weight too large by 1e-4",
+        violates=_WEIGHT,
+        section="5.7",
+        patches=weights(lambda m, o, largest_m, largest_o, eps: m * largest_o / (largest_m + eps) * (1 + 1e-4)),
+    ),
+    Fault(
+        name="weight of the overlap alone",
+        violates=_WEIGHT,
+        section="5.7",
+        patches=weights(lambda m, o, largest_m, largest_o, eps: o),
+    ),
+    Fault(
+        name="maxima over all candidates",
+        violates="For each box j, over the anchors it holds in the end: M_j, O_j.",
+        section="5.7",
+        patches=(Patch("twinloss.loss", "assign", _maxima_of_picks),),
+    ),
+)

@@ -1,0 +1,270 @@
+"""Wrong anchors, ground truth, decoding and candidates (spec sections 2 to 5.1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
+
+LOSS, ASSIGN, CANDIDATES, TARGETS, BOXES = (f"twinloss.{name}" for name in ("loss", "assign", "candidates", "targets", "boxes"))
+
+
+def centres(change: Any) -> tuple[Patch, ...]:
+    """Anchors whose centres (A, 2) or strides (A,) are changed, given the grids and strides."""
+
+    def make(sound: Any) -> Any:
+        def make_anchors(grids: Any, strides: Any, **kinds: Any) -> tuple[Tensor, Tensor]:
+            return change(*sound(grids, strides, **kinds), grids)  # type: ignore[no-any-return]
+
+        return make_anchors
+
+    return (Patch(LOSS, "make_anchors", make),)
+
+
+def _transposed(grid: Tensor, strides: Tensor, grids: Any) -> tuple[Tensor, Tensor]:
+    parts = grid.split([rows * columns for rows, columns in grids])
+    swapped = [part.view(rows, columns, 2).transpose(0, 1).reshape(-1, 2) for part, (rows, columns) in zip(parts, grids, strict=True)]
+    return torch.cat(swapped), strides
+
+
+def _last_level(grid: Tensor, grids: Any) -> Tensor:
+    rows, columns = grids[-1]
+    moved = grid.clone()
+    moved[-rows * columns :] += 0.5
+    return moved
+
+
+def pixels(change: Any) -> tuple[Patch, ...]:
+    """Other pixel corners, for the assignment and for the terms; ``change`` takes the corners (N, 4) and the image size."""
+
+    def make(sound: Any) -> Any:
+        return lambda boxes, size: change(sound, boxes, size)
+
+    return Patch(TARGETS, "pixel_corners", make), Patch(LOSS, "pixel_corners", make)
+
+
+def rows(keep: Any) -> tuple[Patch, ...]:
+    """Ground truth of which ``keep`` says what remains, as a mask or an index of its rows."""
+
+    def make(sound: Any) -> Any:
+        def prepare_targets(*given: Any) -> Any:
+            truth = sound(*given)
+            kept = keep(truth, given)
+            return replace(truth, **{name: getattr(truth, name)[kept] for name in ("row", "image", "label", "corners")})
+
+        return prepare_targets
+
+    return (Patch(LOSS, "prepare_targets", make),)
+
+
+def _place(truth: Any) -> Tensor:
+    """Place of each row within its own image."""
+    counts = torch.bincount(truth.image)
+    return torch.arange(len(truth)) - (counts.cumsum(0) - counts)[truth.image]
+
+
+def labels(change: Any) -> tuple[Patch, ...]:
+    """Other classes, given those of the rows and C; at the metric and at the target alike."""
+
+    def metric(sound: Any) -> Any:
+        def alignment_metric(scores: Any, truth: Any, *given: Any) -> Any:
+            return sound(scores, replace(truth, label=change(truth.label, scores.shape[1])), *given)
+
+        return alignment_metric
+
+    def term(sound: Any) -> Any:
+        def classification_term(scores: Any, image: Any, label: Any, *given: Any) -> Any:
+            return sound(scores, image, change(label, scores.shape[1]), *given)
+
+        return classification_term
+
+    return Patch(ASSIGN, "alignment_metric", metric), Patch(LOSS, "classification_term", term)
+
+
+def decoded(change: Make) -> tuple[Patch, ...]:
+    """Another expectation of the bins, everywhere."""
+    return Patch(BOXES, "expectation", change), Patch("twinloss.terms.boxes", "expectation", change)
+
+
+def windows(change: Any) -> tuple[Patch, ...]:
+    """The inside test with another definition of its numbers."""
+
+    def make(sound: Any) -> Any:
+        return lambda corners, pyramid, spec: sound(corners, pyramid, change(spec))
+
+    return Patch(ASSIGN, "windows", make), Patch(CANDIDATES, "windows", make)
+
+
+def lengthened(change: Any) -> tuple[Patch, ...]:
+    """The inside test with sides lengthened otherwise."""
+    return (Patch(CANDIDATES, "lengthen", lambda sound: lambda corners, below, side: change(sound, corners, below, side)),)
+
+
+def _width_alone(sound: Any, corners: Tensor, below: float, side: float) -> Tensor:
+    long = sound(corners, below, side)
+    return torch.stack([long[:, 0], corners[:, 1], long[:, 2], corners[:, 3]], 1)
+
+
+def _from_corner(sound: Any, corners: Tensor, below: float, side: float) -> Tensor:
+    long = sound(corners, below, side)
+    return torch.cat([corners[:, :2], corners[:, :2] + (long[:, 2:] - long[:, :2])], 1)
+
+
+_ONE_PER_CELL = "One anchor per cell, at the cell's centre, x running fastest."
+_SCALED = "x scaled by W, y by H, then centre/size to corners."
+_EXPECTATION = "Softmax over each side's R logits, then the expectation of the bin index."
+_INSIDE = "All four of the distances from centre to the box's sides exceed ε_a."
+_LENGTHENED = "A side shorter than s_1 is first lengthened to s_1 about the box's centre."
+_VALID = "A row is valid when the sum of its four corner coordinates is > 0."
+
+
+def _swapped(dim: int) -> Any:
+    return ([0, 1, 3, 2],) if dim == 0 else (..., [0, 1, 3, 2])
+
+
+ENTRIES = (
+    Fault(name="anchors at cells' corners", violates=_ONE_PER_CELL, section="2", patches=centres(lambda c, s, _: (c - 0.5, s))),
+    Fault(name="anchors off by 1e-4 cells", violates=_ONE_PER_CELL, section="2", patches=centres(lambda c, s, _: (c + 1e-4, s))),
+    Fault(name="y runs fastest", violates=_ONE_PER_CELL, section="2", patches=centres(_transposed)),
+    Fault(
+        name="anchors of the last level off", violates=_ONE_PER_CELL, section="2", patches=centres(lambda c, s, g: (_last_level(c, g), s))
+    ),
+    Fault(
+        name="last level's stride taken for 1 % more",
+        violates="Each anchor carries its level's stride.",
+        section="2",
+        patches=centres(lambda c, s, _: (c, torch.where(s == s.max(), s * 1.01, s))),
+    ),
+    Fault(
+        name="width and height of the image swapped",
+        violates=_SCALED,
+        section="3",
+        patches=pixels(lambda sound, boxes, size: sound(boxes, size[::-1])),
+    ),
+    Fault(
+        name="boxes clipped to the image",
+        violates=_SCALED,
+        section="3",
+        patches=pixels(lambda sound, boxes, size: torch.minimum(sound(boxes, size).clamp(min=0), boxes.new_tensor([*size[::-1]] * 2))),
+    ),
+    Fault(
+        name="boxes rounded to whole pixels",
+        violates=_SCALED,
+        section="3",
+        patches=pixels(lambda sound, boxes, size: sound(boxes, size).round()),
+    ),
+    Fault(
+        name="boxes in float16 on the way",
+        violates="Ground truth is float32 whatever the dtype of the predictions.",
+        section="3",
+        patches=pixels(lambda sound, boxes, size: sound(boxes.half().to(boxes.dtype), size)),
+    ),
+    Fault(
+        name="boxes that begin left of the image dropped",
+        violates=_VALID,
+        section="3",
+        patches=rows(lambda truth, _: truth.corners[:, 0] >= 0),
+    ),
+    Fault(
+        name="boxes of less than 4 px dropped",
+        violates=_VALID,
+        section="3",
+        patches=rows(lambda truth, _: (truth.corners[:, 2:] - truth.corners[:, :2] >= 4).all(1)),
+    ),
+    Fault(
+        name="last box of a full image lost",
+        violates="Boxes keep the order in which they arrive.",
+        section="3",
+        patches=rows(lambda truth, _: _place(truth) < max(int(torch.bincount(truth.image).max()) - 1, 1) if len(truth) else slice(None)),
+    ),
+    Fault(
+        name="boxes beyond the 64th ignored",
+        violates="The reference pads every image to the largest N_b.",
+        section="3",
+        patches=rows(lambda truth, _: _place(truth) < 64),
+    ),
+    Fault(
+        name="last image's boxes ignored",
+        violates="batch_idx (N,) image index.",
+        section="1",
+        patches=rows(lambda truth, given: truth.image < max(int(given[0].max()), 1) if len(truth) else slice(None)),
+    ),
+    Fault(
+        name="two boxes alone taken for one",
+        violates="The loss is that of all N boxes.",
+        section="1",
+        patches=rows(lambda truth, _: slice(0, 1) if len(truth) == 2 else slice(None)),
+    ),
+    Fault(
+        name="last class learnt as the one before",
+        violates="The target score is placed at class_j.",
+        section="5.7",
+        patches=labels(lambda label, count: label.clamp(max=max(count - 2, 0))),
+    ),
+    Fault(
+        name="class 0 learnt as the next",
+        violates="The target score is placed at class_j.",
+        section="5.7",
+        patches=labels(lambda label, count: label.clamp(min=min(1, count - 1))),
+    ),
+    Fault(name="bins count from 1", violates=_EXPECTATION, section="4", patches=decoded(lambda sound: lambda share: sound(share) + 1)),
+    Fault(
+        name="expectation off by 1e-4",
+        violates=_EXPECTATION,
+        section="4",
+        patches=decoded(lambda sound: lambda share: sound(share) * 1.0001),
+    ),
+    Fault(
+        name="expectation ignores bins below 1e-3",
+        violates=_EXPECTATION,
+        section="4",
+        patches=decoded(lambda sound: lambda share: sound(torch.where(share < 1e-3, 0.0, share))),
+    ),
+    Fault(
+        name="right and bottom swapped",
+        violates="Box = (a_x − l, a_y − t, a_x + r, a_y + b).",
+        section="4",
+        patches=tuple(
+            Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d[_swapped(dim)], dim))
+            for holder in (ASSIGN, BOXES, "twinloss.terms.boxes")
+        ),
+    ),
+    Fault(
+        name="negative distances set to 0",
+        violates="Predictions are the distances themselves, no softmax.",
+        section="7",
+        patches=tuple(
+            Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d.clamp(min=0), dim))
+            for holder in (ASSIGN, BOXES, "twinloss.terms.boxes")
+        ),
+    ),
+    Fault(name="borders inclusive", violates=_INSIDE, section="5.1", patches=windows(lambda s: replace(s, assign_eps=-1e-7))),
+    Fault(name="borders narrower by 0.01 px", violates=_INSIDE, section="5.1", patches=windows(lambda s: replace(s, assign_eps=0.01))),
+    Fault(
+        name="no more than 9 cells a row inside",
+        violates=_INSIDE,
+        section="5.1",
+        patches=tuple(
+            Patch(holder, "windows", lambda sound: lambda *given: replace(found := sound(*given), count=found.count.clamp(max=9)))
+            for holder in (ASSIGN, CANDIDATES)
+        ),
+    ),
+    Fault(name="width alone lengthened", violates=_LENGTHENED, section="5.1", patches=lengthened(_width_alone)),
+    Fault(name="lengthened from the top left corner", violates=_LENGTHENED, section="5.1", patches=lengthened(_from_corner)),
+    Fault(
+        name="lengthened by a pixel too much",
+        violates=_LENGTHENED,
+        section="5.1",
+        patches=lengthened(lambda sound, corners, below, side: sound(corners, below, side + 1)),
+    ),
+    Fault(
+        name="long sides lengthened too",
+        violates="A side shorter than s_1 is first lengthened.",
+        section="5.1",
+        patches=lengthened(lambda sound, corners, below, side: sound(corners, 2 * below, 2 * side)),
+    ),
+)

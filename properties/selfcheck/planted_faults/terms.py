@@ -1,0 +1,338 @@
+"""Wrong terms, sums, factors and gradients (spec sections 7, 8 and 8a)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from properties.selfcheck.planted_faults.assignment import formula
+from properties.selfcheck.planted_faults.fault import Fault, Patch, Result
+
+LOSS, TERMS, COLUMNS = "twinloss.loss", "twinloss.terms.boxes", "twinloss.gather_anchors"
+EVALUATION = "twinloss.loss:_Evaluation"
+
+
+def factor(change: Any) -> tuple[Patch, ...]:
+    """Terms and items times a factor, scalar or (3,), given the evaluation and the weights that it holds."""
+
+    def make(sound: Any) -> Any:
+        def loss(self: Any, held: Any) -> Result:
+            terms, items = sound(self, held)
+            factors = torch.as_tensor(change(self, held.weight.to(self.dtype)), dtype=terms.dtype).expand(3)
+            return terms * factors, {name: item * f for (name, item), f in zip(items.items(), factors, strict=True)}
+
+        return loss
+
+    return (Patch(EVALUATION, "loss", make),)
+
+
+def term(name: str, change: Any) -> tuple[Patch, ...]:
+    """One term's function in the loss, from the sound one and its arguments."""
+    return (Patch(LOSS, name, lambda sound: lambda *given: change(sound, *given)),)
+
+
+def gradient(columns: str, change: Any) -> tuple[Patch, ...]:
+    """Logits whose gradient is changed on its way back, and nothing else: ``boxes`` or ``scores``."""
+
+    def make(sound: Any) -> Any:
+        def prepared(logits: Tensor, *given: Any) -> Any:
+            return sound(_through(logits, change), *given)
+
+        return prepared
+
+    return (Patch(LOSS, {"boxes": "held_columns", "scores": "classification_term"}[columns], make),)
+
+
+def _through(logits: Tensor, change: Any) -> Tensor:
+    if logits.requires_grad:
+        logits = logits.view_as(logits)
+        logits.register_hook(change)
+    return logits
+
+
+def attached(values: Tensor, to: Tensor) -> Tensor:
+    """The values, with a gradient to other ones that they should not have."""
+    # The mean's distance from itself is 0, and its gradient is not.
+    return values * (1 + to.mean() - to.mean().detach())
+
+
+def in_dtype(name: str, dtype: torch.dtype) -> tuple[Patch, ...]:
+    """One term's result rounded."""
+    return term(name, lambda sound, *given: sound(*given).to(dtype).to(torch.float64 if given[0].dtype == torch.float64 else torch.float32))
+
+
+def _lengths(evaluation: Any) -> int:
+    return len(evaluation.boxes)
+
+
+def _swapped_bins(sound: Any, logits: Tensor, target: Tensor) -> Any:
+    lower = target.floor()
+    return sound(logits, target)[0], sound(logits, (lower + 1 - (target - lower)).clamp(max=logits.shape[-1] - 1.01))[1]
+
+
+def _detached_expectation(sound: Any, logits: Tensor, target: Tensor) -> Any:
+    expected, entropy = sound(logits, target)
+    return expected.detach(), entropy
+
+
+def _detached_entropy(sound: Any, logits: Tensor, target: Tensor) -> Any:
+    expected, entropy = sound(logits, target)
+    return expected, entropy.detach()
+
+
+def _weights_attached(sound: Any, distances: Tensor, centres: Tensor, corners: Tensor, weight: Tensor, *rest: Any) -> Any:
+    return sound(distances, centres, corners, attached(weight, distances) if len(weight) else weight, *rest)
+
+
+def _items_per_batch(result: Result, preds: Any, batch: Any) -> Result:
+    return result[0], {name: item * len(preds["boxes"]) for name, item in result[1].items()}
+
+
+def _third_without_clamp(sound: Any, centres: Tensor, corners: Tensor, bins: int, margin: float = 0.01) -> Tensor:
+    left_top, right_bottom = centres - corners[:, :2], corners[:, 2:] - centres
+    return torch.cat([left_top, right_bottom], 1).abs().clamp(max=bins - 1 - margin)
+
+
+_WIDE = "Arithmetic is float32 (float64 for float64 logits)."
+_S = "S = max(Σ t, 1) over the batch."
+_CLASSIFICATION = "Σ over all B·A·C of BCE-with-logits(scores, target) / S."
+_BOX = "Σ_F (1 − CIoU(pred_i, gt_i)) · w_i / S, both in grid units, prediction first."
+_BINS = "−log softmax at the lower bin weighted by (⌊d⌋ + 1 − d), plus that at the upper bin weighted by the rest."
+_DISTANCE = "Turned into pixels (× stride) and divided by W (left, right) or H (top, bottom); the target is not clamped."
+_BATCH = "The three terms, each times its gain and times B."
+_LOGGED = "The same three without B, for logging."
+_FLOWS = "They flow through boxes (box and distribution terms) and scores (classification term) only."
+_CONSTANT = "α_c is a constant for differentiation."
+
+
+def _unweighted_target(
+    sound: Any, scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, weight: Tensor, factors: Tensor | None
+) -> Tensor:
+    """The targets' own share of the term is not multiplied by the classes' factors."""
+    share = weight if factors is None else weight / factors[label].clamp(min=0.1)
+    return sound(scores, image, label, anchor, share, factors)  # type: ignore[no-any-return]
+
+
+def _without(values: Tensor, dim: int) -> Tensor:
+    return values.index_fill(dim, torch.tensor([values.shape[dim] - 1]), 0.0)
+
+
+def _with_boxes(scores: Tensor, image: Tensor) -> Tensor:
+    mask = torch.ones(len(scores), 1, 1, dtype=torch.bool)
+    if len(image):
+        mask[:] = False
+        mask[image] = True
+    return torch.where(mask, scores, -100.0)
+
+
+def _iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
+    from properties.selfcheck.planted_faults.assignment import iou
+
+    return iou(first, second, eps)
+
+
+def _narrowed(preds: Any, of: torch.dtype, to: torch.dtype) -> Any:
+    if preds["boxes"].dtype != of:
+        return preds
+    return {**preds, **{name: preds[name].to(to) for name in ("boxes", "scores")}}
+
+
+def _rounded(preds: Any, of: torch.dtype, to: torch.dtype) -> Any:
+    if preds["boxes"].dtype != of:
+        return preds
+    return {**preds, **{name: preds[name].to(to).to(of) for name in ("boxes", "scores")}}
+
+
+def _scaled(preds: Any, of: torch.dtype, by: float) -> Any:
+    if preds["boxes"].dtype != of:
+        return preds
+    return {**preds, "boxes": preds["boxes"] * by}
+
+
+ENTRIES = (
+    Fault(
+        name="sum of weights at least 2", violates=_S, section="7", patches=factor(lambda e, w: w.sum().clamp(min=1) / w.sum().clamp(min=2))
+    ),
+    Fault(
+        name="sum of weights not at least 1",
+        violates=_S,
+        section="7",
+        patches=factor(lambda e, w: w.sum().clamp(min=1) / w.sum() if w.sum() > 0 else 1.0),
+    ),
+    Fault(
+        name="number of anchors for their weights' sum",
+        violates=_S,
+        section="7",
+        patches=factor(lambda e, w: w.sum().clamp(min=1) / max(len(w), 1)),
+    ),
+    Fault(
+        name="sum of weights plus 1e-4",
+        violates=_S,
+        section="7",
+        patches=factor(lambda e, w: w.sum().clamp(min=1) / (w.sum().clamp(min=1) + 1e-4)),
+    ),
+    Fault(name="no factor of images", violates=_BATCH, section="7", patches=factor(lambda e, w: 1 / _lengths(e))),
+    Fault(
+        name="images with boxes counted alone",
+        violates=_BATCH,
+        section="7",
+        patches=factor(lambda e, w: max(len(e.truth.image.unique()), 1) / _lengths(e)),
+    ),
+    Fault(name="images padded to two", violates=_BATCH, section="7", patches=factor(lambda e, w: max(_lengths(e), 2) / _lengths(e))),
+    Fault(name="items times images", violates=_LOGGED, section="7", after=_items_per_batch),
+    Fault(
+        name="terms in another order",
+        violates="A vector (box, cls, distribution).",
+        section="7",
+        after=lambda r, p, b: (r[0][[1, 0, 2]], r[1]),
+    ),
+    Fault(name="box term too large by 1e-4", violates=_BOX, section="7", patches=factor(lambda e, w: w.new_tensor([1.0001, 1, 1]))),
+    Fault(
+        name="classification term too large by 1e-4",
+        violates=_CLASSIFICATION,
+        section="7",
+        patches=factor(lambda e, w: w.new_tensor([1, 1.0001, 1])),
+    ),
+    Fault(name="third term too large by 1e-4", violates=_BINS, section="7", patches=factor(lambda e, w: w.new_tensor([1, 1, 1.0001]))),
+    Fault(
+        name="no classification without boxes",
+        violates="With no ground truth at all the classification term remains.",
+        section="7",
+        patches=factor(lambda e, w: float(len(e.truth) > 0)),
+    ),
+    Fault(
+        name="classification of images with boxes alone",
+        violates=_CLASSIFICATION,
+        section="7",
+        patches=term("classification_term", lambda sound, scores, image, *given: sound(_with_boxes(scores, image), image, *given)),
+    ),
+    Fault(
+        name="logits clamped to ±20",
+        violates=_CLASSIFICATION,
+        section="7",
+        patches=term("classification_term", lambda sound, scores, *given: sound(scores.clamp(-20, 20), *given)),
+    ),
+    Fault(
+        name="targets of 1",
+        violates="A held anchor's target score is t_i.",
+        section="5.7",
+        patches=term("classification_term", lambda sound, *given: sound(*given[:4], torch.ones_like(given[4]), *given[5:])),
+    ),
+    Fault(
+        name="class weights at held anchors forgotten",
+        violates="C factors multiply the classification term elementwise.",
+        section="13",
+        patches=term("classification_term", _unweighted_target),
+    ),
+    Fault(
+        name="IoU for CIoU in the box term",
+        violates=_BOX,
+        section="7",
+        patches=(Patch(TERMS, "ciou", lambda _: _iou),),
+    ),
+    Fault(name="bins' shares swapped", violates=_BINS, section="7", patches=term("distributions", _swapped_bins)),
+    Fault(
+        name="sides summed, not averaged",
+        violates="Mean over the four sides.",
+        section="7",
+        patches=factor(lambda e, w: w.new_tensor([1, 1, 4])),
+    ),
+    Fault(
+        name="negative target distances mirrored",
+        violates="Clamped to [0, R − 1 − 0.01].",
+        section="7",
+        patches=term("clamped_target", _third_without_clamp),
+    ),
+    Fault(
+        name="right and bottom alone clamped",
+        violates="Clamped to [0, R − 1 − 0.01].",
+        section="7",
+        patches=term("clamped_target", lambda sound, *given: sound(*given).clone().index_fill_(1, torch.tensor([0]), 0.0)),
+    ),
+    Fault(
+        name="distance in shares of width alone",
+        violates=_DISTANCE,
+        section="7",
+        patches=term("distance_term", lambda sound, *given: sound(*given[:-1], (given[-1][1], given[-1][1]))),
+    ),
+    Fault(
+        name="width and height swapped in distances",
+        violates=_DISTANCE,
+        section="7",
+        patches=term("distance_term", lambda sound, *given: sound(*given[:-1], given[-1][::-1])),
+    ),
+    Fault(
+        name="distance in cells",
+        violates=_DISTANCE,
+        section="7",
+        patches=term("distance_term", lambda sound, d, c, k, strides, *rest: sound(d, c, k, torch.full_like(strides, 8), *rest)),
+    ),
+    Fault(
+        name="classification summed in float16",
+        violates=_WIDE,
+        section="8a",
+        patches=in_dtype("classification_term", torch.float16),
+    ),
+    Fault(
+        name="float64 computed in float32",
+        violates=_WIDE,
+        section="8a",
+        before=lambda preds, batch: (_narrowed(preds, torch.float64, torch.float32), batch),
+    ),
+    Fault(
+        name="float16 computed in bfloat16",
+        violates=_WIDE,
+        section="8a",
+        before=lambda preds, batch: (_rounded(preds, torch.float16, torch.bfloat16), batch),
+    ),
+    Fault(
+        name="bfloat16 off by one rounding",
+        violates=_WIDE,
+        section="8a",
+        before=lambda preds, batch: (_scaled(preds, torch.bfloat16, 1 + 2**-8), batch),
+    ),
+    Fault(
+        name="float32 rounded to TF32",
+        violates=_WIDE,
+        section="8a",
+        before=lambda preds, batch: (_rounded(preds, torch.float32, torch.float16), batch),
+    ),
+    Fault(name="α_c differentiated", violates=_CONSTANT, section="8", patches=(Patch(TERMS, "ciou", formula(attached=True)),)),
+    Fault(
+        name="gradient through t",
+        violates="Nothing flows through assignment, t, S or α_c.",
+        section="8",
+        patches=term("box_term", _weights_attached),
+    ),
+    Fault(
+        name="gradient through S",
+        violates="Nothing flows through assignment, t, S or α_c.",
+        section="8",
+        patches=factor(lambda e, w: attached(w.new_ones(3), e.scores.to(w.dtype))),
+    ),
+    Fault(name="no gradient of the box term", violates=_FLOWS, section="8", patches=term("distributions", _detached_expectation)),
+    Fault(name="no gradient of the distribution term", violates=_FLOWS, section="8", patches=term("distributions", _detached_entropy)),
+    Fault(name="gradient of boxes too large by 1e-4", violates=_FLOWS, section="8", patches=gradient("boxes", lambda g: g * 1.0001)),
+    Fault(name="gradient of scores too large by 1e-4", violates=_FLOWS, section="8", patches=gradient("scores", lambda g: g * 1.0001)),
+    Fault(name="gradient of boxes clipped at 0.5", violates=_FLOWS, section="8", patches=gradient("boxes", lambda g: g.clamp(-0.5, 0.5))),
+    Fault(
+        name="gradient of scores below 1e-4 lost",
+        violates=_FLOWS,
+        section="8",
+        patches=gradient("scores", lambda g: torch.where(g.abs() < 1e-4, 0, g)),
+    ),
+    Fault(name="no gradient of the last class", violates=_FLOWS, section="8", patches=gradient("scores", lambda g: _without(g, 1))),
+    Fault(name="no gradient of the last anchor", violates=_FLOWS, section="8", patches=gradient("scores", lambda g: _without(g, 2))),
+    Fault(name="no gradient of boxes in the last image", violates=_FLOWS, section="8", patches=gradient("boxes", lambda g: _without(g, 0))),
+    Fault(name="no gradient of the last bin", violates=_FLOWS, section="8", patches=gradient("boxes", lambda g: _without(g, 1))),
+    Fault(
+        name="gradient missing where nothing is held",
+        violates="Where nothing is held, the gradient of boxes is zero, not missing.",
+        section="8",
+        patches=(
+            Patch(LOSS, "held_columns", lambda sound: lambda logits, *given: sound(logits if len(given[0]) else logits.detach(), *given)),
+        ),
+    ),
+)

@@ -1,0 +1,58 @@
+"""The GPU run, where there is no GPU: it says so, and it is known to run to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benches.gpu.__main__ import CHECKS, NO_GPU
+from benches.gpu.dry_run import REHEARSED
+from benches.gpu.limits import TARGETS
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def _run(module: str, out: Path, interpret: bool) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    paths = os.pathsep.join([str(ROOT / "impl"), str(ROOT)])
+    env = os.environ | {"PYTHONPATH": paths, "TRITON_INTERPRET": str(int(interpret)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", module, "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=500)
+    return done, [json.loads(line) for line in (out / "rows.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so_and_lists_what_was_not_measured(tmp_path: Path) -> None:
+    done, rows = _run("benches.gpu", tmp_path, interpret=False)
+    assert done.returncode == 0, done.stderr
+    assert NO_GPU in done.stdout
+    assert {row["check"] for row in rows} >= set(CHECKS)
+    assert {row["verdict"] for row in rows} == {"not measured"}
+    assert {(row["what"], row["workload"], row["limit"]) for row in rows} >= {(t.what, t.workload, t.limit) for t in TARGETS}
+    assert (tmp_path / "rows.parquet").exists()
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so the GPU run was not rehearsed")
+def test_a_rehearsal_runs_every_check_to_its_end(tmp_path: Path) -> None:
+    done, rows = _run("benches.gpu.dry_run", tmp_path, interpret=True)
+    stopped = [row["detail"] for row in rows if row["what"] == "ran to its end"]
+    assert not stopped, stopped
+    assert {row["check"].replace(" ", "-") for row in rows} >= set(REHEARSED) - {"kernels"}, done.stdout + done.stderr
+    # What does not depend on the machine has to hold here already.
+    sure = [row for row in rows if row["check"] in {"bits", "graph", "judge", "beyond 32 bits"}]
+    assert [row["detail"] for row in sure if row["verdict"] != "passed"] == []
+
+
+def test_an_unknown_check_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benches.gpu", "bit", "--out", str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)])}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 2
+    assert "there is no check 'bit'; there are properties, counts" in done.stderr

@@ -1,0 +1,82 @@
+"""The command that a user types: options, and samples that arrive in pytest-benchmark's own statistics."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from benches.run.plugin import pytest_addoption
+
+pytest_plugins = ["pytester"]
+
+REPLAYED = """
+import pytest
+from benches.run.replay_clock import CLOCK
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize("samples", [[0.004, 0.002, 0.003, 0.008, 0.003], [1e-7, 123.456]], ids=["milliseconds", "extremes"])
+def test_replayed(benchmark, samples):
+    CLOCK.replay(benchmark, samples)
+"""
+
+
+def test_samples_reach_pytest_benchmark_unchanged(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest-benchmark takes a worker's environment for one in which it must not measure; and CI changes its table's colours and names.
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST") or name == "CI"]:
+        monkeypatch.delenv(name)
+    pytester.makepyfile(REPLAYED)
+    root = Path(__file__).resolve().parents[4]
+    pytester.makeini(f"[pytest]\npythonpath = {root}")
+    result = pytester.runpytest_subprocess(
+        "-p", "no:xdist", "--benchmark-json=out.json", "--benchmark-save-data", "--benchmark-columns=median,rounds"
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*test_replayed*extremes*"])
+    recorded = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
+    data = {entry["param"]: entry["stats"] for entry in recorded}
+    assert data["milliseconds"]["data"] == [0.004, 0.002, 0.003, 0.008, 0.003]
+    assert data["milliseconds"]["median"] == pytest.approx(0.003)
+    assert data["milliseconds"]["rounds"] == 5
+    assert data["extremes"]["data"] == [1e-7, 123.456]
+
+
+COLLECT = ("-p", "benches.run.plugin", "-p", "no:xdist", "-p", "no:cacheprovider", "--collect-only", "-q")
+
+
+def test_every_benchmark_can_be_chosen_by_name(pytester: pytest.Pytester) -> None:
+    root = Path(__file__).resolve().parents[4]
+    chosen = pytester.runpytest_subprocess(
+        *COLLECT,
+        f"--rootdir={root}",
+        "-c",
+        str(root / "pyproject.toml"),
+        str(root / "benches" / "bench_loss.py"),
+        "-k",
+        "gwhd and default and step",
+    )
+    lines = [line for line in chosen.outlines if "::" in line]
+    assert [line.partition("[")[2] for line in lines] == [
+        "gwhd-float32-default-reference/eager-step]",
+        "gwhd-float32-default-twin/native-step]",
+        "gwhd-float32-default-twin/torch-step]",
+    ]
+
+
+def test_a_candidate_is_measured_beside_the_others(pytester: pytest.Pytester) -> None:
+    root = Path(__file__).resolve().parents[4]
+    options = ("--candidate", "mine.losses:make", "--extent", "quick", "--no-compile", "-k", "batch-1 and step")
+    chosen = pytester.runpytest_subprocess(
+        *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), *options
+    )
+    lines = [line.partition("steady-")[2] for line in chosen.outlines if "::" in line]
+    assert lines == ["reference/eager-step]", "twin/native-step]", "twin/torch-step]", "mine.losses:make/own-step]"]
+
+
+def test_the_options_are_the_documented_ones() -> None:
+    parser = pytest.Parser(_ispytest=True)
+    pytest_addoption(parser)
+    names = {name for group in parser._groups for option in group.options for name in option.names()}
+    assert names == {"--labels", "--imgsz", "--batch", "--candidate", "--extent", "--threads", "--device", "--no-compile", "--out"}

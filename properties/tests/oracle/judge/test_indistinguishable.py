@@ -1,0 +1,103 @@
+"""What no gradient tells: bounds of the terms over all ways to choose, and a judge that excuses nothing beyond them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oracle.comparison.compare import compare
+from oracle.comparison.trial import Trial
+from oracle.contract.contender import Contender, Criterion, LossAndItems
+from oracle.contract.verdict import Verdict
+from oracle.judge.indistinguishable import NONE, TERMS, Choice, room
+from properties.differential.saved_cases import Saved, load
+from properties.selfcheck.sample_candidates import Hidden, other_rounding, other_rounding_silent
+from properties.tests.oracle.judge.helpers import REFERENCE, trial_of
+from twinloss import LossSpec
+
+ENTROPY = "5ee2b4e11890"
+EIGHTHS = st.integers(0, 8).map(lambda n: n / 8)
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> list[Choice]:
+    """A few anchors, each with one to three boxes and perhaps nobody; eighths, so that equal sums are equal."""
+    answer = []
+    for _ in range(draw(st.integers(1, 5))):
+        weights = draw(st.lists(st.sampled_from([0.125, 0.5, 1.0]), min_size=1, max_size=3)) + [0.0] * draw(st.integers(0, 1))
+        worth = np.array([[draw(EIGHTHS) if weight else 0.0 for _ in range(TERMS)] for weight in weights])
+        answer.append(Choice(np.array(weights), worth, draw(st.integers(0, len(weights) - 1))))
+    return answer
+
+
+@given(choices())
+def test_no_way_to_choose_that_leaves_the_normaliser_is_out_of_bounds(anchors: list[Choice]) -> None:
+    less, more = room(anchors)
+    budget = sum(anchor.weight[anchor.taken] for anchor in anchors)
+    read = sum(anchor.worth[anchor.taken] for anchor in anchors)
+    for way in itertools.product(*(range(len(anchor.weight)) for anchor in anchors)):
+        if sum(anchor.weight[k] for anchor, k in zip(anchors, way, strict=True)) == budget:
+            moved = sum(anchor.worth[k] for anchor, k in zip(anchors, way, strict=True)) - read
+            assert (-less - 1e-9 <= moved).all()
+            assert (moved <= more + 1e-9).all()
+
+
+@given(st.lists(EIGHTHS, min_size=1, max_size=6), st.data())
+def test_the_bounds_are_reached_where_all_weights_are_equal(worths: list[float], data: st.DataObject) -> None:
+    held = data.draw(st.integers(0, len(worths)))
+    anchors = [Choice(np.array([1.0, 0.0]), np.array([[worth] * TERMS, [0.0] * TERMS]), int(at >= held)) for at, worth in enumerate(worths)]
+    less, more = room(anchors)
+    ranked = sorted(worths)
+    assert less == pytest.approx(sum(worths[:held]) - sum(ranked[:held]))
+    assert more == pytest.approx(sum(ranked[len(ranked) - held :]) - sum(worths[:held]))
+
+
+def test_nothing_to_choose_leaves_no_room() -> None:
+    assert room([]) is NONE
+
+
+@pytest.fixture(scope="module")
+def entropy() -> Saved:
+    """Some sixty anchors that are right to the last bit, of which twelve are held."""
+    return load(ENTROPY)
+
+
+def trial(saved: Saved, factory: Callable[[LossSpec], Criterion]) -> Trial:
+    """A candidate on the saved batch."""
+    return trial_of(saved.case, Contender("candidate", "", factory, arithmetic="float32"), saved.setting)
+
+
+def test_a_reading_has_room_for_the_terms_that_were_seen(entropy: Saved) -> None:
+    shown = trial(entropy, other_rounding)
+    own = shown.loss(shown.holdings())
+    assert max(peaks.worst_ratio for peaks in own.values()) <= 1
+    readings = trial(entropy, other_rounding_silent).inferred()
+    assert any(reading.room is not NONE for reading in readings)
+
+
+class Scaled(Hidden):
+    """One term is wrong in value alone: its gradient is right."""
+
+    def __init__(self, spec: LossSpec, term: int, factor: float) -> None:
+        super().__init__(other_rounding(spec))
+        self.scale = torch.ones(TERMS)
+        self.scale[term] = factor
+
+    def __call__(self, preds: Any, batch: Any) -> LossAndItems:
+        """The other's answer, that term scaled."""
+        loss, items = super().__call__(preds, batch)
+        return loss + (loss * (self.scale - 1)).detach(), items
+
+
+@pytest.mark.parametrize("term", range(TERMS))
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_what_no_choice_explains_differs_all_the_same(entropy: Saved, term: int, factor: float) -> None:
+    wrong = Contender("wrong", "", lambda spec: Scaled(spec, term, factor), arithmetic="float32")
+    assert compare(entropy.case, entropy.setting, [wrong], REFERENCE, stages=("loss",)).verdict is Verdict.DIFFER

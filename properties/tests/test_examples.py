@@ -1,0 +1,72 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+from properties.training.synthetic_images import make_pictures
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def run(*command: str, cwd: Path = EXAMPLES, **env: str) -> str:
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "impl"), "OMP_NUM_THREADS": "1"} | env
+    done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
+    return done.stdout
+
+
+class TestPlainLoop:
+    """A loop, a model and a head that owe nothing to Ultralytics."""
+
+    def test_is_short_and_needs_torch_alone(self) -> None:
+        text = (EXAMPLES / "plain_loop.py").read_text("utf-8")
+        assert len(text.splitlines()) < 60
+        imported = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
+        assert imported == {"torch", "twinloss"}
+
+    def test_learns_and_finds_the_box(self) -> None:
+        output = run("plain_loop.py")
+        steps = [list(map(float, re.findall(r"\d+\.\d+", line))) for line in output.splitlines() if line.startswith("step")]
+        assert len(steps) == 7
+        assert all(last < 0.6 * first for first, last in zip(steps[0], steps[-1], strict=True))
+        found, there = (list(map(int, re.findall(r"\d+", line))) for line in output.splitlines() if line.startswith(("found", "there")))
+        assert found[0] == there[0]
+        assert found[1:] == pytest.approx(there[1:], abs=10)
+
+
+@pytest.fixture
+def trainer_home(tmp_path: Path) -> Path:
+    """A configuration folder with a font in it, which the trainer would look for elsewhere."""
+    (tmp_path / "Ultralytics").mkdir()
+    (tmp_path / "Ultralytics" / "Arial.ttf").write_bytes(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf").read_bytes())
+    return tmp_path
+
+
+def test_ultralytics_drop_in(trainer_home: Path) -> None:
+    pytest.importorskip("ultralytics")
+    data = make_pictures(trainer_home / "pictures", train=8, val=4)
+    options = ("epochs=2", "imgsz=64", "batch=4", "workers=0", "device=cpu", "plots=False", f"project={trainer_home}")
+    tiny = Path(__file__).parent / "training" / "tiny.yaml"
+    output = run("ultralytics_drop_in.py", str(data), str(tiny), *options, YOLO_CONFIG_DIR=str(trainer_home))
+    assert "the twin was called on 4 batches to train, on 2 to validate" in output
+
+
+def test_the_readme_s_training(trainer_home: Path) -> None:
+    pytest.importorskip("ultralytics")
+    programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (program,) = [program for program in programs if "ultralytics" in program]
+    make_pictures(trainer_home, train=8, val=4).rename(trainer_home / "cells.yaml")
+    (trainer_home / "program.py").write_text(program, encoding="utf-8")
+    output = run("program.py", cwd=trainer_home, YOLO_CONFIG_DIR=str(trainer_home))
+    assert "twinloss: active, this training's criterion is DetectionLoss" in output
+    assert output.splitlines()[-1] == "trained on 1 batches"
