@@ -26,7 +26,7 @@ OUT = Path("reports", "out")
 BIN = ROOT / ".nox" / "suite" / ("Scripts" if sys.platform == "win32" else "bin")
 
 OLDER = ("2.6.0", "2.7.1", "2.11.0")  # of torch: the first that the wheel asks for, and two on the way
-TWIN = tuple(f"properties/test_{name}.py" for name in ("bad_input", "exact", "metamorphic", "native", "sparse", "triton_host", "twin"))
+TWIN = ("properties/tests/impl", "properties/tests/oracle/definition")  # tests that need no other room
 
 groups = functools.partial(nox.project.dependency_groups, nox.project.load_toml(ROOT / "pyproject.toml"))
 heavy = functools.partial(nox.session, venv_backend="none", requires=["suite"])

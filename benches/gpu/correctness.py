@@ -27,7 +27,7 @@ JUDGED: tuple[tuple[str, DtypeName], ...] = (
     ("empty", "float16"),
 )
 REPEATED = ("coco", "boxes-300", "coco-end-to-end")
-PARTS = ("numbers", "behaviour", "offsets", "judged")
+PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100

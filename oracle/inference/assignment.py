@@ -1,9 +1,9 @@
 """The assignment of a contender that shows none, read from its gradients (spec section 7).
 
 Only open anchors are in question: at the others the right answer is known, and a wrong one will show in the numbers. At an open one every
-box that may hold it says what the gradients would then be (:mod:`oracle.inference.evidence`); of those that say what was seen, the definition's own is
-taken, or the one that fits best. A weight depends on what else the box holds, so this is repeated. Where a prediction is all but perfect
-no gradient tells whether the anchor is held: then it is S that says how many are.
+box that may hold it says what the gradients would then be (:mod:`oracle.inference.evidence`); of those that say what was seen, the
+definition's own is taken, or the one that fits best. A weight depends on what else the box holds, so this is repeated. Where a prediction
+is all but perfect no gradient tells whether the anchor is held: then it is S that says how many are.
 
 Nothing is excused by it: what is read here is judged as an assignment and by its numbers, as one that was shown would be.
 """

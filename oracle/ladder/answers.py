@@ -19,7 +19,7 @@ from oracle.ladder.install import InstallError, release_folder
 from oracle.ladder.questions import Question
 from oracle.ladder.release_process import Release
 
-INSIDE = ("adapters.py", "openings.py", "child.py", "wire.py")
+INSIDE = ("eras.py", "entry_points.py", "serve.py", "messages.py")
 SEPARATOR = "\t"
 
 
@@ -144,7 +144,7 @@ def digest(questions: Sequence[Question]) -> str:
 
 def _parts(questions: Sequence[Question]) -> Iterator[bytes]:
     for file in INSIDE:
-        yield (Path(__file__).parent / file).read_bytes()
+        yield (Path(__file__).parent / "inside" / file).read_bytes()
     for question in questions:
         yield question.name.encode()
         yield json.dumps(question.message.facts, sort_keys=True).encode()

@@ -1,7 +1,8 @@
 """The questions that every release is asked: kinds of batch, the openings at which each is put, and its arrays, the same for all.
 
-A question is made from a :class:`~oracle.cases.case.Case`, so that it prints, travels and shrinks like any other case of the suite. Whole losses
-are asked in float32 and in float64: where only the float32 answers of two releases differ, arithmetic changed and the definition did not.
+A question is made from a :class:`~oracle.cases.case.Case`, so that it prints, travels and shrinks like any other case of the suite. Whole
+losses are asked in float32 and in float64: where only the float32 answers of two releases differ, arithmetic changed and the definition did
+not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A release in a process of its own, to be asked questions one by one; it may die or hang without taking the run with it.
 
-Processes are forked from one that has imported torch and no release (:mod:`oracle.ladder.inside.fork_server`): importing torch anew for each of a
-hundred releases takes longer than asking them. This needs fork, and so no Windows.
+Processes are forked from one that has imported torch and no release (:mod:`oracle.ladder.inside.fork_server`): importing torch anew for
+each of a hundred releases takes longer than asking them. This needs fork, and so no Windows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-INSIDE = Path(__file__).resolve().parent.parent
+INSIDE = Path(__file__).resolve().parent
 START_SECONDS = 300.0  # torch itself is imported before the first
 ANSWER_SECONDS = 60.0
 
@@ -53,7 +53,7 @@ class Nursery:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ladder.nursery"],
+                [sys.executable, "-m", "inside.fork_server"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

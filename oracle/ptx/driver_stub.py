@@ -1,7 +1,7 @@
 """``python -m oracle.ptx.driver_stub``: steps through Triton's own launcher, with a driver library that stands in for a GPU's.
 
-What :mod:`oracle.ptx.triton_device` catches above the launcher is handed on by it here: so that the launcher's view of tuples, constants and
-numbers, and launches without Triton's look-up, which only a second call makes, are tried as well.
+What :mod:`oracle.ptx.triton_device` catches above the launcher is handed on by it here: so that the launcher's view of tuples, constants
+and numbers, and launches without Triton's look-up, which only a second call makes, are tried as well.
 
 Exit codes: 0 every answer is near that of the torch backend, 1 one is not, 2 there is no compiler or no Triton.
 """

@@ -12,8 +12,8 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from benches.gpu.compiled_kernels import compiling_for
 from oracle.ptx.access_log import WARP, Accesses
+from oracle.ptx.compile import compiling_for
 from oracle.ptx.interpreter import run
 from oracle.ptx.launch import Launch
 from oracle.ptx.memory import Memory, tensors_of

@@ -10,7 +10,8 @@ from torch import Tensor
 from oracle.tolerance.precision import Arithmetic
 
 # Roundings that a correct program may commit at each step, as multiples of the unit roundoff. Measured over some thousand batches, the
-# reference and the twin stay within the intervals that follow from them (properties/tests/oracle/judge/test_assignment.py repeats the measurement).
+# reference and the twin stay within the intervals that follow from them (properties/tests/oracle/judge/test_assignment.py repeats the
+# measurement).
 PRODUCT_ROUNDINGS = 4.0  # Product with the bins, and their sum.
 SOFTMAX_ROUNDINGS = 6.0  # Each probability: exponential, sum, quotient.
 CORNER_ROUNDINGS = 1.5  # One subtraction.

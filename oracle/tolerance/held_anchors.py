@@ -1,7 +1,8 @@
 """By how much rounding moves the terms and gradients of each held anchor (spec sections 6 to 8).
 
-Box terms are moved corner by corner, as the overlaps of :mod:`oracle.tolerance.margins` are. A side that coincides with the truth's within rounding
-then widens the gradient's rounding to the interval between its one-sided values, and no anchor has to be left out (spec section 8).
+Box terms are moved corner by corner, as the overlaps of :mod:`oracle.tolerance.margins` are. A side that coincides with the truth's within
+rounding then widens the gradient's rounding to the interval between its one-sided values, and no anchor has to be left out (spec section
+8).
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# Roundings that a correct program may commit, as multiples of the unit roundoff; those of corners are in :mod:`oracle.tolerance.coordinates`.
+# Roundings that a correct program may commit, as multiples of the unit roundoff; those of corners are in
+# :mod:`oracle.tolerance.coordinates`.
 OVERLAP_ROUNDINGS = 4.0  # Of the overlap's own expressions, once its corners are given.
 SCORE_ROUNDINGS = 3.0  # Sigmoid and power.
 WINDOW_ROUNDINGS = 1.5  # Of a lengthened box's corners, relative to the rounding of its own.

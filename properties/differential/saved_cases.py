@@ -9,7 +9,7 @@ from pathlib import Path
 
 from oracle.cases.case import Case, Setting
 
-FOLDER = Path(__file__).parent / "cases"
+FOLDER = Path(__file__).parents[1] / "cases"
 
 
 @dataclass(frozen=True)

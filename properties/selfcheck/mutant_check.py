@@ -1,4 +1,4 @@
-"""``python -m properties.selfcheck.mutant_check``: is the twin, as it is found on the path, the definition? Ends with 1 at the first difference.
+"""``python -m properties.selfcheck.mutant_check``: does the twin on the path compute the definition? Ends with 1 at the first difference.
 
 The same batches on every run, and no reference: a mutant of the twin is held against the definition alone.
 """

@@ -31,32 +31,27 @@ from properties.selfcheck.planted_faults.parallel_hunts import say
 ROOT = Path(__file__).parents[2]
 ROWS = Path("reports", "out", "mutants.parquet")
 _NEEDS_A_NAME = ("core/VariableReplacer", "core/VariableInserter")
-PIPELINE = ("anchors", "targets", "boxes", "candidates", "assign", "ragged", "columns", "terms", "classification", "loss")
-JUDGE = (
-    "allowance",
-    "arithmetic",
-    "clues",
-    "compare",
-    "decisions",
-    "exact",
-    "formulas",
-    "holdings",
-    "infer",
-    "judge",
-    "margins",
-    "outcomes",
-    "peaks",
-    "stages",
-    "untold",
+PIPELINE = (
+    "anchors",
+    "targets",
+    "geometry/upright",
+    "candidates",
+    "assignment",
+    "ragged",
+    "gather_anchors",
+    "terms/boxes",
+    "terms/classification",
+    "loss",
 )
+JUDGE = ("definition", "inference", "judge", "tolerance")  # packages
 SUBJECTS = {
     "twin": [f"impl/twinloss/{name}.py" for name in PIPELINE],
-    "judge": [f"oracle/{name}.py" for name in JUDGE],
+    "judge": [str(path.relative_to(ROOT)) for name in JUDGE for path in sorted((ROOT / "oracle" / name).rglob("*.py"))],
 }
-JUDGE_TESTS = ("clues", "untold", "judge_soundness", "judge", "exact", "judge_numbers", "saved")
+JUDGE_TESTS = (*(f"oracle/{name}" for name in JUDGE), "properties/differential/test_saved_cases.py")
 NOTICED_BY = {
     "twin": ["-m", "properties.selfcheck.mutant_check"],
-    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/test_{name}.py" for name in JUDGE_TESTS)],
+    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/tests/{name}" for name in JUDGE_TESTS)],
 }
 
 

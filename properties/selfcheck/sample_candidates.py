@@ -1,6 +1,7 @@
 """Candidates that the suite tries itself on, as strangers' implementations: some must pass, the others must not.
 
-Every function is a factory for ``--candidate properties.selfcheck.sample_candidates:NAME``. The misbehaving ones compute the twin's loss, and sin on top.
+Every function is a factory for ``--candidate properties.selfcheck.sample_candidates:NAME``. The misbehaving ones compute the twin's loss,
+and sin on top.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hypothesis strategies for whole batches of the loss.
 
-They draw :class:`~oracle.cases.case.Case` records, never tensors: a failure prints as a page of JSON and shrinks towards one image, one level
-of a square 64 px input, one class and a box on simple coordinates.
+They draw :class:`~oracle.cases.case.Case` records, never tensors: a failure prints as a page of JSON and shrinks towards one image, one
+level of a square 64 px input, one class and a box on simple coordinates.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_ultralytics_drop_in(trainer_home: Path) -> None:
     pytest.importorskip("ultralytics")
     data = make_pictures(trainer_home / "pictures", train=8, val=4)
     options = ("epochs=2", "imgsz=64", "batch=4", "workers=0", "device=cpu", "plots=False", f"project={trainer_home}")
-    tiny = Path(__file__).parent / "training" / "tiny.yaml"
+    tiny = ROOT / "properties" / "training" / "tiny.yaml"
     output = run("ultralytics_drop_in.py", str(data), str(tiny), *options, YOLO_CONFIG_DIR=str(trainer_home))
     assert "the twin was called on 4 batches to train, on 2 to validate" in output
 

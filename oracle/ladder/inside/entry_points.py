@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapters import Era, Model, NotOfferedError, accepted_layout, arrange, listed, make_criterion
+from .eras import Era, Model, NotOfferedError, accepted_layout, arrange, listed, make_criterion
 
 Facts = Mapping[str, Any]
 Tensors = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""The process that releases' processes are forked from: ``python -m ladder.nursery``, with torch imported once and no release.
+"""The process that releases' processes are forked from: ``python -m inside.fork_server``, with torch imported once and no release.
 
 It takes one request a datagram from the socket that it is given as standard input: a JSON record (folders of the release and of its
 dependencies, environment), and with it the descriptor of a socket on which the fork answers. It never imports a release itself.
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .child import serve
+from .serve import serve
 
 LONGEST_REQUEST = 1 << 16
 COMMON = ("numpy", "torchvision", "cv2", "PIL.Image", "yaml", "matplotlib.pyplot", "pandas", "psutil", "requests")

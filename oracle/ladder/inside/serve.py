@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .wire import Line, Message, receive, send
+from .messages import Line, Message, receive, send
 
 
 def refuse(*_: Any, **__: Any) -> NoReturn:
@@ -41,7 +41,7 @@ def load(folder: str, dependencies: str) -> tuple[Message, Any]:
     try:
         import ultralytics
 
-        from .adapters import find_era
+        from .eras import find_era
 
         place = str(Path(ultralytics.__file__).resolve())
         if folder and not place.startswith(str(Path(folder).resolve())):
@@ -59,8 +59,8 @@ def reply(era: Any, question: Message, folder: str) -> Message:
     import numpy as np
     import torch
 
-    from .adapters import NotOfferedError
-    from .openings import answer
+    from .entry_points import answer
+    from .eras import NotOfferedError
 
     try:
         facts, tensors = answer(era, question.facts, {name: torch.from_numpy(array) for name, array in question.arrays.items()})

@@ -20,7 +20,8 @@ from twinloss import DetectionLoss, EndToEndLoss, LossSpec, hook
 training = pytest.importorskip("oracle.reference.training")
 
 MODELS = ("yolov8n.yaml", "yolo11n.yaml", "yolov10n.yaml", "yolo26n.yaml")
-PLAIN, END_TO_END = Path(__file__).parent / "training" / "tiny.yaml", Path(__file__).parent / "training" / "tiny-end-to-end.yaml"
+MODELS = Path(__file__).parents[3] / "properties" / "training"
+PLAIN, END_TO_END = MODELS / "tiny.yaml", MODELS / "tiny-end-to-end.yaml"
 GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=5)
 
 

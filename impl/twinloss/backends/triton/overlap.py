@@ -1,7 +1,7 @@
 """CIoU of two boxes and its derivative, in registers (spec sections 6 and 8; Zheng et al. 2019, arXiv 1911.08287).
 
-The operations and their order are those of :func:`twinloss.geometry.upright.ciou`, so that both backends decide alike. A box is a tuple of its corners
-(x1, y1, x2, y2).
+The operations and their order are those of :func:`twinloss.geometry.upright.ciou`, so that both backends decide alike. A box is a tuple of
+its corners (x1, y1, x2, y2).
 """
 
 from __future__ import annotations

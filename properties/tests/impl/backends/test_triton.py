@@ -22,8 +22,8 @@ from twinloss import DetectionLoss, LossSpec
 from twinloss.backends.triton import availability
 
 ROOT = Path(__file__).resolve().parents[4]
-PARTS = ("numbers", "behaviour", "offsets", "judged")
-COMPILED = [*((90, part) for part in PARTS), (80, "numbers"), (80, "behaviour")]
+PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches")
+COMPILED = [*((90, part) for part in PARTS), (80, "arithmetic"), (80, "behaviour")]
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=400")
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so its kernels were not checked")
@@ -66,7 +66,11 @@ def test_kernels_compiled_ahead_of_time_do_not_spill(capability: int, tmp_path: 
     done = _run("benches.gpu.compiled_kernels", "--essential", "--capability", str(capability), "--write", str(rows), interpret=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     built = pd.read_parquet(rows)
-    kernels = {path.stem for path in (ROOT / "impl" / "twinloss" / "triton").glob("*.py") if f"def {path.stem}_kernel(" in path.read_text()}
+    kernels = {
+        path.stem
+        for path in (ROOT / "impl" / "twinloss" / "backends" / "triton").glob("*.py")
+        if f"def {path.stem}_kernel(" in path.read_text()
+    }
     assert set(built["kernel"]) == kernels
     assert (built["capability"] == capability).all()
     assert built["registers"].between(8, 255).all()
@@ -127,6 +131,7 @@ def test_an_unknown_backend_is_named() -> None:
 
 
 def test_importing_twinloss_imports_no_triton() -> None:
-    code = "import sys, twinloss, twinloss.backends.triton.availability; sys.exit('triton' in sys.modules and 'twinloss.backends.triton.loss' in sys.modules)"
+    kernels = "twinloss.backends.triton.loss"
+    code = f"import sys, twinloss, twinloss.backends.triton.availability; sys.exit('triton' in sys.modules and '{kernels}' in sys.modules)"
     env = os.environ | {"PYTHONPATH": str(ROOT / "impl")}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0

@@ -37,7 +37,7 @@ from twinloss import DetectionLoss, LossSpec, hook
 pytest.importorskip("oracle.reference.training")
 
 ROOT = Path(__file__).parents[4]
-FOLDER = Path(__file__).parent / "training"
+FOLDER = ROOT / "properties" / "training"
 PLAIN, END_TO_END = FOLDER / "tiny.yaml", FOLDER / "tiny-end-to-end.yaml"
 SMALL = ("--imgsz", "64", "--batch", "4", "--model", str(PLAIN), "--end-to-end", str(END_TO_END))
 

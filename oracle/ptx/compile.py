@@ -1,0 +1,77 @@
+"""Compiles the kernels of a call instead of launching them, for an architecture that need not be here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+Launched = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
+
+
+@contextmanager
+def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
+    """Within, a launch compiles for the architecture; instead of running, the kernel is handed on with its grid and arguments."""
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    from twinloss.backends.triton.launch import kernels_for
+
+    launching = JITFunction.run
+
+    def compile_instead(self: Any, *args: Any, grid: Any, **options: Any) -> Any:
+        kernel = launching(self, *args, grid=grid, **options | {"warmup": True})
+        constants = (options[name] for name in self.arg_names[len(args) :])
+        built = _Compiled(kernel, launched)
+        built[(*grid, 1, 1)[:3]](*args, *constants)
+        return built
+
+    kernels_for.cache_clear()  # what was compiled for another architecture
+    driver.set_active(_Absent(capability))
+    JITFunction.run = compile_instead
+    try:
+        yield
+    finally:
+        JITFunction.run = launching
+        kernels_for.cache_clear()
+        with suppress(RuntimeError):  # where there is no GPU, there is no other driver to go back to
+            driver.reset_active()
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A kernel that cannot be launched here."""
+
+    kernel: Any
+    launched: Launched
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
+        return lambda *arguments: self.launched(self.kernel, grid, arguments)
+
+
+def check_constants(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Compare the constants among a launch's arguments with those that the kernel was compiled for."""
+    source = kernel.src
+    expected = {source.fn.arg_names[at]: value for (at, *within), value in source.constants.items() if not within}
+    passed = dict(zip(source.fn.arg_names, arguments, strict=True))
+    if wrong := {name: passed[name] for name, value in expected.items() if passed[name] != value}:
+        raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
+
+
+class _Absent:
+    """Stands in for the driver of a GPU that is not here: one device per architecture, so that each has a cache of kernels of its own."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_device(self) -> int:
+        return self.capability
+
+    def get_current_stream(self, _device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.capability, 32)  # threads of a warp
