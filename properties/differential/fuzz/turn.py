@@ -14,7 +14,7 @@ from hypothesis.database import ExampleDatabase
 from oracle.cases.case import Case, Setting
 from properties.differential import plan
 from properties.differential.recorder import Difference, Recorder
-from properties.differential.test_generated import Enough, Search
+from properties.differential.search import Enough, Search
 from properties.strategies import PROFILES, cases
 
 
