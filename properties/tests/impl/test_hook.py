@@ -20,8 +20,8 @@ from twinloss import DetectionLoss, EndToEndLoss, LossSpec, hook
 training = pytest.importorskip("oracle.reference.training")
 
 MODELS = ("yolov8n.yaml", "yolo11n.yaml", "yolov10n.yaml", "yolo26n.yaml")
-MODELS = Path(__file__).parents[3] / "properties" / "training"
-PLAIN, END_TO_END = MODELS / "tiny.yaml", MODELS / "tiny-end-to-end.yaml"
+YAMLS = Path(__file__).parents[3] / "properties" / "training"
+PLAIN, END_TO_END = YAMLS / "tiny.yaml", YAMLS / "tiny-end-to-end.yaml"
 GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=5)
 
 
