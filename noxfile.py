@@ -51,6 +51,12 @@ def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None
     session.run(str(BIN / program), *arguments, env=surroundings(session) | env, external=True)
 
 
+def add(session: nox.Session, *names: str) -> None:
+    """Bring more dependency groups into the shared environment."""
+    python = str(BIN / "python")
+    session.run("uv", "pip", "install", "--quiet", "--python", python, "--constraint", "constraints.txt", *groups(*names), external=True)
+
+
 @contextlib.contextmanager
 def reported(session: nox.Session, kind: str) -> Iterator[Path]:
     """The file that a program leaves its rows in, none from before; what it left is reported although it failed: that is what one reads."""
@@ -172,18 +178,7 @@ def selftest(session: nox.Session) -> None:
 @heavy()
 def fuzz(session: nox.Session) -> None:
     """Search for wrong answers with Ray, on this machine or with -- --ray ADDRESS on a cluster; --seconds, --nightly, --candidate."""
-    session.run(
-        "uv",
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        str(BIN / "python"),
-        "--constraint",
-        "constraints.txt",
-        *groups("fuzz"),
-        external=True,
-    )
+    add(session, "fuzz")
     run(session, "python", "-m", "properties.differential.fuzz", *session.posargs)
 
 
@@ -214,6 +209,15 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
     run(session, "lint-imports", *session.posargs)
+
+
+@heavy()
+def docs(session: nox.Session) -> None:
+    """Build the documentation, warnings as errors, and check its local links; -- goes to sphinx-build. Pages: docs/_build/html."""
+    add(session, "docs")
+    source, built = "docs", Path("docs", "_build")
+    run(session, "sphinx-build", "-W", "--keep-going", "-q", "-b", "html", *session.posargs, source, str(built / "html"))
+    session.log(f"Documentation: {built / 'html' / 'index.html'}")
 
 
 @nox.session(reuse_venv=True)

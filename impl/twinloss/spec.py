@@ -89,7 +89,7 @@ class LossSpec:
 
     @property
     def newest(self) -> bool:
-        """Whether this is the newest definition, whatever its numbers: none of the switches of older releases is thrown."""
+        """Whether all switches of older releases are off."""
         return (self.lengthen, self.distance_term, self.anchor_weights) == ("second", True, "own")
 
     @property

@@ -1,15 +1,11 @@
-"""The register as Markdown, and its place in the README between two markers."""
+"""The register as a Markdown table, which the documentation shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from properties.divergences import REGISTER
 from properties.divergences.divergence import Divergence
-
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- register: begin; written by python -m properties.divergences -->", "<!-- register: end -->"
 
 
 def markdown(entries: Iterable[Divergence] = REGISTER) -> str:
@@ -33,15 +29,3 @@ def _cells(entry: Divergence) -> Iterator[str]:
 
 def _code(text: str) -> str:
     return f"`{text}`"
-
-
-def inserted(readme: str, table: str) -> str:
-    """The README's text with the table between the markers.
-
-    Raises:
-        ValueError: the markers are missing.
-    """
-    if BEGIN not in readme or END not in readme:
-        raise ValueError(f"the README lacks the markers of the register: {BEGIN} and {END}")
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"

@@ -121,15 +121,3 @@ def test_the_readme_s_commands_are_those_that_ci_runs() -> None:
     commands = re.findall(r'^(pip install "nox\[uv\]") && (nox -s \w+)', readme, re.MULTILINE)
     assert commands == [('pip install "nox[uv]"', "nox -s diff"), ('pip install "nox[uv]"', "nox -s tests")]
     assert set(commands[1]) <= set(script.splitlines())
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_readme_s_programs_run(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    every = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    programs = [program for program in every if "ultralytics" not in program]  # test_examples.py has the one that trains
-    assert len(programs) == 2
-    found: dict[str, object] = {}
-    exec(compile(programs[number], f"README.md, program {number + 1}", "exec"), found)
-    assert tuple(getattr(found["loss"], "shape", ())) == (3,)
-    if number == 0:
-        assert "box_loss" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from reports.card.report import CONDUCT, headline
 from reports.diff import tables
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
 
-BEGIN, END = "<!-- cards: begin; written by python -m reports.card --readme README.md -->", "<!-- cards: end -->"
+BEGIN, END = "<!-- cards: begin; written by python -m reports.card --readme docs/tutorial/judge.md -->", "<!-- cards: end -->"
 
 
 def inserted(readme: str, rows: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ CROWDED = Case(
     Prediction("near", spread=0.25),
     tags=("contested", "nested"),
 )
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "tutorial" / "judge.md"
 EMPTY = dataclasses.replace(CROWDED, boxes=(), tags=("no-boxes",))
 
 
@@ -82,7 +82,7 @@ def test_the_cards_in_the_readme_are_as_their_command_writes_them(tmp_path: Path
     target = tmp_path / "README.md"
     target.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", "utf-8")
     assert main(["--rows", str(tmp_path / "rows.parquet"), "--out", str(tmp_path), "--readme", str(target)]) == 0
-    written, shown = target.read_text("utf-8"), README.read_text("utf-8")
+    written, shown = target.read_text("utf-8"), PAGE.read_text("utf-8")
     assert written.startswith("before\n")
     assert written.endswith("\nafter\n")
     assert "old" not in written

@@ -1,0 +1,21 @@
+"""Whole pages of reports, rebuilt from the rows that are committed under ``reports/measured``: examples for the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from reports import page
+from reports.registry import KINDS
+from reports.rows import validated
+
+MEASURED = Path(__file__).parent / "measured"
+
+
+def write_examples(out: Path) -> None:
+    """Write the page of every kind of report whose rows are committed, as ``KIND.html`` in the folder ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    for rows in sorted(MEASURED.glob("*.csv")):
+        kind = KINDS[rows.stem]
+        (out / f"{kind.name}.html").write_text(page.render(kind.build(validated(pd.read_csv(rows), kind.schema, rows))), "utf-8")
