@@ -20,7 +20,7 @@ import torch
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Criterion, LossAndItems
 from properties.selfcheck.planted_faults.fault import Fault, Patch
-from twinloss import DetectionLoss, LossSpec
+from twinloss import DetectionLoss, LossSpec, assignment
 
 Sin = Callable[[Any, Any], None]
 
@@ -98,9 +98,9 @@ OTHER_ROUNDING = Fault(
     violates="",
     section="",
     patches=(
-        Patch("twinloss.assignment", "expected_distances", _rounded_otherwise(1.0, 1.3)),
-        Patch("twinloss.assignment", "ciou", _rounded_otherwise(2.0, 1.7)),
-        Patch("twinloss.assignment", "alignment_metric", _rounded_otherwise(2.0, 2.1)),
+        Patch(assignment, "expected_distances", _rounded_otherwise(1.0, 1.3)),
+        Patch(assignment, "ciou", _rounded_otherwise(2.0, 1.7)),
+        Patch(assignment, "alignment_metric", _rounded_otherwise(2.0, 2.1)),
     ),
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import replace
 from typing import Any
@@ -11,19 +10,18 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
-
-ASSIGN, TERMS = "twinloss.assignment", "twinloss.terms.boxes"
-CONTEST = "twinloss.assignment:Contest"
+from twinloss import assignment, loss
+from twinloss.terms import boxes as terms
 
 
 def overlaps(make: Make) -> tuple[Patch, ...]:
     """Another CIoU in the assignment alone."""
-    return (Patch(ASSIGN, "ciou", make),)
+    return (Patch(assignment, "ciou", make),)
 
 
 def every_ciou(make: Make) -> tuple[Patch, ...]:
     """Another CIoU, in the assignment and in the box term."""
-    return Patch(ASSIGN, "ciou", make), Patch(TERMS, "ciou", make)
+    return Patch(assignment, "ciou", make), Patch(terms, "ciou", make)
 
 
 def metrics(change: Any) -> tuple[Patch, ...]:
@@ -36,7 +34,7 @@ def metrics(change: Any) -> tuple[Patch, ...]:
 
         return alignment_metric
 
-    return (Patch(ASSIGN, "alignment_metric", make),)
+    return (Patch(assignment, "alignment_metric", make),)
 
 
 def aligned(change: Any) -> tuple[Patch, ...]:
@@ -48,17 +46,17 @@ def aligned(change: Any) -> tuple[Patch, ...]:
 
         return align
 
-    return (Patch(ASSIGN, "align", make),)
+    return (Patch(assignment, "align", make),)
 
 
 def picks(change: Any) -> tuple[Patch, ...]:
     """Other picks, from the sound function and its arguments."""
-    return (Patch(ASSIGN, "pick", lambda sound: lambda *given: change(sound, *given)),)
+    return (Patch(assignment, "pick", lambda sound: lambda *given: change(sound, *given)),)
 
 
 def conflicts(change: Any) -> tuple[Patch, ...]:
     """Conflicts resolved otherwise, from the sound function and its arguments."""
-    return (Patch(ASSIGN, "resolve_conflicts", lambda sound: lambda *given: change(sound, *given)),)
+    return (Patch(assignment, "resolve_conflicts", lambda sound: lambda *given: change(sound, *given)),)
 
 
 def weights(change: Any) -> tuple[Patch, ...]:
@@ -75,7 +73,7 @@ def weights(change: Any) -> tuple[Patch, ...]:
 
         return soft_targets
 
-    return (Patch(ASSIGN, "soft_targets", make),)
+    return (Patch(assignment, "soft_targets", make),)
 
 
 def iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
@@ -176,7 +174,7 @@ def _at_most(sound: Any, picked: Any, contest: Any, scores: Any, truth: Any, spe
 
 def _maxima_of_picks(sound: Any) -> Any:
     """The largest metric and overlap are those of the box's picks, also of picks that it lost to another box."""
-    module: Any = importlib.import_module(ASSIGN)
+    module: Any = assignment
 
     def assign(*given: Any, **options: Any) -> Any:
         kept: dict[str, Any] = {}
@@ -249,7 +247,7 @@ ENTRIES = (
         section="5.3",
         patches=(
             Patch(
-                ASSIGN,
+                assignment,
                 "alignment_metric",
                 lambda sound: lambda scores, truth, *given: sound(scores, replace(truth, label=truth.label * 0), *given),
             ),
@@ -289,7 +287,7 @@ ENTRIES = (
         name="contested anchors among pickers",
         violates=_CONFLICT,
         section="5.5",
-        patches=(Patch("twinloss.loss", "assign", _among_pickers),),
+        patches=(Patch(loss, "assign", _among_pickers),),
     ),
     Fault(name="contested anchors dropped", violates=_CONFLICT, section="5.5", patches=conflicts(_contested_dropped)),
     Fault(name="contested anchors to the first picker", violates=_CONFLICT, section="5.5", patches=conflicts(_to_first_picker)),
@@ -298,7 +296,7 @@ ENTRIES = (
         name="last of equal overlaps",
         violates="The lowest index on equal overlaps.",
         section="5.5",
-        patches=(Patch(CONTEST, "enter", lambda _: _last_of_equals),),
+        patches=(Patch(assignment.Contest, "enter", lambda _: _last_of_equals),),
     ),
     Fault(
         name="conflicts of more than three boxes cut short",
@@ -340,6 +338,6 @@ ENTRIES = (
         name="maxima over all candidates",
         violates="For each box j, over the anchors it holds in the end: M_j, O_j.",
         section="5.7",
-        patches=(Patch("twinloss.loss", "assign", _maxima_of_picks),),
+        patches=(Patch(loss, "assign", _maxima_of_picks),),
     ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from properties.selfcheck.planted_faults.assignment import ASSIGN, aligned, conflicts, picks, weights
+from properties.selfcheck.planted_faults.assignment import aligned, conflicts, picks, weights
 from properties.selfcheck.planted_faults.fault import Fault, Patch
 from properties.selfcheck.planted_faults.geometry import centres, labels, rows
-from properties.selfcheck.planted_faults.terms import EVALUATION, LOSS, factor, gradient, term
+from properties.selfcheck.planted_faults.terms import factor, gradient, term
+from twinloss import assignment, loss
 
 
 def held(change: Callable[[Any, Any], Any]) -> tuple[Patch, ...]:
     """The terms computed on another assignment than the one made or given, from the evaluation and that assignment."""
-    return (Patch(EVALUATION, "loss", lambda sound: lambda self, given: sound(self, change(self, given))),)
+    return (Patch(loss._Evaluation, "loss", lambda sound: lambda self, given: sound(self, change(self, given))),)
 
 
 def _only(assignment: Any, kept: Tensor) -> Any:
@@ -63,7 +63,7 @@ def _far(sound: Any, distances: Tensor, *given: Any) -> Any:
 def _autocast_stays(_: Any) -> Any:
     @contextlib.contextmanager
     def evaluate(owner: Any, inputs: Any) -> Iterator[Any]:
-        yield importlib.import_module(LOSS)._Evaluation(owner, inputs)  # noqa: SLF001 - a fault lies where the twin has no opening
+        yield loss._Evaluation(owner, inputs)
 
     return evaluate
 
@@ -142,7 +142,7 @@ ENTRIES = (
         name="conflicts among metrics above 1e-6 alone",
         violates="The largest overlap over all boxes of the image it is a candidate of.",
         section="5.5",
-        patches=(Patch(f"{ASSIGN}:Contest", "enter", _with_metric_alone),),
+        patches=(Patch(assignment.Contest, "enter", _with_metric_alone),),
     ),
     Fault(
         name="metric a millionth less where a box holds several",
@@ -201,7 +201,7 @@ ENTRIES = (
         name="autocast left on",
         violates="Arithmetic is float32 inside autocast and outside.",
         section="8a",
-        patches=(Patch(LOSS, "_evaluate", _autocast_stays),),
+        patches=(Patch(loss, "_evaluate", _autocast_stays),),
     ),
     *(
         Fault(
@@ -218,7 +218,7 @@ ENTRIES = (
         section="8",
         patches=(
             Patch(
-                LOSS,
+                loss,
                 "classification_term",
                 lambda sound: lambda s, *given: sound(torch.where(s.abs() > 40, s.detach(), s), *given),
             ),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -23,27 +22,24 @@ class Patch:
     """A function of the twin in another's place.
 
     Attributes:
-        holder: module, or ``module:Class``, that holds it; where it is used, not where it is defined.
+        holder: module or class that holds it; where it is used, not where it is defined.
         name: of the attribute.
         make: the faulty function from the sound one.
     """
 
-    holder: str
+    holder: ModuleType | type
     name: str
     make: Make
 
     @contextlib.contextmanager
     def planted(self) -> Iterator[None]:
         """The twin as it is with the patch."""
-        module, _, path = self.holder.partition(":")
-        holder = importlib.import_module(module)
-        holder = operator.attrgetter(path)(holder) if path else holder
-        sound = getattr(holder, self.name)
-        setattr(holder, self.name, self.make(sound))
+        sound = getattr(self.holder, self.name)
+        setattr(self.holder, self.name, self.make(sound))
         try:
             yield
         finally:
-            setattr(holder, self.name, sound)
+            setattr(self.holder, self.name, sound)
 
 
 @dataclass(frozen=True, kw_only=True)

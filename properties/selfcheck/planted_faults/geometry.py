@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
-
-LOSS, ASSIGN, CANDIDATES, TARGETS, BOXES = (f"twinloss.{name}" for name in ("loss", "assign", "candidates", "targets", "boxes"))
+from twinloss import assignment, candidates, loss, targets
+from twinloss.geometry import upright
+from twinloss.terms import boxes as terms
 
 
 def centres(change: Any) -> tuple[Patch, ...]:
@@ -22,7 +23,7 @@ def centres(change: Any) -> tuple[Patch, ...]:
 
         return make_anchors
 
-    return (Patch(LOSS, "make_anchors", make),)
+    return (Patch(loss, "make_anchors", make),)
 
 
 def _transposed(grid: Tensor, strides: Tensor, grids: Any) -> tuple[Tensor, Tensor]:
@@ -44,7 +45,7 @@ def pixels(change: Any) -> tuple[Patch, ...]:
     def make(sound: Any) -> Any:
         return lambda boxes, size: change(sound, boxes, size)
 
-    return Patch(TARGETS, "pixel_corners", make), Patch(LOSS, "pixel_corners", make)
+    return Patch(targets, "pixel_corners", make), Patch(loss, "pixel_corners", make)
 
 
 def rows(keep: Any) -> tuple[Patch, ...]:
@@ -58,7 +59,7 @@ def rows(keep: Any) -> tuple[Patch, ...]:
 
         return prepare_targets
 
-    return (Patch(LOSS, "prepare_targets", make),)
+    return (Patch(loss, "prepare_targets", make),)
 
 
 def _place(truth: Any) -> Tensor:
@@ -82,12 +83,12 @@ def labels(change: Any) -> tuple[Patch, ...]:
 
         return classification_term
 
-    return Patch(ASSIGN, "alignment_metric", metric), Patch(LOSS, "classification_term", term)
+    return Patch(assignment, "alignment_metric", metric), Patch(loss, "classification_term", term)
 
 
 def decoded(change: Make) -> tuple[Patch, ...]:
     """Another expectation of the bins, everywhere."""
-    return Patch(BOXES, "expectation", change), Patch("twinloss.terms.boxes", "expectation", change)
+    return Patch(upright, "expectation", change), Patch(terms, "expectation", change)
 
 
 def windows(change: Any) -> tuple[Patch, ...]:
@@ -96,12 +97,12 @@ def windows(change: Any) -> tuple[Patch, ...]:
     def make(sound: Any) -> Any:
         return lambda corners, pyramid, spec: sound(corners, pyramid, change(spec))
 
-    return Patch(ASSIGN, "windows", make), Patch(CANDIDATES, "windows", make)
+    return Patch(assignment, "windows", make), Patch(candidates, "windows", make)
 
 
 def lengthened(change: Any) -> tuple[Patch, ...]:
     """The inside test with sides lengthened otherwise."""
-    return (Patch(CANDIDATES, "lengthen", lambda sound: lambda corners, below, side: change(sound, corners, below, side)),)
+    return (Patch(candidates, "lengthen", lambda sound: lambda corners, below, side: change(sound, corners, below, side)),)
 
 
 def _width_alone(sound: Any, corners: Tensor, below: float, side: float) -> Tensor:
@@ -230,7 +231,7 @@ ENTRIES = (
         section="4",
         patches=tuple(
             Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d[_swapped(dim)], dim))
-            for holder in (ASSIGN, BOXES, "twinloss.terms.boxes")
+            for holder in (assignment, upright, terms)
         ),
     ),
     Fault(
@@ -239,7 +240,7 @@ ENTRIES = (
         section="7",
         patches=tuple(
             Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d.clamp(min=0), dim))
-            for holder in (ASSIGN, BOXES, "twinloss.terms.boxes")
+            for holder in (assignment, upright, terms)
         ),
     ),
     Fault(name="borders inclusive", violates=_INSIDE, section="5.1", patches=windows(lambda s: replace(s, assign_eps=-1e-7))),
@@ -250,7 +251,7 @@ ENTRIES = (
         section="5.1",
         patches=tuple(
             Patch(holder, "windows", lambda sound: lambda *given: replace(found := sound(*given), count=found.count.clamp(max=9)))
-            for holder in (ASSIGN, CANDIDATES)
+            for holder in (assignment, candidates)
         ),
     ),
     Fault(name="width alone lengthened", violates=_LENGTHENED, section="5.1", patches=lengthened(_width_alone)),

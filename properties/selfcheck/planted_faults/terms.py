@@ -9,9 +9,8 @@ from torch import Tensor
 
 from properties.selfcheck.planted_faults.assignment import formula
 from properties.selfcheck.planted_faults.fault import Fault, Patch, Result
-
-LOSS, TERMS, COLUMNS = "twinloss.loss", "twinloss.terms.boxes", "twinloss.gather_anchors"
-EVALUATION = "twinloss.loss:_Evaluation"
+from twinloss import loss
+from twinloss.terms import boxes as terms
 
 
 def factor(change: Any) -> tuple[Patch, ...]:
@@ -25,12 +24,12 @@ def factor(change: Any) -> tuple[Patch, ...]:
 
         return loss
 
-    return (Patch(EVALUATION, "loss", make),)
+    return (Patch(loss._Evaluation, "loss", make),)
 
 
 def term(name: str, change: Any) -> tuple[Patch, ...]:
     """One term's function in the loss, from the sound one and its arguments."""
-    return (Patch(LOSS, name, lambda sound: lambda *given: change(sound, *given)),)
+    return (Patch(loss, name, lambda sound: lambda *given: change(sound, *given)),)
 
 
 def gradient(columns: str, change: Any) -> tuple[Patch, ...]:
@@ -42,7 +41,7 @@ def gradient(columns: str, change: Any) -> tuple[Patch, ...]:
 
         return prepared
 
-    return (Patch(LOSS, {"boxes": "held_columns", "scores": "classification_term"}[columns], make),)
+    return (Patch(loss, {"boxes": "held_columns", "scores": "classification_term"}[columns], make),)
 
 
 def _through(logits: Tensor, change: Any) -> Tensor:
@@ -230,7 +229,7 @@ ENTRIES = (
         name="IoU for CIoU in the box term",
         violates=_BOX,
         section="7",
-        patches=(Patch(TERMS, "ciou", lambda _: _iou),),
+        patches=(Patch(terms, "ciou", lambda _: _iou),),
     ),
     Fault(name="bins' shares swapped", violates=_BINS, section="7", patches=term("distributions", _swapped_bins)),
     Fault(
@@ -299,7 +298,7 @@ ENTRIES = (
         section="8a",
         before=lambda preds, batch: (_rounded(preds, torch.float32, torch.float16), batch),
     ),
-    Fault(name="α_c differentiated", violates=_CONSTANT, section="8", patches=(Patch(TERMS, "ciou", formula(attached=True)),)),
+    Fault(name="α_c differentiated", violates=_CONSTANT, section="8", patches=(Patch(terms, "ciou", formula(attached=True)),)),
     Fault(
         name="gradient through t",
         violates="Nothing flows through assignment, t, S or α_c.",
@@ -332,7 +331,7 @@ ENTRIES = (
         violates="Where nothing is held, the gradient of boxes is zero, not missing.",
         section="8",
         patches=(
-            Patch(LOSS, "held_columns", lambda sound: lambda logits, *given: sound(logits if len(given[0]) else logits.detach(), *given)),
+            Patch(loss, "held_columns", lambda sound: lambda logits, *given: sound(logits if len(given[0]) else logits.detach(), *given)),
         ),
     ),
 )

@@ -23,7 +23,8 @@ from properties.selfcheck.planted_faults.fault import Patch
 from properties.selfcheck.planted_faults.hunt import END_TO_END, SOUND, STAGES, Catch, PlantingError
 from reports.faults.report import SCHEMA, build
 from reports.rows import validated
-from twinloss import DetectionLoss
+from twinloss import DetectionLoss, loss
+from twinloss.terms import classification
 
 DOUBLE = Setting("float64")
 FEW = [GeneratedShare(DOUBLE, "tiny", 2, 0, ())]
@@ -98,9 +99,7 @@ def test_every_fault_runs_and_is_gone_after_the_call(fault: Fault) -> None:
 
 
 def test_what_is_no_fault_survives_and_the_twin_gives_no_alarm() -> None:
-    harmless = Fault(
-        name="another block size", violates="", section="", patches=(Patch("twinloss.terms.classification", "BLOCK", lambda _: 1 << 10),)
-    )
+    harmless = Fault(name="another block size", violates="", section="", patches=(Patch(classification, "BLOCK", lambda _: 1 << 10),))
     catches = {(catch.fault, catch.mode): catch for catch in hunt.hunt([harmless], FEW)}
     assert set(catches) == {(name, mode) for name in (SOUND, harmless.name) for mode in (STAGES, END_TO_END)}
     assert not any(catch.caught for catch in catches.values())
@@ -114,7 +113,7 @@ def test_a_fault_that_raises_is_no_catch() -> None:
 
         return broken
 
-    gone = Fault(name="gone", violates="", section="", patches=(Patch("twinloss.loss", "prepare_targets", make),))
+    gone = Fault(name="gone", violates="", section="", patches=(Patch(loss, "prepare_targets", make),))
     with pytest.raises(PlantingError, match="'gone' does not run, plant it anew: raised AttributeError"):
         hunt.hunt([gone], FEW)
 
