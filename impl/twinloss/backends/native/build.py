@@ -80,8 +80,9 @@ def _refusal(command: list[str], options: list[str], made: Path) -> str | None:
     outcome = run([*command, *options, str(SOURCE / "entry.cpp"), "-o", str(made)], str(made.parent))
     if outcome.status == 0 and made.is_file():
         return None
-    if any(words in outcome.text for words in NO_ROOM):
-        raise FolderError(f"there is no room to compile in {made.parent.parent}: {outcome.refusal()}")
+    for words in NO_ROOM:
+        if words in outcome.text:
+            raise FolderError(f"the compiler has no room in {made.parent.parent}: {words}")
     return outcome.refusal()
 
 

@@ -50,7 +50,7 @@ def good() -> Path:
 @pytest.fixture
 def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, good: Path) -> Iterator[Path]:
     """No library yet, and empty caches."""
-    assert good
+    assert good.is_file()
     forget()
     monkeypatch.setenv("TWINLOSS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
@@ -142,7 +142,7 @@ def test_an_empty_cxx_counts_as_unset(empty: str, monkeypatch: pytest.MonkeyPatc
     assert compiler.find_compiler() == wanted
 
 
-BAD = {
+BAD: dict[str, tuple[Callable[[Path], str], str]] = {
     "unknown": (lambda _: "no-such-compiler", "names no program that can be run"),
     "quotes": (lambda _: "g++ '-m64", "No closing quotation"),
     "nothing in quotes": (lambda _: "''", "names no program that can be run"),
@@ -279,8 +279,13 @@ def test_what_torch_serves_by_design_is_not_warned_of(monkeypatch: pytest.Monkey
 )
 def test_torch_s_openmp_library_may_lie_anywhere(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_bytes", lambda _: os.fsencode(line + "\n"))
-    monkeypatch.setattr(ctypes, "CDLL", lambda path, **_: asked.append(path) or _raise(OSError(errno.ENOENT, "no such file")))
     asked: list[str] = []
+
+    def load(path: str, **_: object) -> NoReturn:
+        asked.append(path)
+        raise OSError(errno.ENOENT, "no such file")
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
     library._share_threads_with_torch()
     assert asked == [line.split(maxsplit=5)[5]]
 
