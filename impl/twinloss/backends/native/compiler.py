@@ -35,15 +35,17 @@ class Outcome(NamedTuple):
         return self.text.strip()[-2000:] or ended
 
 
-def find_compiler() -> list[str]:
-    """The command that runs the C++ compiler: that of the environment variable CXX, else the first of c++, g++ and clang++ on the path.
+def find_compiler(asked: str | None = None) -> list[str]:
+    """The command that runs the C++ compiler: the one asked for, else the first of c++, g++ and clang++ on the path.
 
-    CXX is a program, or a command such as ``ccache g++`` or ``g++ -m64``, quoted as in a shell; empty, it counts as unset.
+    Args:
+        asked: a program, or a command such as ``ccache g++`` or ``g++ -m64``, quoted as in a shell; ``None`` takes the environment variable
+            CXX, which counts as unset where it is empty.
 
     Raises:
         NoLibraryError: there is none.
     """
-    asked = os.environ.get("CXX", "").strip()
+    asked = (os.environ.get("CXX", "") if asked is None else asked).strip()
     whole = bool(asked and shutil.which(asked))  # a path with a space in it, not quoted
     for words in [[asked] if whole else _words("CXX", asked)] if asked else [[name] for name in _NAMES]:
         if found := shutil.which(words[0]):
