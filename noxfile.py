@@ -203,6 +203,12 @@ def older(session: nox.Session, torch: str) -> None:
 
 
 @heavy()
+def sanitize(session: nox.Session) -> None:
+    """Test the native backend built with AddressSanitizer and UndefinedBehaviorSanitizer; -- goes to pytest."""
+    run(session, "python", "-m", "properties.selfcheck.sanitize", *session.posargs)
+
+
+@heavy()
 def lint(session: nox.Session) -> None:
     """Check style, types and who imports whom: ruff, mypy --strict, import-linter."""
     run(session, "ruff", "check", ".")

@@ -1,8 +1,8 @@
 """Hypothesis profiles, and nothing that needs torch: how many examples a run draws, and whether it draws the same ones again.
 
 ``default`` draws anew each time; ``ci``, taken by itself where the variable CI is set, draws the same examples every time, so that a red
-run is a change's own; ``quick`` is for the minute between two edits; ``nightly`` looks for what the others have not found. Name one with
-``--hypothesis-profile``.
+run is a change's own; ``quick`` is for the minute between two edits; ``nightly`` looks for what the others have not found;
+``sanitize`` is that of ``nox -s sanitize``. Name one with ``--hypothesis-profile``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ settings.register_profile("default", COMMON, max_examples=100)
 settings.register_profile("ci", COMMON, max_examples=100, derandomize=True)
 settings.register_profile("quick", COMMON, max_examples=10)
 settings.register_profile("nightly", COMMON, max_examples=2000)
+settings.register_profile("sanitize", COMMON, max_examples=200)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 

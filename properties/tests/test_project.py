@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,8 +12,10 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # its stubs would be one more dependency
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("oracle", "properties", "benches", "reports")
@@ -121,3 +124,78 @@ def test_the_readme_s_commands_are_those_that_ci_runs() -> None:
     commands = re.findall(r'^(pip install "nox\[uv\]") && (nox -s \w+)', readme, re.MULTILINE)
     assert commands == [('pip install "nox[uv]"', "nox -s diff"), ('pip install "nox[uv]"', "nox -s tests")]
     assert set(commands[1]) <= set(script.splitlines())
+
+
+WORKFLOWS = {path.name: yaml.safe_load(path.read_text("utf-8")) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+
+
+def jobs() -> list[tuple[str, dict[str, Any]]]:
+    """Every job of every workflow, by name."""
+    return [(f"{file}: {name}", job) for file, workflow in WORKFLOWS.items() for name, job in workflow["jobs"].items()]
+
+
+def act(folder: Path, **inputs: str) -> tuple[int, list[str]]:
+    """Exit status of the action's main step, run with programs that stand in for pip and nox, and the arguments that nox got."""
+    (step,) = [step for step in ACTION["runs"]["steps"] if step.get("id") == "diff"]
+    given = {name: str(entry.get("default", "")) for name, entry in ACTION["inputs"].items()} | inputs
+    variables = {name: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda found: given[found[1]], value) for name, value in step["env"].items()}
+    programs = {"pip": "exit 0", "python": f'exec {sys.executable} "$@"', "nox": f'printf "%s\\0" "$@" > {folder}/asked'}
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    environment = os.environ | variables | {"SUITE": "suite", "GITHUB_OUTPUT": str(folder / "output")}
+    environment["PATH"] = os.pathsep.join([str(folder), environment["PATH"]])
+    (folder / "step.sh").write_text(step["run"])
+    command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "step.sh"]
+    ran = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True)
+    asked = folder / "asked"
+    return ran.returncode, asked.read_text().split("\0")[:-1] if asked.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", []),
+        ("  \n ", []),
+        ("--scale 0.1", ["--scale", "0.1"]),
+        ("--scale 0.1\n--labels /data/a\n  -x\n", ["--scale", "0.1", "--labels", "/data/a", "-x"]),
+        ("-k 'ties or kinks'\n--labels \"/a folder/with 'quotes'\"", ["-k", "ties or kinks", "--labels", "/a folder/with 'quotes'"]),
+        (r"--labels D:\a\labels", ["--labels", r"D:\a\labels"]),
+        ("--labels /a/#1 $HOME `id` $(id) *", ["--labels", "/a/#1", "$HOME", "`id`", "$(id)", "*"]),
+    ],
+)
+def test_every_line_of_the_action_s_arguments_reaches_the_run(tmp_path: Path, arguments: str, words: list[str]) -> None:
+    code, asked = act(tmp_path, candidate="package.module:factory", arguments=arguments)
+    assert code == 0
+    assert asked == ["-f", "suite/noxfile.py", "-s", "diff", "--", "--candidate=package.module:factory", *words]
+
+
+def test_the_action_s_arguments_with_a_quote_too_few_run_nothing(tmp_path: Path) -> None:
+    code, asked = act(tmp_path, candidate="package.module:factory", arguments="-k 'ties")
+    assert code != 0
+    assert asked == []
+
+
+def test_workflows_may_read_and_what_runs_foreign_code_keeps_no_token() -> None:
+    for file, workflow in WORKFLOWS.items():
+        assert workflow["permissions"] == {"contents": "read"}, file
+    for name, job in jobs():
+        steps = job["steps"]
+        for step in steps:
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False, name
+        if "write" in job.get("permissions", {}).values():
+            used = {step["uses"].partition("@")[0] for step in steps if "uses" in step}
+            assert used <= {"actions/download-artifact", "actions/deploy-pages"}, f"{name} may write, and runs {used}"
+            assert not any(re.search(r"\b(nox|pip|uv|python)\b", step.get("run", "")) for step in steps), name
+
+
+def test_every_job_has_a_limit_of_time() -> None:
+    assert [name for name, job in jobs() if not job.get("timeout-minutes")] == []
+
+
+def test_scripts_of_workflows_take_values_from_variables_alone() -> None:
+    scripts = [(name, step.get("run", "")) for name, job in jobs() for step in job["steps"]]
+    scripts += [("action.yml", step.get("run", "")) for step in ACTION["runs"]["steps"]]
+    assert [name for name, script in scripts if "${{" in script] == []

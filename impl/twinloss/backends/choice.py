@@ -36,6 +36,10 @@ def choose_backend(asked: Backend, boxes: Tensor, scores: Tensor, spec: LossSpec
         return backend
     if asked != "auto":
         raise ValueError(f"backend={asked!r} cannot serve this call: {reason}")
+    if backend == "native":
+        from twinloss.backends.native.availability import say_once
+
+        say_once(reason)
     return "torch"
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from twinloss.backends.native.build import NoLibraryError
+from twinloss.backends.native.compiler import NoLibraryError
 from twinloss.backends.native.library import MOST_LEVELS, STORAGE, load
 from twinloss.spec import LossSpec
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_unsaid: dict[str, list[str]] = {}  # why this machine has no kernels; the list is empty when that was said
+
+log = logging.getLogger("twinloss")
 
 
 def why_not(boxes: Tensor, scores: Tensor, spec: LossSpec, ties: str) -> str | None:
@@ -39,11 +44,26 @@ def _cannot_read(name: str, logits: Tensor) -> str | None:
 
 @cache
 def no_library() -> str | None:
-    """Why there are no kernels on this machine; ``None`` when there are. Compiles them at the first call."""
+    """Why there are no kernels on this machine; ``None`` when there are. Compiles them at the first call.
+
+    Whatever fails there is such a reason: a training that torch can serve goes on.
+    """
     if os.environ.get("TWINLOSS_NATIVE", "1").lower() in {"0", "false", "off", "no", "n"}:
         return "the environment variable TWINLOSS_NATIVE switches the kernels off; unset it, or use backend='torch'"
     try:
         load()
     except NoLibraryError as error:
-        return str(error)
-    return None
+        reason = str(error)
+    except Exception as error:  # what nobody thought of
+        reason = f"the CPU kernels cannot be had: {type(error).__name__}: {error}; use backend='torch'"
+    else:
+        return None
+    _unsaid.setdefault(reason, [reason])
+    return reason
+
+
+def say_once(reason: str) -> None:
+    """Log, once, that torch serves because this machine has no kernels; what torch serves because of the call itself is no surprise."""
+    with contextlib.suppress(IndexError):
+        why = _unsaid.get(reason, []).pop()
+        log.warning("twinloss computes with torch's operators, which is the same definition and slower: %s", why)

@@ -1,17 +1,19 @@
-"""Makes a shared library of ``source/`` with the machine's C++ compiler, once per source, compiler and processor."""
+"""Makes a shared library of ``source/`` with the machine's C++ compiler, once per source, compiler, options and processor."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import platform
-import shutil
-import subprocess
 import sys
-import tempfile
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+from twinloss.backends.native.cache_folders import FolderError, folders, keep, kept
+from twinloss.backends.native.compiler import NoLibraryError, find_compiler, more_options, run
 
 SOURCE = Path(__file__).parent / "source"
 OPTIONS = [
@@ -20,86 +22,91 @@ OPTIONS = [
     *("-Wno-psabi", "-Wno-unknown-pragmas"),
 ]
 THREADS = "-fopenmp"
+NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
 log = logging.getLogger("twinloss")
 
-
-class NoLibraryError(RuntimeError):
-    """There is no library, and none can be made; the message says why."""
+Loaded = TypeVar("Loaded")
 
 
-def build() -> Path:
-    """The library of this source on this machine: from the cache, else compiled now, which takes a few seconds.
+def build(load: Callable[[Path], Loaded]) -> Loaded:
+    """Load the library of this source on this machine: one that is kept, else one compiled now, which takes a few seconds.
 
-    Raises:
-        NoLibraryError: no compiler was found, or it refused.
-    """
-    compiler = find_compiler()
-    library = cache_folder() / f"twinloss-{_fingerprint(compiler)}.so"
-    if not library.exists():
-        log.info("twinloss compiles its CPU kernels, once for this machine: %s", library)
-        _compile(compiler, library)
-    return library
-
-
-def find_compiler() -> str:
-    """Path of the C++ compiler: that of the environment variable CXX, else the first of c++, g++ and clang++ on the path.
+    Args:
+        load: loads a library; OSError says that it cannot be loaded from where it lies.
 
     Raises:
-        NoLibraryError: there is none.
+        NoLibraryError: no compiler was found, or it refused, or no folder can keep a library that this process may load.
     """
-    asked = os.environ.get("CXX")
-    for name in [asked] if asked else ["c++", "g++", "clang++"]:
-        if found := shutil.which(name):
-            return found
-    looked_for = f"CXX is {asked!r}, which does not exist" if asked else "none of c++, g++ and clang++ is on the path"
-    raise NoLibraryError(f"there is no C++ compiler: {looked_for}; install one, or use backend='torch'")
+    command, options = find_compiler(), [*OPTIONS, *more_options()]
+    key = f"twinloss-{_fingerprint(command, options)}"
+    passed_over: list[str] = []
+    for open_folder in folders():
+        try:
+            folder = open_folder()
+            path = kept(folder, key) or _compile(command, options, folder, key)
+            loaded = load(path)
+        except (FolderError, OSError) as error:
+            passed_over.append(str(error))
+            continue
+        if passed_over:
+            log.warning("twinloss keeps its CPU kernels in %s: %s; TWINLOSS_CACHE names another folder", folder, "; ".join(passed_over))
+        return loaded
+    raise NoLibraryError(
+        f"no folder can keep the CPU kernels: {'; '.join(passed_over)}; set TWINLOSS_CACHE to a folder that can, or use backend='torch'"
+    )
 
 
-def cache_folder() -> Path:
-    """Folder of compiled libraries: TWINLOSS_CACHE, else ``twinloss`` in the user's cache."""
-    if own := os.environ.get("TWINLOSS_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinloss" / "native"
+def _compile(command: list[str], options: list[str], folder: Path, key: str) -> Path:
+    log.info("twinloss compiles its CPU kernels, once for this machine: %s", folder)
+
+    def make(made: Path) -> None:
+        refusal = _refusal(command, [*options, THREADS], made)
+        if refusal is None:
+            return
+        if _refusal(command, options, made) is not None:
+            raise NoLibraryError(f"{' '.join(command)} refused the CPU kernels; use backend='torch', or mend this: {refusal}")
+        log.warning("twinloss's CPU kernels run in one thread: %s does not know %s: %s", command[0], THREADS, refusal)
+
+    return keep(folder, key, make)
 
 
-def _compile(compiler: str, library: Path) -> None:
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder, library.name)
-            refusal = _run(compiler, [*OPTIONS, THREADS], made)
-            if refusal and (refusal := _run(compiler, OPTIONS, made)):  # a compiler without OpenMP still makes a library of one thread
-                raise NoLibraryError(f"{compiler} refused the CPU kernels; use backend='torch', or mend this: {refusal}")
-            made.replace(library)  # at once, so that several processes may build at the same time
-    except OSError as error:
-        raise NoLibraryError(
-            f"the CPU kernels cannot be kept in {library.parent}: {error}; set TWINLOSS_CACHE to a folder that can"
-        ) from error
+def _refusal(command: list[str], options: list[str], made: Path) -> str | None:
+    """Why the compiler refused, or ``None``.
+
+    Raises:
+        FolderError: the folder is full.
+    """
+    outcome = run([*command, *options, str(SOURCE / "entry.cpp"), "-o", str(made)], str(made.parent))
+    if outcome.status == 0 and made.is_file():
+        return None
+    for words in NO_ROOM:
+        if words in outcome.text:
+            raise FolderError(f"the compiler has no room in {made.parent.parent}: {words}")
+    return outcome.refusal()
 
 
-def _run(compiler: str, options: list[str], made: Path) -> str | None:
-    """Why the compiler refused, or ``None``."""
-    command = [compiler, *options, str(SOURCE / "entry.cpp"), "-o", str(made)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return None if result.returncode == 0 else result.stderr.strip()[-2000:] or f"exit status {result.returncode}"
-
-
-@cache
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(command: list[str], options: list[str]) -> str:
     """Changes with the source, the options, the compiler and the processor; a cache may be shared by machines of several kinds."""
     digest = hashlib.sha256()
-    for file in sorted(SOURCE.iterdir()):
-        digest.update(file.name.encode() + file.read_bytes())
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    digest.update(repr((OPTIONS, THREADS, version, sys.platform, platform.machine(), _processor())).encode())
+    try:
+        for file in sorted(SOURCE.iterdir()):
+            digest.update(repr((file.name, file.read_bytes())).encode())
+    except OSError as error:
+        raise NoLibraryError(
+            f"the source of the CPU kernels cannot be read: {error}; install twinloss again, or use backend='torch'"
+        ) from error
+    version = run([*command, "--version"]).text
+    macros = run([*command, *options, "-dM", "-E", "-x", "c++", os.devnull]).text  # they say for what processor it compiles
+    machine = (sys.platform, platform.machine(), platform.libc_ver(), _processor())
+    digest.update(repr((command, options, THREADS, version, macros, machine)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 
 
 def _processor() -> str:
     """What the processor can do, where the system tells."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

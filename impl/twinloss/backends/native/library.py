@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from twinloss.backends.native.build import NoLibraryError, build
+from twinloss.backends.native.build import build
+from twinloss.backends.native.compiler import NoLibraryError
 
 MOST_LEVELS = 16
 STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -60,14 +63,23 @@ def load() -> ctypes.CDLL:
         NoLibraryError: it cannot be made, or not be loaded.
     """
     _share_threads_with_torch()
-    path = build()
+    return build(_typed)
+
+
+def _typed(path: Path) -> ctypes.CDLL:
+    """A library with typed functions.
+
+    Raises:
+        OSError: it cannot be loaded from where it lies.
+        NoLibraryError: it is not ours.
+    """
+    library = ctypes.CDLL(str(path))
     try:
-        library = ctypes.CDLL(str(path))
         for name, arguments in _ARGUMENTS.items():
             function = getattr(library, f"twinloss_{name}")
             function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
-    except (OSError, AttributeError) as error:
-        raise NoLibraryError(f"the CPU kernels in {path} cannot be loaded: {error}; delete that file, or use backend='torch'") from error
+    except AttributeError as error:
+        raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
     if library.twinloss_problem_size() != ctypes.sizeof(Problem):
         raise NoLibraryError(
             f"the CPU kernels in {path} are laid out otherwise than Python expects; delete that file, or use backend='torch'"
@@ -78,11 +90,12 @@ def load() -> ctypes.CDLL:
 def _share_threads_with_torch() -> None:
     """Make the OpenMP library that torch brought visible to ours: two pools of threads would wait for each other's cores."""
     try:
-        mapped = Path("/proc/self/maps").read_text()
+        mapped = os.fsdecode(Path("/proc/self/maps").read_bytes())
     except OSError:  # not Linux: the loader finds one by itself
         return
     for line in mapped.splitlines():
-        path = line.rpartition(" ")[2]
+        path = line.split(maxsplit=5)[-1]
         if Path(path).name.startswith(("libgomp", "libiomp", "libomp")):
-            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            with contextlib.suppress(OSError):  # replaced since it was loaded; ours then finds one by itself, too
+                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
             return

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import logging
 import math
-import os
-import stat
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,12 +12,11 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-import twinloss
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
 from properties.strategies import cases
 from twinloss import Assignment, DetectionLoss, LossSpec
 from twinloss.backends.choice import Backend
-from twinloss.backends.native import availability, build, library
+from twinloss.backends.native import availability
 
 SPEC = LossSpec(num_classes=7)
 BOXES = (
@@ -260,92 +251,3 @@ def test_what_it_cannot_serve_is_refused_in_plain_words_or_left_to_torch(name: s
 def test_a_tensor_without_memory_is_left_to_torch() -> None:
     scores = torch.empty(2, SPEC.num_classes, 84, device="meta")
     assert "on meta" in str(availability.why_not(scores, scores, SPEC, "stable"))
-
-
-@pytest.fixture
-def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """No library yet, and an empty cache."""
-    for cached in (library.load, availability.no_library):
-        cached.cache_clear()
-    monkeypatch.setenv("TWINLOSS_CACHE", str(tmp_path / "cache"))
-    yield tmp_path
-    for cached in (library.load, availability.no_library):
-        cached.cache_clear()
-
-
-def compiler(folder: Path, script: str) -> str:
-    """A compiler of our own making."""
-    path = folder / "c++-of-ours"
-    path.write_text("#!/bin/sh\n" + textwrap.dedent(script))
-    path.chmod(path.stat().st_mode | stat.S_IEXEC)
-    return str(path)
-
-
-def refusal() -> str:
-    with pytest.raises(ValueError, match="backend='native' cannot serve this call") as caught:
-        native()(*CASE.build())
-    assert DetectionLoss(SPEC)(*CASE.build())[0].isfinite().all()  # left to torch
-    return str(caught.value)
-
-
-def test_without_a_compiler(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "CXX is 'no-such-compiler', which does not exist" in refusal()
-    monkeypatch.delenv("CXX")
-    monkeypatch.setenv("PATH", str(anew))
-    availability.no_library.cache_clear()
-    assert "none of c++, g++ and clang++ is on the path; install one, or use backend='torch'" in refusal()
-
-
-def test_a_compiler_that_refuses(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", compiler(anew, 'test "$1" = --version || { echo "lanes.hpp: what is this?" >&2; exit 1; }'))
-    assert "lanes.hpp: what is this?" in refusal()
-    assert not list(build.cache_folder().iterdir())  # nothing half-made is left
-
-
-def test_a_compiler_without_threads_makes_the_same_bits(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = answer(native(), CASE.build())
-    for cached in (library.load, availability.no_library):
-        cached.cache_clear()
-    real = build.find_compiler()
-    monkeypatch.setenv("CXX", compiler(anew, f'case "$*" in *-fopenmp*) echo "no -fopenmp here" >&2; exit 1;; esac\nexec {real} "$@"\n'))
-    assert same_bits(answer(native(), CASE.build()), wanted)
-
-
-def test_a_cache_that_cannot_be_written(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (anew / "file").write_text("")
-    monkeypatch.setenv("TWINLOSS_CACHE", str(anew / "file" / "cache"))
-    assert "set TWINLOSS_CACHE to a folder that can" in refusal()
-
-
-@pytest.mark.usefixtures("anew")
-def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TWINLOSS_NATIVE", "0")
-    assert "TWINLOSS_NATIVE switches the kernels off" in refusal()
-
-
-@pytest.mark.usefixtures("anew")
-def test_a_library_of_another_layout_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Longer(library.Problem):
-        _fields_ = (("more", ctypes.c_int64),)
-
-    monkeypatch.setattr(library, "Problem", Longer)
-    assert "laid out otherwise than Python expects; delete that file" in refusal()
-
-
-@pytest.mark.usefixtures("anew")
-def test_compiled_once_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="twinloss")
-    for _ in range(2):
-        library.load.cache_clear()
-        library.load()
-    assert [record.message.partition(":")[0] for record in caplog.records] == ["twinloss compiles its CPU kernels, once for this machine"]
-
-
-@pytest.mark.usefixtures("anew")
-def test_two_processes_may_build_at_once() -> None:
-    program = "from twinloss.backends.native.library import load; load(); print('loaded')"
-    environment = {**os.environ, "PYTHONPATH": str(Path(twinloss.__file__).parent.parent)}
-    two = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    assert [process.communicate()[0].strip() for process in two] == ["loaded", "loaded"]
-    assert len(list(build.cache_folder().iterdir())) == 1
