@@ -24,7 +24,7 @@ def load_labels(path: Path) -> Pack:
         if path.is_dir():
             return yolo_folder(path)
         if not path.exists():
-            raise FileNotFoundError(f"no labels at {path}; {_GIVE}")
+            raise FileNotFoundError(f"no labels at {path.absolute()}; {_GIVE}")
         if path.suffix.lower() in (".yaml", ".yml"):
             return yolo_dataset(path)
         if path.suffix.lower() == ".json":

@@ -75,6 +75,29 @@ def test_a_candidate_is_measured_beside_the_others(pytester: pytest.Pytester) ->
     assert lines == ["reference/eager-step]", "twin/native-step]", "twin/torch-step]", "mine.losses:make/own-step]"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "nowhere"], "ERROR: no labels at *nowhere; give a COCO-style*"),
+        (["--labels", ""], "ERROR: workload 'labels:' is unknown*"),
+        (["--labels", "bad"], "ERROR: *a.txt, line 1, '0 0.5': 2 values; expected*"),
+        (["--labels", "good", "--imgsz", "650"], "ERROR: imgsz 650 is not a multiple*"),
+        (["--labels", "good", "--batch", "0"], "ERROR: batch 0 is no number of images*"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_one_usage_error(options: list[str], message: str, pytester: pytest.Pytester) -> None:
+    root = Path(__file__).resolve().parents[4]
+    for name, text in (("bad", "0 0.5"), ("good", "0 0.5 0.5 0.1 0.1")):
+        (pytester.mkdir(name) / "a.txt").write_text(text)
+    ended = pytester.runpytest_subprocess(
+        *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), *options
+    )
+    assert ended.ret == pytest.ExitCode.USAGE_ERROR
+    ended.stderr.fnmatch_lines([message])
+    assert ended.stderr.str().count("ERROR") == 1
+    assert "Traceback" not in ended.stderr.str() + ended.stdout.str()
+
+
 def test_the_options_are_the_documented_ones() -> None:
     parser = pytest.Parser(_ispytest=True)
     pytest_addoption(parser)

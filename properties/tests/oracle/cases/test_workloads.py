@@ -169,8 +169,11 @@ def test_unknown_names_are_refused() -> None:
             next(real_batches(name))
     with pytest.raises(ValueError, match="layout 'tiles' is unknown"):
         next(real_batches("synthetic-bccd", layout="tiles"))
-    with pytest.raises(ValueError, match="imgsz 650 is not a multiple of the coarsest stride, 32"):
-        next(real_batches("synthetic-bccd", imgsz=650))
+    for imgsz in (650, 0, -64):
+        with pytest.raises(ValueError, match=f"imgsz {imgsz} is not a multiple of the coarsest stride, 32"):
+            next(real_batches("synthetic-bccd", imgsz=imgsz))
+    with pytest.raises(ValueError, match="batch 0 is no number of images"):
+        next(real_batches("synthetic-bccd", batch=0))
 
 
 # Label files.
@@ -321,14 +324,14 @@ def described(folder: Path, **files: str) -> Path:
 def test_keypoints_are_no_polygon(tmp_path: Path) -> None:
     """A line of three keypoints has as many numbers as a polygon of five points: only the dataset's description tells."""
     with pytest.raises(ValueError, match=r"a\.txt, line 1: every line in .* has 11 values, as polygons may and boxes with keypoints; put"):
-        load_labels(yolo(tmp_path, a=POSE, b=POSE))
+        load_labels(yolo(tmp_path / "set", a=POSE, b=POSE))
     with pytest.raises(
         ValueError, match=r"a\.txt, line 1, .*: coordinate 1.2 is not .*; if it has keypoints, put the dataset's data\.yaml"
     ):
-        load_labels(yolo(tmp_path / "visible", a="0 0.5 0.5 0.4 0.4 0.5 0.5 2 0.5 0.6 1"))
-    (tmp_path / "data.yaml").write_text("kpt_shape: [3, 2]\nnames: [cat, dog]\n")
-    labels = tmp_path / "labels"
-    for place in (labels, labels / "train", tmp_path):
+        load_labels(yolo(tmp_path / "other", a="0 0.5 0.5 0.4 0.4 0.5 0.5 2 0.5 0.6 1"))
+    (tmp_path / "set" / "data.yaml").write_text("kpt_shape: [3, 2]\nnames: [cat, dog]\n")
+    labels = tmp_path / "set" / "labels"
+    for place in (labels, labels / "train", tmp_path / "set"):
         pack = load_labels(place)
         assert pack.boxes.tolist() == [[320, 320, 256, 256]] * 2
         assert pack.num_classes == 2
