@@ -51,10 +51,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read a user's labels once, before anything is measured."""
     labels, imgsz, batch = (config.getoption(name) for name in ("--labels", "--imgsz", "--batch"))
     if labels is not None:
-        try:
-            own(labels, imgsz, batch).case()
-        except (OSError, ValueError) as error:
-            raise pytest.UsageError(str(error)) from error
+        check_labels(labels, imgsz, batch)
+
+
+def check_labels(labels: str, imgsz: int, batch: int) -> None:
+    """Make the batch that is to be measured.
+
+    Raises:
+        pytest.UsageError: labels cannot be read, or no batch of this size can be made of them.
+    """
+    try:
+        own(labels, imgsz, batch).case()
+    except (OSError, ValueError) as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
         option = config.option
         option.labels = list(dict.fromkeys(option.labels))
         if not hasattr(config, "workerinput"):  # once, before any worker starts
-            _check_files(option)
+            check_files(option)
         if option.reference is not None:
             LossSpec.for_release(option.reference, num_classes=1)
             open_release(option.reference)
@@ -82,8 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
-def _check_files(option: argparse.Namespace) -> None:
-    """Read what the options name.
+def check_files(option: argparse.Namespace) -> None:
+    """Read the saved case and the labels that the options name.
 
     Raises:
         ValueError: something cannot be read.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benches.run.plugin import pytest_addoption
+from benches.run.plugin import check_labels, pytest_addoption
 
 pytest_plugins = ["pytester"]
 
@@ -76,25 +76,33 @@ def test_a_candidate_is_measured_beside_the_others(pytester: pytest.Pytester) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("labels", "imgsz", "batch", "message"),
     [
-        (["--labels", "nowhere"], "ERROR: no labels at *nowhere; give a COCO-style*"),
-        (["--labels", ""], "ERROR: workload 'labels:' is unknown*"),
-        (["--labels", "bad"], "ERROR: *a.txt, line 1, '0 0.5': 2 values; expected*"),
-        (["--labels", "good", "--imgsz", "650"], "ERROR: imgsz 650 is not a multiple*"),
-        (["--labels", "good", "--batch", "0"], "ERROR: batch 0 is no number of images*"),
+        ("nowhere", 640, 16, r"no labels at .*nowhere; give a COCO-style"),
+        ("", 640, 16, r"workload 'labels:' is unknown"),
+        ("bad", 640, 16, r"a\.txt, line 1, '0 0\.5': 2 values; expected"),
+        ("good", 650, 16, r"imgsz 650 is not a multiple"),
+        ("good", 640, 0, r"batch 0 is no number of images"),
     ],
 )
-def test_labels_that_cannot_be_read_are_one_usage_error(options: list[str], message: str, pytester: pytest.Pytester) -> None:
-    root = Path(__file__).resolve().parents[4]
+def test_labels_that_cannot_be_measured_are_a_usage_error(
+    labels: str, imgsz: int, batch: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for name, text in (("bad", "0 0.5"), ("good", "0 0.5 0.5 0.1 0.1")):
-        (pytester.mkdir(name) / "a.txt").write_text(text)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(text)
+    with pytest.raises(pytest.UsageError, match=message):
+        check_labels(str(tmp_path / labels) if labels in ("bad", "good") else labels, imgsz, batch)
+
+
+def test_a_usage_error_is_said_once(pytester: pytest.Pytester) -> None:
+    root = Path(__file__).resolve().parents[4]
     ended = pytester.runpytest_subprocess(
-        *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), *options
+        *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), "--labels", "nowhere"
     )
     assert ended.ret == pytest.ExitCode.USAGE_ERROR
-    ended.stderr.fnmatch_lines([message])
-    assert ended.stderr.str().count("ERROR") == 1
+    ended.stderr.fnmatch_lines(["ERROR: no labels at *nowhere; give a COCO-style*"])
     assert "Traceback" not in ended.stderr.str() + ended.stdout.str()
 
 

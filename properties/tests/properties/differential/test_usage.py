@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from properties.differential.plan import real
+from properties.differential.plugin import check_files, pytest_addoption
 
 ROOT = Path(__file__).parents[4]
 
@@ -23,37 +27,46 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--labels", "{folder}/bad"], "line 1, '0 0.5': 2 values; expected class"),
-        (["--labels", "{folder}/good", "--labels", "{folder}/broken.json"], "broken.json: not JSON"),
-        (["--labels", "{folder}/nowhere"], "no labels at {folder}/nowhere; give a COCO-style instances_*.json, a folder"),
-        (["--labels", ""], "workload 'labels:' is unknown"),
-        (["--replay", "ffff"], "there is no saved case 'ffff' in {folder}/cases; saved are: 0123"),
-        (["--replay", "0123"], "0123.json is not a saved case of this version of the suite: "),
-        (["--replay", "../broken.json"], "'../broken.json' names no file in {folder}/cases; give a digest"),
-    ],
+GIVEN = (
+    (["--labels", "{folder}/bad"], "line 1, '0 0.5': 2 values; expected class"),
+    (["--replay", "../broken.json"], "'../broken.json' names no file in {folder}/cases; give a digest"),
+    (["--labels", "{folder}/good", "--labels", "{folder}/broken.json"], "broken.json: not JSON"),
+    (["--labels", "{folder}/nowhere"], "no labels at {folder}/nowhere; give a COCO-style instances_*.json, a folder"),
+    (["--labels", ""], "workload 'labels:' is unknown"),
+    (["--replay", "ffff"], "there is no saved case 'ffff' in {folder}/cases; saved are: 0123"),
+    (["--replay", "0123"], "0123.json is not a saved case of this version of the suite: "),
 )
-def test_a_file_that_cannot_be_read_is_one_usage_error(arguments: list[str], message: str, tmp_path: Path) -> None:
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     for name, text in (("bad/a.txt", "0 0.5"), ("good/a.txt", "0 0.5 0.5 0.1 0.1"), ("broken.json", "{"), ("cases/0123.json", "{}")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    ended = run(tmp_path, *(argument.format(folder=tmp_path) for argument in arguments))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "message"), GIVEN)
+def test_a_file_that_cannot_be_read_is_named(arguments: list[str], message: str, folder: Path) -> None:
+    parser = pytest.Parser(_ispytest=True)
+    pytest_addoption(parser)
+    given = [argument.format(folder=folder) for argument in arguments]
+    option = parser.parse(["--cases", str(folder / "cases"), *given])
+    with pytest.raises(ValueError, match=re.escape(message.format(folder=folder))):
+        check_files(option)
+
+
+@pytest.mark.parametrize(("arguments", "message"), GIVEN[:2])
+def test_a_file_that_cannot_be_read_is_one_usage_error(arguments: list[str], message: str, folder: Path) -> None:
+    ended = run(folder, *(argument.format(folder=folder) for argument in arguments))
     said = ended.stdout + ended.stderr
     assert ended.returncode == pytest.ExitCode.USAGE_ERROR, said
-    assert message.format(folder=tmp_path) in said
+    assert message.format(folder=folder) in said
     assert said.count("ERROR") == 1
     assert "Traceback" not in said
     assert "gw0" not in said, "no worker has started"
 
 
-def test_folders_of_labels_may_have_the_same_name(tmp_path: Path) -> None:
-    folders = [tmp_path / part / "labels" for part in ("one", "two")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-        (folder / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
-    options = [option for folder in [*folders, folders[0]] for option in ("--labels", str(folder))]
-    ended = run(tmp_path, *options, "--scale", "0.02", "-n", "0")
-    assert ended.returncode == 0, ended.stdout
-    assert "2 passed" in ended.stdout
+def test_folders_of_labels_may_have_the_same_name() -> None:
+    names = [share.name for share in real(1.0, [], ["one/labels", "two/labels"])]
+    assert len(set(names)) == len(names)
