@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from oracle.tools.parsing import json_of, strict
 from twinloss import LossSpec
 
 PredictionKind = Literal["random", "untrained", "near", "exact", "saturated", "early", "middle", "late", "zeros", "inline"]
@@ -156,6 +155,8 @@ class Case:
             ValueError: the text is not JSON, or a field is missing, unknown to this version, of another type or length, or holds a value
                 from which no batch can be built; the message names the field.
         """
+        from oracle.tools.parsing import json_of  # and with it msgspec, which a machine that only measures may lack
+
         try:
             json_of(text, _schema())
             record = json.loads(text)  # As it stands: a whole number stays one, and with it the digest.
@@ -178,6 +179,8 @@ class Case:
 @functools.cache
 def _schema() -> type:
     """What :meth:`Case.to_json` writes, as a type."""
+    from oracle.tools.parsing import strict
+
     row = tuple[int, int, float, float, float, float]
     return strict(Case, spec=strict(LossSpec), prediction=strict(Prediction), boxes=list[row])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
-import yaml
+import yaml  # type: ignore[import-untyped]  # its stubs would be one more dependency
 
 T = TypeVar("T")
 

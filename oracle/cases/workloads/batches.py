@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
 from oracle.cases.workloads import labelled_images as packs
-from oracle.cases.workloads.label_files import load_labels, yolo_folder
+from oracle.cases.workloads.label_files import load_labels
 from oracle.cases.workloads.labelled_images import Pack, data_folder
 from oracle.cases.workloads.synthetic import FIGURES, generate
 from twinloss import LossSpec
@@ -54,7 +54,7 @@ def open_pack(name: str) -> Pack:
 def _public(name: str, folder: Path) -> Pack:
     if name == "bccd":
         return dataclasses.replace(
-            yolo_folder(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=FIGURES["bccd"].num_classes
+            load_labels(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=FIGURES["bccd"].num_classes
         )
     return {"coco": packs.coco, "gwhd": packs.gwhd}[name](folder)
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oracle.cases.workloads.coco_json import coco_json
 from oracle.cases.workloads.labelled_images import Pack
-from oracle.cases.workloads.yolo_folder import yolo_dataset, yolo_folder
-
-__all__ = ["coco_json", "load_labels", "yolo_folder"]
 
 _GIVE = "give a COCO-style instances_*.json, a folder of YOLO label files, a dataset's root or its data.yaml"
 
@@ -20,6 +16,9 @@ def load_labels(path: Path) -> Pack:
         FileNotFoundError: there is nothing at the path, or no label file in the folder.
         ValueError: something cannot be used; the message names the file, the line or field, and the remedy.
     """
+    from oracle.cases.workloads.coco_json import coco_json  # and with them msgspec, which a machine that only measures may lack
+    from oracle.cases.workloads.yolo_folder import yolo_dataset, yolo_folder
+
     try:
         if path.is_dir():
             return yolo_folder(path)

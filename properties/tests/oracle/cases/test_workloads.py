@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from oracle.cases.case import Box, Case
 from oracle.cases.workloads import FIGURES, Pack, data_folder, generate, load_labels, open_pack, real_batches
+from oracle.cases.workloads.image_sizes import Pictures
 from oracle.cases.workloads.synthetic import QUANTILES
+from oracle.cases.workloads.yolo_file import Format, read_lines, rows_of
 from twinloss import LossSpec
 
 # Published share of the anchors in boxes that lie in two or more, letterboxed to 640 px.
@@ -519,6 +521,89 @@ def test_two_pictures_of_one_name_must_be_of_one_size(tmp_path: Path) -> None:
     pictured(tmp_path, "a.bmp", size=(100, 100))
     with pytest.raises(ValueError, match=r"a\.txt has pictures of different sizes: .*a\.bmp of 100 × 100, .*; keep the one"):
         load_labels(folder)
+
+
+# What the reference reads of the same files.
+
+LINES = (
+    "0 .5 .5 .2 .2\n0 .5 .5 .2 .2",
+    "2 .1 .1 .1 .1\n0 .5 .5 .2 .2\n2 .1000000001 .1 .1 .1\n1 .3 .3 .1 .1\n1 .3 .2 .1 .1",
+    "2 .1 .1 .1 .1\n0 .5 .5 .2 .2",
+    "1.0 .5 .5 .1 .1",
+    "0.5 .5 .5 .1 .1",
+    "-1 .5 .5 .1 .1",
+    "nan .5 .5 .1 .1",
+    "inf .5 .5 .1 .1",
+    "0 nan .5 .1 .1",
+    "0 1e400 .5 .1 .1",
+    "5 .5 .5 .1 .1",
+    "1e9 .5 .5 .1 .1",
+    "0 .5 .5 0 .1",
+    "0 .5 .5 -.005 .1",
+    "0 -0.005 1.005 1.005 .1",
+    "0 1.02 .5 .1 .1",
+    "0 .9 .9 .4 .4",
+    "0 .5 .5 .1",
+    "0 .5 .5 .1 .1 .9",
+    "0 .5 .5 .1 .1 .9 .3 .4",
+    "cat .5 .5 .1 .1",
+    "0,.5,.5,.1,.1",
+    "\ufeff0 .5 .5 .2 .2",
+    "0 .5 .5 .2 .2\r\n1 .1 .1 .1 .1\r\n",
+    "0 .5 .5 .2 .2\r1 .1 .1 .1 .1\r",
+    "0 .5 .5 .1 .1\x00",
+    "0 .5 .5 .1 .1\x0c1 .1 .1 .1 .1",
+    "0 .5\u2028.5 .1 .1",
+    "\n \n0\t.5 .5  .1 .1 \n",
+    "",
+    "1 .2 .2 .4 .2 .4 .6 .2 .6\n1 .2 .2 .4 .2 .4 .6 .2 .6",
+    "1 .2 .2 .4 .2 .4 .6 .2 .6\n1 .4 .2 .4 .6 .2 .6 .2 .2",
+    "2 .5 .5 .6 .6 .5 .7\n1 .3 .3 .6 .6 .5 .7\n1 .5 .5 .6 .6 .5 .7\n0 .3 .3 .6 .6 .5 .7\n2 .5 .5 .6 .6 .5 .7",
+    "1 .2 .2 .4 .2 .4 .6 .2 .6\n0 .5 .5 .2 .2",
+    "0 -.02 .1 .2 .2 .3 1.02",
+    "0 .1 .1 .2 .2 1.3 .3",
+    "3.5 .1 .1 .2 .2 .3 .3",
+)
+
+
+def test_what_the_reference_keeps_is_read_alike_and_what_it_leaves_out_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from oracle.reference.label_files import read_images
+
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for index, text in enumerate(LINES):
+        (tmp_path / "labels" / f"{index}.txt").write_bytes(text.encode())
+        Image.new("RGB", (20 + index, 12)).save(tmp_path / "images" / f"{index}.jpg", exif=exif if index % 2 else Image.Exif())
+    kept = read_images(tmp_path / "images", num_classes=5)
+    told = Format(tmp_path / "data.yaml", 5)
+    assert len(kept) == 17
+    for index, text in enumerate(LINES):
+        file = tmp_path / "labels" / f"{index}.txt"
+        if str(index) in kept:
+            rows = rows_of(file, read_lines(file, told), told)
+            # A polygon's bounds are computed here in float64.
+            np.testing.assert_allclose(np.reshape(rows, (-1, 5)), kept[str(index)].rows, rtol=0, atol=1e-7, err_msg=repr(text))
+            assert Pictures().size(file) == kept[str(index)].size
+        else:
+            with pytest.raises(ValueError, match=rf"{index}\.txt, line \d"):
+                rows_of(file, read_lines(file, told), told)
+
+
+def test_the_reference_takes_keypoints_by_their_description_too(tmp_path: Path) -> None:
+    from oracle.reference.label_files import read_images
+
+    pictured(tmp_path, "a.png")
+    point = "0.5 0.5 2"
+    yolo(tmp_path, a=f"1 .5 .5 .4 .4 {point} {point}\n0 .5 .5 .4 .4 {point} 0.1 0.1 0\n0 .5 .5 .4 .4 {point} {point}\n")
+    file = tmp_path / "labels" / "train" / "a.txt"
+    told = Format(tmp_path / "data.yaml", 2, (2, 3))
+    kept = read_images(tmp_path / "images", 2, told.keypoints)["a"]
+    np.testing.assert_allclose(rows_of(file, read_lines(file, told), told), kept.rows, rtol=0, atol=1e-7)
+    assert len(kept.rows) == 2
 
 
 # COCO-style files.
