@@ -90,7 +90,11 @@ def check_files(option: argparse.Namespace) -> None:
     """
     try:
         if option.replay is not None:
-            load(option.replay, Path(option.cases))
+            device = load(option.replay, Path(option.cases)).setting.device
+            if device.startswith("cuda") and not torch.cuda.is_available():
+                raise ValueError(
+                    f"case {option.replay} was found on {device}, and there is no CUDA device here; replay it where there is one"
+                )
         for path in option.labels:
             open_pack(f"labels:{path}")
     except OSError as error:

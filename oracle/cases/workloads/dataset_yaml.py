@@ -51,6 +51,11 @@ class Dataset:
     places: tuple[str, ...]
     root: Path
 
+    @property
+    def describes(self) -> bool:
+        """Whether the file says anything of a dataset; others have files of these names too."""
+        return bool(self.places or self.format.num_classes or self.format.keypoints)
+
     def label_folders(self) -> Iterator[Path]:
         """Folders of label files: where the last ``images`` of a folder of images is ``labels``, or that folder itself.
 
@@ -95,7 +100,9 @@ def find_dataset(folder: Path) -> Dataset | None:
     for place in (folder, *above):
         for name in _NAMES:
             if (place / name).is_file():
-                return read_dataset(place / name)
+                dataset = read_dataset(place / name)
+                if dataset.describes:
+                    return dataset
     return None
 
 

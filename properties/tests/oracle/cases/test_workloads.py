@@ -374,6 +374,12 @@ def test_a_bad_description_is_named(description: str, message: str, tmp_path: Pa
         load_labels(described(tmp_path, a="1 0.5 0.5 0.1 0.1", description=description))
 
 
+def test_a_file_that_describes_no_dataset_says_nothing(tmp_path: Path) -> None:
+    labels = described(tmp_path, a="0 0.1 0.1 0.2 0.1 0.2 0.3 0.1 0.3", description="owner: me")
+    with pytest.raises(ValueError, match=r"every line in .* has 9 values, as polygons may and boxes with keypoints"):
+        load_labels(labels)
+
+
 def test_a_dataset_by_its_description(tmp_path: Path) -> None:
     """Parts as a list, as a list of pictures, and written from one folder too high, as exports have it."""
     for part in ("train", "extra", "valid"):

@@ -15,6 +15,7 @@ from oracle.comparison.compare import compare
 from oracle.comparison.registry import load_candidate, shipped
 from oracle.contract.verdict import Verdict
 from properties.differential.saved_cases import Saved, all_saved, load, read
+from properties.training.captured_batches import load_all
 from twinloss import LossSpec
 
 CASE = Case(LossSpec(num_classes=2, reg_max=4, strides=(8,), topk=3), (64, 64), 1, (Box(0, 1, 30, 30, 40, 40),), Prediction("near"))
@@ -207,3 +208,9 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cases" / "aa.json").symlink_to(tmp_path / "outside.json")
     with pytest.raises(ValueError, match="leads out of the folder"):
         load("aa", tmp_path / "cases")
+
+
+def test_a_case_from_a_training_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "aa.json").write_text('{"spec": {}}')
+    with pytest.raises(ValueError, match=r"aa\.json: .*missing required field.*; remove it, or run nox -s train again"):
+        list(load_all(tmp_path))
