@@ -53,7 +53,7 @@ class Workload:
             pack = _pack(self.boxes)
             classes = self.num_classes or pack.num_classes
             spec = LossSpec(num_classes=classes, reg_max=self.reg_max)
-            layout = "mosaic" if self.boxes.endswith("-mosaic") else "letterbox"
+            layout = "mosaic" if _source(self.boxes) != self.boxes else "letterbox"
             case = next(iter(real_batches(pack, imgsz=self.imgsz, batch=self.batch, layout=layout, spec=spec)))
             case = dataclasses.replace(case, boxes=tuple(dataclasses.replace(box, label=box.label % classes) for box in case.boxes))
         return dataclasses.replace(case, prediction=Prediction(kind=STAGE, seed=1), workload=self.name, tags=())
@@ -66,7 +66,12 @@ class Workload:
 
 @cache
 def _pack(source: str) -> Pack:
-    return open_pack(source.removesuffix("-mosaic"))
+    return open_pack(_source(source))
+
+
+def _source(boxes: str) -> str:
+    """The pack's name without the layout; a user's path stays as it is, however it ends."""
+    return boxes if boxes.startswith("labels:") else boxes.removesuffix("-mosaic")
 
 
 def generated(count: int, images: int, imgsz: int, num_classes: int, cover: int = COVER) -> tuple[Box, ...]:

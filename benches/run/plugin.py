@@ -30,7 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a bench run."""
     group = parser.getgroup("bench", "what is measured")
     group.addoption(
-        "--labels", metavar="PATH", help="measure on these boxes: a COCO-style instances_*.json or a folder of YOLO label files"
+        "--labels",
+        metavar="PATH",
+        help="measure on these boxes: a COCO-style instances_*.json, a folder of YOLO label files, a dataset's root or its data.yaml",
     )
     group.addoption("--imgsz", type=int, default=640, metavar="PX", help="side of the network's input, with --labels (default: 640)")
     group.addoption("--batch", type=int, default=16, metavar="N", help="images in a batch, with --labels (default: 16)")
@@ -42,6 +44,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--no-compile", action="store_true", help="leave out the reference under torch.compile, which takes a minute to compile"
     )
     group.addoption("--out", type=Path, default=OUT, metavar="FOLDER", help=f"where the rows go (default: {OUT})")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read a user's labels once, before anything is measured."""
+    labels, imgsz, batch = (config.getoption(name) for name in ("--labels", "--imgsz", "--batch"))
+    if labels is not None:
+        check_labels(labels, imgsz, batch)
+
+
+def check_labels(labels: str, imgsz: int, batch: int) -> None:
+    """Make the batch that is to be measured.
+
+    Raises:
+        pytest.UsageError: labels cannot be read, or no batch of this size can be made of them.
+    """
+    try:
+        own(labels, imgsz, batch).case()
+    except (OSError, ValueError) as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

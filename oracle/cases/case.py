@@ -7,6 +7,7 @@ bits every time: pseudo-random numbers come from :mod:`oracle.cases.noise`, whic
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from twinloss import LossSpec
 
 PredictionKind = Literal["random", "untrained", "near", "exact", "saturated", "early", "middle", "late", "zeros", "inline"]
 DtypeName = Literal["float64", "float32", "float16", "bfloat16"]
+
+_MOST_LOGITS = 1 << 31  # 8 GiB in float32.
 
 
 class Inputs(NamedTuple):
@@ -149,25 +152,50 @@ class Case:
         """The case that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: the text is not JSON, or lacks a field, or has one that this version does not know.
+            ValueError: the text is not JSON, or a field is missing, unknown to this version, of another type or length, or holds a value
+                from which no batch can be built; the message names the field.
         """
+        from oracle.tools.parsing import json_of  # and with it msgspec, which a machine that only measures may lack
+
         try:
-            record = json.loads(text)
+            json_of(text, _schema())
+            record = json.loads(text)  # As it stands: a whole number stays one, and with it the digest.
             spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.pop("spec").items()}
-            boxes = tuple(Box(int(i), int(c), *map(float, xywh)) for i, c, *xywh in record.pop("boxes"))
-            return cls(
-                spec=LossSpec(**spec),
-                boxes=boxes,
-                prediction=Prediction(**record.pop("prediction")),
-                image_size=tuple(record.pop("image_size")),
-                tags=tuple(record.pop("tags")),
-                **record,
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            record |= {name: tuple(record[name]) for name in ("image_size", "tags") if name in record}
+            boxes = tuple(Box(i, c, *map(float, xywh)) for i, c, *xywh in record.pop("boxes", ()))
+            case = cls(spec=LossSpec(**spec), boxes=boxes, prediction=Prediction(**record.pop("prediction", {})), **record)
+            _check_buildable(case)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"this is not a case of this version of the suite: {error}") from error
+        return case
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits of the content, workload and tags apart: the case's name in files and reports."""
         content = dataclasses.replace(self, workload="", tags=()).to_json()
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _schema() -> type:
+    """What :meth:`Case.to_json` writes, as a type."""
+    from oracle.tools.parsing import strict
+
+    row = tuple[int, int, float, float, float, float]
+    return strict(Case, spec=strict(LossSpec), prediction=strict(Prediction), boxes=list[row])
+
+
+def _check_buildable(case: Case) -> None:
+    """Refuse what a file may say and no batch can be."""
+    images, (height, width) = case.batch_size, case.image_size
+    if min(images, height, width) < 1:
+        raise ValueError(f"batch_size is {images} and image_size {case.image_size}; each must be at least 1")
+    numbers = images * case.num_anchors * (4 * case.spec.reg_max + case.spec.num_classes)
+    if numbers > _MOST_LOGITS:
+        raise ValueError(f"batch_size, image_size and spec make {numbers:,} logits; at most {_MOST_LOGITS:,} can be held")
+    for index, box in enumerate(case.boxes):
+        if not (0 <= box.image < images and 0 <= box.label < case.spec.num_classes):
+            held = f"{images} images and {case.spec.num_classes} classes"
+            raise ValueError(f"boxes[{index}] has image {box.image} and class {box.label}; the batch has {held}, counted from 0")
+    if case.prediction.kind == "inline":
+        case.build()

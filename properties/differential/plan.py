@@ -82,7 +82,10 @@ class RealShare:
     def name(self) -> str:
         """The test's name."""
         dtypes = "+".join(setting.name for setting in self.settings)
-        return f"{Path(self.pack).name}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
+        pack = Path(self.pack).name
+        if self.pack.startswith("labels:") and self.seed:  # folders of labels are often called the same
+            pack += f"#{self.seed + 1}"
+        return f"{pack}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
 
 
 def devices() -> tuple[str, ...]:

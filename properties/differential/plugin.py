@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import secrets
 from pathlib import Path
@@ -10,11 +11,12 @@ import hypothesis
 import pytest
 import torch
 
+from oracle.cases.workloads import open_pack
 from oracle.comparison.registry import TIME_LIMIT, CandidateError
 from oracle.ladder.contender import ReleaseError, open_release
 from properties.differential import plan
 from properties.differential.recorder import SHRINK, Recorder, join
-from properties.differential.saved_cases import FOLDER
+from properties.differential.saved_cases import FOLDER, load
 from twinloss import LossSpec
 
 ROWS = Path("reports", "out", "diff", "rows.parquet")
@@ -25,9 +27,15 @@ ENDED = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential run")
     group.addoption("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this contender; repeatable")
-    group.addoption("--replay", metavar="DIGEST", help="compare one saved batch, and say FIXED or FAILED")
     group.addoption(
-        "--labels", action="append", default=[], metavar="PATH", help="real boxes: a COCO instances_*.json or a folder of YOLO labels"
+        "--replay", metavar="DIGEST", help="compare one saved batch, by its digest or file name in --cases, and say FIXED or FAILED"
+    )
+    group.addoption(
+        "--labels",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="real boxes: a COCO instances_*.json, a folder of YOLO labels, a dataset's root or its data.yaml; repeatable",
     )
     group.addoption("--scale", type=float, default=1.0, metavar="FACTOR", help="multiply the number of batches")
     group.addoption("--run-seed", type=int, metavar="SEED", help="draw the batches of an earlier run again; its header says the seed")
@@ -55,6 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.run_seed = 0 if os.environ.get("CI") else secrets.randbelow(2**31)
     try:
         option = config.option
+        option.labels = list(dict.fromkeys(option.labels))
+        if not hasattr(config, "workerinput"):  # once, before any worker starts
+            check_files(option)
         if option.reference is not None:
             LossSpec.for_release(option.reference, num_classes=1)
             open_release(option.reference)
@@ -69,6 +80,25 @@ def pytest_configure(config: pytest.Config) -> None:
         recorder.note = rows.with_name(f"calling-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.json")
     except (CandidateError, ReleaseError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def check_files(option: argparse.Namespace) -> None:
+    """Read the saved case and the labels that the options name.
+
+    Raises:
+        ValueError: something cannot be read.
+    """
+    try:
+        if option.replay is not None:
+            device = load(option.replay, Path(option.cases)).setting.device
+            if device.startswith("cuda") and not torch.cuda.is_available():
+                raise ValueError(
+                    f"case {option.replay} was found on {device}, and there is no CUDA device here; replay it where there is one"
+                )
+        for path in option.labels:
+            open_pack(f"labels:{path}")
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from oracle.cases.case import Case, Setting
+from oracle.tools.parsing import json_of, strict, text_of
 
 FOLDER = Path(__file__).parents[1] / "cases"
 
@@ -50,31 +55,64 @@ class Saved:
 
 
 def load(digest: str, folder: Path = FOLDER) -> Saved:
-    """The batch with this digest, or beginning of a digest.
+    """The batch with this digest, beginning of a digest, or file name in the folder.
 
     Raises:
-        ValueError: there is none, or several, or the file is not one of this version of the suite; the message lists what there is.
+        ValueError: there is none, or several, or the name leads out of the folder, or the file is not one of this version of the suite; the
+            message says which, and lists what there is.
     """
-    found = sorted(folder.glob(f"{digest}*.json"))
+    wanted = digest.removesuffix(".json")
+    if not wanted or Path(wanted).name != wanted or "\\" in wanted:
+        inside = _name_inside(digest, folder)
+        if inside is None:
+            raise ValueError(
+                f"{digest!r} names no file in {folder}; give a digest or a file name of that folder, or another by --cases FOLDER"
+            )
+        wanted = inside
+    saved = sorted(path for path in folder.glob("*.json") if path.is_file())
+    found = [path for path in saved if path.stem == wanted] or [path for path in saved if path.name.startswith(wanted)]
     if len(found) != 1:
-        known = ", ".join(path.stem for path in sorted(folder.glob("*.json"))) or "none"
+        known = ", ".join(path.stem for path in saved) or "none"
         problem = f"{len(found)} saved cases begin with {digest!r}" if found else f"there is no saved case {digest!r}"
         raise ValueError(f"{problem} in {folder}; saved are: {known}")
+    if found[0].resolve().parent != folder.resolve():
+        raise ValueError(f"{found[0]} is a link that leads out of the folder; give that folder by --cases {found[0].resolve().parent}")
     return read(found[0])
+
+
+def _name_inside(path: str, folder: Path) -> str | None:
+    """The name of the file that a path leads to, if that is in the folder."""
+    try:
+        target = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a zero byte
+        return None
+    return target.stem if path and target.parent == folder.resolve() and target.suffix == ".json" else None
 
 
 def read(path: Path) -> Saved:
     """The batch in a file.
 
     Raises:
-        ValueError: the file is not one of this version of the suite.
+        ValueError: the file cannot be read, or is not one of this version of the suite; the message names file, field and remedy.
     """
+    text = text_of(path)
     try:
-        record = json.loads(path.read_text())
+        json_of(text, _schema())
+        record = json.loads(text)
         case = Case.from_json(json.dumps(record["case"]))
+        torch.device(record["setting"].get("device", "cpu"))
         return Saved(case, Setting(**record["setting"]), record["contender"], "\n".join(record["found"]), record["versions"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a saved case of this version of the suite: {error}") from error
+    except (RecursionError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} is not a saved case of this version of the suite: {said}; remove it, or run what made it again"
+        ) from error
+
+
+@functools.cache
+def _schema() -> type:
+    """What :meth:`Saved.write_to` writes, as a type; the case's own fields are left to :meth:`Case.from_json`."""
+    return strict(Saved, case=dict[str, Any], setting=strict(Setting), found=list[str])
 
 
 def all_saved(folder: Path = FOLDER) -> Iterator[Saved]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oracle.cases.case import Box, Case, Prediction
 from oracle.cases.logits import inline_text
+from oracle.tools.parsing import text_of
 from twinloss import LossSpec
 
 FOLDER = Path("reports", "out", "train", "cases")
@@ -46,6 +47,14 @@ def save(case: Case, folder: Path) -> Path:
 
 
 def load_all(folder: Path = FOLDER) -> Iterator[Case]:
-    """The cases that the last ``nox -s train`` left."""
+    """The cases that the last ``nox -s train`` left.
+
+    Raises:
+        ValueError: a file is not one; the message names it.
+    """
     for path in sorted(folder.glob("*.json")):
-        yield Case.from_json(path.read_text(encoding="utf-8"))
+        try:
+            case = Case.from_json(text_of(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; remove it, or run nox -s train again") from error
+        yield case

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
 from oracle.cases.workloads import labelled_images as packs
-from oracle.cases.workloads.label_files import load_labels, yolo_folder
+from oracle.cases.workloads.label_files import load_labels
 from oracle.cases.workloads.labelled_images import Pack, data_folder
 from oracle.cases.workloads.synthetic import FIGURES, generate
 from twinloss import LossSpec
@@ -54,7 +54,7 @@ def open_pack(name: str) -> Pack:
 def _public(name: str, folder: Path) -> Pack:
     if name == "bccd":
         return dataclasses.replace(
-            yolo_folder(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=FIGURES["bccd"].num_classes
+            load_labels(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=FIGURES["bccd"].num_classes
         )
     return {"coco": packs.coco, "gwhd": packs.gwhd}[name](folder)
 
@@ -82,7 +82,7 @@ def real_batches(
         spec: the definition; the pack's number of classes and all else at its default when left out.
 
     Raises:
-        ValueError: the name or layout is unknown, or ``imgsz`` is not a multiple of the coarsest stride.
+        ValueError: the name or layout is unknown, ``imgsz`` is not a multiple of the coarsest stride, or ``batch`` is below 1.
     """
     if isinstance(source, str):
         source, layout = _split_layout(source, layout)
@@ -90,8 +90,10 @@ def real_batches(
     spec = spec or LossSpec(num_classes=source.num_classes)
     if layout not in LAYOUTS:
         raise ValueError(f"layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
-    if imgsz % spec.strides[-1]:
+    if imgsz < 1 or imgsz % spec.strides[-1]:
         raise ValueError(f"imgsz {imgsz} is not a multiple of the coarsest stride, {spec.strides[-1]}")
+    if batch < 1:
+        raise ValueError(f"batch {batch} is no number of images; give 1 or more")
     loader = _Loader(source, layout, imgsz, batch, spec.strides[-1], seed)
     for index in range(count):
         image_size, boxes = loader.load(index)

@@ -72,6 +72,13 @@ def test_a_users_labels_become_the_only_workload(tmp_path: Path) -> None:
     assert {unit.setting.name for unit in planned} >= {"float32", "bfloat16", "bfloat16+autocast(bfloat16)", "float16"}
 
 
+def test_a_folder_may_be_called_like_a_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "my-mosaic"
+    folder.mkdir()
+    (folder / "a.txt").write_text("2 0.5 0.5 0.25 0.5\n")
+    assert len(own(str(folder), imgsz=128, batch=2).case().boxes) == 2
+
+
 def test_labels_that_are_not_there_are_an_error() -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         own("nowhere", 640, 16)

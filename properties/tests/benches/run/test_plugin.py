@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benches.run.plugin import pytest_addoption
+from benches.run.plugin import check_labels, pytest_addoption
 
 pytest_plugins = ["pytester"]
 
@@ -73,6 +73,37 @@ def test_a_candidate_is_measured_beside_the_others(pytester: pytest.Pytester) ->
     )
     lines = [line.partition("steady-")[2] for line in chosen.outlines if "::" in line]
     assert lines == ["reference/eager-step]", "twin/native-step]", "twin/torch-step]", "mine.losses:make/own-step]"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "imgsz", "batch", "message"),
+    [
+        ("nowhere", 640, 16, r"no labels at .*nowhere; give a COCO-style"),
+        ("", 640, 16, r"workload 'labels:' is unknown"),
+        ("bad", 640, 16, r"a\.txt, line 1, '0 0\.5': 2 values; expected"),
+        ("good", 650, 16, r"imgsz 650 is not a multiple"),
+        ("good", 640, 0, r"batch 0 is no number of images"),
+    ],
+)
+def test_labels_that_cannot_be_measured_are_a_usage_error(
+    labels: str, imgsz: int, batch: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("bad", "0 0.5"), ("good", "0 0.5 0.5 0.1 0.1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(text)
+    with pytest.raises(pytest.UsageError, match=message):
+        check_labels(str(tmp_path / labels) if labels in ("bad", "good") else labels, imgsz, batch)
+
+
+def test_a_usage_error_is_said_once(pytester: pytest.Pytester) -> None:
+    root = Path(__file__).resolve().parents[4]
+    ended = pytester.runpytest_subprocess(
+        *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), "--labels", "nowhere"
+    )
+    assert ended.ret == pytest.ExitCode.USAGE_ERROR
+    ended.stderr.fnmatch_lines(["ERROR: no labels at *nowhere; give a COCO-style*"])
+    assert "Traceback" not in ended.stderr.str() + ended.stdout.str()
 
 
 def test_the_options_are_the_documented_ones() -> None:
