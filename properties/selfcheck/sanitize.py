@@ -1,4 +1,4 @@
-"""``python -m properties.selfcheck.sanitize``: the native backend's tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""``python -m properties.selfcheck.sanitize``: the native backend's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Each of g++ and clang++ that is on the path builds it, or what CXX names; one whose sanitizers cannot be used is left out, and named.
 Arguments go to pytest: files of tests in place of the native backend's own, or ``-k``. Before the tests planted faults show that they are
