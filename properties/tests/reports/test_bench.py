@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 import pytest
 
+from oracle.tools.programs import run
 from properties.tests.reports.test_reports import assert_self_contained
 from reports import markdown, page, pictures
 from reports.bench.report import build as build_bench
@@ -222,8 +222,9 @@ def test_the_page_opens_in_a_browser(tmp_path: Path, name: str) -> None:
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}", "--enable-logging=stderr"]
     shot = [f"--screenshot={tmp_path / 'page.png'}", "--window-size=1200,6000"]
     command = [browser, *options, *shot, (tmp_path / "index.html").as_uri()]
-    log = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stderr
-    assert "CONSOLE" not in log, log
+    shown = run(command)
+    assert shown.returncode == 0, shown.stderr
+    assert "CONSOLE" not in shown.stderr, shown.stderr
     assert len((tmp_path / "page.png").read_bytes()) > 50_000, "an empty page compresses to less"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oracle.tools.programs import run, run_python
 from reports import markdown, page
 from reports.__main__ import main
 from reports.diff import KIND
@@ -141,8 +140,9 @@ def test_the_page_opens_in_a_browser(tmp_path: Path) -> None:
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}", "--enable-logging=stderr"]
     shot = [f"--screenshot={tmp_path / 'page.png'}", "--window-size=1200,2000"]
     command = [browser, *options, *shot, (tmp_path / "index.html").as_uri()]
-    log = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stderr
-    assert "CONSOLE" not in log, log
+    shown = run(command)
+    assert shown.returncode == 0, shown.stderr
+    assert "CONSOLE" not in shown.stderr, shown.stderr
     picture = (tmp_path / "page.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 50_000, "an empty page compresses to less"
@@ -219,8 +219,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_reports_need_no_torch() -> None:
     program = "import reports.__main__, sys; print(sorted({'torch', 'ultralytics', 'twinloss', 'oracle', 'properties'} & set(sys.modules)))"
-    root = Path(__file__).parents[3]
-    assert subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert run_python("-c", program).stdout == "[]\n"
 
 
 @given(st.floats(min_value=0, max_value=1))
