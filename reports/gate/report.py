@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
-from reports.document import Fact, Figure, Report, Section
-from reports.gate.schema import FAIL, INCONCLUSIVE, PASS
+from reports.document import Fact, Figure, Kind, Report, Section
+from reports.gate.schema import FAIL, INCONCLUSIVE, PASS, SCHEMA
 from reports.plots import BAD, SERIES, drawing
 from reports.tables import Column, Table, Tone
 
@@ -98,3 +98,6 @@ def made_with(rows: pd.DataFrame) -> Table:
     values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
     frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
     return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame)
+
+
+KIND = Kind("gate", SCHEMA, build)

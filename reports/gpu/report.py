@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.document import Fact, Report, Section
+from reports.document import Fact, Kind, Report, Section
 from reports.rows import Schema
 from reports.tables import Column, Table, Tone
 
@@ -91,3 +91,6 @@ def made_with(rows: pd.DataFrame) -> Table:
     values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
     frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
     return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame[frame["value"] != ""])
+
+
+KIND = Kind("gpu", SCHEMA, build)

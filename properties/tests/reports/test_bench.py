@@ -19,7 +19,7 @@ from reports import markdown, page, pictures
 from reports.bench.report import build as build_bench
 from reports.bench.schema import SCHEMA as BENCH_SCHEMA
 from reports.document import Report
-from reports.gate import KIND as GATE
+from reports.gate.report import KIND as GATE
 from reports.registry import KINDS
 from reports.rows import validated
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from oracle.tools.programs import run, run_python
 from reports import markdown, page
 from reports.__main__ import main
-from reports.diff import KIND
+from reports.diff.report import KIND
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
 from reports.document import Report
 from reports.rows import RowsError, read, validated

@@ -26,8 +26,8 @@ from oracle.ladder.questions import SMALL, Question, Topic, questions
 from oracle.ladder.release_process import Release
 from oracle.ladder.rows import nothing, rows
 from oracle.ladder.search import first_changes
-from reports.ladder import KIND
 from reports.ladder.__main__ import texts
+from reports.ladder.report import KIND
 from reports.ladder.tables import in_order
 from reports.rows import validated
 from twinloss import LossSpec
