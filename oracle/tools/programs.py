@@ -49,11 +49,6 @@ class Patience:
         self.moved = clock()
 
     @property
-    def look_s(self) -> float:
-        """How often to look: the family is found among all processes, which takes milliseconds."""
-        return min(max(min(self.busy_s, self.idle_s) / 50, 0.25), 10.0)
-
-    @property
     def lost(self) -> str:
         """Why the process hangs; empty while nothing says that it does."""
         used = processor_seconds(self.pid)
@@ -69,10 +64,15 @@ class Patience:
 @contextlib.contextmanager
 def watched(pid: int, busy_s: float = BUSY_S, idle_s: float = IDLE_S) -> Iterator[list[str]]:
     """Wait inside for a process: when it hangs it is ended, and why is in the list."""
-    patience, over, why = Patience(pid, busy_s, idle_s), threading.Event(), list[str]()
+    over, why = threading.Event(), list[str]()
+    # Its family is found among all processes, which takes milliseconds; who answers at once costs none.
+    every_s = min(max(min(busy_s, idle_s) / 50, 0.25), 10.0)
 
     def look() -> None:
-        while not over.wait(patience.look_s):
+        if over.wait(every_s):
+            return
+        patience = Patience(pid, busy_s, idle_s)
+        while not over.wait(every_s):
             if lost := patience.lost:
                 why.append(lost)
                 end(pid)

@@ -201,7 +201,7 @@ def test_a_differential_run_shows_batches_not_dots(tmp_path: Path, processes: st
     assert re.search(r"━+ +\d+ % \d+ of 20 batches compared, .*, about .* left; none differs", plain), plain
     assert re.search(r"20 of 20 batches compared in [^;]*; none differs\s*\r\n", plain), plain
     assert not re.search(r"^\.+$|%\]", plain, re.MULTILINE), "pytest's dots"
-    assert re.search(r"=+ 1 passed,.* in \d", plain), "its summary stays"
+    assert re.search(r"=+ 1 passed.* in \d", plain), "its summary stays"
 
 
 def test_a_log_of_a_differential_run_says_who_differs_and_keeps_the_summary(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_log_of_a_differential_run_says_who_differs_and_keeps_the_summary(tmp_
     assert "\x1b" not in ended.stdout
     assert re.search(r"^\d+ of \d+ batches compared in [^;]*; 1 differ: mine:make \(\w+ 1\)$", ended.stdout, re.MULTILINE), ended.stdout
     assert re.search(r"^FAILED properties/differential/test_generated.py::test_generated\[float32-cpu-tiny-0\]", ended.stdout, re.MULTILINE)
-    assert re.search(r"=+ 1 failed,.* in \d", ended.stdout)
+    assert re.search(r"=+ 1 failed.* in \d", ended.stdout)
 
     quiet = run_python(*command, "-q", "--scale", "0.001", paths=[tmp_path])
     assert "batches compared" not in quiet.stdout, quiet.stdout
