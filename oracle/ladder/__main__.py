@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for release in chosen:
             ask(release)
         climbed = chosen if options.no_bisect else _with_first_changes(chosen, known, ask, questions, progress)
+        progress.doing = "comparing them, and the twin with each"
         frame = rows(climbed, known, ask, questions, Matcher())
     write(frame, options.rows)
     changed = frame[~frame["verdict"].isin(["same", "rounding", "first", ""])]

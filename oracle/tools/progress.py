@@ -116,10 +116,6 @@ class Notes:
         self._append(kind=kind, seconds=time.monotonic() - self.since, differing=list(differing))
         self.begin()
 
-    def found(self, who: str, stage: str) -> None:
-        """Something was found, apart from a piece."""
-        self._append(differing=[(who, stage)])
-
     def drop(self, kind: str, count: int) -> None:
         """So many pieces will not be done."""
         self._append(dropped=kind, count=count)
@@ -165,11 +161,10 @@ class Progress:
         self.console = Console(file=self.file, highlight=False, soft_wrap=True)
         self.shown = "" if quiet else "bar" if live and self.file.isatty() and not self.console.is_dumb_terminal else "lines"
         self._lock, self._over = threading.RLock(), threading.Event()
-        self._folder, self._times, self._read = None, 1, Counter[Path]()
+        self._folder: Path | None = None
+        self._times, self._read = 1, Counter[Path]()
+        self._bar: Bar | None = None
         self._told_at, self._told_share = self.pace.began, 0.0
-
-    _folder: Path | None
-    _bar: Bar | None = None
 
     def follow(self, folder: Path, times: int = 1) -> None:
         """Count what other processes note in a folder; the plan that they note is to be done ``times`` times."""
@@ -203,7 +198,8 @@ class Progress:
     @property
     def share(self) -> float:
         """Of the work, what is done."""
-        return self.pace.share if self.limit_s is None else min(self.pace.elapsed_s / self.limit_s, 1.0)
+        with self._lock:
+            return self.pace.share if self.limit_s is None else min(self.pace.elapsed_s / self.limit_s, 1.0)
 
     @property
     def words(self) -> str:
@@ -236,7 +232,6 @@ class Progress:
             self._bar = Bar(*columns, console=self.console, transient=True, refresh_per_second=2)
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
-        self._over.clear()
         self._looking = threading.Thread(target=self._look, daemon=True)
         self._looking.start()
         return self
