@@ -132,20 +132,23 @@ def test_the_page_is_the_same_every_time() -> None:
     assert page.render(report(differing=True)) == page.render(report(differing=True))
 
 
-def test_the_page_opens_in_a_browser(tmp_path: Path) -> None:
+def assert_opens_in_a_browser(html: str, folder: Path, height: int) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium is installed")
-    (tmp_path / "index.html").write_text(page.render(report(differing=True)), "utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}", "--enable-logging=stderr"]
-    shot = [f"--screenshot={tmp_path / 'page.png'}", "--window-size=1200,2000"]
-    command = [browser, *options, *shot, (tmp_path / "index.html").as_uri()]
-    shown = run(command)
+    (folder / "index.html").write_text(html, "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'user'}", "--enable-logging=stderr"]
+    shot = [f"--screenshot={folder / 'page.png'}", f"--window-size=1200,{height}"]
+    shown = run([browser, *options, *shot, (folder / "index.html").as_uri()])
     assert shown.returncode == 0, shown.stderr
     assert "CONSOLE" not in shown.stderr, shown.stderr
-    picture = (tmp_path / "page.png").read_bytes()
+    picture = (folder / "page.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 50_000, "an empty page compresses to less"
+
+
+def test_the_page_opens_in_a_browser(tmp_path: Path) -> None:
+    assert_opens_in_a_browser(page.render(report(differing=True)), tmp_path, height=2000)
 
 
 def test_a_file_that_is_not_there_is_named_with_the_command_that_writes_it(tmp_path: Path) -> None:
