@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports import console, markdown, page
-from reports.document import Report
-from reports.kind import Kind
+from reports.document import Kind, Report
 from reports.registry import KINDS
 from reports.rows import RowsError, read
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import pandas as pd
+
+from reports.rows import Schema
 from reports.tables import Table, Tone
 
 
@@ -76,3 +80,12 @@ class Report:
     facts: tuple[Fact, ...]
     sections: tuple[Section, ...]
     console: Table
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of report: its name, which is its folder's; the rows that it reads; and the function that makes the report of them."""
+
+    name: str
+    schema: Schema
+    build: Callable[[pd.DataFrame], Report]

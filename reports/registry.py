@@ -1,11 +1,15 @@
-"""The kinds of report there are. To add one: a package beside ``diff`` that offers ``KIND``, and a name in this tuple."""
+"""The kinds of report there are. To add one: a package beside ``diff`` whose report offers ``KIND``, and that in this tuple."""
 
 from __future__ import annotations
 
-from reports import bench, diff, faults, gate, gpu, ladder, train
-from reports.kind import Kind
+from reports.bench import report as bench
+from reports.diff import report as diff
+from reports.document import Kind
+from reports.faults import report as faults
+from reports.gate import report as gate
+from reports.gpu import compiled, traffic
+from reports.gpu import report as gpu
+from reports.ladder import report as ladder
+from reports.train import report as train
 
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (diff.KIND, bench.KIND, faults.KIND, gate.KIND, ladder.KIND, train.KIND, gpu.KIND, gpu.COMPILED, gpu.TRAFFIC)
-}
+KINDS: dict[str, Kind] = {report.KIND.name: report.KIND for report in (diff, bench, faults, gate, ladder, train, gpu, compiled, traffic)}

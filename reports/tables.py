@@ -78,6 +78,13 @@ class Table:
             yield [(column.text(value), column.judged(value)) for column, value in zip(self.columns, row, strict=True)]
 
 
+def made_with(rows: pd.DataFrame, *names: str) -> Table:
+    """What rows were made with; more than one value where files of several runs were joined."""
+    values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
+    frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
+    return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame)
+
+
 def _missing(value: Any) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 

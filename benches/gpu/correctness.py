@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -15,9 +13,10 @@ from benches.gpu.finding import Finding, holds
 from benches.gpu.steps import DTYPE, Step, case_of, device, free
 from benches.measure import cuda
 from oracle.cases.case import Case, DtypeName, Setting
+from oracle.tools.programs import ROOT, HangError
+from oracle.tools.programs import run as run_program
 from twinloss import DetectionLoss, LossSpec
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 JUDGED: tuple[tuple[str, DtypeName], ...] = (
     ("coco", "float32"),
     ("coco", "float16"),
@@ -31,7 +30,7 @@ PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100
-TIME_LIMIT = 420  # Seconds of a program started here.
+TIME_LIMIT = 420  # Seconds of processor time of a program started here, or without any.
 
 
 def properties() -> Iterator[Finding]:
@@ -135,11 +134,9 @@ def graph() -> Iterator[Finding]:
 def _run(command: list[str], **env: str) -> tuple[int, str]:
     paths = os.pathsep.join(filter(None, (str(ROOT / "impl"), str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths} | env, capture_output=True, text=True, check=False, timeout=TIME_LIMIT
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"did not end within {TIME_LIMIT} s"
+        done = run_program(command, env=os.environ | {"PYTHONPATH": paths} | env, busy_s=TIME_LIMIT, idle_s=TIME_LIMIT)
+    except HangError as hang:
+        return 124, str(hang)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -16,13 +16,14 @@ from types import TracebackType
 from typing import Any
 
 from benches.plan.malloc_settings import Heap, environment
+from oracle.tools.programs import watched
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 900.0
+PATIENCE_S = 900.0  # Of processor time, or without any.
 
 
 class WorkerError(RuntimeError):
-    """A worker answered with an error, or ended, or was silent for too long; the message holds what it printed last."""
+    """A worker answered with an error, or ended, or hangs; the message holds what it printed last."""
 
 
 class Worker:
@@ -78,12 +79,13 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")
             self._process.stdin.flush()
-            line = self._lines.get(timeout=patience)
+            with watched(self._process.pid, patience, patience) as why:
+                line = self._lines.get()
         except (BrokenPipeError, OSError):
             line = ""
-        except queue.Empty:
+        if why:
             self.close(kill=True)
-            raise WorkerError(f"the worker was silent for {patience:.0f} s while asked to {do}; {self._last_words()}") from None
+            raise WorkerError(f"the worker hangs, asked to {do}: {why[0]}; {self._last_words()}")
         if not line:
             raise WorkerError(f"the worker ended with {self._process.wait()} while asked to {do}; {self._last_words()}")
         reply = json.loads(line)

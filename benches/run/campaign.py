@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benches.measure.case_files import save
 from benches.measure.worker_client import Worker, WorkerError
 from benches.plan.units import Unit
-from benches.run.pace import Pace
+from oracle.tools.progress import Progress
 
 WORKER = "worker"  # Under this name a unit's failures hold what ended its process.
+NOUN = "units measured, each once a process"
 TRAINING_MODEL, TRAINING_WORKLOAD, TRAINING_STEPS = "yolov8n.yaml", "coco", 3
 
 
@@ -60,11 +62,12 @@ class Campaign:
     Args:
         units: the plan.
         threads: of each worker.
-        tell: called before each unit in each process with what comes next, and how far the run is.
+        progress: shows how far the run is.
     """
 
-    def __init__(self, units: Sequence[Unit], threads: int, tell: Callable[[str, Pace], None] = lambda _what, _pace: None) -> None:
-        self.units, self.threads, self.tell = tuple(units), threads, tell
+    def __init__(self, units: Sequence[Unit], threads: int, progress: Progress | None = None) -> None:
+        self.units, self.threads = tuple(units), threads
+        self.progress = progress or Progress(NOUN, quiet=True)
         self.results: dict[Unit, Results] = {}
         self.rates: dict[str, float] = {}
         self.training: list[dict[str, dict[str, int]]] = []
@@ -81,7 +84,7 @@ class Campaign:
     def run(self) -> None:
         """Everything, in order. What was measured before an interruption stays; a worker that dies takes the unit it was at with it."""
         planned = tasks(self.units)
-        pace = Pace([unit for task in planned for unit in task.units])
+        self.progress.plan(Counter(unit.name for task in planned for unit in task.units))
         for task in planned:
             waiting = list(task.units)
             while waiting:
@@ -89,9 +92,9 @@ class Campaign:
                     alive = True
                     while waiting and alive:
                         unit = waiting.pop(0)
-                        self.tell(f"{unit.name}, process {task.cluster + 1} of {unit.effort.processes}", pace)
+                        self.progress.doing = f"{unit.name}, process {task.cluster + 1} of {unit.effort.processes}"
                         alive = self._measured(worker, unit, task.cluster)
-                        pace.done(unit)
+                        self.progress.done(unit.name)
 
     def _worker(self, task: Task) -> Worker:
         worker = Worker(task.units[0].heap, self.threads)
@@ -136,6 +139,7 @@ class Campaign:
         if unit is None or unit.setting.device != "cpu":
             return
         labels = [entry.label for entry in unit.entries if not entry.compiled]
+        self.progress.doing = "whole training steps"
         with Worker("steady", self.threads) as worker:
             worker.ask("start", threads=self.threads)
             self.training = worker.ask("training", model=TRAINING_MODEL, place=str(self.place(unit)), entries=labels, steps=TRAINING_STEPS)

@@ -8,6 +8,7 @@ table, JSON, comparison with earlier runs and all options are pytest-benchmark's
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,10 +18,13 @@ import pytest
 from benches.plan.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, Entry, candidates
 from benches.plan.units import Unit, units
 from benches.plan.workloads import own
-from benches.run.campaign import Campaign
-from benches.run.progress import told
+from benches.run.campaign import NOUN, Campaign
 from benches.run.rows import PHASES
 from benches.run.write_rows import OUT, write
+from oracle.tools.progress import Progress
+
+QUIET = -1
+"""The verbosity at which ``python -m benches`` starts pytest; one ``-q`` more shows no progress."""
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
@@ -94,8 +98,10 @@ def campaign(request: pytest.FixtureRequest) -> Iterator[Campaign]:
     chosen = [cast("Unit", function.callspec.params["unit"]) for function in functions]
     threads = config.getoption("--threads") or len(os.sched_getaffinity(0))
     capture: CaptureManager = config.pluginmanager.getplugin("capturemanager")
-    with Campaign(list(dict.fromkeys(chosen)), threads) as made:
-        with capture.global_and_fixture_disabled(), told() as made.tell:
+    with capture.global_and_fixture_disabled():
+        progress = Progress(NOUN, file=sys.stderr, quiet=config.get_verbosity() < QUIET)
+    with Campaign(list(dict.fromkeys(chosen)), threads, progress) as made:
+        with capture.global_and_fixture_disabled(), progress:
             try:
                 made.run()
                 made.run_training()

@@ -7,6 +7,7 @@ is found by halving. Exit codes: 0 done, 1 ``--newest`` found a change, 2 usage.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -22,9 +23,11 @@ from oracle.ladder.questions import Question
 from oracle.ladder.releases import DEFAULT, between, order, published
 from oracle.ladder.replay import show
 from oracle.ladder.rows import rows, write
-from oracle.ladder.search import Ask, first_changes
+from oracle.ladder.search import Ask, different, first_changes
+from oracle.tools.progress import Progress
 
 ROWS = Path("reports", "out", "ladder", "rows.parquet")
+RELEASE = "release"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,11 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = published()
     chosen = _chosen(options, known)
     print(f"The release ladder: {len(chosen)} releases, {len(questions)} questions each; cache {cache_folder()}", flush=True)
-    ask = _loud(desk)
-    for release in chosen:
-        ask(release)
-    climbed = chosen if options.no_bisect else _with_first_changes(chosen, known, ask, questions)
-    frame = rows(climbed, known, ask, questions, Matcher())
+    with Progress("releases asked", found=("differ", "none differs"), quiet=options.quiet) as progress:
+        progress.plan({RELEASE: len(chosen)})
+        ask = _loud(desk, progress)
+        for release in chosen:
+            ask(release)
+        climbed = chosen if options.no_bisect else _with_first_changes(chosen, known, ask, questions, progress)
+        progress.doing = "comparing them, and the twin with each"
+        frame = rows(climbed, known, ask, questions, Matcher())
     write(frame, options.rows)
     changed = frame[~frame["verdict"].isin(["same", "rounding", "first", ""])]
     took = time.monotonic() - started
@@ -61,6 +67,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-bisect", action="store_true", help="do not look for the first release of each change")
     parser.add_argument("--show", metavar="QUESTION", help="print what the releases answer to one question, named as in the rows")
     parser.add_argument("--rows", type=Path, default=ROWS, help=f"where to write the rows (default {ROWS})")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
     options = parser.parse_args(arguments)
     for release in (*options.releases, *(options.bisect or ()), *(options.all_between or ())):
         if not re.fullmatch(r"\d+\.\d+\.\d+", release):
@@ -79,8 +86,8 @@ def _chosen(options: argparse.Namespace, known: Sequence[str]) -> tuple[str, ...
     return tuple(sorted(set(named), key=order))
 
 
-def _loud(desk: Desk) -> Ask:
-    """The desk, with a line for each release that is really asked."""
+def _loud(desk: Desk, progress: Progress) -> Ask:
+    """The desk, with a line for each release that is really asked; those that a search asks besides count as they come."""
     seen: set[str] = set()
 
     def ask(release: str, names: Collection[str] | None = None) -> Answers:
@@ -89,22 +96,33 @@ def _loud(desk: Desk) -> Ask:
         answers = desk(release, names)
         new = len(answers.replies) - before
         if new or release not in seen:
+            if release not in seen:
+                progress.done(RELEASE)
             seen.add(release)
             how = f"{new} asked in {time.monotonic() - start:.1f} s" if new else "from the cache"
-            print(f"  {release:<8} {answers.summary} ({how})", flush=True)
+            progress.say(f"  {release:<8} {answers.summary} ({how})")
         return answers
 
     return ask
 
 
-def _with_first_changes(chosen: Sequence[str], known: Sequence[str], ask: Ask, questions: Sequence[Question]) -> tuple[str, ...]:
+def _with_first_changes(
+    chosen: Sequence[str], known: Sequence[str], ask: Ask, questions: Sequence[Question], progress: Progress
+) -> tuple[str, ...]:
     """The chosen releases, and on either side of each change between them the neighbours that show it."""
     found = set(chosen)
     usable = [release for release in chosen if ask(release).asked]
-    for first, last in pairwise(usable):
-        for before, after in first_changes(between(first, last, known), ask, questions):
-            print(f"  change: {before} -> {after}", flush=True)
+    steps = {(a, b): between(a, b, known) for a, b in pairwise(usable) if different(ask(a), ask(b), questions)}
+    halvings = {pair: math.ceil(math.log2(len(step) - 1)) for pair, step in steps.items()}
+    progress.add(RELEASE, sum(halvings.values()))
+    for pair, step in steps.items():
+        asked = progress.pace.made[RELEASE]
+        for before, after in first_changes(step, ask, questions):
+            progress.say(f"  change: {before} -> {after}")
             found |= {*between(before, after, known)}  # with those between that could not be asked
+            for opening in {question.opening for question in different(ask(before), ask(after), questions)}:
+                progress.differs(after, opening)
+        progress.add(RELEASE, progress.pace.made[RELEASE] - asked - halvings[pair])
     for release in found:
         ask(release)
     return tuple(sorted(found, key=order))

@@ -20,7 +20,7 @@ from oracle.ladder.release_process import Release
 from twinloss import LossSpec
 from twinloss.release_definitions import missing_option, switches
 
-PATIENCE = 600.0  # seconds: a real batch at full size, on a machine that is busy with others
+PATIENCE = 600.0  # seconds of processor time: a real batch at full size
 SWITCHES = ("lengthen", "distance_term", "anchor_weights")
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from oracle.ladder.releases import NAME
+from oracle.tools.programs import HangError, run
 
 # Module that an import may miss, and what brings it. A module that is not here is not installed: the row then says what is missing.
 DEPENDENCIES = {
@@ -95,8 +95,8 @@ def install(requirement: str, folder: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     command = [*installer(), "--quiet", "--no-deps", "--target", str(fresh), requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = run(command, cwd=None, idle_s=300)
+    except (OSError, HangError) as error:
         raise InstallError(f"{requirement} could not be installed: {type(error).__name__}") from error
     if done.returncode:
         raise InstallError(f"{requirement} could not be installed: {reason(done.stderr)}")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from oracle.ladder.inside.messages import Message, receive, send
 from oracle.ladder.install import InstallError, add_dependency, dependency_folder
+from oracle.tools.programs import watched
 
 if TYPE_CHECKING:
     from io import BufferedRWPair
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 INSIDE = Path(__file__).resolve().parent
 START_SECONDS = 300.0  # torch itself is imported before the first
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 60.0  # of processor time, or without any
 
 
 def environment(scratch: str) -> dict[str, str]:
@@ -70,6 +71,11 @@ class Nursery:
             "CUDA_VISIBLE_DEVICES": "",
             "MPLBACKEND": "agg",
         }
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
 
     @property
     def alive(self) -> bool:
@@ -162,17 +168,14 @@ class Release:
         """Send what there is to send, and receive; an outcome instead when the process has ended, or does not answer in time."""
         if self._line is None or self._stream is None:
             return Message({"outcome": "died", "message": "the process ended"}, {})
-        self._line.settimeout(seconds)
         reply = None
-        try:
+        with watched(self._pid or nursery().pid, busy_s=seconds, idle_s=seconds) as why, contextlib.suppress(OSError):
             if question is not None:
                 send(self._stream, question)
             reply = receive(self._stream)
-        except TimeoutError:
+        if why:
             self._stop()
-            return Message({"outcome": "timed out", "message": f"no answer within {seconds:.0f} s"}, {})
-        except OSError:
-            pass
+            return Message({"outcome": "timed out", "message": f"no answer: {why[0]}"}, {})
         if reply is None:
             self._stop()
             return Message({"outcome": "died", "message": "the process ended"}, {})

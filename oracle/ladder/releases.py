@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from oracle.tools.programs import HangError, run
 
 NAME = "ultralytics"
 KNOWN = Path("reports", "ladder", "releases.txt")
@@ -46,7 +47,10 @@ def ask_index() -> list[str]:
     clients = [[sys.executable, "-m", "pip"], *([[uv, "tool", "run", "pip"]] if uv else [])]
     for client in clients:
         command = [*client, "index", "versions", NAME]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        try:
+            done = run(command, cwd=None, idle_s=120)
+        except HangError:
+            continue
         found = re.search(r"Available versions: (.+)", done.stdout)
         if done.returncode == 0 and found:
             return [release for release in found[1].split(", ") if re.fullmatch(r"8\.\d+\.\d+", release)]

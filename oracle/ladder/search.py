@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from oracle.ladder.answers import Answers
-from oracle.ladder.changes import Change, compare
+from oracle.ladder.changes import compare
 from oracle.ladder.questions import Question
 
 
@@ -58,21 +58,3 @@ def _usable_middle(releases: list[str], ask: Ask, names: frozenset[str]) -> int 
     """Index of the release nearest to the middle, the ends left out, that can be asked."""
     inner = sorted(range(1, len(releases) - 1), key=lambda index: abs(2 * index - len(releases) + 1))
     return next((index for index in inner if ask(releases[index], names=names).asked), None)
-
-
-def steps(releases: Sequence[str], ask: Asked) -> Iterator[tuple[Answers, Answers]]:
-    """Each release that can be asked with the one before it that could."""
-    before: Answers | None = None
-    for release in releases:
-        answers = ask(release)
-        if not answers.asked:
-            continue
-        if before is not None:
-            yield before, answers
-        before = answers
-
-
-def all_changes(releases: Sequence[str], ask: Asked, questions: Sequence[Question]) -> Iterator[Change]:
-    """Every comparison of every step."""
-    for before, after in steps(releases, ask):
-        yield from compare(before, after, questions)

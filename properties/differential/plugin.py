@@ -15,6 +15,7 @@ from oracle.cases.workloads import open_pack
 from oracle.comparison.registry import TIME_LIMIT, CandidateError
 from oracle.ladder.contender import ReleaseError, open_release
 from properties.differential import plan
+from properties.differential.progress import shown_or_noted
 from properties.differential.recorder import SHRINK, Recorder, join
 from properties.differential.saved_cases import FOLDER, load
 from twinloss import LossSpec
@@ -54,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--cases", default=str(FOLDER), metavar="FOLDER", help="where failing batches are saved, and replayed from")
     group.addoption("--rows", default=str(ROWS), metavar="FILE", help="where to write the rows (default: %(default)s)")
+    group.addoption("--notes", metavar="FOLDER", help="note there how far the run is, for a program that shows it, and show nothing")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -75,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.hypothesis_profile == "nightly":
             recorder.database = hypothesis.settings().database  # goes on where the last night ended
         recorder.shrink = option.shrink
+        recorder.tell = shown_or_noted(config, option.notes).compared
         rows = Path(option.rows)
         rows.parent.mkdir(parents=True, exist_ok=True)
         recorder.note = rows.with_name(f"calling-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.json")

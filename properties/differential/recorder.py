@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +60,7 @@ class Recorder:
         self.note: Path | None = None
         self.database: ExampleDatabase | None = None
         self.shrink = SHRINK
+        self.tell: Callable[[Comparison], None] = lambda _: None
         if release is not None:
             self.contenders = {**self.contenders, "reference": contender(release)}
         self.release = release
@@ -91,6 +92,7 @@ class Recorder:
         comparison = dataclasses.replace(comparison, said=[*comparison.said, *left_out])
         if keep:
             self.keep(comparison, source)
+            self.tell(comparison)
         return comparison
 
     def keep(self, comparison: Comparison, source: str = "generated") -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from oracle.tools.progress import Progress
+
 ROOT = Path(__file__).parents[2]
 RIGHT = ("reference", "twin", "reference_silent", "silent", "other_rounding", "other_rounding_silent")
 CANDIDATES = tuple(f"properties.selfcheck.sample_candidates:{name}" for name in RIGHT)
@@ -34,18 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", default="0.02", help="of each run (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="runs at once (default: %(default)s)")
     parser.add_argument("--rows", type=Path, default=OUT)
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
     options, more = parser.parse_known_args(arguments)
     seeds = range(options.first, options.first + options.runs)
     frames, alarms = [], []
     options.rows.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(options.processes) as pool:
-        for run_seed, (code, rows, said, seconds) in zip(seeds, pool.map(lambda n: run(n, options.scale, more), seeds), strict=True):
+    progress = Progress("batches compared", found=("differ", "none differs"), quiet=options.quiet)
+    with tempfile.TemporaryDirectory(prefix="progress-") as notes, progress, ThreadPoolExecutor(options.processes) as pool:
+        progress.follow(Path(notes), times=options.runs)
+        ended = pool.map(lambda n: run(n, options.scale, ["--notes", notes, *more]), seeds)
+        for run_seed, (code, rows, said, seconds) in zip(seeds, ended, strict=True):
             frames.append(rows)
             compared, differ = rows[["case", "dtype"]].drop_duplicates(), int((rows["verdict"] == "DIFFER").sum())
-            print(f"seed {run_seed}: {len(compared):,} batches, {differ} rows differ, {seconds:.0f} s", flush=True)
+            progress.say(f"seed {run_seed}: {len(compared):,} batches, {differ} rows differ, {seconds:.0f} s")
             if code:
                 alarms.append(run_seed)
-                print(said, flush=True)
+                progress.say(said)
             # After every run, so that an interruption loses none.
             pd.concat(frames, ignore_index=True).to_parquet(options.rows, index=False)
     print(f"{len(alarms)} of {options.runs} runs raised an alarm{': seeds ' + ', '.join(map(str, alarms)) if alarms else ''}")

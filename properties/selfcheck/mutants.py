@@ -14,7 +14,6 @@ import itertools
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ import pandas as pd
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
+from oracle.tools.programs import HangError, run
 from properties.selfcheck.planted_faults.parallel_hunts import say
 
 ROOT = Path(__file__).parents[2]
@@ -128,8 +128,8 @@ def killed(mutant: Mutant, subject: str, checkout: Path, limit: float) -> str:
     environment = os.environ | {"PYTHONPATH": f"{checkout / 'impl'}{os.pathsep}{checkout}", "OMP_NUM_THREADS": "1", "CI": "1"}
     command = [sys.executable, "-W", "ignore", *NOTICED_BY[subject]]
     try:
-        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
+        done = run(command, cwd=checkout, env=environment, busy_s=limit, idle_s=limit)
+    except HangError:
         return "timed out"
     finally:
         target.write_text(sound, "utf-8")
@@ -164,7 +164,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("subject", nargs="?", choices=SUBJECTS, default="twin", help="what is mutated (default: %(default)s)")
     parser.add_argument("--sample", type=int, default=20, metavar="N", help="mutants (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
-    parser.add_argument("--limit", type=float, default=600, metavar="SECONDS", help="for one mutant (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=600, metavar="SECONDS", help="of processor time for a mutant (default: %(default)s)")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="where to write the rows (default: %(default)s)")
     return parser.parse_args(arguments)
 

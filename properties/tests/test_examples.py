@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 
+from oracle.tools.programs import run_python
 from properties.training.synthetic_images import make_pictures
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +17,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def run(*command: str, cwd: Path = EXAMPLES, **env: str) -> str:
-    variables = os.environ | {"PYTHONPATH": str(ROOT / "impl"), "OMP_NUM_THREADS": "1"} | env
-    done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, env=variables, check=False)
+    done = run_python(*command, cwd=cwd, env={"PYTHONPATH": str(ROOT / "impl")} | env)
     assert done.returncode == 0, done.stderr.splitlines()[-1]
     return done.stdout
 

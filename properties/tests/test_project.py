@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs would be one more dependency
 
+from oracle.tools.programs import run_python
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("oracle", "properties", "benches", "reports")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -98,7 +100,7 @@ def test_an_import_between_rooms_that_should_not_be_fails_the_check(tmp_path: Pa
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / planted[0]).write_text(planted[1] + "\n")
     program = "import sys; sys.path[:0] = ['impl', '.']; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
-    checked = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    checked = run_python("-c", program, cwd=tmp_path)
     assert checked.returncode == 1, checked.stdout + checked.stderr
     assert re.search(rf"^{re.escape(broken)}.* BROKEN$", checked.stdout, re.MULTILINE), checked.stdout
 

@@ -7,33 +7,30 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import math
 import os
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import twinloss
 from oracle.cases.case import Setting
 from oracle.comparison.compare import compare
 from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS, shipped
 from oracle.contract.verdict import Verdict
+from oracle.tools.progress import Progress
 from properties.training import schedule as campaign
 from properties.training import tolerance
 from properties.training.captured_batches import load_all
 from properties.training.dataset import DatasetError, open_dataset
 from properties.training.runs import Options, Run
-from properties.training.schedule import Tell
 from properties.training.tolerance import Check
 
 OUT = Path("reports", "out", "train")
@@ -53,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"training on {dataset.origin}", markup=False)
             _clear(asked.out)
             options = Options(str(dataset.yaml), asked.imgsz, asked.batch, asked.epochs, str(asked.out / "cases"))
-            rows, checks = _compare_trainings(asked, options, console)
+            rows, checks = _compare_trainings(asked, options)
     except (DatasetError, RuntimeError) as error:
         console.print(f"train: {error}", markup=False)
         return 2
@@ -84,6 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=4, help="trainings with each criterion (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time, a core each (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
     asked = parser.parse_args(arguments)
     for name, least in (("epochs", 1), ("imgsz", 32), ("batch", 1), ("seeds", 2), ("jobs", 1)):
         if getattr(asked, name) < least:
@@ -94,14 +92,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return asked
 
 
-def _compare_trainings(asked: argparse.Namespace, options: Options, console: Console) -> tuple[pd.DataFrame, list[Check]]:
+def _compare_trainings(asked: argparse.Namespace, options: Options) -> tuple[pd.DataFrame, list[Check]]:
     """All runs, in an order that fixes the tolerance before the twin trains, and what is to hold of them."""
     folder = asked.out / "runs"
     folder.mkdir(parents=True)
     first, references = [campaign.repeat(asked.model)], campaign.of_reference(asked.model, asked.seeds, asked.end_to_end)
     twins = campaign.of_twin(asked.model, asked.seeds)
-    with _telling(console) as tell:
-        course = campaign.Course([*first, *references, *twins], folder, tell)
+    with Progress(campaign.NOUN, file=sys.stderr, quiet=asked.quiet) as progress:
+        course = campaign.Course([*first, *references, *twins], folder, progress)
         campaign.make(first, options, folder, 1, course)
         campaign.make(references, options, folder, asked.jobs, course)
         rows = campaign.read([*first, *references], folder)
@@ -177,33 +175,6 @@ def _clear(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("rows.parquet", "tolerance.parquet"):
         (out / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _telling(console: Console) -> Iterator[Tell]:
-    """Tells how far the runs are: with a live bar on a terminal, with a line a run elsewhere."""
-    if not console.is_terminal:
-
-        def say(share: float, left: float, finished: str) -> None:
-            if finished:
-                console.print(f"[{share:4.0%}] {finished}; {_minutes(left)}", markup=False)
-
-        yield say
-        return
-    columns = (BarColumn(30), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=1.0)
-        made = ["none yet"]
-
-        def show(share: float, left: float, finished: str) -> None:
-            made.extend([finished] * bool(finished))
-            progress.update(task, completed=share, description=f"{_minutes(left)}; made last: {made[-1]}")
-
-        yield show
-
-
-def _minutes(seconds: float) -> str:
-    return "time left not known yet" if math.isnan(seconds) else f"about {math.ceil(seconds / 60)} min left"
 
 
 if __name__ == "__main__":

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from oracle.tools.progress import Progress
 from properties.training.runs import Options, Run, perform_quietly
 
 FOLDER = Path(__file__).parent
@@ -21,7 +20,7 @@ NUDGED, REPEATED_STEPS = 6, 60
 
 STARTING = 50  # steps that would be made in the time that a run takes to begin
 
-Tell = Callable[[float, float, str], None]
+NOUN, STEP = f"training steps (a run's start takes as long as {STARTING})", "step"
 
 
 def of_reference(model: str, seeds: int, end_to_end: str) -> list[Run]:
@@ -48,27 +47,26 @@ class Course:
     Args:
         runs: the whole plan.
         folder: where they write their lines.
-        tell: is called with the share that is made, the seconds left, and what was finished, if anything was.
+        progress: shows it.
     """
 
-    def __init__(self, runs: Sequence[Run], folder: Path, tell: Tell) -> None:
-        self.runs, self.folder, self.tell = runs, folder, tell
-        self.started = time.monotonic()
+    def __init__(self, runs: Sequence[Run], folder: Path, progress: Progress) -> None:
+        self.runs, self.folder, self.progress = runs, folder, progress
+        progress.plan({STEP: 0})
 
     def report(self, finished: str = "") -> None:
-        """Tell how far it is."""
-        share = self.share()
-        seconds = time.monotonic() - self.started
-        self.tell(share, seconds / share - seconds if share else math.nan, finished)
-
-    def share(self) -> float:
-        """The share of all steps, those of whole runs as many as the first run said."""
+        """Tell how far it is; whole runs have as many steps as the first run said."""
+        if finished:
+            self.progress.doing = f"made last: {finished}"
         begun = {run.name: lines for run in self.runs if (lines := lines_of(run, self.folder))}
         if not begun:
-            return 0.0
-        whole = int(json.loads(next(iter(begun.values()))[0])["whole"])
-        due = sum(STARTING + min(run.steps or whole, whole) for run in self.runs)
-        return sum(STARTING + sum(line.startswith('{"step"') for line in lines) for lines in begun.values()) / due
+            return
+        pace = self.progress.pace
+        if not pace.planned[STEP]:
+            whole = int(json.loads(next(iter(begun.values()))[0])["whole"])
+            self.progress.add(STEP, sum(STARTING + min(run.steps or whole, whole) for run in self.runs))
+        made = sum(STARTING + sum(line.startswith('{"step"') for line in lines) for lines in begun.values())
+        self.progress.done(STEP, made - pace.made[STEP])
 
 
 def make(runs: Sequence[Run], options: Options, folder: Path, jobs: int, course: Course) -> None:

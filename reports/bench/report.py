@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import diff
 from reports.bench import costs, plots, tables
-from reports.bench.schema import PHASES, REFERENCE, SINGLE, named, others, steps
+from reports.bench.schema import PHASES, REFERENCE, SCHEMA, SINGLE, named, others, steps
+from reports.diff import schema as diff
 from reports.diff.plots import distances
-from reports.document import Block, Fact, Figure, Report, Section
+from reports.document import Block, Fact, Figure, Kind, Report, Section
 from reports.rows import RowsError, read
 from reports.tables import Table, Tone
 
@@ -89,7 +89,7 @@ def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
 def _distance(diff_rows: Path) -> Iterator[str | Figure]:
     """How far from float64 the last differential run found the contenders, if there was one."""
     try:
-        compared = read(diff_rows, diff.KIND.schema)
+        compared = read(diff_rows, diff.SCHEMA)
     except RowsError:
         yield "There are no rows of a differential run; `nox -s diff` writes them."
         return
@@ -107,3 +107,6 @@ def not_measured(rows: pd.DataFrame) -> Iterator[str]:
         yield "Half precision was not measured."
     if rows["origin"].dropna().str.startswith("generated").all():
         yield "No real boxes were measured: no label files were found, and every batch was generated."
+
+
+KIND = Kind("bench", SCHEMA, build)

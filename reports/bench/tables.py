@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from reports.bench.schema import PHASES, REFERENCE, SINGLE, others, steps
-from reports.tables import Column, Table, Tone
+from reports.tables import Column, Table, Tone, made_with
 
 UNIT = ["workload", "dtype", "device", "heap"]
 
@@ -178,7 +178,4 @@ def described(rows: pd.DataFrame) -> Table:
 
 def environment(rows: pd.DataFrame) -> Table:
     """Versions and machine; more than one value where files of several runs were joined."""
-    names = ["twinloss", "ultralytics", "torch", "python", "cpu", "gpu", "threads", "system", "commit", "written"]
-    values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
-    frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
-    return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame)
+    return made_with(rows, "twinloss", "ultralytics", "torch", "python", "cpu", "gpu", "threads", "system", "commit", "written")

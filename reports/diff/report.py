@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from reports.diff import decisions, plots, tables
-from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, generated
-from reports.document import Entry, Fact, Listing, Report, Section
+from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, SCHEMA, generated
+from reports.document import Entry, Fact, Kind, Listing, Report, Section
 from reports.tables import Table
 
 SHOWN = 20
@@ -95,3 +95,6 @@ def not_compared(rows: pd.DataFrame) -> Iterator[Table]:
     left_out = rows[rows["verdict"] == NOT_COMPARED].fillna({"reason": "no reason was recorded"})
     if len(left_out):
         yield tables.reasons(left_out)
+
+
+KIND = Kind("diff", SCHEMA, build)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.document import Fact, Report, Section
+from reports.document import Fact, Kind, Report, Section
 from reports.rows import Schema
 from reports.tables import Column, Table, bad_if_any
 
@@ -99,3 +99,6 @@ def each(faults: pd.DataFrame) -> Table:
         Column("case", "case", "code"),
     )
     return Table("Planted faults", columns, faults.sort_values(["caught", "examples"], ascending=[True, False], kind="stable"))
+
+
+KIND = Kind("faults", SCHEMA, build)

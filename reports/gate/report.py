@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
-from reports.document import Fact, Figure, Report, Section
-from reports.gate.schema import FAIL, INCONCLUSIVE, PASS
+from reports.document import Fact, Figure, Kind, Report, Section
+from reports.gate.schema import FAIL, INCONCLUSIVE, PASS, SCHEMA
 from reports.plots import BAD, SERIES, drawing
-from reports.tables import Column, Table, Tone
+from reports.tables import Column, Table, Tone, made_with
 
 TONES: dict[str, Tone] = {PASS: "good", FAIL: "bad", INCONCLUSIVE: "warn"}
 HEADLINES = {
@@ -26,7 +26,7 @@ def build(rows: pd.DataFrame) -> Report:
         Section("Verdicts", (verdicts,)),
         Section("Passes that count for nothing", (findings(rows[rows["kind"] == "note"], "Passes that count for nothing"),)),
         Section("Measured", (measured, *([ratios(measured.frame)] if len(measured.frame) else []))),
-        Section("Made with", (made_with(rows),)),
+        Section("Made with", (made_with(rows, "base", "head", "cpu", "gpu", "system", "written"),)),
     ]
     sections = [section for section in sections if not isinstance(section.blocks[0], Table) or len(section.blocks[0].frame)]
     facts = (
@@ -92,9 +92,4 @@ def ratios(frame: pd.DataFrame) -> Figure:
     )
 
 
-def made_with(rows: pd.DataFrame) -> Table:
-    """Revisions and machine."""
-    names = ["base", "head", "cpu", "gpu", "system", "written"]
-    values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
-    frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
-    return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame)
+KIND = Kind("gate", SCHEMA, build)

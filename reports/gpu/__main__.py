@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from reports import markdown
-from reports.gpu import COMPILED, KIND, TRAFFIC
-from reports.gpu.report import MISSING
+from reports.gpu.compiled import KIND as COMPILED
+from reports.gpu.report import KIND, MISSING
+from reports.gpu.traffic import KIND as TRAFFIC
 from reports.rows import RowsError, read
 
 HERE = Path(__file__).parent

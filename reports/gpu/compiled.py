@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.document import Fact, Report, Section
+from reports.document import Fact, Kind, Report, Section
 from reports.gpu.provenance import provenance
 from reports.rows import Schema
 from reports.tables import Column, Table, bad_if_any
@@ -99,3 +99,6 @@ def _numbers() -> tuple[Column, ...]:
         Column("spills", "spills", "count", bad_if_any),
         Column("resident_warps", "warps that fit", "count"),
     )
+
+
+KIND = Kind("kernels", SCHEMA, build)

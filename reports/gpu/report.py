@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.document import Fact, Report, Section
+from reports.document import Fact, Kind, Report, Section
 from reports.rows import Schema
-from reports.tables import Column, Table, Tone
+from reports.tables import Column, Table, Tone, made_with
 
 PASSED, FAILED, MEASURED, MISSING = VERDICTS = ("passed", "failed", "measured", "not measured")
 TONES: dict[str, Tone] = {PASSED: "good", FAILED: "bad", MEASURED: "plain", MISSING: "warn"}
@@ -33,6 +33,8 @@ SCHEMA = Schema(
     written_by="nox -s gpu",
 )
 
+MADE_WITH = ("gpu", "cuda", "triton", "torch", "ultralytics", "twinloss", "python", "cpu", "system", "commit", "written")
+
 
 def build(rows: pd.DataFrame) -> Report:
     """The report of these rows, which have the columns of :data:`SCHEMA`."""
@@ -47,7 +49,7 @@ def build(rows: pd.DataFrame) -> Report:
         Section("Limits", (summary,)),
         Section("What must hold", (findings(sure, "What must hold"),)),
         Section("Measured", (findings(plain, "Measured"),)),
-        Section("Made with", (made_with(rows),)),
+        Section("Made with", (made_with(rows, *(name for name in MADE_WITH if rows[name].fillna("").ne("").any())),)),
     ]
     sections = [section for section in sections if isinstance(section.blocks[0], Table) and len(section.blocks[0].frame)]
     facts = (
@@ -85,9 +87,4 @@ def findings(rows: pd.DataFrame, title: str) -> Table:
     return Table(title, columns, rows)
 
 
-def made_with(rows: pd.DataFrame) -> Table:
-    """Versions, machine and revision."""
-    names = ["gpu", "cuda", "triton", "torch", "ultralytics", "twinloss", "python", "cpu", "system", "commit", "written"]
-    values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
-    frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
-    return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame[frame["value"] != ""])
+KIND = Kind("gpu", SCHEMA, build)

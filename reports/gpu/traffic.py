@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.document import Report, Section
+from reports.document import Kind, Report, Section
 from reports.gpu.provenance import provenance
 from reports.rows import Schema
 from reports.tables import Column, Table
@@ -55,3 +55,6 @@ def by_step(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _keys() -> tuple[Column, ...]:
     return Column("workload", "workload"), Column("dtype", "logits")
+
+
+KIND = Kind("traffic", SCHEMA, build)

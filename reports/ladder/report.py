@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports.document import Entry, Fact, Listing, Report, Section
+from reports.document import Entry, Fact, Kind, Listing, Report, Section
 from reports.ladder import tables
-from reports.ladder.schema import ACCEPTANCE, UNASKED, VALUES
+from reports.ladder.schema import ACCEPTANCE, SCHEMA, UNASKED, VALUES
 from reports.tables import Tone
 
 
@@ -104,3 +104,6 @@ def _definition(release: str, before: str, rows: pd.DataFrame) -> Iterator[str]:
     of = rows.drop_duplicates("release").set_index("release")["definition"]
     if of[release] != of[before]:
         yield f"definition: {of[before]} -> {of[release]}"
+
+
+KIND = Kind("ladder", SCHEMA, build)

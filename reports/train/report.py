@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.document import Fact, Report, Section
+from reports.document import Fact, Kind, Report, Section
 from reports.tables import Column, Table
 from reports.train import plots
-from reports.train.schema import CURVES, SCORES, SECONDS, curve, runs
+from reports.train.schema import CURVES, SCHEMA, SCORES, SECONDS, curve, runs
 
 
 def build(rows: pd.DataFrame) -> Report:
@@ -95,3 +95,6 @@ def environment(rows: pd.DataFrame) -> Table:
     names = ("recipe", "source", "torch", "ultralytics", "twinloss", "python")
     frame = pd.DataFrame({"what": names, "value": [str(rows[name].iloc[0]) for name in names]})
     return Table("Environment", (Column("what", "what"), Column("value", "value")), frame)
+
+
+KIND = Kind("train", SCHEMA, build)

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
+from oracle.tools.progress import Progress
 from properties.differential.fuzz.shared_database import Keeper, SharedDatabase
 from properties.differential.fuzz.turn import Found, Turn, kinds, take
 from properties.differential.recorder import SHRINK
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CandidateError as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2
-    found = list(_search(options))
+    with Progress("batches compared", found=("differ", "none differs"), quiet=options.quiet, limit_s=options.seconds) as progress:
+        found = list(_search(options, progress))
     frames = [one.rows for one in found if len(one.rows)]
     differ = [one for one in found if one.digest]
     options.out.mkdir(parents=True, exist_ok=True)
@@ -64,13 +66,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--database", type=Path, default=Path(".hypothesis", "fuzz"), help="folder of examples worth keeping")
     parser.add_argument("--cases", type=Path, default=FOLDER, help="folder of failing batches")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the rows")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
     options = parser.parse_args(arguments)
     if options.nightly:
         options.seconds, options.examples = max(options.seconds, NIGHT), max(options.examples, 2000)
     return options
 
 
-def _search(options: argparse.Namespace) -> Iterator[Found]:
+def _search(options: argparse.Namespace, progress: Progress) -> Iterator[Found]:
     """What comes back, in order of arrival."""
     import ray  # an optional group of dependencies
 
@@ -82,12 +85,12 @@ def _search(options: argparse.Namespace) -> Iterator[Found]:
     try:
         keeper = ray.remote(num_cpus=0)(Keeper).remote(str(options.database.resolve()))
         work = ray.remote(num_cpus=1, max_retries=0)(remote_take)
-        yield from _turns(ray, work, keeper, options)
+        yield from _turns(ray, work, keeper, options, progress)
     finally:
         ray.shutdown()
 
 
-def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace) -> Iterator[Found]:
+def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace, progress: Progress) -> Iterator[Found]:
     until, waiting = time.monotonic() + options.seconds, _plan(options)
     running: dict[Any, Turn] = {}
     while True:
@@ -102,14 +105,24 @@ def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace) -> Ite
             found: Found = ray.get(done[0])
         except ray.exceptions.WorkerCrashedError:
             said = f"turn {turn.number} ({turn.kind}): the process ended in somebody's code; `nox -s diff` names who"
-            print(said, flush=True)
+            progress.say(said)
             yield Found(turn, pd.DataFrame(), "unknown", "", "the process ended")
             continue
         if found.digest:
             options.cases.mkdir(parents=True, exist_ok=True)
             (options.cases / f"{found.digest}.json").write_text(found.case, "utf-8")
-            print(found.report, flush=True)
+            progress.say(found.report)
+        _count(found, progress)
         yield found
+
+
+def _count(found: Found, progress: Progress) -> None:
+    if found.rows.empty:
+        return
+    progress.done(found.turn.kind, found.rows["case"].nunique())
+    first = found.rows[found.rows["verdict"] == "DIFFER"].drop_duplicates(["contender", "case"])
+    for who, stage in zip(first["contender"], first["stage"], strict=True):
+        progress.differs(who, stage)
 
 
 def _plan(options: argparse.Namespace) -> Iterator[Turn]:

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the answer is the exit code."""
     options = _options(arguments)
     chosen = [n for n, fault in enumerate(CATALOGUE) if options.only in fault.name]
-    catches = hunt_in(options.processes, chosen, options.scale, options.run_seed)
+    catches = hunt_in(options.processes, chosen, options.scale, options.run_seed, quiet=options.quiet)
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame([asdict(catch) for catch in catches]).to_parquet(options.rows, index=False)
     faults = [catch for catch in catches if catch.fault != SOUND]
@@ -50,6 +50,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run-seed", type=int, default=0, metavar="SEED", help="draw other batches (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="at once (default: %(default)s)")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="where to write the rows (default: %(default)s)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
     options = parser.parse_args(arguments)
     if not any(options.only in fault.name for fault in CATALOGUE):
         parser.error(f"no fault has {options.only!r} in its name")

@@ -6,7 +6,7 @@ One batch is put to all faults that are still at large, so that the definition a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, given, seed, settings
@@ -16,6 +16,7 @@ from oracle.comparison.compare import Said, compare
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Verdict
+from oracle.tools.progress import Notes
 from properties.differential import plan
 from properties.differential.shrink import shrunk
 from properties.selfcheck.planted_faults.fault import Fault
@@ -144,16 +145,14 @@ def shares(scale: float) -> Iterator[plan.GeneratedShare]:
         turn += 1
 
 
-def hunt(
-    faults: Sequence[Fault], batches: Iterable[plan.GeneratedShare], run_seed: int = 0, tell: Callable[[Catch], None] = lambda catch: None
-) -> list[Catch]:
+def hunt(faults: Sequence[Fault], batches: Iterable[plan.GeneratedShare], run_seed: int = 0, notes: Notes | None = None) -> list[Catch]:
     """What became of each fault, and of the twin itself: that one counts as caught when it was found wrong.
 
     Args:
         faults: of the catalogue.
         batches: in which order of settings and profiles they are drawn, as :func:`shares` gives them.
         run_seed: draws other batches.
-        tell: hears of each catch.
+        notes: of each batch and each catch.
 
     Raises:
         PlantingError: a fault raises.
@@ -162,11 +161,16 @@ def hunt(
     for share in batches:
         if all(suspect.catch.caught or suspect.catch.fault == SOUND for suspect in everyone):
             break
-        _put(share, everyone, run_seed, tell)
+        _put(share, everyone, run_seed, notes)
     return [suspect.catch for suspect in everyone]
 
 
-def _put(share: plan.GeneratedShare, everyone: Sequence[Suspect], run_seed: int, tell: Callable[[Catch], None]) -> None:
+def kind(share: plan.GeneratedShare) -> str:
+    """Batches of a kind take about as long as each other."""
+    return f"{share.setting.name} {share.profile}"
+
+
+def _put(share: plan.GeneratedShare, everyone: Sequence[Suspect], run_seed: int, notes: Notes | None) -> None:
     reference = shipped()["reference"]
     sound = {suspect.catch.mode: suspect.contender for suspect in everyone if suspect.catch.fault == SOUND}
 
@@ -178,6 +182,7 @@ def _put(share: plan.GeneratedShare, everyone: Sequence[Suspect], run_seed: int,
         if all(suspect.catch.fault == SOUND for suspect in large.values()):
             return
         said = compare(case, share.setting, [suspect.contender for suspect in large.values()], reference).said
+        caught: list[tuple[str, str]] = []
         alarms = {large[one.contender.name].catch.mode for one in said if _is_alarm(large[one.contender.name], one)}
         for one in said:
             suspect = large[one.contender.name]
@@ -186,7 +191,9 @@ def _put(share: plan.GeneratedShare, everyone: Sequence[Suspect], run_seed: int,
             suspect.heard(one, case, share.setting, share.profile)
             if suspect.catch.caught:
                 suspect.shrink(case, share.setting, sound[suspect.catch.mode])
-                tell(suspect.catch)
+                caught.append((suspect.catch.mode, suspect.catch.stage))
+        if notes is not None:
+            notes.done(kind(share), caught)
 
     examine()
 

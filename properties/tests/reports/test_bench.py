@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,12 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 import pytest
 
-from properties.tests.reports.test_reports import assert_self_contained
+from properties.tests.reports.test_reports import assert_opens_in_a_browser, assert_self_contained
 from reports import markdown, page, pictures
 from reports.bench.report import build as build_bench
 from reports.bench.schema import SCHEMA as BENCH_SCHEMA
 from reports.document import Report
-from reports.gate import KIND as GATE
+from reports.gate.report import KIND as GATE
 from reports.registry import KINDS
 from reports.rows import validated
 
@@ -215,16 +213,7 @@ def test_the_page_is_self_contained(name: str) -> None:
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_the_page_opens_in_a_browser(tmp_path: Path, name: str) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium is installed")
-    (tmp_path / "index.html").write_text(page.render(REPORTS[name]()), "utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}", "--enable-logging=stderr"]
-    shot = [f"--screenshot={tmp_path / 'page.png'}", "--window-size=1200,6000"]
-    command = [browser, *options, *shot, (tmp_path / "index.html").as_uri()]
-    log = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stderr
-    assert "CONSOLE" not in log, log
-    assert len((tmp_path / "page.png").read_bytes()) > 50_000, "an empty page compresses to less"
+    assert_opens_in_a_browser(page.render(REPORTS[name]()), tmp_path, height=6000)
 
 
 def test_the_pictures_of_the_readme_stand_alone_and_follow_light_and_dark(tmp_path: Path) -> None:

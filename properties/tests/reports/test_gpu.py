@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from reports import markdown, page
-from reports.gpu import COMPILED, KIND, TRAFFIC
 from reports.gpu import __main__ as keeping
+from reports.gpu.compiled import KIND as COMPILED
+from reports.gpu.report import KIND
+from reports.gpu.traffic import KIND as TRAFFIC
 from reports.registry import KINDS
 from reports.rows import RowsError, validated
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oracle.tools.programs import run, run_python
 from reports import markdown, page
 from reports.__main__ import main
-from reports.diff import KIND
+from reports.diff.report import KIND
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
 from reports.document import Report
 from reports.rows import RowsError, read, validated
@@ -133,19 +132,23 @@ def test_the_page_is_the_same_every_time() -> None:
     assert page.render(report(differing=True)) == page.render(report(differing=True))
 
 
-def test_the_page_opens_in_a_browser(tmp_path: Path) -> None:
+def assert_opens_in_a_browser(html: str, folder: Path, height: int) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium is installed")
-    (tmp_path / "index.html").write_text(page.render(report(differing=True)), "utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}", "--enable-logging=stderr"]
-    shot = [f"--screenshot={tmp_path / 'page.png'}", "--window-size=1200,2000"]
-    command = [browser, *options, *shot, (tmp_path / "index.html").as_uri()]
-    log = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stderr
-    assert "CONSOLE" not in log, log
-    picture = (tmp_path / "page.png").read_bytes()
+    (folder / "index.html").write_text(html, "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'user'}", "--enable-logging=stderr"]
+    shot = [f"--screenshot={folder / 'page.png'}", f"--window-size=1200,{height}"]
+    shown = run([browser, *options, *shot, (folder / "index.html").as_uri()])
+    assert shown.returncode == 0, shown.stderr
+    assert "CONSOLE" not in shown.stderr, shown.stderr
+    picture = (folder / "page.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 50_000, "an empty page compresses to less"
+
+
+def test_the_page_opens_in_a_browser(tmp_path: Path) -> None:
+    assert_opens_in_a_browser(page.render(report(differing=True)), tmp_path, height=2000)
 
 
 def test_a_file_that_is_not_there_is_named_with_the_command_that_writes_it(tmp_path: Path) -> None:
@@ -219,8 +222,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_reports_need_no_torch() -> None:
     program = "import reports.__main__, sys; print(sorted({'torch', 'ultralytics', 'twinloss', 'oracle', 'properties'} & set(sys.modules)))"
-    root = Path(__file__).parents[3]
-    assert subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert run_python("-c", program).stdout == "[]\n"
 
 
 @given(st.floats(min_value=0, max_value=1))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,11 @@ import torch
 from benches.gpu.__main__ import CHECKS, NO_GPU
 from benches.gpu.dry_run import REHEARSED
 from benches.gpu.limits import TARGETS
-
-ROOT = Path(__file__).resolve().parents[4]
+from oracle.tools.programs import run_python
 
 
 def _run(module: str, out: Path, interpret: bool) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
-    paths = os.pathsep.join([str(ROOT / "impl"), str(ROOT)])
-    env = os.environ | {"PYTHONPATH": paths, "TRITON_INTERPRET": str(int(interpret)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", module, "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=500)
+    done = run_python("-W", "ignore", "-m", module, "--out", out, env={"TRITON_INTERPRET": str(int(interpret))})
     return done, [json.loads(line) for line in (out / "rows.jsonl").read_text("utf-8").splitlines()]
 
 
@@ -51,8 +45,6 @@ def test_a_rehearsal_runs_every_check_to_its_end(tmp_path: Path) -> None:
 
 
 def test_an_unknown_check_is_named(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benches.gpu", "bit", "--out", str(tmp_path)]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)])}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=100)
+    done = run_python("-m", "benches.gpu", "bit", "--out", tmp_path)
     assert done.returncode == 2
     assert "there is no check 'bit'; there are properties, counts" in done.stderr

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from benches.measure.worker_client import WorkerError
 from benches.plan.contenders import BASELINE, TORCH_TWIN, Entry
@@ -20,11 +19,10 @@ from benches.plan.units import Effort, Unit, units
 from benches.plan.workloads import Workload
 from benches.run import campaign as campaign_module
 from benches.run.campaign import Campaign
-from benches.run.pace import Pace
-from benches.run.progress import told
 from benches.run.rows import rows
 from benches.run.write_rows import write
 from oracle.cases.case import Setting
+from oracle.tools.progress import Progress
 
 TIMES = {"ms_median", "ratio_to_reference", "ratio_lo95", "ratio_hi95", "images_per_s"}
 REQUIRED = {"workload", "contender", "backend", "device", "dtype", "phase", "peak_bytes", "heap", "minor_faults"} | TIMES
@@ -192,48 +190,10 @@ def test_nothing_is_written_when_nothing_was_measured(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("made_up")
 def test_the_default_plan_runs_to_its_end() -> None:
     planned = [replace(unit, workload=replace(SMALL, name=unit.workload.name)) for unit in units("default", [BASELINE, TORCH_TWIN])]
-    told_of: list[float] = []
-    with Campaign(planned, 1, lambda _what, pace: told_of.append(pace.share)) as campaign:
-        campaign.run()
-    assert told_of == sorted(told_of)
-    assert len(told_of) == sum(unit.effort.processes for unit in planned)
-    assert all(len(results.rounds) == unit.effort.processes for unit, results in campaign.results.items())
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_time_left_is_learnt_from_what_was_done() -> None:
-    clock = Clock()
-    pace = Pace(["quick", "slow"] * 3, clock)
-    for piece, seconds in (("quick", 2.0), ("slow", 60.0)):
-        clock.now += seconds
-        pace.done(piece)
-    assert pace.seconds_left == pytest.approx(2 * 62)
-    assert pace.share == pytest.approx(2 / 6)
-    assert pace.text() == "2 min 04 s left"
-    clock.now += 1
-    assert pace.seconds_left == pytest.approx(2 * 62 - 1)
-    for piece in ("quick", "slow"):
-        pace.done(piece)
-        pace.done(piece)
-    assert pace.text() == "0 s left"
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_the_progress_shows_what_comes_and_how_long_it_takes(*, terminal: bool) -> None:
     screen = io.StringIO()
-    with told(Console(file=screen, force_terminal=terminal, width=120)) as tell:
-        pace = Pace(["a", "b"], Clock())
-        tell("coco-float32-steady, process 1 of 4", pace)
-        pace.done("a")
-        tell("gwhd-float32-steady, process 1 of 4", pace)
-    shown = screen.getvalue()
-    assert "gwhd-float32-steady, process 1 of 4" in shown
-    assert "left" in shown
-    assert "50" in shown
+    progress = Progress(campaign_module.NOUN, file=screen)
+    with Campaign(planned, 1, progress) as campaign, progress:
+        campaign.run()
+    count = sum(unit.effort.processes for unit in planned)
+    assert f"{count:,} of {count:,} units measured, each once a process in " in screen.getvalue()
+    assert all(len(results.rounds) == unit.effort.processes for unit, results in campaign.results.items())

@@ -5,10 +5,8 @@ Each part runs in a process of its own, because the interpreter has to be on, or
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,23 +16,20 @@ import pytest
 import torch
 
 from oracle.cases.case import Box, Case, Setting
+from oracle.tools.programs import run_python
 from twinloss import DetectionLoss, LossSpec
 from twinloss.backends.triton import availability
 
 ROOT = Path(__file__).resolve().parents[4]
 PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches")
 COMPILED = [*((90, part) for part in PARTS), (80, "arithmetic"), (80, "behaviour")]
-OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=400")
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=0")
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so its kernels were not checked")
 
 
 def _run(*arguments: str, interpret: bool, **variables: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT / "impl"), str(ROOT)])
-    env = os.environ | {"TRITON_INTERPRET": str(int(interpret)), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | variables
-    env.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=500)
+    return run_python("-m", *arguments, env={"TRITON_INTERPRET": str(int(interpret))} | variables)
 
 
 def _pass(part: str, *options: str, interpret: bool, **variables: str) -> None:
@@ -133,5 +128,4 @@ def test_an_unknown_backend_is_named() -> None:
 def test_importing_twinloss_imports_no_triton() -> None:
     kernels = "twinloss.backends.triton.loss"
     code = f"import sys, twinloss, twinloss.backends.triton.availability; sys.exit('triton' in sys.modules and '{kernels}' in sys.modules)"
-    env = os.environ | {"PYTHONPATH": str(ROOT / "impl")}
-    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+    assert run_python("-c", code).returncode == 0

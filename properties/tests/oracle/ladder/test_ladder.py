@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -26,8 +27,8 @@ from oracle.ladder.questions import SMALL, Question, Topic, questions
 from oracle.ladder.release_process import Release
 from oracle.ladder.rows import nothing, rows
 from oracle.ladder.search import first_changes
-from reports.ladder import KIND
 from reports.ladder.__main__ import texts
+from reports.ladder.report import KIND
 from reports.ladder.tables import in_order
 from reports.rows import validated
 from twinloss import LossSpec
@@ -194,7 +195,11 @@ class TestFirstReleases:
         monkeypatch.setattr(command, "Matcher", lambda: lambda *asked: nothing(*asked) | {"definition": "newest"})
         file = tmp_path / "rows.parquet"
         assert command.main(["8.0.0", "8.0.4", "8.0.8", "--rows", str(file)]) == 0
-        assert "change: 8.0.2 -> 8.0.3" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "change: 8.0.2 -> 8.0.3" in said
+        assert re.search(r"\n(\d+) of \1 releases asked in \d+ s; \d+ differ: 8\.0\.\d \(", said), said
+        assert command.main(["8.0.2", "--rows", str(tmp_path / "one.parquet"), "--quiet"]) == 0
+        assert "releases asked in" not in capsys.readouterr().out
         frame = validated(pd.read_parquet(file), KIND.schema, file)
         assert in_order(frame["release"]) == ["8.0.0", "8.0.2", "8.0.3", "8.0.4", "8.0.6", "8.0.7", "8.0.8"]
         report = KIND.build(frame)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from oracle.cases.workloads.labelled_images import data_folder
 from oracle.cases.workloads.small_dense import crowded
 from oracle.ptx.memory import MemoryFaultError
 from oracle.ptx.triton_device import Device, RaceError, running_on
+from oracle.tools.programs import run_python
 from twinloss import DetectionLoss, LossSpec
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -81,9 +79,7 @@ def test_a_step_asks_for_little_more_than_any_implementation_moves(dtype: DtypeN
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc), with which the stand-in for the driver is built")
 def test_steps_through_tritons_own_launcher() -> None:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)]), "TRITON_INTERPRET": "0"}
-    command = [sys.executable, "-m", "oracle.ptx.driver_stub"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = run_python("-m", "oracle.ptx.driver_stub", env={"TRITON_INTERPRET": "0"})
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert done.stdout.count("of what is allowed") == 16
     launched = set(done.stdout.splitlines()[-1].partition(" launches of ")[2].split(", "))

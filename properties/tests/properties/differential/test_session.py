@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[4]
+from oracle.tools.programs import run_python
+
 CANDIDATE = """
 import dataclasses
 from twinloss import DetectionLoss
@@ -31,11 +30,7 @@ def session(tmp_path: Path) -> Session:
     """Runs the differential run in a process of its own; what it writes stays in the test's folder."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        paths = [str(ROOT / "impl"), str(ROOT), str(tmp_path)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         command = [
-            sys.executable,
             "-m",
             "pytest",
             "-p",
@@ -45,7 +40,7 @@ def session(tmp_path: Path) -> Session:
             "no:cacheprovider",
         ]
         written = ["--rows", str(tmp_path / "rows.parquet"), "--cases", str(tmp_path / "cases"), "--run-seed", "1", "--shrink", "2"]
-        return subprocess.run([*command, *written, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        return run_python(*command, *written, *arguments, paths=[tmp_path])
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from oracle.cases.case import Case, Prediction, Setting
 from oracle.comparison.compare import compare
 from oracle.contract.run import run_loss
 from oracle.contract.verdict import Verdict
+from oracle.tools.progress import Notes
 from properties.differential.plan import GeneratedShare
 from properties.differential.shrink import shrunk
 from properties.divergences.small_cases import box, plain
@@ -118,12 +120,12 @@ def test_a_fault_that_raises_is_no_catch() -> None:
         hunt.hunt([gone], FEW)
 
 
-def test_a_hunt_ends_with_the_last_catch_and_says_where() -> None:
-    heard: list[Catch] = []
-    catches = hunt.hunt([named("sum of weights at least 2"), named("gains swapped")], FEW, tell=heard.append)
+def test_a_hunt_ends_with_the_last_catch_and_says_where(tmp_path: Path) -> None:
+    catches = hunt.hunt([named("sum of weights at least 2"), named("gains swapped")], FEW, notes=Notes(tmp_path / "0.jsonl"))
     found = [catch for catch in catches if catch.fault != SOUND]
     assert all(catch.caught for catch in found)
-    assert {(catch.fault, catch.mode) for catch in heard} == {(catch.fault, catch.mode) for catch in found}
+    noted = [json.loads(line)["differing"] for line in (tmp_path / "0.jsonl").read_text("utf-8").splitlines()]
+    assert sorted(tuple(one) for differing in noted for one in differing) == sorted((catch.mode, catch.stage) for catch in found)
     assert all(catch.case and catch.stage and catch.setting == "float64" for catch in found)
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +18,8 @@ from oracle.cases.case import Case, Setting
 from oracle.comparison.compare import compare
 from oracle.comparison.registry import shipped
 from oracle.contract.verdict import Verdict
+from oracle.tools.programs import run_python
+from oracle.tools.progress import Progress
 from properties.tests.properties.training.no_network import offline
 from properties.training import __main__ as command
 from properties.training import schedule as campaign
@@ -131,7 +130,7 @@ class TestCommand:
         options = Options(str(data), 64, 4, 1, str(tmp_path / "cases"))
         runs = [Run("repeat", "repeat", str(tmp_path / "nowhere.yaml"))]
         with pytest.raises(RuntimeError, match=r"the run 'repeat' failed: .*nowhere.yaml.*what it printed is in"):
-            campaign.make(runs, options, tmp_path, 1, campaign.Course(runs, tmp_path, lambda *_: None))
+            campaign.make(runs, options, tmp_path, 1, campaign.Course(runs, tmp_path, Progress(campaign.NOUN, quiet=True)))
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -160,9 +159,7 @@ def test_nothing_is_fetched_by_a_run_of_its_own(data: Path, tmp_path: Path) -> N
         "    from properties.training.runs import Options, Run, perform\n"
         "    perform(Run('twin', 'twin', sys.argv[1], steps=1), Options(sys.argv[2], 64, 4, 1, ''), Path(sys.argv[3]))\n"
     )
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", program, str(PLAIN), str(data), str(tmp_path / "lines.jsonl")]
-    done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
+    done = run_python("-c", program, PLAIN, data, tmp_path / "lines.jsonl")
     assert done.returncode == 0, done.stderr
     first, step = map(json.loads, (tmp_path / "lines.jsonl").read_text("utf-8").splitlines())
     assert first["whole"] == 2
