@@ -18,6 +18,7 @@ from oracle.tolerance.held_anchors import (
     ENTROPY_ROUNDINGS,
     EVALUATION_ROUNDINGS,
     OUTPUT_ROUNDINGS,
+    Bounds,
     BoxPart,
     Held,
     box_part,
@@ -38,7 +39,7 @@ class Allowance:
 
     Attributes:
         loss: (3,).
-        boxes: (H, 4R) of the gradient of the box logits at held anchors; it is zero elsewhere, exactly.
+        boxes: (H, 4R) each, of the gradient of the box logits at held anchors; it is zero elsewhere, exactly.
         held_score: (H,) of the gradient of the score of each held anchor's class.
         score_share: of the gradient of any other score, relative to it.
         score_per_logit: the same, for each unit of the logit's magnitude.
@@ -46,7 +47,7 @@ class Allowance:
     """
 
     loss: Tensor
-    boxes: Tensor
+    boxes: Bounds
     held_score: Tensor
     score_share: float
     score_per_logit: float
