@@ -107,10 +107,10 @@ def peak_of(
         ratios[np.isnan(ratios)] = np.inf
         at = np.unravel_index(int(ratios.argmax()), truth.shape)
     where = dict(zip(name or [f"axis {axis}" for axis in range(truth.ndim)], map(int, at), strict=True))
-    farthest, off, rounding, *numbers = (float(array[at]) for array in (ratios, error, allowed, expected, found, low, high))
+    farthest, off, rounding, right, said, least, most = (float(array[at]) for array in (ratios, error, allowed, expected, found, low, high))
     finite = bool(np.isfinite(ratios[at])) or bool(np.isfinite(found).all())
-    kinks = (0, 0.0) if interval is None else _kinks(expected, found, allowed, low, high)
-    return Peak(group, farthest, off, rounding, where, *numbers[:2], finite, *numbers[2:], *kinks)
+    kinks, reach = (0, 0.0) if interval is None else _kinks(expected, found, allowed, low, high)
+    return Peak(group, farthest, off, rounding, where, right, said, finite, low=least, high=most, kinks=kinks, reach=reach)
 
 
 def _kinks(expected: Array, found: Array, allowed: Array, low: Array, high: Array) -> tuple[int, float]:
