@@ -152,10 +152,9 @@ def _values(corners: Tensor, shifts: Tensor, eps: float, facts: Sequence[Facts])
 
 
 def in_order(corners: Tensor, shifts: Tensor) -> Tensor:
-    """Moved corners (n, H, 4): rounding never swaps two coordinates, and equal ones are rounded alike."""
+    """Moved corners (n, H, 4): rounding may make two coordinates equal, or unequal, but never swaps them."""
     low, high = _ends(corners)
     moved_low, moved_high = _ends(corners + shifts)
-    moved_high = torch.where(low == high, moved_low, moved_high)
     ends = torch.minimum(moved_low, moved_high), torch.maximum(moved_low, moved_high)
     return torch.cat([torch.where(low <= high, *ends), torch.where(low <= high, *ends[::-1])], -1)
 
