@@ -56,7 +56,8 @@ class Kinked:
         low, high = ((centre + sign * length / 2) / strides[:, None] for sign in (-1, 1))
         target = np.concatenate([centres - low, high - centres], axis=1)
         out = target + np.array(self.beyond, dtype=np.float32) * np.tile(length, 2) / strides[:, None]
-        return (out + np.array(self.bits, dtype=np.float32) * np.spacing(np.abs(out))).T.astype(np.float32)
+        nudged: NDArray[np.float32] = (out + np.array(self.bits, dtype=np.float32) * np.spacing(np.abs(out))).T.astype(np.float32)
+        return nudged
 
 
 _COORDINATE, _LENGTH = st.integers(0, 10_240), st.sampled_from(LENGTHS)
