@@ -107,10 +107,14 @@ def _scalar(name: str, truth: Tensor, value: Tensor, slack: Tensor) -> Peak:
 def _boxes(outcome: Outcome, standard: Standard, layout: Layout) -> Peaks:
     held, bins, bounds = standard.assignment, layout.spec.reg_max, standard.allowance.boxes
     value, truth = (o.grad_boxes[held.image, :, held.anchor] for o in (outcome, standard.truth))
+    # What the logits' dtype cannot hold is infinite, and no further off than the largest number that it can.
+    largest = standard.allowance.largest
+    low, high = ((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above))
+    value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
     found: list[Peak | None] = []
     for level, part in enumerate(layout.slices):
         here = ((held.anchor >= part.start) & (held.anchor < part.stop)).nonzero()[:, 0]
-        interval = Interval(bounds.below[here], bounds.above[here])
+        interval = Interval(low[here], high[here])
         peak = peak_of(f"level {level}", truth[here], value[here], bounds.rounding[here], ("entry", "channel"), interval)
         found.append(_at_entry(peak, here, held, layout, bins))
     found.append(_unheld(outcome, held, layout))

@@ -21,10 +21,10 @@ Array = NDArray[Any]
 
 
 class Interval(NamedTuple):
-    """By how much numbers may be less, and more, than the definition's before any rounding: 0 but at a kink."""
+    """Between what numbers may lie before any rounding: both ends are the definition's but at a kink."""
 
-    below: Tensor
-    above: Tensor
+    low: Tensor
+    high: Tensor
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def peak_of(
         return None
     # On the host and in numpy: the judge asks for a thousand small peaks a second.
     expected, found, allowed = truth.numpy(), value.numpy(), np.broadcast_to(slack.numpy(), truth.shape)
-    low, high = (expected, expected) if interval is None else (expected + end.numpy() for end in interval)
+    low, high = (expected, expected) if interval is None else (end.numpy() for end in interval)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.maximum(np.maximum(low - found, found - high), 0)
         ratios = error / allowed

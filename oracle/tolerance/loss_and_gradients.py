@@ -44,6 +44,7 @@ class Allowance:
         score_share: of the gradient of any other score, relative to it.
         score_per_logit: the same, for each unit of the logit's magnitude.
         smallest: magnitude below which a gradient may be lost.
+        largest: magnitude beyond which it overflows, and is infinite in every program.
     """
 
     loss: Tensor
@@ -52,6 +53,7 @@ class Allowance:
     score_share: float
     score_per_logit: float
     smallest: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def allowance(
         score_share=_relative(scale, arithmetic),
         score_per_logit=2 * rounding,
         smallest=arithmetic.smallest_output * max(1.0, cls_gain),
+        largest=arithmetic.largest_output,
     )
 
 

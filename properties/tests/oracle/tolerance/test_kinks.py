@@ -221,6 +221,25 @@ def test_a_finding_at_a_kink_says_between_what_the_number_may_lie() -> None:
     assert ", at a kink: from " in finding.exact
 
 
+def test_what_the_dtype_cannot_hold_is_infinite_in_every_program() -> None:
+    case, setting = kink((1.0, 1.6, 1.6, 1.6)), Setting("float16")
+    trial = trial_of(case, TWIN, setting)
+    standard, layout = trial.standard(given=True), trial.definition.layout
+
+    def worst(truth: float, value: float) -> float:
+        grads = [standard.truth.grad_boxes.clone() for _ in range(2)]
+        for grad, number in zip(grads, (truth, value), strict=True):
+            grad[0, 1, 27] = number
+        right, found = (dataclasses.replace(standard.truth, grad_boxes=grad) for grad in grads)
+        return outcome_peaks(found, dataclasses.replace(standard, truth=right), layout)["gradient of boxes"].worst_ratio
+
+    assert worst(-1e6, -math.inf) == worst(1e6, math.inf) == 0
+    assert worst(-1e6, math.inf) > 1
+    assert worst(6e4, math.inf) > 1
+    assert worst(1e6, math.nan) == math.inf
+    assert worst(1e6, 5.0) > 1
+
+
 def test_kinks_are_counted_in_rows() -> None:
     rows = rows_of(compare(kink((1.0, 1.6, 1.6, 1.6)), FLOAT32, [TWIN], REFERENCE), Run("test", "0"))
     counted = {(row.stage, row.quantity): (row.kinks, row.kink_reach) for row in rows}
