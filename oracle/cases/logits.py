@@ -214,7 +214,7 @@ def _distributions(distances: Floats, reg_max: int, width: float) -> Floats:
     return shaped.reshape(batch, 4 * reg_max, anchors)
 
 
-def _two_bins(distances: Floats, reg_max: int) -> Floats:
+def distributed(distances: Floats, reg_max: int) -> Floats:
     """Logits (B, 4R, A) whose expectation is the distance, all probability in the two bins around it; for R = 1 the distances."""
     if reg_max == 1:
         return distances
@@ -252,7 +252,7 @@ def _exact(case: Case) -> Logits:
     distances = _spread_out(case, scene, scene.distances, _AWAY)
     scores = np.full(_shapes(case)[1], -4, dtype=np.float32)
     scores[scene.image, scene.label, scene.anchor] = 2
-    return _two_bins(distances, reg_max), scores
+    return distributed(distances, reg_max), scores
 
 
 def _in_training(case: Case) -> Logits:

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Row:
         dtype, device: of the logits, with the surrounding autocast.
         verdict, reason: the outcome, and why it is AMBIGUOUS or NOT COMPARED.
         error, allowance, error_over_allowance: of the worst element; no numbers where decisions were compared.
+        kinks, kink_reach: how many numbers lie at a kink, where the definition is an interval, and how far into one the contender stands
+            at most: 0 where the definition does, 1 at an end. What it stands within is no error.
         margin: the narrowest decision, in units of its tolerance; below 1 it is open.
         decisions, open_decisions, ambiguous_decisions: of this row's kind; the row of the holders has the total of its stage's.
         seconds: of all that was done for this contender on this case; what the definition and the reference took is the first's.
@@ -66,6 +68,8 @@ class Row:
     reason: str
     detail: str
     replay: str
+    kinks: int = 0
+    kink_reach: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ def _row(comparison: Comparison, said: Said, judgement: Judgement, run: Run) -> 
         reason=judgement.reason,
         detail="\n".join(judgement.finding.lines()) if judgement.finding else "",
         replay=comparison.replay if differs else "",
+        kinks=judgement.kinks,
+        kink_reach=judgement.kink_reach,
     )
 
 
@@ -148,13 +154,15 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
 def read_rows(path: Path) -> list[Row]:
     """The rows that :func:`write_rows` wrote; columns that a row does not have are left out.
 
+    Files that were written before kinks had columns hold none.
+
     Raises:
         ValueError: the file lacks a column.
     """
     import pandas as pd
 
-    names = [field.name for field in fields(Row)]
     table = pd.read_parquet(path)
-    if missing := [name for name in names if name not in table]:
+    if missing := [field.name for field in fields(Row) if field.name not in table and field.default is MISSING]:
         raise ValueError(f"{path} lacks the columns: {', '.join(missing)}")
+    names = [field.name for field in fields(Row) if field.name in table]
     return [Row(**{str(name): value for name, value in record.items()}) for record in table[names].to_dict("records")]

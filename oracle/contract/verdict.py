@@ -91,7 +91,9 @@ class Judgement:
         stage, quantity: what was compared.
         verdict: the outcome.
         error, allowance: of the element with the largest error ÷ allowance; not-a-number where decisions were compared.
-        error_over_allowance: the largest ratio.
+        error_over_allowance: the largest ratio; the error of a number at a kink is its distance from the interval that it may lie in.
+        kinks, kink_reach: how many numbers lie at a kink, and how far into its interval the contender stands, the largest of all: 0 where
+            the definition does, 1 at an end; no number where there are none.
         margin: smallest gap of a decision over its tolerance; below 1 it is open.
         decisions, open_decisions, ambiguous_decisions: how many there were; how many rounding or a tie could tip, whatever the contenders
             did; and in how many the contender differs from the definition, as it may.
@@ -111,6 +113,8 @@ class Judgement:
     ambiguous_decisions: int = 0
     reason: str = ""
     finding: Finding | None = None
+    kinks: int = 0
+    kink_reach: float = float("nan")
 
 
 def differs(finding: Finding) -> Judgement:

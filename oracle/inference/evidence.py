@@ -209,9 +209,12 @@ def _pull(held: Held, spec: LossSpec, box_gain: float) -> tuple[Tensor, Tensor]:
 
 
 def _doubt(held: Held, spec: LossSpec, arithmetic: Arithmetic) -> Tensor:
+    """Rounding (Q, 4R) of the pull, at a kink as wide as what it may be there."""
     one = torch.ones(len(held.logits), dtype=torch.float64)
-    part = box_part(held, spec.ciou_eps, max(arithmetic.corner, arithmetic.evaluation))
-    return boxes_gradient(held, part, one, torch.zeros_like(one), (spec.gains[0], spec.gains[2]), spec, arithmetic, 0.0)
+    # Readings are told apart roughly, and judged like what is shown; there may be very many pairs.
+    part = box_part(held, spec.ciou_eps, max(arithmetic.corner, arithmetic.evaluation), roughly=True)
+    bounds = boxes_gradient(held, part, one, torch.zeros_like(one), (spec.gains[0], spec.gains[2]), spec, arithmetic, 0.0)
+    return bounds.rounding + torch.maximum(-bounds.below, bounds.above)
 
 
 def _rate(gradient: Tensor, allowed: Allowed, definition: Definition, push: Tensor) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oracle.contract.run import Outcome
 from oracle.judge.indistinguishable import NONE, Room
-from oracle.judge.worst_elements import Peak, Peaks, Where, peak_of
+from oracle.judge.worst_elements import Interval, Peak, Peaks, Where, peak_of
 from oracle.tolerance.loss_and_gradients import Allowance
 from twinloss import Assignment, LossSpec
 
@@ -105,12 +105,17 @@ def _scalar(name: str, truth: Tensor, value: Tensor, slack: Tensor) -> Peak:
 
 
 def _boxes(outcome: Outcome, standard: Standard, layout: Layout) -> Peaks:
-    held, bins = standard.assignment, layout.spec.reg_max
+    held, bins, bounds = standard.assignment, layout.spec.reg_max, standard.allowance.boxes
     value, truth = (o.grad_boxes[held.image, :, held.anchor] for o in (outcome, standard.truth))
+    # What the logits' dtype cannot hold is infinite, and no further off than the largest number that it can.
+    largest = standard.allowance.largest
+    low, high = ((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above))
+    value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
     found: list[Peak | None] = []
     for level, part in enumerate(layout.slices):
         here = ((held.anchor >= part.start) & (held.anchor < part.stop)).nonzero()[:, 0]
-        peak = peak_of(f"level {level}", truth[here], value[here], standard.allowance.boxes[here], ("entry", "channel"))
+        interval = Interval(low[here], high[here])
+        peak = peak_of(f"level {level}", truth[here], value[here], bounds.rounding[here], ("entry", "channel"), interval)
         found.append(_at_entry(peak, here, held, layout, bins))
     found.append(_unheld(outcome, held, layout))
     read = _reader(

@@ -1,14 +1,15 @@
 """By how much rounding moves the terms and gradients of each held anchor (spec sections 6 to 8).
 
-Box terms are moved corner by corner, as the overlaps of :mod:`oracle.tolerance.margins` are. A side that coincides with the truth's within
-rounding then widens the gradient's rounding to the interval between its one-sided values, and no anchor has to be left out (spec section
-8).
+Box terms are moved corner by corner, as the overlaps of :mod:`oracle.tolerance.margins` are. Where a side coincides with the truth's
+within rounding, the gradient may be any number between its one-sided values (:mod:`oracle.tolerance.kinks`), and no anchor has to be left
+out (spec section 8).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from oracle.contract.contender import Batch, Preds
 from oracle.definition.criterion import ExactCriterion
 from oracle.definition.formulas import ciou, corners_of
 from oracle.tolerance.coordinates import corner_tolerance, decoded, truth_tolerance
+from oracle.tolerance.kinks import moved_by_rounding, possible_facts
 from oracle.tolerance.precision import Arithmetic
 from twinloss import Assignment, LossSpec
 
@@ -27,12 +29,34 @@ OUTPUT_ROUNDINGS = 2.0  # Of a gradient, when it is brought into the logits' dty
 
 @dataclass(frozen=True)
 class BoxPart:
-    """At held anchors: CIoU (H,) and its rounding, its gradient in the four sides (H, 4) and the rounding of that."""
+    """CIoU and its gradient at held anchors.
+
+    Attributes:
+        overlap, overlap_slack: CIoU (H,) and its rounding.
+        lowest, highest: (H, 4) by how much its slopes in the four sides may be less, and more, than the definition's: 0 but at a kink.
+        steepest: (H, 4) largest magnitude of the slopes in between.
+        slope_slack: (H, 4) rounding of any of them.
+    """
 
     overlap: Tensor
     overlap_slack: Tensor
-    slope: Tensor
+    lowest: Tensor
+    highest: Tensor
+    steepest: Tensor
     slope_slack: Tensor
+
+
+class Bounds(NamedTuple):
+    """What a correct program's gradient of the box logits (H, 4R) may be.
+
+    Attributes:
+        rounding: of any value that it may have.
+        below, above: by how much the values may be less, and more, than the definition's before any rounding: 0 but at a kink.
+    """
+
+    rounding: Tensor
+    below: Tensor
+    above: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,26 +107,39 @@ def held_anchors(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: 
     )
 
 
-def box_part(held: Held, eps: float, rounding: float) -> BoxPart:
-    """CIoU, prediction first, and its slope in the sides, where they are and with each corner moved by its rounding to either side [6]."""
-    errors = torch.cat([held.predicted_slack, held.corner_slack], dim=1)
-    eye = torch.eye(8, dtype=torch.float64)
-    shifts = torch.cat([torch.zeros(1, 8, dtype=torch.float64), eye, -eye])[:, None, :] * errors
-    predicted, truth = shifts[..., :4], held.corners + shifts[..., 4:]
-    with torch.enable_grad():
-        sides = held.sides.expand(17, -1, -1).clone().requires_grad_()
-        overlap = ciou(corners_of(sides, held.centres) + predicted, truth, eps)
-        (slope,) = torch.autograd.grad(overlap.sum(), sides)
-    overlap = overlap.detach()
-    value_change, slope_change = ((moved[1:] - moved[0]).abs().nan_to_num(nan=torch.inf) for moved in (overlap, slope))
-    value_slack = torch.maximum(value_change[:8], value_change[8:]).sum(0)
-    slope_slack = torch.maximum(slope_change[:8], slope_change[8:]).sum(0)
+def box_part(held: Held, eps: float, rounding: float, *, roughly: bool = False) -> BoxPart:
+    """CIoU, prediction first, and its slope in the sides, where they are and with the corners moved by rounding [6].
+
+    ``roughly``: they are moved one at a time, never together.
+    """
+    at, own = corners_of(held.sides, held.centres), _own_slope(held, eps)
+    known = at, held.predicted_slack, held.corners, held.corner_slack
+    facts = list(possible_facts(*known))
+    (overlap, overlap_slack), *ends = moved_by_rounding(*known, eps, facts, roughly=roughly)
+    beyond = torch.stack([end.value - own for end in ends]) if len(facts) > 1 else torch.zeros_like(own)[None]
+    steepest = torch.stack([own, *(end.value for end in ends)]).abs().amax(0)
     # The slope is a sum of parts as large as one over the box's sides, which may cancel.
-    parts = slope[0].abs() + 1 / (held.corners[:, 2:] - held.corners[:, :2] + eps).clamp(min=eps).repeat(1, 2).maximum(
+    parts = steepest + 1 / (held.corners[:, 2:] - held.corners[:, :2] + eps).clamp(min=eps).repeat(1, 2).maximum(
         held.sides[:, :2].add(held.sides[:, 2:]).abs().repeat(1, 2)
     )
     evaluated = EVALUATION_ROUNDINGS * rounding
-    return BoxPart(overlap[0], value_slack + evaluated * (1 + (1 - overlap[0]).abs()), slope[0], slope_slack + evaluated * parts)
+    return BoxPart(
+        overlap,
+        overlap_slack + evaluated * (1 + (1 - overlap).abs()),
+        lowest=beyond.amin(0).clamp(max=0),
+        highest=beyond.amax(0).clamp(min=0),
+        steepest=steepest,
+        slope_slack=torch.stack([end.slack for end in ends]).amax(0) + evaluated * parts,
+    )
+
+
+def _own_slope(held: Held, eps: float) -> Tensor:
+    """The definition's slope (H, 4) of the CIoU in the sides [8]."""
+    with torch.enable_grad():
+        sides = held.sides.detach().clone().requires_grad_()
+        overlap = ciou(corners_of(sides, held.centres), held.corners, eps)
+        (slope,) = torch.autograd.grad(overlap.sum(), sides)
+    return slope
 
 
 def third_term(held: Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
@@ -144,23 +181,46 @@ def boxes_gradient(
     spec: LossSpec,
     arithmetic: Arithmetic,
     drift: float,
-) -> Tensor:
-    """Rounding (H, 4R) of the gradient of the box logits: slopes through the expectation, plus the third term's own."""
+) -> Bounds:
+    """Bounds of the gradient of the box logits (H, 4R): slopes through the expectation, plus the third term's own."""
     box_gain, third_gain = gains
     rounding = max(arithmetic.corner, arithmetic.evaluation)
     through = _distribution(held, spec, rounding) if spec.reg_max > 1 else _distance(held, spec)
-    # Magnitudes, then roundings, of the two parts at each logit.
-    steep, steep_slack, third, third_slack = through
-    slope, slope_slack = part.slope.abs()[..., None], part.slope_slack[..., None]
-    size = box_gain * slope * steep + third_gain / 4 * third
-    off = box_gain * (slope_slack * steep + slope * steep_slack) + third_gain / 4 * third_slack
+    # How far each logit moves its side, then magnitudes and roundings of the two parts at each logit.
+    steep, steep_slack, third, third_slack, third_below, third_above = through
+    steepest, slope_slack = part.steepest[..., None], part.slope_slack[..., None]
+    size = box_gain * steepest * steep.abs() + third_gain / 4 * third
+    off = box_gain * (slope_slack * steep.abs() + steepest * steep_slack) + third_gain / 4 * third_slack
     relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * arithmetic.output
     total = weight[:, None, None] * (off + relative * size) + slack[:, None, None] * size
-    return total.flatten(1) + arithmetic.smallest_output * max(1.0, box_gain, third_gain)
+    # The loss falls as the overlap rises.
+    ends = [-box_gain * steep * end[..., None] for end in (part.lowest, part.highest)]
+    below, above = torch.minimum(*ends) + third_gain / 4 * third_below, torch.maximum(*ends) + third_gain / 4 * third_above
+    return Bounds(
+        total.flatten(1) + arithmetic.smallest_output * max(1.0, box_gain, third_gain),
+        *((weight[:, None, None] * end).flatten(1) for end in (below, above)),
+    )
 
 
-def _distribution(held: Held, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """R > 1: slope of a side in its logits, and of the cross-entropy (H, 4, R), each as magnitude and rounding."""
+class _Through(NamedTuple):
+    """What stands between a logit (H, 4, R) and its side, and the third term's own gradient there, times 4.
+
+    Attributes:
+        steep, steep_slack: slope of the side in the logit, and its rounding.
+        third, third_slack: magnitude of the third term's gradient, and its rounding.
+        third_below, third_above: by how much that may be less, and more, than the definition's: 0 but at a kink.
+    """
+
+    steep: Tensor
+    steep_slack: Tensor
+    third: Tensor
+    third_slack: Tensor
+    third_below: Tensor
+    third_above: Tensor
+
+
+def _distribution(held: Held, spec: LossSpec, rounding: float) -> _Through:
+    """R > 1: the expectation, and the cross-entropy, whose gradient has no kink."""
     bins = torch.arange(spec.reg_max, dtype=torch.float64)
     rows = held.logits.unflatten(1, (4, spec.reg_max))
     share = rows.softmax(-1)
@@ -172,12 +232,15 @@ def _distribution(held: Held, spec: LossSpec, rounding: float) -> tuple[Tensor, 
     touched = (bins - clamped[..., None]).abs() < 1 + target_slack[..., None]
     steep_slack = shares * away.abs() + share * (held.predicted_slack[..., None] + EVALUATION_ROUNDINGS * rounding * bins)
     third_slack = shares + EVALUATION_ROUNDINGS * rounding * target + target_slack[..., None] * touched
-    return share * away.abs(), steep_slack, share + target, third_slack
+    none = torch.zeros_like(share)
+    return _Through(share * away, steep_slack, share + target, third_slack, none, none)
 
 
-def _distance(held: Held, spec: LossSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """R = 1: the same (H, 4, 1); the sign of the difference may be any where rounding hides it."""
+def _distance(held: Held, spec: LossSpec) -> _Through:
+    """R = 1: the logit is the side; the sign of its difference from the target may be any where rounding hides it."""
     scale = (held.strides[:, None] / held.image_size)[..., None] * spec.distance_term
-    hidden = ((held.sides - held.target).abs() <= held.target_slack)[..., None]
-    one = torch.ones_like(scale)
-    return one, torch.zeros_like(one), scale, scale * 2 * hidden
+    difference = (held.sides - held.target)[..., None]
+    hidden = difference.abs() <= held.target_slack[..., None]
+    one, none = torch.ones_like(scale), torch.zeros_like(scale)
+    below, above = (scale * (end - difference.sign()) * hidden for end in (-1, 1))
+    return _Through(one, none, scale, none, below, above)

@@ -18,6 +18,7 @@ from oracle.tolerance.held_anchors import (
     ENTROPY_ROUNDINGS,
     EVALUATION_ROUNDINGS,
     OUTPUT_ROUNDINGS,
+    Bounds,
     BoxPart,
     Held,
     box_part,
@@ -38,19 +39,21 @@ class Allowance:
 
     Attributes:
         loss: (3,).
-        boxes: (H, 4R) of the gradient of the box logits at held anchors; it is zero elsewhere, exactly.
+        boxes: (H, 4R) each, of the gradient of the box logits at held anchors; it is zero elsewhere, exactly.
         held_score: (H,) of the gradient of the score of each held anchor's class.
         score_share: of the gradient of any other score, relative to it.
         score_per_logit: the same, for each unit of the logit's magnitude.
         smallest: magnitude below which a gradient may be lost.
+        largest: magnitude beyond which it overflows, and is infinite in every program.
     """
 
     loss: Tensor
-    boxes: Tensor
+    boxes: Bounds
     held_score: Tensor
     score_share: float
     score_per_logit: float
     smallest: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def allowance(
         score_share=_relative(scale, arithmetic),
         score_per_logit=2 * rounding,
         smallest=arithmetic.smallest_output * max(1.0, cls_gain),
+        largest=arithmetic.largest_output,
     )
 
 

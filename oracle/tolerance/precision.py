@@ -30,6 +30,7 @@ class Arithmetic:
         smallest_score: magnitude below which a probability or target score may be lost.
         smallest_core: the same of overlaps and metrics.
         smallest_output: the same of gradients.
+        largest_output: magnitude beyond which a gradient overflows.
         anchors: dtype in which anchors' centres are held.
     """
 
@@ -42,6 +43,7 @@ class Arithmetic:
     smallest_score: float
     smallest_core: float
     smallest_output: float
+    largest_output: float
     anchors: torch.dtype
 
     @property
@@ -99,5 +101,6 @@ def arithmetic_of(setting: Setting, claim: str) -> Arithmetic:
         smallest_score=smallest(scores),
         smallest_core=smallest(core),
         smallest_output=smallest(logits),
+        largest_output=float(torch.finfo(logits).max),
         anchors=working,
     )

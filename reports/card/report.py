@@ -21,7 +21,7 @@ def build(rows: pd.DataFrame) -> Report:
     sections = [
         Section("Stages", (by_stage,)),
         Section("Conduct", (conduct(rows),) if (rows["stage"] == CONDUCT).any() else ("How it behaves was not observed.",)),
-        Section("Precision", (tables.precision(rows),)),
+        Section("Precision", (tables.precision(rows), *tables.kinks(rows))),
         Section("Not checked", (*not_checked(rows), *not_compared(rows[rows["stage"] != CONDUCT])) or ("Nothing was left out.",)),
         Section("Made with", (tables.environment(rows),)),
     ]

@@ -31,6 +31,7 @@ def build(rows: pd.DataFrame) -> Report:
         Section("Distance from float64", (plots.distances(rows), tables.closest(rows)), brief=False),
         Section("Open decisions", (decisions.by_workload(rows), plots.open_shares(rows))),
         Section("Open decisions by kind", (decisions.by_kind(rows),), brief=False),
+        *(Section("Kinks", (table,)) for table in tables.kinks(rows)),
         Section("Boxes", (tables.sources(rows),)),
         Section("Environment", (tables.environment(rows),)),
     ]

@@ -19,7 +19,7 @@ SCHEMA = Schema(
         "dtype": "text",  # of the logits, with the surrounding autocast: float16+autocast(bfloat16)
         "device": "text",
         "verdict": "text",
-        "error": "number",  # distance from the float64 result
+        "error": "number",  # distance from the float64 result; at a kink, from the interval that it is
         "allowance": "number",
         "error_over_allowance": "number",
         "margin": "number",  # the narrowest decision, where the quantity is decided and not computed
@@ -40,6 +40,8 @@ SCHEMA = Schema(
         "reason": "text",  # why the verdict is AMBIGUOUS or NOT COMPARED
         "detail": "text",  # worst element with its values, shapes: as the run printed it
         "replay": "text",  # the command that runs this case again
+        "kinks": "count",  # numbers that lie at a kink, where the definition is an interval
+        "kink_reach": "number",  # how far into one: 0 where the definition stands, 1 at an end
     },
     choices={"verdict": VERDICTS},
     written_by="nox -s diff",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, STAGES, VERDICTS, ordered
@@ -80,6 +82,31 @@ def precision(rows: pd.DataFrame) -> Table:
         (Column("dtype", "logits"), Column("device", "device"), Column("contender", "contender"), *verdicts(frame)),
         frame,
         "Here a case has one verdict over all of its stages.",
+    )
+
+
+def kinks(rows: pd.DataFrame) -> Iterator[Table]:
+    """How many numbers lay at kinks, by dtype and contender, and how far into them contenders stood; nothing where none did."""
+    found = rows[rows["kinks"] > 0]
+    if found.empty:
+        return
+    groups = found.assign(dtype=ordered(found["dtype"], DTYPES)).groupby(["dtype", "device", "contender"], observed=True)
+    frame = groups.agg(case=("case", "nunique"), kinks=("kinks", "sum"), kink_reach=("kink_reach", "max")).reset_index()
+    columns = (
+        Column("dtype", "logits"),
+        Column("device", "device"),
+        Column("contender", "contender"),
+        Column("case", "cases", "count"),
+        Column("kinks", "numbers at kinks", "count"),
+        Column("kink_reach", "farthest into one", "share"),
+    )
+    yield Table(
+        "Gradients at kinks",
+        columns,
+        frame,
+        "Where a predicted side coincides with the truth's within rounding, the gradient may be any number between its one-sided values. "
+        "Within is right, wherever: 0 % is where float64 stands, 100 % an end. Error ÷ allowance counts from the nearer end, so that it is "
+        "of rounding alone.",
     )
 
 

@@ -91,6 +91,21 @@ def test_what_was_not_run_is_said() -> None:
     assert "No real boxes were checked" in markdown.render(KIND.build(validated(without, KIND.schema, Path("rows.parquet"))))
 
 
+def test_numbers_at_kinks_have_a_table_where_there_are_any() -> None:
+    found = rows(differing=False).assign(kinks=0, kink_reach=None)
+    assert "## Kinks" not in markdown.render(KIND.build(validated(found, KIND.schema, Path("rows.parquet"))))
+    at_loss = found["stage"] == "loss"
+    found = found.assign(kinks=found["kinks"].where(~at_loss, 3), kink_reach=found["kink_reach"].astype(float).where(~at_loss, 0.5))
+    text = markdown.render(KIND.build(validated(found, KIND.schema, Path("rows.parquet"))))
+    assert "| float32 | cpu | twin | 2 | 6 | 50 % |" in text.partition("## Kinks")[2]
+
+
+def test_rows_written_before_kinks_had_columns_are_read() -> None:
+    found = rows(differing=False)
+    assert not {"kinks", "kink_reach"} & set(found)
+    assert "## Kinks" not in markdown.render(KIND.build(validated(found, KIND.schema, Path("rows.parquet"))))
+
+
 def test_decisions_are_counted_once_and_shares_are_of_them() -> None:
     text = markdown.render(report(differing=False))
     assert "1 of 400 decisions tipped" in text

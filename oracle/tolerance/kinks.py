@@ -1,0 +1,167 @@
+"""Where the gradient of the overlap jumps, and between which values: the kinks of the CIoU (spec sections 6 and 8).
+
+The slope of the CIoU in a side of the prediction depends on two facts besides the numbers: whether the side bounds the intersection or the
+enclosing box, that is, lies within or beyond the truth's, and whether the boxes overlap along that axis at all. Where rounding hides such a
+fact a correct program may find either answer, and its gradient is any number between the slopes that follow from them. Where a fact is
+known the slope is smooth, and rounding moves it little; so the two are kept apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oracle.cases.noise import Noise
+from oracle.definition.formulas import ciou
+
+STIFF = 16.0  # An extent of fewer roundings than that is no place for first-order bounds: corners are moved together.
+_TOGETHER = 1 << 17  # Boxes, moved ones counted each, that are looked at together.
+
+
+class Facts(NamedTuple):
+    """What the slope in each side (..., 4) depends on besides the numbers.
+
+    Attributes:
+        within: 1 where the predicted side lies within the truth's, 0 beyond it, 1/2 on it [8].
+        overlapping: 1 where the intersection has an extent along the side's axis, else 0.
+    """
+
+    within: Tensor
+    overlapping: Tensor
+
+
+class Slopes(NamedTuple):
+    """The slope of the CIoU in each side (..., 4), taken apart.
+
+    Attributes:
+        steady: the part that depends on no fact.
+        inner: of a side that bounds the intersection.
+        outer: of a side that bounds the enclosing box.
+    """
+
+    steady: Tensor
+    inner: Tensor
+    outer: Tensor
+
+    def given(self, facts: Facts) -> Tensor:
+        """The slope (..., 4), all facts given."""
+        return self.steady + facts.overlapping * facts.within * self.inner + (1 - facts.within) * self.outer
+
+
+def slopes(a: Tensor, b: Tensor, eps: float) -> Slopes:
+    """The slope of the CIoU of predictions ``a`` and truths ``b`` (..., 4) in the sides of ``a``, taken outwards; α_c is a constant [6]."""
+    (a_low, a_high), (b_low, b_high) = _ends(a), _ends(b)
+    lengthened = a.new_tensor([0.0, eps])
+    (aw, ah), (bw, bh) = (a_high - a_low + lengthened).unbind(-1), (b_high - b_low + lengthened).unbind(-1)
+    extent = overlap_extent(a, b).clamp(min=0)
+    intersection = extent.prod(-1)
+    union = aw * ah + bw * bh - intersection + eps
+    iou = intersection / union
+    hull = torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low)
+    diagonal = hull.square().sum(-1) + eps
+    apart = b_low + b_high - a_low - a_high
+    share = apart.square().sum(-1) / 4 / diagonal
+    ratio = aw / ah
+    turn = torch.atan(bw / bh) - torch.atan(ratio)
+    aspect = 4 / math.pi**2 * turn.square()
+    bend = aspect / (1 - iou + aspect + eps) * 8 / math.pi**2 * turn / (1 + ratio.square()) / ah
+    across = torch.stack([ah, aw], -1)
+    steady = torch.stack([bend, -bend * ratio], -1) - (iou / union)[..., None] * across
+    away = apart / 2 / diagonal[..., None]
+    inner = extent.flip(-1) * ((1 + iou) / union)[..., None]
+    outer = 2 * hull * (share / diagonal)[..., None]
+    return Slopes(torch.cat([steady - away, steady + away], -1), torch.cat([inner, inner], -1), torch.cat([outer, outer], -1))
+
+
+def overlap_extent(a: Tensor, b: Tensor) -> Tensor:
+    """Width and height (..., 2) of the intersection of boxes; negative where they are apart along an axis."""
+    (a_low, a_high), (b_low, b_high) = _ends(a), _ends(b)
+    return torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)
+
+
+def possible_facts(a: Tensor, a_slack: Tensor, b: Tensor, b_slack: Tensor) -> Iterator[Facts]:
+    """The facts at boxes (H, 4) whose corners are known to within a slack: one where none is hidden, else each combination of extremes."""
+    outwards = a.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    beyond = (a - b) * outwards
+    hidden = beyond.abs() <= a_slack + b_slack
+    within = torch.where(beyond < 0, 1.0, torch.where(beyond == 0, 0.5, 0.0)).double()
+    extent, slack = overlap_extent(a, b), torch.maximum(a_slack, b_slack)
+    touching = (extent.abs() <= slack[..., :2] + slack[..., 2:]).repeat(1, 2)
+    overlapping = (extent > 0).double().repeat(1, 2)
+    withins = [within.where(~hidden, end) for end in (0.0, 1.0)] if hidden.any() else [within]
+    overlappings = [overlapping.where(~touching, end) for end in (0.0, 1.0)] if touching.any() else [overlapping]
+    return (Facts(one, other) for one in withins for other in overlappings)
+
+
+class Moved(NamedTuple):
+    """Values (H, ...) where the corners are, and by how much rounding of the corners moves them."""
+
+    value: Tensor
+    slack: Tensor
+
+
+def moved_by_rounding(
+    a: Tensor, a_slack: Tensor, b: Tensor, b_slack: Tensor, eps: float, facts: Sequence[Facts], *, roughly: bool = False
+) -> list[Moved]:
+    """CIoU (H,) of predictions and truths (H, 4), and its slopes (H, 4) by each of the facts, with the rounding of each.
+
+    Corners are moved one at a time, each to either side, and what that does is added up. Where a box is so small that one rounding changes
+    the size of another's effect, all are moved together besides: in all combinations, and in many by parts of their rounding;
+    not where it is asked roughly.
+    """
+    corners, errors = torch.cat([a, b], 1), torch.cat([a_slack, b_slack], 1)
+    single = torch.eye(8, dtype=torch.float64)
+    still, up, down = (_values(corners, way[:, None] * errors, eps, facts) for way in (0 * single[:1], single, -single))
+    slacks = [torch.maximum(_change(u, s), _change(d, s)).sum(0) for s, u, d in zip(still, up, down, strict=True)]
+    small = stiff(corners, errors) & (not roughly)
+    for some in small.nonzero()[:, 0].split(_TOGETHER // len(_ALL_WAYS)):
+        told = [Facts(*(part[some] for part in one)) for one in facts]
+        moved = _values(corners[some], _ALL_WAYS * errors[some], eps, told)
+        for slack, values, origin in zip(slacks, moved, still, strict=True):
+            slack[some] = torch.maximum(slack[some], _change(values, origin[:, some]).amax(0))
+    return [Moved(origin[0], slack) for origin, slack in zip(still, slacks, strict=True)]
+
+
+def stiff(corners: Tensor, errors: Tensor) -> Tensor:
+    """Whether one of each pair of boxes (H, 8), or what they have in common, is of few roundings along an axis (H,)."""
+    a, b = corners.unflatten(1, (2, 4)).unbind(1)
+    low, high = errors.unflatten(1, (2, 2, 2)).unbind(2)
+    extents = torch.stack([a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2], overlap_extent(a, b)], 1).abs()
+    slack = low + high
+    return (extents < STIFF * torch.cat([slack, slack.amax(1, keepdim=True)], 1)).flatten(1).any(1)
+
+
+_ALL_WAYS = torch.cat(
+    [
+        torch.tensor(list(itertools.product((-1.0, 1.0), repeat=8)), dtype=torch.float64),
+        torch.from_numpy(Noise(0).uniform(256, 8)).double() * 2 - 1,  # An extreme may lie in between.
+    ]
+)[:, None, :]
+
+
+def _values(corners: Tensor, shifts: Tensor, eps: float, facts: Sequence[Facts]) -> list[Tensor]:
+    """CIoU (n, H), and its slopes (n, H, 4) by each of the facts, of pairs of boxes (H, 8) with their corners moved (n, H, 8)."""
+    a, b = (in_order(corners[:, part], shifts[..., part]) for part in (slice(0, 4), slice(4, 8)))
+    found = slopes(a, b, eps)
+    return [ciou(a, b, eps), *(found.given(one) for one in facts)]
+
+
+def in_order(corners: Tensor, shifts: Tensor) -> Tensor:
+    """Moved corners (n, H, 4): rounding may make two coordinates equal, or unequal, but never swaps them."""
+    low, high = _ends(corners)
+    moved_low, moved_high = _ends(corners + shifts)
+    ends = torch.minimum(moved_low, moved_high), torch.maximum(moved_low, moved_high)
+    return torch.cat([torch.where(low <= high, *ends), torch.where(low <= high, *ends[::-1])], -1)
+
+
+def _change(moved: Tensor, origin: Tensor) -> Tensor:
+    return (moved - origin).abs().nan_to_num(nan=torch.inf)
+
+
+def _ends(corners: Tensor) -> tuple[Tensor, Tensor]:
+    return corners[..., :2], corners[..., 2:]

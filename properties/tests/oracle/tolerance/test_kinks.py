@@ -1,0 +1,259 @@
+"""The judge at kinks: whoever is right agrees, wherever in the interval it stands, and the ratio says how well it rounds alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import Tensor
+
+from oracle.cases.case import Box, Case, Prediction, Setting
+from oracle.cases.logits import inline_text
+from oracle.cases.noise import Noise
+from oracle.comparison.compare import compare
+from oracle.comparison.registry import load_candidate, shipped
+from oracle.comparison.rows import Run, read_rows, rows_of, write_rows
+from oracle.contract.contender import Contender
+from oracle.contract.run import make_criterion, run_given
+from oracle.contract.verdict import Verdict
+from oracle.definition.formulas import ciou, corners_of
+from oracle.judge.loss_and_gradients import Standard, outcome_peaks
+from oracle.judge.truth import Definition
+from oracle.judge.worst_elements import Peak, Peaks, judge_peaks
+from oracle.tolerance.allowed_assignments import Rules
+from oracle.tolerance.assignment import Holdings, Weights
+from oracle.tolerance.held_anchors import BoxPart, Held, box_part, held_anchors
+from oracle.tolerance.kinks import Facts, in_order, overlap_extent, possible_facts, slopes
+from oracle.tolerance.precision import arithmetic_of
+from properties.strategies.kinks import kinked_cases
+from properties.tests.oracle.judge.helpers import FLOAT32, REFERENCE, TWIN, ordinary, trial_of
+from twinloss import Assignment, LossSpec
+
+SETTINGS = tuple(Setting(dtype) for dtype in ("float32", "float64", "bfloat16", "float16"))
+SHIPPED = shipped()
+RIGHT = (
+    SHIPPED["reference"],
+    SHIPPED["twin"],
+    SHIPPED["twin-torch"],
+    load_candidate("properties.selfcheck.sample_candidates:other_rounding"),
+)
+STAGES = ("assign", "loss_given", "loss")
+BOUNDED = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def everywhere(case: Case, setting: Setting, contender: Contender) -> dict[str, Peaks] | None:
+    """A contender's numbers where every anchor that may be a candidate is held: kinks that no assignment of positive weight reaches."""
+    definition = Definition(case, setting)
+    if contender.declines and contender.declines(case.spec, definition.inputs, setting):
+        return None
+    arithmetic = arithmetic_of(setting, contender.arithmetic)
+    margins = definition.margins(arithmetic)
+    cell, first = np.unique(margins.pairs.cell, return_index=True)
+    box = margins.pairs.box[first]
+    held = Holdings(cell, box, margins.boxes.row[box], np.ones(len(cell)))
+    standard = definition.standard(held, Weights(held.weight, np.zeros(len(cell))), arithmetic, given=True)
+    criterion = make_criterion(contender, case.spec, setting)
+    outcome = run_given(criterion, definition.inputs, setting, standard.assignment)  # type: ignore[arg-type]
+    return outcome_peaks(outcome.on_host(), standard, definition.layout)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_whoever_is_right_agrees_at_kinks(setting: Setting) -> None:
+    @BOUNDED
+    @given(kinked_cases())
+    def agrees(case: Case) -> None:
+        comparison = compare(case, setting, RIGHT, REFERENCE, STAGES)
+        assert comparison.verdict is not Verdict.DIFFER, comparison.report()
+
+    agrees()
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_whoever_is_right_agrees_at_kinks_that_no_assignment_reaches(setting: Setting) -> None:
+    @BOUNDED
+    @given(kinked_cases())
+    def agrees(case: Case) -> None:
+        own = everywhere(case, setting, REFERENCE)
+        for contender in RIGHT:
+            for name, found in (everywhere(case, setting, contender) or {}).items():
+                same = own is not None and contender.arithmetic == REFERENCE.arithmetic
+                judgement = judge_peaks("loss_given", found, own[name] if own is not None and same else None)
+                assert judgement.verdict is not Verdict.DIFFER, (contender.name, judgement.finding)
+
+    agrees()
+
+
+def test_the_slopes_are_the_definitions() -> None:
+    noise = Noise(0)
+    a, b = (torch.from_numpy(noise.uniform(2000, 4)).double() * 3 for _ in range(2))
+    a[:, 2:] += a[:, :2]
+    b[:, 2:] += b[:, :2]
+    a = torch.where(torch.from_numpy(noise.uniform(2000, 4)) < 0.3, b, a).requires_grad_()
+    (by_corner,) = torch.autograd.grad(ciou(a, b, 1e-7).sum(), a)
+    outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    beyond = (a.detach() - b) * outwards
+    within = torch.where(beyond < 0, 1.0, torch.where(beyond == 0, 0.5, 0.0)).double()
+    overlapping = (overlap_extent(a.detach(), b) > 0).double().repeat(1, 2)
+    found = slopes(a.detach(), b, 1e-7).given(Facts(within, overlapping))
+    torch.testing.assert_close(found, by_corner * outwards, rtol=1e-12, atol=1e-12)
+
+
+def test_a_fact_is_open_only_where_rounding_hides_it() -> None:
+    a, slack = torch.tensor([[0.0, 0, 4, 4]], dtype=torch.float64), torch.full((1, 4), 1e-3, dtype=torch.float64)
+
+    def known(b: list[float]) -> list[tuple[list[float], list[float]]]:
+        facts = possible_facts(a, slack, torch.tensor([b], dtype=torch.float64), slack)
+        return [(fact.within[0].tolist(), fact.overlapping[0].tolist()) for fact in facts]
+
+    assert known([1, -1, 5, 3]) == [([0, 1, 1, 0], [1, 1, 1, 1])]
+    assert known([0.0015, -1, 5, 3]) == [([end, 1, 1, 0], [1, 1, 1, 1]) for end in (0, 1)]
+    assert known([4.001, -1, 5, 3]) == [([0, 1, 1, 0], [end, 1, end, 1]) for end in (0, 1)]
+    assert known([4.003, -1, 5, 3]) == [([0, 1, 1, 0], [0, 1, 0, 1])]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "claim"), [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "logits"), ("float16", "logits")]
+)
+def test_what_rounding_of_the_corners_leads_to_is_within_the_bounds(dtype: str, claim: str) -> None:
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(kinked_cases())
+    def holds(case: Case) -> None:
+        held, eps, rounding = _held(case, Setting(dtype), claim)  # type: ignore[arg-type]
+        part = box_part(held, eps, rounding)
+        # A box of few roundings is moved in some ways only: what lies in between may be a little farther, in half precision alone.
+        assert _used(held, part, eps) < (1.1 if claim == "float32" else 30)
+
+    holds()
+
+
+def _held(case: Case, setting: Setting, claim: str) -> tuple[Held, float, float]:
+    arithmetic, definition = arithmetic_of(setting, claim), Definition(case, setting)
+    margins = definition.margins(arithmetic)
+    image, anchor = np.divmod(margins.pairs.cell, margins.anchors)
+    parts = (image, anchor, margins.boxes.row[margins.pairs.box], np.ones(len(image)))
+    every = Assignment(*(torch.from_numpy(part) for part in parts))
+    held = held_anchors(definition.exact(Rules()), *definition.inputs, every, arithmetic)
+    return held, case.spec.ciou_eps, max(arithmetic.corner, arithmetic.evaluation)
+
+
+def _used(held: Held, part: BoxPart, eps: float) -> float:
+    """Farthest of the slopes of programs whose corners are rounded by chance, from the interval, in units of the rounding."""
+    errors = torch.cat([held.predicted_slack, held.corner_slack], 1)
+    shifts = (torch.from_numpy(Noise(7).uniform(24, *errors.shape)).double() * 2 - 1) * errors
+    at = corners_of(held.sides, held.centres)
+    moved, truth = in_order(at, shifts[..., :4]).requires_grad_(), in_order(held.corners, shifts[..., 4:])
+    outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    slope, own = (torch.autograd.grad(ciou(a, b, eps).sum(), a)[0] * outwards for a, b in ((moved, truth), _leaf(at, held.corners)))
+    beyond = torch.maximum(own + part.lowest - slope, slope - own - part.highest).clamp(min=0)
+    return float((beyond / part.slope_slack).nan_to_num(0).max()) if beyond.numel() else 0.0
+
+
+def _leaf(at: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    return at.detach().clone().requires_grad_(), corners
+
+
+def kink(sides: tuple[float, float, float, float]) -> Case:
+    """A box of 24 px, and what anchor 27 predicts of it, in cells; one cell is its distance to the left, two to the right."""
+    distances = np.full((1, 4, 64), 1.0, np.float32)
+    distances[0, :, 27] = sides
+    box = Box(0, 0, 32.0, 28.0, 24.0, 24.0)
+    scores = np.full((1, 1, 64), -2.0, np.float32)
+    spec = LossSpec(num_classes=1, reg_max=1, strides=(8,), topk=1)
+    return Case(spec, (64, 64), 1, (box,), Prediction("inline", inline=inline_text(distances, scores)))
+
+
+def peak_at(standard: Standard, case: Case, channel: int, value: float) -> Peak:
+    """The worst element of the boxes' gradient where one number of the held anchor is this, and all others are the definition's."""
+    grad = standard.truth.grad_boxes.clone()
+    grad[0, channel, 27] = value
+    outcome = dataclasses.replace(standard.truth, grad_boxes=grad)
+    return outcome_peaks(outcome, standard, Definition(case, FLOAT32).layout)["gradient of boxes"].peaks[0]
+
+
+def test_a_number_at_a_kink_is_judged_by_its_distance_from_the_interval() -> None:
+    case = kink((1.0, 1.6, 1.6, 1.6))
+    standard = trial_of(case).standard(given=True)
+    truth, bounds = float(standard.truth.grad_boxes[0, 0, 27]), standard.allowance.boxes
+    rounding, below, above = (float(bound[0, 0]) for bound in bounds)
+    assert min(-below, above) > 1e4 * rounding > 0
+    for end, outwards in ((below, -1), (above, 1)):
+        for share in (0.0, 0.4, 1.0):
+            peak = peak_at(standard, case, 0, truth + share * end)
+            assert peak.ratio == pytest.approx(0, abs=1e-6)
+            assert peak.kinks == 1
+            assert peak.reach == pytest.approx(share)
+        for roundings in (0.5, 3.0):
+            peak = peak_at(standard, case, 0, truth + end + outwards * roundings * rounding)
+            assert peak.ratio == pytest.approx(roundings, rel=1e-5)
+            assert peak.reach == pytest.approx(1)
+
+
+def test_a_prediction_that_is_right_may_be_rounded_on_top_of_a_kinks_end() -> None:
+    """Its own slope is zero, so that neither the weight's rounding nor the normaliser's may be measured by it."""
+    case = kink((1.0, 1.5, 2.0, 1.5))
+    standard = trial_of(case).standard()
+    bounds = standard.allowance.boxes
+    weight, slack = float(standard.assignment.weight[0]), _slack_of(case)
+    assert slack > 8 * 2.0**-24 * weight
+    ends = bounds.above[0] * (1 + slack / weight)
+    assert (standard.truth.grad_boxes[0, :, 27].abs() < 1e-3 * ends).all()
+    peaks = [peak_at(standard, case, channel, float(standard.truth.grad_boxes[0, channel, 27] + ends[channel])) for channel in range(4)]
+    assert all(peak.ratio < 1 for peak in peaks)
+    assert all(peak_at(standard, case, channel, 1.001 * float(ends[channel])).ratio > 1 for channel in range(4))
+
+
+def _slack_of(case: Case) -> float:
+    trial = trial_of(case)
+    return float(trial.definition.weights(trial.decided.held, trial.arithmetic, trial.rules).slack[0])
+
+
+def test_a_finding_at_a_kink_says_between_what_the_number_may_lie() -> None:
+    case = kink((1.0, 1.6, 1.6, 1.6))
+    standard = trial_of(case).standard(given=True)
+    finding = judge_peaks("loss", Peaks("gradient of boxes", (peak_at(standard, case, 0, 9.0),)), None).finding
+    assert finding is not None
+    assert ", at a kink: from " in finding.exact
+
+
+def test_what_the_dtype_cannot_hold_is_infinite_in_every_program() -> None:
+    case, setting = kink((1.0, 1.6, 1.6, 1.6)), Setting("float16")
+    trial = trial_of(case, TWIN, setting)
+    standard, layout = trial.standard(given=True), trial.definition.layout
+
+    def worst(truth: float, value: float) -> float:
+        grads = [standard.truth.grad_boxes.clone() for _ in range(2)]
+        for grad, number in zip(grads, (truth, value), strict=True):
+            grad[0, 1, 27] = number
+        right, found = (dataclasses.replace(standard.truth, grad_boxes=grad) for grad in grads)
+        return outcome_peaks(found, dataclasses.replace(standard, truth=right), layout)["gradient of boxes"].worst_ratio
+
+    assert worst(-1e6, -math.inf) == worst(1e6, math.inf) == 0
+    assert worst(-1e6, math.inf) > 1
+    assert worst(6e4, math.inf) > 1
+    assert worst(1e6, math.nan) == math.inf
+    assert worst(1e6, 5.0) > 1
+
+
+def test_kinks_are_counted_in_rows() -> None:
+    rows = rows_of(compare(kink((1.0, 1.6, 1.6, 1.6)), FLOAT32, [TWIN], REFERENCE), Run("test", "0"))
+    counted = {(row.stage, row.quantity): (row.kinks, row.kink_reach) for row in rows}
+    assert counted["loss", "gradient of boxes"][0] == counted["loss_given", "gradient of boxes"][0] == 1
+    assert 0 <= counted["loss", "gradient of boxes"][1] <= 1
+    assert counted["loss", "loss"][0] == 0
+    assert math.isnan(counted["loss", "loss"][1])
+    assert sum(row.kinks for row in rows_of(compare(ordinary(), FLOAT32, [TWIN], REFERENCE), Run("test", "0"))) == 0
+
+
+def test_rows_written_before_kinks_had_columns_are_read(tmp_path: Path) -> None:
+    rows = rows_of(compare(kink((1.0, 1.6, 1.6, 1.6)), FLOAT32, [TWIN], REFERENCE), Run("test", "0"))
+    path = tmp_path / "rows.parquet"
+    write_rows(rows, path)
+    assert [row.kinks for row in read_rows(path)] == [row.kinks for row in rows]
+    pd.read_parquet(path).drop(columns=["kinks", "kink_reach"]).to_parquet(path)
+    assert {row.kinks for row in read_rows(path)} == {0}
