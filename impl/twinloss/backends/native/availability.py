@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from functools import cache
 
-import torch
 from torch import Tensor
 
 from twinloss.backends.native.build import NoLibraryError
 from twinloss.backends.native.library import MOST_LEVELS, STORAGE, load
+from twinloss.input_checks import PLAIN
 from twinloss.spec import LossSpec
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def why_not(boxes: Tensor, scores: Tensor, spec: LossSpec, ties: str) -> str | None:
@@ -28,7 +26,7 @@ def _cannot_read(name: str, logits: Tensor) -> str | None:
     """Why the kernels cannot read logits where they lie."""
     if logits.device.type != "cpu":
         return f"{name} is on {logits.device}; use backend='torch', or 'triton' on a GPU"
-    if type(logits) not in _PLAIN:
+    if type(logits) not in PLAIN:
         return f"{name} is a {type(logits).__name__}, whose memory cannot be read; use backend='torch'"
     if logits.dtype not in STORAGE:
         return f"the kernels compute in float32, and {name} is {logits.dtype}; use backend='torch'"
