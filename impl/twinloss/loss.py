@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import make_anchors
-from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, Ties, align, assign
+from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, PredictedBoxes, Ties, align, assign
 from twinloss.backends.choice import Backend, choose_backend
 from twinloss.candidates import candidate_pairs
 from twinloss.gather_anchors import held_columns
@@ -42,7 +42,8 @@ class DetectionLoss:
         validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does;
             ``None`` does when they are on the host.
         pairs_at_once: candidate pairs judged at once on torch, which bounds the scratch memory of crowded batches (150 bytes a pair); the
-            kernels keep no pairs.
+            kernels keep no pairs. It decides nothing but where metrics are equal to their rounding: torch's vectorised functions round a
+            number otherwise at the end of a tensor than before it, so that weights may differ in their last bits.
         backend: "auto" runs the Triton kernels on CUDA logits and the native ones on logits on the host, where they can serve them, and
             torch on all others; "torch", "native" and "triton" are taken at their word. Stages called alone always run on torch.
 
@@ -181,7 +182,8 @@ class _Evaluation:
 
     def pairs(self) -> PairMetrics:
         candidates = candidate_pairs(self.truth.corners, self.pyramid, self.spec)
-        pairs = align(self.boxes, self.scores, self.truth, candidates, (self.centres, self.strides), self.spec)
+        predicted = PredictedBoxes(self.boxes, self.dtype)
+        pairs = align(predicted, self.scores, self.truth, candidates, (self.centres, self.strides), self.spec)
         return PairMetrics(self.truth.row[pairs.box], pairs.anchor, pairs.overlap, pairs.metric)
 
     def assignment(self) -> Assignment:

@@ -93,10 +93,8 @@ class LossSpec:
 
     def _real_numbers(self) -> dict[str, Any]:
         """The fields that are real numbers, as floats."""
-        found: dict[str, Any] = {
-            name: real(f"LossSpec.{name}", getattr(self, name), least=0)
-            for name in ("alpha", "beta", "assign_eps", "ciou_eps", "clamp_margin")
-        }
+        found: dict[str, Any] = {name: real(f"LossSpec.{name}", getattr(self, name), least=0) for name in ("alpha", "beta")}
+        found |= {name: real(f"LossSpec.{name}", getattr(self, name)) for name in ("assign_eps", "ciou_eps", "clamp_margin")}
         for name in ("gains", "class_weights"):
             if (values := getattr(self, name)) is not None or name == "gains":
                 found[name] = tuple(real(f"LossSpec.{name}: a factor", value) for value in several(f"LossSpec.{name}", values))
