@@ -120,10 +120,10 @@ def check_target_values(batch: Mapping[str, Tensor], batch_size: int, num_classe
     _check_index("batch_idx", batch["batch_idx"].reshape(-1), batch_size, "image index", f"a batch of {batch_size} images")
     _check_index("cls", batch["cls"].reshape(-1), num_classes, "class", f"{num_classes} classes")
     boxes = batch["bboxes"].reshape(-1, 4)
-    row = _first(~boxes.isfinite().all(-1))
+    row = _first_not(boxes.isfinite())
     if row is not None:
         raise ValueError(f"batch['bboxes'] row {row} is {boxes[row].tolist()}; coordinates must be finite: drop the row or mend the label")
-    row = _first((boxes[:, 2:] < 0).any(-1))
+    row = _first_not(boxes[:, 2:] >= 0)
     if row is not None:
         raise ValueError(f"batch['bboxes'] row {row} is {boxes[row].tolist()}; width and height must not be negative: is it x1 y1 x2 y2?")
 
@@ -152,11 +152,12 @@ def check_assignment_values(held: Assignment, image_of_row: Tensor, images: int,
         ValueError: one does not; the message names the first.
     """
     inside = (held.image >= 0) & (held.image < images) & (held.anchor >= 0) & (held.anchor < anchors)
-    bad = ~(inside & (held.box >= 0) & (held.box < len(image_of_row)))
+    good = inside & (held.box >= 0) & (held.box < len(image_of_row))
     cell = held.image * anchors + held.anchor
-    bad[1:] |= cell[1:] <= cell[:-1]
-    bad |= image_of_row[held.box.clamp(0, max(len(image_of_row) - 1, 0))] != held.image if len(image_of_row) else True
-    if (entry := _first(bad)) is not None:
+    good[1:] &= cell[1:] > cell[:-1]
+    if len(image_of_row):
+        good &= image_of_row[held.box.clamp(0, len(image_of_row) - 1)] == held.image
+    if (entry := _first_not(good)) is not None:
         raise ValueError(bad_entry(held, entry, images, anchors, len(image_of_row)))
 
 
@@ -169,12 +170,15 @@ def bad_entry(held: Assignment, entry: int, images: int, anchors: int, rows: int
 
 
 def _check_index(key: str, values: Tensor, limit: int, what: str, of: str) -> None:
-    row = _first(~((values >= 0) & (values < limit) & (values == values.to(torch.int64))))
+    row = _first_not((values >= 0) & (values < limit) & (values == values.to(torch.int64)))
     if row is not None:
         raise ValueError(
             f"batch[{key!r}] row {row} is {values[row].item()}; the {what} must be a whole number from 0 to {limit - 1} ({of})"
         )
 
 
-def _first(bad: Tensor) -> int | None:
-    return int(bad.to(torch.uint8).argmax()) if bad.any() else None
+def _first_not(good: Tensor) -> int | None:
+    """The first row that is not good, or good throughout; ``None`` where all are, which is told at once."""
+    if good.all():
+        return None
+    return int((~good.reshape(len(good), -1)).any(-1).to(torch.uint8).argmax())
