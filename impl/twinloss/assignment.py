@@ -138,10 +138,10 @@ def assign(
     """
     images, _, num_anchors = boxes.shape
     with torch.no_grad():
-        contest = Contest.over(images * num_anchors, truth)
+        contest, predicted = Contest.over(images * num_anchors, truth), PredictedBoxes(boxes, truth.corners.dtype)
         picks, poison = [], truth.corners.new_zeros(())
         for candidates in in_slices(windows(truth.corners, pyramid, spec), pyramid, pairs_at_once):
-            pairs = align(boxes, scores, truth, candidates, anchors, spec)
+            pairs = align(predicted, scores, truth, candidates, anchors, spec)
             picked = pairs[pick(pairs, len(truth), spec.topk, num_anchors, ties)]
             picks.append(picked)
             entrants = picked if conflicts == "pickers" else pairs
@@ -156,28 +156,47 @@ def assign(
 
 
 def align(
-    boxes: Tensor, scores: Tensor, truth: GroundTruth, candidates: CandidatePairs, anchors: tuple[Tensor, Tensor], spec: LossSpec
+    predicted: PredictedBoxes,
+    scores: Tensor,
+    truth: GroundTruth,
+    candidates: CandidatePairs,
+    anchors: tuple[Tensor, Tensor],
+    spec: LossSpec,
 ) -> AlignedPairs:
     """Overlap and alignment metric of candidate pairs (spec sections 5.2 and 5.3)."""
     box, anchor = candidates.box, candidates.anchor
-    key = truth.image.index_select(0, box) * boxes.shape[-1] + anchor
-    # Many boxes share an anchor: each is decoded once.
-    unique, slot = _unique(key, boxes.shape[0] * boxes.shape[-1])
-    predicted_4u = _decode_in_pixels(boxes, unique, anchors, spec)
+    key = truth.image.index_select(0, box) * scores.shape[-1] + anchor
     # Coordinates lie in rows of their own, so that the columns that the overlap is computed on are contiguous.
-    truth_4P, predicted_4P = truth.corners.T.index_select(1, box), predicted_4u.index_select(1, slot)
+    truth_4P, predicted_4P = truth.corners.T.index_select(1, box), predicted.at(key, anchors, spec)
     overlap = ciou(truth_4P.T, predicted_4P.T, spec.ciou_eps).clamp(min=0)
     return AlignedPairs(box, anchor, overlap, alignment_metric(scores, truth, box, anchor, overlap, spec))
 
 
-def _unique(key: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Ascending distinct values (u,) of keys below ``limit``, and which of them each key (P,) is."""
-    seen = torch.zeros(limit, dtype=torch.bool, device=key.device)
-    seen[key] = True
-    unique = seen.nonzero().squeeze(1)
-    slot = torch.empty(limit, dtype=torch.int64, device=key.device)
-    slot[unique] = torch.arange(len(unique), device=key.device)
-    return unique, slot.index_select(0, key)
+class PredictedBoxes:
+    """Predicted corners in pixels of the anchors that are asked for, each decoded once, however many boxes share it (spec section 4).
+
+    So boxes that are the same have the same overlaps to the bit, also where they are judged in two slices: torch may round a number
+    otherwise at another place of a tensor.
+
+    Args:
+        boxes: (B, 4R, A) box logits.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, boxes: Tensor, dtype: torch.dtype) -> None:
+        self.boxes = boxes
+        places = boxes.shape[0] * boxes.shape[-1]
+        self._corners = torch.empty(4, places, dtype=dtype, device=boxes.device)
+        self._known = torch.zeros(places, dtype=torch.bool, device=boxes.device)
+
+    def at(self, key: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
+        """Corners (4, P) of anchors (P,) given as image · A + anchor."""
+        asked = torch.zeros_like(self._known)
+        asked[key] = True
+        new = (asked & ~self._known).nonzero().squeeze(1)
+        self._corners.index_copy_(1, new, _decode_in_pixels(self.boxes, new, anchors, spec))
+        self._known |= asked
+        return self._corners.index_select(1, key)
 
 
 def _decode_in_pixels(boxes: Tensor, key: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twinloss.backends.saved_tensors import save, saved
+
 
 def columns_by_image(logits: Tensor, image: Tensor, anchor: Tensor) -> Iterator[Tensor]:
     """Columns (n_b, channels) of the anchors of each image in turn that has any, read along the rows of channels.
@@ -36,14 +38,15 @@ def held_columns(logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
 class _HeldColumns(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
-        ctx.save_for_backward(image, anchor)
-        ctx.like = logits.detach()  # shape, layout and dtype of the gradient; the values are not read
+        save(ctx, image=image, anchor=anchor)
+        ctx.like = torch.empty_like(logits, device="meta")  # shape, layout and dtype of the gradient; no value is kept
+        ctx.device = logits.device
         return torch.cat([logits.new_empty(0, logits.shape[1]), *columns_by_image(logits, image, anchor)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        image, anchor = ctx.saved_tensors
-        dense = torch.zeros_like(ctx.like)
+        image, anchor = saved(ctx)
+        dense = torch.zeros_like(ctx.like, device=ctx.device)
         dense[image, :, anchor] = gradient
         return dense, None, None

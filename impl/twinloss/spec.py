@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from twinloss.plain_numbers import in_float32, real, several, whole
 from twinloss.release_definitions import missing_option, switches
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "lengthen": ("second", "first", "never"),
+    "distance_term": (True, False),
+    "anchor_weights": ("own", "sum"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,10 @@ class LossSpec:
 
     The last three are as in the newest definition unless :meth:`for_release` asks for an older one.
 
+    Numbers may be given as Python's, as NumPy's or as tensors with one element; a whole number also as a float without a fraction, such
+    as a stride of 8.0; several of them as a tuple, a list, an array or a tensor. They are kept as ``int``, ``float`` and tuples of these.
+    Whole numbers are at most 2³¹ − 1, others finite in float32.
+
     Raises:
         ValueError: a field is out of its range; the message names the field, its value and the remedy.
     """
@@ -53,13 +64,9 @@ class LossSpec:
     anchor_weights: Literal["own", "sum"] = "own"
 
     def __post_init__(self) -> None:
-        for field in ("num_classes", "reg_max", "topk"):
-            value = getattr(self, field)
-            if value < 1:
-                raise ValueError(f"LossSpec.{field} is {value}; it must be at least 1")
-        if self.topk2 is not None and self.topk2 < 1:
-            raise ValueError(f"LossSpec.topk2 is {self.topk2}; it must be at least 1, or None for no second cut")
-        if not self.strides or min(self.strides) <= 0 or list(self.strides) != sorted(self.strides):
+        for field, value in (self._whole_numbers() | self._real_numbers()).items():
+            object.__setattr__(self, field, value)
+        if list(self.strides) != sorted(self.strides) or not self.strides:
             raise ValueError(f"LossSpec.strides is {self.strides}; give one positive stride per level, finest first")
         if len(self.gains) != 3:
             raise ValueError(f"LossSpec.gains is {self.gains}; give three: box, classification, distribution")
@@ -67,10 +74,31 @@ class LossSpec:
             raise ValueError(
                 f"LossSpec.class_weights has {len(self.class_weights)} values for {self.num_classes} classes; give one per class"
             )
-
-        for field, known in (("lengthen", ("second", "first", "never")), ("anchor_weights", ("own", "sum"))):
+        if self.reg_max > 1 and not 0 <= in_float32(self.reg_max - 1 - self.clamp_margin) < self.reg_max - 1:
+            raise ValueError(
+                f"LossSpec.clamp_margin is {self.clamp_margin}; it must be above 0, to be felt in float32 beside reg_max - 1 = "
+                f"{self.reg_max - 1}, and no larger than that"
+            )
+        for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
                 raise ValueError(f"LossSpec.{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, known))}")
+        object.__setattr__(self, "distance_term", bool(self.distance_term))
+
+    def _whole_numbers(self) -> dict[str, Any]:
+        """The fields that are whole numbers, as such."""
+        found: dict[str, Any] = {name: whole(f"LossSpec.{name}", getattr(self, name)) for name in ("num_classes", "reg_max", "topk")}
+        found["topk2"] = None if self.topk2 is None else whole("LossSpec.topk2, where it is not None,", self.topk2)
+        found["strides"] = tuple(whole("LossSpec.strides: a stride", stride) for stride in several("LossSpec.strides", self.strides))
+        return found
+
+    def _real_numbers(self) -> dict[str, Any]:
+        """The fields that are real numbers, as floats."""
+        found: dict[str, Any] = {name: real(f"LossSpec.{name}", getattr(self, name), least=0) for name in ("alpha", "beta")}
+        found |= {name: real(f"LossSpec.{name}", getattr(self, name)) for name in ("assign_eps", "ciou_eps", "clamp_margin")}
+        for name in ("gains", "class_weights"):
+            if (values := getattr(self, name)) is not None or name == "gains":
+                found[name] = tuple(real(f"LossSpec.{name}: a factor", value) for value in several(f"LossSpec.{name}", values))
+        return found
 
     @classmethod
     def for_release(cls, release: str, **numbers: Any) -> LossSpec:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twinloss.backends.saved_tensors import save, saved
 from twinloss.geometry.upright import ciou, corners_from_distances, distances_from_corners, expectation
 
 
@@ -84,14 +85,14 @@ class _Distributions(torch.autograd.Function):
         index = lower.to(torch.int64).unsqueeze(-1)
         largest = logits.amax(-1)
         at_lower, at_upper = (logits.gather(-1, k).squeeze(-1) - largest for k in (index, index + 1))
-        ctx.save_for_backward(share, expected, index, upper_share)
+        save(ctx, share=share, expected=expected, index=index, upper_share=upper_share)
         # The largest share is e^0 over the sum of exponentials, so its logarithm gives log-softmax, finite also where a share underflows.
         return expected, -(share.amax(-1).log() + torch.lerp(at_lower, at_upper, upper_share))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_expected: Tensor, to_entropy: Tensor) -> tuple[Tensor, None]:
-        share, expected, index, upper_share = ctx.saved_tensors
+        share, expected, index, upper_share = saved(ctx)
         bins = torch.arange(share.shape[-1], dtype=share.dtype, device=share.device)
         # d expected / d logit_k = share_k (k − expected), d entropy / d logit_k = share_k − (weight of bin k)
         from_expected = bins - expected.unsqueeze(-1)  # before the product: it is small where the distribution is sharp

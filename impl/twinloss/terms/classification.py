@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twinloss.backends.saved_tensors import save, saved
+
 BLOCK = 1 << 20
 """Logits per block: with its scratch it fits a processor's last cache, and is worth waking its cores for."""
 
@@ -51,7 +53,9 @@ def classification_term(
 class _Classification(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, held: tuple[Tensor, Tensor, Tensor], weight: Tensor, class_weights: Tensor | None) -> Tensor:
-        ctx.save_for_backward(scores, *held, weight, class_weights)
+        image, label, anchor = held
+        weighted = {} if class_weights is None else {"class_weights": class_weights}
+        save(ctx, scores=scores, image=image, label=label, anchor=anchor, weight=weight, **weighted)
         dtype = working_dtype(scores)
         softplus_BC = softplus_sums(scores)
         correction = scores[held].to(dtype) * weight
@@ -63,8 +67,8 @@ class _Classification(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        scores, image, label, anchor, weight, class_weights = ctx.saved_tensors
-        factor_C = gradient.expand(scores.shape[1]) if class_weights is None else gradient * class_weights
+        scores, image, label, anchor, weight, *class_weights = saved(ctx)
+        factor_C = gradient * class_weights[0] if class_weights else gradient.expand(scores.shape[1])
         dense = scaled_sigmoid(scores, factor_C.to(weight.dtype))
         held = (image, label, anchor)
         at_held = (scores[held].to(weight.dtype).sigmoid() - weight) * factor_C[label]

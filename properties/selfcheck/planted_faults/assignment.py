@@ -41,8 +41,8 @@ def aligned(change: Any) -> tuple[Patch, ...]:
     """Pairs that are changed after they were aligned."""
 
     def make(sound: Any) -> Any:
-        def align(boxes: Any, scores: Any, truth: Any, candidates: Any, anchors: Any, spec: Any) -> Any:
-            return change(sound(boxes, scores, truth, candidates, anchors, spec), truth, anchors, spec)
+        def align(predicted: Any, scores: Any, truth: Any, candidates: Any, anchors: Any, spec: Any) -> Any:
+            return change(sound(predicted, scores, truth, candidates, anchors, spec), truth, anchors, spec)
 
         return align
 

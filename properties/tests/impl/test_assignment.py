@@ -71,14 +71,16 @@ def test_scores_have_no_dense_targets(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("pairs_at_once", [10_000, 40_000])
-def test_scratch_is_bounded_and_changes_nothing(pairs_at_once: int) -> None:
+def test_scratch_is_bounded_and_changes_no_decision(pairs_at_once: int) -> None:
     spec, inputs = crowded(side=150)
     whole, sliced = (DetectionLoss(spec, backend="torch", pairs_at_once=most) for most in (PAIRS_AT_ONCE, pairs_at_once))
     pairs = len(whole.metrics(*inputs).row)
     assert pairs > 5 * pairs_at_once  # else nothing is sliced
     one, other = whole.assign(*inputs), sliced.assign(*inputs)
-    for name in ("image", "anchor", "box", "weight"):
+    for name in ("image", "anchor", "box"):
         assert torch.equal(getattr(one, name), getattr(other, name))
+    # A sigmoid and a power at the end of a tensor are rounded otherwise than before it, and a slice has another end.
+    torch.testing.assert_close(one.weight, other.weight, rtol=2e-6, atol=0)
     streaming = 3 * inputs.preds["scores"].nbytes  # one block's scratch
     gathered = len(one) * 4 * spec.reg_max * 4
     assert max(sizes_of_a_step(sliced, inputs)) <= max(streaming, gathered, inputs.preds["boxes"].nbytes, 8 * 8 * pairs_at_once)

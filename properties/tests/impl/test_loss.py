@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -204,10 +206,37 @@ def test_unknown_options_are_named(option: str, value: str) -> None:
         DetectionLoss(SPEC, **{option: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("num_classes", 0), ("reg_max", 0), ("topk", 0), ("topk2", 0), ("strides", (16, 8)), ("gains", (1.0, 2.0)), ("class_weights", (1.0,))],
-)
-def test_a_definition_out_of_range_is_named(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=field):
-        dataclasses.replace(SPEC, **{field: value})  # type: ignore[arg-type]
+NOT_WHOLE: tuple[object, ...] = (0, -1, 2.5, True, "3", 2**31, 2**64 + 3, math.inf)
+OUT_OF_RANGE: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(("num_classes", "reg_max", "topk", "topk2"), NOT_WHOLE),
+    "strides": ((16, 8), (), (0, 8), (8.5, 16), (True,), ("8",), 8, "8", (8, 2**64), (math.nan,)),
+    "gains": ((1.0, 2.0), (1.0, 2.0, math.nan), (1.0, 1e39, 1.0), (1.0, 2.0, 10**400), (1.0, True, 1.0), 7.5),
+    "class_weights": ((1.0,), (math.inf,) * 7, ("1",) * 7, {1.0: 2.0}),
+    **dict.fromkeys(("alpha", "beta"), (-1.0, math.nan, math.inf, None, torch.tensor(True))),
+    **dict.fromkeys(("assign_eps", "ciou_eps"), (math.nan, 1e39, "0")),
+    "clamp_margin": (0.0, -0.1, 1e-9, 15.5, math.nan),
+    "distance_term": ("no",),
+    "lengthen": ("third",),
+    "anchor_weights": (None,),
+}
+
+
+@pytest.mark.parametrize("field", OUT_OF_RANGE)
+def test_a_definition_out_of_range_is_named(field: str) -> None:
+    for value in OUT_OF_RANGE[field]:
+        with pytest.raises(ValueError, match=field):
+            dataclasses.replace(SPEC, **{field: value})  # type: ignore[arg-type]
+
+
+def test_a_definition_keeps_plain_numbers() -> None:
+    given = LossSpec(
+        num_classes=np.int64(2),  # type: ignore[arg-type]
+        reg_max=torch.tensor([16]),  # type: ignore[arg-type]
+        strides=np.array([8.0, 16.0]),  # type: ignore[arg-type]
+        gains=[np.float32(7.5), 1, torch.tensor(1.5)],  # type: ignore[arg-type]
+        topk2=3.0,  # type: ignore[arg-type]
+        class_weights=torch.tensor([1.0, 2.0]),  # type: ignore[arg-type]
+    )
+    assert given == LossSpec(num_classes=2, strides=(8, 16), gains=(7.5, 1.0, 1.5), topk2=3, class_weights=(1.0, 2.0))
+    assert [type(number) for number in (given.num_classes, given.reg_max, *given.strides, given.topk2)] == [int] * 5
+    assert [type(number) for number in (*given.gains, *(given.class_weights or ()))] == [float] * 5

@@ -12,11 +12,15 @@ from torch import Tensor
 from twinloss.anchors import Pyramid
 from twinloss.assignment import Assignment
 from twinloss.backends.native.library import Held, Problem, load
+from twinloss.input_checks import bad_entry
 from twinloss.spec import LossSpec
+
+HOST = torch.device("cpu")
+"""Said wherever a tensor is made: the default device may be another."""
 
 
 class Targets(NamedTuple):
-    """Ground truth as it arrived: image and class (N,) int64, boxes (N, 4) and class weights (C,) float32, contiguous, on the host."""
+    """Ground truth: image and class (N,) int64, boxes (N, 4) and class weights (C,) float32, contiguous, on the host, nobody else's."""
 
     image: Tensor
     label: Tensor
@@ -25,10 +29,10 @@ class Targets(NamedTuple):
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor], spec: LossSpec) -> Targets:
-        """Those of a batch."""
-        image, label = (batch[key].reshape(-1).to("cpu", torch.int64).contiguous() for key in ("batch_idx", "cls"))
-        weights = None if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float32)
-        return cls(image, label, batch["bboxes"].reshape(-1, 4).to("cpu", torch.float32).contiguous(), weights)
+        """Those of a batch that was admitted."""
+        image, label = (batch[key].to(torch.int64) for key in ("batch_idx", "cls"))
+        weights = None if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float32, device=HOST)
+        return cls(image, label, batch["bboxes"].to(torch.float32), weights)
 
 
 def make_problem(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec, pyramid: Pyramid, conflicts: str) -> Problem:
@@ -63,11 +67,16 @@ def point_to(problem: Problem, boxes: Tensor, scores: Tensor) -> None:
     problem.scores_per_image, problem.scores_per_channel = scores.stride()[:2]
 
 
+def side_by_side(logits: Tensor) -> Tensor:
+    """Logits whose neighbouring anchors are neighbours in memory, copied where they are not."""
+    return logits if logits.shape[-1] <= 1 or logits.stride(-1) == 1 else logits.contiguous()
+
+
 def empty_assignment(problem: Problem) -> Assignment:
     """Room for as many held anchors as there can be: each was picked, and none is held twice."""
     room = min(problem.rows * min(problem.topk, problem.anchors), problem.images * problem.anchors)
-    image, anchor, box = torch.empty(3, room, dtype=torch.int64)
-    return Assignment(image, anchor, box, torch.empty(room, dtype=torch.float32))
+    image, anchor, box = torch.empty(3, room, dtype=torch.int64, device=HOST)
+    return Assignment(image, anchor, box, torch.empty(room, dtype=torch.float32, device=HOST))
 
 
 def address(held: Assignment) -> Held:
@@ -77,24 +86,19 @@ def address(held: Assignment) -> Held:
 
 def scratch(size: int) -> Tensor:
     """Memory for the kernels, from torch's allocator, so that its accounts are complete."""
-    return torch.empty(size, dtype=torch.uint8)
+    return torch.empty(size, dtype=torch.uint8, device=HOST)
 
 
 def given(problem: Problem, assignment: Assignment) -> Assignment:
-    """An assignment made elsewhere, in the dtypes that the kernels read.
+    """An admitted assignment as the kernels read it, checked again: they would write wherever it says, and not everyone validates.
 
     Raises:
         ValueError: an entry is out of range, out of order, or there twice; the message names it.
     """
-    whole = (assignment.image, assignment.anchor, assignment.box)
-    image, anchor, box = (column.detach().to("cpu", torch.int64).contiguous() for column in whole)
-    ours = Assignment(image, anchor, box, assignment.weight.detach().to("cpu", torch.float32).contiguous())
+    ours = Assignment(assignment.image, assignment.anchor, assignment.box, assignment.weight.to(torch.float32))
     entry = load().twinloss_first_bad_entry(ctypes.byref(problem), ctypes.byref(address(ours)), len(ours))
     if entry >= 0:
-        raise ValueError(
-            f"assignment entry {entry} is image {image[entry]}, anchor {anchor[entry]}, box {box[entry]}; entries are sorted by image, "
-            f"then anchor, each anchor once, within {problem.images} images, {problem.anchors} anchors and {problem.rows} boxes"
-        )
+        raise ValueError(bad_entry(ours, entry, problem.images, problem.anchors, problem.rows))
     return ours
 
 

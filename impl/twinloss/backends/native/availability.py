@@ -7,14 +7,13 @@ import logging
 import os
 from functools import cache
 
-import torch
 from torch import Tensor
 
 from twinloss.backends.native.compiler import NoLibraryError
 from twinloss.backends.native.library import MOST_LEVELS, STORAGE, load
+from twinloss.input_checks import PLAIN
 from twinloss.spec import LossSpec
 
-_PLAIN = (Tensor, torch.nn.Parameter)
 _unsaid: dict[str, list[str]] = {}  # why this machine has no kernels; the list is empty when that was said
 
 log = logging.getLogger("twinloss")
@@ -33,7 +32,7 @@ def _cannot_read(name: str, logits: Tensor) -> str | None:
     """Why the kernels cannot read logits where they lie."""
     if logits.device.type != "cpu":
         return f"{name} is on {logits.device}; use backend='torch', or 'triton' on a GPU"
-    if type(logits) not in _PLAIN:
+    if type(logits) not in PLAIN:
         return f"{name} is a {type(logits).__name__}, whose memory cannot be read; use backend='torch'"
     if logits.dtype not in STORAGE:
         return f"the kernels compute in float32, and {name} is {logits.dtype}; use backend='torch'"

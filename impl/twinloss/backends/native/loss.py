@@ -11,8 +11,19 @@ from torch.autograd.function import once_differentiable
 
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Call
-from twinloss.backends.native.arguments import Targets, address, empty_assignment, given, make_problem, point_to, scratch
+from twinloss.backends.native.arguments import (
+    HOST,
+    Targets,
+    address,
+    empty_assignment,
+    given,
+    make_problem,
+    point_to,
+    scratch,
+    side_by_side,
+)
 from twinloss.backends.native.library import STORAGE, Problem, load
+from twinloss.backends.saved_tensors import save, saved
 
 
 class NativeCall(Call):
@@ -48,11 +59,12 @@ class _NativeLoss(torch.autograd.Function):
     def forward(ctx: Any, boxes: Tensor, scores: Tensor, problem: Problem, targets: Targets, held: Assignment) -> tuple[Tensor, Tensor]:
         library = load()
         memory = scratch(library.twinloss_scratch_of_terms(ctypes.byref(problem), len(held)))
-        found = torch.empty(4, dtype=torch.float32)
+        found = torch.empty(4, dtype=torch.float32, device=HOST)
         where = ctypes.byref(problem), STORAGE[scores.dtype]
         library.twinloss_terms(*where, memory.data_ptr(), ctypes.byref(address(held)), len(held), found.data_ptr())
-        ctx.save_for_backward(boxes, scores, found)
-        ctx.problem, ctx.targets, ctx.held = problem, targets, held
+        save(ctx, boxes=boxes, scores=scores)
+        # All else that the backward pass reads is nobody else's.
+        ctx.problem, ctx.targets, ctx.held, ctx.normaliser = problem, targets, held, float(found[3])
         items = found[:3].clone()
         ctx.mark_non_differentiable(items)
         ctx.set_materialize_grads(False)
@@ -63,17 +75,17 @@ class _NativeLoss(torch.autograd.Function):
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         if incoming is None:
             return None, None, None, None, None
-        boxes, scores, found = ctx.saved_tensors
-        problem, held, library = ctx.problem, ctx.held, load()
+        boxes, scores = map(side_by_side, saved(ctx))
+        problem, held, library = Problem.from_buffer_copy(ctx.problem), ctx.held, load()
         point_to(problem, boxes, scores)  # what was saved may have been moved and brought back, and laid out otherwise
-        factors = [float(g) * gain * len(scores) / float(found[3]) for g, gain in zip(incoming, problem.gains, strict=True)]
+        factors = [g * gain * len(scores) / ctx.normaliser for g, gain in zip(incoming.tolist(), problem.gains, strict=True)]
         where, columns = (ctypes.byref(problem), STORAGE[scores.dtype]), (ctypes.byref(address(held)), len(held))
         for_boxes = for_scores = None
         if ctx.needs_input_grad[0]:
-            for_boxes = torch.empty(boxes.shape, dtype=boxes.dtype)
+            for_boxes = torch.empty(boxes.shape, dtype=boxes.dtype, device=HOST)
             memory = scratch(library.twinloss_scratch_of_terms(ctypes.byref(problem), len(held)))
             library.twinloss_boxes_gradient(*where, memory.data_ptr(), *columns, factors[0], factors[2], for_boxes.data_ptr())
         if ctx.needs_input_grad[1]:
-            for_scores = torch.empty(scores.shape, dtype=scores.dtype)
+            for_scores = torch.empty(scores.shape, dtype=scores.dtype, device=HOST)
             library.twinloss_scores_gradient(*where, *columns, factors[1], for_scores.data_ptr())
         return for_boxes, for_scores, None, None, None

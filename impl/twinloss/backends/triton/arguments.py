@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -156,25 +156,34 @@ class Scratch:
 def make_problem(
     boxes: Tensor, scores: Tensor, batch: Mapping[str, Tensor], spec: LossSpec, pyramid: Pyramid, conflicts: Conflicts = "overlap"
 ) -> Problem:
-    """A problem from logits and a batch of any strides; what is not in the kernels' layout is copied.
+    """A problem from logits of any strides, copied where they are not in the kernels' layout, and a batch that was admitted.
 
     Raises:
         ValueError: logits that the kernels do not serve.
     """
     if boxes.dtype not in KERNEL_DTYPES:
         raise ValueError(f"the Triton kernels take float16, bfloat16 and float32 logits; use backend='torch' for {boxes.dtype}")
-    device = boxes.device
-    index, cls, bboxes = (batch[key].detach().to(device, non_blocking=True) for key in ("batch_idx", "cls", "bboxes"))
     return Problem(
         boxes=_image_blocks(boxes.detach()),
         scores=_image_blocks(scores.detach()),
-        batch_idx=index.reshape(-1).contiguous(),
-        cls=cls.reshape(-1).contiguous(),
-        bboxes=bboxes.reshape(-1, 4).contiguous(),
+        batch_idx=batch["batch_idx"],
+        cls=batch["cls"],
+        bboxes=batch["bboxes"],
         spec=spec,
         pyramid=pyramid,
         conflicts=conflicts,
     )
+
+
+def without_logits(problem: Problem) -> Problem:
+    """The problem for keeping between the two passes: autograd keeps the logits, and frees them."""
+    nothing = torch.empty(0, dtype=problem.boxes.dtype, device=problem.boxes.device)
+    return replace(problem, boxes=nothing, scores=nothing)
+
+
+def with_logits(problem: Problem, boxes: Tensor, scores: Tensor) -> Problem:
+    """The problem with the logits that autograd gave back, in the layout that the kernels read."""
+    return replace(problem, boxes=_image_blocks(boxes), scores=_image_blocks(scores))
 
 
 def _image_blocks(logits: Tensor) -> Tensor:

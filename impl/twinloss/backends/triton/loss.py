@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Call
-from twinloss.backends.triton.arguments import Problem, Slots, make_problem
-from twinloss.backends.triton.pipeline import Forward, assignment_of, backward, forward, slots_of
+from twinloss.backends.saved_tensors import in_memory, save, saved
+from twinloss.backends.triton.arguments import Problem, Slots, make_problem, with_logits, without_logits
+from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
 
 
 class FusedCall(Call):
@@ -30,7 +32,7 @@ class FusedCall(Call):
         Raises:
             ValueError: the logits' dtype is not one that the kernels serve.
         """
-        given = None if assignment is None else slots_of(assignment, self.boxes.device)
+        given = None if assignment is None else slots_of(assignment)
         loss, items = _FusedLoss.apply(self.boxes, self.scores, self._problem(), given)
         return loss, self.named(items[:3])
 
@@ -53,13 +55,14 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, scores: Tensor, problem: Problem, given: Slots | None) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, boxes: Tensor, _scores: Tensor, problem: Problem, given: Slots | None) -> tuple[Tensor, Tensor]:
         with on_device(boxes):
             result = forward(problem, given)
-        slots = result.slots
-        # The logits are saved although the problem has them: so changing them before the backward pass is an error, as anywhere in torch.
-        ctx.save_for_backward(boxes, scores, slots.anchor, slots.owner, slots.weight, result.items)
-        ctx.problem = problem
+        # The logits are saved as the kernels read them. Where that is no copy, it shares the caller's memory, and its count of changes: so
+        # changing them before the backward pass is an error, as anywhere in torch. All else that is read there is nobody else's.
+        save(ctx, boxes=problem.boxes, scores=problem.scores)
+        # (The loss itself is not kept: it holds this very record, and neither would be freed.)
+        ctx.problem, ctx.result = without_logits(problem), replace(result, loss=result.items)
         ctx.mark_non_differentiable(result.items)
         ctx.set_materialize_grads(False)
         return result.loss, result.items
@@ -69,9 +72,8 @@ class _FusedLoss(torch.autograd.Function):
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
         if incoming is None:
             return None, None, None, None
-        boxes, _scores, anchor, owner, weight, items = ctx.saved_tensors
+        boxes, scores = saved(ctx)
         for_boxes, for_scores = ctx.needs_input_grad[:2]
         with on_device(boxes):
-            result = Forward(loss=items, items=items, slots=Slots(anchor, owner, weight))
-            gradients = backward(ctx.problem, result, incoming, for_boxes, for_scores)
+            gradients = backward(with_logits(ctx.problem, boxes, scores), ctx.result, in_memory(incoming), for_boxes, for_scores)
         return gradients.boxes if for_boxes else None, gradients.scores if for_scores else None, None, None

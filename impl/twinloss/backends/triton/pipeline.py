@@ -99,19 +99,16 @@ def assignment_of(problem: Problem, slots: Slots) -> Assignment:
     return Assignment(image=image[order], anchor=anchor[order], box=owner[order], weight=slots.weight[kept][order])
 
 
-def slots_of(assignment: Assignment, device: torch.device) -> Slots:
-    """Slots that hold a given assignment, in memory of their own, so that it is aligned."""
-    anchor, owner, weight = (
-        torch.empty(given.shape, dtype=dtype, device=device).copy_(given)
-        for given, dtype in ((assignment.anchor, torch.int32), (assignment.box, torch.int32), (assignment.weight.detach(), torch.float32))
-    )
-    return Slots(anchor, owner, weight)
+def slots_of(assignment: Assignment) -> Slots:
+    """Slots that hold an admitted assignment; an index that 32 bits cannot hold becomes one that does not exist."""
+    anchor, owner = (index.clamp(-1, 2**31 - 1).to(torch.int32) for index in (assignment.anchor, assignment.box))
+    return Slots(anchor, owner, assignment.weight.to(torch.float32, copy=True))
 
 
 @lru_cache(maxsize=32)
 def class_weights(weights: tuple[float, ...] | None, device: torch.device) -> Tensor:
     """The class weights on the device, sent once and without waiting; empty for none."""
-    values = torch.tensor(weights or (), dtype=torch.float32)
+    values = torch.tensor(weights or (), dtype=torch.float32, device="cpu")
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and weights else values.to(device)
 
 

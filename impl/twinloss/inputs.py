@@ -1,0 +1,139 @@
+"""What a call is given, admitted once for every backend: checked, and in memory that stays as it was checked.
+
+Logits are read where they lie, so that autograd's own check notices a change between the two passes. Targets are few, and copied: a caller
+who goes on to change the batch, a loader that fills its buffers again, or another thread, changes neither pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from twinloss.anchors import Pyramid
+from twinloss.assignment import Assignment
+from twinloss.backends.saved_tensors import in_memory
+from twinloss.input_checks import (
+    PLAIN,
+    check_assignment_shapes,
+    check_assignment_values,
+    check_feature_maps,
+    check_predictions,
+    check_present,
+    check_readable,
+    check_target_shapes,
+    check_target_values,
+)
+from twinloss.level_maps import predictions_from_maps
+from twinloss.spec import LossSpec
+from twinloss.terms.classification import working_dtype
+
+TARGETS = ("batch_idx", "cls", "bboxes")
+
+
+class Inputs(NamedTuple):
+    """One call's inputs.
+
+    Attributes:
+        boxes: (B, 4R, A) logits.
+        scores: (B, C, A) logits.
+        pyramid: the grids.
+        batch: ``batch_idx`` (N,), ``cls`` (N,) and ``bboxes`` (N, 4): copies that nobody else has, contiguous, on the logits' device.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    pyramid: Pyramid
+    batch: Mapping[str, Tensor]
+
+
+def admit(preds: Any, batch: Mapping[str, Tensor], spec: LossSpec, validate: bool | None) -> Inputs:
+    """The inputs of a call.
+
+    Args:
+        preds: as :class:`twinloss.DetectionLoss` takes them.
+        batch: targets, as there.
+        spec: the definition.
+        validate: whether the targets' values are read; ``None`` where they are on the host.
+
+    Raises:
+        TypeError: an input is no tensor.
+        ValueError: an input is not what it must be; the message names it.
+    """
+    layout = layout_of(preds, spec)
+    pyramid = pyramid_of(layout, spec)
+    check_predictions(layout, spec, pyramid.num_anchors)
+    boxes, scores = (in_memory(layout[name]) for name in ("boxes", "scores"))
+    check_present("batch", batch, TARGETS)
+    check_target_shapes(batch)
+    targets = _copied(batch)
+    if validate or (validate is None and all(column.device.type == "cpu" for column in targets)):
+        check_target_values(dict(zip(TARGETS, targets, strict=True)), len(boxes), spec.num_classes)
+    # The copies lie in pageable memory, which is read before the call returns: the host may go on, and does not wait.
+    sent = (column.to(boxes.device, non_blocking=True) for column in targets)
+    return Inputs(boxes, scores, pyramid, dict(zip(TARGETS, sent, strict=True)))
+
+
+def admit_assignment(held: Assignment, inputs: Inputs, validate: bool | None) -> Assignment:
+    """An assignment made elsewhere, in memory of its own on the logits' device, with int64 indices and weights in the working dtype.
+
+    Raises:
+        ValueError: its columns disagree; or, where values are read, an entry is out of range, out of order, or there twice.
+    """
+    check_assignment_shapes(held)
+    dtypes = {"image": torch.int64, "anchor": torch.int64, "box": torch.int64, "weight": working_dtype(inputs.boxes)}
+    columns = {name: _fresh(getattr(held, name).detach(), dtype, inputs.boxes.device) for name, dtype in dtypes.items()}
+    ours = Assignment(**columns)
+    if validate or (validate is None and inputs.boxes.device.type == "cpu"):
+        check_assignment_values(ours, inputs.batch["batch_idx"], len(inputs.boxes), inputs.pyramid.num_anchors)
+    return ours
+
+
+def layout_of(preds: Any, spec: LossSpec) -> Mapping[str, Any]:
+    """Predictions in the current layout, whichever they came in."""
+    if not isinstance(preds, Mapping):
+        return predictions_from_maps(preds, spec.num_classes, spec.reg_max)
+    check_present("preds", preds, ("boxes", "scores", "feats"))
+    for name in ("boxes", "scores"):
+        check_readable(f"preds[{name!r}]", preds[name])
+    return preds
+
+
+def pyramid_of(layout: Mapping[str, Any], spec: LossSpec) -> Pyramid:
+    """The grids, from the shapes of the feature maps.
+
+    Raises:
+        ValueError: there is not one map per stride, or one of them has no rows and columns, or more than can be told apart.
+    """
+    check_feature_maps(layout["feats"])
+    return Pyramid(tuple((int(level.shape[-2]), int(level.shape[-1])) for level in layout["feats"]), spec.strides)
+
+
+def _copied(batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """The three columns of a batch, flat but for the boxes, each where it was."""
+    columns = [batch[key].detach().reshape(-1) for key in TARGETS]
+    first, rows = columns[0], len(columns[0])
+    alike = all(column.dtype == first.dtype and column.device == first.device for column in columns)
+    if alike and all(type(column) in PLAIN for column in columns):
+        flat = _together(columns, (-rows) % 16)
+    else:
+        flat = [_fresh(column, column.dtype, column.device) for column in columns]
+    return [flat[0], flat[1], flat[2].view(-1, 4)]
+
+
+def _together(columns: list[Tensor], gap: int) -> list[Tensor]:
+    """Copies by one operation: on a GPU each is a launch. With ``gap`` elements between, each begins as aligned as an allocation does."""
+    if gap:
+        spare = torch.empty(gap, dtype=columns[0].dtype, device=columns[0].device)
+        columns = [columns[0], spare, columns[1], spare, columns[2]]
+    parts = torch.cat(columns).split([len(column) for column in columns])
+    return list(parts[:: 2 if gap else 1])
+
+
+def _fresh(source: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A plain tensor of the same numbers, whatever the type of the source."""
+    copy = torch.empty(source.shape, dtype=dtype, device=device)
+    copy.copy_(source)  # the answer of a subclass would be one too
+    return copy
