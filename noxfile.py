@@ -43,6 +43,7 @@ def surroundings(session: nox.Session) -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")]),
+        "TWINLOSS_STARTED_IN": str(session.invoked_from),
     }
 
 
@@ -78,7 +79,8 @@ def suite(session: nox.Session) -> None:
 def diff(session: nox.Session) -> None:
     """Compare every contender with the reference and the definition, stage by stage; -- goes to pytest. Report: reports/out/diff."""
     rows = OUT / "diff" / "rows.parquet"
-    rows.unlink(missing_ok=True)
+    for left in (rows, *rows.parent.glob("card-*")):  # what an earlier run says of others
+        left.unlink(missing_ok=True)
     try:
         run(
             session,

@@ -1,6 +1,6 @@
 """The twin in place of an Ultralytics detection model's own criterion: one line, and an error where it would silently not be used.
 
-Everything is by duck typing; nothing of Ultralytics is imported. :mod:`twinloss.criterion_swap` says what happens to a model.
+Everything is by duck typing; nothing of Ultralytics is imported. :mod:`twinloss.trainer.criterion_swap` says what happens to a model.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twinloss.criterion_swap import Loss, Maker, find_model, maker_of
 from twinloss.loss import DetectionLoss
 from twinloss.spec import LossSpec
+from twinloss.trainer.criterion_swap import Loss, Maker, find_model, maker_of
 
 __all__ = ["Hook", "callback", "install", "uninstall"]
 

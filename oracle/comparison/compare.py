@@ -30,11 +30,19 @@ STAGES = ("anchors", "targets", "decode", "candidates", "metrics", "assign", "lo
 
 @dataclass(frozen=True)
 class Said:
-    """Everything that was said about one contender on one case: its judgements by stage and quantity, and the seconds that took."""
+    """Everything that was said about one contender on one case.
+
+    Attributes:
+        contender: who was judged.
+        judgements: by stage and quantity.
+        seconds: that this took.
+        replay: the command that judges it again; empty where the case was not saved, so that no command could.
+    """
 
     contender: Contender
     judgements: list[Judgement]
     seconds: float
+    replay: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -60,18 +68,15 @@ class Comparison:
         """The gravest of all."""
         return worst([said.verdict for said in self.said])
 
-    @property
-    def replay(self) -> str:
-        """The command that runs this case again."""
-        return f"nox -s diff -- --replay {self.case.digest}"
-
     def report(self) -> str:
-        """Every finding as text, in the order of the stages, and the line that replays the case; empty when nothing differs."""
+        """Every finding as text, in the order of the stages, and the line that replays a saved case; empty when nothing differs."""
         lines = []
         for said in self.said:
             for finding in said.findings:
                 lines += [f"{said.contender.name} on {self.case.digest} ({self.setting.name}, {self.setting.device})", *finding.lines()]
-        return "\n".join([*lines, f"  replay     {self.replay}"]) if lines else ""
+            if said.findings and said.replay:
+                lines.append(f"  replay     {said.replay}")
+        return "\n".join(lines)
 
 
 def compare(
@@ -204,7 +209,7 @@ def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     judgements = [
         judge_peaks("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control)) for name in NUMBERS
     ]
-    yield from _with_hint(judgements, lambda: trial.loss_hint(found, given=True))
+    yield from (_complete(judgement, trial.missing_items(given=True)) for judgement in judgements)
 
 
 def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -249,17 +254,14 @@ def _judge_loss(
 ) -> Iterable[Judgement]:
     found, widen = trial.loss(held, room), _same_arithmetic(trial, control)
     judgements = [judge_peaks("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
-    yield from _with_hint(judgements, lambda: trial.loss_hint(found, held))
+    yield from (_complete(judgement, trial.missing_items()) for judgement in judgements)
 
 
-def _with_hint(judgements: Sequence[Judgement], guess: Callable[[], str]) -> Iterable[Judgement]:
-    """The judgements, the first of those that differ with a guess at the fault."""
-    first = next((j for j in judgements if j.finding is not None), None)
-    for judgement in judgements:
-        if judgement is first and judgement.finding is not None:
-            yield dataclasses.replace(judgement, finding=dataclasses.replace(judgement.finding, hint=guess()))
-        else:
-            yield judgement
+def _complete(judgement: Judgement, missing: str) -> Judgement:
+    """The judgement; on the items, that some are missing, where they are: there is no number to be off."""
+    if judgement.quantity != "items" or not missing:
+        return judgement
+    return differs(Finding(judgement.stage, "items", missing))
 
 
 def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:

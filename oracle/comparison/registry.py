@@ -16,6 +16,7 @@ from typing import Any
 
 import twinloss
 from oracle.cases.case import Inputs, Setting
+from oracle.contract.assumptions import AssumptionError, assuming, named
 from oracle.contract.contender import Contender, Criterion
 from oracle.definition.criterion import ExactCriterion
 from twinloss import DetectionLoss, LossSpec
@@ -63,8 +64,9 @@ def load_candidate(path: str) -> Contender:
     """The contender at ``package.module:factory``, found in the current folder or on ``PYTHONPATH``.
 
     The factory takes a :class:`~twinloss.LossSpec` and returns a callable ``(preds, batch) -> (loss, items)``. It may carry an attribute
-    ``arithmetic = "float32"``, which claims that half-precision logits are computed in float32, and is held to that; and an attribute
-    ``declines``, a function ``(spec, inputs, setting)`` that says why it cannot take part in a batch, or ``None``.
+    ``arithmetic = "float32"``, which claims that half-precision logits are computed in float32, and is held to that; an attribute
+    ``declines``, a function ``(spec, inputs, setting)`` that says why it cannot take part in a batch, or ``None``; and an attribute
+    ``assumes``, names of assumptions (:mod:`oracle.contract.assumptions`).
 
     Raises:
         CandidateError: the path is malformed, or names a module or factory that does not exist or cannot be imported or called.
@@ -75,7 +77,12 @@ def load_candidate(path: str) -> Contender:
     module = _import(module_name, path)
     factory = _factory(module, attribute, path)
     arithmetic, declines = getattr(factory, "arithmetic", "logits"), getattr(factory, "declines", None)
-    return Contender(path, _version(module), factory, arithmetic, declines, TIME_LIMIT)
+    contender = Contender(path, _version(module), factory, arithmetic, declines, TIME_LIMIT)
+    assumes = getattr(factory, "assumes", ())
+    try:
+        return assuming(contender, named([assumes] if isinstance(assumes, str) else assumes))
+    except (AssumptionError, TypeError, AttributeError) as error:
+        raise CandidateError(f"candidate {path!r}: {attribute}.assumes is {assumes!r}: {error}") from error
 
 
 def _import(module_name: str, path: str) -> ModuleType:

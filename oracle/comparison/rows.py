@@ -33,7 +33,8 @@ class Row:
         margin: the narrowest decision, in units of its tolerance; below 1 it is open.
         decisions, open_decisions, ambiguous_decisions: of this row's kind; the row of the holders has the total of its stage's.
         seconds: of all that was done for this contender on this case; what the definition and the reference took is the first's.
-        detail, replay: the finding as text, and the command that runs the case again; empty where nothing differs.
+        detail, replay: the finding as text, empty where nothing differs, and the command that runs the case again, if it was saved.
+        example: 1 for a case that was made smaller and saved, beside those that the run drew: it shows a difference, and is not counted.
         torch, ultralytics, twinloss, python: versions.
         profile, seed: of the run.
     """
@@ -66,15 +67,17 @@ class Row:
     reason: str
     detail: str
     replay: str
+    example: int = 0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all rows of a run share: its profile, its seed, and where each workload's boxes were read or generated."""
+    """What all rows of a run share: its profile, its seed, where each workload's boxes were read or generated, and if they are examples."""
 
     profile: str
     seed: str
     source: str = "generated"
+    example: bool = False
 
 
 def rows_of(comparison: Comparison, run: Run) -> list[Row]:
@@ -113,7 +116,8 @@ def _row(comparison: Comparison, said: Said, judgement: Judgement, run: Run) -> 
         tags=" ".join(case.tags),
         reason=judgement.reason,
         detail="\n".join(judgement.finding.lines()) if judgement.finding else "",
-        replay=comparison.replay if differs else "",
+        replay=said.replay if differs else "",
+        example=int(run.example),
     )
 
 

@@ -16,7 +16,6 @@ from oracle.contract.time_limit import Overrun, limited
 from oracle.contract.verdict import Judgement
 from oracle.inference.assignment import Reader, Reading
 from oracle.judge.assignment import Ruling, judge_assignment, judge_weights
-from oracle.judge.hints import loss_hint
 from oracle.judge.indistinguishable import NONE, Room
 from oracle.judge.loss_and_gradients import Standard, outcome_peaks
 from oracle.judge.stages_before_assignment import (
@@ -237,10 +236,12 @@ class Trial:
         key = f"loss peaks {'own' if held is None else held.key!r} {room is NONE}"
         return self._computed(key, lambda: outcome_peaks(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
 
-    def loss_hint(self, found: dict[str, Peaks], held: Holdings | None = None, *, given: bool = False) -> str:
-        """The fault that wrong numbers suggest."""
-        outcome = self._kept["loss_given" if given else "loss"].on_host()
-        return loss_hint(outcome, self.standard(held, given=given), found, self.definition.case.spec)
+    def missing_items(self, *, given: bool = False) -> str:
+        """Which of the logged terms it does not give, in a sentence; empty when it gives all."""
+        names, items = self.definition.case.spec.term_names, self._kept["loss_given" if given else "loss"].items
+        if not (missing := [name for name in names if name not in items]):
+            return ""
+        return f"missing: {', '.join(missing)}; it gives {', '.join(map(str, items)) or 'no items'}, and must give {', '.join(names)}"
 
     def inferred(self) -> list[Reading]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +89,7 @@ def run_loss(criterion: Criterion, inputs: Inputs, setting: Setting, cotangent: 
 
     Raises:
         ValueError: the loss is not a vector of three.
+        TypeError: the items are no mapping.
     """
     return _run(criterion, criterion, inputs, setting, cotangent)
 
@@ -126,6 +127,8 @@ def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, settin
     if not isinstance(loss, Tensor) or loss.shape != (3,):
         found = tuple(loss.shape) if isinstance(loss, Tensor) else loss
         raise ValueError(f"the loss must be a tensor of shape (3,): box, classification, distribution; found {found}")
+    if not isinstance(items, Mapping):
+        raise TypeError(f"the items must be a mapping of the logged terms by name; found {type(items).__name__}")
     found_gradients = _gradients(loss, leaves, cotangent)
     return Outcome(
         loss=loss.detach().double(),

@@ -205,7 +205,6 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
                 exact=inside,
                 candidate="not a candidate",
                 shapes=shapes,
-                hint=_border_hint(margins, lost),
             )
         )
     if matched.unknown.size:
@@ -220,15 +219,6 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
     reason = f"{tipped} pairs within rounding of a border" if tipped else ""
     nan = float("nan")
     return Judgement("candidates", "pairs", verdict, nan, nan, nan, margin, len(pairs), int((~pairs.inside).sum()), tipped, reason)
-
-
-def _border_hint(margins: Margins, lost: Ints) -> str:
-    """What the missing pairs have in common."""
-    pairs, boxes = margins.pairs, margins.boxes
-    corners = boxes.corners[pairs.box[lost]]
-    if (corners[:, 2:] - corners[:, :2]).min(1).max() < 16:
-        return "small boxes are not lengthened for the inside test, or to another side"
-    return "candidates are looked for in too narrow a window" if pairs.border[lost].max() > 1 else "another border for the inside test"
 
 
 def metric_peaks(found: Metrics, matched: Matched, margins: Margins, layout: Layout, arithmetic: Arithmetic) -> list[Peaks]:

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
 import hypothesis
+import pandas as pd
 import pytest
 import torch
 
 from oracle.comparison.registry import TIME_LIMIT, CandidateError
+from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
 from properties.differential import plan
+from properties.differential.contract import contract
 from properties.differential.recorder import SHRINK, Recorder, join
-from properties.differential.saved_cases import FOLDER
+from properties.differential.saved_cases import FOLDER, Replay
+from reports.escape import plain
 from twinloss import LossSpec
 
 ROWS = Path("reports", "out", "diff", "rows.parquet")
 RECORDER = pytest.StashKey[Recorder]()
 ENDED = pytest.StashKey[list[str]]()
+UNCOMPARED = pytest.StashKey[list[str]]()
+DECISIVE = ("cases", "reference", "time_limit", "assume")
+"""Options on which a verdict depends: a replay line gives them again."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential run")
     group.addoption("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this contender; repeatable")
+    group.addoption("--contract", action="store_true", help="print what a candidate is given and must give, and end")
+    group.addoption(
+        "--assume",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME]",
+        help=f"do not ask candidates about batches that break this; repeatable: {', '.join(ASSUMPTIONS)}",
+    )
     group.addoption("--replay", metavar="DIGEST", help="compare one saved batch, and say FIXED or FAILED")
     group.addoption(
         "--labels", action="append", default=[], metavar="PATH", help="real boxes: a COCO instances_*.json or a folder of YOLO labels"
@@ -51,6 +67,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # Workers share the cores.
+    # What a stranger leaves open is closed whenever the garbage is collected, in a test that has nothing to do with it.
+    config.addinivalue_line("filterwarnings", "default::pytest.PytestUnraisableExceptionWarning")
     if config.option.run_seed is None:
         config.option.run_seed = 0 if os.environ.get("CI") else secrets.randbelow(2**31)
     try:
@@ -59,16 +77,39 @@ def pytest_configure(config: pytest.Config) -> None:
             LossSpec.for_release(option.reference, num_classes=1)
             open_release(option.reference)
         config.stash[RECORDER] = recorder = Recorder(
-            option.candidate, f"diff x{option.scale:g}", option.run_seed, Path(option.cases), option.reference, option.time_limit
+            option.candidate,
+            f"diff x{option.scale:g}",
+            option.run_seed,
+            Path(option.cases),
+            option.reference,
+            option.time_limit,
+            option.assume,
         )
+        recorder.replay = Replay.here(*_decisive(config))
         if option.hypothesis_profile == "nightly":
             recorder.database = hypothesis.settings().database  # goes on where the last night ended
         recorder.shrink = option.shrink
         rows = Path(option.rows)
         rows.parent.mkdir(parents=True, exist_ok=True)
         recorder.note = rows.with_name(f"calling-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.json")
-    except (CandidateError, ReleaseError, ValueError) as error:
-        raise pytest.UsageError(str(error)) from error
+    except (AssumptionError, CandidateError, ReleaseError, ValueError) as error:
+        raise pytest.UsageError(plain(str(error))) from error
+
+
+def _decisive(config: pytest.Config) -> list[str]:
+    """The options of this run that are not what they would be anyway, as they are typed."""
+    usual = {"cases": str(FOLDER), "time_limit": TIME_LIMIT}
+    given = {name: getattr(config.option, name) for name in DECISIVE}
+    typed = [(name, value) for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
+    return [word for name, value in typed if value not in (None, usual.get(name)) for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if not config.option.contract:
+        return None
+    sys.stdout.write(f"{contract()}\n")
+    return 0
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -77,7 +118,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so nothing is checked on CUDA"
     dtypes = dict.fromkeys(setting.name for setting, _, _ in ((plan.DEFINITION, "", 0), *plan.ARITHMETIC))
     return [
-        f"contenders: {', '.join(shown)}",
+        plain(f"contenders: {', '.join(shown)}"),
         f"torch {torch.__version__}; devices: cpu; cuda: {cuda}",
         f"dtypes: {', '.join(dtypes)}",
         f"scale {config.option.scale:g}, seed {config.option.run_seed} (again: --run-seed {config.option.run_seed})",
@@ -116,9 +157,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     recorder.write(rows.with_name(f"part-{worker or 'main'}.parquet"))
     if worker is None:
         join(sorted(rows.parent.glob("part-*.parquet")), rows)
+        config.stash[UNCOMPARED] = uncompared = _uncompared(rows, recorder)
+        if uncompared and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _uncompared(rows: Path, recorder: Recorder) -> list[str]:
+    """Candidates that took part, and declined whatever they were asked."""
+    if not rows.exists():
+        return []
+    frame = pd.read_parquet(rows, columns=["contender", "verdict"])
+    compared = (frame["verdict"] != "NOT COMPARED").groupby(frame["contender"]).any()
+    return [str(name) for name, any_ in compared.items() if name in recorder.strangers and not any_]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for report in config.stash.get(ENDED, []):
         terminalreporter.section("a candidate ended the process", red=True)
-        terminalreporter.line(report)
+        terminalreporter.line(plain(report))
+    for name in config.stash.get(UNCOMPARED, []):
+        terminalreporter.section("nothing was compared", red=True)
+        terminalreporter.line(plain(f"{name} declined every batch that it was asked about: that is no agreement; the report says why"))

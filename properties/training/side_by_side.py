@@ -13,7 +13,7 @@ from torch import Tensor
 from properties.training.captured_batches import case_of, save
 from properties.training.one_ulp_noise import LOGITS, nudge_all
 from twinloss import Assignment, DetectionLoss
-from twinloss.criterion_swap import spec_of
+from twinloss.trainer.criterion_swap import spec_of
 
 SETS = ("one2many", "one2one")
 TARGETS = ("batch_idx", "cls", "bboxes")

@@ -6,7 +6,8 @@ import pandas as pd
 
 from reports.card.report import CONDUCT, headline
 from reports.diff import tables
-from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
+from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED, drawn
+from reports.escape import fenced
 
 BEGIN, END = "<!-- cards: begin; written by python -m reports.card --readme README.md -->", "<!-- cards: end -->"
 
@@ -27,11 +28,12 @@ def inserted(readme: str, rows: pd.DataFrame) -> str:
 def block(rows: pd.DataFrame) -> str:
     """The cards of all contenders, in a fence."""
     cards = "\n\n".join(card(mine) for _, mine in rows.groupby("contender", sort=False))
-    return f"```text\n{cards}\n```\n"
+    return f"{fenced(cards)}\n"
 
 
 def card(rows: pd.DataFrame) -> str:
     """The card of the one contender that these rows are about: outcome, verdicts, stages, conduct."""
+    rows = drawn(rows)
     compared = tables.comparisons(rows)
     counts = compared["verdict"].value_counts()
     verdicts = ", ".join(f"{counts.get(verdict, 0):,} {verdict.lower()}" for verdict in (AGREE, AMBIGUOUS, DIFFER))

@@ -24,7 +24,7 @@ from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidat
 from properties.differential.fuzz.shared_database import Keeper, SharedDatabase
 from properties.differential.fuzz.turn import Found, Turn, kinds, take
 from properties.differential.recorder import SHRINK
-from properties.differential.saved_cases import FOLDER
+from properties.differential.saved_cases import FOLDER, Replay
 
 OUT = Path("reports", "out", "fuzz")
 NIGHT = 6 * 3600.0
@@ -115,9 +115,12 @@ def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace) -> Ite
 def _plan(options: argparse.Namespace) -> Iterator[Turn]:
     contenders = tuple(options.candidate) or ("twin", "reference")
     every = kinds()
+    given = ("--cases", str(options.cases)) if options.cases != FOLDER else ()
+    limit = ("--time-limit", str(options.time_limit)) if options.time_limit != TIME_LIMIT else ()
+    replay = Replay.here(*given, *limit)
     for number in count():
         setting, profile = every[number % len(every)]
-        yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink)
+        yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink, replay)
 
 
 def remote_take(turn: Turn, keeper: Any) -> Found:
