@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Case, Setting
-from oracle.comparison.trial import ContenderFailed, Trial
+from oracle.comparison.trial import Trial
 from oracle.comparison.wrong_definitions import suspects
+from oracle.contract.calls import ContenderFailed
 from oracle.contract.contender import Contender, Criterion
 from oracle.contract.run import Outcome, run_loss
 from oracle.contract.verdict import Finding

@@ -115,3 +115,8 @@ class Contender:
     arithmetic: str = "logits"
     declines: Callable[[LossSpec, Inputs, Setting], str | None] | None = None
     time_limit: float | None = None
+
+    @property
+    def stranger(self) -> bool:
+        """Whether this is somebody else's code, of which anything may be expected: what has a time limit."""
+        return self.time_limit is not None

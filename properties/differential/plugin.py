@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import hypothesis
 import pandas as pd
@@ -18,6 +23,7 @@ from oracle.ladder.contender import ReleaseError, open_release
 from properties.differential import plan
 from properties.differential.contract import contract
 from properties.differential.recorder import SHRINK, Recorder, join
+from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import FOLDER, Replay
 from reports.escape import plain
 from twinloss import LossSpec
@@ -28,6 +34,8 @@ ENDED = pytest.StashKey[list[str]]()
 UNCOMPARED = pytest.StashKey[list[str]]()
 DECISIVE = ("cases", "reference", "time_limit", "assume")
 """Options on which a verdict depends: a replay line gives them again."""
+SIGNALS = pytest.StashKey[list[int]]()
+HANDLERS = pytest.StashKey[dict[int, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,8 +75,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # Workers share the cores.
-    # What a stranger leaves open is closed whenever the garbage is collected, in a test that has nothing to do with it.
-    config.addinivalue_line("filterwarnings", "default::pytest.PytestUnraisableExceptionWarning")
+    told = getattr(config, "workerinput", {})
+    config.option.run_seed = told.get("run_seed", config.option.run_seed)
     if config.option.run_seed is None:
         config.option.run_seed = 0 if os.environ.get("CI") else secrets.randbelow(2**31)
     try:
@@ -89,11 +97,44 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.hypothesis_profile == "nightly":
             recorder.database = hypothesis.settings().database  # goes on where the last night ended
         recorder.shrink = option.shrink
-        rows = Path(option.rows)
-        rows.parent.mkdir(parents=True, exist_ok=True)
-        recorder.note = rows.with_name(f"calling-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.json")
     except (AssumptionError, CandidateError, ReleaseError, ValueError) as error:
         raise pytest.UsageError(plain(str(error))) from error
+    if option.candidate:
+        if getattr(option, "timeout", None) is None:
+            option.timeout = 0  # each call has a limit of its own, of processor time
+        for lost in ("PytestUnraisableExceptionWarning", "PytestUnhandledThreadExceptionWarning"):
+            config.addinivalue_line("filterwarnings", f"ignore::pytest.{lost}")  # a stranger's threads and destructors are its own
+    recorder.folder = RunFolder(Path(told["run_folder"]), told["workerid"]) if told else RunFolder.made(Path(option.rows))
+    _listen(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    # Workers are given the command's arguments, and not what the controller drew.
+    folder = node.config.stash[RECORDER].folder
+    node.workerinput |= {"run_seed": node.config.option.run_seed, "run_folder": str(folder.path)}
+
+
+def _listen(config: pytest.Config) -> None:
+    """Let a termination end the run as an interruption does, and remember that there was one."""
+    came: list[int] = []
+    config.stash[SIGNALS] = came
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is threading.main_thread():
+        before: dict[int, Any] = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        config.stash[HANDLERS] = before
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for number, handler in config.stash.get(HANDLERS, {}).items():
+        signal.signal(number, handler)
+    recorder = config.stash.get(RECORDER, None)
+    if recorder and recorder.folder and not hasattr(config, "workerinput"):
+        recorder.folder.close()
 
 
 def _decisive(config: pytest.Config) -> list[str]:
@@ -144,22 +185,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def recorder(request: pytest.FixtureRequest) -> Recorder:
-    return request.config.stash[RECORDER]
+def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    recorder = request.config.stash[RECORDER]
+    yield recorder
+    recorder.flush()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    recorder, rows = config.stash[RECORDER], Path(config.option.rows)
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None:
-        config.stash[ENDED] = [recorder.ended(note) for note in sorted(rows.parent.glob("calling-*.json"))]
-    recorder.write(rows.with_name(f"part-{worker or 'main'}.parquet"))
-    if worker is None:
-        join(sorted(rows.parent.glob("part-*.parquet")), rows)
-        config.stash[UNCOMPARED] = uncompared = _uncompared(rows, recorder)
-        if uncompared and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    recorder = config.stash[RECORDER]
+    recorder.flush()
+    if hasattr(config, "workerinput") or recorder.folder is None:
+        return
+    if not config.stash[SIGNALS]:  # whoever was being called when somebody ended the run did not end it
+        config.stash[ENDED] = [recorder.ended(note) for note in recorder.folder.notes()]
+        recorder.flush()
+    rows = Path(config.option.rows)
+    join(recorder.folder, rows)
+    config.stash[UNCOMPARED] = uncompared = _uncompared(rows, recorder)
+    if uncompared and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _uncompared(rows: Path, recorder: Recorder) -> list[str]:
@@ -173,8 +218,11 @@ def _uncompared(rows: Path, recorder: Recorder) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for report in config.stash.get(ENDED, []):
-        terminalreporter.section("a candidate ended the process", red=True)
+        terminalreporter.section("a process ended in a candidate's code", red=True)
         terminalreporter.line(plain(report))
     for name in config.stash.get(UNCOMPARED, []):
         terminalreporter.section("nothing was compared", red=True)
         terminalreporter.line(plain(f"{name} declined every batch that it was asked about: that is no agreement; the report says why"))
+    if came := config.stash.get(SIGNALS, []):
+        terminalreporter.section(f"interrupted by {signal.Signals(came[0]).name}", yellow=True)
+        terminalreporter.line("What was compared until then is in the rows; nothing is said of the rest, nor of who was being called.")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from oracle.cases.case import Case, Setting
+from oracle.tools.atomic_files import write_text
 
 FOLDER = Path(__file__).parent / "cases"
 ROOT = Path(__file__).parents[2]
@@ -86,8 +87,7 @@ class Saved:
             "found": self.found.splitlines(),
             "versions": self.versions,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", path)
 
 
 def load(digest: str, folder: Path = FOLDER) -> Saved:

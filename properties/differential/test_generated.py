@@ -6,7 +6,6 @@ on after a batch that differs, so that how many do is known.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import zlib
 
@@ -28,8 +27,8 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.target)
 def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
     share = generated_share
     search = Search(recorder, share)
-    if recorder.hung.issuperset(share.contenders):
-        pytest.fail(f"not compared: {', '.join(share.contenders)} hung before", pytrace=False)
+    if left_out := recorder.all_left_out(share.contenders):
+        pytest.fail(f"not compared: {left_out}", pytrace=False)
 
     @seed(zlib.crc32(f"{recorder.seed} {share.name}".encode()))
     @settings(max_examples=share.examples, database=recorder.database, phases=PHASES, suppress_health_check=list(HealthCheck))
@@ -37,10 +36,13 @@ def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
     def agrees(case: Case) -> None:
         search.judge(case)
 
-    with contextlib.suppress(Enough):
+    ended = ""
+    try:
         agrees()
-    if search.failed:
-        pytest.fail(plain(search.conclusion()), pytrace=False)
+    except Enough as end:
+        ended = str(end)
+    if search.failed or ended:
+        pytest.fail(plain("\n".join(filter(None, [search.conclusion(), ended]))), pytrace=False)
 
 
 class Enough(BaseException):
@@ -65,15 +67,17 @@ class Search:
         comparison = recorder.compare(case, share.setting, share.contenders, stages=share.stages)
         self.asked += 1
         if comparison.verdict is not Verdict.DIFFER:
+            if left_out := recorder.all_left_out(share.contenders):
+                raise Enough(f"not compared any further: {left_out}")
             steer(comparison)
             return
         self.failed.append(comparison)
         if any(said.contender.name in recorder.hung for said in comparison.said):
-            raise Enough
+            raise Enough("not compared any further: who hangs is not asked again")
 
     def conclusion(self) -> str:
-        """The report on those that failed."""
-        return self.recorder.conclude(self.failed, self.asked)
+        """The report on those that failed, if any did."""
+        return self.recorder.conclude(self.failed, self.asked) if self.failed else ""
 
 
 def steer(comparison: Comparison) -> None:

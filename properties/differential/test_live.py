@@ -25,3 +25,5 @@ def test_live(live: Case, recorder: Recorder) -> None:
     compared = [recorder.compare(live, setting, names, origin) for setting in SETTINGS]
     if failed := [comparison for comparison in compared if comparison.verdict is Verdict.DIFFER]:
         pytest.fail(plain(recorder.conclude(failed, len(compared), origin)), pytrace=False)
+    if left_out := recorder.all_left_out(names):
+        pytest.fail(f"not compared any further: {left_out}", pytrace=False)

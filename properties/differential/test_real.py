@@ -25,6 +25,8 @@ def test_real(real_share: RealShare, recorder: Recorder) -> None:
     ]
     if failed := [comparison for comparison in compared if comparison.verdict is Verdict.DIFFER]:
         pytest.fail(plain(recorder.conclude(failed, len(compared), pack.origin)), pytrace=False)
+    if left_out := recorder.all_left_out(share.contenders):
+        pytest.fail(f"not compared any further: {left_out}", pytrace=False)
 
 
 _pack = functools.cache(open_pack)

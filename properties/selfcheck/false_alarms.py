@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from oracle.tools.atomic_files import write_frame
+
 ROOT = Path(__file__).parents[2]
 RIGHT = ("reference", "twin", "reference_silent", "silent", "other_rounding", "other_rounding_silent")
 CANDIDATES = tuple(f"properties.selfcheck.sample_candidates:{name}" for name in RIGHT)
-PATIENCE = ("--time-limit", "900")  # A machine that has other work besides must not look like a candidate that hangs.
 OUT = Path("reports", "out", "false-alarm", "rows.parquet")
 
 
@@ -37,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, more = parser.parse_known_args(arguments)
     seeds = range(options.first, options.first + options.runs)
     frames, alarms = [], []
-    options.rows.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.processes) as pool:
         for run_seed, (code, rows, said, seconds) in zip(seeds, pool.map(lambda n: run(n, options.scale, more), seeds), strict=True):
             frames.append(rows)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 alarms.append(run_seed)
                 print(said, flush=True)
             # After every run, so that an interruption loses none.
-            pd.concat(frames, ignore_index=True).to_parquet(options.rows, index=False)
+            write_frame(pd.concat(frames, ignore_index=True), options.rows)
     print(f"{len(alarms)} of {options.runs} runs raised an alarm{': seeds ' + ', '.join(map(str, alarms)) if alarms else ''}")
     return int(bool(alarms))
 
@@ -69,7 +69,6 @@ def run(run_seed: int, scale: str, more: Sequence[str]) -> tuple[int, pd.DataFra
             str(rows),
             "--cases",
             folder,
-            *PATIENCE,
             *more,
         ]
         for candidate in CANDIDATES:

@@ -10,7 +10,7 @@ from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED, drawn
 from reports.document import Fact, Report, Section
 from reports.tables import Column, Table, bad_if_any
 
-CONDUCT = "conduct"
+CONDUCT, WARNINGS = "conduct", "warnings"
 KINDS_SHOWN = 12
 
 
@@ -22,6 +22,7 @@ def build(rows: pd.DataFrame) -> Report:
     sections = [
         Section("Stages", (by_stage,)),
         Section("Conduct", (conduct(rows),) if (rows["stage"] == CONDUCT).any() else ("How it behaves was not observed.",)),
+        *([Section("Warnings", (warnings(rows),))] if len(warned(rows)) else []),
         Section("Precision", (tables.precision(rows),)),
         Section("Not checked", (*not_checked(rows), *not_compared(rows[rows["stage"] != CONDUCT])) or ("Nothing was left out.",)),
         Section("Made with", (tables.environment(rows),)),
@@ -69,9 +70,27 @@ def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
     )
 
 
+def observed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of failure modes that were looked for."""
+    return rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED) & (rows["quantity"] != WARNINGS)]
+
+
+def warned(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that tell what a contender's code warned of."""
+    return rows[(rows["stage"] == CONDUCT) & (rows["quantity"] == WARNINGS)]
+
+
+def warnings(rows: pd.DataFrame) -> Table:
+    """Each warning of its code, or of a library that it calls, and in how many comparisons it came."""
+    texts = warned(rows)["reason"].astype("string").fillna("").str.split("\n").explode()
+    counted = texts.str.replace(r", \d+ times$", "", regex=True).value_counts().rename_axis("warning").reset_index(name="comparisons")
+    columns = (Column("warning", "warning"), Column("comparisons", "comparisons", "count"))
+    return Table("Warnings", columns, counted.head(KINDS_SHOWN), "Warnings are no faults: they are told, and change no verdict.")
+
+
 def conduct(rows: pd.DataFrame) -> Table:
     """Each failure mode, in how many batches it was looked for, and in how many it was seen."""
-    frame = rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED)]
+    frame = observed(rows)
     seen = (frame["verdict"] == DIFFER).groupby(frame["quantity"], sort=False).agg(["size", "sum"]).reset_index()
     columns = (
         Column("quantity", "failure mode"),

@@ -38,7 +38,7 @@ SCHEMA = Schema(
     },
     optional={
         "version": "text",  # of the contender
-        "reason": "text",  # why the verdict is AMBIGUOUS or NOT COMPARED
+        "reason": "text",  # why the verdict is AMBIGUOUS or NOT COMPARED; of the conduct's warnings, their texts
         "detail": "text",  # worst element with its values, shapes: as the run printed it
         "replay": "text",  # the command that runs this case again; none where it was not saved
         "example": "count",  # 1 for a case that was made smaller and saved, beside those that the run drew: shown, and not counted

@@ -1,7 +1,8 @@
 """``python -m properties.differential.fuzz``: search for batches that anybody answers wrongly, for as long as it is given.
 
 Workers are Ray's: processes of this machine, or of a cluster with ``--ray ADDRESS``, whose machines need the same checkout on Python's path
-(a cluster started from the project's root has it). Exit codes: 0 nothing differs, 1 something does, 2 the arguments are wrong.
+(a cluster started from the project's root has it). Exit codes: 0 nothing differs, 1 something does, 2 the arguments are wrong, 130
+somebody interrupted before anything did.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
+from oracle.tools.atomic_files import write_frame, write_text
 from properties.differential.fuzz.shared_database import Keeper, SharedDatabase
 from properties.differential.fuzz.turn import Found, Turn, kinds, take
 from properties.differential.recorder import SHRINK
@@ -39,12 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CandidateError as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2
-    found = list(_search(options))
+    found: list[Found] = []
+    try:
+        found.extend(_search(options))
+    except KeyboardInterrupt:
+        print("interrupted: what was compared until then is kept", flush=True)
+        return _told(found, options) or 130
+    return _told(found, options)
+
+
+def _told(found: Sequence[Found], options: argparse.Namespace) -> int:
+    """Write the rows, and say what was found; the answer is the exit code."""
     frames = [one.rows for one in found if len(one.rows)]
     differ = [one for one in found if one.digest]
-    options.out.mkdir(parents=True, exist_ok=True)
     if frames:
-        pd.concat(frames, ignore_index=True).to_parquet(options.out / "rows.parquet", index=False)
+        write_frame(pd.concat(frames, ignore_index=True), options.out / "rows.parquet")
     cases = sum(one.rows["case"].nunique() for one in found if len(one.rows))
     print(f"{cases:,} batches in {len(found)} turns, seed {options.seed}: {len(differ)} differ; rows in {options.out / 'rows.parquet'}")
     return int(bool(differ))
@@ -106,8 +117,7 @@ def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace) -> Ite
             yield Found(turn, pd.DataFrame(), "unknown", "", "the process ended")
             continue
         if found.digest:
-            options.cases.mkdir(parents=True, exist_ok=True)
-            (options.cases / f"{found.digest}.json").write_text(found.case, "utf-8")
+            write_text(found.case, options.cases / f"{found.digest}.json")
             print(found.report, flush=True)
         yield found
 

@@ -102,6 +102,7 @@ def take(turn: Turn, database: ExampleDatabase | None, folder: Path) -> Found:
         agrees()
     except (Difference, Enough):
         report = search.conclusion()
-        digest, text = recorder.saved[0].stem, recorder.saved[0].read_text("utf-8")
+        if recorder.saved:
+            digest, text = recorder.saved[0].stem, recorder.saved[0].read_text("utf-8")
     rows = pd.concat(recorder.frames, ignore_index=True) if recorder.frames else pd.DataFrame()
     return Found(turn, rows, digest, text, report)
