@@ -139,8 +139,6 @@ def _explanations(case: Case, setting: Setting, contender: Contender, others: Se
     if asked is None:
         return
     distance = asked.distance
-    if setting.dtype != "float64" and asked.definition.setting.dtype == "float64" and distance <= asked.exact:
-        yield "pattern", "with float64 logits its loss and gradients agree: what differs is the arithmetic"
     if distance <= TELLING * asked.exact:
         return
     more = list(filter(None, (_ask(*other, contender) for other in others[:OTHERS])))

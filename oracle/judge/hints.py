@@ -52,7 +52,7 @@ def _rules(pairs: Pairs, answer: Ints, place: Ints, topk: int) -> Iterator[tuple
     kept = place[alone & (answer[pairs.cell] == pairs.box) & (pairs.metric > 0)]
     if kept.size and kept.max() != topk:
         yield (
-            f"{kept.max()} candidates kept for a box instead of {topk} [5.4]",
+            f"K = {kept.max()} instead of {topk} [5.4]",
             _Rule(int(kept.max()), pickers_alone=False, rank=pairs.overlap),
         )
     earlier = -pairs.box.astype(np.float64)

@@ -516,8 +516,8 @@ PLAIN = Case(LossSpec(num_classes=2, strides=(8,)), (96, 96), 2, BOXES, Predicti
 @pytest.mark.parametrize(
     ("hint", "numbers"),
     [
-        ("9 candidates kept for a box instead of 10 [5.4]", {"topk": 9}),
-        ("12 candidates kept for a box instead of 10 [5.4]", {"topk": 12}),
+        ("K = 9 instead of 10 [5.4]", {"topk": 9}),
+        ("K = 12 instead of 10 [5.4]", {"topk": 12}),
         ("", {"beta": 2.0}),
     ],
 )
