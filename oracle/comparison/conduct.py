@@ -221,7 +221,7 @@ def call(contender: Contender, criterion: Criterion, inputs: Inputs, setting: Se
     except ContenderFailed as failure:
         if failure.mode != HANGS:
             raise
-        raise ContenderFailed(HANGS, f"the call {failure.what}") from failure
+        raise ContenderFailed(HANGS, f"the call {failure.what}; what compiles first may be given longer, --time-limit SECONDS") from failure
     return found.answer, found.changed
 
 

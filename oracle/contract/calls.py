@@ -89,7 +89,7 @@ def _signalled(contender: Contender) -> Iterator[None]:
         came.append(number)
         raise KeyboardInterrupt
 
-    held = {number: handler for number, handler in before.items() if callable(handler)}
+    held: dict[int, Callable[[int, FrameType | None], object]] = {n: handler for n, handler in before.items() if callable(handler)}
     for number in held:
         signal.signal(number, interrupt)
     try:
@@ -98,6 +98,7 @@ def _signalled(contender: Contender) -> Iterator[None]:
         for number, handler in held.items():
             signal.signal(number, handler)
         if came:
+            held[came[0]](came[0], None)  # whoever waits for the signal hears of it
             raise KeyboardInterrupt from None
 
 

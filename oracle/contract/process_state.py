@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -254,13 +254,3 @@ class Snapshot:
                 with contextlib.suppress(OSError, RuntimeError, ValueError):
                     state.write(before)
         return {group: f"the call changed {', '.join(changes)}" for group, changes in found.items()}
-
-
-@contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """Surroundings are afterwards what they were before."""
-    before = Snapshot()
-    try:
-        yield
-    finally:
-        before.put_back()

@@ -49,7 +49,7 @@ CONDUCT_SHARE = 8
 FLUSH = 20.0
 """Seconds after which a process writes its rows down, in the middle of a test too."""
 
-UNTRUSTED = "this process, where it was interrupted, is not to be trusted: nothing more is compared here; --time-limit gives it longer"
+UNTRUSTED = "this process, where it was interrupted, is not to be trusted: nothing more is compared here"
 ANSWERED = "asked again in a process of its own it answered. Memory may have run out, somebody may have ended it, or it fails now and then."
 
 WARM = Case(LossSpec(num_classes=2, reg_max=4, strides=(8, 16)), (32, 32), 1, (Box(0, 1, 16, 16, 12, 12),))

@@ -118,6 +118,7 @@ def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace) -> Ite
             continue
         if found.digest:
             write_text(found.case, options.cases / f"{found.digest}.json")
+        if found.report:  # also that nothing more could be compared
             print(found.report, flush=True)
         yield found
 

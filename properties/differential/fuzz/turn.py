@@ -100,8 +100,8 @@ def take(turn: Turn, database: ExampleDatabase | None, folder: Path) -> Found:
     digest = text = report = ""
     try:
         agrees()
-    except (Difference, Enough):
-        report = search.conclusion()
+    except (Difference, Enough) as end:
+        report = search.conclusion() or str(end)
         if recorder.saved:
             digest, text = recorder.saved[0].stem, recorder.saved[0].read_text("utf-8")
     rows = pd.concat(recorder.frames, ignore_index=True) if recorder.frames else pd.DataFrame()

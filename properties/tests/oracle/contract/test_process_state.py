@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import gc
 import io
@@ -13,7 +14,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -25,12 +26,21 @@ from oracle.comparison.conduct import STAGE
 from oracle.comparison.registry import shipped
 from oracle.contract.calls import called
 from oracle.contract.contender import Contender
-from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS, STATES, Snapshot, kept
+from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS, STATES, Snapshot
 from properties.selfcheck.sample_candidates import Silent
 from properties.tests.oracle.judge.helpers import FLOAT32
 from twinloss import LossSpec
 
 CASE = Case(LossSpec(num_classes=2, reg_max=4, strides=(8, 16)), (32, 32), 1, (Box(0, 1, 16, 16, 12, 12),), Prediction("near", spread=0.25))
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    before = Snapshot()
+    try:
+        yield
+    finally:
+        before.put_back()
 
 
 def anomaly() -> None:
