@@ -43,12 +43,14 @@ def surroundings(session: nox.Session) -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")]),
+        "TWINLOSS_STARTED_IN": str(session.invoked_from),
     }
 
 
 def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None:
     """Run a program of the shared environment with the rooms on Python's path."""
-    session.run(str(BIN / program), *arguments, env=surroundings(session) | env, external=True)
+    # An interruption is for the program too, which then writes down what it has.
+    session.run(str(BIN / program), *arguments, env=surroundings(session) | env, external=True, interrupt_timeout=60, terminate_timeout=10)
 
 
 def add(session: nox.Session, *names: str) -> None:
@@ -84,7 +86,8 @@ def suite(session: nox.Session) -> None:
 def diff(session: nox.Session) -> None:
     """Compare every contender with the reference and the definition, stage by stage; -- goes to pytest. Report: reports/out/diff."""
     rows = OUT / "diff" / "rows.parquet"
-    rows.unlink(missing_ok=True)
+    for left in (rows, *rows.parent.glob("card-*")):  # what an earlier run says of others
+        left.unlink(missing_ok=True)
     try:
         run(
             session,
@@ -99,9 +102,10 @@ def diff(session: nox.Session) -> None:
             *session.posargs,
         )
     finally:  # a run that fails is the one whose report is read
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)  # nox makes 130 of it, unless another error takes its place
         if rows.exists():
             run(session, "python", "-m", "reports.card")
-            run(session, "python", "-m", "reports", "diff", "--exit-code")
+            run(session, "python", "-m", "reports", "diff", *([] if interrupted else ["--exit-code"]))
     if not rows.exists():
         (session.warn if session.posargs else session.error)(f"no comparison was recorded: there is no {rows}")
 

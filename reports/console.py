@@ -7,6 +7,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reports.document import Report
+from reports.escape import plain
 from reports.tables import Table, Tone
 
 STYLES: dict[Tone, str] = {"plain": "", "good": "green", "warn": "yellow", "bad": "bold red"}
@@ -21,7 +22,7 @@ def show(report: Report) -> None:
     if not console.is_terminal:
         console = Console(width=NARROW)
     console.print(_table(report.console))
-    console.print(Text(report.headline, style=STYLES[report.tone]))
+    console.print(Text(plain(report.headline), style=STYLES[report.tone]))
 
 
 def _table(table: Table) -> RichTable:
@@ -29,5 +30,5 @@ def _table(table: Table) -> RichTable:
     for column in table.columns:
         shown.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
     for cells in table.cells():
-        shown.add_row(*(Text(text, style=STYLES[tone]) for text, tone in cells))
+        shown.add_row(*(Text(plain(text), style=STYLES[tone]) for text, tone in cells))
     return shown

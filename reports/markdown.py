@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reports import escape
 from reports.document import Block, Entry, Listing, Report
 from reports.tables import Table, Tone
 
@@ -11,7 +12,7 @@ OUTCOMES: dict[Tone, str] = {"plain": "", "good": "✓ ", "warn": "⚠ ", "bad":
 
 def render(report: Report) -> str:
     """The report's headline, figures and brief sections."""
-    parts = [f"# {report.title}", f"**{OUTCOMES[report.tone]}{report.headline}**"]
+    parts = [f"# {escape.markdown(report.title)}", f"**{OUTCOMES[report.tone]}{escape.markdown(report.headline)}**"]
     parts.append(" · ".join(f"{MARKS[fact.tone]}{fact.value} {fact.label}" for fact in report.facts))
     for section in report.sections:
         if section.brief:
@@ -42,10 +43,10 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str, tone: Tone, *, code: bool) -> str:
-    text = text.replace("|", "\\|").replace("\n", " ")
-    return MARKS[tone] + (f"`{text}`" if code else text)
+    # A table ends its cells at every bar, also at one within code.
+    return MARKS[tone] + (escape.code(text).replace("|", "\\|") if code else escape.markdown(text))
 
 
 def _entry(entry: Entry) -> str:
-    lines = [f"**{entry.heading}**", "", "```text", entry.detail, "```"]
-    return "\n".join(lines + (["", f"Replay: `{entry.command}`"] if entry.command else []))
+    lines = [f"**{escape.markdown(entry.heading)}**", "", escape.fenced(entry.detail)]
+    return "\n".join(lines + (["", f"Replay: {escape.code(entry.command)}"] if entry.command else []))

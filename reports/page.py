@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from pandas.io.formats.style_render import CSSDict
 
 from reports.document import Block, Figure, Listing, Report
+from reports.escape import plain
 from reports.tables import Column, Table, Tone
 
 SHORT = 36  # characters that are not broken into lines
@@ -24,7 +25,8 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"kind": _kind, "table": _table, "prose": _prose, "drawing": lambda figure: Markup(figure.svg), "anchor": anchor}
     style = Markup((HERE / "page.css").read_text("utf-8"))
-    return environment.get_template("page.html.j2").render(report=report, style=style)
+    # What a browser does not show, a direction of writing say, is written out, as on a terminal.
+    return plain(environment.get_template("page.html.j2").render(report=report, style=style))
 
 
 def anchor(heading: str) -> str:

@@ -18,6 +18,7 @@ from benches.gate.decision import Limits
 from benches.gate.run import Options, records, run
 from benches.gate.wheels import RevisionError
 from benches.measure.worker_client import WorkerError
+from oracle.tools.atomic_files import write_frame
 
 OUT = Path("reports", "out", "gate")
 USAGE = 2
@@ -32,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RevisionError, WorkerError) as error:
         sys.stderr.write(f"gate: {error}\n")
         return USAGE
-    out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(list(records(outcome))).to_parquet(out / "rows.parquet", index=False)
+    write_frame(pd.DataFrame(list(records(outcome))), out / "rows.parquet")
     return int(outcome.decision.verdict)
 
 

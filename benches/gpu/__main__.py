@@ -16,6 +16,7 @@ import torch
 from benches.gpu.finding import Check, Finding, append, run_check
 from benches.gpu.limits import TARGETS
 from benches.measure.environment import commit, machine, now, versions
+from oracle.tools.atomic_files import write_frame
 
 OUT = Path("reports", "out", "gpu")
 # What is checked where, in this order: the sure and quick first.
@@ -100,7 +101,7 @@ def _write_parquet(lines: Path) -> None:
     try:
         import pandas as pd
 
-        pd.read_json(lines, lines=True, dtype=False).to_parquet(lines.with_suffix(".parquet"), index=False)
+        write_frame(pd.read_json(lines, lines=True, dtype=False), lines.with_suffix(".parquet"))
     except ImportError as error:
         print(f"{lines} was written, but no parquet file: {error}")
 

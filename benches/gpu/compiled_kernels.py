@@ -24,6 +24,7 @@ import torch
 
 from benches.measure.environment import commit, now
 from oracle.ptx.compile import check_constants, compiling_for
+from oracle.tools.atomic_files import write_frame
 from twinloss import Assignment, LossSpec, Pyramid
 
 CAPABILITIES = (80, 90)
@@ -217,8 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(rows.drop(columns="triton").to_string(index=False))
     rows["commit"], rows["written"] = commit(), now()
     if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        rows.to_parquet(options.write, index=False)
+        write_frame(rows, options.write)
     spilling = [kernel for kernel in built if kernel.spills]
     for kernel in spilling:
         print(

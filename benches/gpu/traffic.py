@@ -20,6 +20,7 @@ from benches.measure.environment import commit, now
 from oracle.cases.case import Case, DtypeName, Setting
 from oracle.ptx.access_log import Accesses
 from oracle.ptx.triton_device import Device, running_on
+from oracle.tools.atomic_files import write_frame
 from twinloss import DetectionLoss
 
 COUNTED: tuple[tuple[str, DtypeName], ...] = (
@@ -76,8 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(rows.to_string(index=False))
     if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        rows.assign(commit=commit(), written=now()).to_parquet(options.write, index=False)
+        write_frame(rows.assign(commit=commit(), written=now()), options.write)
     return 0
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from benches.run.campaign import Campaign
 from benches.run.rows import rows
+from oracle.tools.atomic_files import write_frame, write_text
 
 OUT = Path("reports", "out", "bench")
 
@@ -17,9 +18,8 @@ def write(campaign: Campaign, folder: Path) -> None:
     frame = pd.DataFrame(list(rows(campaign)))
     if frame.empty:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(folder / "rows.parquet", index=False)
-    frame.to_csv(folder / "rows.csv", index=False)
+    write_frame(frame, folder / "rows.parquet")
+    write_text(frame.to_csv(index=False), folder / "rows.csv")
     samples = [
         {"unit": unit.name, "process": process, "round": at, "contender": label} | sample
         for unit, results in campaign.results.items()
@@ -27,4 +27,4 @@ def write(campaign: Campaign, folder: Path) -> None:
         for at, one in enumerate(rounds)
         for label, sample in one.items()
     ]
-    pd.DataFrame(samples).to_parquet(folder / "samples.parquet", index=False)
+    write_frame(pd.DataFrame(samples), folder / "samples.parquet")

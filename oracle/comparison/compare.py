@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,8 +13,9 @@ import torch
 
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.comparison.conduct import STAGE as CONDUCT
-from oracle.comparison.conduct import judge_conduct
-from oracle.comparison.trial import ContenderFailed, Trial
+from oracle.comparison.conduct import WARNINGS, declined, judge_conduct
+from oracle.comparison.trial import Trial
+from oracle.contract.calls import HANGS, ContenderFailed, warned
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared, worst
 from oracle.inference.assignment import Reading
@@ -30,11 +32,19 @@ STAGES = ("anchors", "targets", "decode", "candidates", "metrics", "assign", "lo
 
 @dataclass(frozen=True)
 class Said:
-    """Everything that was said about one contender on one case: its judgements by stage and quantity, and the seconds that took."""
+    """Everything that was said about one contender on one case.
+
+    Attributes:
+        contender: who was judged.
+        judgements: by stage and quantity.
+        seconds: that this took.
+        replay: the command that judges it again; empty where the case was not saved, so that no command could.
+    """
 
     contender: Contender
     judgements: list[Judgement]
     seconds: float
+    replay: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -60,22 +70,24 @@ class Comparison:
         """The gravest of all."""
         return worst([said.verdict for said in self.said])
 
-    @property
-    def replay(self) -> str:
-        """The command that runs this case again."""
-        return f"nox -s diff -- --replay {self.case.digest}"
-
     def report(self) -> str:
-        """Every finding as text, in the order of the stages, and the line that replays the case; empty when nothing differs."""
+        """Every finding as text, in the order of the stages, and the line that replays a saved case; empty when nothing differs."""
         lines = []
         for said in self.said:
             for finding in said.findings:
                 lines += [f"{said.contender.name} on {self.case.digest} ({self.setting.name}, {self.setting.device})", *finding.lines()]
-        return "\n".join([*lines, f"  replay     {self.replay}"]) if lines else ""
+            if said.findings and said.replay:
+                lines.append(f"  replay     {said.replay}")
+        return "\n".join(lines)
 
 
 def compare(
-    case: Case, setting: Setting, contenders: Sequence[Contender], reference: Contender | None = None, stages: Sequence[str] = STAGES
+    case: Case,
+    setting: Setting,
+    contenders: Sequence[Contender],
+    reference: Contender | None = None,
+    stages: Sequence[str] = STAGES,
+    around: Callable[[Contender], contextlib.AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
 ) -> Comparison:
     """Judge contenders on a case.
 
@@ -85,6 +97,7 @@ def compare(
         contenders: who is judged; the reference may be among them.
         reference: whose own error widens the allowance; ``None`` leaves the rounding alone.
         stages: which of :data:`STAGES` to compare, and "conduct" for how a contender behaves (:mod:`oracle.comparison.conduct`).
+        around: entered while a contender's code runs.
 
     Raises:
         JudgeError: the judge contradicts the definition.
@@ -99,46 +112,64 @@ def compare(
     for contender in contenders:
         start = time.perf_counter()
         trial = control if contender is reference and isinstance(control, Trial) else None
-        judgements = list(_judge(contender, trial, control, definition, inputs, stages))
+        with around(contender), warned() as warnings:
+            judgements = list(_judge(contender, trial, control, definition, inputs, stages))
+        judgements += _warnings(warnings)
         said.append(Said(contender, judgements, time.perf_counter() - start))
     return Comparison(case, setting, said)
 
 
 def _control(reference: Contender | None, definition: Definition, inputs: Inputs) -> Trial | None:
     """The reference at work on the case, or ``None`` where it has nothing to say about it."""
-    if reference is None or _declined(reference, definition, inputs):
+    if reference is None:
         return None
     try:
-        return Trial(reference, definition, inputs)
+        return None if declined(reference, definition.case.spec, inputs, definition.setting) else Trial(reference, definition, inputs)
     except ContenderFailed:
         return None
 
 
-def _declined(contender: Contender, definition: Definition, inputs: Inputs) -> str | None:
-    """Why a contender does not take part."""
-    return contender.declines(definition.case.spec, inputs, definition.setting) if contender.declines else None
+def _warnings(found: Mapping[str, int]) -> list[Judgement]:
+    """What a stranger's code warned of: told, and no fault."""
+    told = "\n".join(f"{text}, {times} times" if times > 1 else text for text, times in found.items())
+    return [Judgement(CONDUCT, WARNINGS, Verdict.AGREE, reason=told)] if told else []
 
 
 def _judge(
     contender: Contender, trial: Trial | None, control: Trial | None, definition: Definition, inputs: Inputs, stages: Sequence[str]
 ) -> Iterable[Judgement]:
-    if reason := _declined(contender, definition, inputs):
+    try:
+        reason = declined(contender, definition.case.spec, inputs, definition.setting)
+    except ContenderFailed as failure:
+        yield differs(Finding(CONDUCT, failure.mode, failure.what))
+        reason = "whether it takes part is not known"
+    if reason:
         yield from (not_compared(stage, reason) for stage in stages)
         return
+    hangs = False
     if CONDUCT in stages:
         conduct = list(judge_conduct(contender, definition.case, inputs, definition.setting, finite=lambda: _finite(control)))
         yield from conduct
-        if any(j.finding is not None and j.quantity == "hangs" for j in conduct):
-            yield from (not_compared(stage, "it hangs") for stage in stages if stage != CONDUCT)
+        hangs = _hangs(conduct)
+    if not hangs:
+        try:
+            trial = trial or Trial(contender, definition, inputs)
+        except ContenderFailed as failure:
+            yield differs(Finding("factory", _quantity(failure), str(failure)))
             return
-    try:
-        trial = trial or Trial(contender, definition, inputs)
-    except ContenderFailed as failure:
-        yield differs(Finding("factory", "call", str(failure)))
-        return
     for stage in stages:
         if stage != CONDUCT:
-            yield from _judge_stage(stage, trial, control)
+            found = [not_compared(stage, "it hangs")] if hangs or trial is None else list(_judge_stage(stage, trial, control))
+            yield from found
+            hangs = hangs or _hangs(found)
+
+
+def _hangs(judgements: Sequence[Judgement]) -> bool:
+    return any(j.finding is not None and j.quantity == HANGS for j in judgements)
+
+
+def _quantity(failure: ContenderFailed) -> str:
+    return HANGS if failure.mode == HANGS else "call"
 
 
 def _finite(control: Trial | None) -> bool:
@@ -151,7 +182,7 @@ def _judge_stage(stage: str, trial: Trial, control: Trial | None) -> Iterable[Ju
     try:
         yield from _JUDGES[stage](trial, control)
     except ContenderFailed as failure:
-        yield differs(Finding(stage, "call", str(failure)))
+        yield differs(Finding(stage, _quantity(failure), str(failure)))
 
 
 def _anchors(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -204,7 +235,7 @@ def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     judgements = [
         judge_peaks("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control)) for name in NUMBERS
     ]
-    yield from _with_hint(judgements, lambda: trial.loss_hint(found, given=True))
+    yield from (_complete(judgement, trial.missing_items(given=True)) for judgement in judgements)
 
 
 def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -249,17 +280,14 @@ def _judge_loss(
 ) -> Iterable[Judgement]:
     found, widen = trial.loss(held, room), _same_arithmetic(trial, control)
     judgements = [judge_peaks("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
-    yield from _with_hint(judgements, lambda: trial.loss_hint(found, held))
+    yield from (_complete(judgement, trial.missing_items()) for judgement in judgements)
 
 
-def _with_hint(judgements: Sequence[Judgement], guess: Callable[[], str]) -> Iterable[Judgement]:
-    """The judgements, the first of those that differ with a guess at the fault."""
-    first = next((j for j in judgements if j.finding is not None), None)
-    for judgement in judgements:
-        if judgement is first and judgement.finding is not None:
-            yield dataclasses.replace(judgement, finding=dataclasses.replace(judgement.finding, hint=guess()))
-        else:
-            yield judgement
+def _complete(judgement: Judgement, missing: str) -> Judgement:
+    """The judgement; on the items, that some are missing, where they are: there is no number to be off."""
+    if judgement.quantity != "items" or not missing:
+        return judgement
+    return differs(Finding(judgement.stage, "items", missing))
 
 
 def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:

@@ -1,6 +1,7 @@
 """How a contender behaves, whatever it computes: named verdicts for what a trainer would suffer from, each a quantity of its own.
 
 A contender is called five times: on the case, on it again, on another batch, on the case once more; and afresh on that other batch.
+What it leaves changed in the process is read around each call (:mod:`oracle.contract.process_state`).
 On the CPU the answers to the same question must be the same bits. Elsewhere atomic additions come in any order, and :data:`DRIFT` of
 the largest number is granted.
 """
@@ -16,21 +17,31 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Case, Inputs, Setting
+from oracle.contract.answer_form import WRONG_ATTRIBUTE, WRONG_DTYPE, WRONG_SHAPE, WRONG_TENSOR, MalformedError, kind, shown, whole_loss
+from oracle.contract.calls import HANGS, RAISES, Called, ContenderFailed, called
 from oracle.contract.contender import Contender, Criterion
-from oracle.contract.process_state import changes, restore, surroundings
-from oracle.contract.run import fresh, make_criterion, within
-from oracle.contract.time_limit import Overrun, limited
+from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS
+from oracle.contract.run import fresh, gradients, make_criterion, within
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
+from oracle.tools.printable import plain
+from twinloss import LossSpec
 
 STAGE = "conduct"
+WARNINGS = "warnings"
+"""Quantity of what a contender's code warned of, which is told and no failure mode."""
+
 MODES = {
-    "raises": "it raised instead of answering",
-    "hangs": "it did not answer in time",
-    "wrong shape": "its answer is not (loss (3,), items by name)",
-    "wrong dtype": "its loss is neither float32 nor float64, or its items are no numbers",
+    RAISES: "it raised instead of answering",
+    HANGS: "it did not answer in time",
+    WRONG_ATTRIBUTE: "an attribute of its factory or criterion cannot be read, or is not what the contract says",
+    WRONG_SHAPE: "its answer is not (loss (3,), items by name)",
+    WRONG_DTYPE: "its loss is neither float32 nor float64, or its items are no numbers",
+    WRONG_TENSOR: "its loss or a gradient is a tensor subclass, sparse, or on another device than the logits",
     "not finite": "its loss or a gradient is not a finite number where the definition's is",
     "mutates inputs": "it changed what it was given",
-    "changes settings": "it left torch with other global settings",
+    SETTINGS: "it left torch with other global settings",
+    RANDOM: "it left a generator of random numbers, torch's, numpy's or Python's, in another state",
+    PROCESS: "it left the process changed: its folder, environment, warning filters, signal handlers, logging and the like",
     "keeps state": "the same call on the same batch gave another answer",
     "depends on history": "its answer depends on the batches that it saw before",
 }
@@ -42,23 +53,14 @@ REPEATED_UP_TO = 4_000_000
 DRIFT = 1e-4
 
 
-class Misconduct(Exception):  # noqa: N818 - it is what a contender did
-    """A failure mode that leaves no answer to look at: its name, and a sentence."""
-
-    def __init__(self, mode: str, what: str) -> None:
-        super().__init__(what)
-        self.mode, self.what = mode, what
-
-
 @dataclass(frozen=True)
 class Answer:
-    """What one call gave: the loss, the items, the gradients of its sum; and what it did beside that."""
+    """What one call gave: the loss, the items, the gradients of its sum; and what it did to its inputs."""
 
     loss: Tensor
     items: Mapping[str, float]
     gradients: tuple[Tensor | None, ...]
     mutated: str
-    settings: str
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -80,10 +82,10 @@ def judge_conduct(contender: Contender, case: Case, inputs: Inputs, setting: Set
     """
     try:
         found = dict(_observe(contender, case, inputs, setting, finite))
-    except Misconduct as misconduct:
+    except ContenderFailed as failure:
         # What the call did not live to show is not known.
-        unknown = f"not known, since it {misconduct.mode if misconduct.mode in ('raises', 'hangs') else 'answers in a ' + misconduct.mode}"
-        found = {misconduct.mode: misconduct.what}
+        unknown = f"not known, since it {failure.mode if failure.mode in (RAISES, HANGS) else 'has a ' + failure.mode}"
+        found = {failure.mode: failure.what}
         yield from (_verdict(mode, found) if mode in found else not_compared(STAGE, unknown, mode) for mode in MODES)
         return
     repeated = _repeats(inputs)
@@ -100,15 +102,21 @@ def _repeats(inputs: Inputs) -> bool:
 
 def _observe(contender: Contender, case: Case, inputs: Inputs, setting: Setting, finite: Callable[[], bool]) -> Iterator[tuple[str, str]]:
     criterion = _make(contender, case, setting)
-    first = call(criterion, inputs, setting, contender.time_limit)
+    first, changed = call(contender, criterion, inputs, setting)
     if first.mutated:
         yield "mutates inputs", first.mutated
-    if first.settings:
-        yield "changes settings", first.settings
     if (wrong := _not_finite(first)) and not _overflows(contender, setting) and finite():
         yield "not finite", wrong
     if _repeats(inputs):
-        yield from _memory(contender, criterion, first, case, inputs, setting)
+        again, changed_again = call(contender, criterion, inputs, setting)
+        changed = changed_again | changed
+        yield from changed.items()
+        if gap := _gap(first, again):
+            yield "keeps state", f"the second call on the same batch gave another {gap}"
+        else:
+            yield from _memory(contender, criterion, first, case, inputs, setting)
+    else:
+        yield from changed.items()
 
 
 def _overflows(contender: Contender, setting: Setting) -> bool:
@@ -127,21 +135,16 @@ def _memory(
     contender: Contender, criterion: Criterion, first: Answer, case: Case, inputs: Inputs, setting: Setting
 ) -> Iterator[tuple[str, str]]:
     """What a criterion remembers of earlier calls, by the answers that this changes."""
-    again = call(criterion, inputs, setting, contender.time_limit)
-    if gap := _gap(first, again):
-        yield "keeps state", f"the second call on the same batch gave another {gap}"
-        return
     other = another(case)
     other_inputs = other.build(setting)
-    if contender.declines and contender.declines(other.spec, other_inputs, setting):
+    if declined(contender, other.spec, other_inputs, setting):
         return
-    limit = contender.time_limit
-    between = call(criterion, other_inputs, setting, limit)
-    after = call(criterion, inputs, setting, limit)
+    between, _ = call(contender, criterion, other_inputs, setting)
+    after, _ = call(contender, criterion, inputs, setting)
     if gap := _gap(first, after):
         yield "depends on history", f"after another batch, of {_size(other)}, this one, of {_size(case)}, gave another {gap}"
         return
-    alone = call(_make(contender, other, setting), other_inputs, setting, limit)
+    alone, _ = call(contender, _make(contender, other, setting), other_inputs, setting)
     if gap := _gap(alone, between):
         yield "depends on history", f"after one of {_size(case)}, a batch of {_size(other)} gave another {gap}, than by itself"
 
@@ -161,89 +164,89 @@ def _size(case: Case) -> str:
     return f"{case.image_size[0]} × {case.image_size[1]} px"
 
 
-def _make(contender: Contender, case: Case, setting: Setting) -> Criterion:
-    try:
-        with limited(contender.time_limit):
-            return make_criterion(contender, case.spec, setting)
-    except Overrun as overrun:
-        raise Misconduct("hangs", f"the factory {overrun}") from None
-    except (Exception, SystemExit) as error:
-        raise Misconduct("raises", f"the factory raised {type(error).__name__}: {error}") from error
-
-
-def call(criterion: Criterion, inputs: Inputs, setting: Setting, limit: float | None = None) -> Answer:
-    """One call on copies of the inputs, and the gradients of the loss's sum.
+def declined(contender: Contender, spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
+    """Why a contender does not take part in a batch, or ``None`` when it does.
 
     Raises:
-        Misconduct: it raised, took too long, or its answer is not of the form that the contract asks for.
+        ContenderFailed: its ``declines`` raised, took too long, or gave something else than a text or ``None``.
     """
-    given, kept = fresh(criterion, inputs), fresh(criterion, inputs)
-    settings = surroundings()
-    leaves = (given.preds["boxes"], given.preds["scores"])
-    # The contender's own containers: what it puts into them, or takes out of them, is seen below.
-    preds, batch = {**given.preds, "feats": list(given.preds["feats"])}, dict(given.batch)
+    declines = contender.declines
+    if declines is None:
+        return None
+
+    def ask() -> str | None:
+        found = declines(spec, fresh(None, inputs) if contender.stranger else inputs, setting)
+        if found is None or isinstance(found, str):
+            return found and plain(found)
+        raise MalformedError(f"its `declines` gave {shown(found)}; it must give a sentence that says why, or None", WRONG_ATTRIBUTE)
+
     try:
-        with limited(limit):
-            with within(setting, criterion):
-                answer: Any = criterion(preds, batch)
-            changed = changes(settings)
-            restore(settings)
-            loss, items = _form(answer)
-            gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True) if loss.requires_grad else (None, None)
-    except Overrun as overrun:
-        restore(settings)
-        raise Misconduct("hangs", f"the call {overrun}") from None
-    except Misconduct:
-        raise
-    except (Exception, SystemExit) as error:
-        restore(settings)
-        raise Misconduct("raises", f"raised {type(error).__name__}: {error}") from error
-    return Answer(loss.detach(), items, gradients, _mutated(Inputs(preds, batch), kept), changed)
+        return called(contender, ask).answer
+    except ContenderFailed as failure:
+        if failure.mode != RAISES:
+            raise
+        raise ContenderFailed(WRONG_ATTRIBUTE, f"its `declines` {failure.what}") from failure
 
 
-def _form(answer: Any) -> tuple[Tensor, dict[str, float]]:
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        raise Misconduct("wrong shape", f"the answer is {_named(answer)}; it must be a pair (loss, items)")
-    loss, items = answer
-    if not isinstance(loss, Tensor) or loss.shape != (3,):
-        raise Misconduct("wrong shape", f"the loss is {_named(loss)}; it must be a tensor of shape (3,): box, classification, distribution")
-    if not isinstance(items, Mapping):
-        raise Misconduct("wrong shape", f"the items are {_named(items)}; they must be a mapping of the logged terms by name")
-    if loss.dtype not in (torch.float32, torch.float64):
-        raise Misconduct("wrong dtype", f"the loss is {loss.dtype}; it must be float32, or float64")
-    numbers = {}
-    for name, value in items.items():
-        if isinstance(value, Tensor) and value.numel() != 1:
-            raise Misconduct("wrong shape", f"item {name!r} is {_named(value)}; it must be one number")
-        try:
-            numbers[str(name)] = float(value.detach() if isinstance(value, Tensor) else value)
-        except (TypeError, ValueError):
-            raise Misconduct("wrong dtype", f"item {name!r} is {_named(value)}; it must be a number") from None
-    return loss, numbers
+def _make(contender: Contender, case: Case, setting: Setting) -> Criterion:
+    try:
+        return called(contender, lambda: make_criterion(contender, case.spec, setting)).answer
+    except ContenderFailed as failure:
+        subject = "the factory " if failure.mode in (RAISES, HANGS) else ""
+        raise ContenderFailed(failure.mode, f"{subject}{failure.what}") from failure
 
 
-def _named(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
-    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"of type {type(value).__name__}"
+def call(contender: Contender, criterion: Criterion, inputs: Inputs, setting: Setting) -> tuple[Answer, dict[str, str]]:
+    """One call on copies of the inputs, and the gradients of the loss's sum; and what the call left changed in the process, by mode.
+
+    Raises:
+        ContenderFailed: it raised, took too long, or its answer is not of the form that the contract asks for.
+    """
+
+    def ask() -> Answer:
+        given, kept = fresh(criterion, inputs), fresh(criterion, inputs)
+        leaves = (given.preds["boxes"], given.preds["scores"])
+        # The contender's own containers: what it puts into them, or takes out of them, is seen below.
+        preds, batch = {**given.preds, "feats": list(given.preds["feats"])}, dict(given.batch)
+        with within(setting, criterion):
+            answer: Any = criterion(preds, batch)
+        loss, items = whole_loss(answer, leaves[0].device)
+        if loss.dtype not in (torch.float32, torch.float64):
+            raise MalformedError(f"the loss is {loss.dtype}; it must be float32, or float64", WRONG_DTYPE)
+        found = gradients(loss, leaves)
+        return Answer(loss.detach(), items, found, _mutated(Inputs(preds, batch), kept))
+
+    try:
+        found: Called[Answer] = called(contender, ask)
+    except ContenderFailed as failure:
+        if failure.mode != HANGS:
+            raise
+        raise ContenderFailed(HANGS, f"the call {failure.what}; what compiles first may be given longer, --time-limit SECONDS") from failure
+    return found.answer, found.changed
 
 
 def _mutated(found: Inputs, kept: Inputs) -> str:
     """What a call changed of the inputs that it was given."""
     for role, after, before in (("preds", found.preds, kept.preds), ("batch", found.batch, kept.batch)):
         if list(after) != list(before):
-            return f"the keys of {role} were {', '.join(before)}; the call left {', '.join(after)}"
+            return f"the keys of {role} were {', '.join(before)}; the call left {', '.join(_key(name) for name in after) or 'none'}"
         for name, value in before.items():
             if not isinstance(value, list):
-                if _other_bits(after[name], value):
-                    return f"the call changed {role}['{name}']"
-            elif len(after[name]) != len(value) or any(_other_bits(a, b) for a, b in zip(after[name], value, strict=True)):
+                same = not _other_bits(after[name], value)
+            else:
+                levels = after[name]
+                same = type(levels) is list and len(levels) == len(value) and not any(map(_other_bits, levels, value))
+            if not same:
                 return f"the call changed {role}['{name}']"
     return ""
 
 
+def _key(name: object) -> str:
+    return plain(name) if isinstance(name, str) else f"one of type {kind(name)}"
+
+
 def _other_bits(found: Any, kept: Tensor) -> bool:
-    same_form = isinstance(found, Tensor) and found.shape == kept.shape and found.dtype == kept.dtype
+    same_form = type(found) is Tensor and found.shape == kept.shape and found.dtype == kept.dtype and found.device == kept.device
     return not same_form or not torch.equal(_bits(found), _bits(kept))
 
 
@@ -261,7 +264,7 @@ def _gap(one: Answer, other: Answer) -> str:
     for name, value in one.tensors.items():
         found = other.tensors[name]
         if found.shape != value.shape or found.dtype != value.dtype:
-            return f"{name}: {_named(found)} after {_named(value)}"
+            return f"{name}: {shown(found)} after {shown(value)}"
         if value.device.type == "cpu" and _other_bits(found, value):
             return f"{name}, off by up to {float((found.double() - value.double()).abs().max()):.3g}"
         if value.device.type != "cpu" and not torch.allclose(found, value, rtol=DRIFT, atol=DRIFT * _largest(value), equal_nan=True):

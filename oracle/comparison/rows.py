@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
-import tempfile
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
@@ -17,6 +15,11 @@ import twinloss
 from oracle.comparison.compare import Comparison, Said
 from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS
 from oracle.contract.verdict import Judgement, Verdict
+from oracle.tools.atomic_files import write_frame
+from oracle.tools.printable import plain
+
+MOST = 20_000
+"""Characters of a row's text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +31,15 @@ class Row:
         contender, version: who was judged.
         stage, quantity: what was compared.
         dtype, device: of the logits, with the surrounding autocast.
-        verdict, reason: the outcome, and why it is AMBIGUOUS or NOT COMPARED.
+        verdict, reason: the outcome, and why it is AMBIGUOUS or NOT COMPARED; of the conduct's warnings, what they say.
         error, allowance, error_over_allowance: of the worst element; no numbers where decisions were compared.
         kinks, kink_reach: how many numbers lie at a kink, where the definition is an interval, and how far into one the contender stands
             at most: 0 where the definition does, 1 at an end. What it stands within is no error.
         margin: the narrowest decision, in units of its tolerance; below 1 it is open.
         decisions, open_decisions, ambiguous_decisions: of this row's kind; the row of the holders has the total of its stage's.
         seconds: of all that was done for this contender on this case; what the definition and the reference took is the first's.
-        detail, replay: the finding as text, and the command that runs the case again; empty where nothing differs.
+        detail, replay: the finding as text, empty where nothing differs, and the command that runs the case again, if it was saved.
+        example: 1 for a case that was made smaller and saved, beside those that the run drew: it shows a difference, and is not counted.
         torch, ultralytics, twinloss, python: versions.
         profile, seed: of the run.
     """
@@ -70,15 +74,17 @@ class Row:
     replay: str
     kinks: int = 0
     kink_reach: float = float("nan")
+    example: int = 0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all rows of a run share: its profile, its seed, and where each workload's boxes were read or generated."""
+    """What all rows of a run share: its profile, its seed, where each workload's boxes were read or generated, and if they are examples."""
 
     profile: str
     seed: str
     source: str = "generated"
+    example: bool = False
 
 
 def rows_of(comparison: Comparison, run: Run) -> list[Row]:
@@ -115,11 +121,12 @@ def _row(comparison: Comparison, said: Said, judgement: Judgement, run: Run) -> 
         seed=run.seed,
         source=run.source,
         tags=" ".join(case.tags),
-        reason=judgement.reason,
-        detail="\n".join(judgement.finding.lines()) if judgement.finding else "",
-        replay=comparison.replay if differs else "",
+        reason=plain(judgement.reason, MOST),
+        detail=plain("\n".join(judgement.finding.lines()), MOST) if judgement.finding else "",
+        replay=said.replay if differs else "",
         kinks=judgement.kinks,
         kink_reach=judgement.kink_reach,
+        example=int(run.example),
     )
 
 
@@ -141,14 +148,7 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
     table = pd.DataFrame([asdict(row) for row in rows])
     if table.empty:
         raise ValueError(f"there are no rows to write to {path}: nothing was compared")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        table.to_parquet(temporary, index=False)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_frame(table, path)
 
 
 def read_rows(path: Path) -> list[Row]:

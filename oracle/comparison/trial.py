@@ -9,18 +9,16 @@ from typing import Any, TypeVar
 import torch
 
 from oracle.cases.case import Inputs
+from oracle.contract.answer_form import WRONG_ATTRIBUTE, attribute
+from oracle.contract.calls import ContenderFailed, called
 from oracle.contract.contender import Contender, Metrics, OffersAssignment, OffersStages, Targets
-from oracle.contract.process_state import kept
 from oracle.contract.run import Outcome, fresh, make_criterion, run_assign, run_given, run_loss, within
-from oracle.contract.time_limit import Overrun, limited
 from oracle.contract.verdict import Judgement
 from oracle.inference.assignment import Reader, Reading
 from oracle.judge.assignment import Ruling, judge_assignment, judge_weights
-from oracle.judge.hints import loss_hint
 from oracle.judge.indistinguishable import NONE, Room
 from oracle.judge.loss_and_gradients import Standard, outcome_peaks
 from oracle.judge.stages_before_assignment import (
-    MalformedError,
     Matched,
     anchor_peaks,
     decode_peaks,
@@ -43,10 +41,6 @@ from twinloss import Assignment
 Answer = TypeVar("Answer")
 
 
-class ContenderFailed(Exception):  # noqa: N818 - it is what a contender did, not what went wrong here
-    """A contender raised instead of answering; the cause is the error that it raised."""
-
-
 class Trial:
     """A contender on a case.
 
@@ -66,23 +60,20 @@ class Trial:
         self._kept: dict[str, Any] = {}
         self.criterion = self._asked("factory", lambda: make_criterion(contender, definition.case.spec, self.setting))
         # Who says nothing about ties may settle them as the reference does.
-        self.rules = Rules(
-            getattr(self.criterion, "ties", "reference"), getattr(self.criterion, "conflicts", "overlap"), self.arithmetic.smallest_score
-        )
+        self.rules = self._asked("rules", self._rules)
+
+    def _rules(self) -> Rules:
+        ties = attribute(self.criterion, "ties", "reference", ("stable", "reference"))
+        conflicts = attribute(self.criterion, "conflicts", "overlap", ("overlap", "pickers"))
+        return Rules(ties, conflicts, self.arithmetic.smallest_score)
 
     def _asked(self, name: str, call: Callable[[], Answer]) -> Answer:
         """The contender's answer, or its failure, remembered."""
         if name not in self._kept:
             try:
-                with kept(), limited(self.contender.time_limit):
-                    self._kept[name] = call()
-            except Overrun as overrun:
-                self._kept[name] = ContenderFailed(f"hangs: it {overrun}")
-            except MalformedError as error:
-                self._kept[name] = ContenderFailed(str(error))
-            except (Exception, SystemExit) as error:
-                self._kept[name] = ContenderFailed(f"raised {type(error).__name__}: {error}")
-                self._kept[name].__cause__ = error
+                self._kept[name] = called(self.contender, call).answer
+            except ContenderFailed as failure:
+                self._kept[name] = failure
         if isinstance(answer := self._kept[name], ContenderFailed):
             raise answer
         return answer  # type: ignore[no-any-return]
@@ -115,7 +106,7 @@ class Trial:
 
     def _offering(self) -> OffersAssignment:
         if not isinstance(self.criterion, OffersAssignment):
-            raise ContenderFailed(f"{self.contender.name} offers no assignment")
+            raise ContenderFailed(WRONG_ATTRIBUTE, f"{self.contender.name} offers no assignment")
         return self.criterion
 
     @cached_property
@@ -163,7 +154,8 @@ class Trial:
 
     def _targets(self) -> Targets:
         columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (4,)}
-        found: Targets = self._stage("targets", lambda found: expect_columns("targets", found, columns))
+        whole = ("row", "image", "label")
+        found: Targets = self._stage("targets", lambda found: expect_columns("targets", found, columns, whole))
         return found
 
     def candidates(self) -> Judgement:
@@ -177,7 +169,7 @@ class Trial:
 
     def _metrics(self) -> Metrics:
         columns: dict[str, tuple[int, ...]] = {"row": (), "anchor": (), "overlap": (), "metric": ()}
-        found: Metrics = self._stage("metrics", lambda found: expect_columns("metrics", found, columns))
+        found: Metrics = self._stage("metrics", lambda found: expect_columns("metrics", found, columns, ("row", "anchor")))
         return found
 
     def _matched(self) -> Matched:
@@ -192,8 +184,13 @@ class Trial:
         """Its own assignment."""
         criterion = self._offering()
 
+        allowed = self.allowed
+
         def call() -> Holdings:
-            return holdings_of(self.allowed, run_assign(criterion, self.inputs, self.setting))
+            found = run_assign(criterion, self.inputs, self.setting)
+            columns: dict[str, tuple[int, ...]] = {"image": (), "anchor": (), "box": (), "weight": ()}
+            expect_columns("the assignment", found, columns, ("image", "anchor", "box"))
+            return holdings_of(allowed, found)
 
         return self._asked("assign", call)
 
@@ -237,10 +234,12 @@ class Trial:
         key = f"loss peaks {'own' if held is None else held.key!r} {room is NONE}"
         return self._computed(key, lambda: outcome_peaks(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
 
-    def loss_hint(self, found: dict[str, Peaks], held: Holdings | None = None, *, given: bool = False) -> str:
-        """The fault that wrong numbers suggest."""
-        outcome = self._kept["loss_given" if given else "loss"].on_host()
-        return loss_hint(outcome, self.standard(held, given=given), found, self.definition.case.spec)
+    def missing_items(self, *, given: bool = False) -> str:
+        """Which of the logged terms it does not give, in a sentence; empty when it gives all."""
+        names, items = self.definition.case.spec.term_names, self._kept["loss_given" if given else "loss"].items
+        if not (missing := [name for name in names if name not in items]):
+            return ""
+        return f"missing: {', '.join(missing)}; it gives {', '.join(map(str, items)) or 'no items'}, and must give {', '.join(names)}"
 
     def inferred(self) -> list[Reading]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""

@@ -1,7 +1,29 @@
-"""The contract that every implementation under test satisfies, and the registry of those we ship.
+"""The contract that every implementation under test satisfies.
 
-A contender is a name and a factory. The factory takes a :class:`~twinloss.LossSpec` and returns a criterion: a callable
-``(preds, batch) -> (loss, items)`` as the reference's own. Every further stage is optional; a stage is compared where it is offered.
+``--candidate package.module:factory`` names a factory: ``factory(spec) -> criterion``. It is called for every batch, with a
+:class:`~twinloss.LossSpec`: ``num_classes`` C, ``reg_max`` R, ``strides``, ``gains`` (box, classification, distribution), ``topk`` K,
+``topk2``, ``alpha``, ``beta``, ``class_weights``. With R = 1 the head predicts distances themselves.
+
+The criterion is a callable ``(preds, batch) -> (loss, items)``, as the reference's own:
+
+- ``preds["boxes"]`` (B, 4R, A) and ``preds["scores"]`` (B, C, A) are logits that require a gradient, in any of the dtypes;
+  ``preds["feats"]`` is a list of (B, ·, H, W), one a level, of which the shapes count.
+- ``batch["batch_idx"]`` (N,), ``batch["cls"]`` (N, 1) and ``batch["bboxes"]`` (N, 4), centre and size in shares of the image, are float32,
+  or float64 with float64 logits, sorted by image.
+- ``loss`` (3,) holds box, classification and distribution (R = 1: distance) terms, each multiplied by the number of images B, in float32 or
+  float64, differentiable with respect to both logits.
+- ``items`` gives the same terms, not multiplied by B, by name: ``box_loss``, ``cls_loss``, and ``dfl_loss``, or ``l1_loss`` for R = 1.
+
+The factory may carry attributes:
+
+- ``factory.declines``: a function ``(spec, inputs, setting)`` that says in a sentence why a batch cannot be put to it, or ``None``.
+  ``inputs.preds`` and ``inputs.batch`` are what the criterion would get; ``setting.dtype``, ``.autocast`` and ``.device`` are in what.
+- ``factory.assumes``: names of assumptions, as ``--assume`` takes them, for the common reasons.
+- ``factory.arithmetic = "float32"``: half-precision logits are computed in float32. It is then held to that; ``"logits"``, which stands
+  where nothing is said, is held to the logits' own dtype.
+
+A criterion may also offer ``assign(preds, batch)`` and ``loss_given(preds, batch, assignment)``, and the further stages of
+:class:`OffersStages`: what it offers is compared, and a difference is then told by stage.
 """
 
 from __future__ import annotations
@@ -93,3 +115,8 @@ class Contender:
     arithmetic: str = "logits"
     declines: Callable[[LossSpec, Inputs, Setting], str | None] | None = None
     time_limit: float | None = None
+
+    @property
+    def stranger(self) -> bool:
+        """Whether this is somebody else's code, of which anything may be expected: what has a time limit."""
+        return self.time_limit is not None

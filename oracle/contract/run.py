@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Inputs, Setting
+from oracle.contract.answer_form import expect_plain, leaf_dtype, shown, whole_loss
 from oracle.contract.contender import Contender, Criterion, OffersAssignment
 from twinloss import Assignment, DetectionLoss, LossSpec
 
@@ -74,13 +75,15 @@ def make_criterion(contender: Contender, spec: LossSpec, setting: Setting) -> Cr
 
     Raises:
         TypeError: the factory returned something that cannot be called.
+        MalformedError: the criterion's ``leaf_dtype`` is no dtype.
     """
     with within(setting):
         criterion = contender.factory(spec)
     if not callable(criterion):
         raise TypeError(
-            f"the factory of {contender.name} returned {criterion!r}; it must return a callable (preds, batch) -> (loss, items)"
+            f"the factory of {contender.name} returned {shown(criterion)}; it must return a callable (preds, batch) -> (loss, items)"
         )
+    leaf_dtype(criterion)
     return criterion
 
 
@@ -88,7 +91,7 @@ def run_loss(criterion: Criterion, inputs: Inputs, setting: Setting, cotangent: 
     """The whole loss and its gradients.
 
     Raises:
-        ValueError: the loss is not a vector of three.
+        MalformedError: the answer is not (loss (3,), items), or a gradient is no plain tensor.
     """
     return _run(criterion, criterion, inputs, setting, cotangent)
 
@@ -112,7 +115,7 @@ def fresh(criterion: Any, inputs: Inputs) -> Inputs:
 
     A criterion with a ``leaf_dtype`` sees the very values that the others see, in more digits, and gives its gradient unrounded.
     """
-    dtype = getattr(criterion, "leaf_dtype", None)
+    dtype = leaf_dtype(criterion)
     leaves = {name: inputs.preds[name].detach().to(dtype, copy=True).requires_grad_() for name in ("boxes", "scores")}
     feats = [level.detach().clone() for level in inputs.preds["feats"]]
     return Inputs({**leaves, "feats": feats}, {name: tensor.clone() for name, tensor in inputs.batch.items()})
@@ -122,14 +125,12 @@ def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, settin
     preds, batch = fresh(criterion, inputs)
     leaves = (preds["boxes"], preds["scores"])
     with within(setting, criterion):
-        loss, items = call(preds, batch)
-    if not isinstance(loss, Tensor) or loss.shape != (3,):
-        found = tuple(loss.shape) if isinstance(loss, Tensor) else loss
-        raise ValueError(f"the loss must be a tensor of shape (3,): box, classification, distribution; found {found}")
-    found_gradients = _gradients(loss, leaves, cotangent)
+        answer = call(preds, batch)
+    loss, items = whole_loss(answer, leaves[0].device)
+    found_gradients = gradients(loss, leaves, cotangent)
     return Outcome(
         loss=loss.detach().double(),
-        items={name: float(torch.as_tensor(value).detach()) for name, value in items.items()},
+        items=items,
         grad_boxes=_dense(found_gradients[0], leaves[0]),
         grad_scores=_dense(found_gradients[1], leaves[1]),
         missing=tuple(name for name, gradient in zip(("boxes", "scores"), found_gradients, strict=True) if gradient is None),
@@ -137,10 +138,19 @@ def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, settin
     )
 
 
-def _gradients(loss: Tensor, leaves: tuple[Tensor, Tensor], cotangent: Cotangent) -> tuple[Tensor | None, ...]:
+def gradients(loss: Tensor, leaves: tuple[Tensor, Tensor], cotangent: Cotangent = ALL_TERMS) -> tuple[Tensor | None, ...]:
+    """Gradients of ``cotangent · loss`` in the logits; ``None`` where the loss gives none.
+
+    Raises:
+        MalformedError: one is no plain tensor.
+    """
     if not loss.requires_grad:
         return None, None
-    return torch.autograd.grad(loss, leaves, grad_outputs=loss.new_tensor(cotangent), allow_unused=True)
+    found = torch.autograd.grad(loss, leaves, grad_outputs=loss.new_tensor(cotangent), allow_unused=True)
+    for name, leaf, gradient in zip(("boxes", "scores"), leaves, found, strict=True):
+        if gradient is not None:
+            expect_plain(f"the gradient of {name}", gradient, leaf.device)
+    return found
 
 
 def _dense(gradient: Tensor | None, leaf: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class Finding:
         error, allowance: of that element, where it is a number.
         shapes: of the compared tensors, by name.
         hint: the kind of fault that such a pattern suggests, or empty.
+        notes: further lines, each a word and what it introduces.
     """
 
     stage: str
@@ -58,6 +59,7 @@ class Finding:
     allowance: float = float("nan")
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     hint: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
     @property
     def error_over_allowance(self) -> float:
@@ -80,7 +82,7 @@ class Finding:
             text.append("  shapes     " + ", ".join(f"{name} {tuple(shape)}" for name, shape in self.shapes.items()))
         if self.hint:
             text.append(f"  looks like {self.hint}")
-        return text
+        return text + [f"  {word:<10} {note}" for word, note in self.notes]
 
 
 @dataclass(frozen=True)

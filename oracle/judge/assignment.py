@@ -150,7 +150,6 @@ def _wrong_count(allowed: Allowed, answer: Ints, topk: int) -> Finding | None:
         "holders",
         f"box {boxes.row[g]} holds {holds[g]} uncontested anchors; {max(least, 0)} to {topk} are possible",
         where={"image": int(boxes.image[g]), "box": int(boxes.row[g])},
-        hint="another number of candidates kept per box (topk)",
     )
 
 

@@ -1,84 +1,30 @@
-"""What kind of fault a difference looks like: a guess for the reader of a finding, never a part of the verdict."""
+"""What rule an assignment was made by, where it is not the definition's: a guess for the reader of a finding, never a part of the verdict.
+
+A rule is named only when the whole assignment, every anchor of every image, is what the rule gives.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from oracle.contract.run import Outcome
-from oracle.judge.loss_and_gradients import Standard
-from oracle.judge.worst_elements import Peaks
 from oracle.tolerance.allowed_assignments import NOBODY, Allowed
-from oracle.tolerance.margins import Ints
-from twinloss import LossSpec
-
-_SAME = 1e-3  # Two factors are the same when they agree to this.
+from oracle.tolerance.margins import Floats, Ints, Pairs
 
 
-def loss_hint(outcome: Outcome, standard: Standard, found: Mapping[str, Peaks], spec: LossSpec) -> str:
-    """The fault that wrong losses and gradients suggest, or an empty text.
+class _Rule(NamedTuple):
+    """How many candidates a box keeps, among whom a contested anchor is settled, and what the winner has most of (P,)."""
 
-    Args:
-        outcome: the contender's.
-        standard: what it was held against.
-        found: its worst elements, by quantity.
-        spec: the definition.
-    """
-    if not bool(outcome.loss.isfinite().all()):
-        return "an overflow, or a logarithm or quotient of 0"
-    wrong = [peak.group for peak in found["loss"].peaks if peak.ratio > 1]
-    gradients = {name: {peak.group for peak in found[name].peaks if peak.ratio > 1} for name in ("gradient of boxes", "gradient of scores")}
-    if wrong and not any(gradients.values()):
-        return "values that are computed otherwise than the gradients: only the loss itself is wrong"
-    if any(gradients.values()) and not wrong:
-        return _gradient_hint(gradients, found)
-    factors = {
-        name: float(value / truth)
-        for name, value, truth in zip(spec.term_names, outcome.loss, standard.truth.loss, strict=True)
-        if abs(float(truth)) > 0
-    }
-    return _factor_hint(factors, wrong, standard, outcome)
-
-
-def _gradient_hint(gradients: Mapping[str, set[str]], found: Mapping[str, Peaks]) -> str:
-    """Values are right, gradients are not."""
-    boxes, scores = gradients["gradient of boxes"], gradients["gradient of scores"]
-    if "anchors that are not held" in boxes:
-        return "a gradient at anchors that nothing holds"
-    levels = {peak.group for peak in found["gradient of boxes"].peaks if peak.group.startswith("level")}
-    where = f" on {', '.join(sorted(boxes))} alone" if boxes and boxes < levels else ""
-    if boxes and not scores:
-        return f"a gradient of the boxes that is not the loss's: something that is not detached, or that is{where}"
-    return "a gradient of the scores that is not the loss's" if scores and not boxes else "gradients that are not the loss's"
-
-
-def _factor_hint(factors: Mapping[str, float], wrong: list[str], standard: Standard, outcome: Outcome) -> str:
-    """Terms are off by a factor: all by the same, or one alone."""
-    values = list(factors.values())
-    images = len(outcome.grad_boxes)
-    weights = standard.assignment.weight
-    if len(wrong) == len(factors) > 1 and all(_alike(value, values[0]) for value in values):
-        names = {
-            1 / images: "a loss that is not multiplied by the number of images",
-            float(images): "a loss that is multiplied by the number of images twice",
-            max(float(weights.sum()), 1.0)
-            / max(len(weights), 1): "a loss divided by the number of held anchors instead of the sum of targets",
-        }
-        known = [text for factor, text in names.items() if factor != 1 and _alike(values[0], factor)]
-        return known[0] if known else f"another normaliser: every term is {values[0]:.6g} times what it should be"
-    if len(wrong) == 1 and wrong[0] in factors:
-        return f"another gain, mean or sum in {wrong[0]} alone, which is {factors[wrong[0]]:.6g} times what it should be"
-    return ""
-
-
-def _alike(value: float, other: float) -> bool:
-    return math.isclose(value, other, rel_tol=_SAME)
+    topk: int
+    pickers_alone: bool
+    rank: Floats
 
 
 def assignment_hint(allowed: Allowed, truth: Ints, answer: Ints, forbidden: Ints, topk: int) -> str:
-    """The fault that wrong holders suggest, or an empty text.
+    """The rule that gives an assignment, or an empty text where none of those that are tried does, or several do.
 
     Args:
         allowed: margins, pairs and what may be answered.
@@ -86,33 +32,63 @@ def assignment_hint(allowed: Allowed, truth: Ints, answer: Ints, forbidden: Ints
         forbidden: anchors that the contender may not have answered so.
         topk: K.
     """
-    lost, extra = forbidden[answer[forbidden] == NOBODY], forbidden[truth[forbidden] == NOBODY]
-    swapped = np.setdiff1d(forbidden, np.union1d(lost, extra))
-    pairs = allowed.margins.pairs
-    if swapped.size and swapped.size >= forbidden.size / 2:
-        return _conflict_hint(allowed, truth, answer, swapped)
-    if extra.size and not lost.size:
-        strangers = allowed.lookup(extra, answer[extra]) < 0
-        if strangers.all():
-            return "anchors that are no candidates of their box: another test of what lies inside it"
-        return f"more than {topk} candidates kept for a box, or no second cut"
-    if lost.size and not extra.size:
-        held = allowed.lookup(lost, truth[lost])
-        places = np.array([1 + int(((pairs.box == pairs.box[p]) & (pairs.metric > pairs.metric[p])).sum()) for p in held])
-        return f"fewer than {topk} candidates kept for a box" if (places >= topk - 1).all() else "candidates that are lost"
-    return "another alignment metric: other anchors rank first" if lost.size and extra.size else ""
+    if "second cut" in allowed.tallies or not len(allowed.margins.pairs):
+        return ""
+    decided = np.ones(len(answer), dtype=bool)
+    decided[truth != answer] = False
+    decided[forbidden] = True
+    pairs = _candidates(allowed.margins.pairs)
+    place = _places(pairs)
+    named = [
+        text
+        for text, rule in _rules(pairs, answer, place, topk)
+        if (_holders(pairs, place, rule, len(answer))[decided] == answer[decided]).all()
+    ]
+    return named[0] if len(named) == 1 else ""
 
 
-def _conflict_hint(allowed: Allowed, truth: Ints, answer: Ints, cells: Ints) -> str:
-    """Anchors that the contender gives to another box than the definition."""
-    pairs = allowed.margins.pairs
-    right, chosen = allowed.lookup(cells, truth[cells]), allowed.lookup(cells, answer[cells])
-    if (chosen < 0).any():
-        return "anchors given to boxes of which they are no candidates"
-    if (allowed.picked[chosen] & ~allowed.possible[right]).all():
-        return "conflicts settled among the boxes that picked the anchor, not among all of which it is a candidate"
-    if (pairs.metric[chosen] > pairs.metric[right]).all():
-        return "conflicts settled by the metric instead of the overlap"
-    if (answer[cells] < truth[cells]).all():
-        return "conflicts given to the first box"
-    return "conflicts given to the last box" if (answer[cells] > truth[cells]).all() else "another rule for conflicts"
+def _rules(pairs: Pairs, answer: Ints, place: Ints, topk: int) -> Iterator[tuple[str, _Rule]]:
+    alone = np.bincount(pairs.cell, minlength=len(answer))[pairs.cell] == 1
+    kept = place[alone & (answer[pairs.cell] == pairs.box) & (pairs.metric > 0)]
+    if kept.size and kept.max() != topk:
+        yield (
+            f"K = {kept.max()} instead of {topk} [5.4]",
+            _Rule(int(kept.max()), pickers_alone=False, rank=pairs.overlap),
+        )
+    earlier = -pairs.box.astype(np.float64)
+    yield (
+        "conflicts settled among the boxes that picked the anchor, not among all of which it is a candidate [5.5]",
+        _Rule(topk, pickers_alone=True, rank=pairs.overlap),
+    )
+    yield "conflicts settled by the metric instead of the overlap [5.5]", _Rule(topk, pickers_alone=True, rank=pairs.metric)
+    yield "conflicts given to the first box that picked the anchor [5.5]", _Rule(topk, pickers_alone=True, rank=earlier)
+    yield "conflicts given to the last box that picked the anchor [5.5]", _Rule(topk, pickers_alone=True, rank=-earlier)
+
+
+def _candidates(pairs: Pairs) -> Pairs:
+    """Those that lie inside their boxes: others are near enough to a border to be looked at."""
+    inside = pairs.border > 0
+    return dataclasses.replace(pairs, **{field.name: getattr(pairs, field.name)[inside] for field in dataclasses.fields(pairs)})
+
+
+def _places(pairs: Pairs) -> Ints:
+    """Place (P,) of each pair among its box's, from 1, by the metric."""
+    order = np.lexsort((-pairs.metric, pairs.box))
+    box = pairs.box[order]
+    start = np.flatnonzero(np.r_[True, box[1:] != box[:-1]])
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order)) - np.repeat(start, np.diff(np.r_[start, len(order)])) + 1
+    return place
+
+
+def _holders(pairs: Pairs, place: Ints, rule: _Rule, cells: int) -> Ints:
+    """Box (cells,) that holds each anchor by a rule, or ``NOBODY``."""
+    picked = (place <= rule.topk) & (pairs.metric > 0)
+    pickers = np.bincount(pairs.cell[picked], minlength=cells)
+    contested = pickers[pairs.cell] > 1
+    eligible = picked & ((pickers[pairs.cell] == 1) | rule.pickers_alone) | contested & ~np.bool_(rule.pickers_alone)
+    order = np.flatnonzero(eligible)
+    order = order[np.lexsort((-pairs.box[order], rule.rank[order]))]  # the last that is written wins: the first box of equals
+    holder = np.full(cells, NOBODY)
+    holder[pairs.cell[order]] = pairs.box[order]
+    return holder

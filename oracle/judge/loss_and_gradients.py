@@ -88,14 +88,17 @@ def _items(outcome: Outcome, standard: Standard, spec: LossSpec) -> Peaks:
     images = len(standard.truth.grad_boxes)
     slack = standard.allowance.loss / images
     found = [
-        _scalar(name, torch.tensor(standard.truth.items[name], dtype=torch.float64), _item(outcome, name), slack[k])
+        _scalar(name, _number(standard.truth.items[name]), _number(outcome.items[name]), slack[k])
         for k, name in enumerate(spec.term_names)
+        if name in outcome.items
     ]
-    return Peaks("items", tuple(found), {}, lambda where: f"{outcome.items.get(str(where['term']), float('nan')):.9g}")
+    return Peaks(
+        "items", tuple(found), {}, lambda where: f"{outcome.items[str(where['term'])]:.9g}" if where["term"] in outcome.items else "missing"
+    )
 
 
-def _item(outcome: Outcome, name: str) -> Tensor:
-    return torch.tensor(outcome.items.get(name, float("nan")), dtype=torch.float64)
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _scalar(name: str, truth: Tensor, value: Tensor, slack: Tensor) -> Peak:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oracle.contract.answer_form import WRONG_DTYPE, MalformedError, expect_plain, kind
 from oracle.contract.contender import Metrics, Targets
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs
 from oracle.definition.formulas import corners_of
@@ -36,31 +37,30 @@ class Grid:
         return corners_of(self.decoded.sides, self.centres)
 
 
-class MalformedError(ValueError):
-    """A stage's answer is not what the contract says; the message names what was expected and what was found."""
-
-
-def expect(what: str, found: object, shape: tuple[int | None, ...]) -> None:
-    """Refuse what is no tensor of a shape, in which ``None`` stands for any size.
+def expect(what: str, found: object, shape: tuple[int | None, ...], *, whole: bool = False) -> None:
+    """Refuse what is no plain tensor of a shape, in which ``None`` stands for any size, of integers if ``whole``, else of real numbers.
 
     Raises:
         MalformedError: it is something else.
     """
     shown = f"({', '.join('n' if size is None else str(size) for size in shape)})"
     if not isinstance(found, Tensor):
-        raise MalformedError(f"{what} must be a tensor of shape {shown}; found {type(found).__name__}")
+        raise MalformedError(f"{what} must be a tensor of shape {shown}; found {kind(found)}")
+    expect_plain(what, found)
     if len(found.shape) != len(shape) or any(size not in (None, own) for own, size in zip(found.shape, shape, strict=True)):
         raise MalformedError(f"{what} must have shape {shown}; found {tuple(found.shape)}")
+    if found.is_complex() or found.dtype == torch.bool or (whole and found.is_floating_point()):
+        raise MalformedError(f"{what} must be {'integers' if whole else 'real numbers'}; found {found.dtype}", WRONG_DTYPE)
 
 
-def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | None, ...]]) -> None:
-    """Refuse a record whose columns are no tensors of equal length and the given further shape.
+def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | None, ...]], whole: Collection[str] = ()) -> None:
+    """Refuse a record whose columns are no tensors of equal length and the given further shape; those of ``whole`` are of integers.
 
     Raises:
         MalformedError: it is something else; a record may have more columns.
     """
     for name, rest in columns.items():
-        expect(f"{what}'s {name}", getattr(found, name, None), (None, *rest))
+        expect(f"{what}'s {name}", getattr(found, name, None), (None, *rest), whole=name in whole)
     lengths = {name: len(getattr(found, name)) for name in columns}
     if len(set(lengths.values())) > 1:
         raise MalformedError(f"{what} must have columns of one length; found {', '.join(f'{n} {k}' for n, k in lengths.items())}")
@@ -205,7 +205,6 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
                 exact=inside,
                 candidate="not a candidate",
                 shapes=shapes,
-                hint=_border_hint(margins, lost),
             )
         )
     if matched.unknown.size:
@@ -220,15 +219,6 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
     reason = f"{tipped} pairs within rounding of a border" if tipped else ""
     nan = float("nan")
     return Judgement("candidates", "pairs", verdict, nan, nan, nan, margin, len(pairs), int((~pairs.inside).sum()), tipped, reason)
-
-
-def _border_hint(margins: Margins, lost: Ints) -> str:
-    """What the missing pairs have in common."""
-    pairs, boxes = margins.pairs, margins.boxes
-    corners = boxes.corners[pairs.box[lost]]
-    if (corners[:, 2:] - corners[:, :2]).min(1).max() < 16:
-        return "small boxes are not lengthened for the inside test, or to another side"
-    return "candidates are looked for in too narrow a window" if pairs.border[lost].max() > 1 else "another border for the inside test"
 
 
 def metric_peaks(found: Metrics, matched: Matched, margins: Margins, layout: Layout, arithmetic: Arithmetic) -> list[Peaks]:

@@ -22,8 +22,9 @@ from oracle.ladder.install import cache_folder
 from oracle.ladder.questions import Question
 from oracle.ladder.releases import DEFAULT, between, order, published
 from oracle.ladder.replay import show
-from oracle.ladder.rows import rows, write
+from oracle.ladder.rows import rows
 from oracle.ladder.search import Ask, different, first_changes
+from oracle.tools.atomic_files import write_frame
 from oracle.tools.progress import Progress
 
 ROWS = Path("reports", "out", "ladder", "rows.parquet")
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         climbed = chosen if options.no_bisect else _with_first_changes(chosen, known, ask, questions, progress)
         progress.doing = "comparing them, and the twin with each"
         frame = rows(climbed, known, ask, questions, Matcher())
-    write(frame, options.rows)
+    write_frame(frame, options.rows)
     changed = frame[~frame["verdict"].isin(["same", "rounding", "first", ""])]
     took = time.monotonic() - started
     print(f"{len(climbed)} releases, {changed['release'].nunique()} of them with changes, in {took:.0f} s: {options.rows}")

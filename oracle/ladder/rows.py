@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -105,9 +104,3 @@ def described(case: Case | None, shown: int = 3) -> str:
     height, width = case.image_size
     head = f"{case.batch_size} x {height} x {width} px, predictions {case.prediction.kind} {case.prediction.seed}{unusual}"
     return f"{head}: {'; '.join([*boxes, *more]) or 'no boxes'}"
-
-
-def write(frame: pd.DataFrame, file: Path) -> None:
-    """Write the frame as parquet."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(file, index=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from oracle.contract.answer_form import MalformedError
 from oracle.tolerance.allowed_assignments import NOBODY, Allowed
 from oracle.tolerance.margins import Floats, Ints
 from oracle.tolerance.precision import Arithmetic
@@ -61,23 +62,24 @@ def holdings_of(allowed: Allowed, assignment: Assignment) -> Holdings:
     """Entries of an assignment; those of weight 0 say nothing and are left out.
 
     Raises:
-        ValueError: an entry names an anchor or an image that does not exist, an anchor twice, or a weight that is negative or no number.
+        MalformedError: an entry names an anchor or an image that does not exist, or an anchor twice, or its weight is negative or no
+            number.
     """
     margins = allowed.margins
     image, anchor, row = (getattr(assignment, name).detach().cpu().numpy().astype(np.int64) for name in ("image", "anchor", "box"))
     weight = assignment.weight.detach().double().cpu().numpy()
     for name, index, size in (("image", image, margins.images), ("anchor", anchor, margins.anchors)):
         if ((index < 0) | (index >= size)).any():
-            raise ValueError(f"the assignment names {name} {index[(index < 0) | (index >= size)][0]}, of {size}")
+            raise MalformedError(f"the assignment names {name} {index[(index < 0) | (index >= size)][0]}, of {size}")
     if not (weight >= 0).all():
         entry = int(np.flatnonzero(~(weight >= 0))[0])
-        raise ValueError(f"the assignment's weight at image {image[entry]}, anchor {anchor[entry]} is {weight[entry]}")
+        raise MalformedError(f"the assignment's weight at image {image[entry]}, anchor {anchor[entry]} is {weight[entry]}")
     cell = image * margins.anchors + anchor
     order = np.argsort(cell, kind="stable")
     order = order[weight[order] > 0]
     cell, row, weight = cell[order], row[order], weight[order]
     if (twice := np.flatnonzero(np.diff(cell) == 0)).size:
-        raise ValueError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
+        raise MalformedError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
     boxes = margins.boxes
     index_of_row = {r: g for g, r in enumerate(boxes.row.tolist())}
     box = np.array([index_of_row.get(r, NOBODY) for r in row.tolist()], dtype=np.int64)

@@ -95,12 +95,14 @@ def run(
     busy_s: float = BUSY_S,
     idle_s: float = IDLE_S,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, and keep what it prints.
+    """Run a program to its end, in a session of its own so that a signal to its group reaches no other, and keep what it prints.
 
     Raises:
         HangError: it hangs.
     """
-    with subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             with watched(process.pid, busy_s, idle_s) as why:
                 out, err = process.communicate()

@@ -5,29 +5,53 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import hypothesis
+import pandas as pd
 import pytest
 import torch
 
 from oracle.cases.workloads import open_pack
 from oracle.comparison.registry import TIME_LIMIT, CandidateError
+from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
 from properties.differential import plan
+from properties.differential.contract import contract
 from properties.differential.progress import shown_or_noted
 from properties.differential.recorder import SHRINK, Recorder, join
-from properties.differential.saved_cases import FOLDER, load
+from properties.differential.run_folder import RunFolder
+from properties.differential.saved_cases import FOLDER, Replay, load
+from reports.escape import plain
 from twinloss import LossSpec
 
 ROWS = Path("reports", "out", "diff", "rows.parquet")
 RECORDER = pytest.StashKey[Recorder]()
 ENDED = pytest.StashKey[list[str]]()
+UNCOMPARED = pytest.StashKey[list[str]]()
+DECISIVE = ("cases", "reference", "time_limit", "assume")
+"""Options on which a verdict depends: a replay line gives them again."""
+SIGNALS = pytest.StashKey[list[int]]()
+HANDLERS = pytest.StashKey[dict[int, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential run")
     group.addoption("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this contender; repeatable")
+    group.addoption("--contract", action="store_true", help="print what a candidate is given and must give, and end")
+    group.addoption(
+        "--assume",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME]",
+        help=f"do not ask candidates about batches that break this; repeatable: {', '.join(ASSUMPTIONS)}",
+    )
     group.addoption(
         "--replay", metavar="DIGEST", help="compare one saved batch, by its digest or file name in --cases, and say FIXED or FAILED"
     )
@@ -61,6 +85,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # Workers share the cores.
+    told = getattr(config, "workerinput", {})
+    config.option.run_seed = told.get("run_seed", config.option.run_seed)
     if config.option.run_seed is None:
         config.option.run_seed = 0 if os.environ.get("CI") else secrets.randbelow(2**31)
     try:
@@ -72,17 +98,73 @@ def pytest_configure(config: pytest.Config) -> None:
             LossSpec.for_release(option.reference, num_classes=1)
             open_release(option.reference)
         config.stash[RECORDER] = recorder = Recorder(
-            option.candidate, f"diff x{option.scale:g}", option.run_seed, Path(option.cases), option.reference, option.time_limit
+            option.candidate,
+            f"diff x{option.scale:g}",
+            option.run_seed,
+            Path(option.cases),
+            option.reference,
+            option.time_limit,
+            option.assume,
         )
+        recorder.replay = Replay.here(*_decisive(config))
         if option.hypothesis_profile == "nightly":
             recorder.database = hypothesis.settings().database  # goes on where the last night ended
         recorder.shrink = option.shrink
         recorder.tell = shown_or_noted(config, option.notes).compared
-        rows = Path(option.rows)
-        rows.parent.mkdir(parents=True, exist_ok=True)
-        recorder.note = rows.with_name(f"calling-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.json")
-    except (CandidateError, ReleaseError, ValueError) as error:
-        raise pytest.UsageError(str(error)) from error
+    except (AssumptionError, CandidateError, ReleaseError, ValueError) as error:
+        raise pytest.UsageError(plain(str(error))) from error
+    if option.candidate:
+        if getattr(option, "timeout", None) is None:
+            option.timeout = 0  # each call has a limit of its own, of processor time
+        for lost in ("PytestUnraisableExceptionWarning", "PytestUnhandledThreadExceptionWarning"):
+            config.addinivalue_line("filterwarnings", f"ignore::pytest.{lost}")  # a stranger's threads and destructors are its own
+    recorder.folder = RunFolder(Path(told["run_folder"]), told["workerid"]) if told else RunFolder.made(Path(option.rows))
+    _listen(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    # Workers are given the command's arguments, and not what the controller drew.
+    folder = node.config.stash[RECORDER].folder
+    node.workerinput |= {"run_seed": node.config.option.run_seed, "run_folder": str(folder.path)}
+
+
+def _listen(config: pytest.Config) -> None:
+    """Let a termination end the run as an interruption does, and remember that there was one."""
+    came: list[int] = []
+    config.stash[SIGNALS] = came
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is threading.main_thread():
+        before: dict[int, Any] = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        config.stash[HANDLERS] = before
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for number, handler in config.stash.get(HANDLERS, {}).items():
+        signal.signal(number, handler)
+    recorder = config.stash.get(RECORDER, None)
+    if recorder and recorder.folder and not hasattr(config, "workerinput"):
+        recorder.folder.close()
+
+
+def _decisive(config: pytest.Config) -> list[str]:
+    """The options of this run that are not what they would be anyway, as they are typed."""
+    usual = {"cases": str(FOLDER), "time_limit": TIME_LIMIT}
+    given = {name: getattr(config.option, name) for name in DECISIVE}
+    typed = [(name, value) for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
+    return [word for name, value in typed if value not in (None, usual.get(name)) for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if not config.option.contract:
+        return None
+    sys.stdout.write(f"{contract()}\n")
+    return 0
 
 
 def check_files(option: argparse.Namespace) -> None:
@@ -110,7 +192,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so nothing is checked on CUDA"
     dtypes = dict.fromkeys(setting.name for setting, _, _ in ((plan.DEFINITION, "", 0), *plan.ARITHMETIC))
     return [
-        f"contenders: {', '.join(shown)}",
+        plain(f"contenders: {', '.join(shown)}"),
         f"torch {torch.__version__}; devices: cpu; cuda: {cuda}",
         f"dtypes: {', '.join(dtypes)}",
         f"scale {config.option.scale:g}, seed {config.option.run_seed} (again: --run-seed {config.option.run_seed})",
@@ -136,22 +218,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def recorder(request: pytest.FixtureRequest) -> Recorder:
-    return request.config.stash[RECORDER]
+def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    recorder = request.config.stash[RECORDER]
+    yield recorder
+    recorder.flush()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    recorder, rows = config.stash[RECORDER], Path(config.option.rows)
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None:
-        config.stash[ENDED] = [recorder.ended(note) for note in sorted(rows.parent.glob("calling-*.json"))]
-    recorder.write(rows.with_name(f"part-{worker or 'main'}.parquet"))
-    if worker is None:
-        join(sorted(rows.parent.glob("part-*.parquet")), rows)
+    recorder = config.stash[RECORDER]
+    recorder.flush()
+    if hasattr(config, "workerinput") or recorder.folder is None:
+        return
+    if not config.stash[SIGNALS]:  # whoever was being called when somebody ended the run did not end it
+        config.stash[ENDED] = [recorder.ended(note) for note in recorder.folder.notes()]
+        recorder.flush()
+    rows = Path(config.option.rows)
+    join(recorder.folder, rows)
+    config.stash[UNCOMPARED] = uncompared = _uncompared(rows, recorder)
+    if uncompared and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _uncompared(rows: Path, recorder: Recorder) -> list[str]:
+    """Candidates that took part, and declined whatever they were asked."""
+    if not rows.exists():
+        return []
+    frame = pd.read_parquet(rows, columns=["contender", "verdict"])
+    compared = (frame["verdict"] != "NOT COMPARED").groupby(frame["contender"]).any()
+    return [str(name) for name, any_ in compared.items() if name in recorder.strangers and not any_]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for report in config.stash.get(ENDED, []):
-        terminalreporter.section("a candidate ended the process", red=True)
-        terminalreporter.line(report)
+        terminalreporter.section("a process ended in a candidate's code", red=True)
+        terminalreporter.line(plain(report))
+    for name in config.stash.get(UNCOMPARED, []):
+        terminalreporter.section("nothing was compared", red=True)
+        terminalreporter.line(plain(f"{name} declined every batch that it was asked about: that is no agreement; the report says why"))
+    if came := config.stash.get(SIGNALS, []):
+        terminalreporter.section(f"interrupted by {signal.Signals(came[0]).name}", yellow=True)
+        terminalreporter.line("What was compared until then is in the rows; nothing is said of the rest, nor of who was being called.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +14,40 @@ from typing import Any
 import torch
 
 from oracle.cases.case import Case, Setting
+from oracle.tools.atomic_files import write_text
 from oracle.tools.parsing import json_of, strict, text_of
 
 FOLDER = Path(__file__).parents[1] / "cases"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What has to be given again, beside its name, for a saved batch to get the same verdict from a shell.
+
+    Attributes:
+        options: of the run, as they are typed, such as ``("--cases", "mine")``.
+        path: folders in which Python finds the candidates, beyond those that the session puts there itself.
+        noxfile: to be named where the run was not started in the checkout; otherwise empty.
+    """
+
+    options: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    noxfile: str = ""
+
+    def line(self, name: str, candidate: str = "") -> str:
+        """The command; ``candidate`` is the dotted path of whom to ask, empty for the contender of ours that the file names."""
+        asked = ("--replay", name, *(("--candidate", candidate) if candidate else ()), *self.options)
+        command = shlex.join(["nox", *(("-f", self.noxfile) if self.noxfile else ()), "-s", "diff", "--", *asked])
+        return f"PYTHONPATH={shlex.quote(os.pathsep.join(self.path))} {command}" if self.path else command
+
+    @classmethod
+    def here(cls, *options: str) -> Replay:
+        """With these options, from where this process was started, with what is on its path."""
+        given = [str(Path(folder).resolve()) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+        path = tuple(folder for folder in dict.fromkeys(given) if Path(folder) not in (ROOT, ROOT / "impl"))
+        started = Path(os.environ.get("TWINLOSS_STARTED_IN", ROOT))
+        return cls(options, path, str(ROOT / "noxfile.py") if started.resolve() != ROOT else "")
 
 
 @dataclass(frozen=True)
@@ -36,10 +69,19 @@ class Saved:
     versions: dict[str, str]
 
     def write(self, folder: Path = FOLDER) -> Path:
-        """Write the file, named by its digest, and say where it is."""
+        """Write the file, and say where it is: it is named by its digest, and by its setting too where that of another has the name."""
         path = folder / f"{self.case.digest}.json"
+        if path.exists() and not self._replaces(path):
+            where = "".join(c if c.isalnum() else "-" for c in f"{self.setting.name}-{self.setting.device}").strip("-")
+            path = folder / f"{self.case.digest}-{where}.json"
         self.write_to(path)
         return path
+
+    def _replaces(self, path: Path) -> bool:
+        try:
+            return read(path).setting == self.setting
+        except ValueError:
+            return True
 
     def write_to(self, path: Path) -> None:
         """Write this file."""
@@ -50,8 +92,7 @@ class Saved:
             "found": self.found.splitlines(),
             "versions": self.versions,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", path)
 
 
 def load(digest: str, folder: Path = FOLDER) -> Saved:

@@ -1,60 +1,58 @@
 """The search for a failing batch: which batches of a share failed, and where Hypothesis is steered.
 
-It is steered towards numbers nearly as far off as they may be, and towards decisions that are nearly, but not quite, open.
+It is steered towards numbers nearly as far off as they may be, and towards decisions that are nearly, but not quite, open. It goes on after
+a batch that differs, so that how many do is known.
 """
 
 from __future__ import annotations
 
 import math
-import time
 
-from hypothesis import target
+from hypothesis import Phase, target
 
 from oracle.cases.case import Case
 from oracle.comparison.compare import Comparison
 from oracle.contract.verdict import Verdict
 from properties.differential.plan import GeneratedShare
-from properties.differential.recorder import Difference, Recorder
+from properties.differential.recorder import Recorder
+
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.target)
+"""Batches are made smaller by :mod:`properties.differential.shrink`, at the end of a share."""
 
 
 class Enough(BaseException):
-    """The time to look for a smaller failing batch is over; no :class:`Exception`, which Hypothesis takes for one more failure."""
+    """Nobody is left to ask; no :class:`Exception`, which Hypothesis takes for a failure."""
 
 
 class Search:
-    """The batches of a share that failed, and until when smaller ones are looked for."""
+    """The batches of a share, and those of them that failed."""
 
     def __init__(self, recorder: Recorder, share: GeneratedShare) -> None:
         self.recorder, self.share = recorder, share
+        self.asked = 0
         self.failed: list[Comparison] = []
-        self.until = math.inf
-
-    @property
-    def smallest(self) -> Comparison:
-        """The failing batch of fewest boxes, images and anchors."""
-        return min(self.failed, key=lambda c: (len(c.case.boxes), c.case.batch_size, c.case.num_anchors, len(c.case.to_json())))
 
     def judge(self, case: Case) -> None:
         """Compare a batch.
 
         Raises:
-            Difference: a contender differs.
-            Enough: one did, and the time to make its batch smaller is over, or it hangs.
+            Enough: a contender hangs.
         """
         share, recorder = self.share, self.recorder
-        if time.monotonic() > self.until:
-            raise Enough
-        # Rows of the batches that a failure shrinks through would count one fault many times.
-        comparison = recorder.compare(case, share.setting, share.contenders, stages=share.stages, keep=not self.failed)
+        comparison = recorder.compare(case, share.setting, share.contenders, stages=share.stages)
+        self.asked += 1
         if comparison.verdict is not Verdict.DIFFER:
+            if left_out := recorder.all_left_out(share.contenders):
+                raise Enough(f"not compared any further: {left_out}")
             steer(comparison)
             return
-        if not self.failed:
-            self.until = time.monotonic() + recorder.shrink
         self.failed.append(comparison)
         if any(said.contender.name in recorder.hung for said in comparison.said):
-            raise Enough
-        raise Difference(comparison.report())
+            raise Enough("not compared any further: who hangs is not asked again")
+
+    def conclusion(self) -> str:
+        """The report on those that failed, if any did."""
+        return self.recorder.conclude(self.failed, self.asked) if self.failed else ""
 
 
 def steer(comparison: Comparison) -> None:

@@ -35,14 +35,15 @@ def shrunk(case: Case, fails: Fails, seconds: float) -> Case:
     return least
 
 
-def size(case: Case) -> tuple[int, int, int, int, int]:
-    """What is made smaller, the most important first: boxes and images, levels, cells, logits of an anchor."""
+def size(case: Case) -> tuple[int, int, int, int, int, int]:
+    """What is made smaller, the most important first: boxes and images, levels, cells, logits of an anchor, odd coordinates."""
     return (
         len(case.boxes) + case.batch_size,
         len(case.spec.strides),
         case.num_anchors,
         case.spec.num_classes + 4 * case.spec.reg_max,
         sum(box.image + box.label for box in case.boxes),
+        sum(not float(value).is_integer() for box in case.boxes for value in (box.cx, box.cy, box.w, box.h)),
     )
 
 
@@ -67,6 +68,9 @@ def _smaller(case: Case) -> Iterator[Case]:
     for bins in (1, 4, 16):
         if bins < spec.reg_max:
             yield replace(case, spec=replace(spec, reg_max=bins))
+    yield replace(case, boxes=tuple(map(_rounded, case.boxes)))
+    for at, box in enumerate(case.boxes):
+        yield replace(case, boxes=(*case.boxes[:at], _rounded(box), *case.boxes[at + 1 :]))
 
 
 def _possible(case: Case, strides: tuple[int, ...]) -> Iterator[Case]:
@@ -97,6 +101,12 @@ def _fewer_boxes(case: Case) -> Iterator[Case]:
         for start in range(0, len(case.boxes), part):
             yield replace(case, boxes=_without(case.boxes, start, part))
         part //= 2
+
+
+def _rounded(box: Box) -> Box:
+    """The box on whole pixels; a side that would vanish stays."""
+    cx, cy, w, h = (float(round(value)) for value in (box.cx, box.cy, box.w, box.h))
+    return replace(box, cx=cx, cy=cy, w=w or box.w, h=h or box.h)
 
 
 def _without(boxes: tuple[Box, ...], start: int, count: int) -> tuple[Box, ...]:

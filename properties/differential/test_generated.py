@@ -9,24 +9,28 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from oracle.cases.case import Case
 from properties.differential.plan import GeneratedShare
-from properties.differential.recorder import Difference, Recorder
-from properties.differential.search import Enough, Search
+from properties.differential.recorder import Recorder
+from properties.differential.search import PHASES, Enough, Search
 from properties.strategies import PROFILES, cases
+from reports.escape import plain
 
 
 def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
     share = generated_share
     search = Search(recorder, share)
-    if recorder.hung.issuperset(share.contenders):
-        pytest.fail(f"not compared: {', '.join(share.contenders)} hung before", pytrace=False)
+    if left_out := recorder.all_left_out(share.contenders):
+        pytest.fail(f"not compared: {left_out}", pytrace=False)
 
     @seed(zlib.crc32(f"{recorder.seed} {share.name}".encode()))
-    @settings(max_examples=share.examples, database=recorder.database, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=share.examples, database=recorder.database, phases=PHASES, suppress_health_check=list(HealthCheck))
     @given(cases(PROFILES[share.profile]))
     def agrees(case: Case) -> None:
         search.judge(case)
 
+    ended = ""
     try:
         agrees()
-    except (Difference, Enough) as end:
-        raise Difference(recorder.save(search.smallest) if search.failed else str(end)) from None
+    except Enough as end:
+        ended = str(end)
+    if search.failed or ended:
+        pytest.fail(plain("\n".join(filter(None, [search.conclusion(), ended]))), pytrace=False)

@@ -6,8 +6,9 @@ import pytest
 
 from oracle.cases.case import Case, Setting
 from oracle.contract.verdict import Verdict
-from properties.differential.recorder import Difference, Recorder
+from properties.differential.recorder import Recorder
 from properties.training.captured_batches import load_all
+from reports.escape import plain
 
 SETTINGS = (Setting("float64"), Setting("float32"), Setting("float16"), Setting("bfloat16"))
 
@@ -20,7 +21,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_live(live: Case, recorder: Recorder) -> None:
     names = sorted(recorder.strangers) or ("twin", "reference")
-    for setting in SETTINGS:
-        comparison = recorder.compare(live, setting, names, "kept from inside a training")
-        if comparison.verdict is Verdict.DIFFER:
-            raise Difference(recorder.save(comparison))
+    origin = "kept from inside a training"
+    compared = [recorder.compare(live, setting, names, origin) for setting in SETTINGS]
+    if failed := [comparison for comparison in compared if comparison.verdict is Verdict.DIFFER]:
+        pytest.fail(plain(recorder.conclude(failed, len(compared), origin)), pytrace=False)
+    if left_out := recorder.all_left_out(names):
+        pytest.fail(f"not compared any further: {left_out}", pytrace=False)

@@ -1,4 +1,4 @@
-"""One saved batch again: FIXED or FAILED."""
+"""One saved batch again: FIXED, FAILED, or NOT COMPARED where it is declined."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import pytest
 from oracle.contract.verdict import Verdict
 from properties.differential.recorder import Recorder
 from properties.differential.saved_cases import load
+from reports.escape import plain
+
+VERDICTS = {Verdict.DIFFER: "FAILED", Verdict.NOT_COMPARED: "NOT COMPARED"}
 
 
 def test_replay(digest: str, recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,9 +21,11 @@ def test_replay(digest: str, recorder: Recorder, capsys: pytest.CaptureFixture[s
     name = given[0] if given else saved.contender
     if name not in recorder.contenders:
         pytest.fail(f"case {digest} was found with {name}: give it again, -- --replay {digest} --candidate {name}", pytrace=False)
-    comparison = recorder.compare(saved.case, saved.setting, [name])
-    verdict = "FAILED" if comparison.verdict is Verdict.DIFFER else "FIXED"
+    comparison = recorder.replayed(recorder.compare(saved.case, saved.setting, [name], keep=False), digest)
+    recorder.keep(comparison)
+    verdict = VERDICTS.get(comparison.verdict, "FIXED")
     with capsys.disabled():
-        print(f"\n{verdict}: {name} on {saved.case.digest} ({saved.setting.name})")  # noqa: T201
-    if verdict == "FAILED":
-        pytest.fail(comparison.report(), pytrace=False)
+        print(f"\n{verdict}: {plain(name)} on {saved.case.digest} ({saved.setting.name})")  # noqa: T201
+    if verdict != "FIXED":
+        reasons = {judgement.reason for said in comparison.said for judgement in said.judgements}
+        pytest.fail(plain(comparison.report() or f"it was not compared: {'; '.join(sorted(reasons))}"), pytrace=False)

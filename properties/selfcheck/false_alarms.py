@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from oracle.tools.atomic_files import write_frame
 from oracle.tools.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 RIGHT = ("reference", "twin", "reference_silent", "silent", "other_rounding", "other_rounding_silent")
 CANDIDATES = tuple(f"properties.selfcheck.sample_candidates:{name}" for name in RIGHT)
-PATIENCE = ("--time-limit", "900")  # A machine that has other work besides must not look like a candidate that hangs.
 OUT = Path("reports", "out", "false-alarm", "rows.parquet")
 
 
@@ -40,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, more = parser.parse_known_args(arguments)
     seeds = range(options.first, options.first + options.runs)
     frames, alarms = [], []
-    options.rows.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress("batches compared", found=("differ", "none differs"), quiet=options.quiet)
     with tempfile.TemporaryDirectory(prefix="progress-") as notes, progress, ThreadPoolExecutor(options.processes) as pool:
         progress.follow(Path(notes), times=options.runs)
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 alarms.append(run_seed)
                 progress.say(said)
             # After every run, so that an interruption loses none.
-            pd.concat(frames, ignore_index=True).to_parquet(options.rows, index=False)
+            write_frame(pd.concat(frames, ignore_index=True), options.rows)
     print(f"{len(alarms)} of {options.runs} runs raised an alarm{': seeds ' + ', '.join(map(str, alarms)) if alarms else ''}")
     return int(bool(alarms))
 
@@ -75,7 +74,6 @@ def run(run_seed: int, scale: str, more: Sequence[str]) -> tuple[int, pd.DataFra
             str(rows),
             "--cases",
             folder,
-            *PATIENCE,
             *more,
         ]
         for candidate in CANDIDATES:

@@ -25,6 +25,7 @@ import pandas as pd
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
+from oracle.tools.atomic_files import write_frame
 from oracle.tools.programs import HangError, run
 from properties.selfcheck.planted_faults.parallel_hunts import say
 
@@ -153,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append((mutant.path, mutant.operator, mutant.difference, fate, time.perf_counter() - start))
             say(f"{fate:<9} {mutant.path} {mutant.operator}" + (f"\n{mutant.difference}" if fate == "survived" else ""))
     frame = pd.DataFrame(rows, columns=["path", "operator", "difference", "fate", "seconds"])
-    options.rows.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(options.rows, index=False)
+    write_frame(frame, options.rows)
     say(f"{int((frame['fate'] != 'survived').sum())} of {len(frame)} killed; seed {options.seed}")
     return 0
 

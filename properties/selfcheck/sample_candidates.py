@@ -6,13 +6,17 @@ and sin on top.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import dataclasses
 import itertools
 import os
+import signal
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,6 +141,62 @@ def raises(spec: LossSpec) -> Criterion:
     def sin(_: Any, batch: Any) -> None:
         if not len(batch["bboxes"]):
             raise IndexError("index 0 is out of bounds for dimension 0 with size 0")
+
+    return Silent(spec, sin)
+
+
+def warns(spec: LossSpec) -> Criterion:
+    """Right, and warns of itself as a library does that is about to change."""
+
+    def sin(_: Any, __: Any) -> None:
+        warnings.warn("this loss will be another in the next release", FutureWarning, stacklevel=1)
+
+    return Silent(spec, sin)
+
+
+def unprintable(spec: LossSpec) -> Criterion:
+    """Raises an exception whose message cannot be written."""
+
+    def sin(_: Any, __: Any) -> None:
+        raise asyncio.CancelledError("half a character: \ud83d")
+
+    return Silent(spec, sin)
+
+
+def computes_for_ever_at_times(spec: LossSpec) -> Criterion:
+    """Hangs once, in the first process that calls it, as one that waits for somebody does: the variable HUNG_ONCE names a file for that."""
+
+    def sin(_: Any, __: Any) -> None:
+        once = Path(os.environ["HUNG_ONCE"])
+        if not once.exists():
+            once.touch()
+            while True:
+                pass
+
+    return Silent(spec, sin)
+
+
+def ended_from_outside(spec: LossSpec) -> Criterion:
+    """Right; somebody ends the first process that calls it, which HUNG_ONCE remembers."""
+
+    def sin(_: Any, __: Any) -> None:
+        once = Path(os.environ["HUNG_ONCE"])
+        if not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return Silent(spec, sin)
+
+
+def interrupted(spec: LossSpec) -> Criterion:
+    """Right; somebody interrupts the whole run at its third call: HUNG_ONCE counts them, SIGNAL says how."""
+
+    def sin(_: Any, __: Any) -> None:
+        calls = Path(os.environ["HUNG_ONCE"])
+        calls.write_text(f"{calls.read_text() if calls.exists() else ''}.")
+        if len(calls.read_text()) == int(os.environ["CALLS"]):
+            os.killpg(0, getattr(signal, os.environ["SIGNAL"]))
+            time.sleep(60)
 
     return Silent(spec, sin)
 
@@ -296,3 +356,7 @@ def stale_cache(spec: LossSpec) -> Criterion:
 def depends_on_history(spec: LossSpec) -> Criterion:
     """Wrong on a batch that follows a larger one."""
     return Growing(spec)
+
+
+for _right in (warns, computes_for_ever_at_times, ended_from_outside, interrupted):
+    _right.arithmetic = "float32"  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ from oracle.cases.case import Setting
 from oracle.comparison.compare import compare
 from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS, shipped
 from oracle.contract.verdict import Verdict
+from oracle.tools.atomic_files import write_frame
 from oracle.tools.progress import Progress
 from properties.training import schedule as campaign
 from properties.training import tolerance
@@ -124,7 +125,7 @@ def _fix_tolerances(rows: pd.DataFrame, references: Sequence[Run], out: Path) ->
         expected = tolerance.curve(rows, reference[0], name)
         apart = [tolerance.deviation(tolerance.curve(rows, run, name), expected) for run in nudged]
         tolerances[name] = tolerance.allowed_deviation(apart, tolerance.own_rounding(rows, beside[0], name.split()[0]))
-    pd.concat([_tolerance_rows(*pair) for pair in tolerances.items()]).to_parquet(out / "tolerance.parquet", index=False)
+    write_frame(pd.concat([_tolerance_rows(*pair) for pair in tolerances.items()]), out / "tolerance.parquet")
     return tolerances
 
 
@@ -166,7 +167,7 @@ def _write(asked: argparse.Namespace, rows: pd.DataFrame, checks: list[Check], o
     }
     model = Path(asked.model).name
     recipe = f"{model}, {asked.epochs} epochs, {asked.imgsz} px, batch {asked.batch}, {asked.seeds} seeds"
-    frame.assign(**versions, source=origin, recipe=recipe).to_parquet(asked.out / "rows.parquet", index=False)
+    write_frame(frame.assign(**versions, source=origin, recipe=recipe), asked.out / "rows.parquet")
 
 
 def _clear(out: Path) -> None:

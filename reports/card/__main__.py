@@ -17,6 +17,7 @@ from reports import markdown, page
 from reports.card.report import badge, build
 from reports.card.text import inserted
 from reports.diff.schema import SCHEMA
+from reports.escape import plain
 from reports.rows import RowsError, read
 
 OUT = Path(__file__).parents[1] / "out" / "diff"
@@ -35,13 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"reports.card: {error}", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
+    for earlier in options.out.glob("card-*"):  # of contenders that these rows may not be about
+        earlier.unlink()
     for name, mine in rows.groupby("contender", sort=True):
         card = options.out / f"card-{slug(str(name))}"
         report = build(mine)
         card.with_suffix(".md").write_text(markdown.render(report), "utf-8")
         card.with_suffix(".html").write_text(page.render(report), "utf-8")
         card.with_suffix(".json").write_text(json.dumps(badge(mine), indent=1) + "\n", "utf-8")
-        print(f"{name}: {report.headline}")
+        print(plain(f"{name}: {report.headline}"))
     if options.readme is not None:
         options.readme.write_text(inserted(options.readme.read_text("utf-8"), rows), "utf-8")
     return 0

@@ -6,30 +6,34 @@ import pandas as pd
 
 from reports.diff import tables
 from reports.diff.report import differences, not_checked, not_compared
-from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
+from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED, drawn
 from reports.document import Fact, Report, Section
 from reports.tables import Column, Table, bad_if_any
 
-CONDUCT = "conduct"
+CONDUCT, WARNINGS = "conduct", "warnings"
 KINDS_SHOWN = 12
 
 
 def build(rows: pd.DataFrame) -> Report:
     """The card of the one contender that these rows are about."""
+    shown, rows = rows, drawn(rows)
     name, version = str(rows["contender"].iloc[0]), rows["version"].iloc[0]
     by_stage = tables.stages(rows)
     sections = [
         Section("Stages", (by_stage,)),
         Section("Conduct", (conduct(rows),) if (rows["stage"] == CONDUCT).any() else ("How it behaves was not observed.",)),
+        *([Section("Warnings", (warnings(rows),))] if len(warned(rows)) else []),
         Section("Precision", (tables.precision(rows), *tables.kinks(rows))),
         Section("Not checked", (*not_checked(rows), *not_compared(rows[rows["stage"] != CONDUCT])) or ("Nothing was left out.",)),
         Section("Made with", (tables.environment(rows),)),
     ]
     if failed(rows):
         sections.insert(0, Section("Which batches differ", (kinds(rows),)))
-        sections.insert(1, Section("Differences", (differences(rows),), brief=False))
+        sections.insert(1, Section("Differences", (differences(shown),), brief=False))
     title = f"Conformance card: {name}" + (f" ({version})" if pd.notna(version) else "")
-    return Report("diff", title, headline(rows), "bad" if failed(rows) else "good", facts(rows), tuple(sections), by_stage)
+    return Report(
+        "diff", title, headline(rows), "bad" if failed(rows) or not _compared(rows) else "good", facts(rows), tuple(sections), by_stage
+    )
 
 
 def failed(rows: pd.DataFrame) -> list[str]:
@@ -41,11 +45,17 @@ def failed(rows: pd.DataFrame) -> list[str]:
 
 def headline(rows: pd.DataFrame) -> str:
     """The outcome in one sentence."""
-    compared = rows.loc[rows["verdict"] != NOT_COMPARED, "case"].nunique()
+    compared, asked = _compared(rows), rows["case"].nunique()
     wrong = rows.loc[rows["verdict"] == DIFFER, "case"].nunique()
+    few = f"; it was compared on {tables.part(compared, asked)}" if compared < tables.SMALL * asked else ""
     if wrong:
-        return f"Differs in {wrong:,} of {compared:,} batches: {', '.join(failed(rows))}"
-    return f"Conforms: {compared:,} batches, no difference" if compared else "Nothing was compared"
+        return f"Differs in {wrong:,} of {compared:,} batches: {', '.join(failed(rows))}{few}"
+    return f"Conforms: {compared:,} batches, no difference{few}" if compared else f"Nothing was compared: {asked:,} batches were declined"
+
+
+def _compared(rows: pd.DataFrame) -> int:
+    """Batches in which something was compared."""
+    return int(rows.loc[rows["verdict"] != NOT_COMPARED, "case"].nunique())
 
 
 def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
@@ -60,9 +70,27 @@ def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
     )
 
 
+def observed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of failure modes that were looked for."""
+    return rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED) & (rows["quantity"] != WARNINGS)]
+
+
+def warned(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that tell what a contender's code warned of."""
+    return rows[(rows["stage"] == CONDUCT) & (rows["quantity"] == WARNINGS)]
+
+
+def warnings(rows: pd.DataFrame) -> Table:
+    """Each warning of its code, or of a library that it calls, and in how many comparisons it came."""
+    texts = warned(rows)["reason"].astype("string").fillna("").str.split("\n").explode()
+    counted = texts.str.replace(r", \d+ times$", "", regex=True).value_counts().rename_axis("warning").reset_index(name="comparisons")
+    columns = (Column("warning", "warning"), Column("comparisons", "comparisons", "count"))
+    return Table("Warnings", columns, counted.head(KINDS_SHOWN), "Warnings are no faults: they are told, and change no verdict.")
+
+
 def conduct(rows: pd.DataFrame) -> Table:
     """Each failure mode, in how many batches it was looked for, and in how many it was seen."""
-    frame = rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED)]
+    frame = observed(rows)
     seen = (frame["verdict"] == DIFFER).groupby(frame["quantity"], sort=False).agg(["size", "sum"]).reset_index()
     columns = (
         Column("quantity", "failure mode"),
@@ -96,7 +124,8 @@ def kinds(rows: pd.DataFrame) -> Table:
 
 def badge(rows: pd.DataFrame) -> dict[str, object]:
     """What the endpoint badge of shields.io reads."""
-    batches = rows.loc[rows["verdict"] != NOT_COMPARED, "case"].nunique()
+    rows = drawn(rows)
+    batches = _compared(rows)
     wrong = rows.loc[rows["verdict"] == DIFFER, "case"].nunique()
     message = f"{wrong:,} of {batches:,} batches differ" if wrong else f"{batches:,} batches agree" if batches else "nothing compared"
     return {
@@ -104,5 +133,5 @@ def badge(rows: pd.DataFrame) -> dict[str, object]:
         "label": "detection loss",
         "message": message,
         "color": "red" if wrong else "brightgreen" if batches else "lightgrey",
-        "isError": bool(wrong),
+        "isError": bool(wrong) or not batches,
     }

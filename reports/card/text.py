@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.card.report import CONDUCT, headline
+from reports.card.report import CONDUCT, headline, observed
 from reports.diff import tables
-from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED
+from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, drawn
+from reports.escape import fenced
 
 BEGIN, END = "<!-- cards: begin; written by python -m reports.card --readme docs/tutorial/judge.md -->", "<!-- cards: end -->"
 
@@ -27,18 +28,18 @@ def inserted(readme: str, rows: pd.DataFrame) -> str:
 def block(rows: pd.DataFrame) -> str:
     """The cards of all contenders, in a fence."""
     cards = "\n\n".join(card(mine) for _, mine in rows.groupby("contender", sort=False))
-    return f"```text\n{cards}\n```\n"
+    return f"{fenced(cards)}\n"
 
 
 def card(rows: pd.DataFrame) -> str:
     """The card of the one contender that these rows are about: outcome, verdicts, stages, conduct."""
+    rows = drawn(rows)
     compared = tables.comparisons(rows)
     counts = compared["verdict"].value_counts()
     verdicts = ", ".join(f"{counts.get(verdict, 0):,} {verdict.lower()}" for verdict in (AGREE, AMBIGUOUS, DIFFER))
     stages = tables.stages(rows[rows["stage"] != CONDUCT]).frame
     named = [_marked(str(row["stage"]), row[AGREE] + row[AMBIGUOUS], row[DIFFER]) for row in stages.to_dict("records")]
-    behaved = rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED)]
-    seen = behaved.groupby("quantity", sort=False)["verdict"].agg(differs=lambda found: (found == DIFFER).sum(), looked="size")
+    seen = observed(rows).groupby("quantity", sort=False)["verdict"].agg(differs=lambda found: (found == DIFFER).sum(), looked="size")
     modes = [_marked(str(mode), row["looked"] - row["differs"], row["differs"]) for mode, row in seen.iterrows()]
     lines = [
         f"{rows['contender'].iloc[0]}: {headline(rows)}",

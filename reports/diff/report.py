@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports.diff import decisions, plots, tables
-from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, SCHEMA, generated
+from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_ASKED, NOT_COMPARED, SCHEMA, drawn, generated
 from reports.document import Entry, Fact, Kind, Listing, Report, Section
 from reports.tables import Table
 
@@ -17,11 +17,14 @@ SHOWN = 20
 
 def build(rows: pd.DataFrame) -> Report:
     """The report of these rows, which have the columns of :data:`reports.diff.schema.SCHEMA`."""
+    shown, rows = rows, drawn(rows)
     compared = tables.comparisons(rows, "stage")
     differ, total = int((compared["verdict"] == DIFFER).sum()), int((compared["verdict"] != NOT_COMPARED).sum())
     batches = rows["case"].nunique()
     by_stage = tables.stages(rows)
     headline = f"{differ:,} of {total:,} comparisons differ" if differ else f"Nothing differs: {total:,} comparisons, {batches:,} batches"
+    empty, few = uncompared(rows)
+    headline = "; ".join([*(f"Nothing was compared of {name}" for name in empty), *([headline] if total else []), *few])
     sections = [
         Section("Conformance", (tables.contenders(rows),), brief=False),
         Section("Verdicts", (by_stage, tables.precision(rows))),
@@ -36,8 +39,21 @@ def build(rows: pd.DataFrame) -> Report:
         Section("Environment", (tables.environment(rows),)),
     ]
     if differ:
-        sections.insert(0, Section("Differences", (differences(rows),)))
-    return Report("diff", "Differential run", headline, "bad" if differ else "good", facts(rows, compared), tuple(sections), by_stage)
+        sections.insert(0, Section("Differences", (differences(shown),)))
+    return Report(
+        "diff", "Differential run", headline, "bad" if differ or empty else "good", facts(rows, compared), tuple(sections), by_stage
+    )
+
+
+def uncompared(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Contenders that declined whatever they were asked, and a clause about each that declined most of it."""
+    empty, few = [], []
+    for name, compared, asked in tables.asked(rows):
+        if not compared:
+            empty.append(name)
+        elif compared < tables.SMALL * asked:
+            few.append(f"{name} was compared on {tables.part(compared, asked)}")
+    return empty, few
 
 
 def facts(rows: pd.DataFrame, compared: pd.DataFrame) -> tuple[Fact, ...]:
@@ -58,16 +74,17 @@ def facts(rows: pd.DataFrame, compared: pd.DataFrame) -> tuple[Fact, ...]:
 
 
 def differences(rows: pd.DataFrame) -> Listing:
-    """What differs, the largest ratio of each batch first, with the line that runs it again."""
+    """What differs, the largest ratio of each batch first, with the line that runs it again; of batches that were saved, if any was."""
     wrong = rows[rows["verdict"] == DIFFER].sort_values("error_over_allowance", ascending=False, na_position="first", kind="stable")
     wrong = wrong.drop_duplicates(["contender", "stage", "case"])
-    entries = tuple(_entry(row) for row in wrong.head(SHOWN).to_dict("records"))
-    return Listing(entries, len(wrong) - len(entries))
+    saved = wrong[wrong["replay"].fillna("") != ""]
+    entries = tuple(_entry(row) for row in (saved if len(saved) else wrong).head(SHOWN).to_dict("records"))
+    return Listing(entries, max(len(drawn(wrong)) - len(entries), 0))
 
 
 def _entry(row: Mapping[Hashable, Any]) -> Entry:
     text = {name: "" if pd.isna(value) else str(value) for name, value in row.items()}
-    where = f"{text['dtype']} on {text['device']}", f"{text['workload']} {text['case']}"
+    where = f"{text['dtype']} on {text['device']}", f"{text['workload']} {text['case']}" if text["replay"] else text["workload"]
     heading = " · ".join((text["contender"], text["stage"], text["quantity"], *where))
     numbers = f"error {row['error']:.3e}, {tables.RATIO.text(row['error_over_allowance'])} × the allowance of {row['allowance']:.3e}"
     return Entry(heading, text["detail"] or numbers, text["replay"])
@@ -92,10 +109,12 @@ def not_checked(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def not_compared(rows: pd.DataFrame) -> Iterator[Table]:
-    """Why contenders were left out of comparisons, where any were."""
+    """Why contenders were left out of comparisons, where any were: by what the user says that they assume, and else."""
     left_out = rows[rows["verdict"] == NOT_COMPARED].fillna({"reason": "no reason was recorded"})
-    if len(left_out):
-        yield tables.reasons(left_out)
+    assumed = left_out["reason"].str.startswith(NOT_ASKED)
+    for title, part in (("Not asked", left_out[assumed]), ("Not compared", left_out[~assumed])):
+        if len(part):
+            yield tables.reasons(part, title)
 
 
 KIND = Kind("diff", SCHEMA, build)

@@ -7,6 +7,7 @@ import pandas as pd
 from reports.rows import Schema
 
 # From the lightest to the gravest: of several, the last counts.
+NOT_ASKED = "not asked"  # how the reason of what an assumption left out begins
 NOT_COMPARED, AGREE, AMBIGUOUS, DIFFER = VERDICTS = ("NOT COMPARED", "AGREE", "AMBIGUOUS", "DIFFER")
 
 SCHEMA = Schema(
@@ -37,9 +38,10 @@ SCHEMA = Schema(
     },
     optional={
         "version": "text",  # of the contender
-        "reason": "text",  # why the verdict is AMBIGUOUS or NOT COMPARED
+        "reason": "text",  # why the verdict is AMBIGUOUS or NOT COMPARED; of the conduct's warnings, their texts
         "detail": "text",  # worst element with its values, shapes: as the run printed it
-        "replay": "text",  # the command that runs this case again
+        "replay": "text",  # the command that runs this case again; none where it was not saved
+        "example": "count",  # 1 for a case that was made smaller and saved, beside those that the run drew: shown, and not counted
         "kinks": "count",  # numbers that lie at a kink, where the definition is an interval
         "kink_reach": "number",  # how far into one: 0 where the definition stands, 1 at an end
     },
@@ -59,6 +61,11 @@ def ordered(values: pd.Series, first: tuple[str, ...]) -> pd.Series:
     """The column as a categorical in the order of ``first`` and then the alphabet: tables and plots keep the order of the definition."""
     present = sorted(values.dropna().unique(), key=lambda name: (first.index(name) if name in first else len(first), name))
     return values.astype(pd.CategoricalDtype(present, ordered=True))
+
+
+def drawn(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of what the run drew: examples, which were made from them afterwards, apart."""
+    return rows[~(rows["example"] > 0)] if "example" in rows else rows
 
 
 def generated(source: pd.Series) -> pd.Series:

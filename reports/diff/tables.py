@@ -10,6 +10,8 @@ from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, 
 from reports.tables import Column, Table, against, bad_if_any, warn_if_any
 
 SETTING = ["workload", "case", "dtype", "device"]
+SMALL = 0.5  # share of the batches compared, below which a headline says it
+SHARE = Column("share", "share", "share")
 RATIO = Column("ratio", "worst error ÷ allowance", "ratio", against(1.0))
 
 
@@ -110,12 +112,23 @@ def kinks(rows: pd.DataFrame) -> Iterator[Table]:
     )
 
 
-def reasons(left_out: pd.DataFrame) -> Table:
+def asked(rows: pd.DataFrame) -> Iterator[tuple[str, int, int]]:
+    """Each contender with the number of batches that it was compared on, and of those that it was asked about."""
+    for name, mine in rows.groupby("contender", observed=True):
+        yield str(name), int(mine.loc[mine["verdict"] != NOT_COMPARED, "case"].nunique()), int(mine["case"].nunique())
+
+
+def part(compared: int, asked: int) -> str:
+    """How many batches were compared of those that a contender was asked about, as a clause."""
+    return f"{compared:,} of {asked:,} batches alone, {SHARE.text(compared / asked)}"
+
+
+def reasons(left_out: pd.DataFrame, title: str = "Not compared") -> Table:
     """What was not compared, and why."""
     frame = left_out.assign(stage=ordered(left_out["stage"], STAGES)).sort_values("stage", kind="stable")
     frame = frame.groupby(["contender", "reason"]).agg(case=("case", "nunique"), stages=("stage", lambda found: ", ".join(found.unique())))
     columns = (Column("contender", "contender"), Column("reason", "reason"), Column("case", "cases", "count"), Column("stages", "stages"))
-    return Table("Not compared", columns, frame.reset_index())
+    return Table(title, columns, frame.reset_index())
 
 
 def sources(rows: pd.DataFrame) -> Table:
@@ -145,7 +158,6 @@ def closest(rows: pd.DataFrame, count: int = 10) -> Table:
             Column("quantity", "quantity"),
             Column("dtype", "logits"),
             Column("workload", "workload"),
-            Column("case", "case", "code"),
             Column("error", "error", "number"),
         ),
         frame,

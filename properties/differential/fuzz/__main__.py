@@ -1,7 +1,8 @@
 """``python -m properties.differential.fuzz``: search for batches that anybody answers wrongly, for as long as it is given.
 
 Workers are Ray's: processes of this machine, or of a cluster with ``--ray ADDRESS``, whose machines need the same checkout on Python's path
-(a cluster started from the project's root has it). Exit codes: 0 nothing differs, 1 something does, 2 the arguments are wrong.
+(a cluster started from the project's root has it). Exit codes: 0 nothing differs, 1 something does, 2 the arguments are wrong, 130
+somebody interrupted before anything did.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import Any
 import pandas as pd
 
 from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
+from oracle.tools.atomic_files import write_frame, write_text
 from oracle.tools.progress import Progress
 from properties.differential.fuzz.shared_database import Keeper, SharedDatabase
 from properties.differential.fuzz.turn import Found, Turn, kinds, take
 from properties.differential.recorder import SHRINK
-from properties.differential.saved_cases import FOLDER
+from properties.differential.saved_cases import FOLDER, Replay
 
 OUT = Path("reports", "out", "fuzz")
 NIGHT = 6 * 3600.0
@@ -40,13 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CandidateError as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2
+    found: list[Found] = []
     with Progress("batches compared", found=("differ", "none differs"), quiet=options.quiet, limit_s=options.seconds) as progress:
-        found = list(_search(options, progress))
+        try:
+            found.extend(_search(options, progress))
+        except KeyboardInterrupt:
+            progress.say("interrupted: what was compared until then is kept")
+            return _told(found, options) or 130
+    return _told(found, options)
+
+
+def _told(found: Sequence[Found], options: argparse.Namespace) -> int:
+    """Write the rows, and say what was found; the answer is the exit code."""
     frames = [one.rows for one in found if len(one.rows)]
     differ = [one for one in found if one.digest]
-    options.out.mkdir(parents=True, exist_ok=True)
     if frames:
-        pd.concat(frames, ignore_index=True).to_parquet(options.out / "rows.parquet", index=False)
+        write_frame(pd.concat(frames, ignore_index=True), options.out / "rows.parquet")
     cases = sum(one.rows["case"].nunique() for one in found if len(one.rows))
     print(f"{cases:,} batches in {len(found)} turns, seed {options.seed}: {len(differ)} differ; rows in {options.out / 'rows.parquet'}")
     return int(bool(differ))
@@ -109,8 +120,8 @@ def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace, progre
             yield Found(turn, pd.DataFrame(), "unknown", "", "the process ended")
             continue
         if found.digest:
-            options.cases.mkdir(parents=True, exist_ok=True)
-            (options.cases / f"{found.digest}.json").write_text(found.case, "utf-8")
+            write_text(found.case, options.cases / f"{found.digest}.json")
+        if found.report:  # also that nothing more could be compared
             progress.say(found.report)
         _count(found, progress)
         yield found
@@ -128,9 +139,12 @@ def _count(found: Found, progress: Progress) -> None:
 def _plan(options: argparse.Namespace) -> Iterator[Turn]:
     contenders = tuple(options.candidate) or ("twin", "reference")
     every = kinds()
+    given = ("--cases", str(options.cases)) if options.cases != FOLDER else ()
+    limit = ("--time-limit", str(options.time_limit)) if options.time_limit != TIME_LIMIT else ()
+    replay = Replay.here(*given, *limit)
     for number in count():
         setting, profile = every[number % len(every)]
-        yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink)
+        yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink, replay)
 
 
 def remote_take(turn: Turn, keeper: Any) -> Found:

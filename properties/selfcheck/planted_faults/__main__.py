@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from oracle.tools.atomic_files import write_frame
 from properties.selfcheck.planted_faults import CATALOGUE
 from properties.selfcheck.planted_faults.hunt import SOUND
 from properties.selfcheck.planted_faults.parallel_hunts import hunt_in, say
@@ -26,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     chosen = [n for n, fault in enumerate(CATALOGUE) if options.only in fault.name]
     catches = hunt_in(options.processes, chosen, options.scale, options.run_seed, quiet=options.quiet)
-    options.rows.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame([asdict(catch) for catch in catches]).to_parquet(options.rows, index=False)
+    write_frame(pd.DataFrame([asdict(catch) for catch in catches]), options.rows)
     faults = [catch for catch in catches if catch.fault != SOUND]
     survivors = [catch for catch in faults if not catch.caught]
     alarms = [catch for catch in catches if catch.fault == SOUND and catch.caught]

@@ -27,6 +27,7 @@ CROWDED = Case(
     Prediction("near", spread=0.25),
     tags=("contested", "nested"),
 )
+REPLAY = "nox -s diff -- --replay abc --candidate mine:make"
 PAGE = Path(__file__).parents[3] / "docs" / "tutorial" / "judge.md"
 EMPTY = dataclasses.replace(CROWDED, boxes=(), tags=("no-boxes",))
 
@@ -35,9 +36,10 @@ def cards(folder: Path, *names: str) -> dict[str, dict[str, str]]:
     """Texts of each contender's card by suffix."""
     contenders = [load_candidate(f"properties.selfcheck.sample_candidates:{name}") for name in names]
     compared = [compare(case, Setting(), contenders, shipped()["reference"], (STAGE, *STAGES)) for case in (CROWDED, EMPTY)]
+    compared = [dataclasses.replace(one, said=[dataclasses.replace(said, replay=REPLAY) for said in one.said]) for one in compared]
     write_rows([row for comparison in compared for row in rows_of(comparison, Run("test", "1"))], folder / "rows.parquet")
     assert main(["--rows", str(folder / "rows.parquet"), "--out", str(folder)]) == 0
-    stems = {name: f"card-properties-candidates-{name}" for name in names}
+    stems = {name: f"card-properties-selfcheck-sample_candidates-{name}" for name in names}
     return {name: {kind: (folder / f"{stem}.{kind}").read_text("utf-8") for kind in ("md", "html", "json")} for name, stem in stems.items()}
 
 
@@ -56,7 +58,7 @@ def test_a_card_for_each_contender(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "| contested | 1 | ✗ 1 | 100 % | 0 % |" in wrong["md"]
     assert "no-boxes" not in wrong["md"].split("## Stages")[0]
     assert json.loads(wrong["json"])["message"] == "1 of 2 batches differ"
-    assert "nox -s diff -- --replay" in wrong["html"]
+    assert REPLAY in wrong["html"]
 
     assert "**✗ Differs in 2 of 2 batches: mutates inputs**" in written["leaves_a_key"]["md"]
     assert "Conforms: 2 batches" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from oracle.tools.programs import ROOT, run_python, surroundings
 from oracle.tools.progress import Notes, Pace, Progress, duration
 from properties.differential.fuzz import __main__ as fuzz
 from properties.differential.fuzz.turn import Found, Turn
+from properties.differential.saved_cases import Replay
 
 
 class Clock:
@@ -117,7 +118,7 @@ def test_notes_of_other_processes_are_counted_once_and_when_they_are_whole(tmp_p
 def test_a_turn_of_the_search_counts_batches_and_the_first_stage_that_differs() -> None:
     lines = [("a", "twin", "AGREE", "assign"), ("b", "mine:make", "DIFFER", "assign"), ("b", "mine:make", "DIFFER", "loss")]
     rows = pd.DataFrame(lines, columns=["case", "contender", "verdict", "stage"])
-    turn = Turn(0, 1, Setting(), "tiny", 100, ("mine:make",), 30.0, 1.0)
+    turn = Turn(0, 1, Setting(), "tiny", 100, ("mine:make",), 30.0, 1.0, Replay())
     shown = Progress("batches compared", found=("differ", ""), file=io.StringIO(), limit_s=600)
     for found in (rows, pd.DataFrame()):
         fuzz._count(Found(turn, found, "", "", ""), shown)
