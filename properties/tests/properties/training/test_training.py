@@ -120,7 +120,7 @@ class TestCommand:
     def test_a_wrong_twin_changes_the_training(
         self, train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("twinloss.criterion_swap.DetectionLoss", Heavier)
+        monkeypatch.setattr("twinloss.trainer.criterion_swap.DetectionLoss", Heavier)
         assert train("--epochs", "1") == 1
         said = capsys.readouterr().err
         assert "FAIL twin, seed 0: gradient norm at every step" in said
