@@ -50,7 +50,8 @@ def install(target: Any, **options: Any) -> Hook:
     hook = Hook(**options)
     hook.target = target
     model, add_callback = find_model(target), getattr(target, "add_callback", None)
-    check_age(target)
+    if model is None:
+        check_age(target)
     if model is None and add_callback is None:
         raise TypeError(f"{type(target).__name__} is neither a model with init_criterion nor a trainer or YOLO with add_callback")
     if model is not None:
@@ -83,10 +84,10 @@ class Hook:
     Called with a trainer, as its callback when all is prepared, it takes over the trainer's model and that model's moving average.
 
     The twin computes the definition of the model's release, with the numbers that the model's own criterion reads (gains, class weights,
-    the assigner's constants), read from it on every call, and returns as it returns. With ``verify`` the own criterion is asked as well,
-    on the predictions of the first batch that trains and has boxes, and of the first one after any of those numbers has changed: an assignment or
-    a term that differs by more than rounding raises ``RuntimeError``. That costs one call of the own criterion, without gradients. A batch
-    on which no box has a soft target of a thousandth says little: then the second, fourth, eighth one and so on are asked too.
+    the assigner's constants), read from it on every call, and returns as it returns. With ``verify`` the own criterion is asked as well, on
+    the predictions of the first batch that trains and has boxes, and of the first one after any of those numbers has changed: a term or an
+    assignment that differs by more than rounding raises ``RuntimeError``. That costs one call of the own criterion, without gradients. A
+    batch on which no box has a soft target of a thousandth says little: then the second, fourth, eighth one and so on are asked too.
 
     What verification cannot see: a change without effect on the batches that are asked, such as an epsilon of the CIoU that is below the
     rounding of its boxes, or one that comes later and is none of the numbers above; the arithmetic in half precision, as both are asked in
@@ -161,7 +162,7 @@ class Hook:
         if self._training_calls == 1:
             _log.info(
                 "twinloss: active, this training's criterion is %s, with the definition of %s, %s; first loss %.5g",
-                type(criterion.loss).__name__.strip("_"),
+                "DetectionLoss" if isinstance(criterion.loss, DetectionLoss) else "EndToEndLoss",
                 criterion.own.release,
                 _verified(criterion),
                 value.sum().item(),

@@ -1,9 +1,10 @@
 """What a model holds while the twin is its criterion: a maker in place of ``init_criterion``, and the criterion that it makes.
 
 A model's ``loss`` calls ``criterion``, and makes it with ``init_criterion`` when there is none. Both are replaced on the instance, and
-neither ends up in a checkpoint: pickled, the criterion is ``None``, as in the reference's own checkpoints, and ``init_criterion`` is the
-model's own method. The model's own criterion is kept behind the twin: its numbers are the twin's, its attributes can be read and set
-through the twin, and the twin is verified against it (:mod:`twinloss.trainer.verification`).
+neither ends up in a checkpoint: pickled, the criterion is ``None``, as in the reference's own checkpoints (for the models of older
+releases, which would call it, the model's own), and ``init_criterion`` is the model's own method. The model's own
+criterion is kept behind the twin: its numbers are the twin's, its attributes can be read and set through the twin, and the twin is verified
+against it (:mod:`twinloss.trainer.verification`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from twinloss.end_to_end import EndToEndLoss
 from twinloss.loss import DetectionLoss
-from twinloss.release_definitions import release_of
+from twinloss.release_definitions import number, release_of
 from twinloss.trainer.own_criterion import Numbers, OwnCriterion
 from twinloss.trainer.return_format import Way, learn
 from twinloss.trainer.verification import Finding, Loss, verify
 
-FIRST_WITH_CRITERION = "8.0.120"
+FIRST_WITH_CRITERION = "8.0.120"  # whose models make their own, of those that were tried
+FIRST_WITHOUT_CRITERION = "8.3.0"  # whose models take a criterion that is None for one to be made, of those that were tried
 SERVED_HEADS = ("Detect", "v10Detect")
 REFUSED_HEADS = ("Segment", "Pose", "OBB")  # they derive from Detect, and add terms of their own
 _ABSENT = object()
@@ -136,7 +138,11 @@ class Criterion:
         vars(other).update({name: getattr(self, name) for name in ("way", "finding", "pending", "waited")})
         return other
 
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """In a checkpoint there is none, or the model's own where ``None`` would be called."""
+        version = self.own.release.version
+        if version is not None and number(version) < number(FIRST_WITHOUT_CRITERION):
+            return copy.copy, (self.own.criterion,)
         return type(None), ()
 
 
