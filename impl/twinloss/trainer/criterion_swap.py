@@ -10,6 +10,7 @@ against it (:mod:`twinloss.trainer.verification`).
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,9 @@ FIRST_WITHOUT_CRITERION = "8.3.0"  # whose models take a criterion that is None 
 SERVED_HEADS = ("Detect", "v10Detect")
 REFUSED_HEADS = ("Segment", "Pose", "OBB")  # they derive from Detect, and add terms of their own
 _ABSENT = object()
+
+# Handlers of the trainer print it among the trainer's own lines, and in one process of several.
+_log = logging.getLogger("ultralytics.twinloss")
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,19 @@ class Criterion:
         vars(self)["waited"] += 1
         if self.waited & (self.waited - 1):
             return
-        finding = verify(self.own, self.loss, predictions, batch)
-        vars(self).update(finding=finding, pending=not finding.telling)
+        try:
+            finding = verify(self.own, self.loss, predictions, batch)
+        except Exception as error:  # such as for fewer anchors than candidates, which the twin serves
+            _log.warning(
+                "twinloss: not verified on this batch: the model's own %s raises %s (%s)",
+                type(self.own.criterion).__name__,
+                type(error).__name__,
+                str(error).partition("\n")[0],
+            )
+            return
+        vars(self).update(finding=finding, pending=bool(finding.differs) or not finding.telling)
         if finding.differs:
+            vars(self)["waited"] = 0
             raise RuntimeError(
                 f"the twin does not compute what the model's own criterion does, the {type(self.own.criterion).__name__} of "
                 f"{self.own.release}: {finding.differs}. The training would change without a word: give the model its release's own "

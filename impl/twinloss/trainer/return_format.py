@@ -92,11 +92,21 @@ def first_of(preds: Any) -> Tensor:
 def undisturbed(preds: Any) -> Iterator[None]:
     """Surroundings in which a criterion can be asked and nothing is left of it: no gradients, the random state kept, full precision."""
     device = first_of(preds).device
-    matmul = torch.get_float32_matmul_precision()
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(matmul)
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), torch.autocast(device.type, enabled=False), _full_precision():
+        yield
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Matrix products, such as that of decoding, in float32."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # a person has set it per device, in torch's newer way, which has no one answer
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -318,6 +318,33 @@ class TestVerifying:
             assert not finding.differs
             assert finding.telling
 
+    def test_a_difference_is_said_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = stand_in(Generation("8.4.190", definition="8.4.0"), monkeypatch)
+        hook.install(model)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="definition of release"):
+                model.loss(some_batch())
+
+    def test_an_own_criterion_that_raises_does_not_end_the_training(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = stand_in(NEWEST, monkeypatch)
+        installed = hook.install(model)
+        call = type(model.init_criterion.own()).__call__
+
+        def raising(*arguments: Any) -> Any:
+            if len(arguments[2]["bboxes"]):
+                raise IndexError("selected index k out of range")
+            return call(*arguments)
+
+        monkeypatch.setattr(type(model.init_criterion.own()), "__call__", raising)
+        with caplog.at_level("WARNING", logger="ultralytics.twinloss"):
+            model.loss(some_batch())
+        assert model.criterion.pending
+        assert installed.verifications == 0
+        told = "not verified on this batch: the model's own v8DetectionLoss raises IndexError (selected index k out of range)"
+        assert told in caplog.text
+
     def test_predictions_that_have_overflowed_raise_no_alarm(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = stand_in(NEWEST, monkeypatch)
         with torch.no_grad():
