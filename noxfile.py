@@ -159,8 +159,9 @@ def train(session: nox.Session) -> None:
 
 @heavy()
 def hook(session: nox.Session) -> None:
-    """Try the drop-in inside releases of the reference, by trainings of an epoch: -- 8.3.253 8.4.0; without any, ten of them."""
-    run(session, "python", "-m", "properties.training.releases", *session.posargs)
+    """Try the drop-in inside releases of the reference, by trainings of an epoch: -- 8.3.253 8.4.0. Report: reports/out/hook."""
+    with reported(session, "hook"):
+        run(session, "python", "-m", "properties.training.releases", *session.posargs)
 
 
 @heavy()

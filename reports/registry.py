@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reports import bench, diff, faults, gate, gpu, ladder, train
+from reports import bench, diff, faults, gate, gpu, hook, ladder, train
 from reports.kind import Kind
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
-    for kind in (diff.KIND, bench.KIND, faults.KIND, gate.KIND, ladder.KIND, train.KIND, gpu.KIND, gpu.COMPILED, gpu.TRAFFIC)
+    for kind in (diff.KIND, bench.KIND, faults.KIND, gate.KIND, ladder.KIND, train.KIND, hook.KIND, gpu.KIND, gpu.COMPILED, gpu.TRAFFIC)
 }

@@ -20,7 +20,6 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from oracle.cases.workloads.labelled_images import data_folder
 from oracle.ladder.install import InstallError, add_dependency, cache_folder, dependency_folder, release_folder
@@ -35,7 +34,6 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).parent
 PICTURES = {"train": 16, "val": 8}
 PATIENCE = 900.0  # seconds of processor time that a training of a few steps may take
-COLUMNS = ("release", "head", "how", "definition", "returns", "verifications", "difference", "verdict", "message")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frame = pd.DataFrame(rows)
     asked.rows.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(asked.rows, index=False)
-    console.print(table(frame))
     good = frame["verdict"].isin(["verified", "refused"])
     console.print(
         f"{frame['release'][good].nunique()} of {frame['release'].nunique()} releases are served or refused by name: {asked.rows}"
@@ -159,16 +156,6 @@ def _limit() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CPU, (int(PATIENCE), int(PATIENCE)))
-
-
-def table(frame: pd.DataFrame) -> Table:
-    """The rows for a terminal."""
-    shown = Table(*COLUMNS)
-    for row in frame.to_dict("records"):
-        row["message"] = row["message"] or row["note"]
-        row["difference"] = f"{row['difference']:.1e}" if row["verifications"] else ""
-        shown.add_row(*(str(row[column]) for column in COLUMNS))
-    return shown
 
 
 if __name__ == "__main__":
