@@ -103,6 +103,7 @@ class Detect(torch.nn.Module):
         self.how, self.nc, self.reg_max, self.stride = how, CLASSES, BINS, torch.tensor([8.0, 16.0, 32.0])
         columns = sum((SIDE // stride) ** 2 for stride in (8, 16, 32))
         logits = torch.randn(IMAGES, 4 * BINS + CLASSES, columns, generator=torch.Generator().manual_seed(1))
+        logits[:, 1 : 4 * BINS : BINS] += 4  # sides about a cell away, so that small boxes are found too
         self.logits = torch.nn.Parameter(logits)
 
     def forward(self) -> Any:
