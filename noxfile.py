@@ -168,6 +168,13 @@ def train(session: nox.Session) -> None:
 
 
 @heavy()
+def hook(session: nox.Session) -> None:
+    """Try the drop-in inside releases of the reference, by trainings of an epoch: -- 8.3.253 8.4.0. Report: reports/out/hook."""
+    with reported(session, "hook"):
+        run(session, "python", "-m", "properties.training.releases", *session.posargs)
+
+
+@heavy()
 def mutants(session: nox.Session) -> None:
     """Mutate the twin (-- twin) or the judge (-- judge) at random, and list what nobody notices; --sample N, --seed S. On demand: slow."""
     run(session, "python", "-m", "properties.selfcheck.mutants", *session.posargs)

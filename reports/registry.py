@@ -9,7 +9,9 @@ from reports.faults import report as faults
 from reports.gate import report as gate
 from reports.gpu import compiled, traffic
 from reports.gpu import report as gpu
+from reports.hook import report as hook
 from reports.ladder import report as ladder
 from reports.train import report as train
 
-KINDS: dict[str, Kind] = {report.KIND.name: report.KIND for report in (diff, bench, faults, gate, ladder, train, gpu, compiled, traffic)}
+_REPORTS = (diff, bench, faults, gate, ladder, train, hook, gpu, compiled, traffic)
+KINDS: dict[str, Kind] = {report.KIND.name: report.KIND for report in _REPORTS}

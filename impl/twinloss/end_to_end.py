@@ -12,6 +12,7 @@ from twinloss.loss import Batch, DetectionLoss, Predictions
 from twinloss.spec import LossSpec
 
 Generation = Literal[1, 2]
+LossAndItems = tuple[Tensor, dict[str, Tensor]]
 
 _ONE_TO_ONE: dict[Generation, tuple[int, int | None]] = {1: (1, None), 2: (7, 1)}  # topk and topk2
 _SHARE_AT_START, _SHARE_AT_END = 0.8, 0.1
@@ -62,12 +63,14 @@ class EndToEndLoss:
         missing = [name for name in ("one2many", "one2one") if name not in preds]
         if missing:
             raise ValueError(f"preds has {', '.join(preds)} but not {' and '.join(missing)}; an end-to-end head gives one2many and one2one")
-        many, many_items = self.one2many(preds["one2many"], batch)
-        one, one_items = self.one2one(preds["one2one"], batch)
+        return self.combine(self.one2many(preds["one2many"], batch), self.one2one(preds["one2one"], batch))
+
+    def combine(self, many: LossAndItems, one: LossAndItems) -> LossAndItems:
+        """Loss and items of both sets together, from those of one2many and of one2one (spec section 12)."""
         if self.generation == 1:
-            return many + one, {name: item + one_items[name] for name, item in many_items.items()}
+            return many[0] + one[0], {name: item + one[1][name] for name, item in many[1].items()}
         share = self.one2many_share
-        return share * many + (1 - share) * one, one_items
+        return share * many[0] + (1 - share) * one[0], one[1]
 
     @property
     def one2many_share(self) -> float:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from twinloss.loss import DetectionLoss
+from twinloss.release_definitions import switches
 from twinloss.spec import LossSpec
-from twinloss.trainer.criterion_swap import Loss, Maker, find_model, maker_of
+from twinloss.trainer.criterion_swap import Criterion, Maker, Settings, check_age, find_model, maker_of
 
 __all__ = ["Hook", "callback", "install", "uninstall"]
 
@@ -35,18 +36,22 @@ def install(target: Any, **options: Any) -> Hook:
     Args:
         target: a detection model; or a trainer or ``YOLO(...)``, that is anything with ``add_callback``: its model, the models that
             training makes of it and their moving averages all get the twin, in the trainer's other processes too.
-        options: of :class:`~twinloss.DetectionLoss`, such as ``ties="reference"``.
+        options: ``verify`` and ``release``, as :class:`Hook` takes them, and those of :class:`~twinloss.DetectionLoss`, such as
+            ``ties="reference"``.
 
     Returns:
         The hook, which counts calls. As a context manager it uninstalls at the end of the block, and raises if nothing was trained with it.
 
     Raises:
-        TypeError: the target is none of these, or has a head that the twin does not serve; the message names it.
-        ValueError: an option's value is unknown.
+        TypeError: the target is none of these, or has a head that the twin does not serve, or a criterion that is not its release's own, or
+            belongs to a release whose models have none; the message names it.
+        ValueError: an option's value is unknown, or the model's release is older than any that was examined.
     """
     hook = Hook(**options)
     hook.target = target
     model, add_callback = find_model(target), getattr(target, "add_callback", None)
+    if model is None:
+        check_age(target)
     if model is None and add_callback is None:
         raise TypeError(f"{type(target).__name__} is neither a model with init_criterion nor a trainer or YOLO with add_callback")
     if model is not None:
@@ -77,13 +82,42 @@ class Hook:
     """One installation of the twin: its options, and how often it was called.
 
     Called with a trainer, as its callback when all is prepared, it takes over the trainer's model and that model's moving average.
+
+    The twin computes the definition of the model's release, with the numbers that the model's own criterion reads (gains, class weights,
+    the assigner's constants), read from it on every call, and returns as it returns. With ``verify`` the own criterion is asked as well, on
+    the predictions of the first batch that trains and has boxes, and of the first one after any of those numbers has changed: a term or an
+    assignment that differs by more than rounding raises ``RuntimeError``. That costs one call of the own criterion, without gradients. A
+    batch on which no box has a soft target of a thousandth says little: then the second, fourth, eighth one and so on are asked too.
+
+    What verification cannot see: a change without effect on the batches that are asked, such as an epsilon of the CIoU that is below the
+    rounding of its boxes, or one that comes later and is none of the numbers above; the arithmetic in half precision, as both are asked in
+    float32; and the choice among candidates that are equal but for rounding.
+
+    Args:
+        verify: whether to verify.
+        release: version whose definition to compute, such as "8.3.253", in place of the one that the package of the model's class has:
+            for a package that numbers its releases otherwise.
+        options: of :class:`~twinloss.DetectionLoss`.
+
+    Attributes:
+        training_calls, validation_calls: how often the twin was called.
+        verifications: how often it was verified.
+        largest_difference: of a term from the own criterion's on the same assignment, relative, the largest that verification saw.
+
+    Raises:
+        ValueError: an option's value is unknown, or ``release`` is malformed or older than any that was examined.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, verify: bool = True, release: str | None = None, **options: Any) -> None:
         DetectionLoss(LossSpec(num_classes=1), **options)  # A wrong option is reported here rather than after the data is scanned.
-        self.options = options
+        if release is not None:
+            switches(release)
+        self.options = {"verify": verify, "release": release, **options}
+        self.settings = Settings(self.heard, verify, release, options)
         self.target: Any = None
-        self.validation_calls = 0
+        self.validation_calls = self.verifications = 0
+        self.largest_difference = 0.0
+        self._last: Any = None
         self._training_calls = 0
         self._calls_before_epoch = 0
         self._reports: str | None = None
@@ -97,33 +131,44 @@ class Hook:
         """
         models = _models(trainer)
         if not models:
+            check_age(trainer)
             raise RuntimeError(f"{type(trainer).__name__} has no detection model yet; add this callback to {_PREPARED!r}")
-        if any((maker := maker_of(model)) and maker.heard != self.heard for model in models):
+        if any((maker := maker_of(model)) and maker.settings.heard != self.heard for model in models):
             return  # Another hook serves this trainer, such as this one's copy that came along with the trainer.
         for model in models:
             self.take_over(model)
         self._calls_before_epoch = self._training_calls
-        if self.verify not in getattr(trainer, "callbacks", {}).get(_EPOCH_END, ()):
-            trainer.add_callback(_EPOCH_END, self.verify)
+        if self.end_epoch not in getattr(trainer, "callbacks", {}).get(_EPOCH_END, ()):
+            trainer.add_callback(_EPOCH_END, self.end_epoch)
 
     def take_over(self, model: Any) -> None:
         """Make the twin one model's criterion."""
         if maker := maker_of(model):
-            if maker.heard == self.heard:
+            if maker.settings.heard == self.heard:
                 return
             maker.give_back()
-        Maker(model, self.options, self.heard)
+        Maker(model, self.settings)
 
-    def heard(self, loss: Loss, value: Tensor) -> None:
+    def heard(self, criterion: Criterion, value: Tensor) -> None:
         """Count a call; the first one that trains is logged."""
         if not torch.is_grad_enabled():
             self.validation_calls += 1
             return
         self._training_calls += 1
+        if criterion.finding is not None and criterion.finding is not self._last:
+            self._last = criterion.finding
+            self.verifications += 1
+            self.largest_difference = max(self.largest_difference, criterion.finding.largest)
         if self._training_calls == 1:
-            _log.info("twinloss: active, this training's criterion is %s; first loss %.5g", type(loss).__name__, value.sum().item())
+            _log.info(
+                "twinloss: active, this training's criterion is %s, with the definition of %s, %s; first loss %.5g",
+                "DetectionLoss" if isinstance(criterion.loss, DetectionLoss) else "EndToEndLoss",
+                criterion.own.release,
+                _verified(criterion),
+                value.sum().item(),
+            )
 
-    def verify(self, trainer: Any) -> None:
+    def end_epoch(self, trainer: Any) -> None:
         """At the end of an epoch: raise ``RuntimeError`` if it was trained without the twin."""
         model = find_model(trainer)
         if self._training_calls == self._calls_before_epoch:
@@ -174,3 +219,13 @@ def _models(target: Any) -> list[Any]:
     """The model and its moving average, as far as they are there."""
     average = getattr(getattr(target, "ema", None), "ema", None)
     return [model for model in (find_model(target), find_model(average)) if model is not None]
+
+
+def _verified(criterion: Criterion) -> str:
+    """What is known of a criterion, for the log."""
+    name = type(criterion.own.criterion).__name__
+    if not criterion.settings.verify:
+        return f"not verified (verify=False) against the model's own {name}"
+    if criterion.pending or criterion.finding is None:
+        return f"to be verified against the model's own {name} on the first batch that tells"
+    return f"verified on this batch against the model's own {name}: terms {criterion.finding.largest:.1g} apart"

@@ -6,8 +6,11 @@ release 8.0.100, which weighs an anchor with the sum of all soft targets, lets a
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 # The first release of each definition, and how it differs from the newest one. Oldest first.
@@ -52,3 +55,60 @@ def number(release: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+\.\d+\.\d+", release):
         raise ValueError(f"release {release!r} is not three numbers with dots between, such as 8.3.253")
     return tuple(map(int, release.split(".")))
+
+
+@dataclass(frozen=True)
+class Release:
+    """The release that a model comes from.
+
+    Attributes:
+        package: top-level package of the model's class.
+        version: three numbers, or ``None`` where the package does not say.
+    """
+
+    package: str
+    version: str | None
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.version or 'of unknown version'}"
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The switches of its definition; those of the newest where its version is unknown.
+
+        Raises:
+            ValueError: it is older than any that was examined.
+        """
+        return {} if self.version is None else switches(self.version)
+
+
+def release_of(model: Any, named: str | None = None) -> Release:
+    """The release that a model comes from: the version of the package in which the family of its class begins.
+
+    A class that somebody derives from a release's own therefore counts as that release's. Nothing is imported.
+
+    Args:
+        model: any object; its class, or one that this derives from, may have ``init_criterion``.
+        named: the version, where the user says it.
+
+    Raises:
+        ValueError: ``named`` is not three numbers.
+    """
+    family = [base for base in type(model).__mro__ if "init_criterion" in vars(base)] or [type(model)]
+    package = root(family[-1])
+    if named is not None:
+        number(named)
+        return Release(package, named)
+    said = re.match(r"\d+\.\d+\.\d+", str(getattr(sys.modules.get(package), "__version__", "")) or _installed(package))
+    return Release(package, said[0] if said else None)
+
+
+def root(kind: type) -> str:
+    """Top-level package in which a class is defined."""
+    return kind.__module__.split(".", maxsplit=1)[0]
+
+
+def _installed(package: str) -> str:
+    """Version of the distribution that brought a package, or nothing: a package can be called otherwise than what it came with."""
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return importlib.metadata.version(names[0]) if names else ""

@@ -76,7 +76,7 @@ def perform(run: Run, options: Options, out: Path) -> None:
         journal = _Journal(run, options, lines)
         journal.listen(yolo)
         if run.role == "twin":
-            hook.install(yolo)
+            hook.install(yolo, verify=False)  # whether the twin is the same is what these runs are to find out
         with contextlib.suppress(Enough):
             yolo.train(**training.QUIET | _recipe(run, options) | {"project": folder, "name": "run"})
 

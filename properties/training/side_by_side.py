@@ -13,9 +13,9 @@ from torch import Tensor
 from properties.training.captured_batches import case_of, save
 from properties.training.one_ulp_noise import LOGITS, nudge_all
 from twinloss import Assignment, DetectionLoss
-from twinloss.trainer.criterion_swap import spec_of
+from twinloss.release_definitions import release_of
+from twinloss.trainer.own_criterion import OwnCriterion
 
-SETS = ("one2many", "one2one")
 TARGETS = ("batch_idx", "cls", "bboxes")
 
 
@@ -47,8 +47,8 @@ class Shadow:
         from oracle.reference.criterion import ReferenceCriterion
 
         self.own = model.init_criterion()
-        parts = {name: getattr(self.own, name) for name in SETS} if hasattr(self.own, SETS[0]) else {"": self.own}
-        self.specs = {name: spec_of(model, part.assigner) for name, part in parts.items()}
+        own = OwnCriterion(self.own, release_of(model))
+        self.specs = own.specs(own.numbers())
         self.references = {name: ReferenceCriterion(spec) for name, spec in self.specs.items()}
         self.twins = {name: DetectionLoss(spec, ties="reference") for name, spec in self.specs.items()}
         self.generator = torch.Generator().manual_seed(seed)

@@ -1,79 +1,186 @@
 """What a model holds while the twin is its criterion: a maker in place of ``init_criterion``, and the criterion that it makes.
 
 A model's ``loss`` calls ``criterion``, and makes it with ``init_criterion`` when there is none. Both are replaced on the instance, and
-neither ends up in a checkpoint: pickled, the criterion is ``None``, as in the reference's own checkpoints, and ``init_criterion`` is the
-model's own method.
+neither ends up in a checkpoint: pickled, the criterion is ``None``, as in the reference's own checkpoints (for the models of older
+releases, which would call it, the model's own), and ``init_criterion`` is the model's own method. The model's own
+criterion is kept behind the twin: its numbers are the twin's, its attributes can be read and set through the twin, and the twin is verified
+against it (:mod:`twinloss.trainer.verification`).
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from twinloss.end_to_end import EndToEndLoss, Generation
+from twinloss.end_to_end import EndToEndLoss
 from twinloss.loss import DetectionLoss
-from twinloss.spec import LossSpec
+from twinloss.release_definitions import number, release_of
+from twinloss.trainer.own_criterion import Numbers, OwnCriterion
+from twinloss.trainer.return_format import Way, learn
+from twinloss.trainer.verification import Finding, Loss, verify
 
-Loss = DetectionLoss | EndToEndLoss
-Listener = Callable[[Loss, Tensor], None]
-
+FIRST_WITH_CRITERION = "8.0.120"  # whose models make their own, of those that were tried
+FIRST_WITHOUT_CRITERION = "8.3.0"  # whose models take a criterion that is None for one to be made, of those that were tried
 SERVED_HEADS = ("Detect", "v10Detect")
 REFUSED_HEADS = ("Segment", "Pose", "OBB")  # they derive from Detect, and add terms of their own
-REPLACED = "v8DetectionLoss"
-_GENERATIONS: Mapping[str, Generation] = {"E2EDetectLoss": 1, "E2ELoss": 2}
 _ABSENT = object()
+
+# Handlers of the trainer print it among the trainer's own lines, and in one process of several.
+_log = logging.getLogger("ultralytics.twinloss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a hook makes its criteria.
+
+    Attributes:
+        heard: told of every call: the criterion, and its loss (3,).
+        verify: whether the twin is verified against the model's own criterion.
+        release: the release whose definition to take, or ``None`` for that of the model.
+        options: of :class:`~twinloss.DetectionLoss`.
+    """
+
+    heard: Callable[[Criterion, Tensor], None]
+    verify: bool = True
+    release: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Criterion:
     """The twin as a model calls it; a model that validates passes (answer, predictions).
 
+    Attributes that this class has not are the own criterion's, to be read and to be set: a trainer moves an end-to-end schedule
+    with ``updates`` and ``update()``, a callback a gain with ``hyp.box``.
+
     Args:
+        own: the model's own criterion.
+        settings: of the hook.
+
+    Attributes:
         loss: the twin.
-        heard: told of every call.
+        way: how the own criterion returns, once it was asked.
+        finding: what came of the last verification, or ``None`` where there was none yet.
+        pending: whether a verification is due.
     """
 
-    def __init__(self, loss: Loss, heard: Listener) -> None:
-        self.loss: Any = loss
-        self.heard = heard
+    def __init__(self, own: OwnCriterion, settings: Settings) -> None:
+        numbers = own.numbers()
+        fields = {"own": own, "settings": settings, "numbers": numbers, "loss": _twin(own, numbers, settings.options)}
+        # Not by assignment, which reaches the own criterion.
+        vars(self).update(fields, way=None, finding=None, pending=settings.verify, waited=0)
 
-    def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss (3,), times the number of images, and the logged items."""
+    own: OwnCriterion
+    settings: Settings
+    numbers: dict[str, Numbers]
+    loss: Any
+    way: Way | None
+    finding: Finding | None
+    pending: bool
+    waited: int
+
+    def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
+        """Loss, times the number of images, and the logged items, returned as the own criterion returns them.
+
+        Raises:
+            TypeError: the own criterion is no longer the release's.
+            RuntimeError: it computes something else than the twin; the message names the term, the release and the remedy.
+        """
         predictions = preds[1] if isinstance(preds, tuple) else preds
         # Inside torch.compile the loss would fall into many small graphs, since what it does next depends on its data.
         evaluate = torch.compiler.disable(self._evaluate) if torch.compiler.is_compiling() else self._evaluate
         return evaluate(predictions, batch)
 
-    def _evaluate(self, predictions: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        result: tuple[Tensor, dict[str, Tensor]] = self.loss(predictions, batch)
-        self.heard(self.loss, result[0])
-        return result
+    def _evaluate(self, predictions: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
+        self._follow()
+        way = self.way or learn(self.own.criterion, predictions, batch)
+        vars(self)["way"] = way
+        if self.pending and torch.is_grad_enabled() and batch["bboxes"].numel():
+            self._verify(predictions, batch)
+        loss, items = self.loss(predictions, batch)
+        self.settings.heard(self, loss)
+        return way(loss, items)
+
+    def _follow(self) -> None:
+        """Take over the own criterion's numbers of the moment; where they have changed, a verification is due."""
+        numbers = self.own.numbers()
+        if numbers == self.numbers:
+            return
+        for name, spec in self.own.specs(numbers).items():
+            (getattr(self.loss, name) if name else self.loss).spec = spec
+        vars(self).update(numbers=numbers, pending=self.settings.verify, waited=0)
+
+    def _verify(self, predictions: Any, batch: Mapping[str, Any]) -> None:
+        """Ask the own criterion; as long as a batch says too little, again on the second, fourth, eighth one and so on."""
+        vars(self)["waited"] += 1
+        if self.waited & (self.waited - 1):
+            return
+        try:
+            finding = verify(self.own, self.loss, predictions, batch)
+        except Exception as error:  # such as for fewer anchors than candidates, which the twin serves
+            _log.warning(
+                "twinloss: not verified on this batch: the model's own %s raises %s (%s)",
+                type(self.own.criterion).__name__,
+                type(error).__name__,
+                str(error).partition("\n")[0],
+            )
+            return
+        vars(self).update(finding=finding, pending=bool(finding.differs) or not finding.telling)
+        if finding.differs:
+            vars(self)["waited"] = 0
+            raise RuntimeError(
+                f"the twin does not compute what the model's own criterion does, the {type(self.own.criterion).__name__} of "
+                f"{self.own.release}: {finding.differs}. The training would change without a word: give the model its release's own "
+                "criterion, name the release whose definition it has (release=), or train without the twin (twinloss.hook.uninstall)"
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "own" not in vars(self):  # not there yet, as in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.own.criterion, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.own.criterion, name, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Criterion:
-        return type(self)(copy.copy(self.loss), self.heard)
+        other = type(self)(OwnCriterion(copy.deepcopy(self.own.criterion, memo), self.own.release), self.settings)
+        vars(other).update({name: getattr(self, name) for name in ("way", "finding", "pending", "waited")})
+        return other
 
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """In a checkpoint there is none, or the model's own where ``None`` would be called."""
+        version = self.own.release.version
+        if version is not None and number(version) < number(FIRST_WITHOUT_CRITERION):
+            return copy.copy, (self.own.criterion,)
         return type(None), ()
 
 
-class ScheduledCriterion(Criterion):
-    """The twin of an end-to-end head, with the two openings through which a trainer moves its schedule."""
+class _Scheduled(EndToEndLoss):
+    """An end-to-end twin whose share is the own criterion's."""
+
+    def __init__(self, own: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.own = own
 
     @property
-    def updates(self) -> int:
-        """Epochs that have ended; set when training resumes."""
-        return int(self.loss.updates)
+    def one2many_share(self) -> float:
+        """Weight of one2many, as the own criterion has it."""
+        return float(self.own.o2m)
 
-    @updates.setter
-    def updates(self, value: int) -> None:
-        self.loss.updates = value
 
-    def update(self) -> None:
-        """Say that an epoch has ended."""
-        self.loss.update()
+def _twin(own: OwnCriterion, numbers: Mapping[str, Numbers], options: Mapping[str, Any]) -> Loss:
+    """A twin with an own criterion's numbers."""
+    specs = own.specs(numbers)
+    if own.generation is None:
+        return DetectionLoss(specs[""], **options)
+    loss = _Scheduled(own.criterion, specs["one2many"], generation=own.generation, **options)
+    loss.one2one.spec = specs["one2one"]
+    return loss
 
 
 class Maker:
@@ -81,59 +188,51 @@ class Maker:
 
     Args:
         model: a detection model.
-        options: of the twin.
-        heard: told of every call of the criteria that it makes.
+        settings: of the hook.
 
     Raises:
-        TypeError: the model's head is one that the twin does not serve; the message names it.
+        TypeError: the model's head is one that the twin does not serve, or the model already has a criterion that is not its release's own;
+            the message names it.
+        ValueError: the model's release is older than any that was examined.
     """
 
-    def __init__(self, model: Any, options: Mapping[str, Any], heard: Listener) -> None:
+    def __init__(self, model: Any, settings: Settings) -> None:
         check_head(model)
-        self.model, self.options, self.heard = model, options, heard
+        self.model, self.settings, self.release = model, settings, release_of(model, settings.release)
+        _ = self.release.definition
         self.own = model.init_criterion
         self.replaced = vars(model).get("criterion", _ABSENT)
+        self.waiting = self.replaced not in (_ABSENT, None)  # a criterion that the model already had goes on behind the twin
+        if self.waiting:
+            OwnCriterion(self.replaced, self.release)
         model.init_criterion = self
-        model.criterion = None
+        vars(model).pop("criterion", None)  # older models ask whether there is a criterion at all, and would call None
 
     def __call__(self) -> Criterion:
-        """A criterion for the model as it is now: gains, strides, class weights and all.
+        """A criterion for the model, with its own criterion behind it.
 
         Raises:
             TypeError: the model's own criterion is not the one that the twin stands for; the message names it.
         """
-        own = self.own()
-        generation = _GENERATIONS.get(type(own).__name__)
-        plain = own if generation is None else own.one2many
-        if type(plain).__name__ != REPLACED:
-            raise TypeError(
-                f"the model's own criterion is a {type(plain).__name__}; the twin computes {REPLACED} and would change the training"
-            )
-        spec = spec_of(self.model, plain.assigner)
-        if generation is None:
-            return Criterion(DetectionLoss(spec, **self.options), self.heard)
-        loss = EndToEndLoss(spec, generation=generation, epochs=self.model.args.epochs, **self.options)
-        check_candidates(own.one2one.assigner, loss.one2one.spec)
-        loss.updates = getattr(self.replaced, "updates", 0)
-        return ScheduledCriterion(loss, self.heard)
+        own, self.waiting = (self.replaced if self.waiting else self.own()), False
+        return Criterion(OwnCriterion(own, self.release), self.settings)
 
     def give_back(self) -> None:
         """Restore the model; an end-to-end model's own criterion continues at the epoch that the twin had reached."""
-        twin = self.model.criterion
-        del self.model.init_criterion, self.model.criterion
-        if self.replaced is not _ABSENT:
+        del self.model.init_criterion
+        twin = vars(self.model).pop("criterion", None)
+        if isinstance(twin, Criterion) and (self.replaced not in (_ABSENT, None) or getattr(twin.own.criterion, "updates", None)):
+            self.model.criterion = twin.own.criterion
+        elif self.replaced is not _ABSENT:
             self.model.criterion = self.replaced
-        if isinstance(twin, ScheduledCriterion) and twin.updates:
-            own = self.own() if self.replaced in (_ABSENT, None) else self.replaced
-            self.model.criterion, own.updates = own, twin.updates - 1
-            own.update()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Maker:
         """For a copy of the model, such as its moving average."""
         other = object.__new__(type(self))  # copy.copy would go the way of pickling, and find this one
         vars(other).update(vars(self))
         other.model, other.own = memo.get(id(self.model), self.model), copy.deepcopy(self.own, memo)
-        other.replaced = _ABSENT if self.replaced is _ABSENT else None
+        if self.replaced is not _ABSENT:
+            other.replaced = copy.deepcopy(self.replaced, memo) if self.waiting else None
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
@@ -161,26 +260,12 @@ def check_head(model: Any) -> None:
         raise TypeError(f"the twin does not serve the head {names[0]} yet; it serves {' and '.join(SERVED_HEADS)}")
 
 
-def check_candidates(assigner: Any, spec: LossSpec) -> None:
-    """Raise ``TypeError`` if one2one keeps other numbers of candidates than the definition says."""
-    theirs, ours = (assigner.topk, assigner.topk2), (spec.topk, spec.topk2 or spec.topk)
-    if theirs != ours:
+def check_age(holder: Any) -> None:
+    """Raise ``TypeError`` for a model, or what holds one, of a release whose models have no criterion."""
+    while holder is not None and not isinstance(getattr(holder, "model", None), torch.nn.Sequential):
+        holder = next((part for name in ("_orig_mod", "module", "model") if (part := getattr(holder, name, None)) is not None), None)
+    if holder is not None and not hasattr(type(holder), "init_criterion"):
         raise TypeError(
-            f"the model's own one2one assigner has (topk, topk2) = {theirs} where the twin has {ours}; the training would change"
+            f"the models of {release_of(holder)} have no criterion of their own (init_criterion) that the twin could stand for; those of "
+            f"ultralytics {FIRST_WITH_CRITERION} and newer have: train with such a release"
         )
-
-
-def spec_of(model: Any, assigner: Any) -> LossSpec:
-    """The definition that a model's own criterion follows: the head's numbers, the trainer's gains, the assigner's constants."""
-    head, args, weights = model.model[-1], model.args, getattr(model, "class_weights", None)
-    return LossSpec(
-        num_classes=int(head.nc),
-        reg_max=int(head.reg_max),
-        strides=tuple(int(stride) for stride in head.stride.tolist()),
-        gains=(args.box, args.cls, args.dfl),
-        topk=assigner.topk,
-        topk2=assigner.topk2,
-        alpha=assigner.alpha,
-        beta=assigner.beta,
-        class_weights=None if weights is None else tuple(torch.as_tensor(weights).flatten().tolist()),
-    )

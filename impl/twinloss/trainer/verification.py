@@ -1,0 +1,231 @@
+"""Whether the twin computes what a model's own criterion computes, asked on one batch.
+
+Both are asked on copies of the same predictions, half precision widened to float32, outside autocast. The own criterion's assignment is
+taken from its assigner, and compared apart, since a decision between two anchors, or two boxes, that are equal but for rounding may fall
+otherwise in two right programs; the terms are compared on that one assignment, where nothing but rounding can part them.
+
+What differs by more than an allowance for rounding is asked again with logits and boxes moved by some roundings. What the twin itself does
+otherwise then is open, and excused; the rest is a difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twinloss.assignment import Assignment
+from twinloss.end_to_end import EndToEndLoss
+from twinloss.loss import DetectionLoss
+from twinloss.release_definitions import DEFINITIONS
+from twinloss.spec import LossSpec
+from twinloss.trainer.own_criterion import OwnCriterion
+from twinloss.trainer.return_format import TARGETS, first_of, mapped, plain, undisturbed
+
+Loss = DetectionLoss | EndToEndLoss
+Batch = Mapping[str, Any]
+Asked = tuple[Any, Batch]
+
+# Terms on a given assignment: sums of float32 in two orders, and 1 - CIoU of boxes that nearly coincide.
+TERMS, TERMS_NEAR_ZERO = 1e-4, 2e-6
+# Soft targets contain the sixth power of an overlap, whose rounding they multiply.
+TARGET = 1e-3
+# Below this largest soft target a box's anchors say little, since the overlaps behind them are mostly rounding.
+TELLING_TARGET = 1e-3
+# Moves that exceed the rounding of either program, so that whatever rounding can tip, one of several moves tips.
+MOVED_LOGITS, MOVED_BOXES, MOVES = 1e-5, 3e-7, 8
+MARGIN = 4.0  # the largest of a few moves, and what another program's rounding may be beside it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of comparing the two on one batch.
+
+    Attributes:
+        differs: in words, or nothing.
+        largest: relative difference of the terms, the largest.
+        telling: whether a box of the batch held anchors that would have shown another assignment or box term.
+    """
+
+    differs: str
+    largest: float
+    telling: bool
+
+
+def verify(own: OwnCriterion, loss: Loss, preds: Any, batch: Batch) -> Finding:
+    """Compare the twin with a model's own criterion on one batch.
+
+    Args:
+        own: the model's own criterion.
+        loss: the twin, with the own criterion's numbers.
+        preds: as the model's head gave them: one set, or those of an end-to-end head by name.
+        batch: targets.
+    """
+    with undisturbed(preds):
+        asked = mapped(preds, plain), {**batch, **{name: batch[name].detach().clone() for name in TARGETS}}
+        found = _compare(own, loss, asked)
+        if found.differs and (release := _matching_release(own, loss, asked)):
+            found = replace(
+                found, differs=f"{found.differs}. It agrees with the definition of release {release}: say install(..., release={release!r})"
+            )
+    return found
+
+
+def _compare(own: OwnCriterion, loss: Loss, asked: Asked) -> Finding:
+    with _recording(own) as recorded:
+        value, items = own.criterion(*asked)
+    held = {name: _assignment(answer, asked[1]) for name, answer in recorded.items()}
+    twins = _twins(loss)
+    if set(held) != set(twins):
+        return Finding("its assigner was not asked", math.nan, telling=True)
+    images = first_of(asked[0]).shape[0]
+    theirs = _named(value, items, images, next(iter(twins.values())).spec)
+    if not all(map(math.isfinite, theirs.values())):
+        return Finding("", math.nan, telling=False)  # predictions that have overflowed tell nothing of either
+    terms, largest = _differing_terms(loss, held, theirs, asked)
+    rows, telling = 0, False
+    for name, twin in twins.items():
+        clear, judged = _differing_boxes(twin, held[name], (asked[0][name] if name else asked[0], asked[1]))
+        rows, telling = rows + len(clear), telling or judged
+    words = [*terms, *([_assigned_otherwise(rows, loss, theirs, asked)] if rows and not terms else [])]
+    return Finding("; ".join(words), largest, telling)
+
+
+def _twins(loss: Loss) -> dict[str, DetectionLoss]:
+    return {"": loss} if isinstance(loss, DetectionLoss) else {"one2many": loss.one2many, "one2one": loss.one2one}
+
+
+@contextmanager
+def _recording(own: OwnCriterion) -> Iterator[dict[str, tuple[Tensor, ...]]]:
+    """What the own criterion's assigners answer meanwhile, by the name of their part."""
+    recorded: dict[str, tuple[Tensor, ...]] = {}
+
+    def listener(name: str) -> Callable[[Any, Any, Any], None]:
+        return lambda _, __, answer: recorded.__setitem__(name, answer)
+
+    handles = [part.assigner.register_forward_hook(listener(name)) for name, part in own.parts.items()]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _assignment(answer: tuple[Tensor, ...], batch: Batch) -> Assignment:
+    """What an own assigner answered (labels, boxes, soft targets, foreground, index within the image) in our terms."""
+    _, _, targets, foreground, index = answer
+    weight = targets.sum(-1)
+    image, anchor = ((weight > 0) & foreground.bool()).nonzero(as_tuple=True)
+    images = batch["batch_idx"].reshape(-1).to(image.device, torch.int64)
+    order = images.argsort(stable=True)  # an image's rows keep the order in which they arrived
+    first = torch.searchsorted(images[order], image)
+    return Assignment(image, anchor, order[first + index[image, anchor].long()], weight[image, anchor])
+
+
+def _named(value: Any, items: Any, images: int, spec: LossSpec) -> dict[str, float]:
+    """Terms and logged items by name; a loss that is a scalar as the sum of the terms."""
+    names, value = spec.term_names, torch.as_tensor(value) / images
+    terms = {f"{name} (in the loss)": float(term) for name, term in zip(names, value, strict=True)} if value.numel() == 3 else {}
+    logged = items.values() if isinstance(items, Mapping) else items
+    summed = {} if terms else {"sum of the terms": float(value)}
+    return terms | summed | {name: float(item) for name, item in zip(names, logged, strict=True)}
+
+
+def _given(loss: Loss, held: Mapping[str, Assignment], asked: Asked, shape: Mapping[str, float]) -> dict[str, float]:
+    """The twin's terms on an assignment, named as :func:`_named` names them."""
+    preds, batch = asked
+    parts = {name: twin.loss_given(preds[name] if name else preds, batch, held[name]) for name, twin in _twins(loss).items()}
+    value, items = parts[""] if isinstance(loss, DetectionLoss) else loss.combine(parts["one2many"], parts["one2one"])
+    spec = next(iter(_twins(loss).values())).spec
+    return _named(value if len(shape) == 6 else value.sum(), items, first_of(preds).shape[0], spec)
+
+
+def _differing_terms(loss: Loss, held: Mapping[str, Assignment], theirs: Mapping[str, float], asked: Asked) -> tuple[list[str], float]:
+    """Terms that differ on the own assignment beyond rounding, in words, and the largest relative difference."""
+    ours = _given(loss, held, asked, theirs)
+    apart = {name: abs(ours[name] - value) for name, value in theirs.items()}
+    largest = max(apart[name] / max(abs(value), TERMS_NEAR_ZERO) for name, value in theirs.items())
+    allowed = {name: TERMS * abs(value) + TERMS_NEAR_ZERO for name, value in theirs.items()}
+    if any(not apart[name] <= allowed[name] for name in theirs):
+        for moved in _moves(asked):
+            for name, value in _given(loss, held, moved, theirs).items():
+                allowed[name] = max(allowed[name], MARGIN * abs(value - ours[name]))
+    return [_words(name, ours[name], value) for name, value in theirs.items() if not apart[name] <= allowed[name]], largest
+
+
+def _words(name: str, ours: float, theirs: float) -> str:
+    return f"{name} is {theirs:.6g} where the twin has {ours:.6g}"
+
+
+def _differing_boxes(twin: DetectionLoss, theirs: Assignment, asked: Asked) -> tuple[set[int], bool]:
+    """Rows of the batch whose anchors clearly have other soft targets, and whether any row can tell."""
+    strict = DetectionLoss(twin.spec, ties="reference", backend="torch", validate=False)
+    expected, ours = _targets(theirs), _targets(strict.assign(*asked))
+    judged = {row for row, values in (*expected.items(), *ours.items()) if values[0] >= TELLING_TARGET}
+    rows = {row for row in judged if _apart(expected.get(row, []), ours.get(row, []))}
+    if rows:
+        for moved in _moves(asked):
+            other = _targets(strict.assign(*moved))
+            tipped = {row for row in judged if _apart(other.get(row, []), ours.get(row, []))}
+            rows, judged = rows - tipped, judged - tipped
+    return rows, bool(judged)
+
+
+def _targets(held: Assignment) -> dict[int, list[float]]:
+    """The soft targets of each row's anchors, largest first: which of two equal anchors holds one makes no difference."""
+    found: dict[int, list[float]] = {}
+    for row, weight in zip(held.box.tolist(), held.weight.tolist(), strict=True):
+        found.setdefault(row, []).append(weight)
+    return {row: sorted(weights, reverse=True) for row, weights in found.items()}
+
+
+def _apart(first: list[float], second: list[float]) -> bool:
+    """Whether a box's soft targets are others, within what rounding leaves of its largest."""
+    length = max(len(first), len(second))
+    pairs = zip(first + [0.0] * (length - len(first)), second + [0.0] * (length - len(second)), strict=True)
+    allowed = TARGET * max([*first[:1], *second[:1]], default=0.0)
+    return any(abs(one - other) > allowed for one, other in pairs)
+
+
+def _moves(asked: Asked) -> Iterator[Asked]:
+    """The same question with every logit and coordinate moved by some roundings."""
+    preds, batch = asked
+    generator = torch.Generator().manual_seed(0)
+
+    def move(tensor: Tensor, by: float, least: float) -> Tensor:
+        sign = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.device, tensor.dtype) * 2 - 1
+        return tensor + by * sign * tensor.abs().clamp(min=least)
+
+    for _ in range(MOVES):
+        yield mapped(preds, lambda logits: move(logits, MOVED_LOGITS, 1.0)), {**batch, "bboxes": move(batch["bboxes"], MOVED_BOXES, 0.0)}
+
+
+def _assigned_otherwise(rows: int, loss: Loss, theirs: Mapping[str, float], asked: Asked) -> str:
+    """Words for another assignment, with the term that it changes most."""
+    preds, batch = asked
+    held = {name: twin.assign(preds[name] if name else preds, batch) for name, twin in _twins(loss).items()}
+    ours = _given(loss, held, asked, theirs)
+    worst = max(theirs, key=lambda name: abs(ours[name] - theirs[name]) / max(abs(theirs[name]), TERMS_NEAR_ZERO))
+    return f"it assigns other anchors or soft targets to {rows} of the batch's boxes, so that {_words(worst, ours[worst], theirs[worst])}"
+
+
+def _matching_release(own: OwnCriterion, loss: Loss, asked: Asked) -> str | None:
+    """The newest release, other than the one assumed, whose definition agrees."""
+    twins = _twins(loss)
+    before = {name: twin.spec for name, twin in twins.items()}
+    usual: dict[str, Any] = {"lengthen": "second", "distance_term": True, "anchor_weights": "own"}
+    try:
+        for first, how in reversed(DEFINITIONS):
+            for name, twin in twins.items():
+                twin.spec = replace(before[name], **usual | dict(how))
+            if twins and next(iter(twins.values())).spec != next(iter(before.values())) and not _compare(own, loss, asked).differs:
+                return str(first)
+    finally:
+        for name, twin in twins.items():
+            twin.spec = before[name]
+    return None
