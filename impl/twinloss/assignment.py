@@ -139,7 +139,7 @@ def assign(
     images, _, num_anchors = boxes.shape
     with torch.no_grad():
         contest, predicted = Contest.over(images * num_anchors, truth), PredictedBoxes(boxes, truth.corners.dtype)
-        picks, poison = [], truth.corners.new_zeros(())
+        picks, nan_carrier = [], truth.corners.new_zeros(())
         for candidates in in_slices(windows(truth.corners, pyramid, spec), pyramid, pairs_at_once):
             pairs = align(predicted, scores, truth, candidates, anchors, spec)
             picked = pairs[pick(pairs, len(truth), spec.topk, num_anchors, ties)]
@@ -147,12 +147,12 @@ def assign(
             entrants = picked if conflicts == "pickers" else pairs
             contest.enter(truth.image.index_select(0, entrants.box) * num_anchors + entrants.anchor, entrants)
             # 0, or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10).
-            poison = poison + (pairs.metric * 0).sum()
+            nan_carrier = nan_carrier + (pairs.metric * 0).sum()
         held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
         if spec.topk2 is not None and spec.topk2 != spec.topk:
             held = held[(held.box * num_anchors + held.anchor).argsort()]
             held = held[pick(held, len(truth), spec.topk2, num_anchors, ties)]
-        return soft_targets(held, truth, spec, num_anchors, poison)
+        return soft_targets(held, truth, spec, num_anchors, nan_carrier)
 
 
 def align(
@@ -268,11 +268,11 @@ def resolve_conflicts(picks: AlignedPairs, contest: Contest, scores: Tensor, tru
     return AlignedPairs.joined([picks[alone], won], truth)
 
 
-def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anchors: int, poison: Tensor) -> Assignment:
+def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anchors: int, nan_carrier: Tensor) -> Assignment:
     """Target scores of the held anchors (spec section 5.7); those of weight 0 are left out, for they count nowhere."""
     largest_metric = row_maximum(held.metric, held.box, len(truth))
     largest_overlap = row_maximum(held.overlap, held.box, len(truth))
-    weight = held.metric * largest_overlap[held.box] / (largest_metric[held.box] + spec.assign_eps) + poison
+    weight = held.metric * largest_overlap[held.box] / (largest_metric[held.box] + spec.assign_eps) + nan_carrier
     image = truth.image[held.box]
     order = (image * num_anchors + held.anchor).argsort()
     order = order[~(weight <= 0)[order]]

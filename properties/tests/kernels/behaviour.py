@@ -78,9 +78,9 @@ def test_the_decoded_boxes_are_those_of_the_torch_backend(device: str) -> None:
     case = crowded(seed=21, reg_max=16)
     preds, batch = case.build(Setting(device=device))
     call = FusedCall(preds["boxes"], preds["scores"], batch, case.spec, _pyramid(case))
-    problem = call._problem()
-    scratch = _make_scratch(problem)
-    decode(problem, scratch)
+    arguments = call._problem()
+    scratch = _make_scratch(arguments)
+    decode(arguments, scratch)
     centres, strides = make_anchors(case.grids, case.spec.strides, device=device)
     expected = decode_boxes(preds["boxes"].detach(), centres, case.spec.reg_max) * strides[:, None]
     found = scratch.predicted.view(4, case.batch_size, -1).permute(1, 2, 0)

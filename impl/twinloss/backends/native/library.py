@@ -1,4 +1,4 @@
-"""The compiled functions, and the record that they are called with (``source/problem.hpp``, ``source/entry.cpp``)."""
+"""The compiled functions, and the record that they are called with (``source/arguments.hpp``, ``source/entry.cpp``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Dtypes of logits that the kernels read and write."""
 
 
-class Problem(ctypes.Structure):
+class KernelArguments(ctypes.Structure):
     """What one call is told; the fields are those of ``struct Problem``."""
 
     _fields_ = (
@@ -38,19 +38,19 @@ class Problem(ctypes.Structure):
 class Held(ctypes.Structure):
     """Pointers to the held anchors' columns, each with room for as many entries."""
 
-    _fields_ = (("image", c_void_p), ("anchor", c_void_p), ("row", c_void_p), ("weight", c_void_p), ("room", c_int64))
+    _fields_ = (("image", c_void_p), ("anchor", c_void_p), ("row", c_void_p), ("weight", c_void_p), ("capacity", c_int64))
 
 
 _ARGUMENTS = {
-    "problem_size": (),
-    "scratch_of_assignment": (POINTER(Problem),),
-    "scratch_of_terms": (POINTER(Problem), c_int64),
-    "first_bad_row": (POINTER(Problem),),
-    "first_bad_entry": (POINTER(Problem), POINTER(Held), c_int64),
-    "assign": (POINTER(Problem), c_int32, c_void_p, POINTER(Held)),
-    "terms": (POINTER(Problem), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
-    "scores_gradient": (POINTER(Problem), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
-    "boxes_gradient": (POINTER(Problem), c_int32, c_void_p, POINTER(Held), c_int64, c_float, c_float, c_void_p),
+    "arguments_size": (),
+    "scratch_of_assignment": (POINTER(KernelArguments),),
+    "scratch_of_terms": (POINTER(KernelArguments), c_int64),
+    "first_bad_row": (POINTER(KernelArguments),),
+    "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
+    "assign": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held)),
+    "terms": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
+    "scores_gradient": (POINTER(KernelArguments), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
+    "boxes_gradient": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_float, c_float, c_void_p),
 }
 _WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
 
@@ -80,7 +80,7 @@ def _typed(path: Path) -> ctypes.CDLL:
             function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
     except AttributeError as error:
         raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
-    if library.twinloss_problem_size() != ctypes.sizeof(Problem):
+    if library.twinloss_arguments_size() != ctypes.sizeof(KernelArguments):
         raise NoLibraryError(
             f"the CPU kernels in {path} are laid out otherwise than Python expects; delete that file, or use backend='torch'"
         )

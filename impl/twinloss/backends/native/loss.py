@@ -17,12 +17,12 @@ from twinloss.backends.native.arguments import (
     address,
     empty_assignment,
     given,
-    make_problem,
+    kernel_arguments,
     point_to,
     scratch,
     side_by_side,
 )
-from twinloss.backends.native.library import STORAGE, Problem, load
+from twinloss.backends.native.library import STORAGE, KernelArguments, load
 from twinloss.backends.saved_tensors import save, saved
 
 
@@ -36,7 +36,7 @@ class NativeCall(Call):
             (3,) float32, each term times its gain and B, and the three without B, detached, by name.
         """
         targets = Targets.of(self.batch, self.spec)
-        problem = make_problem(self.boxes, self.scores, targets, self.spec, self.pyramid, self.conflicts)
+        problem = kernel_arguments(self.boxes, self.scores, targets, self.spec, self.pyramid, self.conflicts)
         held = self._assign(problem) if assignment is None else given(problem, assignment)
         loss, items = _NativeLoss.apply(self.boxes, self.scores, problem, targets, held)
         return loss, self.named(items)
@@ -44,9 +44,9 @@ class NativeCall(Call):
     def assignment(self) -> Assignment:
         """The assignment alone."""
         targets = Targets.of(self.batch, self.spec)
-        return self._assign(make_problem(self.boxes, self.scores, targets, self.spec, self.pyramid, self.conflicts))
+        return self._assign(kernel_arguments(self.boxes, self.scores, targets, self.spec, self.pyramid, self.conflicts))
 
-    def _assign(self, problem: Problem) -> Assignment:
+    def _assign(self, problem: KernelArguments) -> Assignment:
         library, held = load(), empty_assignment(problem)
         memory = scratch(library.twinloss_scratch_of_assignment(ctypes.byref(problem)))
         storage = STORAGE[self.scores.dtype]
@@ -56,7 +56,9 @@ class NativeCall(Call):
 
 class _NativeLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, scores: Tensor, problem: Problem, targets: Targets, held: Assignment) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, boxes: Tensor, scores: Tensor, problem: KernelArguments, targets: Targets, held: Assignment
+    ) -> tuple[Tensor, Tensor]:
         library = load()
         memory = scratch(library.twinloss_scratch_of_terms(ctypes.byref(problem), len(held)))
         found = torch.empty(4, dtype=torch.float32, device=HOST)
@@ -76,7 +78,7 @@ class _NativeLoss(torch.autograd.Function):
         if incoming is None:
             return None, None, None, None, None
         boxes, scores = map(side_by_side, saved(ctx))
-        problem, held, library = Problem.from_buffer_copy(ctx.problem), ctx.held, load()
+        problem, held, library = KernelArguments.from_buffer_copy(ctx.problem), ctx.held, load()
         point_to(problem, boxes, scores)  # what was saved may have been moved and brought back, and laid out otherwise
         factors = [g * gain * len(scores) / ctx.normaliser for g, gain in zip(incoming.tolist(), problem.gains, strict=True)]
         where, columns = (ctypes.byref(problem), STORAGE[scores.dtype]), (ctypes.byref(address(held)), len(held))

@@ -12,14 +12,14 @@ from torch import Tensor
 from twinloss.anchors import Pyramid
 from twinloss.assignment import Conflicts
 from twinloss.backends.triton.launch import Kernels, kernels_for
-from twinloss.backends.triton.tiles import ScanTile, scan_tile
+from twinloss.backends.triton.tiles import CandidatesTile, candidates_tile
 from twinloss.spec import LossSpec
 
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True)
-class Problem:
+class KernelArguments:
     """Inputs of one call.
 
     Attributes:
@@ -61,7 +61,7 @@ class Problem:
         return min(self.spec.topk, self.anchors)
 
     @cached_property
-    def second_cut(self) -> int:
+    def second_topk(self) -> int:
         """Anchors that a box keeps after conflicts, 0 for no second cut."""
         return 0 if self.spec.topk2 in (None, self.spec.topk) else min(self.spec.topk2 or 0, self.anchors)
 
@@ -73,13 +73,13 @@ class Problem:
     @cached_property
     def gains(self) -> tuple[float, float, float]:
         """Factors of the box, classification and third term; the third is 0 where an older definition has none."""
-        box, classification, third = self.spec.gains
-        return float(box), float(classification), float(third) if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
+        box, classification, dfl = self.spec.gains
+        return float(box), float(classification), float(dfl) if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
 
     @cached_property
-    def scan_tile(self) -> ScanTile:
+    def candidates_tile(self) -> CandidatesTile:
         """The tile of the scan."""
-        return scan_tile(self.rows, self.anchors)
+        return candidates_tile(self.rows, self.anchors)
 
     @cached_property
     def key(self) -> Hashable:
@@ -87,7 +87,7 @@ class Problem:
         inputs = (self.boxes, self.scores, self.batch_idx, self.cls, self.bboxes)
         layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in inputs)
         shapes = (self.boxes.shape, self.boxes.stride(0), self.scores.shape, self.scores.stride(0), self.scores.is_contiguous())
-        return self.boxes.device, layouts, shapes, self.scan_tile, self.spec, self.pyramid, self.conflicts
+        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -146,16 +146,16 @@ class Scratch:
     predicted: Tensor
     claims: Tensor
     pickers: Tensor
-    poison: Tensor
+    nan_carrier: Tensor
     largest: Tensor
     ranking: Tensor
     parts: Tensor
     metric: Tensor
 
 
-def make_problem(
+def kernel_arguments(
     boxes: Tensor, scores: Tensor, batch: Mapping[str, Tensor], spec: LossSpec, pyramid: Pyramid, conflicts: Conflicts = "overlap"
-) -> Problem:
+) -> KernelArguments:
     """A problem from logits of any strides, copied where they are not in the kernels' layout, and a batch that was admitted.
 
     Raises:
@@ -163,7 +163,7 @@ def make_problem(
     """
     if boxes.dtype not in KERNEL_DTYPES:
         raise ValueError(f"the Triton kernels take float16, bfloat16 and float32 logits; use backend='torch' for {boxes.dtype}")
-    return Problem(
+    return KernelArguments(
         boxes=_image_blocks(boxes.detach()),
         scores=_image_blocks(scores.detach()),
         batch_idx=batch["batch_idx"],
@@ -175,15 +175,15 @@ def make_problem(
     )
 
 
-def without_logits(problem: Problem) -> Problem:
+def without_logits(arguments: KernelArguments) -> KernelArguments:
     """The problem for keeping between the two passes: autograd keeps the logits, and frees them."""
-    nothing = torch.empty(0, dtype=problem.boxes.dtype, device=problem.boxes.device)
-    return replace(problem, boxes=nothing, scores=nothing)
+    nothing = torch.empty(0, dtype=arguments.boxes.dtype, device=arguments.boxes.device)
+    return replace(arguments, boxes=nothing, scores=nothing)
 
 
-def with_logits(problem: Problem, boxes: Tensor, scores: Tensor) -> Problem:
+def with_logits(arguments: KernelArguments, boxes: Tensor, scores: Tensor) -> KernelArguments:
     """The problem with the logits that autograd gave back, in the layout that the kernels read."""
-    return replace(problem, boxes=_image_blocks(boxes), scores=_image_blocks(scores))
+    return replace(arguments, boxes=_image_blocks(boxes), scores=_image_blocks(scores))
 
 
 def _image_blocks(logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Problem, Scratch
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.bins import bin_logits, expected_distance
 from twinloss.backends.triton.geometry import anchor_place
 from twinloss.backends.triton.launch import blocks, launch
@@ -29,7 +29,7 @@ def decode_kernel(
     TILE: tl.constexpr,
 ) -> None:
     """One side of one tile of one image's anchors; each side's programs clear another part of the scratch."""
-    predicted, claims, pickers, poison = scratch
+    predicted, claims, pickers, nan_carrier = scratch
     program = tl.program_id(0)
     side = program % 4
     per_image = tl.cdiv(anchors, TILE)
@@ -48,23 +48,23 @@ def decode_kernel(
     tl.store(claims + place, tl.zeros((TILE,), tl.int64), mask=part == 0)
     tl.store(pickers + place, tl.zeros((TILE,), tl.int32), mask=part == 1)
     tl.store(pickers + plane + place, tl.zeros((TILE,), tl.int32), mask=part == 2)
-    tl.store(poison, 0, mask=program == 0)
+    tl.store(nan_carrier, 0, mask=program == 0)
 
 
-def decode(problem: Problem, scratch: Scratch) -> None:
+def decode(arguments: KernelArguments, scratch: Scratch) -> None:
     """Fill ``scratch.predicted`` and clear what later launches collect per anchor."""
     launch(
-        problem.kernels,
+        arguments.kernels,
         decode_kernel,
-        4 * problem.images * blocks(problem.anchors, tiles.DECODE.size),
+        4 * arguments.images * blocks(arguments.anchors, tiles.DECODE.size),
         tiles.DECODE.warps,
-        problem.boxes,
-        problem.boxes.stride(0),
-        problem.images,
-        problem.anchors,
-        problem.levels,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison),
-        R=problem.spec.reg_max,
-        LEVELS=len(problem.pyramid.strides),
+        arguments.boxes,
+        arguments.boxes.stride(0),
+        arguments.images,
+        arguments.anchors,
+        arguments.levels,
+        (scratch.predicted, scratch.claims, scratch.pickers, scratch.nan_carrier),
+        R=arguments.spec.reg_max,
+        LEVELS=len(arguments.pyramid.strides),
         TILE=tiles.DECODE.size,
     )

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Gradients, Problem
+from twinloss.backends.triton.arguments import Gradients, KernelArguments
 from twinloss.backends.triton.launch import blocks, launch
 from twinloss.backends.triton.softplus import logit_tile, score_blocks
 
@@ -51,29 +51,29 @@ def dense_gradient_kernel(
         tl.store(boxes_gradient + start + lane, zeros, mask=lane < box_count - start)
 
 
-def dense_gradient(problem: Problem, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
+def dense_gradient(arguments: KernelArguments, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
     """Fill both gradients but for the held anchors; ``incoming`` is (3,), of any stride. An empty gradient is left out."""
     tile = tiles.DENSE_GRADIENT
-    kind, count, length = score_blocks(problem.scores, problem.weighted)
+    kind, count, length = score_blocks(arguments.scores, arguments.weighted)
     score_programs = count * blocks(length, tile.size) if gradients.scores.numel() else 0
     launch(
         gradients.kernels,
         dense_gradient_kernel,
         score_programs + blocks(gradients.boxes.numel(), tile.size),
         tile.warps,
-        problem.scores,
-        problem.scores.stride(0),
+        arguments.scores,
+        arguments.scores.stride(0),
         length,
         score_programs,
         gradients.boxes.numel(),
-        problem.anchors,
-        problem.spec.num_classes,
+        arguments.anchors,
+        arguments.spec.num_classes,
         class_weights,
         incoming,
         incoming.stride(0),
         items,
-        problem.images,
-        problem.gains[1],
+        arguments.images,
+        arguments.gains[1],
         gradients.scores,
         gradients.boxes,
         BLOCKS=kind,

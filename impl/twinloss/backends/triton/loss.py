@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Call
 from twinloss.backends.saved_tensors import in_memory, save, saved
-from twinloss.backends.triton.arguments import Problem, Slots, make_problem, with_logits, without_logits
+from twinloss.backends.triton.arguments import KernelArguments, Slots, kernel_arguments, with_logits, without_logits
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
 
 
@@ -42,8 +42,8 @@ class FusedCall(Call):
         with on_device(self.boxes):
             return assignment_of(problem, forward(problem).slots)
 
-    def _problem(self) -> Problem:
-        return make_problem(self.boxes, self.scores, self.batch, self.spec, self.pyramid, self.conflicts)
+    def _problem(self) -> KernelArguments:
+        return kernel_arguments(self.boxes, self.scores, self.batch, self.spec, self.pyramid, self.conflicts)
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
@@ -55,7 +55,7 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, _scores: Tensor, problem: Problem, given: Slots | None) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, boxes: Tensor, _scores: Tensor, problem: KernelArguments, given: Slots | None) -> tuple[Tensor, Tensor]:
         with on_device(boxes):
             result = forward(problem, given)
         # The logits are saved as the kernels read them. Where that is no copy, it shares the caller's memory, and its count of changes: so

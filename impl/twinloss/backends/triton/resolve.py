@@ -11,7 +11,7 @@ import triton.language as tl
 
 from twinloss.backends.triton import tiles
 from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
-from twinloss.backends.triton.arguments import Problem, Scratch, Slots
+from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import ground_truth
 from twinloss.backends.triton.launch import blocks, launch
@@ -30,7 +30,7 @@ def resolve_kernel(
     ALPHA: tl.constexpr,
     BETA: tl.constexpr,
     K: tl.constexpr,
-    CUT: tl.constexpr,
+    SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
     """Owner, metric and overlap of one tile of slots; −1 owns the slots that hold nothing."""
@@ -62,35 +62,35 @@ def resolve_kernel(
     tl.store(slot_metric + slot, metric, mask=inside)
     tl.store(slot_metric + slot_count + slot, overlap, mask=inside)
     tl.atomic_max(largest + owner, ordered_bits(metric), mask=kept, sem="relaxed")
-    if CUT == 0:
+    if SECOND_TOPK == 0:
         tl.atomic_max(largest + row_count + owner, ordered_bits(overlap), mask=kept, sem="relaxed")
     else:
         # Whatever the order of arrival, place r ends with the r-th largest key: each place keeps the larger and hands the lesser on.
         key = tl.where(kept, ranked(ordered_bits(metric), anchor), 0)
-        for rank in tl.static_range(CUT):
-            before = tl.atomic_max(ranking + owner.to(tl.int64) * CUT + rank, key, mask=key > 0, sem="relaxed")
+        for rank in tl.static_range(SECOND_TOPK):
+            before = tl.atomic_max(ranking + owner.to(tl.int64) * SECOND_TOPK + rank, key, mask=key > 0, sem="relaxed")
             key = tl.where(key > 0, tl.minimum(key, before), 0)
 
 
-def resolve(problem: Problem, scratch: Scratch, slots: Slots) -> None:
+def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
     """Fill ``slots.owner`` from ``slots.anchor``, and the metrics, overlaps and per-row maxima of ``scratch``."""
-    spec = problem.spec
+    spec = arguments.spec
     launch(
-        problem.kernels,
+        arguments.kernels,
         resolve_kernel,
         blocks(slots.anchor.shape[0], tiles.RESOLVE.size),
         tiles.RESOLVE.warps,
-        problem.rows,
-        problem.truth,
-        problem.scores,
-        problem.scores.stride(0),
-        problem.anchors,
+        arguments.rows,
+        arguments.truth,
+        arguments.scores,
+        arguments.scores.stride(0),
+        arguments.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         (slots.anchor, slots.owner, scratch.metric),
         spec.ciou_eps,
         ALPHA=spec.alpha,
         BETA=spec.beta,
-        K=problem.picks,
-        CUT=problem.second_cut,
+        K=arguments.picks,
+        SECOND_TOPK=arguments.second_topk,
         TILE=tiles.RESOLVE.size,
     )

@@ -18,7 +18,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class ScanTile:
+class CandidatesTile:
     """The scan has two kinds of program.
 
     Attributes:
@@ -36,24 +36,24 @@ class ScanTile:
 
 DECODE = Tile(size=256, warps=4)
 DENSE_GRADIENT = Tile(size=4096, warps=8)
-FINISH = Tile(size=1024, warps=4)
+REDUCE_TERMS = Tile(size=1024, warps=4)
 # Atomics whose result is used want a thread per slot: 32 x warps = size.
 RESOLVE = Tile(size=128, warps=4)
-CUT = Tile(size=128, warps=4)
+SECOND_TOPK = Tile(size=128, warps=4)
 # A thread per slot keeps a side's bins in registers; a warp alone needs no barriers.
-HELD = Tile(size=32, warps=1)
-HELD_GRADIENT = Tile(size=32, warps=1)
+HELD_TERMS = Tile(size=32, warps=1)
+HELD_TERMS_GRADIENT = Tile(size=32, warps=1)
 
 MERGE_WARPS = 1
 # Where boxes are few, the largest decides how long the scan takes: its walk is parted. Where they are many, most are small.
-FEW_BOXES = ScanTile(candidates=512, parts=4, logits=4096, warps=8)
-FEW_BOXES_FEW_ANCHORS = ScanTile(candidates=512, parts=1, logits=4096, warps=8)
-MANY_BOXES = ScanTile(candidates=256, parts=1, logits=2048, warps=4)
+FEW_BOXES = CandidatesTile(candidates=512, parts=4, logits=4096, warps=8)
+FEW_BOXES_FEW_ANCHORS = CandidatesTile(candidates=512, parts=1, logits=4096, warps=8)
+MANY_BOXES = CandidatesTile(candidates=256, parts=1, logits=2048, warps=4)
 MOST_FEW_BOXES = 2048
 MOST_FEW_ANCHORS = 2048
 
 
-def scan_tile(rows: int, anchors: int) -> ScanTile:
+def candidates_tile(rows: int, anchors: int) -> CandidatesTile:
     """The scan's tile for so many ground-truth rows, and anchors in an image."""
     if rows > MOST_FEW_BOXES:
         return MANY_BOXES

@@ -35,7 +35,7 @@ def best_candidates(
     One part of PARTS takes every PARTS-th tile of the candidates. The best so far are a set in registers; a tile's largest key replaces the
     least of them until it no longer exceeds it.
     """
-    predicted, claims, poison = scratch
+    predicted, claims, nan_carrier = scratch
     below, shortest, assign_eps, ciou_eps = numbers
     image, label, corners, valid = ground_truth(row, row >= 0, truth)
     area = lengthened(corners, below, shortest)
@@ -65,7 +65,7 @@ def best_candidates(
             least = tl.min(best, axis=0)
             key = tl.where(key == top, 0, key)
             top = tl.max(key, axis=0)
-    tl.atomic_max(poison, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
+    tl.atomic_max(nan_carrier, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
     return tl.where(lane < K, best, 0)
 
 
@@ -81,7 +81,7 @@ def publish(
     ciou_eps: tl.tensor,
     K: tl.constexpr,
     K_BLOCK: tl.constexpr,
-    CUT: tl.constexpr,
+    SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
 ) -> None:
     """Put a row's picks into its slots and on its anchors, and clear what the row collects later."""
@@ -100,6 +100,6 @@ def publish(
     tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")
     tl.store(largest + row, 0)
     tl.store(largest + row_count + row, 0)
-    if CUT > 0:
-        for rank in tl.static_range(CUT):
-            tl.store(ranking + row.to(tl.int64) * CUT + rank, 0)
+    if SECOND_TOPK > 0:
+        for rank in tl.static_range(SECOND_TOPK):
+            tl.store(ranking + row.to(tl.int64) * SECOND_TOPK + rank, 0)

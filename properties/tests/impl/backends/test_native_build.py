@@ -299,10 +299,10 @@ def _raise(error: Exception) -> NoReturn:
 
 @pytest.mark.usefixtures("anew", "copier")
 def test_a_library_of_another_layout_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Longer(library.Problem):
+    class Longer(library.KernelArguments):
         _fields_ = (("more", ctypes.c_int64),)
 
-    monkeypatch.setattr(library, "Problem", Longer)
+    monkeypatch.setattr(library, "KernelArguments", Longer)
     assert "laid out otherwise than Python expects; delete that file" in refusal()
 
 

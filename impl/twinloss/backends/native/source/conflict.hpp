@@ -2,7 +2,7 @@
 #pragma once
 
 #include "lanes.hpp"
-#include "problem.hpp"
+#include "arguments.hpp"
 
 namespace twinloss {
 
@@ -29,25 +29,25 @@ struct Pick {
 // The K picks of largest metric so far, in descending order, the lower anchor first among equals. Anchors come in ascending order.
 class Picks {
    public:
-    Picks(Pick* room, std::int64_t most) : room_(room), most_(most) {}
+    Picks(Pick* places, std::int64_t most) : places_(places), most_(most) {}
 
     void offer(const Pick& pick) {
-        if (pick.metric == 0 || (count_ == most_ && pick.metric <= room_[most_ - 1].metric)) return;
+        if (pick.metric == 0 || (count_ == most_ && pick.metric <= places_[most_ - 1].metric)) return;
         std::int64_t place = count_ < most_ ? count_++ : most_ - 1;
-        for (; place > 0 && room_[place - 1].metric < pick.metric; --place) room_[place] = room_[place - 1];
-        room_[place] = pick;
+        for (; place > 0 && places_[place - 1].metric < pick.metric; --place) places_[place] = places_[place - 1];
+        places_[place] = pick;
     }
     std::int64_t count() const { return count_; }
 
    private:
-    Pick* room_;
+    Pick* places_;
     std::int64_t most_, count_ = 0;
 };
 
 // The largest overlap at an anchor and the lowest box that has it, in one word whose maximum does not depend on the order of arrival.
 class Contest {
    public:
-    Contest(const Problem& problem, Scratch& scratch) : best_(scratch.take<std::uint64_t>(problem.images * problem.anchors)) {}
+    Contest(const KernelArguments& arguments, Scratch& scratch) : best_(scratch.take<std::uint64_t>(arguments.images * arguments.anchors)) {}
 
     void clear(std::int64_t from, std::int64_t count) { std::memset(best_ + from, 0, static_cast<std::size_t>(count) * sizeof *best_); }
 

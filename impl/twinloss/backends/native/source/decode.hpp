@@ -49,23 +49,23 @@ struct Predicted {
     std::uint8_t* needed;
     float *x1, *y1, *x2, *y2, *angle;
 
-    Predicted(const Problem& problem, Scratch& scratch) {
-        const std::int64_t cells = problem.images * problem.anchors;
+    Predicted(const KernelArguments& arguments, Scratch& scratch) {
+        const std::int64_t cells = arguments.images * arguments.anchors;
         needed = scratch.take<std::uint8_t>(cells);
         for (float** column : {&x1, &y1, &x2, &y2, &angle}) *column = scratch.take<float>(cells);
     }
 
     template <class T>
-    void fill(const Problem& problem, const Anchors& anchors, const GroundTruth& truth, const Window* windows) {
-        const std::int64_t tiles = (problem.anchors + TILE - 1) / TILE;
-#pragma omp parallel num_threads(problem.threads)
+    void fill(const KernelArguments& arguments, const Anchors& anchors, const GroundTruth& truth, const Window* windows) {
+        const std::int64_t tiles = (arguments.anchors + TILE - 1) / TILE;
+#pragma omp parallel num_threads(arguments.threads)
         {
 #pragma omp for schedule(dynamic)
-            for (std::int64_t image = 0; image < problem.images; ++image) mark(problem, truth, windows, image);
+            for (std::int64_t image = 0; image < arguments.images; ++image) mark(arguments, truth, windows, image);
 #pragma omp for schedule(dynamic)
-            for (std::int64_t tile = 0; tile < problem.images * tiles; ++tile) {
+            for (std::int64_t tile = 0; tile < arguments.images * tiles; ++tile) {
                 const std::int64_t image = tile / tiles, start = tile % tiles * TILE;
-                decode<T>(problem, anchors, image, start, std::min(start + TILE, problem.anchors));
+                decode<T>(arguments, anchors, image, start, std::min(start + TILE, arguments.anchors));
             }
         }
     }
@@ -73,44 +73,44 @@ struct Predicted {
    private:
     static constexpr std::int64_t TILE = 512;  // anchors that one thread takes at a time
 
-    void mark(const Problem& problem, const GroundTruth& truth, const Window* windows, std::int64_t image) {
-        std::uint8_t* of_image = needed + image * problem.anchors;
-        std::memset(of_image, 0, static_cast<std::size_t>(problem.anchors));
+    void mark(const KernelArguments& arguments, const GroundTruth& truth, const Window* windows, std::int64_t image) {
+        std::uint8_t* of_image = needed + image * arguments.anchors;
+        std::memset(of_image, 0, static_cast<std::size_t>(arguments.anchors));
         for (std::int64_t box = truth.first[image]; box < truth.first[image + 1]; ++box) {
             std::uint8_t* of_level = of_image;
-            for (std::int64_t level = 0; level < problem.levels; ++level) {
-                const Window& w = windows[box * problem.levels + level];
-                const std::int64_t columns = problem.grid_columns[level];
+            for (std::int64_t level = 0; level < arguments.levels; ++level) {
+                const Window& w = windows[box * arguments.levels + level];
+                const std::int64_t columns = arguments.grid_columns[level];
                 if (w.columns > 0)
                     for (std::int64_t y = w.y; y < w.y + w.rows; ++y)
                         std::memset(of_level + y * columns + w.x, 1, static_cast<std::size_t>(w.columns));
-                of_level += problem.grid_rows[level] * columns;
+                of_level += arguments.grid_rows[level] * columns;
             }
         }
     }
 
     // Side by side in the outer loop, so that few rows of logits are read at a time.
     template <class T>
-    void decode(const Problem& problem, const Anchors& anchors, std::int64_t image, std::int64_t start, std::int64_t end) {
-        const T* logits = static_cast<const T*>(problem.boxes) + image * problem.boxes_per_image;
+    void decode(const KernelArguments& arguments, const Anchors& anchors, std::int64_t image, std::int64_t start, std::int64_t end) {
+        const T* logits = static_cast<const T*>(arguments.boxes) + image * arguments.boxes_per_image;
         Lanes side[4][TILE / LANES];
-        for (int s = 0; s < 4; ++s, logits += problem.bins * problem.boxes_per_channel)
-            for_each_needed(problem, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
-                side[s][(anchor - start) / LANES] = distances(logits + anchor, problem.boxes_per_channel, problem.bins, count);
+        for (int s = 0; s < 4; ++s, logits += arguments.bins * arguments.boxes_per_channel)
+            for_each_needed(arguments, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
+                side[s][(anchor - start) / LANES] = distances(logits + anchor, arguments.boxes_per_channel, arguments.bins, count);
             });
-        for_each_needed(problem, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
+        for_each_needed(arguments, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
             const auto at = [&](int s) { return side[s][(anchor - start) / LANES]; };
             const Lanes x = load(anchors.x + anchor), y = load(anchors.y + anchor), stride = load(anchors.stride + anchor);
             const CornersOf<Lanes> c{(x - at(0)) * stride, (y - at(1)) * stride, (x + at(2)) * stride, (y + at(3)) * stride};
-            keep(c, Shape<Lanes>(c, problem.ciou_eps).angle, image * problem.anchors + anchor, count);
+            keep(c, Shape<Lanes>(c, arguments.ciou_eps).angle, image * arguments.anchors + anchor, count);
         });
     }
 
     template <class Visit>
-    void for_each_needed(const Problem& problem, std::int64_t image, std::int64_t start, std::int64_t end, Visit visit) const {
+    void for_each_needed(const KernelArguments& arguments, std::int64_t image, std::int64_t start, std::int64_t end, Visit visit) const {
         for (std::int64_t anchor = start; anchor < end; anchor += LANES) {
             const std::int64_t count = std::min<std::int64_t>(end - anchor, LANES);
-            if (std::memchr(needed + image * problem.anchors + anchor, 1, static_cast<std::size_t>(count))) visit(anchor, count);
+            if (std::memchr(needed + image * arguments.anchors + anchor, 1, static_cast<std::size_t>(count))) visit(anchor, count);
         }
     }
 

@@ -22,28 +22,28 @@ inline float sum_of_weights(const Held& held, std::int64_t count) {
 // Corners at the given distances from the anchor's centre, which is (0, 0).
 inline CornersOf<Wide> corners_at(const SideLanes& distance) { return {-distance[0], -distance[1], distance[2], distance[3]}; }
 
-struct HeldGroup {
+struct HeldLanes {
     int count;  // lanes beyond it repeat the last anchor, with weight 0
     Wide stride, weight;
     CornersOf<Wide> truth;  // grid units, from the anchor's centre: corners near each other then differ by no more than they must
     Wide* logits;           // [side · R + bin]
 
     // Those of a stretch from its `start`-th on; `sum` is that of all weights.
-    void take(const Problem& problem, const Anchors& anchors, const Held& held, const Stretch& stretch, std::int64_t start, float sum,
-              const HeldBlock& block) {
+    void take(const KernelArguments& arguments, const Anchors& anchors, const Held& held, const Stretch& stretch, std::int64_t start, float sum,
+              const HeldTile& tile) {
         count = static_cast<int>(std::min<std::int64_t>(stretch.count - start, WIDE));
         for (int lane = 0; lane < WIDE; ++lane) {
             const std::int64_t h = stretch.first + start + (lane < count ? lane : count - 1), anchor = held.anchor[h];
             const double x = anchors.x[anchor], y = anchors.y[anchor];
             stride[lane] = anchors.stride[anchor];
-            weight[lane] = lane >= count ? 0.0f : problem.summed_weights ? sum : held.weight[h];
-            const Corners c = pixel_corners(problem, held.row[h]);
+            weight[lane] = lane >= count ? 0.0f : arguments.summed_weights ? sum : held.weight[h];
+            const Corners c = pixel_corners(arguments, held.row[h]);
             truth.x1[lane] = c.x1 / stride[lane] - x;
             truth.y1[lane] = c.y1 / stride[lane] - y;
             truth.x2[lane] = c.x2 / stride[lane] - x;
             truth.y2[lane] = c.y2 / stride[lane] - y;
         }
-        for (std::int64_t channel = 0; channel < SIDES * problem.bins; ++channel) logits[channel] = __builtin_convertvector(block.get(channel, start), Wide);
+        for (std::int64_t channel = 0; channel < SIDES * arguments.bins; ++channel) logits[channel] = __builtin_convertvector(tile.get(channel, start), Wide);
     }
 
     const Wide* bins_of(int side, std::int64_t bins) const { return logits + side * bins; }

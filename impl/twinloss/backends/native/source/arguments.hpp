@@ -9,7 +9,7 @@ namespace twinloss {
 constexpr int MOST_LEVELS = 16;
 
 // Shapes: B images, C classes, A anchors, R bins, L levels, N rows of ground truth.
-struct Problem {
+struct KernelArguments {
     std::int64_t images, classes, bins, anchors, levels, rows, threads;
     std::int64_t grid_rows[MOST_LEVELS], grid_columns[MOST_LEVELS], strides[MOST_LEVELS];
 
@@ -33,11 +33,11 @@ struct Problem {
     std::int64_t kept() const { return topk < anchors ? topk : anchors; }  // K, or all anchors where there are fewer
 };
 
-// Held anchors, sorted by image, then anchor, at most `room` of them.
+// Held anchors, sorted by image, then anchor, at most `capacity` of them.
 struct Held {
     std::int64_t *image, *anchor, *row;
     float* weight;
-    std::int64_t room;
+    std::int64_t capacity;
 };
 
 // Hands out pieces of one block of memory; of none, it counts what would be needed.

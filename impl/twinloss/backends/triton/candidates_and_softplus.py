@@ -10,14 +10,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from twinloss.backends.triton.arguments import Problem, Scratch
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.launch import blocks, launch, power_of_two
 from twinloss.backends.triton.softplus import score_blocks, softplus_sum
 from twinloss.backends.triton.topk_walk import best_candidates, publish
 
 
 @triton.jit(do_not_specialize=["row_count"])
-def scan_kernel(
+def candidates_and_softplus_kernel(
     row_count: tl.tensor,
     truth: tl.tuple,
     levels: tl.tuple,
@@ -34,7 +34,7 @@ def scan_kernel(
     BETA: tl.constexpr,
     K: tl.constexpr,
     K_BLOCK: tl.constexpr,
-    CUT: tl.constexpr,
+    SECOND_TOPK: tl.constexpr,
     PARTS: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
     LEVELS: tl.constexpr,
@@ -46,10 +46,10 @@ def scan_kernel(
     """The first ``row_count`` · PARTS programs walk for one ground-truth row each; the rest sum one tile of logits each."""
     program = tl.program_id(0)
     if program < row_count * PARTS:
-        predicted, claims, pickers, poison, largest, ranking, parts = scratch
+        predicted, claims, pickers, nan_carrier, largest, ranking, parts = scratch
         row = program % row_count
         part = program // row_count
-        walked = (predicted, claims, poison)
+        walked = (predicted, claims, nan_carrier)
         best = best_candidates(
             row,
             part,
@@ -71,7 +71,7 @@ def scan_kernel(
         )
         if PARTS == 1:
             collected = (predicted, claims, pickers, largest, ranking)
-            publish(row, row_count, best, truth, anchors, collected, slot_anchor, numbers[3], K, K_BLOCK, CUT, PICKERS_ONLY)
+            publish(row, row_count, best, truth, anchors, collected, slot_anchor, numbers[3], K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY)
         else:
             lane = tl.arange(0, K_BLOCK)
             tl.store(parts + (row.to(tl.int64) * PARTS + part) * K + lane, best, mask=lane < K)
@@ -82,46 +82,48 @@ def scan_kernel(
         tl.store(partial + tile, total)
 
 
-def softplus_programs(problem: Problem) -> int:
+def softplus_programs(arguments: KernelArguments) -> int:
     """Programs that sum softplus, and so the length of their partial sums."""
-    _, count, length = score_blocks(problem.scores, problem.weighted)
-    return count * blocks(length, problem.scan_tile.logits)
+    _, count, length = score_blocks(arguments.scores, arguments.weighted)
+    return count * blocks(length, arguments.candidates_tile.logits)
 
 
-def scan(problem: Problem, scratch: Scratch, slot_anchor: Tensor, class_weights: Tensor, partial: Tensor) -> None:
+def candidates_and_softplus(
+    arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor, class_weights: Tensor, partial: Tensor
+) -> None:
     """Walk for every row, publish claims, and sum softplus into ``partial`` (one per program).
 
     Picks go into ``slot_anchor`` (N·K,) at once, or, where walks have parts, each part's into ``scratch.parts``.
     """
-    tile, spec = problem.scan_tile, problem.spec
-    kind, _, length = score_blocks(problem.scores, problem.weighted)
+    tile, spec = arguments.candidates_tile, arguments.spec
+    kind, _, length = score_blocks(arguments.scores, arguments.weighted)
     launch(
-        problem.kernels,
-        scan_kernel,
-        problem.rows * tile.parts + partial.shape[0],
+        arguments.kernels,
+        candidates_and_softplus_kernel,
+        arguments.rows * tile.parts + partial.shape[0],
         tile.warps,
-        problem.rows,
-        problem.truth,
-        problem.levels,
-        problem.scores,
-        problem.scores.stride(0),
+        arguments.rows,
+        arguments.truth,
+        arguments.levels,
+        arguments.scores,
+        arguments.scores.stride(0),
         length,
-        problem.anchors,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison, scratch.largest, scratch.ranking, scratch.parts),
+        arguments.anchors,
+        (scratch.predicted, scratch.claims, scratch.pickers, scratch.nan_carrier, scratch.largest, scratch.ranking, scratch.parts),
         slot_anchor,
         (float(spec.lengthened_below), float(spec.shortest_side), spec.assign_eps, spec.ciou_eps),
         class_weights,
         partial,
         ALPHA=spec.alpha,
         BETA=spec.beta,
-        K=problem.picks,
-        K_BLOCK=power_of_two(problem.picks),
-        CUT=problem.second_cut,
+        K=arguments.picks,
+        K_BLOCK=power_of_two(arguments.picks),
+        SECOND_TOPK=arguments.second_topk,
         PARTS=tile.parts,
-        PICKERS_ONLY=problem.conflicts == "pickers",
-        LEVELS=len(problem.pyramid.strides),
+        PICKERS_ONLY=arguments.conflicts == "pickers",
+        LEVELS=len(arguments.pyramid.strides),
         TILE=tile.candidates,
         BLOCKS=kind,
-        GROUP=4 if problem.scores.element_size() == 4 else 8,
+        GROUP=4 if arguments.scores.element_size() == 4 else 8,
         LOGITS=tile.logits,
     )

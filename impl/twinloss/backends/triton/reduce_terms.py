@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Problem
+from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.launch import launch
 
 
@@ -22,7 +22,7 @@ def fixed_order_sum(values: tl.tensor, count: tl.tensor, TILE: tl.constexpr) -> 
 
 
 @triton.jit(do_not_specialize=["images", "softplus_count", "held_count"])
-def finish_kernel(
+def reduce_terms_kernel(
     softplus_partial: tl.tensor,
     softplus_count: tl.tensor,
     held_partial: tl.tensor,
@@ -34,40 +34,40 @@ def finish_kernel(
     TILE: tl.constexpr,
 ) -> None:
     """``loss`` gets the three terms times gain and B, ``items`` the three without B and S."""
-    box_gain, cls_gain, third_gain = gains
+    box_gain, cls_gain, dfl_gain = gains
     total_weight = fixed_order_sum(held_partial, held_count, TILE)
     box = fixed_order_sum(held_partial + held_count, held_count, TILE)
-    third = fixed_order_sum(held_partial + 2 * held_count, held_count, TILE)
+    dfl = fixed_order_sum(held_partial + 2 * held_count, held_count, TILE)
     correction = fixed_order_sum(held_partial + 3 * held_count, held_count, TILE)
     classification = fixed_order_sum(softplus_partial, softplus_count, TILE) - correction
     # Not a maximum: NaN has to show.
     normaliser = tl.where(total_weight < 1, 1.0, total_weight)
     box = (box / normaliser * box_gain).to(tl.float32)
     classification = (classification / normaliser * cls_gain).to(tl.float32)
-    third = (third / normaliser * third_gain).to(tl.float32)
+    dfl = (dfl / normaliser * dfl_gain).to(tl.float32)
     tl.store(items, box)
     tl.store(items + 1, classification)
-    tl.store(items + 2, third)
+    tl.store(items + 2, dfl)
     tl.store(items + 3, normaliser.to(tl.float32))
     tl.store(loss, box * images)
     tl.store(loss + 1, classification * images)
-    tl.store(loss + 2, third * images)
+    tl.store(loss + 2, dfl * images)
 
 
-def finish(problem: Problem, softplus_partial: Tensor, held_partial: Tensor, loss: Tensor, items: Tensor) -> None:
+def reduce_terms(arguments: KernelArguments, softplus_partial: Tensor, held_partial: Tensor, loss: Tensor, items: Tensor) -> None:
     """Fill ``loss`` (3,) and ``items`` (4,): the three logged terms and S."""
     launch(
-        problem.kernels,
-        finish_kernel,
+        arguments.kernels,
+        reduce_terms_kernel,
         1,
-        tiles.FINISH.warps,
+        tiles.REDUCE_TERMS.warps,
         softplus_partial,
         softplus_partial.shape[0],
         held_partial,
         held_partial.shape[1],
-        problem.images,
-        problem.gains,
+        arguments.images,
+        arguments.gains,
         loss,
         items,
-        TILE=tiles.FINISH.size,
+        TILE=tiles.REDUCE_TERMS.size,
     )
