@@ -44,4 +44,30 @@ struct CompleteIoU {
     }
 };
 
+// 1 where a < b, 1/2 where they are equal, 0 elsewhere: of a minimum (a of the two), the share that a's gradient has.
+inline Wide first_share(Wide a, Wide b) { return choose<Wide>(a < b, splat<Wide>(1.0), choose<Wide>(a == b, splat<Wide>(0.5), Wide{})); }
+
+// Gradient of the CIoU by the first box's corners; α is a constant (spec section 6).
+inline CornersOf<Wide> ciou_gradient(const CornersOf<Wide>& a, const Shape<Wide>& shape, const CornersOf<Wide>& b, const CompleteIoU<Wide>& c) {
+    constexpr double EIGHT_OVER_PI_SQUARED = 0.81056946913870217;
+    const Wide iou = c.intersection / c.union_area, away = c.distance / c.diagonal;
+    const Wide dx = b.x1 + b.x2 - a.x1 - a.x2, dy = b.y1 + b.y2 - a.y1 - a.y2;
+    const Wide turned = c.trade_off * EIGHT_OVER_PI_SQUARED * c.turn / (shape.width * shape.width + shape.height * shape.height);
+    // Along one axis: how far the corner moves the intersection's side, the hull's, and (sign) the box's own.
+    const auto along = [&](Wide inner, Wide hull, float sign, Wide inner_side, Wide across, Wide other, Wide hull_side, Wide offset,
+                           Wide turn) {
+        const Wide moved = choose<Wide>(inner_side > 0.0, inner * larger(across, Wide{}), Wide{});
+        const Wide of_iou = (moved * (1.0 + iou) - iou * other * sign) / c.union_area;
+        const Wide of_distance = (offset * -0.5 - away * (2.0 * hull_side * hull)) / c.diagonal;
+        return of_iou - of_distance + turn * sign;
+    };
+    const Wide iw = c.inner_width, ih = c.inner_height, w = shape.width, h = shape.height;
+    return {
+        along(-first_share(b.x1, a.x1), -first_share(a.x1, b.x1), -1.0, iw, ih, h, c.hull_width, dx, turned * h),
+        along(-first_share(b.y1, a.y1), -first_share(a.y1, b.y1), -1.0, ih, iw, w, c.hull_height, dy, -turned * w),
+        along(first_share(a.x2, b.x2), first_share(b.x2, a.x2), 1.0, iw, ih, h, c.hull_width, dx, turned * h),
+        along(first_share(a.y2, b.y2), first_share(b.y2, a.y2), 1.0, ih, iw, w, c.hull_height, dy, -turned * w),
+    };
+}
+
 }  // namespace twinloss
