@@ -1,7 +1,7 @@
-"""Kernel: the assignment's walks and the classification term's sum, in one launch.
+"""Kernel: picks each row's K best candidate anchors, and sums softplus over the class logits, in one launch.
 
-The largest box decides how long the walks take, and the sum waits for memory: side by side they hide one another. Programs with low numbers
-start first, so these are the walks. Where boxes are few, a walk has parts, each with a program of its own.
+The duration of the picking depends on the largest box, that of the sum on memory bandwidth; in one launch they overlap. Programs with low
+numbers start first, so they do the picking. If there are few rows, the candidates of a row are divided into parts, one program each.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def candidates_and_softplus_kernel(
     GROUP: tl.constexpr,
     LOGITS: tl.constexpr,
 ) -> None:
-    """The first ``row_count`` · PARTS programs walk for one ground-truth row each; the rest sum one tile of logits each."""
+    """The first ``row_count`` · PARTS programs take one part of a row's candidates each; the others sum one tile of logits each."""
     program = tl.program_id(0)
     if program < row_count * PARTS:
         predicted, claims, pickers, nan_carrier, largest, ranking, parts = scratch
@@ -83,7 +83,7 @@ def candidates_and_softplus_kernel(
 
 
 def softplus_programs(arguments: KernelArguments) -> int:
-    """Programs that sum softplus, and so the length of their partial sums."""
+    """Number of programs that sum softplus, which is the number of partial sums."""
     _, count, length = score_blocks(arguments.scores, arguments.weighted)
     return count * blocks(length, arguments.candidates_tile.logits)
 
@@ -91,9 +91,9 @@ def softplus_programs(arguments: KernelArguments) -> int:
 def candidates_and_softplus(
     arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor, class_weights: Tensor, partial: Tensor
 ) -> None:
-    """Walk for every row, publish claims, and sum softplus into ``partial`` (one per program).
+    """Pick for every row, publish claims, and fill ``partial`` (one sum per program) with softplus.
 
-    Picks go into ``slot_anchor`` (N·K,) at once, or, where walks have parts, each part's into ``scratch.parts``.
+    Picks are stored in ``slot_anchor`` (N·K,), or in ``scratch.parts`` if candidates are divided.
     """
     tile, spec = arguments.candidates_tile, arguments.spec
     kind, _, length = score_blocks(arguments.scores, arguments.weighted)

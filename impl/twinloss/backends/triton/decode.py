@@ -1,7 +1,7 @@
-"""Kernel: every anchor's predicted box in pixels (spec section 4), and a clean slate for the launches after it.
+"""Kernel: every anchor's predicted box in pixels (spec section 4); it also clears the memory that later launches accumulate into.
 
-Each anchor is decoded once, not once per box that contains it: that reads the box logits once, as any forward pass must, and a crowded
-image costs no more than an empty one.
+Each anchor is decoded once, not once for each box that contains it. The box logits are therefore read once, as any forward pass must, and
+a crowded image costs no more than an empty one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def decode_kernel(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """One side of one tile of one image's anchors; each side's programs clear another part of the scratch."""
+    """Decode one side of one tile of an image's anchors; the programs of each side clear another part of the scratch."""
     predicted, claims, pickers, nan_carrier = scratch
     program = tl.program_id(0)
     side = program % 4
@@ -52,7 +52,7 @@ def decode_kernel(
 
 
 def decode(arguments: KernelArguments, scratch: Scratch) -> None:
-    """Fill ``scratch.predicted`` and clear what later launches collect per anchor."""
+    """Fill ``scratch.predicted``, and clear ``claims``, ``pickers`` and ``nan_carrier``."""
     launch(
         arguments.kernels,
         decode_kernel,

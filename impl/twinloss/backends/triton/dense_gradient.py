@@ -1,4 +1,4 @@
-"""Kernel: the gradient that every class logit has, and zeros for every box logit (spec section 8)."""
+"""Kernel: the gradient of every class logit without its target, and zeros for every box logit (spec section 8)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twinloss.backends.triton.launch import blocks, launch
 from twinloss.backends.triton.softplus import logit_tile, score_blocks
 
 
-# The number of box logits is not among them: only where it is known to be a multiple of 16 are zeros written 16 bytes at a time.
+# The number of box logits is specialised: zeros are written 16 bytes at a time only if the compiler knows that it is a multiple of 16.
 @triton.jit(do_not_specialize=["score_programs", "classes", "images", "cls_gain"])
 def dense_gradient_kernel(
     scores: tl.tensor,
@@ -33,7 +33,7 @@ def dense_gradient_kernel(
     BLOCKS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """The first ``score_programs`` programs write w · sigmoid(x) · scale for a tile of class logits each, the rest zeros for box logits."""
+    """The first ``score_programs`` programs write w · sigmoid(x) · scale for a tile of class logits each; the others write zeros."""
     program = tl.program_id(0)
     lane = tl.arange(0, TILE)
     if program < score_programs:
@@ -52,7 +52,7 @@ def dense_gradient_kernel(
 
 
 def dense_gradient(arguments: KernelArguments, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
-    """Fill both gradients but for the held anchors; ``incoming`` is (3,), of any stride. An empty gradient is left out."""
+    """Fill both gradients as if no anchor were held; ``incoming`` is (3,), of any stride. An empty gradient is skipped."""
     tile = tiles.DENSE_GRADIENT
     kind, count, length = score_blocks(arguments.scores, arguments.weighted)
     score_programs = count * blocks(length, tile.size) if gradients.scores.numel() else 0

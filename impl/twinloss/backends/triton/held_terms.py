@@ -1,4 +1,4 @@
-"""Kernel: soft targets of the held anchors, and their share of every term (spec sections 5.7 and 7)."""
+"""Kernel: soft targets of the held anchors, and the sums that they add to each term (spec sections 5.7 and 7)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twinloss.backends.triton.overlap import ciou
 def soft_target(
     owner: tl.tensor, held: tl.tensor, metric: tl.tensor, row_count: tl.tensor, largest: tl.tensor, nan_carrier: tl.tensor, eps: tl.tensor
 ) -> tl.tensor:
-    """The soft target t = m · O / (M + ε_a): NaN once any candidate's metric was, 0 where nothing is held."""
+    """The soft target t = m · O / (M + ε_a); NaN if any candidate's metric is NaN, 0 in a free slot."""
     most = tl.load(largest + owner, mask=held, other=0).to(tl.float32, bitcast=True)
     closest = tl.load(largest + row_count + owner, mask=held, other=0).to(tl.float32, bitcast=True)
     weight = tl.where(tl.load(nan_carrier) != 0, float("nan"), tl.div_rn(metric * closest, most + eps))
@@ -27,7 +27,7 @@ def soft_target(
 
 @triton.jit
 def focal_loss(logits: tl.tuple, distance: tl.tensor, limit: tl.tensor, R: tl.constexpr) -> tl.tensor:
-    """Distribution focal loss of one side."""
+    """Distribution focal loss (n,) of one side."""
     _, _, logarithm = exponentials(logits, R)
     lower, upper_share = clamped(distance, limit)
     at_lower = tl.zeros_like(distance)
@@ -61,14 +61,14 @@ def held_terms_kernel(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Weights of one tile of slots (unless GIVEN), and the tile's sums of t, box term, third term and w·t·x."""
+    """Fill the weights of one tile of slots (unless GIVEN), and its sums of t, box term, distribution (R = 1: distance) term and w·t·x."""
     slot_anchor, slot_owner, slot_metric, slot_weight = slots
     assign_eps, ciou_eps, clamp_limit = numbers
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     inside = slot < slot_count
     owner = tl.load(slot_owner + slot, mask=inside, other=-1)
     if GIVEN:
-        # Nobody has looked at the values of what was given: rows and anchors that do not exist are held by nobody.
+        # The host did not check the values of a given assignment: slots whose row or anchor does not exist are freed.
         anchor = tl.load(slot_anchor + slot, mask=inside, other=-1)
         owner = tl.where((owner < row_count) & (anchor >= 0) & (anchor < anchors), owner, -1)
         tl.store(slot_owner + slot, owner, mask=inside)
@@ -111,14 +111,14 @@ def held_terms_kernel(
 
 
 def held_programs(slot_count: int) -> int:
-    """Programs over so many slots, and so the length of each of their four partial sums."""
+    """Number of programs for ``slot_count`` slots, which is the number of partial sums of each of the four quantities."""
     return blocks(slot_count, tiles.HELD_TERMS.size)
 
 
 def held_terms(arguments: KernelArguments, scratch: Scratch | None, slots: Slots, class_weights: Tensor, partial: Tensor) -> None:
-    """Sum the held anchors' part of the terms into ``partial`` (4, programs).
+    """Fill ``partial`` (4, programs) with the partial sums over the held anchors.
 
-    With ``scratch`` the weights follow from what the assignment left there; without, ``slots.weight`` is given.
+    The weights are computed from ``scratch``, where the assignment wrote; if it is ``None``, ``slots.weight`` holds them already.
     """
     spec, unused = arguments.spec, slots.weight
     launch(

@@ -1,6 +1,6 @@
-"""Kernel: what the held anchors change in the gradients, written straight into them (spec section 8).
+"""Kernel: the gradients at the held anchors, written over the dense ones (spec section 8).
 
-An anchor is held by one slot at most, so that every element has one writer.
+At most one slot holds an anchor, so each element of a gradient has one writer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write_bins(
     limit: tl.tensor,
     R: tl.constexpr,
 ) -> None:
-    """Gradient of one side's bins, from the derivatives by the expected distance and by the side's distribution loss."""
+    """Store the gradient of one side's bins, from the derivatives by the expected distance and by the side's focal loss."""
     parts, total, _ = exponentials(logits, R)
     expected = expectation(parts, total, R)
     per_total = reciprocal(total)
@@ -55,7 +55,7 @@ def write_bins(
 
 @triton.jit
 def distance_gradient(predicted: tl.tensor, target: tl.tensor, stride: tl.tensor, side: tl.tensor, truth: tl.tuple) -> tl.tensor:
-    """Derivative of one side's L1 by the predicted distance; 0 where both agree."""
+    """Derivative of one side's L1 distance by the predicted distance; 0 where both distances are equal."""
     apart = scaled(predicted, stride, side, truth) - scaled(target, stride, side, truth)
     sign = tl.where(apart > 0, 1.0, tl.where(apart < 0, -1.0, apart))
     return scaled(sign, stride, side, truth)
@@ -87,7 +87,7 @@ def held_terms_gradient_kernel(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Gradients at one tile of slots."""
+    """Store the gradients at one tile of slots."""
     slot_anchor, slot_owner, slot_weight = slots
     box_gain, cls_gain, dfl_gain = gains
     ciou_eps, clamp_limit = numbers
@@ -122,7 +122,7 @@ def held_terms_gradient_kernel(
         by_overlap = -weight * tl.load(incoming) * box_gain * per_normaliser
         by_dfl = weight * tl.load(incoming + 2 * incoming_stride) * dfl_gain * per_normaliser * 0.25
         for side in range(4):
-            # A box grows to the left and up when those distances do.
+            # x1 and y1 decrease as the left and top distances grow, hence the sign.
             by_distance = by_overlap * tl.where(side == 0, -x1, tl.where(side == 1, -y1, tl.where(side == 2, x2, y2)))
             target = target_distance(x, y, corners, side)
             logits = bin_logits(column, held, anchors, side, R)
@@ -137,7 +137,7 @@ def held_terms_gradient_kernel(
 def held_terms_gradient(
     arguments: KernelArguments, slots: Slots, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients
 ) -> None:
-    """Correct both gradients at the held anchors; an empty gradient is left out."""
+    """Overwrite both gradients at the held anchors; an empty gradient is skipped."""
     spec = arguments.spec
     launch(
         gradients.kernels,

@@ -1,4 +1,4 @@
-"""Kernel: a row's K best of the K best of each part of its walk; only where the walks were parted."""
+"""Kernel: the K best anchors of a row out of the K best of each part of its candidates; runs only if candidates are divided."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def merge_kernel(
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
 ) -> None:
-    """Picks of one row from its KEYS keys."""
+    """Pick the K best of one row out of its KEYS keys."""
     row = tl.program_id(0)
     lane = tl.arange(0, K_BLOCK)
     index = tl.arange(0, KEYS_BLOCK)
@@ -42,7 +42,7 @@ def merge_kernel(
 
 
 def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> None:
-    """Pick for every row into ``slot_anchor`` (N·K,) from ``scratch.parts`` (N, parts, K)."""
+    """Fill ``slot_anchor`` (N·K,) with the picks of every row, from ``scratch.parts`` (N, parts, K)."""
     keys = scratch.parts.shape[1] * arguments.picks
     launch(
         arguments.kernels,

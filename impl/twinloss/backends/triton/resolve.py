@@ -1,7 +1,7 @@
-"""Kernel: every picked anchor goes to one box (spec section 5.5); each box learns its largest metric and overlap (spec section 5.7).
+"""Kernel: every picked anchor goes to one box (spec section 5.5); finds each box's largest metric and overlap (spec section 5.7).
 
-Of the slots of the boxes that picked an anchor, that of the lowest row keeps it, whoever wins it: a box can win an anchor that it never
-picked, and has no slot for it.
+A contested anchor has one slot in each row that picked it. The slot of the lowest of these rows keeps the anchor, and its owner becomes the
+winner: a box can win an anchor that it did not pick, so that it has no slot of its own for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def resolve_kernel(
     SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Owner, metric and overlap of one tile of slots; −1 owns the slots that hold nothing."""
+    """Fill owner, metric and overlap of one tile of slots; the owner of a free slot is −1."""
     predicted, claims, pickers, largest, ranking = scratch
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
@@ -50,7 +50,7 @@ def resolve_kernel(
     highest = tl.load(pickers + plane + place, mask=picked, other=0) - 1
     kept = picked & (row == lowest)
     claim = tl.load(claims + place, mask=kept, other=0)
-    # Nobody wins a contest without any overlap (spec section 9): metrics are positive there where β = 0, or NaN where a class logit is.
+    # No box wins an anchor where all overlaps are 0 (spec section 9). It can have been picked: for β = 0, or with a NaN class logit.
     kept = kept & ((lowest == highest) | (claim != 0))
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
@@ -65,7 +65,7 @@ def resolve_kernel(
     if SECOND_TOPK == 0:
         tl.atomic_max(largest + row_count + owner, ordered_bits(overlap), mask=kept, sem="relaxed")
     else:
-        # Whatever the order of arrival, place r ends with the r-th largest key: each place keeps the larger and hands the lesser on.
+        # Place r ends with the r-th largest key in any order of execution: each place keeps the larger key and passes the lesser on.
         key = tl.where(kept, ranked(ordered_bits(metric), anchor), 0)
         for rank in tl.static_range(SECOND_TOPK):
             before = tl.atomic_max(ranking + owner.to(tl.int64) * SECOND_TOPK + rank, key, mask=key > 0, sem="relaxed")

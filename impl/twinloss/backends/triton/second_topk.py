@@ -1,4 +1,4 @@
-"""Kernel: the second cut of the end-to-end heads (spec section 5.6): of what a box holds, ``topk2`` anchors of largest metric remain."""
+"""Kernel: the second top-k of end-to-end heads: each box keeps the ``topk2`` held anchors of largest metric (spec section 5.6)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def second_topk_kernel(
     SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Free one tile's slots that rank too low in their box; the largest overlap is that of the rest."""
+    """Free the slots of one tile that rank below ``topk2`` in their box, and find the largest overlap among the others."""
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     inside = slot < slot_count
@@ -37,7 +37,7 @@ def second_topk_kernel(
 
 
 def second_topk(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
-    """Free the slots that the second cut takes away."""
+    """Set ``slots.owner`` to −1 where the second top-k drops an anchor, and fill the largest overlaps of ``scratch``."""
     count = slots.anchor.shape[0]
     launch(
         arguments.kernels,
