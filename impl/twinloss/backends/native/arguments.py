@@ -1,4 +1,4 @@
-"""One call's inputs in the form that the compiled functions read."""
+"""Arguments of the compiled functions for one call of the loss."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from twinloss.input_checks import bad_entry
 from twinloss.spec import LossSpec
 
 HOST = torch.device("cpu")
-"""Said wherever a tensor is made: the default device may be another."""
+"""Passed to every function that creates a tensor: torch's default device can be another."""
 
 
 class Targets(NamedTuple):
-    """Ground truth: image and class (N,) int64, boxes (N, 4) and class weights (C,) float32, contiguous, on the host, nobody else's."""
+    """Ground truth: image and class (N,) int64, boxes (N, 4) and class weights (C,) float32, contiguous, not shared with the caller."""
 
     image: Tensor
     label: Tensor
@@ -29,14 +29,14 @@ class Targets(NamedTuple):
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor], spec: LossSpec) -> Targets:
-        """Those of a batch that was admitted."""
+        """Targets of a checked batch."""
         image, label = (batch[key].to(torch.int64) for key in ("batch_idx", "cls"))
         weights = None if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float32, device=HOST)
         return cls(image, label, batch["bboxes"].to(torch.float32), weights)
 
 
 def kernel_arguments(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec, pyramid: Pyramid, conflicts: str) -> KernelArguments:
-    """The record of a call. It holds addresses: the tensors must outlive its use.
+    """Arguments of one call. They hold addresses: the tensors must outlive their use.
 
     Raises:
         ValueError: a row's image or class does not exist; the message names the row.
@@ -66,36 +66,36 @@ def kernel_arguments(boxes: Tensor, scores: Tensor, targets: Targets, spec: Loss
 
 
 def point_to(arguments: KernelArguments, boxes: Tensor, scores: Tensor) -> None:
-    """Say where the logits lie."""
+    """Store the addresses and strides of the logits."""
     arguments.boxes, arguments.scores = boxes.data_ptr(), scores.data_ptr()
     arguments.boxes_per_image, arguments.boxes_per_channel = boxes.stride()[:2]
     arguments.scores_per_image, arguments.scores_per_channel = scores.stride()[:2]
 
 
 def side_by_side(logits: Tensor) -> Tensor:
-    """Logits whose neighbouring anchors are neighbours in memory, copied where they are not."""
+    """The logits with adjacent anchors adjacent in memory, copied if they are not."""
     return logits if logits.shape[-1] <= 1 or logits.stride(-1) == 1 else logits.contiguous()
 
 
 def empty_assignment(arguments: KernelArguments) -> Assignment:
-    """Room for as many held anchors as there can be: each was picked, and none is held twice."""
-    room = min(arguments.rows * min(arguments.topk, arguments.anchors), arguments.images * arguments.anchors)
-    image, anchor, box = torch.empty(3, room, dtype=torch.int64, device=HOST)
-    return Assignment(image, anchor, box, torch.empty(room, dtype=torch.float32, device=HOST))
+    """An unfilled assignment for the largest possible number of held anchors: each was picked, and is held once."""
+    capacity = min(arguments.rows * min(arguments.topk, arguments.anchors), arguments.images * arguments.anchors)
+    image, anchor, box = torch.empty(3, capacity, dtype=torch.int64, device=HOST)
+    return Assignment(image, anchor, box, torch.empty(capacity, dtype=torch.float32, device=HOST))
 
 
 def address(held: Assignment) -> Held:
-    """Where an assignment's columns lie."""
+    """Addresses of an assignment's columns."""
     return Held(held.image.data_ptr(), held.anchor.data_ptr(), held.box.data_ptr(), held.weight.data_ptr(), len(held))
 
 
 def scratch(size: int) -> Tensor:
-    """Memory for the kernels, from torch's allocator, so that its accounts are complete."""
+    """Scratch memory of ``size`` bytes from torch's allocator, whose statistics thus include it."""
     return torch.empty(size, dtype=torch.uint8, device=HOST)
 
 
 def given(arguments: KernelArguments, assignment: Assignment) -> Assignment:
-    """An admitted assignment as the kernels read it, checked again: they would write wherever it says, and not everyone validates.
+    """A checked assignment in the kernels' dtypes, with its indices checked in any case: the kernels write to these indices.
 
     Raises:
         ValueError: an entry is out of range, out of order, or there twice; the message names it.

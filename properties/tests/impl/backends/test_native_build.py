@@ -303,7 +303,7 @@ def test_a_library_of_another_layout_is_not_called(monkeypatch: pytest.MonkeyPat
         _fields_ = (("more", ctypes.c_int64),)
 
     monkeypatch.setattr(library, "KernelArguments", Longer)
-    assert "laid out otherwise than Python expects; delete that file" in refusal()
+    assert "were built for another version of twinloss; delete that file" in refusal()
 
 
 @pytest.mark.usefixtures("copier")

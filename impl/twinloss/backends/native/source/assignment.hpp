@@ -1,4 +1,18 @@
-// Task-aligned assignment: which anchor learns from which box, and how much (spec section 5).
+// Task-aligned assignment: which anchor learns from which box, and with what weight (spec section 5).
+//
+// Assigner::run
+// ├─ window_of, Predicted::fill   a window of candidates per box and level; predicted boxes there
+// ├─ pick     (per box)           overlap and metric of its candidates, LANES at a time (`judge`); its K best → picks_
+// │                               every candidate (for "pickers": every pick) enters `contest_` with its overlap
+// ├─ resolve  (per image)         an anchor that one box picked: that box holds it; that several picked: the winner of `contest_`
+// ├─ second_topk (per image)      if topk2 differs from K, each box keeps its topk2 anchors of largest metric
+// └─ weigh, list                  soft targets t = m · O / (M + ε_a); anchors with t > 0 in the order of image, then anchor
+//
+// Example. Box 0 picks anchors 5 and 7, box 1 anchors 7 and 8; anchor 7 overlaps box 0 by 0.5 and box 1 by 0.7. Then pickers_ is 1, 2, 1
+// at anchors 5, 7, 8, and holder_ is 0, 1, 1. Box 1 holds metrics m = 0.2, 0.4 and overlaps 0.7, 0.8: M = 0.4 and O = 0.8, so that
+// anchor 7 gets t = 0.2 · 0.8 / 0.4 = 0.4, and anchor 8 t = 0.8.
+//
+// A cell is an anchor's index in the whole batch: image · A + anchor.
 #pragma once
 
 #include "conflict.hpp"
@@ -6,7 +20,7 @@
 
 namespace twinloss {
 
-// p^α · o^β of pairs (spec section 5.3). For the usual exponents, √p comes from e^(−|x|/2): it underflows long after p does.
+// Alignment metric p^α · o^β (spec section 5.3). For the usual exponents √p is computed from e^(−|x|/2), which does not underflow when p does.
 inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float beta) {
     if (alpha == 0.5f && beta == 6.0f) {
         const Lanes e = exp_of_negative(magnitude(score) * -0.5f), o3 = overlap * overlap * overlap;
@@ -39,7 +53,7 @@ class Assigner {
         holdings_ = scratch.take<Holding>(arguments.topk2 ? cells : 0);
     }
 
-    // Fills `held`; returns how many anchors are.
+    // Fills `held`; returns the number of held anchors.
     template <class T>
     std::int64_t run(Held& held) {
         anchors_.fill(arguments_);
@@ -56,7 +70,7 @@ class Assigner {
 #pragma omp for schedule(dynamic, 8)
             for (std::int64_t box = 0; box < truth_.count; ++box) pick<T>(box);
         }
-        float nan_carrier = 0;  // or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10)
+        float nan_carrier = 0;  // NaN if a metric is NaN: comparisons drop it, and the loss must show it (spec section 10)
         for (std::int64_t box = 0; box < truth_.count; ++box) nan_carrier += nan_carrier_[box];
 #pragma omp parallel for schedule(dynamic) num_threads(arguments_.threads)
         for (std::int64_t image = 0; image < arguments_.images; ++image) {
@@ -69,7 +83,7 @@ class Assigner {
 
    private:
     struct Best {
-        std::uint32_t metric, overlap;  // ranks of the largest among the anchors that a box holds
+        std::uint32_t metric, overlap;  // ranks of the largest ones among the anchors that a box holds
     };
 
     struct Holding {
@@ -77,7 +91,7 @@ class Assigner {
         std::int64_t cell;
     };
 
-    // Candidates of one box, a vector at a time.
+    // Candidates of one box, up to a vector of them.
     struct Candidates {
         std::uint32_t anchor[LANES];
         int count = 0;
@@ -146,7 +160,7 @@ class Assigner {
         candidates.count = 0;
     }
 
-    // Every anchor is held by one box at most (spec section 5.5).
+    // Gives every picked anchor to one box (spec section 5.5).
     template <class T>
     void resolve(std::int64_t image) {
         const std::int64_t first = image * arguments_.anchors;
@@ -155,7 +169,7 @@ class Assigner {
         for (std::int64_t cell = first; cell < first + arguments_.anchors; ++cell) {
             holder_[cell] = NOBODY;
             if (pickers_[cell] < 2 || contest_.winner(cell) == NOBODY) continue;
-            // The winner need not have picked the anchor, so its metric is computed again.
+            // The winner may not have picked the anchor, so its metric is computed again.
             const std::uint32_t box = contest_.winner(cell);
             const Lanes score = splat(widen(scores_of<T>(box)[cell - first]));
             const float overlap = contest_.overlap(cell);
@@ -179,7 +193,7 @@ class Assigner {
         overlap_[cell] = overlap;
     }
 
-    // Of what each box still holds, only its topk2 anchors of largest metric remain (spec section 5.6).
+    // Keeps of each box's anchors the topk2 of largest metric (spec section 5.6).
     void second_topk(std::int64_t image) {
         const std::int64_t first = image * arguments_.anchors;
         Holding* holdings = holdings_ + first;
@@ -196,7 +210,7 @@ class Assigner {
         }
     }
 
-    // Soft targets (spec section 5.7) in place of the metrics; anchors whose weight is 0 are let go of, for they count nowhere.
+    // Replaces metrics by soft targets (spec section 5.7), and frees anchors of weight 0, which no sum counts. Returns the number held.
     std::int64_t weigh(std::int64_t image, float nan_carrier) {
         for (std::int64_t box = truth_.first[image]; box < truth_.first[image + 1]; ++box) best_[box] = {0, 0};
         std::int64_t held = 0;

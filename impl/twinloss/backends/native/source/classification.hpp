@@ -1,7 +1,7 @@
 // The classification term: the one pass over every class logit, forward and backward (spec section 7).
 //
-// Against targets that are zero but at a few held anchors, binary cross-entropy is Σ softplus(x) − Σ t·x, the second sum over the held
-// anchors alone, and its gradient sigmoid(x) − t. So no target tensor is ever made.
+// The targets are zero except at a few held anchors. Binary cross-entropy is therefore Σ softplus(x) − Σ t·x, with the second sum over the
+// held anchors alone, and its gradient sigmoid(x) − t. No target tensor is made.
 #pragma once
 
 #include "pyramid.hpp"
@@ -12,8 +12,8 @@ namespace twinloss {
 // Logits that share one logarithm. Π(1 + e^−|x|) over them is at most 2^16, far from overflow.
 constexpr int SHARED = 16;
 
-// Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) over a row. A product is kept as what it exceeds 1 by: nothing is lost where e^−|x| is
-// far below the rounding of 1.
+// Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) over a row. Each product is stored minus 1, so that nothing is lost if e^−|x| is far
+// below the rounding unit of 1.
 template <class T>
 double softplus_sum(const T* logits, std::int64_t count) {
     double sum[LANES] = {};
@@ -48,7 +48,7 @@ inline float class_weight(const KernelArguments& arguments, std::int64_t label) 
     return arguments.class_weights ? arguments.class_weights[label] : 1.0f;
 }
 
-// Sum of the term over all of (B, C, A). `sums` has room for B·C numbers: what each row adds does not depend on who computes it.
+// Sum of the term over all of (B, C, A). `sums` holds B·C numbers, one per row: the result does not depend on the threads.
 template <class T>
 double classification_term(const KernelArguments& arguments, const Held& held, std::int64_t count, double* sums) {
     const std::int64_t rows = arguments.images * arguments.classes;

@@ -1,4 +1,4 @@
-// Predicted boxes in pixels, of the anchors that some box may need (spec section 4).
+// Predicted boxes in pixels, at the anchors that are candidates of some ground-truth box (spec section 4).
 #pragma once
 
 #include "overlap.hpp"
@@ -7,14 +7,14 @@
 
 namespace twinloss {
 
-// Softmax of one side's R logits at neighbouring anchors, as far as the loss needs it. The mean bin index is counted from the bin of the largest
-// logit: what it is away from there is small where the distribution is sharp, and so is its rounding.
+// Softmax of one side's R logits at adjacent anchors. The mean bin index is computed relative to the bin of the largest logit (the mode):
+// for a sharp distribution the difference is small, and so is its rounding error.
 template <class V>
 struct Distribution {
-    V largest, total;    // the largest logit, and Σ e^(x − largest)
-    V mode, from_mode;   // the bin of the largest logit, and what the mean bin index is beyond it
+    V largest, total;    // largest logit, and Σ e^(x − largest)
+    V mode, from_mode;   // bin of the largest logit, and mean bin index minus that bin
 
-    // `logits(bin)` gives those of a vector of anchors; `keep(bin, e)` is handed e^(x − largest).
+    // `logits(bin)` returns the logits of a vector of anchors; `keep(bin, e)` is called with e = e^(x − largest).
     template <class Logits, class Keep>
     static Distribution of(std::int64_t bins, Logits logits, Keep keep) {
         Distribution d{logits(0), V{}, V{}, V{}};
@@ -37,14 +37,14 @@ struct Distribution {
     V beyond_expected(std::int64_t bin) const { return static_cast<Number<V>>(bin) - mode - from_mode; }
 };
 
-// Distances in grid units of neighbouring anchors to one side; with one bin the logits are the distances themselves (spec section 7, R = 1).
+// Distances of adjacent anchors to one side, in grid units; for R = 1 the logits themselves (spec section 7).
 template <class T>
 Lanes distances(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
     const auto of_bin = [&](std::int64_t bin) { return load_some(logits + bin * per_bin, count, 0.0f); };
     return bins == 1 ? of_bin(0) : Distribution<Lanes>::of(bins, of_bin, [](std::int64_t, Lanes) {}).expected();
 }
 
-// Corners in pixels and the shape's angle, each (B, A), of the anchors in some window; the others are left as they are.
+// Corners in pixels and the shape's angle, each (B, A). Anchors in no window keep undefined values.
 struct Predicted {
     std::uint8_t* needed;
     float *x1, *y1, *x2, *y2, *angle;
@@ -71,7 +71,7 @@ struct Predicted {
     }
 
    private:
-    static constexpr std::int64_t TILE = 512;  // anchors that one thread takes at a time
+    static constexpr std::int64_t TILE = 512;  // anchors per task of a thread
 
     void mark(const KernelArguments& arguments, const GroundTruth& truth, const Window* windows, std::int64_t image) {
         std::uint8_t* of_image = needed + image * arguments.anchors;
@@ -89,7 +89,7 @@ struct Predicted {
         }
     }
 
-    // Side by side in the outer loop, so that few rows of logits are read at a time.
+    // The outer loop runs over the sides, so that few rows of logits are read at a time.
     template <class T>
     void decode(const KernelArguments& arguments, const Anchors& anchors, std::int64_t image, std::int64_t start, std::int64_t end) {
         const T* logits = static_cast<const T*>(arguments.boxes) + image * arguments.boxes_per_image;

@@ -9,7 +9,7 @@ using namespace twinloss;
 
 enum Storage : std::int32_t { FLOAT32 = 0, FLOAT16 = 1, BFLOAT16 = 2 };
 
-// Calls `visit` with a null pointer to the type that the logits are stored in.
+// Calls `visit` with a null pointer whose type is that of the stored logits.
 template <class Visit>
 auto with_storage(std::int32_t storage, Visit visit) {
     if (storage == FLOAT16) return visit(static_cast<const Float16*>(nullptr));
@@ -23,10 +23,10 @@ using Stored = std::remove_const_t<std::remove_pointer_t<Pointer>>;
 
 extern "C" {
 
-// So that a library and a caller of different ages notice.
+// Size of the arguments, by which a caller detects a library of another version.
 std::int64_t twinloss_arguments_size() { return sizeof(KernelArguments); }
 
-// Bytes of scratch memory that an assignment takes, and that the terms of `held` anchors take.
+// Bytes of scratch memory for the assignment, and for the terms of `held` anchors.
 std::int64_t twinloss_scratch_of_assignment(const KernelArguments* arguments) {
     Scratch scratch(nullptr);
     Assigner assigner(*arguments, scratch);
@@ -38,7 +38,7 @@ std::int64_t twinloss_scratch_of_terms(const KernelArguments* arguments, std::in
     return scratch.used();
 }
 
-// First row whose image or class does not exist; −1 when all do.
+// First row whose image or class does not exist; −1 if there is none.
 std::int64_t twinloss_first_bad_row(const KernelArguments* arguments) {
     for (std::int64_t row = 0; row < arguments->rows; ++row) {
         const std::int64_t image = arguments->image[row], label = arguments->label[row];
@@ -47,7 +47,7 @@ std::int64_t twinloss_first_bad_row(const KernelArguments* arguments) {
     return -1;
 }
 
-// First entry of a given assignment that is out of range, or out of order; −1 when none is.
+// First entry of a given assignment that is out of range or out of order; −1 if there is none.
 std::int64_t twinloss_first_bad_entry(const KernelArguments* arguments, const Held* held, std::int64_t count) {
     std::int64_t before = -1;
     for (std::int64_t h = 0; h < count; ++h) {
@@ -60,14 +60,14 @@ std::int64_t twinloss_first_bad_entry(const KernelArguments* arguments, const He
     return -1;
 }
 
-// Fills `held`, and returns how many anchors are.
+// Fills `held`; returns the number of held anchors.
 std::int64_t twinloss_assign(const KernelArguments* arguments, std::int32_t storage, void* memory, Held* held) {
     Scratch scratch(memory);
     Assigner assigner(*arguments, scratch);
     return with_storage(storage, [&](auto type) { return assigner.run<Stored<decltype(type)>>(*held); });
 }
 
-// Writes the three terms, each divided by S and times its gain, and S, the sum of weights or 1.
+// Writes the three terms, each divided by S and times its gain, then S, the sum of weights but at least 1.
 void twinloss_terms(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count, float* terms) {
     Scratch scratch(memory);
     TermsScratch terms_scratch(*arguments, count, scratch);
@@ -84,7 +84,7 @@ void twinloss_terms(const KernelArguments* arguments, std::int32_t storage, void
     terms[3] = normaliser;
 }
 
-// Gradient by the scores, contiguous (B, C, A), times `factor`.
+// Writes the gradient by the class logits, contiguous (B, C, A), times `factor`.
 void twinloss_scores_gradient(const KernelArguments* arguments, std::int32_t storage, const Held* held, std::int64_t count, float factor,
                               void* gradient) {
     with_storage(storage, [&](auto type) {
@@ -93,7 +93,7 @@ void twinloss_scores_gradient(const KernelArguments* arguments, std::int32_t sto
     });
 }
 
-// Gradient by the boxes, contiguous (B, 4R, A): of the box term times one factor, of the dfl term times another.
+// Writes the gradient by the box logits, contiguous (B, 4R, A), of box term · box_factor + distribution term · dfl_factor.
 void twinloss_boxes_gradient(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count,
                              float box_factor, float dfl_factor, void* gradient) {
     Scratch scratch(memory);

@@ -1,4 +1,4 @@
-// Held anchors of one stretch of one image: their columns of logits, read and written along the rows of channels, which lie far apart.
+// The columns of logits of the held anchors in one stretch of an image, read and written along the rows of channels, which lie far apart.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@ namespace twinloss {
 
 constexpr int SIDES = 4;  // left, top, right, bottom
 
-// Anchors begin to end of an image, and `count` held ones among them, from the entry `first` on.
+// Anchors [begin, end) of an image; `count` of them are held, in the entries of the assignment from `first` on.
 struct Stretch {
     static constexpr std::int64_t MOST_HELD = 256, MOST_ANCHORS = 2048;
 
@@ -20,7 +20,7 @@ struct Stretch {
         return held / MOST_HELD + arguments.images * (arguments.anchors / MOST_ANCHORS + 1);
     }
 
-    // Cuts all anchors of all images into stretches; returns how many there are.
+    // Divides all anchors of all images into stretches; returns the number of stretches.
     static std::int64_t cut(const KernelArguments& arguments, const Held& held, std::int64_t count, Stretch* stretches) {
         std::int64_t made = 0, next = 0;
         for (std::int64_t image = 0; image < arguments.images; ++image)
@@ -43,7 +43,7 @@ class HeldTile {
 
     static std::int64_t size(const KernelArguments& arguments) { return SIDES * arguments.bins * SIZE; }
 
-    // Neighbours' values of a channel; behind the last comes the last again.
+    // Values of one channel at WIDE held anchors from `start` on; the last held anchor's value fills the lanes beyond it.
     Half get(std::int64_t channel, std::int64_t start) const {
         Half values;
         std::memcpy(&values, columns_ + channel * SIZE + start, sizeof values);
@@ -65,7 +65,7 @@ class HeldTile {
         }
     }
 
-    // Into (B, 4R, A), contiguous; 0 between the held anchors.
+    // Writes the stretch into `dense` (B, 4R, A), contiguous, with 0 between the held anchors.
     template <class T>
     void write(const KernelArguments& arguments, const Held& held, const Stretch& stretch, T* dense) const {
         const std::int64_t* anchor = held.anchor + stretch.first;

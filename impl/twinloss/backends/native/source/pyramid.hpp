@@ -40,17 +40,17 @@ inline Corners pixel_corners(const KernelArguments& arguments, std::int64_t row)
     return {x - half_width, y - half_height, x + half_width, y + half_height};
 }
 
-// Cells of one level, `columns` by `rows` of them from the first on.
+// The `columns` x `rows` cells of one level whose first is (x, y).
 struct Window {
     std::int32_t x, y, columns, rows;
 };
 
-// First cell and number of cells along one axis whose centres lie strictly between low and high.
+// First cell along one axis whose centre lies strictly between low and high, and the number of such cells.
 inline void cells_between(float low, float high, float stride, std::int64_t size, float eps, std::int32_t& first, std::int32_t& count) {
     const float cells = static_cast<float>(size);
     float from = std::fmin(std::fmax(std::floor(low / stride - 0.5f), 0.0f), cells);
     float to = std::fmin(std::fmax(std::ceil(high / stride - 0.5f), -1.0f), cells - 1);
-    // The quotient may round across a centre, so the definition's own test decides at both ends; two steps are more than rounding can miss.
+    // Rounding the quotient can be wrong by a cell, so the definition's own test decides at both ends; two steps correct more than that.
     for (int step = 0; step < 2; ++step) {
         if (!((from + 0.5f) * stride - low > eps)) ++from;
         if (!(high - (to + 0.5f) * stride > eps)) --to;
@@ -100,7 +100,8 @@ struct GroundTruth {
             row[place] = r;
             corners[place] = c;
         }
-        for (std::int64_t image = arguments.images; image > 0; --image) first[image] = first[image - 1];  // each had moved to its end
+        // The loop above moved each to the end of its image.
+        for (std::int64_t image = arguments.images; image > 0; --image) first[image] = first[image - 1];
         first[0] = 0;
     }
 

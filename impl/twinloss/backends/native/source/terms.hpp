@@ -1,4 +1,4 @@
-// The terms that the held anchors alone have a share in, forward and backward (spec sections 6 to 8).
+// The box term and the distribution term (the distance term for R = 1; `dfl` in both cases), forward and backward (spec sections 6 to 8).
 #pragma once
 
 #include "held_lanes.hpp"
@@ -15,10 +15,10 @@ struct TwoBins {
         const Wide clamped = smaller(larger(target, Wide{}), splat<Wide>(arguments.longest));
         lower = __builtin_convertvector(clamped, Bits<Wide>);
         upper_share = clamped - __builtin_convertvector(lower, Wide);
-        const Bits<Wide> most = Bits<Wide>{} + (arguments.bins - 2);  // where the target is NaN, any bin that exists will do
+        const Bits<Wide> most = Bits<Wide>{} + (arguments.bins - 2);  // for a NaN target, any existing bin serves
         lower = (lower & (lower > 0)), lower = (lower & (lower < most)) | (most & (lower >= most));
     }
-    // Takes each bin's share of `whole` from the value of the bin.
+    // Subtracts from the values of the two bins their shares of `whole`.
     void take_from(Wide* values, Wide whole) const {
         for (int lane = 0; lane < WIDE; ++lane) {
             values[lower[lane]][lane] -= whole[lane] * (1.0 - upper_share[lane]);
@@ -38,7 +38,7 @@ inline Wide cross_entropy(const Wide* logits, const Distribution<Wide>& d, const
     return log_of(d.total) + 0.0 * d.total - mean;
 }
 
-// Pixels of a side's distance per pixel of the image: what turns grid units into shares of the image (spec section 7, R = 1).
+// Factor from grid units to shares of the image's width or height (spec section 7, R = 1).
 inline Wide share_of_image(const KernelArguments& arguments, const HeldLanes& lanes, int side) {
     return lanes.stride / (side % 2 ? arguments.height() : arguments.width());
 }
@@ -76,7 +76,7 @@ inline Sums held_terms(const KernelArguments& arguments, HeldLanes& lanes) {
     return sums;
 }
 
-// Replaces the lanes's logits by the gradient by them.
+// Replaces the logits in the lanes by their gradient.
 inline void held_gradient(const KernelArguments& arguments, HeldLanes& lanes, float box_factor, float dfl_factor) {
     SideLanes distance, to_distance, target = lanes.target();
     Distribution<Wide> found[SIDES];
@@ -107,14 +107,14 @@ inline void held_gradient(const KernelArguments& arguments, HeldLanes& lanes, fl
     }
 }
 
-// What the terms need beside their inputs.
+// Memory that the terms need beside their inputs.
 struct TermsScratch {
     Anchors anchors;
     Stretch* stretches;
     Sums* sums;        // one per stretch
     double* row_sums;  // (B, C)
-    float* tiles;     // one per thread
-    Wide* lanes;      // one per thread
+    float* tiles;      // one per thread
+    Wide* lanes;       // one per thread
 
     TermsScratch(const KernelArguments& arguments, std::int64_t held, Scratch& scratch)
         : anchors(arguments, scratch), stretches(scratch.take<Stretch>(Stretch::most(arguments, held))),
@@ -123,9 +123,10 @@ struct TermsScratch {
           lanes(scratch.take<Wide>(arguments.threads * SIDES * arguments.bins)) {}
 };
 
-// Stretch after stretch, by several threads: `of_lanes` is called for a few held anchors at a time, `done` at the end of a stretch.
+// Visits all stretches, by several threads: calls `of_lanes` for every WIDE held anchors, and `done` at the end of each stretch.
 template <class T, class OfLanes, class Done>
-std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch, OfLanes of_lanes, Done done) {
+std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch, OfLanes of_lanes,
+                              Done done) {
     scratch.anchors.fill(arguments);
     const std::int64_t stretches = Stretch::cut(arguments, held, count, scratch.stretches);
     const float sum = sum_of_weights(held, count);
@@ -148,7 +149,7 @@ std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held
     return stretches;
 }
 
-// Sums of the box term and of the dfl.
+// Sums of both terms over all held anchors.
 template <class T>
 Sums box_and_dfl_terms(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch) {
     std::fill_n(scratch.sums, Stretch::most(arguments, count), Sums());
@@ -159,7 +160,7 @@ Sums box_and_dfl_terms(const KernelArguments& arguments, const Held& held, std::
     return sums;
 }
 
-// Gradient (B, 4R, A), contiguous: zero but at the held anchors.
+// Writes the gradient (B, 4R, A), contiguous: zero except at the held anchors.
 template <class T>
 void boxes_gradient(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch, float box_factor, float dfl_factor,
                     T* gradient) {
