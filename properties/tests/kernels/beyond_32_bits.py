@@ -1,7 +1,7 @@
-"""Logits of 2³¹ elements and more: what lies beyond is read and written where it belongs.
+"""Logits of 2³¹ elements and more: elements beyond 32-bit indices are read and written at the right place.
 
-On the host the memory is promised, not taken: only pages that are touched exist. The interpreter runs the first and the last programs of a
-grid alone; a device runs them all.
+On the host the memory is reserved, not committed: only pages that are touched exist. The interpreter runs only the first and the last
+programs of a grid; a device runs all.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LAST = IMAGES - 1
 
 
 def vast(shape: tuple[int, ...], device: str) -> Tensor:
-    """Zeros in float16, of which a host has only what is written."""
+    """Zeros in float16, of which a host commits only the pages that are written."""
     count = 1
     for length in shape:
         count *= length
@@ -72,7 +72,7 @@ def ends_of_grids() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def far(device: str) -> KernelArguments:
-    """A batch of which the last image alone holds values, beyond 2³¹ elements of box and of class logits."""
+    """A batch whose last image alone holds values, beyond 2³¹ elements of box and of class logits."""
     if torch.device(device).type == "cuda" and torch.cuda.mem_get_info()[0] < 24e9:
         pytest.skip("logits and gradients of 2³¹ elements each want 24 GB of memory")
     boxes, scores = (vast((IMAGES, 64, 64), device) for _ in range(2))
@@ -123,7 +123,7 @@ def _gradients(arguments: KernelArguments) -> Gradients:
 
 
 def _backward(arguments: KernelArguments, run: Callable[..., None], *between: Any) -> tuple[Tensor, Tensor]:
-    """What a kernel leaves at the last image, when every image counts alike."""
+    """Gradients of the last image after a kernel, with the same normaliser for every image."""
     device = arguments.boxes.device
     # S = B, so that the gradient does not depend on how many images there are.
     items = torch.tensor([0.0, 0.0, 0.0, arguments.images], device=device)

@@ -67,7 +67,7 @@ class KernelArguments:
 
     @cached_property
     def second_topk(self) -> int:
-        """Anchors that a box keeps after conflicts; 0 if the definition has no second top-k."""
+        """Anchors that a box keeps after conflicts; 0 if the definition has no second cut."""
         return 0 if self.spec.topk2 in (None, self.spec.topk) else min(self.spec.topk2 or 0, self.anchors)
 
     @cached_property
@@ -152,7 +152,7 @@ class Scratch:
         pickers: (2, B·A) int32, the lowest row that picked an anchor as N − row, and the highest as row + 1; 0 for none.
         nan_carrier: (1,) int32, 1 if a candidate's metric is NaN: the loss must then be NaN (spec section 10).
         largest: (2, N) int32, bits of the largest metric and of the largest overlap among the anchors that each row holds.
-        ranking: (N, topk2) int64, keys of each row's best held anchors; empty if there is no second top-k.
+        ranking: (N, topk2) int64, keys of each row's best held anchors; empty if there is no second cut.
         parts: (N, parts, K) int64, keys of the best anchors of each part of a row's candidates; empty if they are not divided.
         metric: (2, S) float32, alignment metric and overlap of each slot's anchor and owner.
     """

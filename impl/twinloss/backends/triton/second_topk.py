@@ -1,4 +1,4 @@
-"""Kernel: the second top-k of end-to-end heads: each box keeps the ``topk2`` held anchors of largest metric (spec section 5.6)."""
+"""Kernel: the second cut of end-to-end heads: each box keeps its ``topk2`` held anchors of largest metric (spec section 5.6)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def second_topk_kernel(
 
 
 def second_topk(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
-    """Set ``slots.owner`` to −1 where the second top-k drops an anchor, and fill the largest overlaps of ``scratch``."""
+    """Set ``slots.owner`` to −1 where the second cut drops an anchor, and fill the largest overlaps of ``scratch``."""
     count = slots.anchor.shape[0]
     launch(
         arguments.kernels,

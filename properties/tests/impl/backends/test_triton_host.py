@@ -1,8 +1,8 @@
 """What the host does in a step of the Triton backend, seen without a GPU: it never looks at a value, and takes little memory.
 
-Tensors on the meta device have shapes and no values: whoever asks for one (``.item()``, ``bool()``, ``nonzero``, a boolean mask, a copy to
-the host) gets an error. So a step that runs on them waits for no device and can be captured in a CUDA graph, and what it launches and
-allocates follows from shapes alone.
+Tensors on the meta device have shapes and no values: code that reads a value (``.item()``, ``bool()``, ``nonzero``, a boolean mask, a copy
+to the host) gets an error. A step that runs on them therefore waits for no device and can be captured in a CUDA graph, and its launches and
+allocations follow from shapes alone.
 """
 
 from __future__ import annotations

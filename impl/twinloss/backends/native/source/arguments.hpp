@@ -20,7 +20,7 @@ struct KernelArguments {
     const float* box;                   // (N, 4) centre and size, divided by the image's width and height
     const float* class_weights;         // (C,) or null
 
-    std::int64_t topk, topk2;                  // topk2 is 0 if there is no second top-k
+    std::int64_t topk, topk2;                  // topk2 is 0 if there is no second cut
     float alpha, beta, assign_eps, ciou_eps;
     float lengthened_below, shortest_side;     // pixels
     float longest;                             // upper limit of target distances in the distribution term, in grid units
