@@ -3,8 +3,8 @@
 // Lane i of every vector belongs to the i-th of them. With WIDE = 8 (AVX-512), R = 16, and a stretch of 10 held anchors h0 … h9:
 //
 //     lane                    0    1    2   …   7   │   0    1    2   …   7
-//     entry of `held`        h0   h1   h2  …  h7   │  h8   h9   h9  …  h9    `take` at start = 0, then at start = 8
-//     weight                 t0   t1   t2  …  t7   │  t8   t9    0  …   0    `count` = 8, then 2; lanes beyond it weigh 0
+//     entry of `held`        h0   h1   h2   …  h7   │  h8   h9   h9   …  h9   `take` at start = 0, then at start = 8
+//     weight                 t0   t1   t2   …  t7   │  t8   t9    0   …   0   `count` = 8, then 2; lanes beyond it weigh 0
 //     logits[0]  left, bin 0  x    x    x   …   x
 //     …
 //     logits[17] top,  bin 1  x    x    x   …   x        `logits[side · R + bin]`: 4R vectors, gathered from far-apart rows
