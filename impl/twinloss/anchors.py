@@ -14,7 +14,7 @@ class Pyramid:
     """Grids (rows, columns) and strides in pixels of the levels, finest first.
 
     Raises:
-        ValueError: the number of grids is not that of strides.
+        ValueError: the numbers of grids and strides differ.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -57,19 +57,26 @@ def make_anchors(
     Args:
         grids: (rows, columns) of each level, finest first.
         strides: pixels per cell of each level.
+        dtype: dtype of the results.
+        device: device of the results.
 
     Returns:
         Centres (A, 2) as (x, y) in grid units of the anchor's own level, and strides (A,) in pixels; x runs fastest, then y, then the
         level.
 
     Raises:
-        ValueError: the number of grids is not that of strides.
+        ValueError: the numbers of grids and strides differ.
+
+    Example:
+        >>> centres, strides = make_anchors([(1, 2), (1, 1)], [8, 16])
+        >>> centres.tolist(), strides.tolist()
+        ([[0.5, 0.5], [1.5, 0.5], [0.5, 0.5]], [8.0, 8.0, 16.0])
     """
     pyramid = Pyramid(tuple(grids), tuple(strides))
-    centres, pixels = [], []
+    centres_of_level, strides_of_level = [], []
     for (rows, columns), stride in zip(pyramid.grids, pyramid.strides, strict=True):
         y = torch.arange(rows, dtype=dtype, device=device) + 0.5
         x = torch.arange(columns, dtype=dtype, device=device) + 0.5
-        centres.append(torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=-1))
-        pixels.append(torch.full((rows * columns,), stride, dtype=dtype, device=device))
-    return torch.cat(centres), torch.cat(pixels)
+        centres_of_level.append(torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=-1))
+        strides_of_level.append(torch.full((rows * columns,), stride, dtype=dtype, device=device))
+    return torch.cat(centres_of_level), torch.cat(strides_of_level)

@@ -1,6 +1,28 @@
-"""Task-aligned assignment: which anchor learns from which box, and how much (spec section 5; Feng et al. 2021, arXiv 2108.07755).
+"""Task-aligned assignment: which anchor learns from which box, with what weight (spec section 5; Feng et al. 2021, arXiv 2108.07755).
 
-Everything is a ragged list of candidate pairs; nothing has the size (boxes x anchors). No gradient flows through any of it.
+Candidate pairs are ragged lists: no tensor has the size (boxes x anchors). No gradient flows through the assignment.
+
+Example: boxes 0 and 1 both pick anchor 2 of the only image. The overlap of box 1 is larger there, so box 1 wins the anchor, although the
+metric of box 0 is larger; then each box divides its metrics by their maximum:
+
+>>> truth = GroundTruth(row=torch.tensor([0, 1]), image=torch.tensor([0, 0]), label=torch.tensor([0, 0]), corners=torch.zeros(2, 4))
+>>> box, anchor = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 2, 2, 3])
+>>> pairs = AlignedPairs(box, anchor, overlap=torch.tensor([0.8, 0.5, 0.7, 0.6]), metric=torch.tensor([0.4, 0.3, 0.1, 0.2]))
+>>> contest = Contest.over(4, truth)
+>>> contest.enter(anchor, pairs)
+>>> contest.box[1:].tolist()  # winner at anchors 1, 2 and 3
+[0, 1, 1]
+>>> scores_BCA, spec = torch.zeros(1, 1, 4), LossSpec(num_classes=1)  # probability ½ everywhere
+>>> held = resolve_conflicts(pairs, contest, scores_BCA, truth, spec)
+>>> result = soft_targets(held, truth, spec, 4, nan_carrier=torch.zeros(()))
+>>> result.anchor.tolist(), result.box.tolist(), [round(weight, 2) for weight in result.weight.tolist()]
+([1, 2, 3], [0, 1, 1], [0.8, 0.29, 0.7])
+
+Anchor 1 has metric 0.4 and overlap 0.8, both the maxima of box 0: weight 0.4 · 0.8 / 0.4 = 0.8. The metric of anchor 2 is computed again
+for its winner, ½^0.5 · 0.7^6 = 0.083, and box 1 has maxima 0.2 and 0.7: weight 0.083 · 0.7 / 0.2 = 0.29.
+
+Shape suffixes: B images, C classes, A anchors, R bins per side, n boxes, P candidate pairs, H held anchors, u anchors to decode, c
+contested anchors; 2 coordinates, 4 corners.
 """
 
 from __future__ import annotations
@@ -21,10 +43,10 @@ from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth
 
 PAIRS_AT_ONCE = 1 << 20
-"""Candidate pairs judged at once, unless the caller says otherwise: about 150 MB of scratch."""
+"""Default number of candidate pairs computed at once: about 150 MB of scratch."""
 
 NOBODY = torch.iinfo(torch.int64).max
-"""Stands for the index of a box where there is none; above every index, so that a minimum passes it over."""
+"""In place of the index of a box where there is none; above every index, so that a minimum over indices ignores it."""
 
 Ties = Literal["stable", "reference"]
 Conflicts = Literal["overlap", "pickers"]
@@ -52,7 +74,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class AlignedPairs:
-    """Candidate pairs with what they are judged by: index of the box, anchor, overlap o and alignment metric m, each (P,)."""
+    """Candidate pairs with their overlap and alignment metric.
+
+    Attributes:
+        box: (P,) index into the ground truth.
+        anchor: (P,) anchor within the image.
+        overlap: (P,) overlap o.
+        metric: (P,) alignment metric m.
+    """
 
     box: Tensor
     anchor: Tensor
@@ -64,7 +93,7 @@ class AlignedPairs:
 
     @classmethod
     def joined(cls, parts: Sequence[AlignedPairs], truth: GroundTruth) -> AlignedPairs:
-        """All parts, one after the other; ``truth`` gives the dtypes and the device where there is none."""
+        """All parts, concatenated; ``truth`` gives the dtypes and the device if there is no part."""
         if not parts:
             return cls(truth.row[:0], truth.row[:0], truth.corners[:0, 0], truth.corners[:0, 0])
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("box", "anchor", "overlap", "metric")))
@@ -72,7 +101,7 @@ class AlignedPairs:
 
 @dataclass(frozen=True)
 class PairMetrics:
-    """Candidate pairs as seen from outside: row of the batch, anchor within its image, overlap and alignment metric, each (P,)."""
+    """Candidate pairs as a user receives them: row of the batch, anchor within its image, overlap and alignment metric, each (P,)."""
 
     row: Tensor
     anchor: Tensor
@@ -82,11 +111,11 @@ class PairMetrics:
 
 @dataclass(frozen=True)
 class Contest:
-    """Who would win each anchor (spec section 5.5): the largest overlap of the boxes in the contest, and the lowest of those that have it.
+    """Winner of each anchor (spec section 5.5): the largest overlap among the boxes that entered, and the lowest box that has it.
 
     Attributes:
-        overlap: (B·A,) 0 where no box is.
-        box: (B·A,) index of the box, ``NOBODY`` where no box is.
+        overlap: (B·A,) 0 where no box entered.
+        box: (B·A,) index of the box, ``NOBODY`` where no box entered.
     """
 
     overlap: Tensor
@@ -94,20 +123,20 @@ class Contest:
 
     @classmethod
     def over(cls, num_anchors: int, truth: GroundTruth) -> Contest:
-        """A contest that nobody has entered."""
+        """A contest at ``num_anchors`` = B·A anchors, which no box has entered."""
         return cls(truth.corners.new_zeros(num_anchors), truth.row.new_full((num_anchors,), NOBODY))
 
-    def enter(self, key: Tensor, pairs: AlignedPairs) -> None:
-        """Let pairs enter at the anchors ``key`` (P,). Boxes come in ascending order from call to call, so that the lowest index stays."""
-        before = self.overlap.index_select(0, key)
-        self.overlap.scatter_reduce_(0, key, pairs.overlap, "amax")
-        after = self.overlap.index_select(0, key)
-        # An overlap of 0 wins nothing: where all are 0 the anchor goes to box 0 of the image with weight 0 (spec section 9), so to none.
-        # The tests are negated so that NaN passes them: it has to show in the loss.
-        leads = (~(pairs.overlap < after) & ~(pairs.overlap <= before)).nonzero().squeeze(1)
-        key, box = key.index_select(0, leads), pairs.box.index_select(0, leads)
-        self.box[key] = NOBODY
-        self.box.scatter_reduce_(0, key, box, "amin")
+    def enter(self, key_P: Tensor, pairs: AlignedPairs) -> None:
+        """Enter pairs at the anchors ``key_P``, each image · A + anchor. Boxes ascend from call to call: the lowest of equals stays."""
+        before_P = self.overlap.index_select(0, key_P)
+        self.overlap.scatter_reduce_(0, key_P, pairs.overlap, "amax")
+        after_P = self.overlap.index_select(0, key_P)
+        # An overlap of 0 is ignored: if all are 0, the anchor goes to box 0 of the image with weight 0 (spec section 9): it counts nowhere.
+        # The tests are negated so that NaN passes them: the loss must show it.
+        leads = (~(pairs.overlap < after_P) & ~(pairs.overlap <= before_P)).nonzero().squeeze(1)
+        key_P, box = key_P.index_select(0, leads), pairs.box.index_select(0, leads)
+        self.box[key_P] = NOBODY
+        self.box.scatter_reduce_(0, key_P, box, "amin")
 
 
 def assign(
@@ -122,7 +151,7 @@ def assign(
     conflicts: Conflicts = "overlap",
     pairs_at_once: int = PAIRS_AT_ONCE,
 ) -> Assignment:
-    """The whole assignment (spec sections 5.1 to 5.7).
+    """Assign anchors to boxes (spec sections 5.1 to 5.7).
 
     Args:
         boxes: (B, 4R, A) box logits.
@@ -131,28 +160,31 @@ def assign(
         pyramid: the grids.
         anchors: centres (A, 2) in grid units and strides (A,).
         spec: K, α, β, ε_a.
-        ties: "stable" picks positive metrics alone, the lowest anchor first among equals; "reference" takes what ``torch.topk`` takes of
-            the whole row.
-        conflicts: "overlap" gives an anchor to the candidate box of largest overlap, "pickers" to that among the boxes which picked it.
-        pairs_at_once: candidate pairs judged at once, which bounds the scratch memory.
+        ties: "stable" picks positive metrics alone, the lowest anchor first among equals; "reference" picks the anchors that ``torch.topk``
+            returns for the whole row.
+        conflicts: "overlap" gives an anchor to the candidate box of largest overlap; "pickers" considers only the boxes that picked it.
+        pairs_at_once: candidate pairs computed at once, which bounds the scratch memory.
+
+    Returns:
+        The anchors held with positive weight.
     """
     images, _, num_anchors = boxes.shape
     with torch.no_grad():
         contest, predicted = Contest.over(images * num_anchors, truth), PredictedBoxes(boxes, truth.corners.dtype)
-        picks, poison = [], truth.corners.new_zeros(())
+        picks, nan_carrier = [], truth.corners.new_zeros(())
         for candidates in in_slices(windows(truth.corners, pyramid, spec), pyramid, pairs_at_once):
             pairs = align(predicted, scores, truth, candidates, anchors, spec)
             picked = pairs[pick(pairs, len(truth), spec.topk, num_anchors, ties)]
             picks.append(picked)
             entrants = picked if conflicts == "pickers" else pairs
             contest.enter(truth.image.index_select(0, entrants.box) * num_anchors + entrants.anchor, entrants)
-            # 0, or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10).
-            poison = poison + (pairs.metric * 0).sum()
+            # 0, or NaN if a metric is NaN: comparisons drop NaN, and the loss must show it (spec section 10).
+            nan_carrier = nan_carrier + (pairs.metric * 0).sum()
         held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
         if spec.second_topk is not None:
             held = held[(held.box * num_anchors + held.anchor).argsort()]
             held = held[pick(held, len(truth), spec.second_topk, num_anchors, ties)]
-        return soft_targets(held, truth, spec, num_anchors, poison)
+        return soft_targets(held, truth, spec, num_anchors, nan_carrier)
 
 
 def align(
@@ -164,23 +196,23 @@ def align(
     spec: LossSpec,
 ) -> AlignedPairs:
     """Overlap and alignment metric of candidate pairs (spec sections 5.2 and 5.3)."""
-    box, anchor = candidates.box, candidates.anchor
-    key = truth.image.index_select(0, box) * scores.shape[-1] + anchor
-    # Coordinates lie in rows of their own, so that the columns that the overlap is computed on are contiguous.
-    truth_4P, predicted_4P = truth.corners.T.index_select(1, box), predicted.at(key, anchors, spec)
-    overlap = ciou(truth_4P.T, predicted_4P.T, spec.ciou_eps).clamp(min=0)
-    return AlignedPairs(box, anchor, overlap, alignment_metric(scores, truth, box, anchor, overlap, spec))
+    box_P, anchor_P = candidates.box, candidates.anchor
+    key_P = truth.image.index_select(0, box_P) * scores.shape[-1] + anchor_P
+    # Each coordinate lies in a row of its own, so that the operands of the overlap are contiguous.
+    truth_4P, predicted_4P = truth.corners.T.index_select(1, box_P), predicted.at(key_P, anchors, spec)
+    overlap_P = ciou(truth_4P.T, predicted_4P.T, spec.ciou_eps).clamp(min=0)
+    return AlignedPairs(box_P, anchor_P, overlap_P, alignment_metric(scores, truth, box_P, anchor_P, overlap_P, spec))
 
 
 class PredictedBoxes:
-    """Predicted corners in pixels of the anchors that are asked for, each decoded once, however many boxes share it (spec section 4).
+    """Cache of predicted corners in pixels: each anchor is decoded once, for all boxes that contain it (spec section 4).
 
-    So boxes that are the same have the same overlaps to the bit, also where they are judged in two slices: torch may round a number
-    otherwise at another place of a tensor.
+    Equal boxes therefore have overlaps with equal bits, also if they lie in two slices: torch can round a number differently at another
+    place in a tensor.
 
     Args:
         boxes: (B, 4R, A) box logits.
-        dtype: of the arithmetic.
+        dtype: dtype of the arithmetic.
     """
 
     def __init__(self, boxes: Tensor, dtype: torch.dtype) -> None:
@@ -189,91 +221,92 @@ class PredictedBoxes:
         self._corners = torch.empty(4, places, dtype=dtype, device=boxes.device)
         self._known = torch.zeros(places, dtype=torch.bool, device=boxes.device)
 
-    def at(self, key: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
-        """Corners (4, P) of anchors (P,) given as image · A + anchor."""
-        asked = torch.zeros_like(self._known)
-        asked[key] = True
-        new = (asked & ~self._known).nonzero().squeeze(1)
-        self._corners.index_copy_(1, new, _decode_in_pixels(self.boxes, new, anchors, spec))
-        self._known |= asked
-        return self._corners.index_select(1, key)
+    def at(self, key_P: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
+        """Corners (4, P) of the anchors ``key_P``, each image · A + anchor."""
+        wanted = torch.zeros_like(self._known)
+        wanted[key_P] = True
+        new_u = (wanted & ~self._known).nonzero().squeeze(1)
+        self._corners.index_copy_(1, new_u, _decode_in_pixels(self.boxes, new_u, anchors, spec))
+        self._known |= wanted
+        return self._corners.index_select(1, key_P)
 
 
-def _decode_in_pixels(boxes: Tensor, key: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
-    """Predicted corners (4, u) in pixels of anchors given as image · A + anchor, ascending (spec section 4)."""
-    centres, strides = anchors
-    image = key // boxes.shape[-1]
-    anchor = key - image * boxes.shape[-1]
-    per_image = columns_by_image(boxes, image, anchor)
-    distances = [expected_distances(columns.to(centres.dtype).view(-1, 4, spec.reg_max)).T for columns in per_image]
-    corners = corners_from_distances(centres.T.index_select(1, anchor), torch.cat([centres.new_empty(4, 0), *distances], dim=1), dim=0)
-    return corners * strides.index_select(0, anchor)
+def _decode_in_pixels(boxes: Tensor, key_u: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
+    """Predicted corners (4, u) in pixels of the anchors ``key_u``, each image · A + anchor, ascending (spec section 4)."""
+    centres_A2, strides_A = anchors
+    image_u = key_u // boxes.shape[-1]
+    anchor_u = key_u - image_u * boxes.shape[-1]
+    per_image = columns_by_image(boxes, image_u, anchor_u)
+    distances = [expected_distances(columns.to(centres_A2.dtype).view(-1, 4, spec.reg_max)).T for columns in per_image]
+    distances_4u = torch.cat([centres_A2.new_empty(4, 0), *distances], dim=1)
+    corners_4u = corners_from_distances(centres_A2.T.index_select(1, anchor_u), distances_4u, dim=0)
+    return corners_4u * strides_A.index_select(0, anchor_u)
 
 
-def alignment_metric(scores: Tensor, truth: GroundTruth, box: Tensor, anchor: Tensor, overlap: Tensor, spec: LossSpec) -> Tensor:
-    """M = p^α · o^β of pairs of box (P,) and anchor (P,), p being the anchor's probability for the box's class (spec section 5.3)."""
-    probability = scores[truth.image.index_select(0, box), truth.label.index_select(0, box), anchor].to(overlap.dtype).sigmoid()
-    return probability.pow(spec.alpha) * overlap.pow(spec.beta)
+def alignment_metric(scores: Tensor, truth: GroundTruth, box_P: Tensor, anchor_P: Tensor, overlap_P: Tensor, spec: LossSpec) -> Tensor:
+    """Alignment metric p^α · o^β of pairs (P,), with p the anchor's probability of the box's class (spec section 5.3)."""
+    probability_P = scores[truth.image.index_select(0, box_P), truth.label.index_select(0, box_P), anchor_P].to(overlap_P.dtype).sigmoid()
+    return probability_P.pow(spec.alpha) * overlap_P.pow(spec.beta)
 
 
 def pick(pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int, ties: Ties) -> Tensor:
     """Indices of the pairs, sorted by box and anchor, that are among their box's ``topk`` (spec sections 5.4 and 5.6, and 9 for ties)."""
-    positive = (~(pairs.metric <= 0)).nonzero().squeeze(1)  # NaN passes, and ranks first: it has to show in the loss
+    positive = (~(pairs.metric <= 0)).nonzero().squeeze(1)  # NaN passes and ranks first, so that the loss shows it
     picked = positive[largest(pairs.metric.index_select(0, positive), pairs.box.index_select(0, positive), num_boxes, topk)]
     return picked if ties == "stable" else _picked_as_reference(picked, pairs, num_boxes, min(topk, num_anchors), num_anchors)
 
 
 def _picked_as_reference(picked: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int, num_anchors: int) -> Tensor:
-    """Redo with ``torch.topk``, over the whole row of anchors, the rows in which its choice among equals shows.
+    """Pick again with ``torch.topk``, over the whole row of anchors, for the boxes where its choice among equals matters.
 
-    These are rows with fewer than K positive metrics, and rows with a tie across the K-th place.
+    These are boxes with fewer than K positive metrics, and boxes with a tie across the K-th place.
     """
-    chosen = torch.zeros(len(pairs.metric), dtype=torch.bool, device=picked.device)
-    chosen[picked] = True
-    counts = torch.bincount(pairs.box, minlength=num_boxes)
-    starts = counts.cumsum(0) - counts
-    for box in _undecided_boxes(chosen, pairs, num_boxes, topk).tolist():
-        own = slice(int(starts[box]), int(starts[box] + counts[box]))
-        row = pairs.metric.new_zeros(num_anchors)
-        row[pairs.anchor[own]] = pairs.metric[own]
-        in_topk = torch.zeros(num_anchors, dtype=torch.bool, device=row.device)
-        in_topk[row.topk(topk).indices] = True
-        chosen[own] = in_topk[pairs.anchor[own]]
-    return chosen.nonzero().squeeze(1)
+    chosen_P = torch.zeros(len(pairs.metric), dtype=torch.bool, device=picked.device)
+    chosen_P[picked] = True
+    counts_n = torch.bincount(pairs.box, minlength=num_boxes)
+    starts_n = counts_n.cumsum(0) - counts_n
+    for box in _undecided_boxes(chosen_P, pairs, num_boxes, topk).tolist():
+        own = slice(int(starts_n[box]), int(starts_n[box] + counts_n[box]))
+        metric_A = pairs.metric.new_zeros(num_anchors)
+        metric_A[pairs.anchor[own]] = pairs.metric[own]
+        in_topk_A = torch.zeros(num_anchors, dtype=torch.bool, device=metric_A.device)
+        in_topk_A[metric_A.topk(topk).indices] = True
+        chosen_P[own] = in_topk_A[pairs.anchor[own]]
+    return chosen_P.nonzero().squeeze(1)
 
 
-def _undecided_boxes(chosen: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int) -> Tensor:
+def _undecided_boxes(chosen_P: Tensor, pairs: AlignedPairs, num_boxes: int, topk: int) -> Tensor:
     """Boxes that have candidates, and either fewer than K positive metrics or a metric left out that equals the least one picked."""
-    candidates = torch.bincount(pairs.box, minlength=num_boxes)
-    positives = torch.bincount(pairs.box[pairs.metric > 0], minlength=num_boxes)
-    least = pairs.metric.new_full((num_boxes,), torch.inf).scatter_reduce(0, pairs.box[chosen], pairs.metric[chosen], "amin")
-    tied = torch.zeros(num_boxes, dtype=torch.bool, device=chosen.device)
-    tied[pairs.box[~chosen & (pairs.metric == least[pairs.box])]] = True
-    return ((candidates > 0) & ((positives < topk) | tied)).nonzero().squeeze(1)
+    candidates_n = torch.bincount(pairs.box, minlength=num_boxes)
+    positives_n = torch.bincount(pairs.box[pairs.metric > 0], minlength=num_boxes)
+    least_n = pairs.metric.new_full((num_boxes,), torch.inf).scatter_reduce(0, pairs.box[chosen_P], pairs.metric[chosen_P], "amin")
+    tied_n = torch.zeros(num_boxes, dtype=torch.bool, device=chosen_P.device)
+    tied_n[pairs.box[~chosen_P & (pairs.metric == least_n[pairs.box])]] = True
+    return ((candidates_n > 0) & ((positives_n < topk) | tied_n)).nonzero().squeeze(1)
 
 
 def resolve_conflicts(picks: AlignedPairs, contest: Contest, scores: Tensor, truth: GroundTruth, spec: LossSpec) -> AlignedPairs:
-    """The pairs that remain when every anchor is held by one box at most (spec section 5.5)."""
+    """The pairs that remain when each anchor has one box at most (spec section 5.5)."""
     num_anchors = scores.shape[-1]
-    key = truth.image.index_select(0, picks.box) * num_anchors + picks.anchor
-    pickers = torch.zeros(len(contest.box), dtype=torch.int32, device=key.device).scatter_add_(
-        0, key, torch.ones_like(key, dtype=torch.int32)
+    key_P = truth.image.index_select(0, picks.box) * num_anchors + picks.anchor
+    pickers_BA = torch.zeros(len(contest.box), dtype=torch.int32, device=key_P.device).scatter_add_(
+        0, key_P, torch.ones_like(key_P, dtype=torch.int32)
     )
-    alone = (pickers.index_select(0, key) == 1).nonzero().squeeze(1)
-    contested = ((pickers > 1) & (contest.box < NOBODY)).nonzero().squeeze(1)
-    box, overlap = contest.box[contested], contest.overlap[contested]
-    anchor = contested - truth.image[box] * num_anchors
-    # The winner need not have picked the anchor, so its metric is computed again.
-    won = AlignedPairs(box, anchor, overlap, alignment_metric(scores, truth, box, anchor, overlap, spec))
+    alone = (pickers_BA.index_select(0, key_P) == 1).nonzero().squeeze(1)
+    contested_c = ((pickers_BA > 1) & (contest.box < NOBODY)).nonzero().squeeze(1)
+    box_c, overlap_c = contest.box[contested_c], contest.overlap[contested_c]
+    anchor_c = contested_c - truth.image[box_c] * num_anchors
+    # The winner may not have picked the anchor, so its metric is computed again.
+    won = AlignedPairs(box_c, anchor_c, overlap_c, alignment_metric(scores, truth, box_c, anchor_c, overlap_c, spec))
     return AlignedPairs.joined([picks[alone], won], truth)
 
 
-def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anchors: int, poison: Tensor) -> Assignment:
-    """Target scores of the held anchors (spec section 5.7); those of weight 0 are left out, for they count nowhere."""
-    largest_metric = row_maximum(held.metric, held.box, len(truth))
-    largest_overlap = row_maximum(held.overlap, held.box, len(truth))
-    weight = held.metric * largest_overlap[held.box] / (largest_metric[held.box] + spec.assign_eps) + poison
-    image = truth.image[held.box]
-    order = (image * num_anchors + held.anchor).argsort()
-    order = order[~(weight <= 0)[order]]
-    return Assignment(image=image[order], anchor=held.anchor[order], box=truth.row[held.box[order]], weight=weight[order])
+def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anchors: int, nan_carrier: Tensor) -> Assignment:
+    """Soft targets of the held anchors (spec section 5.7), without anchors of weight 0, which no sum counts."""
+    largest_metric_n = row_maximum(held.metric, held.box, len(truth))
+    largest_overlap_n = row_maximum(held.overlap, held.box, len(truth))
+    weight_H = held.metric * largest_overlap_n[held.box] / (largest_metric_n[held.box] + spec.assign_eps) + nan_carrier
+    image_H = truth.image[held.box]
+    order_H = (image_H * num_anchors + held.anchor).argsort()
+    order_H = order_H[~(weight_H <= 0)[order_H]]
+    return Assignment(image=image_H[order_H], anchor=held.anchor[order_H], box=truth.row[held.box[order_H]], weight=weight_H[order_H])

@@ -1,4 +1,7 @@
-"""Reading and writing the columns of a few anchors in (B, channels, A) logits, whose channels lie A elements apart."""
+"""Gathers the columns of a few anchors out of (B, channels, A) logits, and scatters their gradient.
+
+Shape suffixes: B images, A anchors, n anchors to gather, b of them in one image.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,24 @@ from torch.autograd.function import once_differentiable
 from twinloss.backends.saved_tensors import save, saved
 
 
-def columns_by_image(logits: Tensor, image: Tensor, anchor: Tensor) -> Iterator[Tensor]:
-    """Columns (n_b, channels) of the anchors of each image in turn that has any, read along the rows of channels.
+def columns_by_image(logits: Tensor, image_n: Tensor, anchor_n: Tensor) -> Iterator[Tensor]:
+    """Columns (b, channels) of the anchors of each image that has any, in turn; reads along the rows of channels.
 
     Args:
         logits: (B, channels, A).
-        image: (n,) ascending.
-        anchor: (n,).
+        image_n: image of each anchor, ascending.
+        anchor_n: index of each anchor within its image.
     """
-    counts = torch.bincount(image, minlength=len(logits)).tolist()
-    for rows, columns in zip(logits, anchor.split(counts), strict=True):
-        if len(columns):
-            yield rows.index_select(1, columns).T.contiguous()
+    counts = torch.bincount(image_n, minlength=len(logits)).tolist()
+    for rows, anchor_b in zip(logits, anchor_n.split(counts), strict=True):
+        if len(anchor_b):
+            yield rows.index_select(1, anchor_b).T.contiguous()
 
 
 def held_columns(logits: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
     """Columns (n, channels) of anchors (n,), sorted by image, each held once, out of (B, channels, A); differentiable.
 
-    Since no anchor comes twice, the gradient is written, not added up. It is dense, and zero where nothing is held.
+    Each anchor occurs once, so the gradient is stored, not accumulated. It is dense, and zero at anchors that are not held.
     """
     columns: Tensor = _HeldColumns.apply(logits, image, anchor)
     return columns

@@ -1,4 +1,7 @@
-"""The older layout of predictions, brought into the current one (spec section 1)."""
+"""Converts predictions from the older layout, a list of per-level maps, to the current one (spec section 1).
+
+Shape suffixes: B images, X channels, C classes, A anchors.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,12 @@ def predictions_from_maps(maps: Sequence[Tensor], num_classes: int, reg_max: int
         A mapping with ``boxes`` (B, 4R, A), ``scores`` (B, C, A) and ``feats``, the maps themselves.
 
     Raises:
-        ValueError: a map has not 4R + C channels.
+        ValueError: a map does not have 4R + C channels.
+
+    Example:
+        >>> preds = predictions_from_maps([torch.zeros(2, 67, 4, 4), torch.zeros(2, 67, 2, 2)], num_classes=3, reg_max=16)
+        >>> tuple(preds["boxes"].shape), tuple(preds["scores"].shape)
+        ((2, 64, 20), (2, 3, 20))
     """
     channels = 4 * reg_max + num_classes
     for level, features in enumerate(maps):
@@ -32,6 +40,6 @@ def predictions_from_maps(maps: Sequence[Tensor], num_classes: int, reg_max: int
                 f"map of level {level} has shape {tuple(features.shape)}; expected (B, {channels}, H, W): "
                 f"4 sides x {reg_max} bins + {num_classes} classes"
             )
-    flat = torch.cat([features.flatten(2) for features in maps], dim=2)
-    boxes, scores = flat.split([4 * reg_max, num_classes], dim=1)
-    return {"boxes": boxes, "scores": scores, "feats": list(maps)}
+    flat_BXA = torch.cat([features.flatten(2) for features in maps], dim=2)
+    boxes_BXA, scores_BCA = flat_BXA.split([4 * reg_max, num_classes], dim=1)
+    return {"boxes": boxes_BXA, "scores": scores_BCA, "feats": list(maps)}

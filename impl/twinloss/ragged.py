@@ -1,6 +1,6 @@
-"""Rows of different lengths, stored one after the other: the few operations on them that the assignment needs.
+"""Operations on ragged tensors: rows of different lengths, stored one after the other.
 
-A ragged tensor is a flat tensor of P values beside ``row`` (P,), the index of each value's row.
+A ragged tensor consists of flat values (P,) and ``row`` (P,), the index of each value's row. Shape suffixes: P values, r rows.
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ from torch import Tensor
 
 
 def expand(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Row (P,) and position within the row (P,) of each value of rows that are ``counts`` (n,) long; P is their sum."""
-    row = torch.repeat_interleave(counts)
-    starts = counts.cumsum(0) - counts
-    return row, torch.arange(len(row), device=counts.device) - starts.index_select(0, row)
+    """Row (P,) and position within the row (P,) of each value, for rows of lengths ``counts`` (r,), which sum to P.
+
+    >>> [index.tolist() for index in expand(torch.tensor([2, 0, 3]))]
+    [[0, 0, 2, 2, 2], [0, 1, 0, 1, 2]]
+    """
+    row_P = torch.repeat_interleave(counts)
+    starts_r = counts.cumsum(0) - counts
+    return row_P, torch.arange(len(row_P), device=counts.device) - starts_r.index_select(0, row_P)
 
 
 def largest(values: Tensor, row: Tensor, rows: int, keep: int) -> Tensor:
-    """Indices of the ``keep`` largest values of each row, the earlier of equal values first; by row, then descending.
+    """Indices of the ``keep`` largest values of each row, sorted by row, then descending, the earlier of equal values first.
 
     Values are not negative; NaN counts as the largest.
+
+    >>> largest(torch.tensor([0.1, 0.3, 0.3, 0.5]), torch.tensor([0, 0, 0, 1]), rows=2, keep=2).tolist()
+    [1, 2, 3]
     """
-    order = _order_by_row_descending(values, row)
-    counts = torch.bincount(row, minlength=rows)
-    starts = counts.cumsum(0) - counts
-    rank = torch.arange(len(order), device=row.device) - starts.index_select(0, row.index_select(0, order))
-    return order[rank < keep]
+    order_P = _order_by_row_descending(values, row)
+    counts_r = torch.bincount(row, minlength=rows)
+    starts_r = counts_r.cumsum(0) - counts_r
+    rank_P = torch.arange(len(order_P), device=row.device) - starts_r.index_select(0, row.index_select(0, order_P))
+    return order_P[rank_P < keep]
 
 
 def row_maximum(values: Tensor, row: Tensor, rows: int) -> Tensor:
@@ -34,10 +41,10 @@ def row_maximum(values: Tensor, row: Tensor, rows: int) -> Tensor:
 
 
 def _order_by_row_descending(values: Tensor, row: Tensor) -> Tensor:
-    # The bits of floats that are not negative are in the order of their values, and integers sort several times faster.
+    # The bits of floats >= 0 have the order of their values, and integers sort several times faster.
     if values.dtype == torch.float32:
-        bits = values.view(torch.int32) & 0x7FFFFFFF
-        return ((row << 32) - bits).sort(stable=True).indices
-    bits = values.view(torch.int64) & 0x7FFFFFFFFFFFFFFF
-    order = bits.neg().sort(stable=True).indices
-    return order[row[order].sort(stable=True).indices]
+        bits_P = values.view(torch.int32) & 0x7FFFFFFF
+        return ((row << 32) - bits_P).sort(stable=True).indices
+    bits_P = values.view(torch.int64) & 0x7FFFFFFFFFFFFFFF
+    order_P = bits_P.neg().sort(stable=True).indices
+    return order_P[row[order_P].sort(stable=True).indices]

@@ -1,6 +1,7 @@
 """Boxes: from logits to distances to corners, and the CIoU of two boxes (spec sections 4 and 6).
 
-Shape suffixes: n boxes, A anchors, B images, R bins per side, 4 sides (left, top, right, bottom) or corners (x1, y1, x2, y2).
+Shape suffixes: n boxes, A anchors, B images, R bins per side, 2 coordinates (x, y), 4 sides (left, top, right, bottom) or corners
+(x1, y1, x2, y2).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ def expected_distances(logits: Tensor) -> Tensor:
 
 def expectation(distribution: Tensor) -> Tensor:
     """Mean bin index (...) of distributions (..., R)."""
-    bins = torch.arange(distribution.shape[-1], dtype=distribution.dtype, device=distribution.device)
-    # A product with a vector rounds as the reference's does, so that two metrics which tie there tie here. Where the user has allowed
-    # matrix products of less than float32, it is not taken.
+    bins_R = torch.arange(distribution.shape[-1], dtype=distribution.dtype, device=distribution.device)
+    # A product with a vector rounds as the reference's does, so that metrics that tie there tie here. It is not used if the user allowed
+    # matrix products in less than float32.
     if torch.get_float32_matmul_precision() == "highest":
-        return distribution @ bins
-    return (distribution * bins).sum(-1)
+        return distribution @ bins_R
+    return (distribution * bins_R).sum(-1)
 
 
 def corners_from_distances(centres: Tensor, distances: Tensor, dim: int = -1) -> Tensor:
@@ -50,6 +51,14 @@ def decode_boxes(logits: Tensor, centres: Tensor, reg_max: int) -> Tensor:
 
     Returns:
         Corners (B, A, 4) in grid units of each anchor's level, in the dtype of the logits.
+
+    Example:
+        One anchor at (2.5, 2.5) whose logits choose, of R = 3 bins, bin 1 to the left and top and bin 2 to the right and bottom:
+
+        >>> logits = torch.full((1, 12, 1), -100.0)
+        >>> logits[0, [1, 4, 8, 11]] = 100.0  # channel = side · 3 + bin
+        >>> decode_boxes(logits, torch.tensor([[2.5, 2.5]]), reg_max=3).tolist()
+        [[[1.5, 1.5, 4.5, 4.5]]]
     """
     images, _, anchors = logits.shape
     logits_BA4R = logits.reshape(images, 4, reg_max, anchors).permute(0, 3, 1, 2)
@@ -66,6 +75,14 @@ def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
 
     Returns:
         (...), at most 1. The trade-off α_c is a constant for differentiation. Boxes that touch have the gradient of boxes that are apart.
+
+    Example:
+        A box and itself shifted by half of its side: IoU = 2 / 6, and the centres are 1 apart in a hull of 2 x 3, so that the CIoU is
+        1/3 − 1 / 13.
+
+        >>> box = torch.tensor([0.0, 0.0, 2.0, 2.0])
+        >>> round(ciou(box, box + torch.tensor([1.0, 0.0, 1.0, 0.0])).item(), 4)
+        0.2564
     """
     ax1, ay1, ax2, ay2 = first.unbind(-1)
     bx1, by1, bx2, by2 = second.unbind(-1)

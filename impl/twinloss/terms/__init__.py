@@ -1,1 +1,1 @@
-"""The terms of the loss, each a function of predictions and an assignment (spec section 7)."""
+"""Terms of the loss, each a function of predictions and an assignment (spec section 7)."""

@@ -1,8 +1,8 @@
-"""The terms that the held anchors alone have a share in, each usable alone on a given assignment (spec section 7).
+"""Terms over the held anchors: box, distribution and distance, each usable alone on a given assignment (spec section 7).
 
-Each returns the sum over its elements as a scalar in float32 (float64 for float64 logits); dividing by S, the sum of weights, is the
-caller's.
-Shape suffixes: H held anchors, B images, C classes, A anchors, R bins.
+Each returns the sum over its elements as a scalar in float32 (float64 for float64 logits); the caller divides by S, the sum of weights.
+
+Shape suffixes: H held anchors, R bins per side, 4 sides; 2 bins around a target.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twinloss.geometry.upright import ciou, corners_from_distances, distances_fr
 
 
 def distributions(logits_H4R: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """What the held anchors' distributions say, with one softmax and one gradient for both.
+    """Expected distances and cross-entropy of the held anchors' distributions, with one softmax and one gradient for both.
 
     Args:
         logits_H4R: (H, 4, R) box logits, R > 1.
@@ -26,7 +26,7 @@ def distributions(logits_H4R: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Expected distances (H, 4) in grid units (spec section 4), and the cross-entropy (H, 4) with the two bins around the target, each
-        weighted by how near the target is (spec section 7; Li et al. 2020, arXiv 2006.04388).
+        weighted linearly by its closeness to the target (spec section 7; Li et al. 2020, arXiv 2006.04388).
     """
     expected, cross_entropy = _Distributions.apply(logits_H4R, target)
     return expected, cross_entropy
@@ -69,34 +69,34 @@ def distance_term(
         image_size: (H, W) in pixels.
     """
     height, width = image_size
-    extent = distances.new_tensor([width, height, width, height])
-    target = distances_from_corners(centres, corners)
-    per_side = (distances * strides[:, None] / extent - target * strides[:, None] / extent).abs()
-    return (per_side.mean(-1) * weight).sum()
+    extent_4 = distances.new_tensor([width, height, width, height])
+    target_H4 = distances_from_corners(centres, corners)
+    per_side_H4 = (distances * strides[:, None] / extent_4 - target_H4 * strides[:, None] / extent_4).abs()
+    return (per_side_H4.mean(-1) * weight).sum()
 
 
 class _Distributions(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        share = logits.softmax(-1)
-        expected = expectation(share)
-        lower = target.floor()
-        upper_share = target - lower
-        index = lower.to(torch.int64).unsqueeze(-1)
-        largest = logits.amax(-1)
-        at_lower, at_upper = (logits.gather(-1, k).squeeze(-1) - largest for k in (index, index + 1))
-        save(ctx, share=share, expected=expected, index=index, upper_share=upper_share)
-        # The largest share is e^0 over the sum of exponentials, so its logarithm gives log-softmax, finite also where a share underflows.
-        return expected, -(share.amax(-1).log() + torch.lerp(at_lower, at_upper, upper_share))
+    def forward(ctx: Any, logits_H4R: Tensor, target_H4: Tensor) -> tuple[Tensor, Tensor]:
+        share_H4R = logits_H4R.softmax(-1)
+        expected_H4 = expectation(share_H4R)
+        lower_H4 = target_H4.floor()
+        upper_share_H4 = target_H4 - lower_H4
+        index_H41 = lower_H4.to(torch.int64).unsqueeze(-1)
+        largest_H4 = logits_H4R.amax(-1)
+        at_lower_H4, at_upper_H4 = (logits_H4R.gather(-1, k).squeeze(-1) - largest_H4 for k in (index_H41, index_H41 + 1))
+        save(ctx, share=share_H4R, expected=expected_H4, index=index_H41, upper_share=upper_share_H4)
+        # The largest share is 1 over the sum of exponentials, so its logarithm gives log-softmax, finite even if another share underflows.
+        return expected_H4, -(share_H4R.amax(-1).log() + torch.lerp(at_lower_H4, at_upper_H4, upper_share_H4))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_expected: Tensor, to_entropy: Tensor) -> tuple[Tensor, None]:
-        share, expected, index, upper_share = saved(ctx)
-        bins = torch.arange(share.shape[-1], dtype=share.dtype, device=share.device)
+    def backward(ctx: Any, to_expected_H4: Tensor, to_entropy_H4: Tensor) -> tuple[Tensor, None]:
+        share_H4R, expected_H4, index_H41, upper_share_H4 = saved(ctx)
+        bins_R = torch.arange(share_H4R.shape[-1], dtype=share_H4R.dtype, device=share_H4R.device)
         # d expected / d logit_k = share_k (k − expected), d entropy / d logit_k = share_k − (weight of bin k)
-        from_expected = bins - expected.unsqueeze(-1)  # before the product: it is small where the distribution is sharp
-        gradient = torch.addcmul(to_entropy.unsqueeze(-1), from_expected, to_expected.unsqueeze(-1)).mul_(share)
-        upper = (to_entropy * upper_share).unsqueeze(-1)
-        gradient.scatter_add_(-1, index, upper - to_entropy.unsqueeze(-1)).scatter_add_(-1, index + 1, -upper)
-        return gradient, None
+        from_expected_H4R = bins_R - expected_H4.unsqueeze(-1)  # before the product: it is small where the distribution is sharp
+        gradient_H4R = torch.addcmul(to_entropy_H4.unsqueeze(-1), from_expected_H4R, to_expected_H4.unsqueeze(-1)).mul_(share_H4R)
+        upper_H41 = (to_entropy_H4 * upper_share_H4).unsqueeze(-1)
+        gradient_H4R.scatter_add_(-1, index_H41, upper_H41 - to_entropy_H4.unsqueeze(-1)).scatter_add_(-1, index_H41 + 1, -upper_H41)
+        return gradient_H4R, None

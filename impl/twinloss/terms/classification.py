@@ -1,10 +1,10 @@
-"""The classification term: the one pass over every logit, forward and backward (spec section 7).
+"""Classification term: one pass over all class logits, forward and backward (spec section 7).
 
-Against targets that are zero but at a few held anchors, binary cross-entropy is Σ softplus(x) − Σ t·x, the second sum over the held
-anchors alone, and its gradient sigmoid(x) − t. So no target tensor is ever made. The logits are read where they lie, block by block, each
-block small enough to stay in a core's cache through the dozen elementwise steps that it takes.
+The targets are zero except at a few held anchors. Binary cross-entropy is therefore Σ softplus(x) − Σ t·x, with the second sum over the
+held anchors alone, and its gradient sigmoid(x) − t. No target tensor is made. The logits are read in place, block by block; a block fits
+a core's cache through a dozen elementwise steps.
 
-Shape suffixes: B images, C classes, A anchors, H held anchors.
+Shape suffixes: B images, C classes, A anchors, H held anchors; b and c images and classes of one block; Q anchors with padding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from twinloss.backends.saved_tensors import save, saved
 
 BLOCK = 1 << 20
-"""Logits per block: with its scratch it fits a processor's last cache, and is worth waking its cores for."""
+"""Logits per block: with its scratch it fits a processor's last cache, and is large enough to use several cores."""
 
 SHARED = 16
 """Logits that share one logarithm. Π(1 + e^−|x|) over them is at most 2^16, far from overflow."""
@@ -33,18 +33,18 @@ def working_dtype(logits: Tensor) -> torch.dtype:
 def classification_term(
     scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, weight: Tensor, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Sum of binary cross-entropy with logits over all of (B, C, A), against targets that are zero but at the held anchors.
+    """Sum of binary cross-entropy with logits over all of (B, C, A), with targets that are zero except at the held anchors.
 
     Args:
         scores: (B, C, A) logits, in any memory layout.
         image: (H,) image of each held anchor.
         label: (H,) class of its box.
-        anchor: (H,) its column.
+        anchor: (H,) its index within the image.
         weight: (H,) its soft target t.
         class_weights: (C,) factors, or ``None`` (spec section 13).
 
     Returns:
-        A scalar in the working dtype, to be divided by S, the sum of weights.
+        A scalar in the working dtype; the caller divides by S, the sum of weights.
     """
     result: Tensor = _Classification.apply(scores, (image, label, anchor), weight, class_weights)
     return result
@@ -52,54 +52,56 @@ def classification_term(
 
 class _Classification(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, held: tuple[Tensor, Tensor, Tensor], weight: Tensor, class_weights: Tensor | None) -> Tensor:
-        image, label, anchor = held
-        weighted = {} if class_weights is None else {"class_weights": class_weights}
-        save(ctx, scores=scores, image=image, label=label, anchor=anchor, weight=weight, **weighted)
-        dtype = working_dtype(scores)
-        softplus_BC = softplus_sums(scores)
-        correction = scores[held].to(dtype) * weight
-        if class_weights is not None:
-            softplus_BC = softplus_BC * class_weights
-            correction = correction * class_weights[held[1]]
-        return (softplus_BC.sum(dtype=torch.float64) - correction.sum(dtype=torch.float64)).to(dtype)
+    def forward(
+        ctx: Any, scores_BCA: Tensor, held: tuple[Tensor, Tensor, Tensor], weight_H: Tensor, class_weights_C: Tensor | None
+    ) -> Tensor:
+        image_H, label_H, anchor_H = held
+        weighted = {} if class_weights_C is None else {"class_weights": class_weights_C}
+        save(ctx, scores=scores_BCA, image=image_H, label=label_H, anchor=anchor_H, weight=weight_H, **weighted)
+        dtype = working_dtype(scores_BCA)
+        softplus_BC = softplus_sums(scores_BCA)
+        correction_H = scores_BCA[held].to(dtype) * weight_H
+        if class_weights_C is not None:
+            softplus_BC = softplus_BC * class_weights_C
+            correction_H = correction_H * class_weights_C[held[1]]
+        return (softplus_BC.sum(dtype=torch.float64) - correction_H.sum(dtype=torch.float64)).to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        scores, image, label, anchor, weight, *class_weights = saved(ctx)
-        factor_C = gradient * class_weights[0] if class_weights else gradient.expand(scores.shape[1])
-        dense = scaled_sigmoid(scores, factor_C.to(weight.dtype))
-        held = (image, label, anchor)
-        at_held = (scores[held].to(weight.dtype).sigmoid() - weight) * factor_C[label]
-        dense[held] = at_held.to(dense.dtype)
-        return dense, None, None, None
+        scores_BCA, image_H, label_H, anchor_H, weight_H, *class_weights = saved(ctx)
+        factor_C = gradient * class_weights[0] if class_weights else gradient.expand(scores_BCA.shape[1])
+        dense_BCA = scaled_sigmoid(scores_BCA, factor_C.to(weight_H.dtype))
+        held = (image_H, label_H, anchor_H)
+        at_held_H = (scores_BCA[held].to(weight_H.dtype).sigmoid() - weight_H) * factor_C[label_H]
+        dense_BCA[held] = at_held_H.to(dense_BCA.dtype)
+        return dense_BCA, None, None, None
 
 
-def softplus_sums(scores: Tensor) -> Tensor:
+def softplus_sums(scores_BCA: Tensor) -> Tensor:
     """Σ over anchors of softplus(x) = max(x, 0) + log(1 + e^−|x|), as (B, C) in the working dtype."""
-    dtype = working_dtype(scores)
-    anchors = scores.shape[-1]
+    dtype = working_dtype(scores_BCA)
+    anchors = scores_BCA.shape[-1]
     padded = -(-anchors // SHARED) * SHARED
-    sums = scores.new_empty(scores.shape[:2], dtype=dtype)
-    scratch = scores.new_empty(2, _rows_per_block(scores) * padded, dtype=dtype)
-    for where, block in _blocks(scores):
-        rows = sums[where]
-        first, second = scratch[:, : rows.numel() * padded].view(2, *rows.shape, padded)
-        logits = block if block.dtype == dtype else first[..., :anchors].copy_(block)
-        positive = torch.clamp(logits, min=0, out=second[..., :anchors]).sum(-1)
-        torch.copysign(logits, -1, out=first[..., :anchors])  # −|x|
-        first[..., anchors:] = -torch.inf  # the padding's factor, 1 + 0, changes no product
-        share = first.sigmoid_()
-        torch.add(_log_products(share, second).sum(-1), positive, out=rows)
-    return sums
+    sums_BC = scores_BCA.new_empty(scores_BCA.shape[:2], dtype=dtype)
+    scratch = scores_BCA.new_empty(2, _rows_per_block(scores_BCA) * padded, dtype=dtype)
+    for where, block_bcA in _blocks(scores_BCA):
+        rows_bc = sums_BC[where]
+        first_bcQ, second_bcQ = scratch[:, : rows_bc.numel() * padded].view(2, *rows_bc.shape, padded)
+        logits_bcA = block_bcA if block_bcA.dtype == dtype else first_bcQ[..., :anchors].copy_(block_bcA)
+        positive_bc = torch.clamp(logits_bcA, min=0, out=second_bcQ[..., :anchors]).sum(-1)
+        torch.copysign(logits_bcA, -1, out=first_bcQ[..., :anchors])  # −|x|
+        first_bcQ[..., anchors:] = -torch.inf  # the padding's factor, 1 + 0, changes no product
+        share_bcQ = first_bcQ.sigmoid_()
+        torch.add(_log_products(share_bcQ, second_bcQ).sum(-1), positive_bc, out=rows_bc)
+    return sums_BC
 
 
 def _log_products(share: Tensor, scratch: Tensor) -> Tensor:
     """Log Π (1 + e) over groups of ``SHARED`` along the last axis, given s = e / (1 + e) of each; overwrites both arguments.
 
-    A product is kept as what it exceeds 1 by: (1 + a)(1 + b) − 1 = a + b + ab loses nothing where e is far below the rounding of 1.
-    The first step is done on s, as 1 − (1 − a)(1 − b): a quotient on half of the elements then gives e without a second exponential.
+    A product is stored minus 1: (1 + a)(1 + b) − 1 = a + b + ab loses nothing if e is far below the rounding unit of 1. The first step is
+    1 − (1 − a)(1 − b) of s: a quotient of half of the elements then gives e without a second exponential.
     """
     left, right = share.chunk(2, -1)
     width = left.shape[-1]
@@ -113,30 +115,30 @@ def _log_products(share: Tensor, scratch: Tensor) -> Tensor:
     return excess.log1p_()
 
 
-def scaled_sigmoid(scores: Tensor, factor_C: Tensor) -> Tensor:
+def scaled_sigmoid(scores_BCA: Tensor, factor_C: Tensor) -> Tensor:
     """sigmoid(x) times the factor of its class, in the layout and dtype of the logits, computed in the working dtype."""
-    dense = torch.empty_like(scores)
-    same_dtype = dense.dtype == working_dtype(scores)
-    for where, block in _blocks(scores):
-        factor = factor_C[where[1], None]
+    dense_BCA = torch.empty_like(scores_BCA)
+    same_dtype = dense_BCA.dtype == working_dtype(scores_BCA)
+    for where, block_bcA in _blocks(scores_BCA):
+        factor_c1 = factor_C[where[1], None]
         if same_dtype:
-            torch.sigmoid(block, out=dense[where]).mul_(factor)
+            torch.sigmoid(block_bcA, out=dense_BCA[where]).mul_(factor_c1)
         else:
-            dense[where] = block.to(working_dtype(scores)).sigmoid_().mul_(factor)
-    return dense
+            dense_BCA[where] = block_bcA.to(working_dtype(scores_BCA)).sigmoid_().mul_(factor_c1)
+    return dense_BCA
 
 
-def _rows_per_block(scores: Tensor) -> int:
-    images, classes, anchors = scores.shape
+def _rows_per_block(scores_BCA: Tensor) -> int:
+    images, classes, anchors = scores_BCA.shape
     return max(1, min(BLOCK // max(1, anchors), images * classes))
 
 
-def _blocks(scores: Tensor) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-    """Views of whole rows of anchors, of several images where these are small, of some classes of one image where they are not."""
-    images, classes, _ = scores.shape
-    rows = _rows_per_block(scores)
+def _blocks(scores_BCA: Tensor) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Views of whole rows of anchors: all classes of several images if images are small, else some classes of one image."""
+    images, classes, _ = scores_BCA.shape
+    rows = _rows_per_block(scores_BCA)
     image_step, class_step = max(1, rows // classes), min(rows, classes)
     for image in range(0, images, image_step):
         for label in range(0, classes, class_step):
             where = (slice(image, image + image_step), slice(label, label + class_step))
-            yield where, scores[where]
+            yield where, scores_BCA[where]

@@ -1,4 +1,4 @@
-"""What the kernels do with every kind of batch and input that the torch backend takes: the same."""
+"""The kernels against the torch backend, on every kind of batch and input that it supports."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from oracle.cases.case import Box, Case, Setting
 from oracle.cases.workloads.small_dense import crowded
 from properties.tests.kernels.helpers import DTYPES, answers, assert_near, both, same_holders
 from twinloss import Assignment, DetectionLoss, LossSpec, decode_boxes, make_anchors
-from twinloss.backends.triton import arguments as problems
+from twinloss.backends.triton import arguments as arguments_module
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import make_problem
+from twinloss.backends.triton.arguments import kernel_arguments
 from twinloss.backends.triton.decode import decode
 from twinloss.backends.triton.pipeline import _make_scratch
 
@@ -77,9 +77,9 @@ def test_half_precision_logits_get_float32_arithmetic_and_their_own_gradients(dt
 def test_the_decoded_boxes_are_those_of_the_torch_backend(device: str) -> None:
     case = crowded(seed=21, reg_max=16)
     preds, batch = case.build(Setting(device=device))
-    problem = make_problem(preds["boxes"], preds["scores"], batch, case.spec, _pyramid(case), "overlap")
-    scratch = _make_scratch(problem)
-    decode(problem, scratch)
+    arguments = kernel_arguments(preds["boxes"], preds["scores"], batch, case.spec, _pyramid(case), "overlap")
+    scratch = _make_scratch(arguments)
+    decode(arguments, scratch)
     centres, strides = make_anchors(case.grids, case.spec.strides, device=device)
     expected = decode_boxes(preds["boxes"].detach(), centres, case.spec.reg_max) * strides[:, None]
     found = scratch.predicted.view(4, case.batch_size, -1).permute(1, 2, 0)
@@ -98,7 +98,7 @@ def _pyramid(case: Case) -> Any:
 @pytest.mark.parametrize("conflicts", ["overlap", "pickers"])
 def test_boxes_with_more_candidates_than_a_tile(tile: str, conflicts: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = getattr(tiles, tile)
-    monkeypatch.setattr(problems, "scan_tile", lambda *_: chosen)
+    monkeypatch.setattr(arguments_module, "candidates_tile", lambda *_: chosen)
     spec = LossSpec(num_classes=2, reg_max=2, strides=(4, 8))
     boxes = (Box(0, 0, 64, 64, 128, 128), Box(0, 1, 60, 68, 110, 126), Box(0, 1, 20, 20, 24, 30))
     case = Case(spec, (128, 128), 1, boxes, crowded(1, seed=22).prediction)
@@ -144,7 +144,7 @@ def test_padding_changes_no_bit(device: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_rows_that_make_no_sense_are_ignored_where_nobody_validates(device: str) -> None:
+def test_invalid_rows_are_ignored_without_validation(device: str) -> None:
     kernels, _, preds, batch = both(crowded(seed=26), Setting(device=device), validate=False)
     middle = (0.5, 0.5, 0.5, 0.5)
     bad = torch.tensor(
@@ -214,7 +214,7 @@ def test_nan_shows_in_every_term_that_reads_it(name: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("broken", ["no exponent", "class logits"])
-def test_nobody_wins_a_contest_without_any_overlap(broken: str, device: str) -> None:
+def test_no_box_wins_a_contest_without_any_overlap(broken: str, device: str) -> None:
     beta = 0.0 if broken == "no exponent" else 6.0
     kernels, torch_backend, preds, batch = both(crowded(seed=37, reg_max=1, beta=beta), Setting(device=device))
     with torch.no_grad():
@@ -282,7 +282,7 @@ def test_a_given_assignment_is_followed(device: str) -> None:
     )
 
 
-def test_what_a_given_assignment_cannot_hold_is_held_by_nobody(device: str) -> None:
+def test_impossible_entries_of_a_given_assignment_are_freed(device: str) -> None:
     case = crowded(4, seed=38)
     kernels, _, preds, batch = both(case, Setting(device=device), validate=False)
     given = kernels.assign(preds, batch)

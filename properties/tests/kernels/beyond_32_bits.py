@@ -1,7 +1,7 @@
-"""Logits of 2³¹ elements and more: what lies beyond is read and written where it belongs.
+"""Logits of 2³¹ elements and more: elements beyond 32-bit indices are read and written at the right place.
 
-On the host the memory is promised, not taken: only pages that are touched exist. The interpreter runs the first and the last programs of a
-grid alone; a device runs them all.
+On the host the memory is reserved, not committed: only pages that are touched exist. The interpreter runs only the first and the last
+programs of a grid; a device runs all.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from oracle.cases.workloads.small_dense import crowded
 from properties.tests.kernels.helpers import answers, both
 from twinloss import LossSpec, Pyramid, decode_boxes, make_anchors
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Gradients, Problem, Slots, make_problem
+from twinloss.backends.triton.arguments import Gradients, KernelArguments, Slots, kernel_arguments
 from twinloss.backends.triton.availability import interpreting
+from twinloss.backends.triton.candidates_and_softplus import softplus_programs
 from twinloss.backends.triton.decode import decode
 from twinloss.backends.triton.dense_gradient import dense_gradient
-from twinloss.backends.triton.held_gradient import held_gradient
+from twinloss.backends.triton.held_terms_gradient import held_terms_gradient
 from twinloss.backends.triton.pipeline import _make_scratch, class_weights, sum_softplus
-from twinloss.backends.triton.scan import softplus_programs
 
 NO_RESERVE = 0x4000  # MAP_NORESERVE on Linux; Python has no name for it.
 EDGE = 4  # Programs at each end of a grid that the interpreter runs.
@@ -39,7 +39,7 @@ LAST = IMAGES - 1
 
 
 def vast(shape: tuple[int, ...], device: str) -> Tensor:
-    """Zeros in float16, of which a host has only what is written."""
+    """Zeros in float16, of which a host commits only the pages that are written."""
     count = 1
     for length in shape:
         count *= length
@@ -71,8 +71,8 @@ def ends_of_grids() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def far(device: str) -> Problem:
-    """A batch of which the last image alone holds values, beyond 2³¹ elements of box and of class logits."""
+def far(device: str) -> KernelArguments:
+    """A batch whose last image alone holds values, beyond 2³¹ elements of box and of class logits."""
     if torch.device(device).type == "cuda" and torch.cuda.mem_get_info()[0] < 24e9:
         pytest.skip("logits and gradients of 2³¹ elements each want 24 GB of memory")
     boxes, scores = (vast((IMAGES, 64, 64), device) for _ in range(2))
@@ -84,16 +84,16 @@ def far(device: str) -> Problem:
         "cls": torch.full((1, 1), 63.0, device=device),
         "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.3]], device=device),
     }
-    return make_problem(boxes, scores, rows, SPEC, PYRAMID)
+    return kernel_arguments(boxes, scores, rows, SPEC, PYRAMID)
 
 
 @pytest.fixture
-def near(far: Problem) -> Problem:
+def near(far: KernelArguments) -> KernelArguments:
     """The last image alone."""
     return replace(far, boxes=far.boxes[LAST:].clone(), scores=far.scores[LAST:].clone(), batch_idx=torch.zeros_like(far.batch_idx))
 
 
-def test_the_boxes_of_the_last_image(far: Problem, near: Problem) -> None:
+def test_the_boxes_of_the_last_image(far: KernelArguments, near: KernelArguments) -> None:
     scratch = _make_scratch(far)
     with ends_of_grids():
         decode(far, scratch)
@@ -103,7 +103,7 @@ def test_the_boxes_of_the_last_image(far: Problem, near: Problem) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-4)
 
 
-def test_the_softplus_of_the_last_image(far: Problem) -> None:
+def test_the_softplus_of_the_last_image(far: KernelArguments) -> None:
     partial = torch.empty(softplus_programs(far), device=far.scores.device)
     assert len(partial) == IMAGES  # an image a program
     with ends_of_grids():
@@ -112,39 +112,39 @@ def test_the_softplus_of_the_last_image(far: Problem) -> None:
     torch.testing.assert_close(partial[LAST].double(), expected, rtol=1e-6, atol=0)
 
 
-def _gradients(problem: Problem) -> Gradients:
-    if problem.images == 1:
-        return Gradients(torch.ones_like(problem.boxes), torch.ones_like(problem.scores), {})
-    device = str(problem.boxes.device)
-    made = Gradients(vast(tuple(problem.boxes.shape), device), vast(tuple(problem.scores.shape), device), {})
+def _gradients(arguments: KernelArguments) -> Gradients:
+    if arguments.images == 1:
+        return Gradients(torch.ones_like(arguments.boxes), torch.ones_like(arguments.scores), {})
+    device = str(arguments.boxes.device)
+    made = Gradients(vast(tuple(arguments.boxes.shape), device), vast(tuple(arguments.scores.shape), device), {})
     for gradient in (made.boxes, made.scores):
         gradient[LAST] = 1
     return made
 
 
-def _backward(problem: Problem, run: Callable[..., None], *between: Any) -> tuple[Tensor, Tensor]:
-    """What a kernel leaves at the last image, when every image counts alike."""
-    device = problem.boxes.device
+def _backward(arguments: KernelArguments, run: Callable[..., None], *between: Any) -> tuple[Tensor, Tensor]:
+    """Gradients of the last image after a kernel, with the same normaliser for every image."""
+    device = arguments.boxes.device
     # S = B, so that the gradient does not depend on how many images there are.
-    items = torch.tensor([0.0, 0.0, 0.0, problem.images], device=device)
-    gradients = _gradients(problem)
+    items = torch.tensor([0.0, 0.0, 0.0, arguments.images], device=device)
+    gradients = _gradients(arguments)
     with ends_of_grids():
-        run(problem, *between, torch.ones(3, device=device), items, class_weights(None, device), gradients)
+        run(arguments, *between, torch.ones(3, device=device), items, class_weights(None, device), gradients)
     return gradients.boxes[-1], gradients.scores[-1]
 
 
-def test_the_dense_gradient_of_the_last_image(far: Problem, near: Problem) -> None:
+def test_the_dense_gradient_of_the_last_image(far: KernelArguments, near: KernelArguments) -> None:
     assert tiles.DENSE_GRADIENT.size == PER_IMAGE  # so that class logits end, and box logits begin, in the middle of the grid
     boxes, scores = _backward(far, dense_gradient)
     assert not boxes.any()
     assert torch.equal(scores, _backward(near, dense_gradient)[1])
 
 
-def test_the_held_anchors_of_the_last_image(far: Problem, near: Problem) -> None:
+def test_the_held_anchors_of_the_last_image(far: KernelArguments, near: KernelArguments) -> None:
     device = far.boxes.device
     anchor = torch.tensor([63, 0, 27], dtype=torch.int32, device=device)
     slots = Slots(anchor, torch.zeros_like(anchor), torch.tensor([0.5, 0.25, 0.75], device=device))
-    found, expected = _backward(far, held_gradient, slots), _backward(near, held_gradient, slots)
+    found, expected = _backward(far, held_terms_gradient, slots), _backward(near, held_terms_gradient, slots)
     assert (found[0][:, anchor.long()] != 1).any()
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours, theirs)

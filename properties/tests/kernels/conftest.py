@@ -1,4 +1,4 @@
-"""Where the kernels run: on the host when Triton's interpreter is on, else on the GPU."""
+"""Chooses the device of the kernels: the host if Triton's interpreter is on, else the GPU."""
 
 from __future__ import annotations
 

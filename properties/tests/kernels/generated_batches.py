@@ -1,4 +1,4 @@
-"""Generated batches, before the judge: decisions that the margins allow, values and gradients within their rounding."""
+"""Generated batches, judged: decisions within the margins, values and gradients within their rounding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFINITIONS = definitions(classes=(1, 3, 40))
 
 @st.composite
 def small_cases(draw: st.DrawFn) -> Case:
-    """Cases of the suite's own strategies, cut down to what a host can do; on a device as they are."""
+    """Cases of the suite's own strategies, reduced in size on a host, unchanged on a device."""
     case = draw(cases(TINY, definition=DEFINITIONS, tagged=False))
     kept = [box for box in case.boxes if box.image < MOST_IMAGES]
     step = -(-len(kept) // MOST_BOXES) or 1

@@ -1,4 +1,4 @@
-"""What the kernels are called with, and how their answers are compared."""
+"""Inputs of the kernels, and comparisons of their results."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def same_holders(found: Assignment, expected: Assignment) -> bool:
 
 
 def assert_near(found: Tensor, expected: Tensor, relative: float, name: str) -> None:
-    """No element is off by more than a share of the largest."""
+    """Assert that no element differs by more than a share of the largest."""
     scale = expected.abs().max().double().item() if expected.numel() else 0.0
     worst = (found.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
     assert worst <= relative * scale, f"{name} is off by {worst:.3g} where the largest is {scale:.3g}"
 
 
 def on_host() -> bool:
-    """Whether the kernels run on tensors of the host: in Triton's interpreter, or on whatever else stands in for a GPU."""
+    """Whether the kernels run on tensors of the host: in Triton's interpreter, or on another substitute for a GPU."""
     return why_not(torch.zeros(0), LossSpec(num_classes=1), "stable") is None

@@ -40,7 +40,7 @@ MEASURED = [
     _finding("counts", "passed", 11, 12, what="launches"),
     _finding("speed", "passed", 41.5, 30),
     _finding("bits", "passed", what="100 runs are equal"),
-    _finding("kernels", "measured", 7.5, unit="µs", what="scan_kernel"),
+    _finding("kernels", "measured", 7.5, unit="µs", what="candidates_and_softplus_kernel"),
     _finding("sanitizer", "not measured", what="racecheck", detail="compute-sanitizer is not installed"),
 ]
 MISSING = [_finding(check, "not measured", None, 30.0, detail=NONE, gpu="none") for check in ("speed", "counts")]
@@ -65,7 +65,14 @@ def test_what_holds_and_what_was_not_measured() -> None:
     report = KIND.build(_rows(KIND, MEASURED))
     text = markdown.render(report)
     assert report.headline == "Everything that was looked at holds; 1 things were not measured"
-    for told in ("launches", "100 runs are equal", "scan_kernel", "compute-sanitizer is not installed", "NVIDIA H200", "0123abcd+"):
+    for told in (
+        "launches",
+        "100 runs are equal",
+        "candidates_and_softplus_kernel",
+        "compute-sanitizer is not installed",
+        "NVIDIA H200",
+        "0123abcd+",
+    ):
         assert told in text
 
 
@@ -77,12 +84,16 @@ def test_a_failure_is_red_and_comes_first() -> None:
 
 
 def test_a_kernel_that_spills_is_red() -> None:
-    sound = [_kernel("scan", registers=58), _kernel("scan", registers=60, variant="odd"), _kernel("held", capability=80)]
+    sound = [
+        _kernel("candidates_and_softplus", registers=58),
+        _kernel("candidates_and_softplus", registers=60, variant="odd"),
+        _kernel("held_terms", capability=80),
+    ]
     report = COMPILED.build(_rows(COMPILED, sound))
     assert report.tone == "good"
     assert report.headline == "No kernel spills: 2 kernels, compiled for sm_80 and sm_90"
     table = report.console.frame
-    assert table.loc[table["kernel"] == "scan", "registers"].tolist() == [60]
+    assert table.loc[table["kernel"] == "candidates_and_softplus", "registers"].tolist() == [60]
     spoilt = COMPILED.build(_rows(COMPILED, [*sound, _kernel("merge", spills=4)]))
     assert spoilt.tone == "bad"
     assert spoilt.headline == "1 of 3 kernels spill"
@@ -95,7 +106,11 @@ def _moved(kernel: str, sectors: int, **other: Any) -> dict[str, Any]:
 
 
 def test_what_a_step_moves_is_held_against_the_floor() -> None:
-    rows = [_moved("scan", 700), _moved("held", 450), _moved("scan", 3300, workload="boxes-300")]
+    rows = [
+        _moved("candidates_and_softplus", 700),
+        _moved("held_terms", 450),
+        _moved("candidates_and_softplus", 3300, workload="boxes-300"),
+    ]
     report = TRAFFIC.build(_rows(TRAFFIC, rows))
     assert report.headline == "A step on coco in float16 moves 1.15 times the floor; most on boxes-300 in float16: 3.30 times"
     text = markdown.render(report)
@@ -107,7 +122,11 @@ def test_what_a_step_moves_is_held_against_the_floor() -> None:
 def test_only_what_ran_on_a_gpu_is_kept_as_measured() -> None:
     kept = keeping.texts(_rows(KIND, MEASURED), None)
     assert set(kept) == {"gpu.md", "measured/2026-02-03-nvidia-h200-0123abcd.csv"}
-    assert set(keeping.texts(_rows(KIND, MISSING), _rows(COMPILED, [_kernel("scan")]))) == {"gpu.md", "kernels.md", "kernels.csv"}
+    assert set(keeping.texts(_rows(KIND, MISSING), _rows(COMPILED, [_kernel("candidates_and_softplus")]))) == {
+        "gpu.md",
+        "kernels.md",
+        "kernels.csv",
+    }
     for mixed in ([*MEASURED, _finding("speed", "passed", 2, 1, gpu="none")], [_finding("speed", "passed", 2, 1, gpu="none")]):
         with pytest.raises(RowsError, match="nox -s gpu"):
             keeping.texts(_rows(KIND, mixed), None)

@@ -1,4 +1,4 @@
-"""One call's inputs in the form that the compiled functions read."""
+"""Arguments of the compiled functions for one call of the loss."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from twinloss.anchors import Pyramid
 from twinloss.assignment import Assignment
-from twinloss.backends.native.library import Held, Problem, load
+from twinloss.backends.native.library import Held, KernelArguments, load
 from twinloss.input_checks import bad_entry
 from twinloss.spec import LossSpec
 
 HOST = torch.device("cpu")
-"""Said wherever a tensor is made: the default device may be another."""
+"""Passed to every function that creates a tensor: torch's default device can be another."""
 
 
 class Targets(NamedTuple):
-    """Ground truth: image and class (N,) int64, boxes (N, 4) and class weights (C,) float32, contiguous, on the host, nobody else's."""
+    """Ground truth: image and class (N,) int64, boxes (N, 4) and class weights (C,) float32, contiguous, not shared with the caller."""
 
     image: Tensor
     label: Tensor
@@ -29,83 +29,88 @@ class Targets(NamedTuple):
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor], spec: LossSpec) -> Targets:
-        """Those of a batch that was admitted."""
+        """Targets of a checked batch."""
         image, label = (batch[key].to(torch.int64) for key in ("batch_idx", "cls"))
         weights = None if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float32, device=HOST)
         return cls(image, label, batch["bboxes"].to(torch.float32), weights)
 
 
-def make_problem(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec, pyramid: Pyramid, conflicts: str) -> Problem:
-    """The record of a call. It holds addresses: the tensors must outlive its use.
+def kernel_arguments(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec, pyramid: Pyramid, conflicts: str) -> KernelArguments:
+    """Arguments of one call. They hold addresses: the tensors must outlive their use.
 
     Raises:
         ValueError: a row's image or class does not exist; the message names the row.
     """
-    problem = Problem()
-    problem.images, problem.classes, problem.anchors = scores.shape
-    problem.bins, problem.levels, problem.rows, problem.threads = spec.reg_max, len(spec.strides), len(targets.box), torch.get_num_threads()
+    arguments = KernelArguments()
+    arguments.images, arguments.classes, arguments.anchors = scores.shape
+    arguments.bins, arguments.levels, arguments.rows, arguments.threads = (
+        spec.reg_max,
+        len(spec.strides),
+        len(targets.box),
+        torch.get_num_threads(),
+    )
     for level, ((rows, columns), stride) in enumerate(zip(pyramid.grids, pyramid.strides, strict=True)):
-        problem.grid_rows[level], problem.grid_columns[level], problem.strides[level] = rows, columns, stride
-    point_to(problem, boxes, scores)
-    problem.image, problem.label, problem.box = (tensor.data_ptr() for tensor in targets[:3])
-    problem.class_weights = None if targets.class_weights is None else targets.class_weights.data_ptr()
-    problem.topk, problem.topk2 = spec.topk, spec.second_topk or 0
-    problem.alpha, problem.beta, problem.assign_eps, problem.ciou_eps = spec.alpha, spec.beta, spec.assign_eps, spec.ciou_eps
-    problem.lengthened_below, problem.shortest_side = spec.lengthened_below, spec.shortest_side
-    problem.longest = spec.largest_target
-    problem.gains[:] = spec.gains
-    problem.overlap_decides, problem.distance_term = conflicts == "overlap", spec.distance_term
-    problem.summed_weights = spec.anchor_weights == "sum"
-    _check_rows(problem, targets)
-    return problem
+        arguments.grid_rows[level], arguments.grid_columns[level], arguments.strides[level] = rows, columns, stride
+    point_to(arguments, boxes, scores)
+    arguments.image, arguments.label, arguments.box = (tensor.data_ptr() for tensor in targets[:3])
+    arguments.class_weights = None if targets.class_weights is None else targets.class_weights.data_ptr()
+    arguments.topk, arguments.topk2 = spec.topk, spec.second_topk or 0
+    arguments.alpha, arguments.beta, arguments.assign_eps, arguments.ciou_eps = spec.alpha, spec.beta, spec.assign_eps, spec.ciou_eps
+    arguments.lengthened_below, arguments.shortest_side = spec.lengthened_below, spec.shortest_side
+    arguments.longest = spec.largest_target
+    arguments.gains[:] = spec.gains
+    arguments.overlap_decides, arguments.distance_term = conflicts == "overlap", spec.distance_term
+    arguments.summed_weights = spec.anchor_weights == "sum"
+    _check_rows(arguments, targets)
+    return arguments
 
 
-def point_to(problem: Problem, boxes: Tensor, scores: Tensor) -> None:
-    """Say where the logits lie."""
-    problem.boxes, problem.scores = boxes.data_ptr(), scores.data_ptr()
-    problem.boxes_per_image, problem.boxes_per_channel = boxes.stride()[:2]
-    problem.scores_per_image, problem.scores_per_channel = scores.stride()[:2]
+def point_to(arguments: KernelArguments, boxes: Tensor, scores: Tensor) -> None:
+    """Store the addresses and strides of the logits."""
+    arguments.boxes, arguments.scores = boxes.data_ptr(), scores.data_ptr()
+    arguments.boxes_per_image, arguments.boxes_per_channel = boxes.stride()[:2]
+    arguments.scores_per_image, arguments.scores_per_channel = scores.stride()[:2]
 
 
 def side_by_side(logits: Tensor) -> Tensor:
-    """Logits whose neighbouring anchors are neighbours in memory, copied where they are not."""
+    """The logits with adjacent anchors adjacent in memory, copied if they are not."""
     return logits if logits.shape[-1] <= 1 or logits.stride(-1) == 1 else logits.contiguous()
 
 
-def empty_assignment(problem: Problem) -> Assignment:
-    """Room for as many held anchors as there can be: each was picked, and none is held twice."""
-    room = min(problem.rows * min(problem.topk, problem.anchors), problem.images * problem.anchors)
-    image, anchor, box = torch.empty(3, room, dtype=torch.int64, device=HOST)
-    return Assignment(image, anchor, box, torch.empty(room, dtype=torch.float32, device=HOST))
+def empty_assignment(arguments: KernelArguments) -> Assignment:
+    """An unfilled assignment for the largest possible number of held anchors: each was picked, and is held once."""
+    capacity = min(arguments.rows * min(arguments.topk, arguments.anchors), arguments.images * arguments.anchors)
+    image, anchor, box = torch.empty(3, capacity, dtype=torch.int64, device=HOST)
+    return Assignment(image, anchor, box, torch.empty(capacity, dtype=torch.float32, device=HOST))
 
 
 def address(held: Assignment) -> Held:
-    """Where an assignment's columns lie."""
+    """Addresses of an assignment's columns."""
     return Held(held.image.data_ptr(), held.anchor.data_ptr(), held.box.data_ptr(), held.weight.data_ptr(), len(held))
 
 
 def scratch(size: int) -> Tensor:
-    """Memory for the kernels, from torch's allocator, so that its accounts are complete."""
+    """Scratch memory of ``size`` bytes from torch's allocator, whose statistics thus include it."""
     return torch.empty(size, dtype=torch.uint8, device=HOST)
 
 
-def given(problem: Problem, assignment: Assignment) -> Assignment:
-    """An admitted assignment as the kernels read it, checked again: they would write wherever it says, and not everyone validates.
+def given(arguments: KernelArguments, assignment: Assignment) -> Assignment:
+    """A checked assignment in the kernels' dtypes, with its indices checked in any case: the kernels write to these indices.
 
     Raises:
         ValueError: an entry is out of range, out of order, or there twice; the message names it.
     """
     ours = Assignment(assignment.image, assignment.anchor, assignment.box, assignment.weight.to(torch.float32))
-    entry = load().twinloss_first_bad_entry(ctypes.byref(problem), ctypes.byref(address(ours)), len(ours))
+    entry = load().twinloss_first_bad_entry(ctypes.byref(arguments), ctypes.byref(address(ours)), len(ours))
     if entry >= 0:
-        raise ValueError(bad_entry(ours, entry, problem.images, problem.anchors, problem.rows))
+        raise ValueError(bad_entry(ours, entry, arguments.images, arguments.anchors, arguments.rows))
     return ours
 
 
-def _check_rows(problem: Problem, targets: Targets) -> None:
-    row = load().twinloss_first_bad_row(ctypes.byref(problem))
+def _check_rows(arguments: KernelArguments, targets: Targets) -> None:
+    row = load().twinloss_first_bad_row(ctypes.byref(arguments))
     if row >= 0:
         raise ValueError(
-            f"row {row} of the batch is image {targets.image[row]}, class {targets.label[row]}; there are {problem.images} images and "
-            f"{problem.classes} classes"
+            f"row {row} of the batch is image {targets.image[row]}, class {targets.label[row]}; there are {arguments.images} images and "
+            f"{arguments.classes} classes"
         )

@@ -1,4 +1,4 @@
-"""Makes a shared library of ``source/`` with the machine's C++ compiler, once per source, compiler, options and processor."""
+"""Compiles ``source/`` to a shared library with the machine's C++ compiler, once per source, compiler, options and processor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twinloss.backends.native.compiler import NoLibraryError, find_compiler, mor
 SOURCE = Path(__file__).parent / "source"
 OPTIONS = [
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"),
-    "-ffp-contract=off",  # fused products would make the last bit depend on the processor, and on what the compiler vectorises
+    "-ffp-contract=off",  # fused products would make the last bit depend on the processor and on what the compiler vectorises
     *("-Wno-psabi", "-Wno-unknown-pragmas"),
 ]
 THREADS = "-fopenmp"
@@ -30,13 +30,13 @@ Loaded = TypeVar("Loaded")
 
 
 def build(load: Callable[[Path], Loaded]) -> Loaded:
-    """Load the library of this source on this machine: one that is kept, else one compiled now, which takes a few seconds.
+    """Load the library of this source on this machine: the kept one, else one compiled now, which takes a few seconds.
 
     Args:
-        load: loads a library; OSError says that it cannot be loaded from where it lies.
+        load: loads a library; raises OSError if it cannot be loaded from its folder.
 
     Raises:
-        NoLibraryError: no compiler was found, or it refused, or no folder can keep a library that this process may load.
+        NoLibraryError: no compiler was found, or it failed, or no folder can keep a library that this process may load.
     """
     command, options = find_compiler(), [*OPTIONS, *more_options()]
     key = f"twinloss-{_fingerprint(command, options)}"
@@ -72,7 +72,7 @@ def _compile(command: list[str], options: list[str], folder: Path, key: str) -> 
 
 
 def _refusal(command: list[str], options: list[str], made: Path) -> str | None:
-    """Why the compiler refused, or ``None``.
+    """Reason why the compiler failed, or ``None`` if it compiled the library.
 
     Raises:
         FolderError: the folder is full.
@@ -87,7 +87,7 @@ def _refusal(command: list[str], options: list[str], made: Path) -> str | None:
 
 
 def _fingerprint(command: list[str], options: list[str]) -> str:
-    """Changes with the source, the options, the compiler and the processor; a cache may be shared by machines of several kinds."""
+    """Hash of the source, the options, the compiler and the processor: machines of several kinds can share a cache."""
     digest = hashlib.sha256()
     try:
         for file in sorted(SOURCE.iterdir()):
@@ -97,14 +97,14 @@ def _fingerprint(command: list[str], options: list[str]) -> str:
             f"the source of the CPU kernels cannot be read: {error}; install twinloss again, or use backend='torch'"
         ) from error
     version = run([*command, "--version"]).text
-    macros = run([*command, *options, "-dM", "-E", "-x", "c++", os.devnull]).text  # they say for what processor it compiles
+    macros = run([*command, *options, "-dM", "-E", "-x", "c++", os.devnull]).text  # they depend on the processor that it compiles for
     machine = (sys.platform, platform.machine(), platform.libc_ver(), _processor())
     digest.update(repr((command, options, THREADS, version, macros, machine)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 
 
 def _processor() -> str:
-    """What the processor can do, where the system tells."""
+    """Model and instruction sets of the processor, where the system lists them."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept: folders that nobody else may write, and files whose names hold the hash of what they hold."""
+"""Folders that keep compiled libraries: no other user may write them, and a file's name holds the hash of its contents."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger("twinloss")
 
 
 class FolderError(RuntimeError):
-    """A folder cannot keep a library that this process may load; the message says why."""
+    """A folder cannot keep a library that this process may load; the message names the reason."""
 
 
 def folders() -> Iterator[Callable[[], Path]]:
-    """Those to try, best first: each is made when it is called for, which raises FolderError or OSError where it does not serve.
+    """Folders to try, best first, as functions that create and return one, or raise FolderError or OSError if it is unsuitable.
 
     TWINLOSS_CACHE if it is set, then ``twinloss/native`` in the user's cache, then a folder of the user's own among the temporary ones.
     """
@@ -35,7 +35,7 @@ def folders() -> Iterator[Callable[[], Path]]:
 
 
 def kept(folder: Path, key: str) -> Path | None:
-    """The library of a key, if it is whole and nobody else may have written it."""
+    """The library of a key, if it is undamaged and no other user can have written it; else ``None``."""
     faults = []
     for path in sorted(folder.glob(f"{key}-*.so")):
         if (fault := _fault(path)) is None:
@@ -47,15 +47,20 @@ def kept(folder: Path, key: str) -> Path | None:
 
 
 def keep(folder: Path, key: str, make: Callable[[Path], None]) -> Path:
-    """Make a library aside and rename it, so that several processes may do so at the same time, and one that is killed harms none.
+    """Build a library in a temporary folder and move it: several processes can do this at the same time, and a killed one does no harm.
+
+    Args:
+        folder: keeps the library.
+        key: first part of its file name.
+        make: builds it at the given path.
 
     Raises:
-        OSError: the folder does not take it.
-        FolderError: it takes it and changes it.
+        OSError: the folder cannot store the library.
+        FolderError: the folder changed the library.
     """
     _clear(folder)
     stale = list(folder.glob(f"{key}-*.so"))
-    aside = tempfile.mkdtemp(prefix=_MAKING, dir=folder)  # TemporaryDirectory would delete it from a process that forks meanwhile, too
+    aside = tempfile.mkdtemp(prefix=_MAKING, dir=folder)  # TemporaryDirectory would delete it in a forked process too
     try:
         made = Path(aside, "library.so")
         make(made)
@@ -90,13 +95,13 @@ def _in_the_user_s_cache() -> Path:
 def _among_temporary_ones() -> Path:
     owner = os.geteuid() if hasattr(os, "geteuid") else "native"
     folder = Path(tempfile.gettempdir()).absolute() / f"twinloss-{owner}"
-    if folder.is_symlink():  # anybody may put one there
+    if folder.is_symlink():  # any user can create one there
         raise FolderError(f"{folder} is a link")
     return _checked(folder, mode=0o700)
 
 
 def _checked(folder: Path, mode: int) -> Path:
-    """The folder, made if need be, if what lies in it may be loaded."""
+    """The folder, created if necessary, after a check that libraries in it may be loaded."""
     for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
         missing.mkdir(mode=mode, exist_ok=True)
     if not folder.is_dir():
@@ -109,7 +114,7 @@ def _checked(folder: Path, mode: int) -> Path:
 
 
 def _others_may_write(path: Path) -> str | None:
-    """Who else may write a file or a folder, where the system knows users: a library from there could run anybody's code."""
+    """Message that names the other users who may write a file or folder, or ``None``: a library from there could run any code."""
     if not hasattr(os, "geteuid"):
         return None
     found = path.stat()
@@ -121,7 +126,7 @@ def _others_may_write(path: Path) -> str | None:
 
 
 def _fault(path: Path) -> str | None:
-    """Why a library is not to be loaded."""
+    """Reason why a library must not be loaded, or ``None``."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return f"{path} is no file"
@@ -139,7 +144,7 @@ def _digest(path: Path) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what processes left behind that were killed while they compiled."""
+    """Remove the temporary folders of processes that were killed while they compiled."""
     for left in folder.glob(f"{_MAKING}*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:

@@ -1,4 +1,4 @@
-"""The machine's C++ compiler: found, asked what it is, and run within a limit of time."""
+"""Finds the machine's C++ compiler, and runs it within a time limit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import time
 from typing import NamedTuple
 
 LIMIT_S = 300.0
-"""Seconds that one run of the compiler may take; it needs about ten."""
+"""Time limit of one run of the compiler, in seconds; it needs about ten."""
 
 _NAMES = ("c++", "g++", "clang++")
-_MOST = 1 << 20  # bytes of a compiler's words that are kept, the last ones
+_MOST = 1 << 20  # bytes of the compiler's output that are kept, from its end
 
 
 class NoLibraryError(RuntimeError):
-    """There is no library, and none can be made; the message says why, and the remedy."""
+    """There is no library, and none can be built; the message names the reason and the remedy."""
 
 
 class Outcome(NamedTuple):
@@ -30,20 +30,20 @@ class Outcome(NamedTuple):
     text: str
 
     def refusal(self) -> str:
-        """Why the run failed, in the compiler's own words where it has some."""
+        """Reason why the run failed: the compiler's output, or the exit status if it printed nothing."""
         ended = f"signal {-self.status} ended it" if self.status < 0 else f"exit status {self.status}"
         return self.text.strip()[-2000:] or ended
 
 
 def find_compiler(asked: str | None = None) -> list[str]:
-    """The command that runs the C++ compiler: the one asked for, else the first of c++, g++ and clang++ on the path.
+    """The command that runs the C++ compiler: the requested one, else the first of c++, g++ and clang++ on the path.
 
     Args:
-        asked: a program, or a command such as ``ccache g++`` or ``g++ -m64``, quoted as in a shell; ``None`` takes the environment variable
-            CXX, which counts as unset where it is empty.
+        asked: a program, or a command such as ``ccache g++`` or ``g++ -m64``, quoted as in a shell; ``None`` reads the environment variable
+            CXX, and an empty one counts as unset.
 
     Raises:
-        NoLibraryError: there is none.
+        NoLibraryError: there is no such command.
     """
     asked = (os.environ.get("CXX", "") if asked is None else asked).strip()
     whole = bool(asked and shutil.which(asked))  # a path with a space in it, not quoted
@@ -55,7 +55,7 @@ def find_compiler(asked: str | None = None) -> list[str]:
 
 
 def more_options() -> list[str]:
-    """Options of the environment variable TWINLOSS_CXXFLAGS, which come after our own.
+    """Options of the environment variable TWINLOSS_CXXFLAGS, which follow the package's own.
 
     Raises:
         NoLibraryError: its quotes do not match.
@@ -71,7 +71,7 @@ def _words(variable: str, text: str) -> list[str]:
 
 
 def run(command: list[str], folder: str | None = None) -> Outcome:
-    """Run a compiler, with its temporary files in a folder; where it takes too long it ends, with every process that it started.
+    """Run a compiler, with its temporary files in ``folder``; after the time limit, kill it with every process that it started.
 
     Raises:
         NoLibraryError: it cannot be run, or took longer than :data:`LIMIT_S`.
@@ -94,7 +94,7 @@ def run(command: list[str], folder: str | None = None) -> Outcome:
 
 
 def _listen(process: subprocess.Popen[bytes], deadline: float) -> bytes:
-    """What a process prints until it ends. A process that it leaves behind, such as a compiler cache's server, may keep the pipe open."""
+    """Output of a process until it ends. A process that outlives it, such as a compiler cache's server, can keep the pipe open."""
     heard, pipe = b"", process.stdout
     assert pipe is not None
     with selectors.DefaultSelector() as selector:
@@ -114,7 +114,7 @@ def _listen(process: subprocess.Popen[bytes], deadline: float) -> bytes:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what still runs, also where an interruption came instead of an answer."""
+    """Kill the process group if it still runs, also after an interruption."""
     if process.poll() is None:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The compiled functions, and the record that they are called with (``source/problem.hpp``, ``source/entry.cpp``)."""
+"""Loads the compiled functions, and defines their arguments (``source/arguments.hpp``, ``source/entry.cpp``)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Dtypes of logits that the kernels read and write."""
 
 
-class Problem(ctypes.Structure):
-    """What one call is told; the fields are those of ``struct Problem``."""
+class KernelArguments(ctypes.Structure):
+    """Arguments of one call; the fields are those of ``struct KernelArguments``."""
 
     _fields_ = (
         *((name, c_int64) for name in ("images", "classes", "bins", "anchors", "levels", "rows", "threads")),
@@ -36,42 +36,42 @@ class Problem(ctypes.Structure):
 
 
 class Held(ctypes.Structure):
-    """Pointers to the held anchors' columns, each with room for as many entries."""
+    """Pointers to the columns of the held anchors, each of ``capacity`` entries."""
 
-    _fields_ = (("image", c_void_p), ("anchor", c_void_p), ("row", c_void_p), ("weight", c_void_p), ("room", c_int64))
+    _fields_ = (("image", c_void_p), ("anchor", c_void_p), ("row", c_void_p), ("weight", c_void_p), ("capacity", c_int64))
 
 
 _ARGUMENTS = {
-    "problem_size": (),
-    "scratch_of_assignment": (POINTER(Problem),),
-    "scratch_of_terms": (POINTER(Problem), c_int64),
-    "first_bad_row": (POINTER(Problem),),
-    "first_bad_entry": (POINTER(Problem), POINTER(Held), c_int64),
-    "assign": (POINTER(Problem), c_int32, c_void_p, POINTER(Held)),
-    "terms": (POINTER(Problem), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
-    "scores_gradient": (POINTER(Problem), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
-    "boxes_gradient": (POINTER(Problem), c_int32, c_void_p, POINTER(Held), c_int64, c_float, c_float, c_void_p),
+    "arguments_size": (),
+    "scratch_of_assignment": (POINTER(KernelArguments),),
+    "scratch_of_terms": (POINTER(KernelArguments), c_int64),
+    "first_bad_row": (POINTER(KernelArguments),),
+    "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
+    "assign": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held)),
+    "terms": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
+    "scores_gradient": (POINTER(KernelArguments), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
+    "boxes_gradient": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_float, c_float, c_void_p),
 }
 _WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
 
 
 @cache
 def load() -> ctypes.CDLL:
-    """The library, compiled if need be, with typed functions. Calls release Python's lock.
+    """The library with typed functions, compiled if necessary. Calls release Python's global interpreter lock.
 
     Raises:
-        NoLibraryError: it cannot be made, or not be loaded.
+        NoLibraryError: it cannot be built or loaded.
     """
     _share_threads_with_torch()
     return build(_typed)
 
 
 def _typed(path: Path) -> ctypes.CDLL:
-    """A library with typed functions.
+    """The library at ``path`` with typed functions.
 
     Raises:
-        OSError: it cannot be loaded from where it lies.
-        NoLibraryError: it is not ours.
+        OSError: it cannot be loaded from this folder.
+        NoLibraryError: it lacks a function, or was built for another layout of the arguments.
     """
     library = ctypes.CDLL(str(path))
     try:
@@ -80,22 +80,22 @@ def _typed(path: Path) -> ctypes.CDLL:
             function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
     except AttributeError as error:
         raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
-    if library.twinloss_problem_size() != ctypes.sizeof(Problem):
+    if library.twinloss_arguments_size() != ctypes.sizeof(KernelArguments):
         raise NoLibraryError(
-            f"the CPU kernels in {path} are laid out otherwise than Python expects; delete that file, or use backend='torch'"
+            f"the CPU kernels in {path} were built for another version of twinloss; delete that file, or use backend='torch'"
         )
     return library
 
 
 def _share_threads_with_torch() -> None:
-    """Make the OpenMP library that torch brought visible to ours: two pools of threads would wait for each other's cores."""
+    """Make torch's OpenMP library visible to the kernels: two pools of threads would compete for the cores."""
     try:
         mapped = os.fsdecode(Path("/proc/self/maps").read_bytes())
-    except OSError:  # not Linux: the loader finds one by itself
+    except OSError:  # not Linux: the loader finds an OpenMP library by itself
         return
     for line in mapped.splitlines():
         path = line.split(maxsplit=5)[-1]
         if Path(path).name.startswith(("libgomp", "libiomp", "libomp")):
-            with contextlib.suppress(OSError):  # replaced since it was loaded; ours then finds one by itself, too
+            with contextlib.suppress(OSError):  # the file was replaced since; the loader then finds one by itself
                 ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
             return

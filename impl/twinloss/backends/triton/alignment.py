@@ -13,7 +13,7 @@ from twinloss.backends.triton.overlap import ciou
 def predicted_overlap(
     predicted: tl.tensor, plane: tl.tensor, place: tl.tensor, asked: tl.tensor, corners: tl.tuple, eps: tl.tensor
 ) -> tl.tensor:
-    """max(CIoU(ground truth, prediction), 0), NaN where that is; ``place`` counts anchors over the whole batch of ``plane`` anchors."""
+    """max(CIoU(ground truth, prediction), 0), or NaN; ``place`` is the anchor's index in the whole batch of ``plane`` = B·A anchors."""
     x1 = tl.load(predicted + place, mask=asked, other=0.0)
     y1 = tl.load(predicted + plane + place, mask=asked, other=0.0)
     x2 = tl.load(predicted + 2 * plane + place, mask=asked, other=0.0)
@@ -24,6 +24,6 @@ def predicted_overlap(
 
 @triton.jit
 def alignment_metric(own_scores: tl.tensor, asked: tl.tensor, overlap: tl.tensor, ALPHA: tl.constexpr, BETA: tl.constexpr) -> tl.tensor:
-    """p^α · o^β; ``own_scores`` points at the anchors' logits of the box's class."""
+    """p^α · o^β; ``own_scores`` points to the logits of the box's class at the anchors."""
     logit = tl.load(own_scores, mask=asked, other=0.0).to(tl.float32)
     return power(sigmoid(logit), ALPHA) * power(overlap, BETA)

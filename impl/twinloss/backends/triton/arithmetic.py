@@ -9,36 +9,36 @@ import triton.language as tl
 @triton.jit
 def is_nan(x: tl.tensor) -> tl.tensor:
     """Whether a number is NaN."""
-    return x != x  # noqa: PLR0124  # what makes NaN NaN
+    return x != x  # noqa: PLR0124  # true for NaN alone
 
 
 @triton.jit
 def ordered_bits(x: tl.tensor) -> tl.tensor:
-    """Bits of a number ≥ 0 as an integer that orders as the number does; NaN is above all, whatever its sign."""
+    """Bits of a number ≥ 0 as an integer with the same order; NaN of either sign is above all."""
     return tl.where(is_nan(x), 0x7FC00000, x.to(tl.int32, bitcast=True))
 
 
 @triton.jit
 def ranked(bits: tl.tensor, index: tl.tensor) -> tl.tensor:
-    """A 64-bit key that orders by ``bits`` first and by the lower ``index`` on equal bits; positive, so that 0 means none."""
+    """A positive 64-bit key: larger ``bits`` give a larger key, and among equal bits the lower ``index`` does; 0 means none."""
     return (bits.to(tl.int64) << 32) | (0x7FFFFFFF - index).to(tl.int64)
 
 
 @triton.jit
 def index_of(key: tl.tensor) -> tl.tensor:
-    """The index that :func:`ranked` put into a key."""
+    """The index in a key of :func:`ranked`."""
     return 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
 
 
 @triton.jit
 def least(a: tl.tensor, b: tl.tensor) -> tl.tensor:
-    """The lesser; NaN if either is, unlike the processor's own minimum."""
+    """The lesser of two numbers; NaN if either is, unlike the hardware's minimum."""
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def greatest(a: tl.tensor, b: tl.tensor) -> tl.tensor:
-    """The greater; NaN if either is."""
+    """The greater of two numbers; NaN if either is."""
     return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -52,7 +52,7 @@ def reciprocal(x: tl.tensor) -> tl.tensor:
 def decay(x: tl.tensor) -> tl.tensor:
     """e^x for x ≤ 0 within 1 unit in the last place; 0 below −87.
 
-    The hardware's own is off by several units, the more the larger |x|. Here e^x = 2^n · e^r, with n·ln 2 taken from x in two parts, of
+    The hardware's e^x is wrong by several units, more for larger |x|. Here e^x = 2^n · e^r, and n·ln 2 is subtracted in two parts, of
     which the first is exact; the polynomial's coefficients minimise the largest relative error of 1 + r + r²·Q(r) on |r| ≤ ½ ln 2 (3e-9
     before rounding).
     """
@@ -95,7 +95,7 @@ def power(x: tl.tensor, EXPONENT: tl.constexpr) -> tl.tensor:
 def arctangent(x: tl.tensor) -> tl.tensor:
     """atan(x) within 2 units in the last place.
 
-    A polynomial, because the interpreter knows no library functions, and the tested code is to be the code that runs. Its coefficients
+    A polynomial, because the interpreter has no library functions, and the tested code shall be the code that runs. Its coefficients
     minimise the largest relative error of z + z³·P(z²) on [0, 1] (iteratively reweighted least squares at Chebyshev nodes; 3e-9 before
     rounding).
     """

@@ -1,8 +1,7 @@
-"""One side's bins: their logits for a line of anchors, and what their softmax gives (spec sections 4 and 7).
+"""Logits of one side's bins for a vector of n anchors, and functions of their softmax (spec sections 4 and 7).
 
-A thread keeps all bins of its anchors in registers, as a tuple of vectors over the anchors: no number crosses threads, and neighbouring
-anchors are read together. Sides are looped over while the kernel runs, not unrolled: compiling takes time with the square of a kernel's
-loads.
+A thread keeps all bins of its anchors in registers, as a tuple of R vectors (n,): threads exchange nothing, and adjacent anchors are read
+together. The loop over the sides is not unrolled: compile time grows with the square of a kernel's loads.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from twinloss.backends.triton.arithmetic import decay, greatest
 
 @triton.jit
 def bin_logits(column: tl.tensor, asked: tl.tensor, anchors: tl.tensor, side: tl.tensor, R: tl.constexpr) -> tl.tuple:
-    """R logits (n,) of one side as float32; ``column`` (n,) points at each anchor's first channel. Unasked anchors get zeros."""
+    """R logits (n,) of one side as float32; ``column`` (n,) points to each anchor's first channel. Zeros where ``asked`` is false."""
     step = tl.cast(anchors, tl.int64)
     first = column + side * R * step
     logits: tl.tuple = ()
@@ -26,7 +25,7 @@ def bin_logits(column: tl.tensor, asked: tl.tensor, anchors: tl.tensor, side: tl
 
 @triton.jit
 def exponentials(logits: tl.tuple, R: tl.constexpr) -> tl.tuple:
-    """e^(x − max x) of each bin, their sum, and the sum's logarithm with the maximum added back."""
+    """e^(x − max x) of each bin, their sum, and the logarithm of the sum of e^x."""
     top = logits[0]
     for k in tl.static_range(1, R):
         top = greatest(top, logits[k])
@@ -39,7 +38,7 @@ def exponentials(logits: tl.tuple, R: tl.constexpr) -> tl.tuple:
 
 @triton.jit
 def pairwise_sum(parts: tl.tuple, FIRST: tl.constexpr, COUNT: tl.constexpr) -> tl.tensor:
-    """Sum of COUNT neighbours: of halves, so that many small shares beside a large one do not add up their roundings."""
+    """Sum of COUNT adjacent parts, by halves, so that rounding errors do not accumulate over many small parts beside a large one."""
     if COUNT == 1:
         result = parts[FIRST]
     else:
@@ -58,7 +57,7 @@ def expectation(parts: tl.tuple, total: tl.tensor, R: tl.constexpr) -> tl.tensor
 
 @triton.jit
 def expected_distance(logits: tl.tuple, R: tl.constexpr) -> tl.tensor:
-    """Distance (n,) of one side in grid units: the expectation of the bin index, or the only logit itself."""
+    """Distance (n,) of one side in grid units: the expectation of the bin index, or the logit itself for R = 1."""
     if R == 1:
         distance = logits[0]
     else:
@@ -69,7 +68,7 @@ def expected_distance(logits: tl.tuple, R: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def put(box: tl.tuple, side: tl.tensor, distance: tl.tensor) -> tl.tuple:
-    """The four distances with one of them replaced."""
+    """The four distances with that of ``side`` replaced."""
     left, top, right, bottom = box
     left = tl.where(side == 0, distance, left)
     top = tl.where(side == 1, distance, top)
@@ -80,7 +79,7 @@ def put(box: tl.tuple, side: tl.tensor, distance: tl.tensor) -> tl.tuple:
 
 @triton.jit
 def box_at(x: tl.tensor, y: tl.tensor, distances: tl.tuple) -> tl.tuple:
-    """Corners of the box whose sides are this far from an anchor's centre."""
+    """Corners (x1, y1, x2, y2) of the box whose sides lie at these distances from the centre (x, y)."""
     return x - distances[0], y - distances[1], x + distances[2], y + distances[3]
 
 
@@ -93,7 +92,7 @@ def target_distance(x: tl.tensor, y: tl.tensor, corners: tl.tuple, side: tl.tens
 
 @triton.jit
 def clamped(distance: tl.tensor, limit: tl.tensor) -> tl.tuple:
-    """A target distance kept within the bins: its lower bin, and the share that the upper one gets."""
+    """Lower bin of a target distance clamped to [0, limit], and the weight of the upper bin."""
     d = tl.where(distance <= 0, 0.0, tl.where(distance >= limit, limit, distance))
     lower = tl.floor(d)
     return lower.to(tl.int32), d - lower

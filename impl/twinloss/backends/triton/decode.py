@@ -1,7 +1,7 @@
-"""Kernel: every anchor's predicted box in pixels (spec section 4), and a clean slate for the launches after it.
+"""Kernel: every anchor's predicted box in pixels (spec section 4); it also clears the memory that later launches accumulate into.
 
-Each anchor is decoded once, not once per box that contains it: that reads the box logits once, as any forward pass must, and a crowded
-image costs no more than an empty one.
+Each anchor is decoded once, not once for each box that contains it. The box logits are therefore read once, as any forward pass must, and
+a crowded image costs no more than an empty one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Problem, Scratch
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.bins import bin_logits, expected_distance
 from twinloss.backends.triton.geometry import anchor_place
 from twinloss.backends.triton.launch import blocks, launch
@@ -28,8 +28,8 @@ def decode_kernel(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """One side of one tile of one image's anchors; each side's programs clear another part of the scratch."""
-    predicted, claims, pickers, poison = scratch
+    """Decode one side of one tile of an image's anchors; the programs of each side clear another part of the scratch."""
+    predicted, claims, pickers, nan_carrier = scratch
     program = tl.program_id(0)
     side = program % 4
     per_image = tl.cdiv(anchors, TILE)
@@ -48,23 +48,23 @@ def decode_kernel(
     tl.store(claims + place, tl.zeros((TILE,), tl.int64), mask=part == 0)
     tl.store(pickers + place, tl.zeros((TILE,), tl.int32), mask=part == 1)
     tl.store(pickers + plane + place, tl.zeros((TILE,), tl.int32), mask=part == 2)
-    tl.store(poison, 0, mask=program == 0)
+    tl.store(nan_carrier, 0, mask=program == 0)
 
 
-def decode(problem: Problem, scratch: Scratch) -> None:
-    """Fill ``scratch.predicted`` and clear what later launches collect per anchor."""
+def decode(arguments: KernelArguments, scratch: Scratch) -> None:
+    """Fill ``scratch.predicted``, and clear ``claims``, ``pickers`` and ``nan_carrier``."""
     launch(
-        problem.kernels,
+        arguments.kernels,
         decode_kernel,
-        4 * problem.images * blocks(problem.anchors, tiles.DECODE.size),
+        4 * arguments.images * blocks(arguments.anchors, tiles.DECODE.size),
         tiles.DECODE.warps,
-        problem.boxes,
-        problem.boxes.stride(0),
-        problem.images,
-        problem.anchors,
-        problem.levels,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.poison),
-        R=problem.spec.reg_max,
-        LEVELS=len(problem.pyramid.strides),
+        arguments.boxes,
+        arguments.boxes.stride(0),
+        arguments.images,
+        arguments.anchors,
+        arguments.levels,
+        (scratch.predicted, scratch.claims, scratch.pickers, scratch.nan_carrier),
+        R=arguments.spec.reg_max,
+        LEVELS=len(arguments.pyramid.strides),
         TILE=tiles.DECODE.size,
     )

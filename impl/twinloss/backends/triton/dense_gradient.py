@@ -1,4 +1,4 @@
-"""Kernel: the gradient that every class logit has, and zeros for every box logit (spec section 8)."""
+"""Kernel: the gradient of every class logit without its target, and zeros for every box logit (spec section 8)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Gradients, Problem
+from twinloss.backends.triton.arguments import Gradients, KernelArguments
 from twinloss.backends.triton.launch import blocks, launch
 from twinloss.backends.triton.softplus import logit_tile, score_blocks
 
 
-# The number of box logits is not among them: only where it is known to be a multiple of 16 are zeros written 16 bytes at a time.
+# The number of box logits is specialised: zeros are written 16 bytes at a time only if the compiler knows that it is a multiple of 16.
 @triton.jit(do_not_specialize=["score_programs", "classes", "images", "cls_gain"])
 def dense_gradient_kernel(
     scores: tl.tensor,
@@ -33,7 +33,7 @@ def dense_gradient_kernel(
     BLOCKS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """The first ``score_programs`` programs write w · sigmoid(x) · scale for a tile of class logits each, the rest zeros for box logits."""
+    """The first ``score_programs`` programs write w · sigmoid(x) · scale for a tile of class logits each; the others write zeros."""
     program = tl.program_id(0)
     lane = tl.arange(0, TILE)
     if program < score_programs:
@@ -51,29 +51,29 @@ def dense_gradient_kernel(
         tl.store(boxes_gradient + start + lane, zeros, mask=lane < box_count - start)
 
 
-def dense_gradient(problem: Problem, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
-    """Fill both gradients but for the held anchors; ``incoming`` is (3,), of any stride. An empty gradient is left out."""
+def dense_gradient(arguments: KernelArguments, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
+    """Fill both gradients as if no anchor were held; ``incoming`` is (3,), of any stride. An empty gradient is skipped."""
     tile = tiles.DENSE_GRADIENT
-    kind, count, length = score_blocks(problem.scores, problem.weighted)
+    kind, count, length = score_blocks(arguments.scores, arguments.weighted)
     score_programs = count * blocks(length, tile.size) if gradients.scores.numel() else 0
     launch(
         gradients.kernels,
         dense_gradient_kernel,
         score_programs + blocks(gradients.boxes.numel(), tile.size),
         tile.warps,
-        problem.scores,
-        problem.scores.stride(0),
+        arguments.scores,
+        arguments.scores.stride(0),
         length,
         score_programs,
         gradients.boxes.numel(),
-        problem.anchors,
-        problem.spec.num_classes,
+        arguments.anchors,
+        arguments.spec.num_classes,
         class_weights,
         incoming,
         incoming.stride(0),
         items,
-        problem.images,
-        problem.gains[1],
+        arguments.images,
+        arguments.gains[1],
         gradients.scores,
         gradients.boxes,
         BLOCKS=kind,

@@ -1,7 +1,8 @@
-"""Where anchors and ground truth lie: the pyramid, a row of the batch, the cells inside a box (spec sections 2, 3 and 5.1).
+"""Positions of anchors and ground truth: the pyramid, a row of the batch, the cells inside a box (spec sections 2, 3 and 5.1).
 
-``levels`` is a tuple of three, the levels' rows, columns and strides; a box is a tuple of its corners (x1, y1, x2, y2). Whole numbers that
-vary from batch to batch arrive as floats: the compiler would make another kernel for each integer in a tuple that is 1 or a multiple of 16.
+``levels`` is a tuple of three: the levels' rows, columns and strides. A box is a tuple of its corners (x1, y1, x2, y2). Whole numbers that
+vary from batch to batch are passed as floats: the compiler would build another kernel for each integer in a tuple that is 1 or a multiple
+of 16.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def anchor_place(anchor: tl.tensor, levels: tl.tuple, LEVELS: tl.constexpr) -> t
 def ground_truth(row: tl.tensor, asked: tl.tensor, truth: tl.tuple) -> tl.tuple:
     """Image, class, pixel corners and validity of rows of the batch.
 
-    A row counts only where it is asked for, its image and class exist, its corners are finite and their sum is positive: so rows with image
-    −1 are padding, and nothing is ever read out of bounds.
+    A row is valid if ``asked`` is true, its image and class exist, its corners are finite and their sum is positive. Rows with image −1 are
+    thus padding, and nothing is read out of bounds.
     """
     batch_idx, cls, bboxes, images, classes, extent_x, extent_y = truth
     image = tl.load(batch_idx + row, mask=asked, other=-1).to(tl.float32)
@@ -60,7 +61,7 @@ def in_grid_units(corners: tl.tuple, stride: tl.tensor) -> tl.tuple:
 
 @triton.jit
 def lengthened(corners: tl.tuple, below: tl.tensor, shortest: tl.tensor) -> tl.tuple:
-    """A box whose sides ``below`` so many pixels are ``shortest`` pixels long, about its centre: for the inside test alone."""
+    """The box with every side shorter than ``below`` pixels lengthened to ``shortest`` about the centre, for the inside test alone."""
     x1, x2 = _lengthened_side(corners[0], corners[2], below, shortest)
     y1, y2 = _lengthened_side(corners[1], corners[3], below, shortest)
     return x1, y1, x2, y2
@@ -79,7 +80,7 @@ def cells_inside(low: tl.tensor, high: tl.tensor, stride: tl.tensor, cells: tl.t
     """First cell along an axis whose centre lies strictly inside (low, high), and number of such cells."""
     first = tl.minimum(tl.maximum(tl.floor(low / stride - 0.5), 0.0), cells)
     last = tl.minimum(tl.maximum(tl.ceil(high / stride - 0.5), -1.0), cells - 1.0)
-    # The quotient may round across a centre, so the definition's own test decides at both ends; two steps are more than rounding can miss.
+    # Rounding the quotient can be wrong by a cell, so the definition's own test decides at both ends; two steps correct more than that.
     for _ in tl.static_range(2):
         first = tl.where((first + 0.5) * stride - low > eps, first, first + 1.0)
         last = tl.where(high - (last + 0.5) * stride > eps, last, last - 1.0)
@@ -100,7 +101,7 @@ def count_candidates(area: tl.tuple, levels: tl.tuple, eps: tl.tensor, LEVELS: t
 
 @triton.jit
 def nth_candidate(n: tl.tensor, area: tl.tuple, levels: tl.tuple, eps: tl.tensor, LEVELS: tl.constexpr) -> tl.tensor:
-    """Index of the n-th anchor strictly inside a (lengthened) box: level by level, row by row, so that the index ascends with n."""
+    """Index of the n-th anchor strictly inside a (lengthened) box, counted level by level and row by row: the index ascends with n."""
     rows, columns, strides = levels
     before = 0
     offset = 0

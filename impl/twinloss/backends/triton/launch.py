@@ -1,4 +1,4 @@
-"""The one place from which kernels are launched."""
+"""Launches kernels; no other module does."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ Kernels = dict[int, Any]
 
 @lru_cache(maxsize=64)
 def kernels_for(_key: Hashable) -> Kernels:
-    """What has been compiled for calls that agree in all that Triton looks at before it compiles; filled by :func:`launch`.
+    """Returns the compiled kernels of the calls with this key, by ``id`` of the kernel; :func:`launch` fills the mapping.
 
-    Triton's own look-up inspects every argument of every launch, and takes longer than a small kernel runs.
+    The key holds everything that Triton inspects before it compiles. Triton's own look-up inspects every argument of every launch, and
+    takes longer than a small kernel runs.
     """
     return {}
 
 
 def launch(kernels: Kernels, kernel: Any, programs: int, warps: int, *arguments: Any, **constants: Any) -> None:
-    """Run a kernel over a line of programs; over none, nothing happens.
+    """Run a kernel over a line of programs; with 0 programs, do nothing.
 
-    Multiplications and additions are not contracted: the torch backend rounds each, and decisions between near values are to agree with it.
+    Multiplications and additions are not fused: the torch backend rounds each of them, and both backends must decide alike between near
+    values.
 
     Args:
-        kernels: of :func:`kernels_for`.
-        kernel: the function.
-        programs: how many.
-        warps: of each.
-        arguments: its arguments but for the constants.
-        constants: its compile-time constants, in its own order.
+        kernels: compiled kernels, from :func:`kernels_for`.
+        kernel: the function to run.
+        programs: number of programs.
+        warps: warps of each program.
+        arguments: the kernel's arguments, without the constants.
+        constants: its compile-time constants, in the order of its signature.
     """
     if programs <= 0:
         return
-    built = kernels.get(id(kernel))  # a kernel's own hash is that of its source, and takes longer
+    built = kernels.get(id(kernel))  # hashing the kernel itself hashes its source, which takes longer
     if built is not None:
         built[programs, 1, 1](*arguments, *constants.values())
         return
-    # Under the interpreter, nothing is built.
+    # The interpreter builds nothing and returns None.
     built = kernel[(programs,)](*arguments, **constants, num_warps=warps, enable_fp_fusion=False)
     if built is not None:
         kernels[id(kernel)] = built
 
 
 def blocks(elements: int, size: int) -> int:
-    """Programs of ``size`` elements each that cover ``elements``."""
+    """Number of programs of ``size`` elements each that cover ``elements`` elements."""
     return -(-elements // size)
 
 
 def power_of_two(value: int) -> int:
-    """The least power of two that is not below ``value``: the extent of a block that holds so many."""
+    """Smallest power of two that is at least ``value``: the length of a block that holds ``value`` elements."""
     return 1 << max(value - 1, 0).bit_length()

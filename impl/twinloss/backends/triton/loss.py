@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
-from twinloss.backends.triton.arguments import Problem, Slots, make_problem, with_logits, without_logits
+from twinloss.backends.triton.arguments import KernelArguments, Slots, kernel_arguments, with_logits, without_logits
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
 
 
@@ -24,20 +24,20 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
         ValueError: the logits' dtype is not one that the kernels serve.
     """
     given = None if assignment is None else slots_of(assignment)
-    problem = _problem(call)
-    loss, items = _FusedLoss.apply(call.boxes, call.scores, problem, given)
+    arguments = _arguments(call)
+    loss, items = _FusedLoss.apply(call.boxes, call.scores, arguments, given)
     return Evaluation(loss, call.by_name(items[:3]), lambda: assign(call) if assignment is None else assignment)
 
 
 def assign(call: Call) -> Assignment:
     """The assignment alone, as a list: its length is data, so the host waits once."""
-    problem = _problem(call)
+    arguments = _arguments(call)
     with on_device(call.boxes):
-        return assignment_of(problem, forward(problem).slots)
+        return assignment_of(arguments, forward(arguments).slots)
 
 
-def _problem(call: Call) -> Problem:
-    return make_problem(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts)
+def _arguments(call: Call) -> KernelArguments:
+    return kernel_arguments(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts)
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
@@ -49,14 +49,14 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, _scores: Tensor, problem: Problem, given: Slots | None) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, boxes: Tensor, _scores: Tensor, arguments: KernelArguments, given: Slots | None) -> tuple[Tensor, Tensor]:
         with on_device(boxes):
-            result = forward(problem, given)
+            result = forward(arguments, given)
         # The logits are saved as the kernels read them. Where that is no copy, it shares the caller's memory, and its count of changes: so
         # changing them before the backward pass is an error, as anywhere in torch. All else that is read there is nobody else's.
-        save(ctx, boxes=problem.boxes, scores=problem.scores)
+        save(ctx, boxes=arguments.boxes, scores=arguments.scores)
         # (The loss itself is not kept: it holds this very record, and neither would be freed.)
-        ctx.problem, ctx.result = without_logits(problem), replace(result, loss=result.items)
+        ctx.arguments, ctx.result = without_logits(arguments), replace(result, loss=result.items)
         ctx.mark_non_differentiable(result.items)
         ctx.set_materialize_grads(False)
         return result.loss, result.items
@@ -69,5 +69,5 @@ class _FusedLoss(torch.autograd.Function):
         boxes, scores = saved(ctx)
         for_boxes, for_scores = ctx.needs_input_grad[:2]
         with on_device(boxes):
-            gradients = backward(with_logits(ctx.problem, boxes, scores), ctx.result, in_memory(incoming), for_boxes, for_scores)
+            gradients = backward(with_logits(ctx.arguments, boxes, scores), ctx.result, in_memory(incoming), for_boxes, for_scores)
         return gradients.boxes if for_boxes else None, gradients.scores if for_scores else None, None, None

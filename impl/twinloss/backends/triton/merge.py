@@ -1,4 +1,4 @@
-"""Kernel: a row's K best of the K best of each part of its walk; only where the walks were parted."""
+"""Kernel: the K best anchors of a row out of the K best of each part of its candidates; runs only if candidates are divided."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Problem, Scratch
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.launch import launch, power_of_two
 from twinloss.backends.triton.topk_walk import publish
 
@@ -25,10 +25,10 @@ def merge_kernel(
     K_BLOCK: tl.constexpr,
     KEYS: tl.constexpr,
     KEYS_BLOCK: tl.constexpr,
-    CUT: tl.constexpr,
+    SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
 ) -> None:
-    """Picks of one row from its KEYS keys."""
+    """Pick the K best of one row out of its KEYS keys."""
     row = tl.program_id(0)
     lane = tl.arange(0, K_BLOCK)
     index = tl.arange(0, KEYS_BLOCK)
@@ -38,28 +38,28 @@ def merge_kernel(
         top = tl.max(keys, axis=0)
         best = tl.where(lane == rank, top, best)
         keys = tl.where(keys == top, 0, keys)
-    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, ciou_eps, K, K_BLOCK, CUT, PICKERS_ONLY)
+    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, ciou_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY)
 
 
-def merge(problem: Problem, scratch: Scratch, slot_anchor: Tensor) -> None:
-    """Pick for every row into ``slot_anchor`` (N·K,) from ``scratch.parts`` (N, parts, K)."""
-    keys = scratch.parts.shape[1] * problem.picks
+def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> None:
+    """Fill ``slot_anchor`` (N·K,) with the picks of every row, from ``scratch.parts`` (N, parts, K)."""
+    keys = scratch.parts.shape[1] * arguments.picks
     launch(
-        problem.kernels,
+        arguments.kernels,
         merge_kernel,
-        problem.rows,
+        arguments.rows,
         tiles.MERGE_WARPS,
-        problem.rows,
-        problem.truth,
-        problem.anchors,
+        arguments.rows,
+        arguments.truth,
+        arguments.anchors,
         scratch.parts,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         slot_anchor,
-        problem.spec.ciou_eps,
-        K=problem.picks,
-        K_BLOCK=power_of_two(problem.picks),
+        arguments.spec.ciou_eps,
+        K=arguments.picks,
+        K_BLOCK=power_of_two(arguments.picks),
         KEYS=keys,
         KEYS_BLOCK=power_of_two(keys),
-        CUT=problem.second_cut,
-        PICKERS_ONLY=problem.conflicts == "pickers",
+        SECOND_TOPK=arguments.second_topk,
+        PICKERS_ONLY=arguments.conflicts == "pickers",
     )

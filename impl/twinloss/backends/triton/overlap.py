@@ -15,44 +15,31 @@ from twinloss.backends.triton.arithmetic import arctangent, greatest, least, rec
 @triton.jit
 def ciou(a: tl.tuple, b: tl.tuple, eps: tl.tensor) -> tl.tensor:
     """CIoU of boxes a and b in the same units."""
+    _, _, _, _, _, areas, angles = _measured(a, b, eps)
+    _, iou, _, share = areas
+    _, _, aspect, trade_off = angles
+    return iou - (share + trade_off * aspect)
+
+
+@triton.jit
+def _measured(a: tl.tuple, b: tl.tuple, eps: tl.tensor) -> tl.tuple:
+    """Quantities that the CIoU and its derivative share.
+
+    Returns (width, height) or (x, y) of box a, of the intersection before and after it is clamped at 0, of the hull (the least box around
+    both) and of twice the offset of the centres; then (union, IoU, c², ρ²/c²) and (a's width / height, angle from a to b, v, α).
+    """
     ax1, ay1, ax2, ay2 = a
     bx1, by1, bx2, by2 = b
     aw = ax2 - ax1
     ah = ay2 - ay1 + eps
     bw = bx2 - bx1
     bh = by2 - by1 + eps
-    width = least(ax2, bx2) - greatest(ax1, bx1)
-    height = least(ay2, by2) - greatest(ay1, by1)
-    intersection = tl.where(width <= 0, 0.0, width) * tl.where(height <= 0, 0.0, height)
-    iou = tl.div_rn(intersection, aw * ah + bw * bh - intersection + eps)
-    hull_w = greatest(ax2, bx2) - least(ax1, bx1)
-    hull_h = greatest(ay2, by2) - least(ay1, by1)
-    diagonal = hull_w * hull_w + hull_h * hull_h + eps
-    apart_x = bx1 + bx2 - ax1 - ax2
-    apart_y = by1 + by2 - ay1 - ay2
-    distance = (apart_x * apart_x + apart_y * apart_y) * 0.25
-    turn = arctangent(tl.div_rn(bw, bh)) - arctangent(tl.div_rn(aw, ah))
-    aspect = 0.4052847345693511 * (turn * turn)  # 4 / π²
-    trade_off = tl.div_rn(aspect, 1 - iou + aspect + eps)
-    return iou - (tl.div_rn(distance, diagonal) + trade_off * aspect)
-
-
-@triton.jit
-def ciou_gradient(a: tl.tuple, b: tl.tuple, eps: tl.tensor) -> tl.tuple:
-    """Derivative of the CIoU by box a's corners (x1, y1, x2, y2).
-
-    The trade-off is a constant, and equal coordinates share a minimum's or maximum's derivative.
-    """
-    ax1, ay1, ax2, ay2 = a
-    bx1, by1, bx2, by2 = b
-    aw = ax2 - ax1
-    ah = ay2 - ay1 + eps
     raw_w = least(ax2, bx2) - greatest(ax1, bx1)
     raw_h = least(ay2, by2) - greatest(ay1, by1)
     width = tl.where(raw_w <= 0, 0.0, raw_w)
     height = tl.where(raw_h <= 0, 0.0, raw_h)
     intersection = width * height
-    union = aw * ah + (bx2 - bx1) * (by2 - by1 + eps) - intersection + eps
+    union = aw * ah + bw * bh - intersection + eps
     iou = tl.div_rn(intersection, union)
     hull_w = greatest(ax2, bx2) - least(ax1, bx1)
     hull_h = greatest(ay2, by2) - least(ay1, by1)
@@ -61,13 +48,34 @@ def ciou_gradient(a: tl.tuple, b: tl.tuple, eps: tl.tensor) -> tl.tuple:
     apart_y = by1 + by2 - ay1 - ay2
     share = tl.div_rn((apart_x * apart_x + apart_y * apart_y) * 0.25, diagonal)
     ratio = tl.div_rn(aw, ah)
-    turn = arctangent(tl.div_rn(bx2 - bx1, by2 - by1 + eps)) - arctangent(ratio)
+    turn = arctangent(tl.div_rn(bw, bh)) - arctangent(ratio)
     aspect = 0.4052847345693511 * (turn * turn)  # 4 / π²
     trade_off = tl.div_rn(aspect, 1 - iou + aspect + eps)
-    # α times the aspect term's derivative by box a's width; that by its height is −ratio times as large.
+    areas = (union, iou, diagonal, share)
+    angles = (ratio, turn, aspect, trade_off)
+    return (aw, ah), (raw_w, raw_h), (width, height), (hull_w, hull_h), (apart_x, apart_y), areas, angles
+
+
+@triton.jit
+def ciou_gradient(a: tl.tuple, b: tl.tuple, eps: tl.tensor) -> tl.tuple:
+    """Derivative of the CIoU by box a's corners (x1, y1, x2, y2).
+
+    The trade-off α is a constant. Where coordinates of a and b are equal, each has half of the derivative of their minimum or maximum.
+    """
+    ax1, ay1, ax2, ay2 = a
+    bx1, by1, bx2, by2 = b
+    sides, raw, inner, hull, apart, areas, angles = _measured(a, b, eps)
+    aw, ah = sides
+    raw_w, raw_h = raw
+    width, height = inner
+    hull_w, hull_h = hull
+    apart_x, apart_y = apart
+    union, iou, diagonal, share = areas
+    ratio, turn, _, trade_off = angles
+    # α times the derivative of v by box a's width; the derivative by its height is −ratio times as large.
     bend = trade_off * turn * tl.div_rn(-0.8105694691387022 * reciprocal(1 + ratio * ratio), ah)
 
-    # A clamp at 0 has no derivative where its argument is 0, as the framework's has none.
+    # The clamp at 0 has derivative 0 where its argument is 0, as torch's relu has.
     by_width = tl.where(raw_w > 0, height, 0.0)
     by_height = tl.where(raw_h > 0, width, 0.0)
     x1 = _corner(-by_width * _above(ax1, bx1), -ah, -2 * hull_w * _above(bx1, ax1), apart_x, iou, union, share, diagonal)

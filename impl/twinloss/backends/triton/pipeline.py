@@ -1,4 +1,25 @@
-"""The launches in their order, and the memory between them: forward to slots and sums, backward to dense gradients."""
+"""Launches the kernels in order, and allocates the memory between them.
+
+Each line is one launch, with what it reads and what it writes (fields of ``Slots`` and ``Scratch``); indented lines run only if needed::
+
+    forward()
+    ├─ decode                    box logits                        → predicted; clears claims, pickers, nan_carrier
+    ├─ candidates_and_softplus   predicted, class logits, rows     → slots.anchor, claims, pickers, nan_carrier, softplus sums
+    │  └─ merge                  parts, if candidates are divided  → slots.anchor, pickers
+    ├─ resolve                   slots.anchor, claims, pickers …   → slots.owner, metric, largest, ranking
+    │  └─ second_topk            ranking, if topk2 differs from K  → frees slots.owner; largest
+    ├─ held_terms                owner, metric, largest, logits    → slots.weight; sums of t and of each term
+    └─ reduce_terms              all partial sums                  → loss (3,), items (4,)
+    backward()
+    ├─ dense_gradient            class logits, incoming, items     → w·sigmoid(x) for every class logit, 0 for every box logit
+    └─ held_terms_gradient       slots, logits, incoming, items    → the gradient at the held anchors, over both
+
+Example: the batch has N = 2 rows and K = 3, so 6 slots. Row 0 picks anchors 4, 7, 9 and row 1 picks anchor 7: ``slots.anchor`` is
+[4, 7, 9, 7, −1, −1], and both rows claim anchor 7. Row 1 overlaps it more, so ``resolve`` writes owner [0, 1, 0, −1, −1, −1]: the slot of
+the lowest row that picked the anchor keeps it, here slot 1, and its owner is the row that wins it.
+
+Shape suffixes: B images, C classes, N rows of the batch, K picks per row, S = N·K slots, H held anchors, P programs of a launch.
+"""
 
 from __future__ import annotations
 
@@ -9,134 +30,135 @@ import torch
 from torch import Tensor
 
 from twinloss.assignment import Assignment
-from twinloss.backends.triton.arguments import Gradients, Problem, Scratch, Slots
-from twinloss.backends.triton.cut import cut
+from twinloss.backends.triton.arguments import Gradients, KernelArguments, Scratch, Slots
+from twinloss.backends.triton.candidates_and_softplus import candidates_and_softplus, softplus_programs
 from twinloss.backends.triton.decode import decode
 from twinloss.backends.triton.dense_gradient import dense_gradient
-from twinloss.backends.triton.finish import finish
-from twinloss.backends.triton.held import held, held_programs
-from twinloss.backends.triton.held_gradient import held_gradient
+from twinloss.backends.triton.held_terms import held_programs, held_terms
+from twinloss.backends.triton.held_terms_gradient import held_terms_gradient
 from twinloss.backends.triton.launch import kernels_for
 from twinloss.backends.triton.merge import merge
+from twinloss.backends.triton.reduce_terms import reduce_terms
 from twinloss.backends.triton.resolve import resolve
-from twinloss.backends.triton.scan import scan, softplus_programs
+from twinloss.backends.triton.second_topk import second_topk
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What the forward pass leaves: ``loss`` (3,), ``items`` (4,) as the three logged terms and S, and the slots."""
+    """Results of the forward pass: ``loss`` (3,), ``items`` (4,) as the three logged terms and S, and the slots."""
 
     loss: Tensor
     items: Tensor
     slots: Slots
 
 
-def forward(problem: Problem, given: Slots | None = None) -> Forward:
-    """Loss and held slots, in five to seven launches; ``given`` slots replace the assignment."""
-    device = problem.boxes.device
-    weights = class_weights(problem.spec.class_weights, device)
-    softplus_partial = torch.empty(softplus_programs(problem), dtype=torch.float32, device=device)
-    slots, scratch = (given, None) if given is not None else (_empty_slots(problem), _make_scratch(problem))
-    held_partial = torch.empty(4, held_programs(slots.anchor.shape[0]), dtype=torch.float32, device=device)
+def forward(arguments: KernelArguments, given: Slots | None = None) -> Forward:
+    """Compute the loss and the slots, in five to seven launches; ``given`` slots replace the assignment."""
+    device = arguments.boxes.device
+    weights_C = class_weights(arguments.spec.class_weights, device)
+    softplus_P = torch.empty(softplus_programs(arguments), dtype=torch.float32, device=device)
+    slots, scratch = (given, None) if given is not None else (_empty_slots(arguments), _make_scratch(arguments))
+    held_4P = torch.empty(4, held_programs(slots.anchor.shape[0]), dtype=torch.float32, device=device)
     loss = torch.empty(3, dtype=torch.float32, device=device)
     items = torch.empty(4, dtype=torch.float32, device=device)
     if scratch is None:
-        sum_softplus(problem, weights, softplus_partial)
+        sum_softplus(arguments, weights_C, softplus_P)
     else:
-        assign_slots(problem, scratch, slots, weights, softplus_partial)
-    held(problem, scratch, slots, weights, held_partial)
-    finish(problem, softplus_partial, held_partial, loss, items)
+        assign_slots(arguments, scratch, slots, weights_C, softplus_P)
+    held_terms(arguments, scratch, slots, weights_C, held_4P)
+    reduce_terms(arguments, softplus_P, held_4P, loss, items)
     return Forward(loss, items, slots)
 
 
-def assign_slots(problem: Problem, scratch: Scratch, slots: Slots, weights: Tensor, softplus_partial: Tensor) -> None:
-    """Anchors and owners of the slots; softplus is summed on the way."""
-    if problem.rows:
-        decode(problem, scratch)
-    scan(problem, scratch, slots.anchor, weights, softplus_partial)
+def assign_slots(arguments: KernelArguments, scratch: Scratch, slots: Slots, weights_C: Tensor, softplus_P: Tensor) -> None:
+    """Fill the anchors and owners of the slots, and the partial sums of softplus (P,)."""
+    if arguments.rows:
+        decode(arguments, scratch)
+    candidates_and_softplus(arguments, scratch, slots.anchor, weights_C, softplus_P)
     if scratch.parts.numel():
-        merge(problem, scratch, slots.anchor)
-    resolve(problem, scratch, slots)
-    if problem.second_cut:
-        cut(problem, scratch, slots)
+        merge(arguments, scratch, slots.anchor)
+    resolve(arguments, scratch, slots)
+    if arguments.second_topk:
+        second_topk(arguments, scratch, slots)
 
 
-def sum_softplus(problem: Problem, weights: Tensor, softplus_partial: Tensor) -> None:
-    """The scan without a row to walk."""
-    no_rows = replace(problem, batch_idx=problem.batch_idx[:0], cls=problem.cls[:0], bboxes=problem.bboxes[:0])
-    scan(no_rows, _make_scratch(no_rows), _empty_slots(no_rows).anchor, weights, softplus_partial)
+def sum_softplus(arguments: KernelArguments, weights_C: Tensor, softplus_P: Tensor) -> None:
+    """Fill the partial sums of softplus (P,) alone: the launch with no row of the batch."""
+    no_rows = replace(arguments, batch_idx=arguments.batch_idx[:0], cls=arguments.cls[:0], bboxes=arguments.bboxes[:0])
+    candidates_and_softplus(no_rows, _make_scratch(no_rows), _empty_slots(no_rows).anchor, weights_C, softplus_P)
 
 
-def backward(problem: Problem, result: Forward, incoming: Tensor, for_boxes: bool, for_scores: bool) -> Gradients:
-    """Gradients of the box and class logits, in two launches; one that is not asked for is empty.
+def backward(arguments: KernelArguments, result: Forward, incoming: Tensor, for_boxes: bool, for_scores: bool) -> Gradients:
+    """Compute the gradients of the box and class logits, in two launches; a gradient that is not wanted is empty.
 
     Args:
-        problem: the inputs of the forward pass.
-        result: what it left.
+        arguments: the arguments of the forward pass.
+        result: its results.
         incoming: (3,) gradient of the loss vector, on the device, of any stride.
-        for_boxes: whether the box logits' gradient is asked for.
-        for_scores: whether the class logits' is.
+        for_boxes: whether the gradient of the box logits is wanted.
+        for_scores: whether the gradient of the class logits is wanted.
     """
-    boxes, scores = problem.boxes, problem.scores
+    boxes, scores = arguments.boxes, arguments.scores
     gradients = Gradients(
         torch.empty(boxes.shape if for_boxes else (0,), dtype=boxes.dtype, device=boxes.device),
         torch.empty(scores.shape if for_scores else (0,), dtype=scores.dtype, device=scores.device),
-        kernels_for((problem.key, for_boxes, for_scores, incoming.data_ptr() % 16 == 0, incoming.stride(0))),
+        kernels_for((arguments.key, for_boxes, for_scores, incoming.data_ptr() % 16 == 0, incoming.stride(0))),
     )
-    weights = class_weights(problem.spec.class_weights, boxes.device)
-    dense_gradient(problem, incoming, result.items, weights, gradients)
-    held_gradient(problem, result.slots, incoming, result.items, weights, gradients)
+    weights_C = class_weights(arguments.spec.class_weights, boxes.device)
+    dense_gradient(arguments, incoming, result.items, weights_C, gradients)
+    held_terms_gradient(arguments, result.slots, incoming, result.items, weights_C, gradients)
     return gradients
 
 
-def assignment_of(problem: Problem, slots: Slots) -> Assignment:
-    """The slots with weight as a list; its length is data, so that the host waits for the device."""
-    with_weight = (slots.owner >= 0) & ~(slots.weight <= 0)
-    kept = with_weight.nonzero().squeeze(1)
-    owner, anchor = slots.owner[kept].to(torch.int64), slots.anchor[kept].to(torch.int64)
-    image = problem.batch_idx[owner].to(torch.int64)
-    order = (image * problem.anchors + anchor).argsort()
-    return Assignment(image=image[order], anchor=anchor[order], box=owner[order], weight=slots.weight[kept][order])
+def assignment_of(arguments: KernelArguments, slots: Slots) -> Assignment:
+    """The slots of positive weight as an assignment; its length depends on values, so the host waits for the device."""
+    with_weight_S = (slots.owner >= 0) & ~(slots.weight <= 0)
+    kept_H = with_weight_S.nonzero().squeeze(1)
+    owner_H, anchor_H = slots.owner[kept_H].to(torch.int64), slots.anchor[kept_H].to(torch.int64)
+    image_H = arguments.batch_idx[owner_H].to(torch.int64)
+    order_H = (image_H * arguments.anchors + anchor_H).argsort()
+    weight_H = slots.weight[kept_H][order_H]
+    return Assignment(image=image_H[order_H], anchor=anchor_H[order_H], box=owner_H[order_H], weight=weight_H)
 
 
 def slots_of(assignment: Assignment) -> Slots:
-    """Slots that hold an admitted assignment; an index that 32 bits cannot hold becomes one that does not exist."""
+    """Slots of a checked assignment; an index that does not fit 32 bits becomes one that does not exist."""
     anchor, owner = (index.clamp(-1, 2**31 - 1).to(torch.int32) for index in (assignment.anchor, assignment.box))
     return Slots(anchor, owner, assignment.weight.to(torch.float32, copy=True))
 
 
 @lru_cache(maxsize=32)
 def class_weights(weights: tuple[float, ...] | None, device: torch.device) -> Tensor:
-    """The class weights on the device, sent once and without waiting; empty for none."""
-    values = torch.tensor(weights or (), dtype=torch.float32, device="cpu")
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and weights else values.to(device)
+    """The class weights (C,) on the device, copied once and without waiting; (0,) if the definition has none."""
+    values_C = torch.tensor(weights or (), dtype=torch.float32, device="cpu")
+    return values_C.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and weights else values_C.to(device)
 
 
 @lru_cache
 def nothing(device: torch.device) -> Tensor:
-    """An empty tensor of keys, in place of scratch that a call does not need."""
+    """An empty int64 tensor, in place of scratch that a call does not need."""
     return torch.empty(0, dtype=torch.int64, device=device)
 
 
-def _empty_slots(problem: Problem) -> Slots:
-    count, device = problem.rows * problem.picks, problem.boxes.device
-    # One by one: the kernels count on the alignment that an allocation has.
+def _empty_slots(arguments: KernelArguments) -> Slots:
+    count, device = arguments.rows * arguments.picks, arguments.boxes.device
+    # Separate allocations: the kernels rely on the alignment of an allocation.
     anchor, owner = (torch.empty(count, dtype=torch.int32, device=device) for _ in range(2))
     return Slots(anchor, owner, torch.empty(count, dtype=torch.float32, device=device))
 
 
-def _make_scratch(problem: Problem) -> Scratch:
-    device = problem.boxes.device
-    places = problem.images * problem.anchors if problem.rows else 0
-    slots, parts = problem.rows * problem.picks, problem.scan_tile.parts
+def _make_scratch(arguments: KernelArguments) -> Scratch:
+    device = arguments.boxes.device
+    places = arguments.images * arguments.anchors if arguments.rows else 0
+    slots, parts = arguments.rows * arguments.picks, arguments.candidates_tile.parts
     none = nothing(device)
     return Scratch(
         predicted=torch.empty(4, places, dtype=torch.float32, device=device),
         claims=torch.empty(places, dtype=torch.int64, device=device),
         pickers=torch.empty(2, places, dtype=torch.int32, device=device),
-        poison=torch.empty(1, dtype=torch.int32, device=device),
-        largest=torch.empty(2, problem.rows, dtype=torch.int32, device=device),
-        ranking=torch.empty(problem.rows, problem.second_cut, dtype=torch.int64, device=device) if problem.second_cut else none,
-        parts=torch.empty(problem.rows, parts, problem.picks, dtype=torch.int64, device=device) if parts > 1 else none,
+        nan_carrier=torch.empty(1, dtype=torch.int32, device=device),
+        largest=torch.empty(2, arguments.rows, dtype=torch.int32, device=device),
+        ranking=torch.empty(arguments.rows, arguments.second_topk, dtype=torch.int64, device=device) if arguments.second_topk else none,
+        parts=torch.empty(arguments.rows, parts, arguments.picks, dtype=torch.int64, device=device) if parts > 1 else none,
         metric=torch.empty(2, slots, dtype=torch.float32, device=device),
     )

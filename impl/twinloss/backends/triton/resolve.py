@@ -1,7 +1,7 @@
-"""Kernel: every picked anchor goes to one box (spec section 5.5); each box learns its largest metric and overlap (spec section 5.7).
+"""Kernel: every picked anchor goes to one box (spec section 5.5); finds each box's largest metric and overlap (spec section 5.7).
 
-Of the slots of the boxes that picked an anchor, that of the lowest row keeps it, whoever wins it: a box can win an anchor that it never
-picked, and has no slot for it.
+A contested anchor has one slot in each row that picked it. The slot of the lowest of these rows keeps the anchor, and its owner becomes the
+winner: a box can win an anchor that it did not pick, so that it has no slot of its own for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton.language as tl
 
 from twinloss.backends.triton import tiles
 from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
-from twinloss.backends.triton.arguments import Problem, Scratch, Slots
+from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import ground_truth
 from twinloss.backends.triton.launch import blocks, launch
@@ -30,10 +30,10 @@ def resolve_kernel(
     ALPHA: tl.constexpr,
     BETA: tl.constexpr,
     K: tl.constexpr,
-    CUT: tl.constexpr,
+    SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Owner, metric and overlap of one tile of slots; −1 owns the slots that hold nothing."""
+    """Fill owner, metric and overlap of one tile of slots; the owner of a free slot is −1."""
     predicted, claims, pickers, largest, ranking = scratch
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
@@ -50,7 +50,7 @@ def resolve_kernel(
     highest = tl.load(pickers + plane + place, mask=picked, other=0) - 1
     kept = picked & (row == lowest)
     claim = tl.load(claims + place, mask=kept, other=0)
-    # Nobody wins a contest without any overlap (spec section 9): metrics are positive there where β = 0, or NaN where a class logit is.
+    # No box wins an anchor where all overlaps are 0 (spec section 9). It can have been picked: for β = 0, or with a NaN class logit.
     kept = kept & ((lowest == highest) | (claim != 0))
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
@@ -62,35 +62,35 @@ def resolve_kernel(
     tl.store(slot_metric + slot, metric, mask=inside)
     tl.store(slot_metric + slot_count + slot, overlap, mask=inside)
     tl.atomic_max(largest + owner, ordered_bits(metric), mask=kept, sem="relaxed")
-    if CUT == 0:
+    if SECOND_TOPK == 0:
         tl.atomic_max(largest + row_count + owner, ordered_bits(overlap), mask=kept, sem="relaxed")
     else:
-        # Whatever the order of arrival, place r ends with the r-th largest key: each place keeps the larger and hands the lesser on.
+        # Place r ends with the r-th largest key in any order of execution: each place keeps the larger key and passes the lesser on.
         key = tl.where(kept, ranked(ordered_bits(metric), anchor), 0)
-        for rank in tl.static_range(CUT):
-            before = tl.atomic_max(ranking + owner.to(tl.int64) * CUT + rank, key, mask=key > 0, sem="relaxed")
+        for rank in tl.static_range(SECOND_TOPK):
+            before = tl.atomic_max(ranking + owner.to(tl.int64) * SECOND_TOPK + rank, key, mask=key > 0, sem="relaxed")
             key = tl.where(key > 0, tl.minimum(key, before), 0)
 
 
-def resolve(problem: Problem, scratch: Scratch, slots: Slots) -> None:
+def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
     """Fill ``slots.owner`` from ``slots.anchor``, and the metrics, overlaps and per-row maxima of ``scratch``."""
-    spec = problem.spec
+    spec = arguments.spec
     launch(
-        problem.kernels,
+        arguments.kernels,
         resolve_kernel,
         blocks(slots.anchor.shape[0], tiles.RESOLVE.size),
         tiles.RESOLVE.warps,
-        problem.rows,
-        problem.truth,
-        problem.scores,
-        problem.scores.stride(0),
-        problem.anchors,
+        arguments.rows,
+        arguments.truth,
+        arguments.scores,
+        arguments.scores.stride(0),
+        arguments.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         (slots.anchor, slots.owner, scratch.metric),
         spec.ciou_eps,
         ALPHA=spec.alpha,
         BETA=spec.beta,
-        K=problem.picks,
-        CUT=problem.second_cut,
+        K=arguments.picks,
+        SECOND_TOPK=arguments.second_topk,
         TILE=tiles.RESOLVE.size,
     )

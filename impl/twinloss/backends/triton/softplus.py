@@ -1,4 +1,4 @@
-"""The part of the classification term that every logit has: Σ w_c · softplus(x) (spec sections 7 and 13)."""
+"""The sum over all class logits in the classification term: Σ w_c · softplus(x) (spec sections 7 and 13)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def logit_tile(
     BLOCKS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> tl.tuple:
-    """Where a tile of class logits begins in the scores and in a contiguous gradient, how many logits remain in its block, and its class.
+    """Offset of a tile of class logits in the scores and in a contiguous gradient, number of logits left in its block, and its class.
 
-    A block is a run of logits without a gap that one factor serves: the "batch", an "image" where there are gaps between images, or a
-    "class" of an image where classes have weights. The class is 0 where a block has several.
+    A block is a run of logits without a gap that share one factor: the "batch", an "image" if there are gaps between images, or a "class"
+    of an image if classes have weights. The class is 0 if a block has several.
     """
     if BLOCKS == "batch":
-        # No number but the tile's own goes into the offset, so that the compiler knows its alignment.
+        # The offset depends on the tile's number alone, so that the compiler knows its alignment.
         start = tile.to(tl.int64) * TILE
         source = start
         target = start
@@ -66,7 +66,7 @@ def softplus_sum(
     source, _, remaining, label = logit_tile(tile, block, image_stride, anchors, classes, BLOCKS, TILE)
     lane = tl.arange(0, TILE)
     x = tl.load(scores + source + lane, mask=lane < remaining, other=float("-inf")).to(tl.float32)
-    linear = tl.maximum(x, 0.0)  # NaN is 0 here, and shows in e
+    linear = tl.maximum(x, 0.0)  # drops NaN, which e carries on
     e = tl.exp(-tl.abs(x))
     if GROUP == 8:
         a, b = tl.split(tl.reshape(e, (TILE // 8, 2, 2, 2)))
@@ -81,7 +81,7 @@ def softplus_sum(
 
 
 def score_blocks(scores: Tensor, weighted: bool) -> tuple[str, int, int]:
-    """Which blocks of :func:`logit_tile` the scores (B, C, A) have, how many, and logits in each."""
+    """Kind of the blocks of :func:`logit_tile` that the scores (B, C, A) have, their number, and the logits in each."""
     images, classes, anchors = scores.shape
     if weighted:
         return "class", images * classes, anchors

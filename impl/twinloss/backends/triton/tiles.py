@@ -1,7 +1,7 @@
-"""How much of the work one program takes, and with how many warps: a table, so that no user's first step waits for a search.
+"""Elements and warps of one program of each kernel: a fixed table, so that no user's first step waits for a search.
 
-The values follow from counting: 16 bytes a thread and load, registers below the point where they spill (the ahead-of-time compilation shows
-that), and enough programs to fill a device. They have not been tuned by measurement on a GPU.
+The values follow from counting: 16 bytes per thread and load, registers below the number at which they spill (known from compiling ahead of
+time), and enough programs to fill a device. They have not been tuned by measurement on a GPU.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class ScanTile:
-    """The scan has two kinds of program.
+class CandidatesTile:
+    """Sizes of the two kinds of program in :mod:`~twinloss.backends.triton.candidates_and_softplus`.
 
     Attributes:
-        candidates: of a step of a box's walk.
-        parts: programs that share a walk.
-        logits: of a program that sums softplus.
-        warps: of either.
+        candidates: candidates of a row that a program takes at a time.
+        parts: programs that share the candidates of a row.
+        logits: class logits of a program that sums softplus.
+        warps: warps of a program of either kind.
     """
 
     candidates: int
@@ -36,25 +36,25 @@ class ScanTile:
 
 DECODE = Tile(size=256, warps=4)
 DENSE_GRADIENT = Tile(size=4096, warps=8)
-FINISH = Tile(size=1024, warps=4)
-# Atomics whose result is used want a thread per slot: 32 x warps = size.
+REDUCE_TERMS = Tile(size=1024, warps=4)
+# Atomics whose result is used need a thread per slot: 32 x warps = size.
 RESOLVE = Tile(size=128, warps=4)
-CUT = Tile(size=128, warps=4)
-# A thread per slot keeps a side's bins in registers; a warp alone needs no barriers.
-HELD = Tile(size=32, warps=1)
-HELD_GRADIENT = Tile(size=32, warps=1)
+SECOND_TOPK = Tile(size=128, warps=4)
+# A thread per slot keeps the bins of a side in registers; a single warp needs no barriers.
+HELD_TERMS = Tile(size=32, warps=1)
+HELD_TERMS_GRADIENT = Tile(size=32, warps=1)
 
 MERGE_WARPS = 1
-# Where boxes are few, the largest decides how long the scan takes: its walk is parted. Where they are many, most are small.
-FEW_BOXES = ScanTile(candidates=512, parts=4, logits=4096, warps=8)
-FEW_BOXES_FEW_ANCHORS = ScanTile(candidates=512, parts=1, logits=4096, warps=8)
-MANY_BOXES = ScanTile(candidates=256, parts=1, logits=2048, warps=4)
+# With few boxes the largest one determines the time, so candidates are divided. With many boxes, most are small.
+FEW_BOXES = CandidatesTile(candidates=512, parts=4, logits=4096, warps=8)
+FEW_BOXES_FEW_ANCHORS = CandidatesTile(candidates=512, parts=1, logits=4096, warps=8)
+MANY_BOXES = CandidatesTile(candidates=256, parts=1, logits=2048, warps=4)
 MOST_FEW_BOXES = 2048
 MOST_FEW_ANCHORS = 2048
 
 
-def scan_tile(rows: int, anchors: int) -> ScanTile:
-    """The scan's tile for so many ground-truth rows, and anchors in an image."""
+def candidates_tile(rows: int, anchors: int) -> CandidatesTile:
+    """The sizes for N ``rows`` of ground truth and A ``anchors`` in an image."""
     if rows > MOST_FEW_BOXES:
         return MANY_BOXES
     return FEW_BOXES if anchors > MOST_FEW_ANCHORS else FEW_BOXES_FEW_ANCHORS

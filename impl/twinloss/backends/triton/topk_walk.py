@@ -1,4 +1,4 @@
-"""One ground-truth box's walk over its candidates, and what follows from it: picks, and claims on anchors (spec sections 5.1 to 5.4)."""
+"""Walks over the candidates of one ground-truth box: its picks, and its claims on anchors (spec sections 5.1 to 5.4)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def best_candidates(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> tl.tensor:
-    """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; what is not positive is none.
+    """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; 0 fills the free places.
 
-    One part of PARTS takes every PARTS-th tile of the candidates. The best so far are a set in registers; a tile's largest key replaces the
-    least of them until it no longer exceeds it.
+    Each of PARTS parts takes every PARTS-th tile of the candidates. The best keys so far lie in registers, in no order; the largest key of
+    a tile replaces the least of them, until it is not larger.
     """
-    predicted, claims, poison = scratch
+    predicted, claims, nan_carrier = scratch
     below, shortest, assign_eps, ciou_eps = numbers
     image, label, corners, valid = ground_truth(row, row >= 0, truth)
     area = lengthened(corners, below, shortest)
@@ -45,7 +45,7 @@ def best_candidates(
     own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
 
     lane = tl.arange(0, K_BLOCK)
-    # Free places are negative and distinct, so that one is replaced at a time; lanes beyond K are never the least.
+    # Free places are negative and distinct, so that one key replaces one place; lanes beyond K are never the least.
     best = tl.where(lane < K, -1 - lane.to(tl.int64), 0x7FFFFFFFFFFFFFFF)
     least = tl.min(best, axis=0)
     nan_seen = tl.zeros((TILE,), tl.int32)
@@ -65,7 +65,7 @@ def best_candidates(
             least = tl.min(best, axis=0)
             key = tl.where(key == top, 0, key)
             top = tl.max(key, axis=0)
-    tl.atomic_max(poison, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
+    tl.atomic_max(nan_carrier, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
     return tl.where(lane < K, best, 0)
 
 
@@ -81,10 +81,10 @@ def publish(
     ciou_eps: tl.tensor,
     K: tl.constexpr,
     K_BLOCK: tl.constexpr,
-    CUT: tl.constexpr,
+    SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
 ) -> None:
-    """Put a row's picks into its slots and on its anchors, and clear what the row collects later."""
+    """Store a row's picks in its slots, mark them at its anchors, and clear the memory that later launches accumulate into per row."""
     predicted, claims, pickers, largest, ranking = scratch
     image, _, corners, _ = ground_truth(row, row >= 0, truth)
     lane = tl.arange(0, K_BLOCK)
@@ -100,6 +100,6 @@ def publish(
     tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")
     tl.store(largest + row, 0)
     tl.store(largest + row_count + row, 0)
-    if CUT > 0:
-        for rank in tl.static_range(CUT):
-            tl.store(ranking + row.to(tl.int64) * CUT + rank, 0)
+    if SECOND_TOPK > 0:
+        for rank in tl.static_range(SECOND_TOPK):
+            tl.store(ranking + row.to(tl.int64) * SECOND_TOPK + rank, 0)

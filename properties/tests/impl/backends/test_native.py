@@ -1,4 +1,4 @@
-"""The native backend: the same answers as on torch, the same bits on any number of threads, and plain words where it cannot serve."""
+"""The native backend: the results of torch, the same bits on any number of threads, and a reason and a remedy in each refusal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Answer = tuple[Tensor, Tensor, Tensor]
 
 
 def answer(criterion: DetectionLoss, inputs: Inputs, assignment: Assignment | None = None) -> Answer:
-    """Loss, and gradients of a weighed sum of it; the leaves' own are not touched."""
+    """Loss, and gradients of a weighted sum of it; the leaves' own gradients stay as they are."""
     boxes, scores = (inputs.preds[name].detach().requires_grad_() for name in ("boxes", "scores"))
     preds = {**inputs.preds, "boxes": boxes, "scores": scores}
     loss, _ = criterion(preds, inputs.batch) if assignment is None else criterion.loss_given(preds, inputs.batch, assignment)
@@ -82,7 +82,7 @@ def test_as_on_torch(name: str, conflicts: Any) -> None:
     for column in ("image", "anchor", "box"):
         assert torch.equal(getattr(held, column), getattr(wanted, column))
     torch.testing.assert_close(held.weight, wanted.weight, rtol=1e-4, atol=1e-6)
-    # Handed the same weights, the terms have to agree far closer than metrics to the sixth power do.
+    # With the same weights, the terms must agree far more closely than metrics to the sixth power do.
     assert_near(answer(ours, inputs, wanted), answer(theirs, inputs, wanted))
 
 

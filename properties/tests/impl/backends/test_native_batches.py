@@ -1,4 +1,4 @@
-"""Random batches through the native kernels both ways, as a training does it: what they give depends on the batch alone."""
+"""Random batches through the native kernels, forward and backward, as in training: results depend on the batch alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native backend's library: made on any machine that can, never one that others may have written, and nothing there ends a training."""
+"""The native backend's library: built wherever it can be, never loaded if others can have written it, and no failure ends a training."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, good: Path) -> Iterato
 
 
 def of_ours(folder: Path, script: str, name: str = "c++-of-ours") -> str:
-    """A compiler of our own making."""
+    """A compiler that the test defines."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("#!/bin/sh\n" + textwrap.dedent(script))
@@ -98,7 +98,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def serves() -> Path:
-    """Where the library lies that serves now, in the same process and as if in the next one."""
+    """Path of the library that is loaded, in this process and as if in the next one."""
     forget()
     assert native()(*CASE.build())[0].isfinite().all()
     return Path(library.load()._name)
@@ -215,7 +215,7 @@ def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(way: str, anew:
 
 
 def gone(group: int) -> None:
-    """Wait until no process of a group is left; the system buries the dead in its own time."""
+    """Wait until no process of a group is left; the system removes ended processes with a delay."""
     deadline = time.monotonic() + 20
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < deadline:
@@ -260,7 +260,7 @@ def test_a_compiler_without_threads_makes_the_same_bits_and_it_is_said(
 
 
 @pytest.mark.usefixtures("anew")
-def test_what_nobody_thought_of_ends_no_training(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_ends_no_training(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(build, "_processor", functools.partial(next, iter(())))
     assert "StopIteration" in refusal()
     assert len(warnings(caplog)) == 1
@@ -299,11 +299,11 @@ def _raise(error: Exception) -> NoReturn:
 
 @pytest.mark.usefixtures("anew", "copier")
 def test_a_library_of_another_layout_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Longer(library.Problem):
+    class Longer(library.KernelArguments):
         _fields_ = (("more", ctypes.c_int64),)
 
-    monkeypatch.setattr(library, "Problem", Longer)
-    assert "laid out otherwise than Python expects; delete that file" in refusal()
+    monkeypatch.setattr(library, "KernelArguments", Longer)
+    assert "were built for another version of twinloss; delete that file" in refusal()
 
 
 @pytest.mark.usefixtures("copier")
@@ -405,7 +405,7 @@ def test_a_library_that_others_may_write_is_made_again(mode: int, anew: Path, ca
 
 @pytest.fixture
 def another_user(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Gives a file to another user; where that takes rights that we lack, the system seems to say so."""
+    """Gives a file to another user, or, without the right to do so, makes its status report that user."""
     given: set[str] = set()
     plain = Path.stat
 
@@ -446,7 +446,7 @@ def test_a_mask_that_lets_a_group_write_does_no_harm(anew: Path, caplog: pytest.
 
 
 def blocked(folder: Path) -> None:
-    """No folder can be made there: a file is in the way, which stops root, too."""
+    """A path where no folder can be created, even by root, because a file is in the way."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.write_text("")
 

@@ -43,7 +43,7 @@ def _pass(part: str, *options: str, interpret: bool, **variables: str) -> None:
 @needs_triton
 @pytest.mark.parametrize("part", PARTS)
 def test_kernels_run_by_the_interpreter(part: str) -> None:
-    # Masked lanes divide by zero, and numpy says so.
+    # Masked lanes divide by zero, of which numpy warns.
     _pass(part, "-W", "ignore::RuntimeWarning", interpret=True)
 
 
@@ -58,7 +58,7 @@ def test_kernels_take_their_inputs_as_the_other_backends_do() -> None:
 @needs_triton
 @pytest.mark.parametrize(("capability", "part"), COMPILED)
 def test_kernels_run_as_compiled(capability: int, part: str) -> None:
-    # That Triton will change a default, which every launch of the loss sets, is no news of ours.
+    # Ignore Triton's deprecation warning: every launch sets that option explicitly.
     _pass(part, "-W", "default", "-p", "oracle.ptx.plugin", interpret=False, PTX_CAPABILITY=str(capability))
 
 

@@ -1,8 +1,8 @@
 """What the host does in a step of the Triton backend, seen without a GPU: it never looks at a value, and takes little memory.
 
-Tensors on the meta device have shapes and no values: whoever asks for one (``.item()``, ``bool()``, ``nonzero``, a boolean mask, a copy to
-the host) gets an error. So a step that runs on them waits for no device and can be captured in a CUDA graph, and what it launches and
-allocates follows from shapes alone.
+Tensors on the meta device have shapes and no values: code that reads a value (``.item()``, ``bool()``, ``nonzero``, a boolean mask, a copy
+to the host) gets an error. A step that runs on them therefore waits for no device and can be captured in a CUDA graph, and its launches and
+allocations follow from shapes alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytest.importorskip("triton", minversion="3.3", reason="there is no Triton that 
 FREE = {"detach", "view", "_unsafe_view", "reshape", "unbind", "select", "slice", "as_strided", "alias", "expand", "permute", "transpose"}
 FREE |= {"split_with_sizes"}
 COCO = LossSpec(num_classes=80)
-STEP = ["decode", "scan", "resolve", "held", "finish", "dense_gradient", "held_gradient"]
+STEP = ["decode", "candidates_and_softplus", "resolve", "held_terms", "reduce_terms", "dense_gradient", "held_terms_gradient"]
 
 
 @dataclasses.dataclass
@@ -92,15 +92,15 @@ def _given(criterion: DetectionLoss, preds: Any, batch: Any) -> Any:
 CALLS: dict[str, tuple[LossSpec, int, Any, list[str]]] = {
     "few boxes": (COCO, 100, DetectionLoss.__call__, [*STEP[:2], "merge", *STEP[2:]]),
     "many boxes": (COCO, 4967, DetectionLoss.__call__, STEP),
-    "no boxes": (COCO, 0, DetectionLoss.__call__, ["scan", "finish", "dense_gradient"]),
+    "no boxes": (COCO, 0, DetectionLoss.__call__, ["candidates_and_softplus", "reduce_terms", "dense_gradient"]),
     "end to end": (
         dataclasses.replace(COCO, reg_max=1, topk=7, topk2=1),
         100,
         DetectionLoss.__call__,
-        [*STEP[:2], "merge", "resolve", "cut", *STEP[3:]],
+        [*STEP[:2], "merge", "resolve", "second_topk", *STEP[3:]],
     ),
     "class weights": (dataclasses.replace(COCO, class_weights=(1.0,) * 80), 4967, DetectionLoss.__call__, STEP),
-    "given assignment": (COCO, 100, _given, ["scan", *STEP[3:]]),
+    "given assignment": (COCO, 100, _given, ["candidates_and_softplus", *STEP[3:]]),
 }
 
 

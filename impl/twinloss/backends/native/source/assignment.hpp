@@ -1,4 +1,18 @@
-// Task-aligned assignment: which anchor learns from which box, and how much (spec section 5).
+// Task-aligned assignment: which anchor learns from which box, and with what weight (spec section 5).
+//
+// Assigner::run
+// ├─ window_of, Predicted::fill   a window of candidates per box and level; predicted boxes there
+// ├─ pick     (per box)           overlap and metric of its candidates, LANES at a time (`judge`); its K best → picks_
+// │                               every candidate (for "pickers": every pick) enters `contest_` with its overlap
+// ├─ resolve  (per image)         an anchor that one box picked: that box holds it; that several picked: the winner of `contest_`
+// ├─ second_topk (per image)      if topk2 differs from K, each box keeps its topk2 anchors of largest metric
+// └─ weigh, list                  soft targets t = m · O / (M + ε_a); anchors with t > 0 in the order of image, then anchor
+//
+// Example. Box 0 picks anchors 5 and 7, box 1 anchors 7 and 8; anchor 7 overlaps box 0 by 0.5 and box 1 by 0.7. Then pickers_ is 1, 2, 1
+// at anchors 5, 7, 8, and holder_ is 0, 1, 1. Box 1 holds metrics m = 0.2, 0.4 and overlaps 0.7, 0.8: M = 0.4 and O = 0.8, so that
+// anchor 7 gets t = 0.2 · 0.8 / 0.4 = 0.4, and anchor 8 t = 0.8.
+//
+// A cell is an anchor's index in the whole batch: image · A + anchor.
 #pragma once
 
 #include "conflict.hpp"
@@ -6,7 +20,7 @@
 
 namespace twinloss {
 
-// p^α · o^β of pairs (spec section 5.3). For the usual exponents, √p comes from e^(−|x|/2): it underflows long after p does.
+// Alignment metric p^α · o^β (spec section 5.3). For the usual exponents √p is computed from e^(−|x|/2), which does not underflow when p does.
 inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float beta) {
     if (alpha == 0.5f && beta == 6.0f) {
         const Lanes e = exp_of_negative(magnitude(score) * -0.5f), o3 = overlap * overlap * overlap;
@@ -22,54 +36,54 @@ inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float bet
 
 class Assigner {
    public:
-    Assigner(const Problem& problem, Scratch& scratch)
-        : problem_(problem), anchors_(problem, scratch), truth_(problem, scratch), predicted_(problem, scratch),
-          contest_(problem, scratch) {
-        const std::int64_t cells = problem.images * problem.anchors;
-        windows_ = scratch.take<Window>(problem.rows * problem.levels);
-        picks_ = scratch.take<Pick>(problem.rows * problem.kept());
-        picked_ = scratch.take<std::int64_t>(problem.rows);
-        poison_ = scratch.take<float>(problem.rows);
+    Assigner(const KernelArguments& arguments, Scratch& scratch)
+        : arguments_(arguments), anchors_(arguments, scratch), truth_(arguments, scratch), predicted_(arguments, scratch),
+          contest_(arguments, scratch) {
+        const std::int64_t cells = arguments.images * arguments.anchors;
+        windows_ = scratch.take<Window>(arguments.rows * arguments.levels);
+        picks_ = scratch.take<Pick>(arguments.rows * arguments.kept());
+        picked_ = scratch.take<std::int64_t>(arguments.rows);
+        nan_carrier_ = scratch.take<float>(arguments.rows);
         holder_ = scratch.take<std::uint32_t>(cells);
         pickers_ = scratch.take<std::uint32_t>(cells);
         metric_ = scratch.take<float>(cells);
         overlap_ = scratch.take<float>(cells);
-        best_ = scratch.take<Best>(problem.rows);
-        held_by_image_ = scratch.take<std::int64_t>(problem.images + 1);
-        holdings_ = scratch.take<Holding>(problem.topk2 ? cells : 0);
+        best_ = scratch.take<Best>(arguments.rows);
+        held_by_image_ = scratch.take<std::int64_t>(arguments.images + 1);
+        holdings_ = scratch.take<Holding>(arguments.topk2 ? cells : 0);
     }
 
-    // Fills `held`; returns how many anchors are.
+    // Fills `held`; returns the number of held anchors.
     template <class T>
     std::int64_t run(Held& held) {
-        anchors_.fill(problem_);
-        truth_.fill(problem_);
+        anchors_.fill(arguments_);
+        truth_.fill(arguments_);
         for (std::int64_t box = 0; box < truth_.count; ++box)
-            for (std::int64_t level = 0; level < problem_.levels; ++level)
-                windows_[box * problem_.levels + level] = window_of(problem_, truth_.corners[box], level);
-        predicted_.fill<T>(problem_, anchors_, truth_, windows_);
-#pragma omp parallel num_threads(problem_.threads)
+            for (std::int64_t level = 0; level < arguments_.levels; ++level)
+                windows_[box * arguments_.levels + level] = window_of(arguments_, truth_.corners[box], level);
+        predicted_.fill<T>(arguments_, anchors_, truth_, windows_);
+#pragma omp parallel num_threads(arguments_.threads)
         {
 #pragma omp for schedule(static)
-            for (std::int64_t image = 0; image < problem_.images; ++image)
-                contest_.clear(image * problem_.anchors, problem_.anchors);
+            for (std::int64_t image = 0; image < arguments_.images; ++image)
+                contest_.clear(image * arguments_.anchors, arguments_.anchors);
 #pragma omp for schedule(dynamic, 8)
             for (std::int64_t box = 0; box < truth_.count; ++box) pick<T>(box);
         }
-        float poison = 0;  // or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10)
-        for (std::int64_t box = 0; box < truth_.count; ++box) poison += poison_[box];
-#pragma omp parallel for schedule(dynamic) num_threads(problem_.threads)
-        for (std::int64_t image = 0; image < problem_.images; ++image) {
+        float nan_carrier = 0;  // NaN if a metric is NaN: comparisons drop it, and the loss must show it (spec section 10)
+        for (std::int64_t box = 0; box < truth_.count; ++box) nan_carrier += nan_carrier_[box];
+#pragma omp parallel for schedule(dynamic) num_threads(arguments_.threads)
+        for (std::int64_t image = 0; image < arguments_.images; ++image) {
             resolve<T>(image);
-            if (problem_.topk2) cut_again(image);
-            held_by_image_[image] = weigh(image, poison);
+            if (arguments_.topk2) second_topk(image);
+            held_by_image_[image] = weigh(image, nan_carrier);
         }
         return list(held);
     }
 
    private:
     struct Best {
-        std::uint32_t metric, overlap;  // ranks of the largest among the anchors that a box holds
+        std::uint32_t metric, overlap;  // ranks of the largest ones among the anchors that a box holds
     };
 
     struct Holding {
@@ -77,7 +91,7 @@ class Assigner {
         std::int64_t cell;
     };
 
-    // Candidates of one box, a vector at a time.
+    // Candidates of one box, up to a vector of them.
     struct Candidates {
         std::uint32_t anchor[LANES];
         int count = 0;
@@ -86,38 +100,38 @@ class Assigner {
     template <class T>
     const T* scores_of(std::int64_t box) const {
         const std::int64_t row = truth_.row[box];
-        return static_cast<const T*>(problem_.scores) + problem_.image[row] * problem_.scores_per_image +
-               problem_.label[row] * problem_.scores_per_channel;
+        return static_cast<const T*>(arguments_.scores) + arguments_.image[row] * arguments_.scores_per_image +
+               arguments_.label[row] * arguments_.scores_per_channel;
     }
 
     template <class T>
     void pick(std::int64_t box) {
         const Corners& c = truth_.corners[box];
         const CornersOf<Lanes> corners{splat(c.x1), splat(c.y1), splat(c.x2), splat(c.y2)};
-        const Shape<Lanes> shape(corners, problem_.ciou_eps);
-        Picks picks(picks_ + box * problem_.kept(), problem_.kept());
-        poison_[box] = 0;
+        const Shape<Lanes> shape(corners, arguments_.ciou_eps);
+        Picks picks(picks_ + box * arguments_.kept(), arguments_.kept());
+        nan_carrier_[box] = 0;
         Candidates candidates;
         std::int64_t offset = 0;
-        for (std::int64_t level = 0; level < problem_.levels; ++level) {
-            const Window& w = windows_[box * problem_.levels + level];
+        for (std::int64_t level = 0; level < arguments_.levels; ++level) {
+            const Window& w = windows_[box * arguments_.levels + level];
             for (std::int64_t y = w.y; y < w.y + w.rows; ++y)
                 for (std::int64_t x = w.x; x < w.x + w.columns; ++x) {
-                    candidates.anchor[candidates.count++] = static_cast<std::uint32_t>(offset + y * problem_.grid_columns[level] + x);
+                    candidates.anchor[candidates.count++] = static_cast<std::uint32_t>(offset + y * arguments_.grid_columns[level] + x);
                     if (candidates.count == LANES) judge<T>(box, corners, shape, candidates, picks);
                 }
-            offset += problem_.grid_rows[level] * problem_.grid_columns[level];
+            offset += arguments_.grid_rows[level] * arguments_.grid_columns[level];
         }
         if (candidates.count) judge<T>(box, corners, shape, candidates, picks);
         picked_[box] = picks.count();
-        if (!problem_.overlap_decides)
+        if (!arguments_.overlap_decides)
             for (std::int64_t k = 0; k < picks.count(); ++k) {
-                const Pick& p = picks_[box * problem_.kept() + k];
+                const Pick& p = picks_[box * arguments_.kept() + k];
                 contest_.enter(first_cell(box) + p.anchor, p.overlap, static_cast<std::uint32_t>(box));
             }
     }
 
-    std::int64_t first_cell(std::int64_t box) const { return truth_.image(problem_, box) * problem_.anchors; }
+    std::int64_t first_cell(std::int64_t box) const { return truth_.image(arguments_, box) * arguments_.anchors; }
 
     template <class T>
     void judge(std::int64_t box, const CornersOf<Lanes>& corners, const Shape<Lanes>& shape, Candidates& candidates, Picks& picks) {
@@ -134,32 +148,32 @@ class Assigner {
             angle[lane] = predicted_.angle[cell];
             score[lane] = widen(of_class[candidates.anchor[lane]]);
         }
-        const Shape<Lanes> predicted(p.x2 - p.x1, p.y2 - p.y1 + problem_.ciou_eps, angle);
-        const Lanes overlap = larger(CompleteIoU<Lanes>(corners, shape, p, predicted, problem_.ciou_eps).value, Lanes{});
-        const Lanes metric = alignment_metric(score, overlap, problem_.alpha, problem_.beta);
+        const Shape<Lanes> predicted(p.x2 - p.x1, p.y2 - p.y1 + arguments_.ciou_eps, angle);
+        const Lanes overlap = larger(CompleteIoU<Lanes>(corners, shape, p, predicted, arguments_.ciou_eps).value, Lanes{});
+        const Lanes metric = alignment_metric(score, overlap, arguments_.alpha, arguments_.beta);
         for (int lane = 0; lane < candidates.count; ++lane) {
-            if (problem_.overlap_decides)
+            if (arguments_.overlap_decides)
                 contest_.enter(first + candidates.anchor[lane], overlap[lane], static_cast<std::uint32_t>(box));
             picks.offer({rank_of(metric[lane]), candidates.anchor[lane], overlap[lane]});
-            poison_[box] += metric[lane] * 0;
+            nan_carrier_[box] += metric[lane] * 0;
         }
         candidates.count = 0;
     }
 
-    // Every anchor is held by one box at most (spec section 5.5).
+    // Gives every picked anchor to one box (spec section 5.5).
     template <class T>
     void resolve(std::int64_t image) {
-        const std::int64_t first = image * problem_.anchors;
-        std::memset(pickers_ + first, 0, static_cast<std::size_t>(problem_.anchors) * sizeof *pickers_);
+        const std::int64_t first = image * arguments_.anchors;
+        std::memset(pickers_ + first, 0, static_cast<std::size_t>(arguments_.anchors) * sizeof *pickers_);
         for_each_pick(image, [&](std::int64_t, const Pick& pick) { ++pickers_[first + pick.anchor]; });
-        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell) {
+        for (std::int64_t cell = first; cell < first + arguments_.anchors; ++cell) {
             holder_[cell] = NOBODY;
             if (pickers_[cell] < 2 || contest_.winner(cell) == NOBODY) continue;
-            // The winner need not have picked the anchor, so its metric is computed again.
+            // The winner may not have picked the anchor, so its metric is computed again.
             const std::uint32_t box = contest_.winner(cell);
             const Lanes score = splat(widen(scores_of<T>(box)[cell - first]));
             const float overlap = contest_.overlap(cell);
-            hold(cell, box, alignment_metric(score, splat(overlap), problem_.alpha, problem_.beta)[0], overlap);
+            hold(cell, box, alignment_metric(score, splat(overlap), arguments_.alpha, arguments_.beta)[0], overlap);
         }
         for_each_pick(image, [&](std::int64_t box, const Pick& pick) {
             if (pickers_[first + pick.anchor] == 1)
@@ -170,7 +184,7 @@ class Assigner {
     template <class Visit>
     void for_each_pick(std::int64_t image, Visit visit) const {
         for (std::int64_t box = truth_.first[image]; box < truth_.first[image + 1]; ++box)
-            for (std::int64_t k = 0; k < picked_[box]; ++k) visit(box, picks_[box * problem_.kept() + k]);
+            for (std::int64_t k = 0; k < picked_[box]; ++k) visit(box, picks_[box * arguments_.kept() + k]);
     }
 
     void hold(std::int64_t cell, std::uint32_t box, float metric, float overlap) {
@@ -179,12 +193,12 @@ class Assigner {
         overlap_[cell] = overlap;
     }
 
-    // Of what each box still holds, only its topk2 anchors of largest metric remain (spec section 5.6).
-    void cut_again(std::int64_t image) {
-        const std::int64_t first = image * problem_.anchors;
+    // Keeps of each box's anchors the topk2 of largest metric (spec section 5.6).
+    void second_topk(std::int64_t image) {
+        const std::int64_t first = image * arguments_.anchors;
         Holding* holdings = holdings_ + first;
         std::int64_t count = 0;
-        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell)
+        for (std::int64_t cell = first; cell < first + arguments_.anchors; ++cell)
             if (holder_[cell] != NOBODY) holdings[count++] = {holder_[cell], rank_of(metric_[cell]), cell};
         std::sort(holdings, holdings + count, [](const Holding& a, const Holding& b) {
             if (a.box != b.box) return a.box < b.box;
@@ -192,24 +206,24 @@ class Assigner {
         });
         for (std::int64_t i = 0, rank = 0; i < count; ++i) {
             rank = i > 0 && holdings[i].box == holdings[i - 1].box ? rank + 1 : 0;
-            if (rank >= problem_.topk2) holder_[holdings[i].cell] = NOBODY;
+            if (rank >= arguments_.topk2) holder_[holdings[i].cell] = NOBODY;
         }
     }
 
-    // Soft targets (spec section 5.7) in place of the metrics; anchors whose weight is 0 are let go of, for they count nowhere.
-    std::int64_t weigh(std::int64_t image, float poison) {
+    // Replaces metrics by soft targets (spec section 5.7), and frees anchors of weight 0, which no sum counts. Returns the number held.
+    std::int64_t weigh(std::int64_t image, float nan_carrier) {
         for (std::int64_t box = truth_.first[image]; box < truth_.first[image + 1]; ++box) best_[box] = {0, 0};
         std::int64_t held = 0;
-        const std::int64_t first = image * problem_.anchors;
-        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell) {
+        const std::int64_t first = image * arguments_.anchors;
+        for (std::int64_t cell = first; cell < first + arguments_.anchors; ++cell) {
             if (holder_[cell] == NOBODY) continue;
             Best& best = best_[holder_[cell]];
             best = {std::max(best.metric, rank_of(metric_[cell])), std::max(best.overlap, rank_of(overlap_[cell]))};
         }
-        for (std::int64_t cell = first; cell < first + problem_.anchors; ++cell) {
+        for (std::int64_t cell = first; cell < first + arguments_.anchors; ++cell) {
             if (holder_[cell] == NOBODY) continue;
             const Best& best = best_[holder_[cell]];
-            metric_[cell] = metric_[cell] * value_of(best.overlap) / (value_of(best.metric) + problem_.assign_eps) + poison;
+            metric_[cell] = metric_[cell] * value_of(best.overlap) / (value_of(best.metric) + arguments_.assign_eps) + nan_carrier;
             if (metric_[cell] <= 0) holder_[cell] = NOBODY;
             else ++held;
         }
@@ -218,10 +232,10 @@ class Assigner {
 
     std::int64_t list(Held& held) const {
         std::int64_t count = 0;
-        for (std::int64_t image = 0; image < problem_.images; ++image) {
+        for (std::int64_t image = 0; image < arguments_.images; ++image) {
             const std::int64_t end = count + held_by_image_[image];
             for (std::int64_t anchor = 0; count < end; ++anchor) {
-                const std::int64_t cell = image * problem_.anchors + anchor;
+                const std::int64_t cell = image * arguments_.anchors + anchor;
                 if (holder_[cell] == NOBODY) continue;
                 held.image[count] = image;
                 held.anchor[count] = anchor;
@@ -232,7 +246,7 @@ class Assigner {
         return count;
     }
 
-    const Problem& problem_;
+    const KernelArguments& arguments_;
     Anchors anchors_;
     GroundTruth truth_;
     Predicted predicted_;
@@ -242,7 +256,7 @@ class Assigner {
     Holding* holdings_;
     std::int64_t *picked_, *held_by_image_;
     std::uint32_t *holder_, *pickers_;
-    float *poison_, *metric_, *overlap_;
+    float *nan_carrier_, *metric_, *overlap_;
     Best* best_;
 };
 

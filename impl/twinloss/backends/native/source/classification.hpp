@@ -1,7 +1,7 @@
 // The classification term: the one pass over every class logit, forward and backward (spec section 7).
 //
-// Against targets that are zero but at a few held anchors, binary cross-entropy is Σ softplus(x) − Σ t·x, the second sum over the held
-// anchors alone, and its gradient sigmoid(x) − t. So no target tensor is ever made.
+// The targets are zero except at a few held anchors. Binary cross-entropy is therefore Σ softplus(x) − Σ t·x, with the second sum over the
+// held anchors alone, and its gradient sigmoid(x) − t. No target tensor is made.
 #pragma once
 
 #include "pyramid.hpp"
@@ -12,8 +12,8 @@ namespace twinloss {
 // Logits that share one logarithm. Π(1 + e^−|x|) over them is at most 2^16, far from overflow.
 constexpr int SHARED = 16;
 
-// Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) over a row. A product is kept as what it exceeds 1 by: nothing is lost where e^−|x| is
-// far below the rounding of 1.
+// Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) over a row. Each product is stored minus 1, so that nothing is lost if e^−|x| is far
+// below the rounding unit of 1.
 template <class T>
 double softplus_sum(const T* logits, std::int64_t count) {
     double sum[LANES] = {};
@@ -40,55 +40,55 @@ inline Lanes sigmoid(Lanes x) {
 }
 
 template <class T>
-const T* scores_at(const Problem& problem, std::int64_t image, std::int64_t label) {
-    return static_cast<const T*>(problem.scores) + image * problem.scores_per_image + label * problem.scores_per_channel;
+const T* scores_at(const KernelArguments& arguments, std::int64_t image, std::int64_t label) {
+    return static_cast<const T*>(arguments.scores) + image * arguments.scores_per_image + label * arguments.scores_per_channel;
 }
 
-inline float class_weight(const Problem& problem, std::int64_t label) {
-    return problem.class_weights ? problem.class_weights[label] : 1.0f;
+inline float class_weight(const KernelArguments& arguments, std::int64_t label) {
+    return arguments.class_weights ? arguments.class_weights[label] : 1.0f;
 }
 
-// Sum of the term over all of (B, C, A). `sums` has room for B·C numbers: what each row adds does not depend on who computes it.
+// Sum of the term over all of (B, C, A). `sums` holds B·C numbers, one per row: the result does not depend on the threads.
 template <class T>
-double classification_term(const Problem& problem, const Held& held, std::int64_t count, double* sums) {
-    const std::int64_t rows = problem.images * problem.classes;
-#pragma omp parallel for schedule(static) num_threads(problem.threads)
+double classification_term(const KernelArguments& arguments, const Held& held, std::int64_t count, double* sums) {
+    const std::int64_t rows = arguments.images * arguments.classes;
+#pragma omp parallel for schedule(static) num_threads(arguments.threads)
     for (std::int64_t row = 0; row < rows; ++row) {
-        const std::int64_t label = row % problem.classes;
-        sums[row] = softplus_sum(scores_at<T>(problem, row / problem.classes, label), problem.anchors) * class_weight(problem, label);
+        const std::int64_t label = row % arguments.classes;
+        sums[row] = softplus_sum(scores_at<T>(arguments, row / arguments.classes, label), arguments.anchors) * class_weight(arguments, label);
     }
     double total = 0, correction = 0;
     for (std::int64_t row = 0; row < rows; ++row) total += sums[row];
     for (std::int64_t h = 0; h < count; ++h) {
-        const std::int64_t label = problem.label[held.row[h]];
-        const float x = widen(scores_at<T>(problem, held.image[h], label)[held.anchor[h]]);
-        correction += static_cast<double>(x) * held.weight[h] * class_weight(problem, label);
+        const std::int64_t label = arguments.label[held.row[h]];
+        const float x = widen(scores_at<T>(arguments, held.image[h], label)[held.anchor[h]]);
+        correction += static_cast<double>(x) * held.weight[h] * class_weight(arguments, label);
     }
     return total - correction;
 }
 
 // Gradient (B, C, A), contiguous: (sigmoid(x) − t) · factor · class weight.
 template <class T>
-void scores_gradient(const Problem& problem, const Held& held, std::int64_t count, float factor, T* gradient) {
-#pragma omp parallel num_threads(problem.threads)
+void scores_gradient(const KernelArguments& arguments, const Held& held, std::int64_t count, float factor, T* gradient) {
+#pragma omp parallel num_threads(arguments.threads)
     {
 #pragma omp for schedule(static)
-        for (std::int64_t row = 0; row < problem.images * problem.classes; ++row) {
-            const std::int64_t label = row % problem.classes;
-            const T* logits = scores_at<T>(problem, row / problem.classes, label);
-            const float scale = factor * class_weight(problem, label);
-            T* of_row = gradient + row * problem.anchors;
-            for (std::int64_t i = 0; i < problem.anchors; i += LANES) {
-                const std::int64_t left = problem.anchors - i;
+        for (std::int64_t row = 0; row < arguments.images * arguments.classes; ++row) {
+            const std::int64_t label = row % arguments.classes;
+            const T* logits = scores_at<T>(arguments, row / arguments.classes, label);
+            const float scale = factor * class_weight(arguments, label);
+            T* of_row = gradient + row * arguments.anchors;
+            for (std::int64_t i = 0; i < arguments.anchors; i += LANES) {
+                const std::int64_t left = arguments.anchors - i;
                 store_some(of_row + i, sigmoid(load_some(logits + i, left, 0.0f)) * scale, left);
             }
         }
 #pragma omp for schedule(static)
         for (std::int64_t h = 0; h < count; ++h) {
-            const std::int64_t label = problem.label[held.row[h]];
-            const float x = widen(scores_at<T>(problem, held.image[h], label)[held.anchor[h]]);
-            const float scale = factor * class_weight(problem, label);
-            gradient[(held.image[h] * problem.classes + label) * problem.anchors + held.anchor[h]] =
+            const std::int64_t label = arguments.label[held.row[h]];
+            const float x = widen(scores_at<T>(arguments, held.image[h], label)[held.anchor[h]]);
+            const float scale = factor * class_weight(arguments, label);
+            gradient[(held.image[h] * arguments.classes + label) * arguments.anchors + held.anchor[h]] =
                 narrow<T>((sigmoid(splat(x))[0] - held.weight[h]) * scale);
         }
     }

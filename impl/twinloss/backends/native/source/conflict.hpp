@@ -1,14 +1,23 @@
 // Each box's best anchors (spec section 5.4), and each anchor's best box (spec section 5.5).
+//
+// Example. K = 2; box 0 is a candidate at anchors 5, 6, 7 with metrics 0.3, 0.1, 0.3, box 1 at anchors 7, 8 with 0.2, 0.4.
+// `Picks` holds, in descending order and with the lower anchor first among equals:
+//     box 0: (0.3, anchor 5), (0.3, anchor 7)        box 1: (0.4, anchor 8), (0.2, anchor 7)
+// Both picked anchor 7. `Contest` holds one 64-bit word per anchor, whose maximum both boxes have entered in either order:
+//     [ bits of the overlap | 0xffffffff − box ]      box 0 with overlap 0.5: [0x3f000000 | 0xffffffff]
+//                                                     box 1 with overlap 0.7: [0x3f333333 | 0xfffffffe]  ← larger: box 1 wins
+// Bits of positive floats have the order of their values, and on equal overlaps the larger low half belongs to the lower box.
 #pragma once
 
 #include "lanes.hpp"
-#include "problem.hpp"
+#include "arguments.hpp"
 
 namespace twinloss {
 
+// Holder of an anchor that no box holds: above every index of a box, so that NOBODY − box is positive and falls as the box rises.
 constexpr std::uint32_t NOBODY = 0xffffffff;
 
-// Bits of a float that is not negative, in the order of the values; NaN, of either sign, comes above all: it has to show in the loss.
+// Bits of a float >= 0, which have the order of the values. NaN of either sign is above all, so that it reaches the loss.
 inline std::uint32_t rank_of(float x) {
     std::uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
@@ -26,32 +35,32 @@ struct Pick {
     float overlap;
 };
 
-// The K picks of largest metric so far, in descending order, the lower anchor first among equals. Anchors come in ascending order.
+// The K picks of largest metric so far, in descending order. Callers offer anchors in ascending order: among equals the lower is first.
 class Picks {
    public:
-    Picks(Pick* room, std::int64_t most) : room_(room), most_(most) {}
+    Picks(Pick* places, std::int64_t most) : places_(places), most_(most) {}
 
     void offer(const Pick& pick) {
-        if (pick.metric == 0 || (count_ == most_ && pick.metric <= room_[most_ - 1].metric)) return;
+        if (pick.metric == 0 || (count_ == most_ && pick.metric <= places_[most_ - 1].metric)) return;
         std::int64_t place = count_ < most_ ? count_++ : most_ - 1;
-        for (; place > 0 && room_[place - 1].metric < pick.metric; --place) room_[place] = room_[place - 1];
-        room_[place] = pick;
+        for (; place > 0 && places_[place - 1].metric < pick.metric; --place) places_[place] = places_[place - 1];
+        places_[place] = pick;
     }
     std::int64_t count() const { return count_; }
 
    private:
-    Pick* room_;
+    Pick* places_;
     std::int64_t most_, count_ = 0;
 };
 
-// The largest overlap at an anchor and the lowest box that has it, in one word whose maximum does not depend on the order of arrival.
+// Per anchor, the largest overlap and the lowest box that has it, in one word; the maximum does not depend on the order of threads.
 class Contest {
    public:
-    Contest(const Problem& problem, Scratch& scratch) : best_(scratch.take<std::uint64_t>(problem.images * problem.anchors)) {}
+    Contest(const KernelArguments& arguments, Scratch& scratch) : best_(scratch.take<std::uint64_t>(arguments.images * arguments.anchors)) {}
 
     void clear(std::int64_t from, std::int64_t count) { std::memset(best_ + from, 0, static_cast<std::size_t>(count) * sizeof *best_); }
 
-    // An overlap of 0 wins nothing: where all are 0 the anchor goes to box 0 of the image with weight 0 (spec section 9), so to none.
+    // An overlap of 0 is ignored: if all are 0, the anchor goes to box 0 of the image with weight 0 (spec section 9), which no sum counts.
     void enter(std::int64_t cell, float overlap, std::uint32_t box) {
         if (rank_of(overlap) == 0) return;
         const std::uint64_t claim = static_cast<std::uint64_t>(rank_of(overlap)) << 32 | (NOBODY - box);

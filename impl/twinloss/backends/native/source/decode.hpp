@@ -1,4 +1,4 @@
-// Predicted boxes in pixels, of the anchors that some box may need (spec section 4).
+// Predicted boxes in pixels, at the anchors that are candidates of some ground-truth box (spec section 4).
 #pragma once
 
 #include "overlap.hpp"
@@ -7,14 +7,14 @@
 
 namespace twinloss {
 
-// Softmax of one side's R logits at neighbouring anchors, as far as the loss needs it. The mean bin index is counted from the bin of the largest
-// logit: what it is away from there is small where the distribution is sharp, and so is its rounding.
+// Softmax of one side's R logits at adjacent anchors. The mean bin index is computed relative to the bin of the largest logit (the mode):
+// for a sharp distribution the difference is small, and so is its rounding error.
 template <class V>
 struct Distribution {
-    V largest, total;    // the largest logit, and Σ e^(x − largest)
-    V mode, from_mode;   // the bin of the largest logit, and what the mean bin index is beyond it
+    V largest, total;    // largest logit, and Σ e^(x − largest)
+    V mode, from_mode;   // bin of the largest logit, and mean bin index minus that bin
 
-    // `logits(bin)` gives those of a vector of anchors; `keep(bin, e)` is handed e^(x − largest).
+    // `logits(bin)` returns the logits of a vector of anchors; `keep(bin, e)` is called with e = e^(x − largest).
     template <class Logits, class Keep>
     static Distribution of(std::int64_t bins, Logits logits, Keep keep) {
         Distribution d{logits(0), V{}, V{}, V{}};
@@ -37,80 +37,80 @@ struct Distribution {
     V beyond_expected(std::int64_t bin) const { return static_cast<Number<V>>(bin) - mode - from_mode; }
 };
 
-// Distances in grid units of neighbouring anchors to one side; with one bin the logits are the distances themselves (spec section 7, R = 1).
+// Distances of adjacent anchors to one side, in grid units; for R = 1 the logits themselves (spec section 7).
 template <class T>
 Lanes distances(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
     const auto of_bin = [&](std::int64_t bin) { return load_some(logits + bin * per_bin, count, 0.0f); };
     return bins == 1 ? of_bin(0) : Distribution<Lanes>::of(bins, of_bin, [](std::int64_t, Lanes) {}).expected();
 }
 
-// Corners in pixels and the shape's angle, each (B, A), of the anchors in some window; the others are left as they are.
+// Corners in pixels and the shape's angle, each (B, A). Anchors in no window keep undefined values.
 struct Predicted {
     std::uint8_t* needed;
     float *x1, *y1, *x2, *y2, *angle;
 
-    Predicted(const Problem& problem, Scratch& scratch) {
-        const std::int64_t cells = problem.images * problem.anchors;
+    Predicted(const KernelArguments& arguments, Scratch& scratch) {
+        const std::int64_t cells = arguments.images * arguments.anchors;
         needed = scratch.take<std::uint8_t>(cells);
         for (float** column : {&x1, &y1, &x2, &y2, &angle}) *column = scratch.take<float>(cells);
     }
 
     template <class T>
-    void fill(const Problem& problem, const Anchors& anchors, const GroundTruth& truth, const Window* windows) {
-        const std::int64_t tiles = (problem.anchors + TILE - 1) / TILE;
-#pragma omp parallel num_threads(problem.threads)
+    void fill(const KernelArguments& arguments, const Anchors& anchors, const GroundTruth& truth, const Window* windows) {
+        const std::int64_t tiles = (arguments.anchors + TILE - 1) / TILE;
+#pragma omp parallel num_threads(arguments.threads)
         {
 #pragma omp for schedule(dynamic)
-            for (std::int64_t image = 0; image < problem.images; ++image) mark(problem, truth, windows, image);
+            for (std::int64_t image = 0; image < arguments.images; ++image) mark(arguments, truth, windows, image);
 #pragma omp for schedule(dynamic)
-            for (std::int64_t tile = 0; tile < problem.images * tiles; ++tile) {
+            for (std::int64_t tile = 0; tile < arguments.images * tiles; ++tile) {
                 const std::int64_t image = tile / tiles, start = tile % tiles * TILE;
-                decode<T>(problem, anchors, image, start, std::min(start + TILE, problem.anchors));
+                decode<T>(arguments, anchors, image, start, std::min(start + TILE, arguments.anchors));
             }
         }
     }
 
    private:
-    static constexpr std::int64_t TILE = 512;  // anchors that one thread takes at a time
+    static constexpr std::int64_t TILE = 512;  // anchors per task of a thread
 
-    void mark(const Problem& problem, const GroundTruth& truth, const Window* windows, std::int64_t image) {
-        std::uint8_t* of_image = needed + image * problem.anchors;
-        std::memset(of_image, 0, static_cast<std::size_t>(problem.anchors));
+    void mark(const KernelArguments& arguments, const GroundTruth& truth, const Window* windows, std::int64_t image) {
+        std::uint8_t* of_image = needed + image * arguments.anchors;
+        std::memset(of_image, 0, static_cast<std::size_t>(arguments.anchors));
         for (std::int64_t box = truth.first[image]; box < truth.first[image + 1]; ++box) {
             std::uint8_t* of_level = of_image;
-            for (std::int64_t level = 0; level < problem.levels; ++level) {
-                const Window& w = windows[box * problem.levels + level];
-                const std::int64_t columns = problem.grid_columns[level];
+            for (std::int64_t level = 0; level < arguments.levels; ++level) {
+                const Window& w = windows[box * arguments.levels + level];
+                const std::int64_t columns = arguments.grid_columns[level];
                 if (w.columns > 0)
                     for (std::int64_t y = w.y; y < w.y + w.rows; ++y)
                         std::memset(of_level + y * columns + w.x, 1, static_cast<std::size_t>(w.columns));
-                of_level += problem.grid_rows[level] * columns;
+                of_level += arguments.grid_rows[level] * columns;
             }
         }
     }
 
-    // Side by side in the outer loop, so that few rows of logits are read at a time.
+    // The outer loop runs over the sides, so that few rows of logits are read at a time.
     template <class T>
-    void decode(const Problem& problem, const Anchors& anchors, std::int64_t image, std::int64_t start, std::int64_t end) {
-        const T* logits = static_cast<const T*>(problem.boxes) + image * problem.boxes_per_image;
+    void decode(const KernelArguments& arguments, const Anchors& anchors, std::int64_t image, std::int64_t start, std::int64_t end) {
+        const T* logits = static_cast<const T*>(arguments.boxes) + image * arguments.boxes_per_image;
         Lanes side[4][TILE / LANES];
-        for (int s = 0; s < 4; ++s, logits += problem.bins * problem.boxes_per_channel)
-            for_each_needed(problem, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
-                side[s][(anchor - start) / LANES] = distances(logits + anchor, problem.boxes_per_channel, problem.bins, count);
+        for (int s = 0; s < 4; ++s, logits += arguments.bins * arguments.boxes_per_channel)
+            for_each_needed(arguments, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
+                side[s][(anchor - start) / LANES] = distances(logits + anchor, arguments.boxes_per_channel, arguments.bins, count);
             });
-        for_each_needed(problem, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
+        for_each_needed(arguments, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
             const auto at = [&](int s) { return side[s][(anchor - start) / LANES]; };
             const Lanes x = load(anchors.x + anchor), y = load(anchors.y + anchor), stride = load(anchors.stride + anchor);
             const CornersOf<Lanes> c{(x - at(0)) * stride, (y - at(1)) * stride, (x + at(2)) * stride, (y + at(3)) * stride};
-            keep(c, Shape<Lanes>(c, problem.ciou_eps).angle, image * problem.anchors + anchor, count);
+            keep(c, Shape<Lanes>(c, arguments.ciou_eps).angle, image * arguments.anchors + anchor, count);
         });
     }
 
     template <class Visit>
-    void for_each_needed(const Problem& problem, std::int64_t image, std::int64_t start, std::int64_t end, Visit visit) const {
+    void for_each_needed(const KernelArguments& arguments, std::int64_t image, std::int64_t start, std::int64_t end, Visit visit) const {
         for (std::int64_t anchor = start; anchor < end; anchor += LANES) {
             const std::int64_t count = std::min<std::int64_t>(end - anchor, LANES);
-            if (std::memchr(needed + image * problem.anchors + anchor, 1, static_cast<std::size_t>(count))) visit(anchor, count);
+            if (std::memchr(needed + image * arguments.anchors + anchor, 1, static_cast<std::size_t>(count))) visit(anchor, count);
         }
     }
 

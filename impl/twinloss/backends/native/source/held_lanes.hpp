@@ -1,4 +1,15 @@
-// A few held anchors at a time: their logits, and what they are to predict. They are few, so all about them is computed in double.
+// The WIDE held anchors that fill one register: their logits and targets, in double, which is cheap because few anchors are held.
+//
+// Lane i of every vector belongs to the i-th of them. With WIDE = 8 (AVX-512), R = 16, and a stretch of 10 held anchors h0 … h9:
+//
+//     lane                    0    1    2   …   7   │   0    1    2   …   7
+//     entry of `held`        h0   h1   h2   …  h7   │  h8   h9   h9   …  h9   `take` at start = 0, then at start = 8
+//     weight                 t0   t1   t2   …  t7   │  t8   t9    0   …   0   `count` = 8, then 2; lanes beyond it weigh 0
+//     logits[0]  left, bin 0  x    x    x   …   x
+//     …
+//     logits[17] top,  bin 1  x    x    x   …   x        `logits[side · R + bin]`: 4R vectors, gathered from far-apart rows
+//
+// A softmax over the bins of one side runs down a column, so that no lane needs another; all lanes take the same steps.
 #pragma once
 
 #include "decode.hpp"
@@ -22,28 +33,29 @@ inline float sum_of_weights(const Held& held, std::int64_t count) {
 // Corners at the given distances from the anchor's centre, which is (0, 0).
 inline CornersOf<Wide> corners_at(const SideLanes& distance) { return {-distance[0], -distance[1], distance[2], distance[3]}; }
 
-struct HeldGroup {
-    int count;  // lanes beyond it repeat the last anchor, with weight 0
+struct HeldLanes {
+    int count;  // lanes beyond it repeat the last anchor with weight 0
     Wide stride, weight;
-    CornersOf<Wide> truth;  // grid units, from the anchor's centre: corners near each other then differ by no more than they must
+    CornersOf<Wide> truth;  // grid units, relative to the anchor's centre, so that the differences of close corners round little
     Wide* logits;           // [side · R + bin]
 
-    // Those of a stretch from its `start`-th on; `sum` is that of all weights.
-    void take(const Problem& problem, const Anchors& anchors, const Held& held, const Stretch& stretch, std::int64_t start, float sum,
-              const HeldBlock& block) {
+    // Fills the lanes with the held anchors of a stretch from its `start`-th on; `sum` is the sum of all weights.
+    void take(const KernelArguments& arguments, const Anchors& anchors, const Held& held, const Stretch& stretch, std::int64_t start, float sum,
+              const HeldTile& tile) {
         count = static_cast<int>(std::min<std::int64_t>(stretch.count - start, WIDE));
         for (int lane = 0; lane < WIDE; ++lane) {
             const std::int64_t h = stretch.first + start + (lane < count ? lane : count - 1), anchor = held.anchor[h];
             const double x = anchors.x[anchor], y = anchors.y[anchor];
             stride[lane] = anchors.stride[anchor];
-            weight[lane] = lane >= count ? 0.0f : problem.summed_weights ? sum : held.weight[h];
-            const Corners c = pixel_corners(problem, held.row[h]);
+            weight[lane] = lane >= count ? 0.0f : arguments.summed_weights ? sum : held.weight[h];
+            const Corners c = pixel_corners(arguments, held.row[h]);
             truth.x1[lane] = c.x1 / stride[lane] - x;
             truth.y1[lane] = c.y1 / stride[lane] - y;
             truth.x2[lane] = c.x2 / stride[lane] - x;
             truth.y2[lane] = c.y2 / stride[lane] - y;
         }
-        for (std::int64_t channel = 0; channel < SIDES * problem.bins; ++channel) logits[channel] = __builtin_convertvector(block.get(channel, start), Wide);
+        for (std::int64_t channel = 0; channel < SIDES * arguments.bins; ++channel)
+            logits[channel] = __builtin_convertvector(tile.get(channel, start), Wide);
     }
 
     const Wide* bins_of(int side, std::int64_t bins) const { return logits + side * bins; }
@@ -52,7 +64,7 @@ struct HeldGroup {
         const Wide* x = bins_of(side, bins);
         return Distribution<Wide>::of(bins, [x](std::int64_t bin) { return x[bin]; }, [](std::int64_t, Wide) {});
     }
-    // Leaves e^(x − largest) in the place of the logits.
+    // Replaces the logits by e^(x − largest).
     Distribution<Wide> distribution_in_place(int side, std::int64_t bins) {
         Wide* x = logits + side * bins;
         return Distribution<Wide>::of(bins, [x](std::int64_t bin) { return x[bin]; }, [x](std::int64_t bin, Wide e) { x[bin] = e; });

@@ -1,31 +1,31 @@
-// Held anchors of one stretch of one image: their columns of logits, read and written along the rows of channels, which lie far apart.
+// The columns of logits of the held anchors in one stretch of an image, read and written along the rows of channels, which lie far apart.
 #pragma once
 
 #include <algorithm>
 
-#include "problem.hpp"
+#include "arguments.hpp"
 #include "storage.hpp"
 
 namespace twinloss {
 
 constexpr int SIDES = 4;  // left, top, right, bottom
 
-// Anchors begin to end of an image, and `count` held ones among them, from the entry `first` on.
+// Anchors [begin, end) of an image; `count` of them are held, in the entries of the assignment from `first` on.
 struct Stretch {
     static constexpr std::int64_t MOST_HELD = 256, MOST_ANCHORS = 2048;
 
     std::int64_t image, begin, end, first, count;
 
-    static std::int64_t most(const Problem& problem, std::int64_t held) {
-        return held / MOST_HELD + problem.images * (problem.anchors / MOST_ANCHORS + 1);
+    static std::int64_t most(const KernelArguments& arguments, std::int64_t held) {
+        return held / MOST_HELD + arguments.images * (arguments.anchors / MOST_ANCHORS + 1);
     }
 
-    // Cuts all anchors of all images into stretches; returns how many there are.
-    static std::int64_t cut(const Problem& problem, const Held& held, std::int64_t count, Stretch* stretches) {
+    // Divides all anchors of all images into stretches; returns the number of stretches.
+    static std::int64_t cut(const KernelArguments& arguments, const Held& held, std::int64_t count, Stretch* stretches) {
         std::int64_t made = 0, next = 0;
-        for (std::int64_t image = 0; image < problem.images; ++image)
-            for (std::int64_t begin = 0; begin < problem.anchors;) {
-                Stretch s{image, begin, std::min(begin + MOST_ANCHORS, problem.anchors), next, 0};
+        for (std::int64_t image = 0; image < arguments.images; ++image)
+            for (std::int64_t begin = 0; begin < arguments.anchors;) {
+                Stretch s{image, begin, std::min(begin + MOST_ANCHORS, arguments.anchors), next, 0};
                 while (next < count && held.image[next] == image && held.anchor[next] < s.end && s.count < MOST_HELD) ++next, ++s.count;
                 if (s.count == MOST_HELD) s.end = held.anchor[next - 1] + 1;
                 stretches[made++] = s;
@@ -35,15 +35,15 @@ struct Stretch {
     }
 };
 
-class HeldBlock {
+class HeldTile {
    public:
     static constexpr std::int64_t SIZE = Stretch::MOST_HELD;
 
-    HeldBlock(const Problem& problem, float* room) : channels_(SIDES * problem.bins), columns_(room) {}
+    HeldTile(const KernelArguments& arguments, float* columns) : channels_(SIDES * arguments.bins), columns_(columns) {}
 
-    static std::int64_t room(const Problem& problem) { return SIDES * problem.bins * SIZE; }
+    static std::int64_t size(const KernelArguments& arguments) { return SIDES * arguments.bins * SIZE; }
 
-    // Neighbours' values of a channel; behind the last comes the last again.
+    // Values of one channel at WIDE held anchors from `start` on; the last held anchor's value fills the lanes beyond it.
     Half get(std::int64_t channel, std::int64_t start) const {
         Half values;
         std::memcpy(&values, columns_ + channel * SIZE + start, sizeof values);
@@ -54,23 +54,23 @@ class HeldBlock {
     }
 
     template <class T>
-    void read(const Problem& problem, const Held& held, const Stretch& stretch) {
+    void read(const KernelArguments& arguments, const Held& held, const Stretch& stretch) {
         const std::int64_t* anchor = held.anchor + stretch.first;
         const std::int64_t whole = (stretch.count + LANES - 1) / LANES * LANES;
         for (std::int64_t channel = 0; channel < channels_; ++channel) {
-            const T* row = static_cast<const T*>(problem.boxes) + stretch.image * problem.boxes_per_image + channel * problem.boxes_per_channel;
+            const T* row = static_cast<const T*>(arguments.boxes) + stretch.image * arguments.boxes_per_image + channel * arguments.boxes_per_channel;
             float* column = columns_ + channel * SIZE;
             for (std::int64_t h = 0; h < stretch.count; ++h) column[h] = widen(row[anchor[h]]);
             for (std::int64_t h = stretch.count; h < whole; ++h) column[h] = column[stretch.count - 1];
         }
     }
 
-    // Into (B, 4R, A), contiguous; 0 between the held anchors.
+    // Writes the stretch into `dense` (B, 4R, A), contiguous, with 0 between the held anchors.
     template <class T>
-    void write(const Problem& problem, const Held& held, const Stretch& stretch, T* dense) const {
+    void write(const KernelArguments& arguments, const Held& held, const Stretch& stretch, T* dense) const {
         const std::int64_t* anchor = held.anchor + stretch.first;
         for (std::int64_t channel = 0; channel < channels_; ++channel) {
-            T* row = dense + (stretch.image * channels_ + channel) * problem.anchors;
+            T* row = dense + (stretch.image * channels_ + channel) * arguments.anchors;
             std::memset(static_cast<void*>(row + stretch.begin), 0, static_cast<std::size_t>(stretch.end - stretch.begin) * sizeof(T));
             for (std::int64_t h = 0; h < stretch.count; ++h) row[anchor[h]] = narrow<T>(columns_[channel * SIZE + h]);
         }

@@ -1,7 +1,7 @@
-// As many numbers at a time as one register of the processor holds, float or double, and the few functions of them that the loss needs.
+// Vectors that fill one register of the processor, of float (`Lanes`) or double (`Wide`), and the functions of them that the loss needs.
 //
-// A vector longer than a register would be taken apart by the compiler, comparisons number by number. Every step is written out as IEEE
-// additions, products and quotients, and the compiler is told not to fuse them, so that no result depends on what else is in the vector.
+// The compiler would split a longer vector, and compare it number by number. All functions consist of IEEE additions, products and
+// quotients, which the compiler may not fuse (-ffp-contract=off): no lane's result depends on the other lanes.
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,7 @@ constexpr int WIDE = LANES / 2;
 
 using Lanes = float __attribute__((vector_size(LANES * sizeof(float))));
 using Wide = double __attribute__((vector_size(WIDE * sizeof(double))));
-using Half = float __attribute__((vector_size(WIDE * sizeof(float))));  // what widens to Wide
+using Half = float __attribute__((vector_size(WIDE * sizeof(float))));  // converts to Wide
 
 template <class V>
 struct Kind;
@@ -60,7 +60,7 @@ V magnitude(V x) {
     return choose<V>(x < 0, -x, x);
 }
 
-// Of two numbers; the first where one of them is NaN, or both are equal.
+// The larger, and the smaller, of two numbers; the first if one of them is NaN, or both are equal.
 template <class V>
 V larger(V a, V b) {
     return choose<V>(b > a, b, a);
@@ -76,9 +76,9 @@ inline Lanes square_root(Lanes x) {
     return root;
 }
 
-// e^y for y <= 0, within an ulp; 0 where it would be subnormal, NaN where y is. Polynomial of Cephes' expf.
+// e^y for y <= 0, within one ulp; 0 instead of a subnormal result, NaN for NaN. Polynomial of Cephes' expf.
 inline Lanes exp_of_negative(Lanes y) {
-    constexpr float LEAST = -87.3f, INTEGER = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
+    constexpr float LEAST = -87.3f, INTEGER = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     const Lanes held = choose<Lanes>(y < LEAST, splat(LEAST), y);
     const Lanes shifted = held * 1.44269504088896341f + INTEGER;
     const Lanes power = shifted - INTEGER;
@@ -94,7 +94,7 @@ inline Lanes exp_of_negative(Lanes y) {
     return choose<Lanes>(y < LEAST, Lanes{}, p * scale);
 }
 
-// The same in double, to twelve digits, by Taylor's series.
+// e^y for y <= 0 in double, to twelve digits, by Taylor's series.
 inline Wide exp_of_negative(Wide y) {
     constexpr double LEAST = -708.0, INTEGER = 6755399441055744.0;  // 1.5 * 2^52
     const Wide held = choose<Wide>(y < LEAST, splat<Wide>(LEAST), y);
@@ -134,13 +134,13 @@ inline Wide log_of(Wide u) {
     return u;
 }
 
-// log(1 + x) for x >= 0, NaN where x is: the logarithm of the rounded sum, and what the rounding left out.
+// log(1 + x) for x >= 0, NaN for NaN: the logarithm of the rounded sum, corrected by the rounding error of the sum.
 inline Lanes log_of_one_and(Lanes x) {
     const Lanes u = 1.0f + x;
     return log_of(u) + (x - (u - 1.0f)) / u + 0.0f * x;
 }
 
-// The angle whose tangent is x, within two ulps. Polynomial of Cephes' atanf.
+// The arctangent of x, within two ulps. Polynomial of Cephes' atanf.
 inline Lanes angle_of(Lanes x) {
     const Lanes t = magnitude(x);
     const Bits<Lanes> steep = t > 2.414213562373095f, middling = ~steep & (t > 0.4142135623730950f);

@@ -1,4 +1,4 @@
-// Boxes predicted and true, and the CIoU of pairs of them (spec sections 4 and 6).
+// Boxes as corners, the CIoU of a pair of boxes, and its gradient (spec sections 6 and 8).
 #pragma once
 
 #include "lanes.hpp"
@@ -10,7 +10,7 @@ struct CornersOf {
     V x1, y1, x2, y2;
 };
 
-// Width, height, and the angle whose tangent is their ratio; the epsilon belongs to the height.
+// Width, height + eps, and the arctangent of their ratio.
 template <class V>
 struct Shape {
     V width, height, angle;
@@ -19,7 +19,7 @@ struct Shape {
     Shape(V w, V h, V a) : width(w), height(h), angle(a) {}
 };
 
-// IoU − (ρ²/c² + α v), with what its derivative needs.
+// CIoU = IoU − (ρ²/c² + α v) in `value`, and the intermediate results that its gradient needs.
 template <class V>
 struct CompleteIoU {
     V inner_width, inner_height;  // of the intersection, before it is clamped at 0
@@ -43,5 +43,31 @@ struct CompleteIoU {
         value = iou - (distance / diagonal + trade_off * aspect);
     }
 };
+
+// Derivative of min(a, b) by a: 1 for a < b, 1/2 for a = b, else 0.
+inline Wide first_share(Wide a, Wide b) { return choose<Wide>(a < b, splat<Wide>(1.0), choose<Wide>(a == b, splat<Wide>(0.5), Wide{})); }
+
+// Gradient of the CIoU by the corners of box a; α is a constant (spec section 6).
+inline CornersOf<Wide> ciou_gradient(const CornersOf<Wide>& a, const Shape<Wide>& shape, const CornersOf<Wide>& b, const CompleteIoU<Wide>& c) {
+    constexpr double EIGHT_OVER_PI_SQUARED = 0.81056946913870217;
+    const Wide iou = c.intersection / c.union_area, away = c.distance / c.diagonal;
+    const Wide dx = b.x1 + b.x2 - a.x1 - a.x2, dy = b.y1 + b.y2 - a.y1 - a.y2;
+    const Wide turned = c.trade_off * EIGHT_OVER_PI_SQUARED * c.turn / (shape.width * shape.width + shape.height * shape.height);
+    // By one coordinate: `inner`, `hull` and `sign` are the derivatives of the sides of intersection, hull and box a by it.
+    const auto along = [&](Wide inner, Wide hull, float sign, Wide inner_side, Wide across, Wide other, Wide hull_side, Wide offset,
+                           Wide turn) {
+        const Wide moved = choose<Wide>(inner_side > 0.0, inner * larger(across, Wide{}), Wide{});
+        const Wide of_iou = (moved * (1.0 + iou) - iou * other * sign) / c.union_area;
+        const Wide of_distance = (offset * -0.5 - away * (2.0 * hull_side * hull)) / c.diagonal;
+        return of_iou - of_distance + turn * sign;
+    };
+    const Wide iw = c.inner_width, ih = c.inner_height, w = shape.width, h = shape.height;
+    return {
+        along(-first_share(b.x1, a.x1), -first_share(a.x1, b.x1), -1.0, iw, ih, h, c.hull_width, dx, turned * h),
+        along(-first_share(b.y1, a.y1), -first_share(a.y1, b.y1), -1.0, ih, iw, w, c.hull_height, dy, -turned * w),
+        along(first_share(a.x2, b.x2), first_share(b.x2, a.x2), 1.0, iw, ih, h, c.hull_width, dx, turned * h),
+        along(first_share(a.y2, b.y2), first_share(b.y2, a.y2), 1.0, ih, iw, w, c.hull_height, dy, -turned * w),
+    };
+}
 
 }  // namespace twinloss

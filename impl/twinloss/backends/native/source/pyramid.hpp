@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "problem.hpp"
+#include "arguments.hpp"
 
 namespace twinloss {
 
@@ -11,18 +11,18 @@ namespace twinloss {
 struct Anchors {
     float *x, *y, *stride;
 
-    Anchors(const Problem& problem, Scratch& scratch)
-        : x(scratch.take<float>(problem.anchors + 16)), y(scratch.take<float>(problem.anchors + 16)),
-          stride(scratch.take<float>(problem.anchors + 16)) {}
+    Anchors(const KernelArguments& arguments, Scratch& scratch)
+        : x(scratch.take<float>(arguments.anchors + 16)), y(scratch.take<float>(arguments.anchors + 16)),
+          stride(scratch.take<float>(arguments.anchors + 16)) {}
 
-    void fill(const Problem& problem) {
+    void fill(const KernelArguments& arguments) {
         std::int64_t anchor = 0;
-        for (std::int64_t level = 0; level < problem.levels; ++level)
-            for (std::int64_t row = 0; row < problem.grid_rows[level]; ++row)
-                for (std::int64_t column = 0; column < problem.grid_columns[level]; ++column, ++anchor) {
+        for (std::int64_t level = 0; level < arguments.levels; ++level)
+            for (std::int64_t row = 0; row < arguments.grid_rows[level]; ++row)
+                for (std::int64_t column = 0; column < arguments.grid_columns[level]; ++column, ++anchor) {
                     x[anchor] = static_cast<float>(column) + 0.5f;
                     y[anchor] = static_cast<float>(row) + 0.5f;
-                    stride[anchor] = static_cast<float>(problem.strides[level]);
+                    stride[anchor] = static_cast<float>(arguments.strides[level]);
                 }
         for (std::int64_t beyond = anchor; beyond < anchor + 16; ++beyond) x[beyond] = y[beyond] = stride[beyond] = 1.0f;
     }
@@ -33,24 +33,24 @@ struct Corners {
 };
 
 // Pixel corners of a row of the batch.
-inline Corners pixel_corners(const Problem& problem, std::int64_t row) {
-    const float* box = problem.box + 4 * row;
-    const float x = box[0] * problem.width(), y = box[1] * problem.height();
-    const float half_width = box[2] * problem.width() / 2, half_height = box[3] * problem.height() / 2;
+inline Corners pixel_corners(const KernelArguments& arguments, std::int64_t row) {
+    const float* box = arguments.box + 4 * row;
+    const float x = box[0] * arguments.width(), y = box[1] * arguments.height();
+    const float half_width = box[2] * arguments.width() / 2, half_height = box[3] * arguments.height() / 2;
     return {x - half_width, y - half_height, x + half_width, y + half_height};
 }
 
-// Cells of one level, `columns` by `rows` of them from the first on.
+// The `columns` x `rows` cells of one level whose first is (x, y).
 struct Window {
     std::int32_t x, y, columns, rows;
 };
 
-// First cell and number of cells along one axis whose centres lie strictly between low and high.
+// First cell along one axis whose centre lies strictly between low and high, and the number of such cells.
 inline void cells_between(float low, float high, float stride, std::int64_t size, float eps, std::int32_t& first, std::int32_t& count) {
     const float cells = static_cast<float>(size);
     float from = std::fmin(std::fmax(std::floor(low / stride - 0.5f), 0.0f), cells);
     float to = std::fmin(std::fmax(std::ceil(high / stride - 0.5f), -1.0f), cells - 1);
-    // The quotient may round across a centre, so the definition's own test decides at both ends; two steps are more than rounding can miss.
+    // Rounding the quotient can be wrong by a cell, so the definition's own test decides at both ends; two steps correct more than that.
     for (int step = 0; step < 2; ++step) {
         if (!((from + 0.5f) * stride - low > eps)) ++from;
         if (!(high - (to + 0.5f) * stride > eps)) --to;
@@ -59,19 +59,19 @@ inline void cells_between(float low, float high, float stride, std::int64_t size
     count = to >= from ? static_cast<std::int32_t>(to - from) + 1 : 0;
 }
 
-inline Window window_of(const Problem& problem, const Corners& corners, std::int64_t level) {
+inline Window window_of(const KernelArguments& arguments, const Corners& corners, std::int64_t level) {
     const auto side = [&](float low, float high, float& from, float& to) {
         const float length = high - low, centre = (low + high) / 2;
-        const float half = (length < problem.lengthened_below ? problem.shortest_side : length) / 2;
+        const float half = (length < arguments.lengthened_below ? arguments.shortest_side : length) / 2;
         from = centre - half, to = centre + half;
     };
     float x1, x2, y1, y2;
     side(corners.x1, corners.x2, x1, x2);
     side(corners.y1, corners.y2, y1, y2);
     Window window;
-    const float stride = static_cast<float>(problem.strides[level]);
-    cells_between(x1, x2, stride, problem.grid_columns[level], problem.assign_eps, window.x, window.columns);
-    cells_between(y1, y2, stride, problem.grid_rows[level], problem.assign_eps, window.y, window.rows);
+    const float stride = static_cast<float>(arguments.strides[level]);
+    cells_between(x1, x2, stride, arguments.grid_columns[level], arguments.assign_eps, window.x, window.columns);
+    cells_between(y1, y2, stride, arguments.grid_rows[level], arguments.assign_eps, window.y, window.rows);
     return window;
 }
 
@@ -81,31 +81,32 @@ struct GroundTruth {
     std::int64_t *row, *first;  // first[b]: the first box of image b; first[B] = count
     Corners* corners;
 
-    GroundTruth(const Problem& problem, Scratch& scratch)
-        : row(scratch.take<std::int64_t>(problem.rows)), first(scratch.take<std::int64_t>(problem.images + 1)),
-          corners(scratch.take<Corners>(problem.rows)) {}
+    GroundTruth(const KernelArguments& arguments, Scratch& scratch)
+        : row(scratch.take<std::int64_t>(arguments.rows)), first(scratch.take<std::int64_t>(arguments.images + 1)),
+          corners(scratch.take<Corners>(arguments.rows)) {}
 
     static bool valid(const Corners& c) { return c.x1 + c.y1 + c.x2 + c.y2 > 0; }
 
-    void fill(const Problem& problem) {
-        for (std::int64_t image = 0; image <= problem.images; ++image) first[image] = 0;
-        for (std::int64_t r = 0; r < problem.rows; ++r)
-            if (valid(pixel_corners(problem, r))) ++first[problem.image[r] + 1];
-        for (std::int64_t image = 0; image < problem.images; ++image) first[image + 1] += first[image];
-        count = first[problem.images];
-        for (std::int64_t r = 0; r < problem.rows; ++r) {
-            const Corners c = pixel_corners(problem, r);
+    void fill(const KernelArguments& arguments) {
+        for (std::int64_t image = 0; image <= arguments.images; ++image) first[image] = 0;
+        for (std::int64_t r = 0; r < arguments.rows; ++r)
+            if (valid(pixel_corners(arguments, r))) ++first[arguments.image[r] + 1];
+        for (std::int64_t image = 0; image < arguments.images; ++image) first[image + 1] += first[image];
+        count = first[arguments.images];
+        for (std::int64_t r = 0; r < arguments.rows; ++r) {
+            const Corners c = pixel_corners(arguments, r);
             if (!valid(c)) continue;
-            const std::int64_t place = first[problem.image[r]]++;
+            const std::int64_t place = first[arguments.image[r]]++;
             row[place] = r;
             corners[place] = c;
         }
-        for (std::int64_t image = problem.images; image > 0; --image) first[image] = first[image - 1];  // each had moved to its end
+        // The loop above moved each to the end of its image.
+        for (std::int64_t image = arguments.images; image > 0; --image) first[image] = first[image - 1];
         first[0] = 0;
     }
 
-    std::int64_t image(const Problem& problem, std::int64_t n) const { return problem.image[row[n]]; }
-    std::int64_t label(const Problem& problem, std::int64_t n) const { return problem.label[row[n]]; }
+    std::int64_t image(const KernelArguments& arguments, std::int64_t n) const { return arguments.image[row[n]]; }
+    std::int64_t label(const KernelArguments& arguments, std::int64_t n) const { return arguments.label[row[n]]; }
 };
 
 }  // namespace twinloss

@@ -1,4 +1,4 @@
-// Logits as they lie in memory: float32, float16 or bfloat16, neighbouring anchors at a time, as float32 in the hand.
+// Loads and stores vectors of logits: float32, float16 or bfloat16 in memory, float32 in registers.
 #pragma once
 
 #include <algorithm>
@@ -61,7 +61,7 @@ inline void store<float>(float* to, Lanes x) {
     std::memcpy(to, &x, sizeof x);
 }
 
-// The first `count` of a vector; the others are `missing`.
+// Loads the first `count` lanes of a vector; the others are `missing`.
 template <class T>
 Lanes load_some(const T* from, std::int64_t count, float missing) {
     if (count >= LANES) return load(from);

@@ -1,4 +1,4 @@
-// The terms that the held anchors alone have a share in, forward and backward (spec sections 6 to 8).
+// The box term and the distribution term (the distance term for R = 1; `dfl` in both cases), forward and backward (spec sections 6 to 8).
 #pragma once
 
 #include "held_lanes.hpp"
@@ -11,14 +11,14 @@ struct TwoBins {
     Bits<Wide> lower;
     Wide upper_share;
 
-    TwoBins(Wide target, const Problem& problem) {
-        const Wide clamped = smaller(larger(target, Wide{}), splat<Wide>(problem.longest));
+    TwoBins(Wide target, const KernelArguments& arguments) {
+        const Wide clamped = smaller(larger(target, Wide{}), splat<Wide>(arguments.longest));
         lower = __builtin_convertvector(clamped, Bits<Wide>);
         upper_share = clamped - __builtin_convertvector(lower, Wide);
-        const Bits<Wide> most = Bits<Wide>{} + (problem.bins - 2);  // where the target is NaN, any bin that exists will do
+        const Bits<Wide> most = Bits<Wide>{} + (arguments.bins - 2);  // for a NaN target, any existing bin serves
         lower = (lower & (lower > 0)), lower = (lower & (lower < most)) | (most & (lower >= most));
     }
-    // Takes each bin's share of `whole` from the value of the bin.
+    // Subtracts from the values of the two bins their shares of `whole`.
     void take_from(Wide* values, Wide whole) const {
         for (int lane = 0; lane < WIDE; ++lane) {
             values[lower[lane]][lane] -= whole[lane] * (1.0 - upper_share[lane]);
@@ -38,164 +38,139 @@ inline Wide cross_entropy(const Wide* logits, const Distribution<Wide>& d, const
     return log_of(d.total) + 0.0 * d.total - mean;
 }
 
-// Pixels of a side's distance per pixel of the image: what turns grid units into shares of the image (spec section 7, R = 1).
-inline Wide share_of_image(const Problem& problem, const HeldGroup& group, int side) {
-    return group.stride / (side % 2 ? problem.height() : problem.width());
+// Factor from grid units to shares of the image's width or height (spec section 7, R = 1).
+inline Wide share_of_image(const KernelArguments& arguments, const HeldLanes& lanes, int side) {
+    return lanes.stride / (side % 2 ? arguments.height() : arguments.width());
 }
 
 struct Sums {
-    double box = 0, third = 0;
+    double box = 0, dfl = 0;
 
-    void add(Wide of_box, Wide of_third, int count) {
-        for (int lane = 0; lane < count; ++lane) box += of_box[lane], third += of_third[lane];
+    void add(Wide of_box, Wide of_dfl, int count) {
+        for (int lane = 0; lane < count; ++lane) box += of_box[lane], dfl += of_dfl[lane];
     }
-    void add(const Sums& other) { box += other.box, third += other.third; }
+    void add(const Sums& other) { box += other.box, dfl += other.dfl; }
 };
 
-inline Sums held_terms(const Problem& problem, HeldGroup& group) {
-    SideLanes distance, target = group.target();
-    Wide third{};
+inline Sums held_terms(const KernelArguments& arguments, HeldLanes& lanes) {
+    SideLanes distance, target = lanes.target();
+    Wide dfl{};
     for (int side = 0; side < SIDES; ++side) {
-        const Wide* logits = group.bins_of(side, problem.bins);
-        if (problem.bins == 1) {
-            const Wide scale = share_of_image(problem, group, side);
+        const Wide* logits = lanes.bins_of(side, arguments.bins);
+        if (arguments.bins == 1) {
+            const Wide scale = share_of_image(arguments, lanes, side);
             distance[side] = logits[0];
-            third += magnitude(distance[side] * scale - target[side] * scale);
+            dfl += magnitude(distance[side] * scale - target[side] * scale);
         } else {
-            const Distribution<Wide> d = group.distribution(side, problem.bins);
+            const Distribution<Wide> d = lanes.distribution(side, arguments.bins);
             distance[side] = d.expected();
-            third += cross_entropy(logits, d, TwoBins(target[side], problem));
+            dfl += cross_entropy(logits, d, TwoBins(target[side], arguments));
         }
     }
-    if (problem.bins == 1 && !problem.distance_term) third = Wide{};
+    if (arguments.bins == 1 && !arguments.distance_term) dfl = Wide{};
     const CornersOf<Wide> predicted = corners_at(distance);
-    const float eps = problem.ciou_eps;
-    const CompleteIoU<Wide> iou(predicted, Shape<Wide>(predicted, eps), group.truth, Shape<Wide>(group.truth, eps), eps);
+    const float eps = arguments.ciou_eps;
+    const CompleteIoU<Wide> iou(predicted, Shape<Wide>(predicted, eps), lanes.truth, Shape<Wide>(lanes.truth, eps), eps);
     Sums sums;
-    sums.add((1.0 - iou.value) * group.weight, third * 0.25 * group.weight, group.count);
+    sums.add((1.0 - iou.value) * lanes.weight, dfl * 0.25 * lanes.weight, lanes.count);
     return sums;
 }
 
-// 1 where a < b, 1/2 where they are equal, 0 elsewhere: of a minimum (a of the two), the share that a's gradient has.
-inline Wide first_share(Wide a, Wide b) { return choose<Wide>(a < b, splat<Wide>(1.0), choose<Wide>(a == b, splat<Wide>(0.5), Wide{})); }
-
-// Gradient of the CIoU by the first box's corners; α is a constant (spec section 6).
-inline CornersOf<Wide> ciou_gradient(const CornersOf<Wide>& a, const Shape<Wide>& shape, const CornersOf<Wide>& b, const CompleteIoU<Wide>& c) {
-    constexpr double EIGHT_OVER_PI_SQUARED = 0.81056946913870217;
-    const Wide iou = c.intersection / c.union_area, away = c.distance / c.diagonal;
-    const Wide dx = b.x1 + b.x2 - a.x1 - a.x2, dy = b.y1 + b.y2 - a.y1 - a.y2;
-    const Wide turned = c.trade_off * EIGHT_OVER_PI_SQUARED * c.turn / (shape.width * shape.width + shape.height * shape.height);
-    // Along one axis: how far the corner moves the intersection's side, the hull's, and (sign) the box's own.
-    const auto along = [&](Wide inner, Wide hull, float sign, Wide inner_side, Wide across, Wide other, Wide hull_side, Wide offset,
-                           Wide turn) {
-        const Wide moved = choose<Wide>(inner_side > 0.0, inner * larger(across, Wide{}), Wide{});
-        const Wide of_iou = (moved * (1.0 + iou) - iou * other * sign) / c.union_area;
-        const Wide of_distance = (offset * -0.5 - away * (2.0 * hull_side * hull)) / c.diagonal;
-        return of_iou - of_distance + turn * sign;
-    };
-    const Wide iw = c.inner_width, ih = c.inner_height, w = shape.width, h = shape.height;
-    return {
-        along(-first_share(b.x1, a.x1), -first_share(a.x1, b.x1), -1.0, iw, ih, h, c.hull_width, dx, turned * h),
-        along(-first_share(b.y1, a.y1), -first_share(a.y1, b.y1), -1.0, ih, iw, w, c.hull_height, dy, -turned * w),
-        along(first_share(a.x2, b.x2), first_share(b.x2, a.x2), 1.0, iw, ih, h, c.hull_width, dx, turned * h),
-        along(first_share(a.y2, b.y2), first_share(b.y2, a.y2), 1.0, ih, iw, w, c.hull_height, dy, -turned * w),
-    };
-}
-
-// Replaces the group's logits by the gradient by them.
-inline void held_gradient(const Problem& problem, HeldGroup& group, float box_factor, float third_factor) {
-    SideLanes distance, to_distance, target = group.target();
+// Replaces the logits in the lanes by their gradient.
+inline void held_gradient(const KernelArguments& arguments, HeldLanes& lanes, float box_factor, float dfl_factor) {
+    SideLanes distance, to_distance, target = lanes.target();
     Distribution<Wide> found[SIDES];
     for (int side = 0; side < SIDES; ++side) {
-        if (problem.bins > 1) found[side] = group.distribution_in_place(side, problem.bins);
-        distance[side] = problem.bins > 1 ? found[side].expected() : group.bins_of(side, problem.bins)[0];
+        if (arguments.bins > 1) found[side] = lanes.distribution_in_place(side, arguments.bins);
+        distance[side] = arguments.bins > 1 ? found[side].expected() : lanes.bins_of(side, arguments.bins)[0];
     }
     const CornersOf<Wide> predicted = corners_at(distance);
-    const Shape<Wide> shape(predicted, problem.ciou_eps);
-    const CompleteIoU<Wide> iou(predicted, shape, group.truth, Shape<Wide>(group.truth, problem.ciou_eps), problem.ciou_eps);
-    const CornersOf<Wide> by_corner = ciou_gradient(predicted, shape, group.truth, iou);
-    const Wide share = -box_factor * group.weight;
+    const Shape<Wide> shape(predicted, arguments.ciou_eps);
+    const CompleteIoU<Wide> iou(predicted, shape, lanes.truth, Shape<Wide>(lanes.truth, arguments.ciou_eps), arguments.ciou_eps);
+    const CornersOf<Wide> by_corner = ciou_gradient(predicted, shape, lanes.truth, iou);
+    const Wide share = -box_factor * lanes.weight;
     to_distance = {{-by_corner.x1 * share, -by_corner.y1 * share, by_corner.x2 * share, by_corner.y2 * share}};
-    const Wide to_third = third_factor * 0.25 * group.weight;
+    const Wide to_dfl = dfl_factor * 0.25 * lanes.weight;
     for (int side = 0; side < SIDES; ++side) {
-        Wide* logits = group.logits + side * problem.bins;
-        if (problem.bins == 1) {
-            const Wide scale = share_of_image(problem, group, side), off = logits[0] * scale - target[side] * scale;
+        Wide* logits = lanes.logits + side * arguments.bins;
+        if (arguments.bins == 1) {
+            const Wide scale = share_of_image(arguments, lanes, side), off = logits[0] * scale - target[side] * scale;
             const Wide sign = choose<Wide>(off > 0.0, splat<Wide>(1.0), choose<Wide>(off < 0.0, splat<Wide>(-1.0), off));
-            logits[0] = to_distance[side] + (problem.distance_term ? to_third * sign * scale : Wide{});
+            logits[0] = to_distance[side] + (arguments.distance_term ? to_dfl * sign * scale : Wide{});
             continue;
         }
         const Distribution<Wide>& d = found[side];
         const Wide scale = 1.0 / d.total;
-        for (std::int64_t bin = 0; bin < problem.bins; ++bin)
-            logits[bin] = logits[bin] * scale * (d.beyond_expected(bin) * to_distance[side] + to_third);
-        TwoBins(target[side], problem).take_from(logits, to_third);
+        for (std::int64_t bin = 0; bin < arguments.bins; ++bin)
+            logits[bin] = logits[bin] * scale * (d.beyond_expected(bin) * to_distance[side] + to_dfl);
+        TwoBins(target[side], arguments).take_from(logits, to_dfl);
     }
 }
 
-// What the terms need beside their inputs.
+// Memory that the terms need beside their inputs.
 struct TermsScratch {
     Anchors anchors;
     Stretch* stretches;
     Sums* sums;        // one per stretch
     double* row_sums;  // (B, C)
-    float* blocks;     // one per thread
-    Wide* groups;      // one per thread
+    float* tiles;      // one per thread
+    Wide* lanes;       // one per thread
 
-    TermsScratch(const Problem& problem, std::int64_t held, Scratch& scratch)
-        : anchors(problem, scratch), stretches(scratch.take<Stretch>(Stretch::most(problem, held))),
-          sums(scratch.take<Sums>(Stretch::most(problem, held))), row_sums(scratch.take<double>(problem.images * problem.classes)),
-          blocks(scratch.take<float>(problem.threads * HeldBlock::room(problem))),
-          groups(scratch.take<Wide>(problem.threads * SIDES * problem.bins)) {}
+    TermsScratch(const KernelArguments& arguments, std::int64_t held, Scratch& scratch)
+        : anchors(arguments, scratch), stretches(scratch.take<Stretch>(Stretch::most(arguments, held))),
+          sums(scratch.take<Sums>(Stretch::most(arguments, held))), row_sums(scratch.take<double>(arguments.images * arguments.classes)),
+          tiles(scratch.take<float>(arguments.threads * HeldTile::size(arguments))),
+          lanes(scratch.take<Wide>(arguments.threads * SIDES * arguments.bins)) {}
 };
 
-// Stretch after stretch, by several threads: `of_group` is called for a few held anchors at a time, `done` at the end of a stretch.
-template <class T, class OfGroup, class Done>
-std::int64_t for_each_stretch(const Problem& problem, const Held& held, std::int64_t count, TermsScratch& room, OfGroup of_group, Done done) {
-    room.anchors.fill(problem);
-    const std::int64_t stretches = Stretch::cut(problem, held, count, room.stretches);
+// Visits all stretches, by several threads: calls `of_lanes` for every WIDE held anchors, and `done` at the end of each stretch.
+template <class T, class OfLanes, class Done>
+std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch, OfLanes of_lanes,
+                              Done done) {
+    scratch.anchors.fill(arguments);
+    const std::int64_t stretches = Stretch::cut(arguments, held, count, scratch.stretches);
     const float sum = sum_of_weights(held, count);
-#pragma omp parallel num_threads(problem.threads)
+#pragma omp parallel num_threads(arguments.threads)
     {
-        HeldBlock block(problem, room.blocks + thread_number() * HeldBlock::room(problem));
-        HeldGroup group;
-        group.logits = room.groups + thread_number() * SIDES * problem.bins;
+        HeldTile tile(arguments, scratch.tiles + thread_number() * HeldTile::size(arguments));
+        HeldLanes lanes;
+        lanes.logits = scratch.lanes + thread_number() * SIDES * arguments.bins;
 #pragma omp for schedule(dynamic)
         for (std::int64_t n = 0; n < stretches; ++n) {
-            const Stretch& stretch = room.stretches[n];
-            if (stretch.count) block.read<T>(problem, held, stretch);
+            const Stretch& stretch = scratch.stretches[n];
+            if (stretch.count) tile.read<T>(arguments, held, stretch);
             for (std::int64_t start = 0; start < stretch.count; start += WIDE) {
-                group.take(problem, room.anchors, held, stretch, start, sum, block);
-                of_group(n, group, block, start);
+                lanes.take(arguments, scratch.anchors, held, stretch, start, sum, tile);
+                of_lanes(n, lanes, tile, start);
             }
-            done(stretch, block);
+            done(stretch, tile);
         }
     }
     return stretches;
 }
 
-// Sums of the box term and of the third.
+// Sums of both terms over all held anchors.
 template <class T>
-Sums box_and_third_terms(const Problem& problem, const Held& held, std::int64_t count, TermsScratch& room) {
-    std::fill_n(room.sums, Stretch::most(problem, count), Sums());
-    const auto add = [&](std::int64_t n, HeldGroup& group, HeldBlock&, std::int64_t) { room.sums[n].add(held_terms(problem, group)); };
-    const std::int64_t stretches = for_each_stretch<T>(problem, held, count, room, add, [](const Stretch&, HeldBlock&) {});
+Sums box_and_dfl_terms(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch) {
+    std::fill_n(scratch.sums, Stretch::most(arguments, count), Sums());
+    const auto add = [&](std::int64_t n, HeldLanes& lanes, HeldTile&, std::int64_t) { scratch.sums[n].add(held_terms(arguments, lanes)); };
+    const std::int64_t stretches = for_each_stretch<T>(arguments, held, count, scratch, add, [](const Stretch&, HeldTile&) {});
     Sums sums;
-    for (std::int64_t n = 0; n < stretches; ++n) sums.add(room.sums[n]);
+    for (std::int64_t n = 0; n < stretches; ++n) sums.add(scratch.sums[n]);
     return sums;
 }
 
-// Gradient (B, 4R, A), contiguous: zero but at the held anchors.
+// Writes the gradient (B, 4R, A), contiguous: zero except at the held anchors.
 template <class T>
-void boxes_gradient(const Problem& problem, const Held& held, std::int64_t count, TermsScratch& room, float box_factor, float third_factor,
+void boxes_gradient(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch, float box_factor, float dfl_factor,
                     T* gradient) {
-    const auto replace = [&](std::int64_t, HeldGroup& group, HeldBlock& block, std::int64_t start) {
-        held_gradient(problem, group, box_factor, third_factor);
-        for (std::int64_t channel = 0; channel < SIDES * problem.bins; ++channel)
-            block.set(channel, start, __builtin_convertvector(group.logits[channel], Half));
+    const auto replace = [&](std::int64_t, HeldLanes& lanes, HeldTile& tile, std::int64_t start) {
+        held_gradient(arguments, lanes, box_factor, dfl_factor);
+        for (std::int64_t channel = 0; channel < SIDES * arguments.bins; ++channel)
+            tile.set(channel, start, __builtin_convertvector(lanes.logits[channel], Half));
     };
-    for_each_stretch<T>(problem, held, count, room, replace,
-                        [&](const Stretch& stretch, HeldBlock& block) { block.write(problem, held, stretch, gradient); });
+    for_each_stretch<T>(arguments, held, count, scratch, replace,
+                        [&](const Stretch& stretch, HeldTile& tile) { tile.write(arguments, held, stretch, gradient); });
 }
 
 }  // namespace twinloss

@@ -1,4 +1,4 @@
-// OpenMP where the compiler has it; without it, one thread.
+// The number of the current thread: OpenMP's, or 0 if the compiler has no OpenMP.
 #pragma once
 
 #ifdef _OPENMP

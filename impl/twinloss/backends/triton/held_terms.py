@@ -1,4 +1,4 @@
-"""Kernel: soft targets of the held anchors, and their share of every term (spec sections 5.7 and 7)."""
+"""Kernel: soft targets of the held anchors, and the sums that they add to each term (spec sections 5.7 and 7)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Problem, Scratch, Slots
+from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
 from twinloss.backends.triton.bins import bin_logits, box_at, clamped, expected_distance, exponentials, put, scaled, target_distance
 from twinloss.backends.triton.geometry import anchor_place, ground_truth, in_grid_units
 from twinloss.backends.triton.launch import blocks, kernels_for, launch
@@ -16,18 +16,18 @@ from twinloss.backends.triton.overlap import ciou
 
 @triton.jit
 def soft_target(
-    owner: tl.tensor, held: tl.tensor, metric: tl.tensor, row_count: tl.tensor, largest: tl.tensor, poison: tl.tensor, eps: tl.tensor
+    owner: tl.tensor, held: tl.tensor, metric: tl.tensor, row_count: tl.tensor, largest: tl.tensor, nan_carrier: tl.tensor, eps: tl.tensor
 ) -> tl.tensor:
-    """The soft target t = m · O / (M + ε_a): NaN once any candidate's metric was, 0 where nothing is held."""
+    """The soft target t = m · O / (M + ε_a); NaN if any candidate's metric is NaN, 0 in a free slot."""
     most = tl.load(largest + owner, mask=held, other=0).to(tl.float32, bitcast=True)
     closest = tl.load(largest + row_count + owner, mask=held, other=0).to(tl.float32, bitcast=True)
-    weight = tl.where(tl.load(poison) != 0, float("nan"), tl.div_rn(metric * closest, most + eps))
+    weight = tl.where(tl.load(nan_carrier) != 0, float("nan"), tl.div_rn(metric * closest, most + eps))
     return tl.where(held, weight, 0.0)
 
 
 @triton.jit
 def focal_loss(logits: tl.tuple, distance: tl.tensor, limit: tl.tensor, R: tl.constexpr) -> tl.tensor:
-    """Distribution focal loss of one side."""
+    """Distribution focal loss (n,) of one side."""
     _, _, logarithm = exponentials(logits, R)
     lower, upper_share = clamped(distance, limit)
     at_lower = tl.zeros_like(distance)
@@ -39,7 +39,7 @@ def focal_loss(logits: tl.tuple, distance: tl.tensor, limit: tl.tensor, R: tl.co
 
 
 @triton.jit(do_not_specialize=["row_count", "slot_count"])
-def held_kernel(
+def held_terms_kernel(
     row_count: tl.tensor,
     slot_count: tl.tensor,
     truth: tl.tuple,
@@ -50,7 +50,7 @@ def held_kernel(
     score_stride: tl.tensor,
     anchors: tl.tensor,
     largest: tl.tensor,
-    poison: tl.tensor,
+    nan_carrier: tl.tensor,
     slots: tl.tuple,
     class_weights: tl.tensor,
     partial: tl.tensor,
@@ -61,21 +61,21 @@ def held_kernel(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Weights of one tile of slots (unless GIVEN), and the tile's sums of t, box term, third term and w·t·x."""
+    """Fill the weights of one tile of slots (unless GIVEN), and its sums of t, box term, distribution (R = 1: distance) term and w·t·x."""
     slot_anchor, slot_owner, slot_metric, slot_weight = slots
     assign_eps, ciou_eps, clamp_limit = numbers
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     inside = slot < slot_count
     owner = tl.load(slot_owner + slot, mask=inside, other=-1)
     if GIVEN:
-        # Nobody has looked at the values of what was given: rows and anchors that do not exist are held by nobody.
+        # The host did not check the values of a given assignment: slots whose row or anchor does not exist are freed.
         anchor = tl.load(slot_anchor + slot, mask=inside, other=-1)
         owner = tl.where((owner < row_count) & (anchor >= 0) & (anchor < anchors), owner, -1)
         tl.store(slot_owner + slot, owner, mask=inside)
         weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
     else:
         metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
-        weight = soft_target(owner, owner >= 0, metric, row_count, largest, poison, assign_eps)
+        weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, assign_eps)
         tl.store(slot_weight + slot, weight, mask=inside)
     held = (owner >= 0) & (weight != 0)
 
@@ -84,18 +84,18 @@ def held_kernel(
     x, y, stride = anchor_place(anchor, levels, LEVELS)
     corners = in_grid_units(corners, stride)
     column = boxes + image.to(tl.int64) * box_stride + anchor
-    third = tl.zeros((TILE,), tl.float32)
-    distances = (third, third, third, third)
+    dfl = tl.zeros((TILE,), tl.float32)
+    distances = (dfl, dfl, dfl, dfl)
     for side in range(4):
         logits = bin_logits(column, held, anchors, side, R)
         distance = expected_distance(logits, R)
         distances = put(distances, side, distance)
         target = target_distance(x, y, corners, side)
         if R == 1:
-            third += tl.abs(scaled(distance, stride, side, truth) - scaled(target, stride, side, truth))
+            dfl += tl.abs(scaled(distance, stride, side, truth) - scaled(target, stride, side, truth))
         else:
-            third += focal_loss(logits, target, clamp_limit, R)
-    third *= 0.25
+            dfl += focal_loss(logits, target, clamp_limit, R)
+    dfl *= 0.25
     box = 1 - ciou(box_at(x, y, distances), corners, ciou_eps)
 
     own_scores = scores + image.to(tl.int64) * score_stride + label.to(tl.int64) * anchors
@@ -106,44 +106,44 @@ def held_kernel(
     programs = tl.num_programs(0)
     tl.store(partial + program, tl.sum(weight, axis=0))
     tl.store(partial + programs + program, tl.sum(tl.where(held, box * weight, 0.0), axis=0))
-    tl.store(partial + 2 * programs + program, tl.sum(tl.where(held, third * weight, 0.0), axis=0))
+    tl.store(partial + 2 * programs + program, tl.sum(tl.where(held, dfl * weight, 0.0), axis=0))
     tl.store(partial + 3 * programs + program, tl.sum(tl.where(held, logit * weight, 0.0), axis=0))
 
 
 def held_programs(slot_count: int) -> int:
-    """Programs over so many slots, and so the length of each of their four partial sums."""
-    return blocks(slot_count, tiles.HELD.size)
+    """Number of programs for ``slot_count`` slots, which is the number of partial sums of each of the four quantities."""
+    return blocks(slot_count, tiles.HELD_TERMS.size)
 
 
-def held(problem: Problem, scratch: Scratch | None, slots: Slots, class_weights: Tensor, partial: Tensor) -> None:
-    """Sum the held anchors' part of the terms into ``partial`` (4, programs).
+def held_terms(arguments: KernelArguments, scratch: Scratch | None, slots: Slots, class_weights: Tensor, partial: Tensor) -> None:
+    """Fill ``partial`` (4, programs) with the partial sums over the held anchors.
 
-    With ``scratch`` the weights follow from what the assignment left there; without, ``slots.weight`` is given.
+    The weights are computed from ``scratch``, where the assignment wrote; if it is ``None``, ``slots.weight`` holds them already.
     """
-    spec, unused = problem.spec, slots.weight
+    spec, unused = arguments.spec, slots.weight
     launch(
-        problem.kernels if scratch else kernels_for((problem.key, "given")),
-        held_kernel,
+        arguments.kernels if scratch else kernels_for((arguments.key, "given")),
+        held_terms_kernel,
         held_programs(slots.anchor.shape[0]),
-        tiles.HELD.warps,
-        problem.rows,
+        tiles.HELD_TERMS.warps,
+        arguments.rows,
         slots.anchor.shape[0],
-        problem.truth,
-        problem.levels,
-        problem.boxes,
-        problem.boxes.stride(0),
-        problem.scores,
-        problem.scores.stride(0),
-        problem.anchors,
+        arguments.truth,
+        arguments.levels,
+        arguments.boxes,
+        arguments.boxes.stride(0),
+        arguments.scores,
+        arguments.scores.stride(0),
+        arguments.anchors,
         scratch.largest if scratch else unused,
-        scratch.poison if scratch else unused,
+        scratch.nan_carrier if scratch else unused,
         (slots.anchor, slots.owner, scratch.metric if scratch else unused, slots.weight),
         class_weights,
         partial,
-        (spec.assign_eps, spec.ciou_eps, spec.reg_max - 1 - spec.clamp_margin),
+        (spec.assign_eps, spec.ciou_eps, spec.largest_target),
         GIVEN=scratch is None,
-        WEIGHTED=problem.weighted,
+        WEIGHTED=arguments.weighted,
         R=spec.reg_max,
-        LEVELS=len(problem.pyramid.strides),
-        TILE=tiles.HELD.size,
+        LEVELS=len(arguments.pyramid.strides),
+        TILE=tiles.HELD_TERMS.size,
     )

@@ -1,6 +1,6 @@
-"""Kernel: what the held anchors change in the gradients, written straight into them (spec section 8).
+"""Kernel: the gradients at the held anchors, written over the dense ones (spec section 8).
 
-An anchor is held by one slot at most, so that every element has one writer.
+At most one slot holds an anchor, so each element of a gradient has one writer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Gradients, Problem, Slots
+from twinloss.backends.triton.arguments import Gradients, KernelArguments, Slots
 from twinloss.backends.triton.arithmetic import reciprocal, sigmoid
 from twinloss.backends.triton.bins import (
     bin_logits,
@@ -40,7 +40,7 @@ def write_bins(
     limit: tl.tensor,
     R: tl.constexpr,
 ) -> None:
-    """Gradient of one side's bins, from the derivatives by the expected distance and by the side's distribution loss."""
+    """Store the gradient of one side's bins, from the derivatives by the expected distance and by the side's focal loss."""
     parts, total, _ = exponentials(logits, R)
     expected = expectation(parts, total, R)
     per_total = reciprocal(total)
@@ -55,14 +55,14 @@ def write_bins(
 
 @triton.jit
 def distance_gradient(predicted: tl.tensor, target: tl.tensor, stride: tl.tensor, side: tl.tensor, truth: tl.tuple) -> tl.tensor:
-    """Derivative of one side's L1 by the predicted distance; 0 where both agree."""
+    """Derivative of one side's L1 distance by the predicted distance; 0 where both distances are equal."""
     apart = scaled(predicted, stride, side, truth) - scaled(target, stride, side, truth)
     sign = tl.where(apart > 0, 1.0, tl.where(apart < 0, -1.0, apart))
     return scaled(sign, stride, side, truth)
 
 
 @triton.jit(do_not_specialize=["slot_count"])
-def held_gradient_kernel(
+def held_terms_gradient_kernel(
     slot_count: tl.tensor,
     truth: tl.tuple,
     levels: tl.tuple,
@@ -87,9 +87,9 @@ def held_gradient_kernel(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Gradients at one tile of slots."""
+    """Store the gradients at one tile of slots."""
     slot_anchor, slot_owner, slot_weight = slots
-    box_gain, cls_gain, third_gain = gains
+    box_gain, cls_gain, dfl_gain = gains
     ciou_eps, clamp_limit = numbers
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     owner = tl.load(slot_owner + slot, mask=slot < slot_count, other=-1)
@@ -120,49 +120,51 @@ def held_gradient_kernel(
             distances = put(distances, side, expected_distance(bin_logits(column, held, anchors, side, R), R))
         x1, y1, x2, y2 = ciou_gradient(box_at(x, y, distances), corners, ciou_eps)
         by_overlap = -weight * tl.load(incoming) * box_gain * per_normaliser
-        by_third = weight * tl.load(incoming + 2 * incoming_stride) * third_gain * per_normaliser * 0.25
+        by_dfl = weight * tl.load(incoming + 2 * incoming_stride) * dfl_gain * per_normaliser * 0.25
         for side in range(4):
-            # A box grows to the left and up when those distances do.
+            # x1 and y1 decrease as the left and top distances grow, hence the sign.
             by_distance = by_overlap * tl.where(side == 0, -x1, tl.where(side == 1, -y1, tl.where(side == 2, x2, y2)))
             target = target_distance(x, y, corners, side)
             logits = bin_logits(column, held, anchors, side, R)
             place = boxes_gradient + (image * 4 + side) * R * anchors + anchor
             if R == 1:
-                gradient = by_distance + by_third * distance_gradient(logits[0], target, stride, side, truth)
+                gradient = by_distance + by_dfl * distance_gradient(logits[0], target, stride, side, truth)
                 tl.store(place, gradient.to(boxes_gradient.dtype.element_ty), mask=held)
             else:
-                write_bins(place, held, anchors, logits, by_distance, by_third, target, clamp_limit, R)
+                write_bins(place, held, anchors, logits, by_distance, by_dfl, target, clamp_limit, R)
 
 
-def held_gradient(problem: Problem, slots: Slots, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
-    """Correct both gradients at the held anchors; an empty gradient is left out."""
-    spec = problem.spec
+def held_terms_gradient(
+    arguments: KernelArguments, slots: Slots, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients
+) -> None:
+    """Overwrite both gradients at the held anchors; an empty gradient is skipped."""
+    spec = arguments.spec
     launch(
         gradients.kernels,
-        held_gradient_kernel,
-        blocks(slots.anchor.shape[0], tiles.HELD_GRADIENT.size),
-        tiles.HELD_GRADIENT.warps,
+        held_terms_gradient_kernel,
+        blocks(slots.anchor.shape[0], tiles.HELD_TERMS_GRADIENT.size),
+        tiles.HELD_TERMS_GRADIENT.warps,
         slots.anchor.shape[0],
-        problem.truth,
-        problem.levels,
-        problem.boxes,
-        problem.boxes.stride(0),
-        problem.scores,
-        problem.scores.stride(0),
-        problem.anchors,
+        arguments.truth,
+        arguments.levels,
+        arguments.boxes,
+        arguments.boxes.stride(0),
+        arguments.scores,
+        arguments.scores.stride(0),
+        arguments.anchors,
         (slots.anchor, slots.owner, slots.weight),
         class_weights,
         incoming,
         incoming.stride(0),
         items,
-        problem.gains,
+        arguments.gains,
         gradients.boxes,
         gradients.scores,
-        (spec.ciou_eps, spec.reg_max - 1 - spec.clamp_margin),
+        (spec.ciou_eps, spec.largest_target),
         FOR_BOXES=gradients.boxes.numel() > 0,
         FOR_SCORES=gradients.scores.numel() > 0,
-        WEIGHTED=problem.weighted,
+        WEIGHTED=arguments.weighted,
         R=spec.reg_max,
-        LEVELS=len(problem.pyramid.strides),
-        TILE=tiles.HELD_GRADIENT.size,
+        LEVELS=len(arguments.pyramid.strides),
+        TILE=tiles.HELD_TERMS_GRADIENT.size,
     )

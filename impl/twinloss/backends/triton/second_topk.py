@@ -1,4 +1,4 @@
-"""Kernel: the second cut of the end-to-end heads (spec section 5.6): of what a box holds, ``topk2`` anchors of largest metric remain."""
+"""Kernel: the second cut of end-to-end heads: each box keeps its ``topk2`` held anchors of largest metric (spec section 5.6)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import triton
 import triton.language as tl
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Problem, Scratch, Slots
+from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
 from twinloss.backends.triton.arithmetic import ordered_bits, ranked
 from twinloss.backends.triton.launch import blocks, launch
 
 
 @triton.jit(do_not_specialize=["row_count", "slot_count"])
-def cut_kernel(
+def second_topk_kernel(
     row_count: tl.tensor,
     slot_count: tl.tensor,
     largest: tl.tensor,
     ranking: tl.tensor,
     slots: tl.tuple,
-    CUT: tl.constexpr,
+    SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Free one tile's slots that rank too low in their box; the largest overlap is that of the rest."""
+    """Free the slots of one tile that rank below ``topk2`` in their box, and find the largest overlap among the others."""
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     inside = slot < slot_count
@@ -29,26 +29,26 @@ def cut_kernel(
     held = owner >= 0
     anchor = tl.load(slot_anchor + slot, mask=held, other=0)
     key = ranked(ordered_bits(tl.load(slot_metric + slot, mask=held, other=0.0)), anchor)
-    last = tl.load(ranking + owner.to(tl.int64) * CUT + (CUT - 1), mask=held, other=0)
+    last = tl.load(ranking + owner.to(tl.int64) * SECOND_TOPK + (SECOND_TOPK - 1), mask=held, other=0)
     remains = held & (key >= last)
     tl.store(slot_owner + slot, tl.where(remains, owner, -1), mask=inside)
     overlap = tl.load(slot_metric + slot_count + slot, mask=remains, other=0.0)
     tl.atomic_max(largest + row_count + owner, ordered_bits(overlap), mask=remains, sem="relaxed")
 
 
-def cut(problem: Problem, scratch: Scratch, slots: Slots) -> None:
-    """Free the slots that the second cut takes away."""
+def second_topk(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
+    """Set ``slots.owner`` to −1 where the second cut drops an anchor, and fill the largest overlaps of ``scratch``."""
     count = slots.anchor.shape[0]
     launch(
-        problem.kernels,
-        cut_kernel,
-        blocks(count, tiles.CUT.size),
-        tiles.CUT.warps,
-        problem.rows,
+        arguments.kernels,
+        second_topk_kernel,
+        blocks(count, tiles.SECOND_TOPK.size),
+        tiles.SECOND_TOPK.warps,
+        arguments.rows,
         count,
         scratch.largest,
         scratch.ranking,
         (slots.anchor, slots.owner, scratch.metric),
-        CUT=problem.second_cut,
-        TILE=tiles.CUT.size,
+        SECOND_TOPK=arguments.second_topk,
+        TILE=tiles.SECOND_TOPK.size,
     )
