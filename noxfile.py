@@ -37,7 +37,7 @@ def install(session: nox.Session, *names: str) -> None:
     session.install("--constraint", "constraints.txt", *groups(*names))
 
 
-def surroundings(session: nox.Session) -> dict[str, str]:
+def shared_environment(session: nox.Session) -> dict[str, str]:
     """Variables with which the shared environment is found, and the rooms on Python's path."""
     folders = [str(ROOT / "impl"), str(ROOT), str(session.invoked_from), os.environ.get("PYTHONPATH")]
     return {
@@ -48,7 +48,7 @@ def surroundings(session: nox.Session) -> dict[str, str]:
 
 def run(session: nox.Session, program: str, *arguments: str, **env: str) -> None:
     """Run a program of the shared environment with the rooms on Python's path."""
-    session.run(str(BIN / program), *arguments, env=surroundings(session) | env, external=True)
+    session.run(str(BIN / program), *arguments, env=shared_environment(session) | env, external=True)
 
 
 def add(session: nox.Session, *names: str) -> None:
@@ -135,7 +135,7 @@ def gate(session: nox.Session) -> None:
     rows = OUT / "gate" / "rows.parquet"
     rows.unlink(missing_ok=True)
     command = [str(BIN / "python"), "-m", "benches.gate", *session.posargs]
-    code = subprocess.run(command, env=os.environ | surroundings(session), check=False).returncode
+    code = subprocess.run(command, env=os.environ | shared_environment(session), check=False).returncode
     if rows.exists():
         run(session, "python", "-m", "reports", "gate")
     if code:

@@ -11,7 +11,7 @@ from oracle.cases.case import Case, Setting
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.run import make_criterion
-from properties.divergences.input_edits import Change
+from properties.divergences.input_edits import Edit
 from properties.divergences.questions import Question
 from twinloss import DetectionLoss
 
@@ -30,7 +30,7 @@ class Divergence:
         case: minimal batch, a recipe.
         change: what is done to the batch as built, where no recipe says it: a NaN, a dtype, an order.
         setting: dtype and autocast.
-        ask: the question put to everyone named in ``says``.
+        ask: the question put to everyone named in ``answers``.
         says: answers by name, as they were observed; an answer of today that is not the recorded one makes the entry stale.
         expected: what one would expect of the papers, where everyone asked answers otherwise.
         right: whose answer is to be preferred.
@@ -44,19 +44,19 @@ class Divergence:
     stage: str
     section: str
     case: Case
-    ask: Question
-    says: Mapping[str, str]
-    right: Right
+    question: Question
+    answers: Mapping[str, str]
+    preferred: Right
     why: str
-    change: Change | None = None
+    edit: Edit | None = None
     setting: Setting = Setting()
     expected: str = ""
     since: str = ""
     link: str = ""
 
     def observed(self) -> dict[str, str]:
-        """What everyone named in ``says`` answers today."""
-        return {name: answer(contenders()[name], self) for name in self.says}
+        """What everyone named in ``answers`` answers today."""
+        return {name: answer_of(contenders()[name], self) for name in self.answers}
 
 
 def contenders() -> dict[str, Contender]:
@@ -72,11 +72,11 @@ def contenders() -> dict[str, Contender]:
     }
 
 
-def answer(contender: Contender, entry: Divergence) -> str:
+def answer_of(contender: Contender, entry: Divergence) -> str:
     """A contender's answer as text; an exception is an answer, by its type."""
     inputs = entry.case.build(entry.setting)
-    inputs = entry.change(inputs) if entry.change else inputs
+    inputs = entry.edit(inputs) if entry.edit else inputs
     try:
-        return entry.ask(make_criterion(contender, entry.case.spec, entry.setting), inputs, entry.setting)
+        return entry.question(make_criterion(contender, entry.case.spec, entry.setting), inputs, entry.setting)
     except Exception as error:
         return type(error).__name__

@@ -5,10 +5,10 @@ from __future__ import annotations
 from oracle.cases.case import Setting
 from properties.divergences import questions
 from properties.divergences.divergence import Divergence
-from properties.divergences.small_cases import box, plain, told
+from properties.divergences.small_cases import box, small_case, with_logits
 
 HALF, BRAIN = Setting("float16"), Setting("bfloat16")
-_ONE = plain(box(4, 4, 20, 20), reg_max=1)
+_ONE = small_case(box(4, 4, 20, 20), reg_max=1)
 _FINITE = "all finite"
 _OWN_DTYPE = "The twin's arithmetic is float32 whatever the logits' dtype."
 
@@ -18,11 +18,11 @@ ENTRIES = (
         what="Outside autocast the classification term of float16 logits is summed in float16, and overflows at ordinary sizes.",
         stage="loss",
         section="9",
-        case=told(_ONE, score=30000.0),
+        case=with_logits(_ONE, score=30000.0),
         setting=HALF,
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "cls infinite", "twin": _FINITE},
-        right="twin",
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "cls infinite", "twin": _FINITE},
+        preferred="twin",
         why=f"{_OWN_DTYPE} Also seen with 4 images, 8,400 anchors, 80 classes and ordinary logits.",
     ),
     Divergence(
@@ -30,15 +30,15 @@ ENTRIES = (
         what="Outside autocast the classification term of bfloat16 logits is summed in bfloat16, of which two or three digits remain.",
         stage="loss",
         section="8a",
-        case=plain(box(4, 4, 20, 20), size=(256, 256)),
+        case=small_case(box(4, 4, 20, 20), size=(256, 256)),
         setting=BRAIN,
-        ask=questions.loss,
-        says={
+        question=questions.loss,
+        answers={
             "definition": "box 1.85, cls 355, third 0.924",
             "reference": "box 1.85, cls 354, third 0.922",
             "twin": "box 1.85, cls 355, third 0.924",
         },
-        right="twin",
+        preferred="twin",
         why=_OWN_DTYPE,
     ),
     Divergence(
@@ -46,11 +46,11 @@ ENTRIES = (
         what="A float16 class logit below −17.4 has probability 0: a box all of whose anchors are so is not assigned at all.",
         stage="assign",
         section="8a",
-        case=told(_ONE, score=-18.0),
+        case=with_logits(_ONE, score=-18.0),
         setting=HALF,
-        ask=questions.holders,
-        says={"definition": "5→0", "reference": "nothing", "twin": "5→0"},
-        right="twin",
+        question=questions.holders,
+        answers={"definition": "5→0", "reference": "nothing", "twin": "5→0"},
+        preferred="twin",
         why="The box is there to be learnt, and nothing else will raise its score.",
     ),
     Divergence(
@@ -58,11 +58,11 @@ ENTRIES = (
         what="Anchors are made in the logits' dtype: beyond 128 cells a bfloat16 centre loses its half.",
         stage="anchors",
         section="2",
-        case=plain(size=(8, 1032), reg_max=1),
+        case=small_case(size=(8, 1032), reg_max=1),
         setting=BRAIN,
-        ask=questions.last_centre,
-        says={"definition": "(128.5, 0.5)", "reference": "(128, 0.5)", "twin": "(128.5, 0.5)"},
-        right="twin",
+        question=questions.last_centre,
+        answers={"definition": "(128.5, 0.5)", "reference": "(128, 0.5)", "twin": "(128.5, 0.5)"},
+        preferred="twin",
         why="Images wider than 1,024 px, trained in pure bfloat16, learn boxes that are half a cell off.",
     ),
     Divergence(
@@ -70,11 +70,11 @@ ENTRIES = (
         what="The same beyond 1,024 cells in float16.",
         stage="anchors",
         section="2",
-        case=plain(size=(8, 8200), reg_max=1),
+        case=small_case(size=(8, 8200), reg_max=1),
         setting=HALF,
-        ask=questions.last_centre,
-        says={"definition": "(1024.5, 0.5)", "reference": "(1024, 0.5)", "twin": "(1024.5, 0.5)"},
-        right="twin",
+        question=questions.last_centre,
+        answers={"definition": "(1024.5, 0.5)", "reference": "(1024, 0.5)", "twin": "(1024.5, 0.5)"},
+        preferred="twin",
         why="As above; no image is so wide in practice.",
     ),
     Divergence(
@@ -82,11 +82,11 @@ ENTRIES = (
         what="The image's size is computed in the logits' dtype: ground truth of 2,056 px is scaled by 2,048 in bfloat16.",
         stage="targets",
         section="3",
-        case=plain(box(0, 0, 1028, 64), size=(64, 2056), reg_max=1),
+        case=small_case(box(0, 0, 1028, 64), size=(64, 2056), reg_max=1),
         setting=BRAIN,
-        ask=questions.corners,
-        says={"definition": "(0, 0, 1028, 64)", "reference": "(0, 0, 1024, 64)", "twin": "(0, 0, 1028, 64)"},
-        right="twin",
+        question=questions.corners,
+        answers={"definition": "(0, 0, 1028, 64)", "reference": "(0, 0, 1024, 64)", "twin": "(0, 0, 1028, 64)"},
+        preferred="twin",
         why="Sizes are whole numbers, known exactly.",
     ),
     Divergence(
@@ -94,15 +94,15 @@ ENTRIES = (
         what="With R = 1 a float16 distance of more than 65,504 px overflows, and every term is NaN.",
         stage="decode",
         section="8a",
-        case=told(_ONE, elsewhere=8200.0),
+        case=with_logits(_ONE, elsewhere=8200.0),
         setting=HALF,
-        ask=questions.kinds_of_numbers,
-        says={
+        question=questions.non_finite,
+        answers={
             "definition": _FINITE,
             "reference": "box NaN, cls NaN, third NaN, gradient of boxes not finite, gradient of scores not finite",
             "twin": _FINITE,
         },
-        right="twin",
+        preferred="twin",
         why=_OWN_DTYPE,
     ),
     Divergence(
@@ -112,9 +112,9 @@ ENTRIES = (
         section="8a",
         case=_ONE,
         setting=Setting("float16", autocast="bfloat16"),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "RuntimeError", "twin": _FINITE},
-        right="twin",
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "RuntimeError", "twin": _FINITE},
+        preferred="twin",
         why="Autocast changes nothing inside the twin.",
     ),
     Divergence(
@@ -122,11 +122,11 @@ ENTRIES = (
         what="bfloat16 logits under autocast to float16 raise an error.",
         stage="loss",
         section="8a",
-        case=plain(box(4, 4, 20, 20)),
+        case=small_case(box(4, 4, 20, 20)),
         setting=Setting("bfloat16", autocast="float16"),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "RuntimeError", "twin": _FINITE},
-        right="twin",
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "RuntimeError", "twin": _FINITE},
+        preferred="twin",
         why="As above.",
     ),
 )

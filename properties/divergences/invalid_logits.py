@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from properties.divergences import input_edits as changes
-from properties.divergences import questions
+from properties.divergences import input_edits, questions
 from properties.divergences.divergence import Divergence
-from properties.divergences.small_cases import box, plain
+from properties.divergences.small_cases import box, small_case
 
-_ONE = plain(box(4, 4, 20, 20))
+_ONE = small_case(box(4, 4, 20, 20))
 _FINITE = "all finite"
 _UNREAD = "The terms that mathematically read a value show it, and no other."
 
@@ -17,10 +16,10 @@ ENTRIES = (
         what="A batch with boxes and A < K raises a RuntimeError.",
         stage="assign",
         section="10",
-        case=plain(box(0, 0, 8, 8), size=(16, 16)),
-        ask=questions.holders,
-        says={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
-        right="twin",
+        case=small_case(box(0, 0, 8, 8), size=(16, 16)),
+        question=questions.holders,
+        answers={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
+        preferred="twin",
         why="A box that has fewer anchors than K picks all of them: k = min(K, A).",
     ),
     Divergence(
@@ -28,10 +27,10 @@ ENTRIES = (
         what="So does topk2 > A.",
         stage="assign",
         section="10",
-        case=plain(box(0, 0, 8, 8), size=(16, 16), topk=2, topk2=5),
-        ask=questions.holders,
-        says={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
-        right="twin",
+        case=small_case(box(0, 0, 8, 8), size=(16, 16), topk=2, topk2=5),
+        question=questions.holders,
+        answers={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
+        preferred="twin",
         why="As above.",
     ),
     Divergence(
@@ -40,10 +39,10 @@ ENTRIES = (
         stage="loss",
         section="10",
         case=_ONE,
-        change=changes.logit("scores", (0, 0, 15), float("-inf")),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "cls NaN", "twin": _FINITE},
-        right="twin",
+        edit=input_edits.logit("scores", (0, 0, 15), float("-inf")),
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "cls NaN", "twin": _FINITE},
+        preferred="twin",
         why="Its cross-entropy with target 0 is 0, as the limit is.",
     ),
     Divergence(
@@ -52,10 +51,10 @@ ENTRIES = (
         stage="loss",
         section="10",
         case=_ONE,
-        change=changes.logit("boxes", (0, 0, 15), float("nan")),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
-        right="twin",
+        edit=input_edits.logit("boxes", (0, 0, 15), float("nan")),
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
+        preferred="twin",
         why=_UNREAD,
     ),
     Divergence(
@@ -64,10 +63,10 @@ ENTRIES = (
         stage="loss",
         section="10",
         case=_ONE,
-        change=changes.logit("boxes", (0, 0, 15), float("inf")),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
-        right="twin",
+        edit=input_edits.logit("boxes", (0, 0, 15), float("inf")),
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
+        preferred="twin",
         why=_UNREAD,
     ),
     Divergence(
@@ -76,10 +75,10 @@ ENTRIES = (
         stage="input",
         section="10",
         case=_ONE,
-        change=changes.one_more_image("scores"),
-        ask=questions.loss,
-        says={"definition": "ValueError", "reference": "box 1.85, cls 11.1, third 0.924", "twin": "ValueError"},
-        right="twin",
+        edit=input_edits.one_more_image("scores"),
+        question=questions.loss,
+        answers={"definition": "ValueError", "reference": "box 1.85, cls 11.1, third 0.924", "twin": "ValueError"},
+        preferred="twin",
         why="One of the two is a mistake.",
     ),
     Divergence(
@@ -88,10 +87,10 @@ ENTRIES = (
         stage="input",
         section="10",
         case=_ONE,
-        change=changes.one_more_image("boxes"),
-        ask=questions.loss,
-        says={"definition": "ValueError", "reference": "box 3.7, cls 11.1, third 1.85", "twin": "ValueError"},
-        right="twin",
+        edit=input_edits.one_more_image("boxes"),
+        question=questions.loss,
+        answers={"definition": "ValueError", "reference": "box 3.7, cls 11.1, third 1.85", "twin": "ValueError"},
+        preferred="twin",
         why="As above.",
     ),
 )

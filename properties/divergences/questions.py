@@ -46,10 +46,10 @@ def weightless(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     return ", ".join(f"{one}→{box}" for one, box in found) or "none"
 
 
-def kinds_of_numbers(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+def non_finite(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Which terms and gradients are not finite."""
     outcome = run_loss(criterion, inputs, setting)
-    parts = [f"{name} {_kind(value)}" for name, value in zip(TERMS, outcome.loss, strict=True) if not value.isfinite()]
+    parts = [f"{name} {_name_of(value)}" for name, value in zip(TERMS, outcome.loss, strict=True) if not value.isfinite()]
     for name, gradient in (("boxes", outcome.grad_boxes), ("scores", outcome.grad_scores)):
         parts += [f"gradient of {name} not finite"] if not gradient.isfinite().all() else []
     return ", ".join(parts) or "all finite"
@@ -106,7 +106,7 @@ def _stage(criterion: Any, inputs: Inputs, setting: Setting, name: str) -> Any:
         return method(preds) if name in ("anchors", "decode") else method(preds, batch)
 
 
-def _kind(value: Tensor) -> str:
+def _name_of(value: Tensor) -> str:
     return "NaN" if value.isnan() else "infinite"
 
 

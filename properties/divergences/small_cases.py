@@ -19,14 +19,16 @@ def box(x1: float, y1: float, x2: float, y2: float, *, image: int = 0, label: in
     return Box(image, label, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
 
 
-def plain(*boxes: Box, images: int = 1, size: tuple[int, int] = (32, 32), **numbers: Any) -> Case:
+def small_case(*boxes: Box, images: int = 1, size: tuple[int, int] = (32, 32), **numbers: Any) -> Case:
     """All logits zero, one class and one level of stride 8 unless said otherwise."""
     usual: dict[str, Any] = {"num_classes": 1, "reg_max": 4, "strides": (8,)}
     spec = LossSpec(**usual | numbers)
     return Case(spec, size, images, boxes, Prediction("zeros"), workload="register")
 
 
-def told(case: Case, score: float | Sequence[float] = 0.0, predicted: Mapping[int, Corners] | None = None, elsewhere: float = 1.0) -> Case:
+def with_logits(
+    case: Case, score: float | Sequence[float] = 0.0, predicted: Mapping[int, Corners] | None = None, elsewhere: float = 1.0
+) -> Case:
     """A case of one image, one level and R = 1 whose logits are given.
 
     Args:

@@ -20,10 +20,10 @@ def _cells(entry: Divergence) -> Iterator[str]:
     expected = f" One would expect {_code(entry.expected)}." if entry.expected else ""
     yield f"{entry.what}{expected}{since}{link}"
     for name in ("definition", "reference"):
-        yield _code(entry.says[name])
-    options = "".join(f"; {name.removeprefix('twin, ')}: {_code(said)}" for name, said in entry.says.items() if name.startswith("twin,"))
-    yield _code(entry.says["twin"]) + options
-    yield f"{entry.right}: {entry.why}"
+        yield _code(entry.answers[name])
+    options = "".join(f"; {name.removeprefix('twin, ')}: {_code(said)}" for name, said in entry.answers.items() if name.startswith("twin,"))
+    yield _code(entry.answers["twin"]) + options
+    yield f"{entry.preferred}: {entry.why}"
     yield entry.section
 
 

@@ -22,9 +22,9 @@ import pandas as pd
 from oracle.tools.progress import Progress
 
 ROOT = Path(__file__).parents[2]
-RIGHT = ("reference", "twin", "reference_silent", "silent", "other_rounding", "other_rounding_silent")
-CANDIDATES = tuple(f"properties.selfcheck.sample_candidates:{name}" for name in RIGHT)
-PATIENCE = ("--time-limit", "900")  # A machine that has other work besides must not look like a candidate that hangs.
+CORRECT = ("reference", "twin", "reference_silent", "silent", "other_rounding", "other_rounding_silent")
+CANDIDATES = tuple(f"properties.selfcheck.sample_candidates:{name}" for name in CORRECT)
+TIME_LIMIT = ("--time-limit", "900")  # A machine that has other work besides must not look like a candidate that hangs.
 OUT = Path("reports", "out", "false-alarm", "rows.parquet")
 
 
@@ -75,7 +75,7 @@ def run(run_seed: int, scale: str, more: Sequence[str]) -> tuple[int, pd.DataFra
             str(rows),
             "--cases",
             folder,
-            *PATIENCE,
+            *TIME_LIMIT,
             *more,
         ]
         for candidate in CANDIDATES:

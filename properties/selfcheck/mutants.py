@@ -26,7 +26,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
 from oracle.tools.programs import HangError, run
-from properties.selfcheck.planted_faults.parallel_hunts import say
+from properties.selfcheck.planted_faults.parallel import print_line
 
 ROOT = Path(__file__).parents[2]
 ROWS = Path("reports", "out", "mutants.parquet")
@@ -49,7 +49,7 @@ SUBJECTS = {
     "judge": [str(path.relative_to(ROOT)) for name in JUDGE for path in sorted((ROOT / "oracle" / name).rglob("*.py"))],
 }
 JUDGE_TESTS = (*(f"oracle/{name}" for name in JUDGE), "properties/differential/test_saved_cases.py")
-NOTICED_BY = {
+CHECKED_BY = {
     "twin": ["-m", "properties.selfcheck.mutant_check"],
     "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/tests/{name}" for name in JUDGE_TESTS)],
 }
@@ -75,12 +75,12 @@ class Mutant:
 def mutants(path: str, operator: str) -> Iterator[Mutant]:
     """All mutants that an operator makes of a file, those left out that differ from it in annotations and docstrings alone."""
     sound = (ROOT / path).read_text("utf-8")
-    meaning, operate = _meaning(sound), get_operator(operator)()
+    meaning, operate = _normalised(sound), get_operator(operator)()
     for occurrence in itertools.count():
         code = mutate_code(sound, operate, occurrence)
         if code is None:
             return
-        if _meaning(code) != meaning:
+        if _normalised(code) != meaning:
             lines = difflib.unified_diff(sound.splitlines(), code.splitlines(), n=0, lineterm="")
             yield Mutant(path, operator.removeprefix("core/"), "\n".join(list(lines)[3:]), code)
 
@@ -94,7 +94,7 @@ def sampled(paths: Sequence[str], count: int, seed: int) -> list[Mutant]:
     return [draw.choice(some) for some in itertools.islice(filter(None, found), count)]
 
 
-def _meaning(code: str) -> str:
+def _normalised(code: str) -> str:
     """What remains of a program without annotations and docstrings, or its text where it is none."""
     try:
         tree = ast.parse(code)
@@ -120,13 +120,13 @@ class _Stripped(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
 
-def killed(mutant: Mutant, subject: str, checkout: Path, limit: float) -> str:
-    """What became of a mutant in a copy of the project: ``killed``, ``timed out`` (which is killed too) or ``survived``."""
+def outcome_of(mutant: Mutant, subject: str, checkout: Path, limit: float) -> str:
+    """What became of a mutant in a copy of the project: ``outcome_of``, ``timed out`` (which is killed too) or ``survived``."""
     target = checkout / mutant.path
     sound = target.read_text("utf-8")
     target.write_text(mutant.code, "utf-8")
     environment = os.environ | {"PYTHONPATH": f"{checkout / 'impl'}{os.pathsep}{checkout}", "OMP_NUM_THREADS": "1", "CI": "1"}
-    command = [sys.executable, "-W", "ignore", *NOTICED_BY[subject]]
+    command = [sys.executable, "-W", "ignore", *CHECKED_BY[subject]]
     try:
         done = run(command, cwd=checkout, env=environment, busy_s=limit, idle_s=limit)
     except HangError:
@@ -144,18 +144,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         checkout = _copy(Path(folder))
         unchanged = Mutant(SUBJECTS[options.subject][0], "", "", (ROOT / SUBJECTS[options.subject][0]).read_text("utf-8"))
-        if killed(unchanged, options.subject, checkout, options.limit) != "survived":
-            say("the project fails without a mutation: mend it first")
+        if outcome_of(unchanged, options.subject, checkout, options.limit) != "survived":
+            print_line("the project fails without a mutation: mend it first")
             return 2
         for mutant in sample:
             start = time.perf_counter()
-            fate = killed(mutant, options.subject, checkout, options.limit)
+            fate = outcome_of(mutant, options.subject, checkout, options.limit)
             rows.append((mutant.path, mutant.operator, mutant.difference, fate, time.perf_counter() - start))
-            say(f"{fate:<9} {mutant.path} {mutant.operator}" + (f"\n{mutant.difference}" if fate == "survived" else ""))
+            print_line(f"{fate:<9} {mutant.path} {mutant.operator}" + (f"\n{mutant.difference}" if fate == "survived" else ""))
     frame = pd.DataFrame(rows, columns=["path", "operator", "difference", "fate", "seconds"])
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(options.rows, index=False)
-    say(f"{int((frame['fate'] != 'survived').sum())} of {len(frame)} killed; seed {options.seed}")
+    print_line(f"{int((frame['fate'] != 'survived').sum())} of {len(frame)} killed; seed {options.seed}")
     return 0
 
 

@@ -94,9 +94,9 @@ def _rounded_otherwise(units: float, salt: float) -> Callable[[Any], Any]:
 
 
 OTHER_ROUNDING = Fault(
-    name="other rounding",
-    violates="",
-    section="",
+    "other rounding",
+    "",
+    "",
     patches=(
         Patch(assignment, "expected_distances", _rounded_otherwise(1.0, 1.3)),
         Patch(assignment, "ciou", _rounded_otherwise(2.0, 1.7)),

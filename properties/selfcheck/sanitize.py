@@ -77,7 +77,7 @@ def passes(name: str, arguments: Sequence[str]) -> bool:
     """
     with tempfile.TemporaryDirectory(prefix="twinloss-sanitize-") as folder:
         command = find_compiler(name)
-        environment = surroundings(command, Path(folder)) | {"CXX": name}
+        environment = environment_for(command, Path(folder)) | {"CXX": name}
         check(command, environment, Path(folder))
         logs = OUT / Path(command[0]).name
         logs.mkdir(parents=True)
@@ -85,7 +85,7 @@ def passes(name: str, arguments: Sequence[str]) -> bool:
         pytest = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-p", "no:cacheprovider", "-n", "0", "-q", "-s"]
         print(f"{name}: {environment['TWINLOSS_CXXFLAGS']}", flush=True)
         words = [*pytest, "--hypothesis-profile", "sanitize", *files, *arguments]
-        code = subprocess.run(words, cwd=ROOT, env=logged(environment, logs), check=False).returncode
+        code = subprocess.run(words, cwd=ROOT, env=with_logs(environment, logs), check=False).returncode
     reports = sorted(logs.iterdir())
     for report in reports:
         print(f"{report}:\n{report.read_text('utf-8', 'replace')}")
@@ -93,7 +93,7 @@ def passes(name: str, arguments: Sequence[str]) -> bool:
     return code == 0 and not reports
 
 
-def surroundings(command: list[str], folder: Path) -> dict[str, str]:
+def environment_for(command: list[str], folder: Path) -> dict[str, str]:
     """Variables with which Python loads the sanitizers first, and the library is built with them, in a cache of its own.
 
     Raises:
@@ -122,7 +122,7 @@ def runtime(command: list[str], names: Sequence[str]) -> Path:
     )
 
 
-def logged(environment: dict[str, str], folder: Path) -> dict[str, str]:
+def with_logs(environment: dict[str, str], folder: Path) -> dict[str, str]:
     """With reports in files of their own. UndefinedBehaviorSanitizer writes where it likes, and ends the process, which is enough."""
     common = f"log_path={(ROOT / folder / 'report').absolute()}:print_stacktrace=1"
     address = f"{common}:detect_leaks=0:detect_stack_use_after_return=1:strict_init_order=1:allocator_may_return_null=1"
@@ -145,7 +145,7 @@ def check(command: list[str], environment: dict[str, str], folder: Path) -> None
     for words in ("heap-buffer-overflow", "signed integer overflow"):
         program = [sys.executable, "-c", CHECK, str(library), words]
         try:
-            ran = subprocess.run(program, env=logged(environment, logs), capture_output=True, text=True, check=False, timeout=STARTS_S)
+            ran = subprocess.run(program, env=with_logs(environment, logs), capture_output=True, text=True, check=False, timeout=STARTS_S)
         except subprocess.TimeoutExpired as error:
             raise UnusableError(
                 f"{command[0]}'s sanitizers do not start within {STARTS_S} s (old ones do not on new kernels); set CXX to another compiler"

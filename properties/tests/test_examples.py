@@ -10,7 +10,7 @@ import matplotlib as mpl
 import pytest
 
 from oracle.tools.programs import run_python
-from properties.training.synthetic_images import make_pictures
+from properties.training.synthetic_images import make_images
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -51,7 +51,7 @@ def trainer_home(tmp_path: Path) -> Path:
 
 def test_ultralytics_drop_in(trainer_home: Path) -> None:
     pytest.importorskip("ultralytics")
-    data = make_pictures(trainer_home / "pictures", train=8, val=4)
+    data = make_images(trainer_home / "pictures", train=8, val=4)
     options = ("epochs=2", "imgsz=64", "batch=4", "workers=0", "device=cpu", "plots=False", f"project={trainer_home}")
     tiny = ROOT / "properties" / "training" / "tiny.yaml"
     output = run("ultralytics_drop_in.py", str(data), str(tiny), *options, YOLO_CONFIG_DIR=str(trainer_home))
@@ -62,7 +62,7 @@ def test_the_readme_s_training(trainer_home: Path) -> None:
     pytest.importorskip("ultralytics")
     programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     (program,) = [program for program in programs if "ultralytics" in program]
-    make_pictures(trainer_home, train=8, val=4).rename(trainer_home / "cells.yaml")
+    make_images(trainer_home, train=8, val=4).rename(trainer_home / "cells.yaml")
     (trainer_home / "program.py").write_text(program, encoding="utf-8")
     output = run("program.py", cwd=trainer_home, YOLO_CONFIG_DIR=str(trainer_home))
     assert "twinloss: active, this training's criterion is DetectionLoss" in output

@@ -12,14 +12,16 @@ from properties.divergences.table import markdown
 
 @pytest.mark.parametrize("entry", REGISTER, ids=lambda entry: entry.name)
 def test_everyone_still_answers_as_recorded(entry: Divergence) -> None:
-    stale = {name: f"recorded {entry.says[name]!r}, today {said!r}" for name, said in entry.observed().items() if said != entry.says[name]}
+    stale = {
+        name: f"recorded {entry.answers[name]!r}, today {said!r}" for name, said in entry.observed().items() if said != entry.answers[name]
+    }
     assert not stale, f"the entry {entry.name} is stale: {stale}"
 
 
 @pytest.mark.parametrize("entry", REGISTER, ids=lambda entry: entry.name)
 def test_an_entry_is_a_difference_and_says_of_whom(entry: Divergence) -> None:
-    assert {"definition", "reference", "twin"} <= set(entry.says) <= set(contenders())
-    answers = {*entry.says.values(), entry.expected or entry.says["twin"]}
+    assert {"definition", "reference", "twin"} <= set(entry.answers) <= set(contenders())
+    answers = {*entry.answers.values(), entry.expected or entry.answers["twin"]}
     assert len(answers) > 1, "everyone answers the same, and as one would expect: that is no divergence"
     assert all((entry.what.endswith("."), entry.why.endswith("."), entry.section))
 
@@ -32,7 +34,7 @@ def test_an_entry_whose_behaviour_is_gone_is_stale() -> None:
     entry = REGISTER[0]
     # With K = 2 the third box picks the anchor itself: the choice among the pickers is the choice among all.
     gone = dataclasses.replace(entry, case=dataclasses.replace(entry.case, spec=dataclasses.replace(entry.case.spec, topk=2)))
-    assert gone.observed() != gone.says
+    assert gone.observed() != gone.answers
 
 
 def test_an_error_is_an_answer() -> None:

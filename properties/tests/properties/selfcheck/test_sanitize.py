@@ -24,7 +24,7 @@ def test_that_passes(tmp_path):
 
 def usable() -> bool:
     try:
-        return bool(sanitize.surroundings(find_compiler(), Path()))
+        return bool(sanitize.environment_for(find_compiler(), Path()))
     except sanitize.UnusableError:
         return False
 
