@@ -1,4 +1,4 @@
-"""What the reference's half precision does to anchors, sizes, sums and probabilities (spec sections 8a and 9)."""
+"""Entries on half precision: anchors, image sizes, sums and probabilities (spec sections 2, 3, 8a and 9)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from properties.divergences.small_cases import box, small_case, with_logits
 HALF, BRAIN = Setting("float16"), Setting("bfloat16")
 _ONE = small_case(box(4, 4, 20, 20), reg_max=1)
 _FINITE = "all finite"
-_OWN_DTYPE = "The twin's arithmetic is float32 whatever the logits' dtype."
+_OWN_DTYPE = "The twin computes half-precision logits in float32."
 
 ENTRIES = (
     Divergence(
         name="float16-sum",
-        what="Outside autocast the classification term of float16 logits is summed in float16, and overflows at ordinary sizes.",
+        what="Outside autocast the classification term of float16 logits is summed in float16, which overflows at ordinary batch sizes.",
         stage="loss",
         section="9",
         case=with_logits(_ONE, score=30000.0),
@@ -23,11 +23,11 @@ ENTRIES = (
         question=questions.non_finite,
         answers={"definition": _FINITE, "reference": "cls infinite", "twin": _FINITE},
         preferred="twin",
-        why=f"{_OWN_DTYPE} Also seen with 4 images, 8,400 anchors, 80 classes and ordinary logits.",
+        why=f"{_OWN_DTYPE} The sum also overflows with 4 images, 8,400 anchors, 80 classes and ordinary logits.",
     ),
     Divergence(
         name="bfloat16-sum",
-        what="Outside autocast the classification term of bfloat16 logits is summed in bfloat16, of which two or three digits remain.",
+        what="Outside autocast the classification term of bfloat16 logits is summed in bfloat16, which keeps two or three digits.",
         stage="loss",
         section="8a",
         case=small_case(box(4, 4, 20, 20), size=(256, 256)),
@@ -43,7 +43,7 @@ ENTRIES = (
     ),
     Divergence(
         name="float16-probability",
-        what="A float16 class logit below −17.4 has probability 0: a box all of whose anchors are so is not assigned at all.",
+        what="A float16 class logit below −17.4 has probability 0: a box whose candidates all have such logits gets no anchor.",
         stage="assign",
         section="8a",
         case=with_logits(_ONE, score=-18.0),
@@ -51,11 +51,11 @@ ENTRIES = (
         question=questions.holders,
         answers={"definition": "5→0", "reference": "nothing", "twin": "5→0"},
         preferred="twin",
-        why="The box is there to be learnt, and nothing else will raise its score.",
+        why="An unassigned box is not learnt, so that its scores do not rise.",
     ),
     Divergence(
         name="bfloat16-centres",
-        what="Anchors are made in the logits' dtype: beyond 128 cells a bfloat16 centre loses its half.",
+        what="Anchors are computed in the logits' dtype: beyond 128 cells a bfloat16 centre loses its fraction of 0.5.",
         stage="anchors",
         section="2",
         case=small_case(size=(8, 1032), reg_max=1),
@@ -63,11 +63,11 @@ ENTRIES = (
         question=questions.last_centre,
         answers={"definition": "(128.5, 0.5)", "reference": "(128, 0.5)", "twin": "(128.5, 0.5)"},
         preferred="twin",
-        why="Images wider than 1,024 px, trained in pure bfloat16, learn boxes that are half a cell off.",
+        why="In images wider than 1,024 px, training in pure bfloat16 learns boxes that are half a cell off.",
     ),
     Divergence(
         name="float16-centres",
-        what="The same beyond 1,024 cells in float16.",
+        what="Anchors are computed in the logits' dtype: beyond 1,024 cells a float16 centre loses its fraction of 0.5.",
         stage="anchors",
         section="2",
         case=small_case(size=(8, 8200), reg_max=1),
@@ -75,11 +75,11 @@ ENTRIES = (
         question=questions.last_centre,
         answers={"definition": "(1024.5, 0.5)", "reference": "(1024, 0.5)", "twin": "(1024.5, 0.5)"},
         preferred="twin",
-        why="As above; no image is so wide in practice.",
+        why="The boxes learnt there would be half a cell off; no image is that wide in practice.",
     ),
     Divergence(
         name="bfloat16-image-size",
-        what="The image's size is computed in the logits' dtype: ground truth of 2,056 px is scaled by 2,048 in bfloat16.",
+        what="The image size is computed in the logits' dtype: in bfloat16 the boxes of a 2,056 px image are scaled by 2,048.",
         stage="targets",
         section="3",
         case=small_case(box(0, 0, 1028, 64), size=(64, 2056), reg_max=1),
@@ -87,7 +87,7 @@ ENTRIES = (
         question=questions.corners,
         answers={"definition": "(0, 0, 1028, 64)", "reference": "(0, 0, 1024, 64)", "twin": "(0, 0, 1028, 64)"},
         preferred="twin",
-        why="Sizes are whole numbers, known exactly.",
+        why="The image size is a whole number and is known exactly.",
     ),
     Divergence(
         name="float16-distance",
@@ -115,7 +115,7 @@ ENTRIES = (
         question=questions.non_finite,
         answers={"definition": _FINITE, "reference": "RuntimeError", "twin": _FINITE},
         preferred="twin",
-        why="Autocast changes nothing inside the twin.",
+        why="Autocast has no effect inside the twin.",
     ),
     Divergence(
         name="bfloat16-logits-under-float16",
@@ -127,6 +127,6 @@ ENTRIES = (
         question=questions.non_finite,
         answers={"definition": _FINITE, "reference": "RuntimeError", "twin": _FINITE},
         preferred="twin",
-        why="As above.",
+        why="Autocast has no effect inside the twin.",
     ),
 )

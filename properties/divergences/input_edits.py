@@ -1,4 +1,4 @@
-"""What is done to a batch after it is built, where no recipe says it."""
+"""Changes of a built batch that no recipe can express."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Edit = Callable[[Inputs], Inputs]
 
 
 def batch_value(key: str, row: int, value: float, column: int = 0) -> Edit:
-    """One number of the targets."""
+    """Sets one number of the targets."""
 
     def edit(inputs: Inputs) -> Inputs:
         inputs.batch[key].view(len(inputs.batch[key]), -1)[row, column] = value
@@ -23,7 +23,7 @@ def batch_value(key: str, row: int, value: float, column: int = 0) -> Edit:
 
 
 def batch_order(*rows: int) -> Edit:
-    """The targets' rows in another order."""
+    """Reorders the rows of the targets."""
 
     def edit(inputs: Inputs) -> Inputs:
         return Inputs(inputs.preds, {key: values[list(rows)] for key, values in inputs.batch.items()})
@@ -32,7 +32,7 @@ def batch_order(*rows: int) -> Edit:
 
 
 def batch_dtype(dtype: torch.dtype, *keys: str) -> Edit:
-    """Targets in another dtype."""
+    """Converts targets to another dtype."""
 
     def edit(inputs: Inputs) -> Inputs:
         return Inputs(inputs.preds, {key: values.to(dtype) if key in keys else values for key, values in inputs.batch.items()})
@@ -41,7 +41,7 @@ def batch_dtype(dtype: torch.dtype, *keys: str) -> Edit:
 
 
 def logit(key: str, where: tuple[int, int, int], value: float) -> Edit:
-    """One logit: of ``boxes`` or ``scores``, at image, channel, anchor."""
+    """Sets one logit of ``boxes`` or ``scores``; ``where`` is (image, channel, anchor)."""
 
     def edit(inputs: Inputs) -> Inputs:
         values = inputs.preds[key].detach().clone()
@@ -52,7 +52,7 @@ def logit(key: str, where: tuple[int, int, int], value: float) -> Edit:
 
 
 def one_more_image(key: str) -> Edit:
-    """The first image of ``boxes`` or ``scores`` once more at the end."""
+    """Appends a copy of the first image to ``boxes`` or ``scores``."""
 
     def edit(inputs: Inputs) -> Inputs:
         values = inputs.preds[key].detach()

@@ -1,4 +1,4 @@
-"""What is said about targets that are not as they must be (spec section 10)."""
+"""Entries on invalid targets (spec section 10)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ONE = small_case(box(4, 4, 20, 20))
 _TWO = small_case(box(4, 4, 20, 20), box(12, 12, 28, 28, image=1), images=2)
 _THREE = small_case(box(4, 4, 20, 20), box(8, 8, 24, 24, image=1), box(12, 12, 28, 28, image=1), images=3)
 _LABELLED = with_logits(small_case(box(4, 4, 20, 20, label=1), num_classes=3, reg_max=1), score=-5.0)
-_NAMED = "An error that names the row can be mended; a loss that is silently wrong cannot."
+_NAMED = "An error that names the row can be corrected; a wrong loss without an error stays unnoticed."
 
 
 def _refused(name: str, what: str, case: Case, edit: Edit, reference: str, question: Question = questions.rows_held) -> Divergence:
-    """Input that only an error answers well."""
+    """An entry on input that must raise an error."""
     answers = {"definition": "ValueError", "reference": reference, "twin": "ValueError"}
     return Divergence(
         name=name,
@@ -36,7 +36,7 @@ def _refused(name: str, what: str, case: Case, edit: Edit, reference: str, quest
 
 
 def _accepted(name: str, what: str, why: str, edit: Edit, reference: str = "RuntimeError") -> Divergence:
-    """Input that can be served."""
+    """An entry on input that can be accepted."""
     answers = {"definition": "5→0", "reference": reference, "twin": "5→0"}
     return Divergence(
         name=name,
@@ -52,13 +52,13 @@ def _accepted(name: str, what: str, why: str, edit: Edit, reference: str = "Runt
     )
 
 
-_WIDENED = "The dtype of a data loader is no property of the boxes."
+_WIDENED = "Targets of any float dtype can be converted."
 _NAN = float("nan")
 
 ENTRIES = (
     Divergence(
         name="unsorted-images",
-        what="Rows whose batch_idx is not ascending raise an IndexError.",
+        what="Rows with a batch_idx that is not ascending raise an IndexError.",
         stage="input",
         section="10",
         case=_TWO,
@@ -70,11 +70,11 @@ ENTRIES = (
             "twin": "row 0 in image 1, row 1 in image 0",
         },
         preferred="twin",
-        why="The order of the rows says nothing about the batch.",
+        why="The loss does not depend on the order of the rows.",
     ),
     Divergence(
         name="unsorted-images-silently",
-        what="Some orders of batch_idx, such as 1, 0, 1 in a batch of three, give a wrong loss without a word.",
+        what="Some orders of batch_idx, such as 1, 0, 2 in a batch of three, give a wrong loss without an error.",
         stage="input",
         section="10",
         case=_THREE,
@@ -86,7 +86,7 @@ ENTRIES = (
             "twin": "box 12.9, cls 23.3, third 6.24",
         },
         preferred="twin",
-        why="As above.",
+        why="The loss does not depend on the order of the rows.",
     ),
     _refused(
         "image-beyond-batch",
@@ -97,7 +97,7 @@ ENTRIES = (
     ),
     _refused(
         "image-negative",
-        "A negative batch_idx wraps around to the last images, or raises an IndexError.",
+        "A negative batch_idx counts from the last image, or raises an IndexError.",
         _THREE,
         input_edits.batch_value("batch_idx", 2, -1.0),
         "image 0, image 1, image 2",
@@ -124,7 +124,7 @@ ENTRIES = (
     _refused("class-nan", "A NaN class raises an IndexError.", _LABELLED, input_edits.batch_value("cls", 0, _NAN), "IndexError"),
     _refused(
         "class-negative",
-        "A negative class is learnt as class 0, though its metric was read at class + C.",
+        "A negative class is learnt as class 0, but its metric is that of class + C.",
         _LABELLED,
         input_edits.batch_value("cls", 0, -1.0),
         "class 0",
@@ -141,17 +141,17 @@ ENTRIES = (
         "class 2",
         questions.learnt_classes,
     ),
-    _refused("box-nan", "A box with a NaN is dropped without a word.", _ONE, input_edits.batch_value("bboxes", 0, _NAN), "no row"),
+    _refused("box-nan", "A box with a NaN is dropped without an error.", _ONE, input_edits.batch_value("bboxes", 0, _NAN), "no row"),
     _refused(
         "box-infinite",
-        "A box with an infinite coordinate is dropped without a word.",
+        "A box with an infinite coordinate is dropped without an error.",
         _ONE,
         input_edits.batch_value("bboxes", 0, float("inf")),
         "no row",
     ),
     _refused(
         "box-negative-size",
-        "A box of negative width or height has no effect, without a word.",
+        "A box of negative width or height has no effect, and raises no error.",
         _ONE,
         input_edits.batch_value("bboxes", 0, -0.5, column=2),
         "no row",
@@ -176,8 +176,8 @@ ENTRIES = (
     ),
     _accepted(
         "indices-float64",
-        "float64 in batch_idx and cls raises a RuntimeError beside float32 boxes too: what decides is the dtype that the three promote to.",
-        "An index has no precision.",
+        "A float64 batch_idx and cls raise a RuntimeError even with float32 boxes: the three are promoted to one dtype.",
+        "float64 holds every index exactly.",
         input_edits.batch_dtype(torch.float64, "batch_idx", "cls"),
     ),
 )
