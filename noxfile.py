@@ -59,7 +59,7 @@ def add(session: nox.Session, *names: str) -> None:
 
 @contextlib.contextmanager
 def reported(session: nox.Session, kind: str) -> Iterator[Path]:
-    """Removes an earlier file of rows, and yields its path; reports them, also after a failure."""
+    """Yields the path for a program's rows, after removing an earlier file; makes the report, also after a failure."""
     rows = OUT / kind / "rows.parquet"
     rows.unlink(missing_ok=True)
     try:
@@ -86,18 +86,8 @@ def diff(session: nox.Session) -> None:
     rows = OUT / "diff" / "rows.parquet"
     rows.unlink(missing_ok=True)
     try:
-        run(
-            session,
-            "python",
-            "-m",
-            "pytest",
-            "-p",
-            "properties.differential.plugin",
-            "properties/differential",
-            "-n",
-            "2",
-            *session.posargs,
-        )
+        pytest = ("python", "-m", "pytest", "-p", "properties.differential.plugin", "properties/differential", "-n", "2")
+        run(session, *pytest, *session.posargs)
     finally:  # A run that fails needs its report most.
         if rows.exists():
             run(session, "python", "-m", "reports.card")
@@ -151,7 +141,7 @@ def ladder(session: nox.Session) -> None:
 
 @heavy()
 def faults(session: nox.Session) -> None:
-    """Compare every planted fault with the definition, and fail if one is not found: --only TEXT, --scale. Report: reports/out/faults."""
+    """Compare every planted fault as a contender, and fail if one is not found: --only TEXT, --scale. Report: reports/out/faults."""
     with reported(session, "faults"):
         run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.planted_faults", *session.posargs, OMP_NUM_THREADS="1")
 

@@ -1,7 +1,8 @@
 """Hypothesis profiles: the number of examples of a run, and whether it repeats them. This file does not import torch.
 
-``default`` draws new examples in each run. ``ci``, the default if the variable CI is set, repeats its examples, so that only a
-change makes a run fail. ``quick`` draws 10 examples, ``nightly`` 2,000. ``sanitize`` is for ``nox -s sanitize``. Choose one with ``--hypothesis-profile``.
+``default`` draws new examples in each run. ``ci``, which is the default if the variable CI is set, repeats its examples, so that only a
+change makes a run fail. ``quick`` draws 10 examples, ``nightly`` 2,000. ``sanitize`` is for ``nox -s sanitize``. Choose one with
+``--hypothesis-profile``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hypothesis strategies for whole batches of the loss.
 
-They draw :class:`~oracle.cases.case.Case` records, not tensors. A failure prints as JSON, and shrinks towards one square image of 64 px with
-one level, one class, and a box at simple coordinates.
+They draw :class:`~oracle.cases.case.Case` records, not tensors. A failure prints as JSON, and shrinks towards one square image of 64 px
+with one level, one class, and a box at simple coordinates.
 """
 
 from __future__ import annotations
