@@ -159,8 +159,8 @@ def _first_class(sound: Any) -> Any:
 
 _OVERLAP = "o_ij = max(CIoU(gt_j, pred_i), 0) for candidate pairs."
 _METRIC = "m_ij = p_i[class_j]^α · o_ij^β."
-_TOPK = "The K anchors of largest m_ij over the whole row of A anchors."
-_CONFLICT = "A contested anchor goes to the box of its image with the largest overlap, over all it is a candidate of."
+_TOPK = "Each box picks the K anchors of largest m_ij over the whole row of A anchors."
+_CONFLICT = "A contested anchor goes to the box of its image with the largest overlap, over all boxes that it is a candidate of."
 _WEIGHT = "t_i = m_ij · O_j / (M_j + ε_a)."
 
 
@@ -220,9 +220,9 @@ ENTRIES = (
     Fault("CIoU without ε_c in the heights", "h = y2 − y1 + ε_c.", "6", patches=every_ciou(formula(height_eps=False))),
     Fault("aspect of 1.01 v", "v = (4/π²)(atan(w_b/h_b) − atan(w_a/h_a))².", "6", patches=every_ciou(formula(aspect=1.01))),
     Fault("enclosing diagonal 1 % longer", "c² = c_w² + c_h² + ε_c.", "6", patches=every_ciou(formula(diagonal=1.02))),
-    Fault("intersection not clamped", "Intersection I with each side clamped at 0.", "6", patches=every_ciou(formula(unclamped=True))),
+    Fault("intersection not clamped", "The intersection I has each side clamped at 0.", "6", patches=every_ciou(formula(unclamped=True))),
     Fault(
-        "pairs' first class for all",
+        "metric of class 0 for all boxes",
         _METRIC,
         "5.3",
         patches=(Patch(assignment, "alignment_metric", _first_class),),
@@ -263,13 +263,13 @@ ENTRIES = (
     Fault("contested anchors to the best metric", _CONFLICT, "5.5", patches=conflicts(_best_metric)),
     Fault(
         "last of equal overlaps",
-        "The lowest index on equal overlaps.",
+        "Among equal overlaps the box of the lowest index gets the anchor.",
         "5.5",
         patches=(Patch(assignment.Contest, "enter", lambda _: _last_of_equals),),
     ),
     Fault(
         "conflicts of more than three boxes cut short",
-        "Goes to the box of its image with the largest overlap.",
+        "A contested anchor goes to the box of its image with the largest overlap.",
         "5.5",
         patches=conflicts(_at_most),
     ),

@@ -72,7 +72,7 @@ def _level(stride: int, anchors: Tensor, strides: Tensor) -> Tensor:
     return torch.where((strides == stride)[:, None], anchors + 0.01, anchors)
 
 
-_LARGEST = "The K anchors of largest m_ij over the whole row of A anchors."
+_LARGEST = "Each box picks the K anchors of largest m_ij over the whole row of A anchors."
 _TARGET = "A held anchor's target score is t_i, placed at class_j."
 _DTYPE = "Logits may be float16, bfloat16, float32 or float64; arithmetic is float32 (float64 for float64 logits)."
 _CLASSIFICATION = "Σ over all B·A·C of BCE-with-logits(scores, target) / S."
@@ -104,7 +104,7 @@ ENTRIES = (
     *(
         Fault(
             f"anchors of stride {stride} off by 0.01 cells",
-            "One anchor per cell, at the cell's centre.",
+            "There is one anchor per cell, at the cell's centre.",
             "2",
             patches=centres(lambda c, s, _, stride=stride: (_level(stride, c, s), s)),
         )
@@ -125,10 +125,15 @@ ENTRIES = (
         patches=rows(lambda truth, _: slice(0, 0) if len(truth) == 1 else slice(None)),
     ),
     Fault("one candidate less where A ≥ 64·K", _LARGEST, "5.4", patches=picks(_one_less_of_many)),
-    Fault("second cut by overlap", "Only its topk2 anchors of largest m_ij remain.", "5.6", patches=picks(_cut_by_overlap)),
+    Fault(
+        "second cut by overlap",
+        "Of what each box still holds, only its topk2 anchors of largest m_ij remain.",
+        "5.6",
+        patches=picks(_cut_by_overlap),
+    ),
     Fault(
         "conflicts among metrics above 1e-6 alone",
-        "The largest overlap over all boxes of the image it is a candidate of.",
+        "A contested anchor goes to the largest overlap, over all boxes of the image that it is a candidate of.",
         "5.5",
         patches=(Patch(assignment.Contest, "enter", _with_metric_alone),),
     ),
@@ -140,7 +145,7 @@ ENTRIES = (
     ),
     Fault(
         "overlaps beyond the 8th candidate of an anchor ignored",
-        "Over all boxes of the image it is a candidate of.",
+        "A contested anchor goes to the largest overlap, over all boxes of the image that it is a candidate of.",
         "5.5",
         patches=aligned(lambda pairs, truth, anchors, spec: pairs[_first_eight(pairs, truth, len(anchors[1]))]),
     ),
@@ -159,7 +164,7 @@ ENTRIES = (
     ),
     Fault(
         "probabilities of bins at least 1e-9",
-        "−log softmax at the lower bin.",
+        "A side's term is −log softmax at the lower bin, plus that at the upper bin.",
         "7",
         patches=term(
             "distributions", lambda sound, logits, target: (found := sound(logits, target)) and (found[0], found[1].clamp(max=20.7))
@@ -167,13 +172,13 @@ ENTRIES = (
     ),
     Fault(
         "distances beyond 15 cells cut where R = 1",
-        "Predictions are the distances themselves, the target is not clamped.",
+        "With R = 1 the predictions are the distances themselves, and the target is not clamped.",
         "7",
         patches=term("distance_term", _far),
     ),
     Fault(
         "last image empty, one image less",
-        "Times B.",
+        "The three terms, each times its gain and times B.",
         "7",
         patches=factor(
             lambda e, w: (len(e.boxes) - 1) / len(e.boxes) if len(e.truth) and int(e.truth.image.max()) < len(e.boxes) - 1 else 1.0
@@ -181,7 +186,7 @@ ENTRIES = (
     ),
     Fault(
         "second cut above K taken for K",
-        "Only when topk2 differs from topk.",
+        "The second cut applies only when topk2 differs from topk.",
         "5.6",
         patches=picks(lambda sound, pairs, n, topk, a, ties: sound(pairs, n, min(topk, 10), a, ties)),
     ),

@@ -115,9 +115,9 @@ def _from_corner(sound: Any, corners: Tensor, below: float, side: float) -> Tens
     return torch.cat([corners[:, :2], corners[:, :2] + (long[:, 2:] - long[:, :2])], 1)
 
 
-_ONE_PER_CELL = "One anchor per cell, at the cell's centre, x running fastest."
-_SCALED = "x scaled by W, y by H, then centre/size to corners."
-_EXPECTATION = "Softmax over each side's R logits, then the expectation of the bin index."
+_ONE_PER_CELL = "There is one anchor per cell, at the cell's centre, x running fastest."
+_SCALED = "x is scaled by W and y by H, then centre and size become corners."
+_EXPECTATION = "A distance is the expectation of the bin index under the softmax over a side's R logits."
 _INSIDE = "All four of the distances from centre to the box's sides exceed ε_a."
 _LENGTHENED = "A side shorter than s_1 is first lengthened to s_1 about the box's centre."
 _VALID = "A row is valid when the sum of its four corner coordinates is > 0."
@@ -131,9 +131,9 @@ ENTRIES = (
     Fault("anchors at cells' corners", _ONE_PER_CELL, "2", patches=centres(lambda c, s, _: (c - 0.5, s))),
     Fault("anchors off by 1e-4 cells", _ONE_PER_CELL, "2", patches=centres(lambda c, s, _: (c + 1e-4, s))),
     Fault("y runs fastest", _ONE_PER_CELL, "2", patches=centres(_transposed)),
-    Fault("anchors of the last level off", _ONE_PER_CELL, "2", patches=centres(lambda c, s, g: (_last_level(c, g), s))),
+    Fault("anchors of the last level off by half a cell", _ONE_PER_CELL, "2", patches=centres(lambda c, s, g: (_last_level(c, g), s))),
     Fault(
-        "last level's stride taken for 1 % more",
+        "last level's stride 1 % too large",
         "Each anchor carries its level's stride.",
         "2",
         patches=centres(lambda c, s, _: (c, torch.where(s == s.max(), s * 1.01, s))),
@@ -147,7 +147,7 @@ ENTRIES = (
     ),
     Fault("boxes rounded to whole pixels", _SCALED, "3", patches=pixels(lambda sound, boxes, size: sound(boxes, size).round())),
     Fault(
-        "boxes in float16 on the way",
+        "boxes rounded to float16",
         "Ground truth is float32 whatever the dtype of the predictions.",
         "3",
         patches=pixels(lambda sound, boxes, size: sound(boxes.half().to(boxes.dtype), size)),
@@ -173,12 +173,12 @@ ENTRIES = (
     ),
     Fault(
         "last image's boxes ignored",
-        "batch_idx (N,) image index.",
+        "batch_idx (N,) holds image indices.",
         "1",
         patches=rows(lambda truth, given: truth.image < max(int(given[0].max()), 1) if len(truth) else slice(None)),
     ),
     Fault(
-        "two boxes alone taken for one",
+        "second of only two boxes ignored",
         "The loss is that of all N boxes.",
         "1",
         patches=rows(lambda truth, _: slice(0, 1) if len(truth) == 2 else slice(None)),
@@ -214,7 +214,7 @@ ENTRIES = (
     ),
     Fault(
         "negative distances set to 0",
-        "Predictions are the distances themselves, no softmax.",
+        "With R = 1 the predictions are the distances themselves, without softmax.",
         "7",
         patches=tuple(
             Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d.clamp(min=0), dim))

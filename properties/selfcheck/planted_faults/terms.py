@@ -98,11 +98,11 @@ _WIDE = "Arithmetic is float32 (float64 for float64 logits)."
 _S = "S = max(Σ t, 1) over the batch."
 _CLASSIFICATION = "Σ over all B·A·C of BCE-with-logits(scores, target) / S."
 _BOX = "Σ_F (1 − CIoU(pred_i, gt_i)) · w_i / S, both in grid units, prediction first."
-_BINS = "−log softmax at the lower bin weighted by (⌊d⌋ + 1 − d), plus that at the upper bin weighted by the rest."
-_DISTANCE = "Turned into pixels (× stride) and divided by W (left, right) or H (top, bottom); the target is not clamped."
+_BINS = "A side's term is −log softmax at the lower bin weighted by (⌊d⌋ + 1 − d), plus that at the upper bin weighted by the rest."
+_DISTANCE = "Distances are turned into pixels (× stride) and divided by W (left, right) or H (top, bottom); the target is not clamped."
 _BATCH = "The three terms, each times its gain and times B."
-_LOGGED = "The same three without B, for logging."
-_FLOWS = "They flow through boxes (box and distribution terms) and scores (classification term) only."
+_LOGGED = "The logged items are the three terms without B."
+_FLOWS = "Gradients flow through boxes (box and distribution terms) and scores (classification term) only."
 _CONSTANT = "α_c is a constant for differentiation."
 
 
@@ -147,13 +147,13 @@ def _scaled(preds: Any, of: torch.dtype, by: float) -> Any:
 ENTRIES = (
     Fault("sum of weights at least 2", _S, "7", patches=factor(lambda e, w: w.sum().clamp(min=1) / w.sum().clamp(min=2))),
     Fault("sum of weights not at least 1", _S, "7", patches=factor(lambda e, w: w.sum().clamp(min=1) / w.sum() if w.sum() > 0 else 1.0)),
-    Fault("number of anchors for their weights' sum", _S, "7", patches=factor(lambda e, w: w.sum().clamp(min=1) / max(len(w), 1))),
+    Fault("number of anchors in place of the sum of weights", _S, "7", patches=factor(lambda e, w: w.sum().clamp(min=1) / max(len(w), 1))),
     Fault("sum of weights plus 1e-4", _S, "7", patches=factor(lambda e, w: w.sum().clamp(min=1) / (w.sum().clamp(min=1) + 1e-4))),
     Fault("no factor of images", _BATCH, "7", patches=factor(lambda e, w: 1 / _lengths(e))),
     Fault("images with boxes counted alone", _BATCH, "7", patches=factor(lambda e, w: max(len(e.truth.image.unique()), 1) / _lengths(e))),
     Fault("images padded to two", _BATCH, "7", patches=factor(lambda e, w: max(_lengths(e), 2) / _lengths(e))),
     Fault("items times images", _LOGGED, "7", after=_items_per_batch),
-    Fault("terms in another order", "A vector (box, cls, distribution).", "7", after=lambda r, p, b: (r[0][[1, 0, 2]], r[1])),
+    Fault("terms in another order", "The loss is a vector (box, cls, distribution).", "7", after=lambda r, p, b: (r[0][[1, 0, 2]], r[1])),
     Fault("box term too large by 1e-4", _BOX, "7", patches=factor(lambda e, w: w.new_tensor([1.0001, 1, 1]))),
     Fault("classification term too large by 1e-4", _CLASSIFICATION, "7", patches=factor(lambda e, w: w.new_tensor([1, 1.0001, 1]))),
     Fault("third term too large by 1e-4", _BINS, "7", patches=factor(lambda e, w: w.new_tensor([1, 1, 1.0001]))),
@@ -189,11 +189,21 @@ ENTRIES = (
     ),
     Fault("IoU for CIoU in the box term", _BOX, "7", patches=(Patch(terms, "ciou", lambda _: iou),)),
     Fault("bins' shares swapped", _BINS, "7", patches=term("distributions", _swapped_bins)),
-    Fault("sides summed, not averaged", "Mean over the four sides.", "7", patches=factor(lambda e, w: w.new_tensor([1, 1, 4]))),
-    Fault("negative target distances mirrored", "Clamped to [0, R − 1 − 0.01].", "7", patches=term("clamped_target", _third_without_clamp)),
+    Fault(
+        "sides summed, not averaged",
+        "The distribution term is the mean over the four sides.",
+        "7",
+        patches=factor(lambda e, w: w.new_tensor([1, 1, 4])),
+    ),
+    Fault(
+        "negative target distances mirrored",
+        "Target distances are clamped to [0, R − 1 − 0.01].",
+        "7",
+        patches=term("clamped_target", _third_without_clamp),
+    ),
     Fault(
         "right and bottom alone clamped",
-        "Clamped to [0, R − 1 − 0.01].",
+        "Target distances are clamped to [0, R − 1 − 0.01].",
         "7",
         patches=term("clamped_target", lambda sound, *given: sound(*given).clone().index_fill_(1, torch.tensor([0]), 0.0)),
     ),
