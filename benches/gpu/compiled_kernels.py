@@ -25,6 +25,7 @@ import torch
 from benches.measure.environment import commit, now
 from oracle.ptx.compile import check_constants, compiling_for
 from twinloss import Assignment, LossSpec, Pyramid
+from twinloss.backends.call import Call
 
 CAPABILITIES = (80, 90)
 ESSENTIAL = 4
@@ -59,7 +60,7 @@ class Variant:
 
     def call(self) -> None:
         """Loss and gradients on logits of no value."""
-        from twinloss.backends.triton.loss import FusedCall
+        from twinloss.backends.triton.loss import evaluate
 
         height, width = self.image_size
         pyramid = Pyramid(tuple((-(-height // s), -(-width // s)) for s in self.spec.strides), self.spec.strides)
@@ -74,7 +75,7 @@ class Variant:
             index = torch.zeros(5, dtype=torch.int64)
             given = Assignment(index, index, index, torch.ones(5)) if self.given else None
             incoming = torch.ones(3)
-        loss, _ = FusedCall(boxes, scores, batch, self.spec, pyramid, self.conflicts).loss(given)
+        loss = evaluate(Call(boxes, scores, batch, self.spec, pyramid, self.conflicts), given).loss
         loss.backward(incoming)
 
 

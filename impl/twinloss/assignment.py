@@ -149,9 +149,9 @@ def assign(
             # 0, or NaN when a metric was: comparisons drop a NaN, but a loss that read one must show it (spec section 10).
             poison = poison + (pairs.metric * 0).sum()
         held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
-        if spec.topk2 is not None and spec.topk2 != spec.topk:
+        if spec.second_topk is not None:
             held = held[(held.box * num_anchors + held.anchor).argsort()]
-            held = held[pick(held, len(truth), spec.topk2, num_anchors, ties)]
+            held = held[pick(held, len(truth), spec.second_topk, num_anchors, ties)]
         return soft_targets(held, truth, spec, num_anchors, poison)
 
 

@@ -7,13 +7,14 @@ who goes on to change the batch, a loader that fills its buffers again, or anoth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
 from twinloss.assignment import Assignment
+from twinloss.backends.call import Call
 from twinloss.backends.saved_tensors import in_memory
 from twinloss.input_checks import (
     PLAIN,
@@ -33,30 +34,15 @@ from twinloss.terms.classification import working_dtype
 TARGETS = ("batch_idx", "cls", "bboxes")
 
 
-class Inputs(NamedTuple):
-    """One call's inputs.
-
-    Attributes:
-        boxes: (B, 4R, A) logits.
-        scores: (B, C, A) logits.
-        pyramid: the grids.
-        batch: ``batch_idx`` (N,), ``cls`` (N,) and ``bboxes`` (N, 4): copies that nobody else has, contiguous, on the logits' device.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    pyramid: Pyramid
-    batch: Mapping[str, Tensor]
-
-
-def admit(preds: Any, batch: Mapping[str, Tensor], spec: LossSpec, validate: bool | None) -> Inputs:
-    """The inputs of a call.
+def admit(preds: Any, batch: Mapping[str, Tensor], spec: LossSpec, validate: bool | None, **options: Any) -> Call:
+    """Returns a call with checked inputs: targets are copies that nobody else has, contiguous, on the logits' device.
 
     Args:
         preds: as :class:`twinloss.DetectionLoss` takes them.
         batch: targets, as there.
         spec: the definition.
         validate: whether the targets' values are read; ``None`` where they are on the host.
+        options: the other attributes of the call.
 
     Raises:
         TypeError: an input is no tensor.
@@ -73,21 +59,21 @@ def admit(preds: Any, batch: Mapping[str, Tensor], spec: LossSpec, validate: boo
         check_target_values(dict(zip(TARGETS, targets, strict=True)), len(boxes), spec.num_classes)
     # The copies lie in pageable memory, which is read before the call returns: the host may go on, and does not wait.
     sent = (column.to(boxes.device, non_blocking=True) for column in targets)
-    return Inputs(boxes, scores, pyramid, dict(zip(TARGETS, sent, strict=True)))
+    return Call(boxes, scores, dict(zip(TARGETS, sent, strict=True)), spec, pyramid, **options)
 
 
-def admit_assignment(held: Assignment, inputs: Inputs, validate: bool | None) -> Assignment:
+def admit_assignment(held: Assignment, call: Call, validate: bool | None) -> Assignment:
     """An assignment made elsewhere, in memory of its own on the logits' device, with int64 indices and weights in the working dtype.
 
     Raises:
         ValueError: its columns disagree; or, where values are read, an entry is out of range, out of order, or there twice.
     """
     check_assignment_shapes(held)
-    dtypes = {"image": torch.int64, "anchor": torch.int64, "box": torch.int64, "weight": working_dtype(inputs.boxes)}
-    columns = {name: _fresh(getattr(held, name).detach(), dtype, inputs.boxes.device) for name, dtype in dtypes.items()}
+    dtypes = {"image": torch.int64, "anchor": torch.int64, "box": torch.int64, "weight": working_dtype(call.boxes)}
+    columns = {name: _fresh(getattr(held, name).detach(), dtype, call.boxes.device) for name, dtype in dtypes.items()}
     ours = Assignment(**columns)
-    if validate or (validate is None and inputs.boxes.device.type == "cpu"):
-        check_assignment_values(ours, inputs.batch["batch_idx"], len(inputs.boxes), inputs.pyramid.num_anchors)
+    if validate or (validate is None and call.boxes.device.type == "cpu"):
+        check_assignment_values(ours, call.batch["batch_idx"], len(call.boxes), call.pyramid.num_anchors)
     return ours
 
 

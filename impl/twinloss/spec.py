@@ -74,7 +74,7 @@ class LossSpec:
             raise ValueError(
                 f"LossSpec.class_weights has {len(self.class_weights)} values for {self.num_classes} classes; give one per class"
             )
-        if self.reg_max > 1 and not 0 <= in_float32(self.reg_max - 1 - self.clamp_margin) < self.reg_max - 1:
+        if self.reg_max > 1 and not 0 <= in_float32(self.largest_target) < self.reg_max - 1:
             raise ValueError(
                 f"LossSpec.clamp_margin is {self.clamp_margin}; it must be above 0, to be felt in float32 beside reg_max - 1 = "
                 f"{self.reg_max - 1}, and no larger than that"
@@ -129,6 +129,16 @@ class LossSpec:
     def lengthened_below(self) -> int:
         """Side in pixels below which a side counts as short: in the newest definition the same as :attr:`shortest_side`."""
         return {"second": self.shortest_side, "first": self.strides[0], "never": 0}[self.lengthen]
+
+    @property
+    def largest_target(self) -> float:
+        """Largest target distance in grid units for R > 1 (spec section 7)."""
+        return self.reg_max - 1 - self.clamp_margin
+
+    @property
+    def second_topk(self) -> int | None:
+        """Anchors that a box keeps after conflicts are resolved; ``None`` where there is no second cut (spec section 5.6)."""
+        return None if self.topk2 == self.topk else self.topk2
 
     @property
     def term_names(self) -> tuple[str, str, str]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
-from twinloss import assignment, loss
+from twinloss import assignment
+from twinloss.backends import torch as loss
 from twinloss.terms import boxes as terms
 
 

@@ -14,12 +14,13 @@ from properties.selfcheck.planted_faults.assignment import aligned, conflicts, p
 from properties.selfcheck.planted_faults.fault import Fault, Patch
 from properties.selfcheck.planted_faults.geometry import centres, labels, rows
 from properties.selfcheck.planted_faults.terms import factor, gradient, term
-from twinloss import assignment, loss
+from twinloss import assignment
+from twinloss.backends import torch as loss
 
 
 def held(change: Callable[[Any, Any], Any]) -> tuple[Patch, ...]:
     """Changes the assignment that the terms are computed on; ``change`` takes the evaluation and the assignment."""
-    return (Patch(loss._Evaluation, "loss", lambda sound: lambda self, given: sound(self, change(self, given))),)
+    return (Patch(loss.TorchEvaluation, "loss", lambda sound: lambda self, given: sound(self, change(self, given))),)
 
 
 def _only(assignment: Any, kept: Tensor) -> Any:
@@ -62,8 +63,8 @@ def _far(sound: Any, distances: Tensor, *given: Any) -> Any:
 
 def _autocast_stays(_: Any) -> Any:
     @contextlib.contextmanager
-    def evaluate(owner: Any, inputs: Any) -> Iterator[Any]:
-        yield loss._Evaluation(owner, inputs)
+    def evaluate(call: Any) -> Iterator[Any]:
+        yield loss.TorchEvaluation(call)
 
     return evaluate
 
@@ -181,7 +182,9 @@ ENTRIES = (
         "The three terms, each times its gain and times B.",
         "7",
         patches=factor(
-            lambda e, w: (len(e.boxes) - 1) / len(e.boxes) if len(e.truth) and int(e.truth.image.max()) < len(e.boxes) - 1 else 1.0
+            lambda e, w: (
+                (len(e.call.boxes) - 1) / len(e.call.boxes) if len(e.truth) and int(e.truth.image.max()) < len(e.call.boxes) - 1 else 1.0
+            )
         ),
     ),
     Fault(
@@ -191,7 +194,7 @@ ENTRIES = (
         patches=picks(lambda sound, pairs, n, topk, a, ties: sound(pairs, n, min(topk, 10), a, ties)),
     ),
     Fault(
-        "autocast left on", "Arithmetic is float32 inside autocast and outside.", "8a", patches=(Patch(loss, "_evaluate", _autocast_stays),)
+        "autocast left on", "Arithmetic is float32 inside autocast and outside.", "8a", patches=(Patch(loss, "evaluate", _autocast_stays),)
     ),
     *(
         Fault(

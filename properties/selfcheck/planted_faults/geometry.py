@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
-from twinloss import assignment, candidates, loss, targets
+from twinloss import assignment, candidates, targets
+from twinloss.backends import torch as loss
 from twinloss.geometry import upright
 from twinloss.terms import boxes as terms
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from properties.selfcheck.planted_faults.assignment import formula, iou
 from properties.selfcheck.planted_faults.fault import Fault, Patch, Result
-from twinloss import loss
+from twinloss.backends import torch as loss
 from twinloss.terms import boxes as terms
 
 
@@ -24,7 +24,7 @@ def factor(change: Any) -> tuple[Patch, ...]:
 
         return loss
 
-    return (Patch(loss._Evaluation, "loss", make),)
+    return (Patch(loss.TorchEvaluation, "loss", make),)
 
 
 def term(name: str, change: Any) -> tuple[Patch, ...]:
@@ -63,7 +63,7 @@ def in_dtype(name: str, dtype: torch.dtype) -> tuple[Patch, ...]:
 
 
 def _lengths(evaluation: Any) -> int:
-    return len(evaluation.boxes)
+    return len(evaluation.call.boxes)
 
 
 def _swapped_bins(sound: Any, logits: Tensor, target: Tensor) -> Any:
@@ -236,7 +236,7 @@ ENTRIES = (
         "gradient through S",
         "Nothing flows through assignment, t, S or α_c.",
         "8",
-        patches=factor(lambda e, w: attached(w.new_ones(3), e.scores.to(w.dtype))),
+        patches=factor(lambda e, w: attached(w.new_ones(3), e.call.scores.to(w.dtype))),
     ),
     Fault("no gradient of the box term", _FLOWS, "8", patches=term("distributions", _detached_expectation)),
     Fault("no gradient of the distribution term", _FLOWS, "8", patches=term("distributions", _detached_entropy)),

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from oracle.cases.case import Box, Case, Inputs, Prediction
 from twinloss import DetectionLoss, LossSpec
 from twinloss.assignment import PAIRS_AT_ONCE
-from twinloss.backends.choice import Backend
+from twinloss.backends.registry import BackendName
 
 CROWD = 300
 IMAGES = 2
@@ -56,7 +56,7 @@ def sizes_of_a_step(criterion: DetectionLoss, inputs: Inputs) -> list[int]:
 
 
 @BACKENDS
-def test_no_tensor_of_boxes_by_anchors(backend: Backend) -> None:
+def test_no_tensor_of_boxes_by_anchors(backend: BackendName) -> None:
     spec, inputs = crowded(side=24)
     made = sizes_of_a_step(DetectionLoss(spec, backend=backend), inputs)
     anchors = inputs.preds["boxes"].shape[-1]
@@ -64,7 +64,7 @@ def test_no_tensor_of_boxes_by_anchors(backend: Backend) -> None:
 
 
 @BACKENDS
-def test_scores_have_no_dense_targets(backend: Backend) -> None:
+def test_scores_have_no_dense_targets(backend: BackendName) -> None:
     spec, inputs = crowded(side=8)
     size = inputs.preds["scores"].nbytes
     assert [made for made in sizes_of_a_step(DetectionLoss(spec, backend=backend), inputs) if size * 0.9 < made < size * 1.1] == [size]

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from oracle.cases.case import Box, Case, Inputs, Prediction
 from twinloss import Assignment, DetectionLoss, LossSpec
-from twinloss.backends.choice import Backend
+from twinloss.backends.registry import BackendName
 from twinloss.backends.triton.availability import interpreting
 from twinloss.input_checks import MOST_CELLS
 
@@ -27,7 +27,7 @@ SPEC = LossSpec(num_classes=3, reg_max=4, strides=(8, 16), class_weights=(1.0, 2
 BOXES = (Box(1, 2, 20, 12, 18, 14), Box(0, 1, 16, 16, 20, 24), Box(0, 0, 20, 14, 16, 20))
 CASE = Case(SPEC, (32, 40), 2, BOXES, Prediction("near", spread=0.4))
 UPSTREAM = torch.tensor([1.0, 0.25, -3.0])
-BACKENDS: tuple[Backend, ...] = ("triton",) if interpreting() else ("torch", "native")
+BACKENDS: tuple[BackendName, ...] = ("triton",) if interpreting() else ("torch", "native")
 
 Answer = tuple[Tensor, ...]
 

@@ -15,8 +15,8 @@ from properties.tests.kernels.helpers import DTYPES, answers, assert_near, both,
 from twinloss import Assignment, DetectionLoss, LossSpec, decode_boxes, make_anchors
 from twinloss.backends.triton import arguments as problems
 from twinloss.backends.triton import tiles
+from twinloss.backends.triton.arguments import make_problem
 from twinloss.backends.triton.decode import decode
-from twinloss.backends.triton.loss import FusedCall
 from twinloss.backends.triton.pipeline import _make_scratch
 
 # Largest difference from the torch backend, as a share of the largest element: float32 arithmetic, and half-precision gradients' rounding.
@@ -77,8 +77,7 @@ def test_half_precision_logits_get_float32_arithmetic_and_their_own_gradients(dt
 def test_the_decoded_boxes_are_those_of_the_torch_backend(device: str) -> None:
     case = crowded(seed=21, reg_max=16)
     preds, batch = case.build(Setting(device=device))
-    call = FusedCall(preds["boxes"], preds["scores"], batch, case.spec, _pyramid(case))
-    problem = call._problem()
+    problem = make_problem(preds["boxes"], preds["scores"], batch, case.spec, _pyramid(case), "overlap")
     scratch = _make_scratch(problem)
     decode(problem, scratch)
     centres, strides = make_anchors(case.grids, case.spec.strides, device=device)

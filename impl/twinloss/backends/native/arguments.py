@@ -49,10 +49,10 @@ def make_problem(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec
     point_to(problem, boxes, scores)
     problem.image, problem.label, problem.box = (tensor.data_ptr() for tensor in targets[:3])
     problem.class_weights = None if targets.class_weights is None else targets.class_weights.data_ptr()
-    problem.topk, problem.topk2 = spec.topk, 0 if spec.topk2 in (None, spec.topk) else spec.topk2
+    problem.topk, problem.topk2 = spec.topk, spec.second_topk or 0
     problem.alpha, problem.beta, problem.assign_eps, problem.ciou_eps = spec.alpha, spec.beta, spec.assign_eps, spec.ciou_eps
     problem.lengthened_below, problem.shortest_side = spec.lengthened_below, spec.shortest_side
-    problem.longest = spec.reg_max - 1 - spec.clamp_margin
+    problem.longest = spec.largest_target
     problem.gains[:] = spec.gains
     problem.overlap_decides, problem.distance_term = conflicts == "overlap", spec.distance_term
     problem.summed_weights = spec.anchor_weights == "sum"

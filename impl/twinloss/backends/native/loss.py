@@ -1,4 +1,4 @@
-"""The loss through the compiled kernels, differentiable: the door of this backend."""
+"""The loss through the compiled kernels, differentiable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twinloss.assignment import Assignment
-from twinloss.backends.call import Call
+from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.native.arguments import (
     HOST,
     Targets,
@@ -26,32 +26,26 @@ from twinloss.backends.native.library import STORAGE, Problem, load
 from twinloss.backends.saved_tensors import save, saved
 
 
-class NativeCall(Call):
-    """A call through the kernels; the logits are on the host, neighbouring anchors side by side."""
+def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
+    """The loss through the kernels, on its own assignment or a given one; neighbouring anchors of the logits lie side by side."""
+    targets = Targets.of(call.batch, call.spec)
+    problem = make_problem(call.boxes, call.scores, targets, call.spec, call.pyramid, call.conflicts)
+    held = _assign(problem, call.scores.dtype) if assignment is None else given(problem, assignment)
+    loss, items = _NativeLoss.apply(call.boxes, call.scores, problem, targets, held)
+    return Evaluation(loss, call.by_name(items), lambda: held)
 
-    def loss(self, assignment: Assignment | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, on its own assignment or a given one.
 
-        Returns:
-            (3,) float32, each term times its gain and B, and the three without B, detached, by name.
-        """
-        targets = Targets.of(self.batch, self.spec)
-        problem = make_problem(self.boxes, self.scores, targets, self.spec, self.pyramid, self.conflicts)
-        held = self._assign(problem) if assignment is None else given(problem, assignment)
-        loss, items = _NativeLoss.apply(self.boxes, self.scores, problem, targets, held)
-        return loss, self.named(items)
+def assign(call: Call) -> Assignment:
+    """The assignment alone."""
+    targets = Targets.of(call.batch, call.spec)
+    return _assign(make_problem(call.boxes, call.scores, targets, call.spec, call.pyramid, call.conflicts), call.scores.dtype)
 
-    def assignment(self) -> Assignment:
-        """The assignment alone."""
-        targets = Targets.of(self.batch, self.spec)
-        return self._assign(make_problem(self.boxes, self.scores, targets, self.spec, self.pyramid, self.conflicts))
 
-    def _assign(self, problem: Problem) -> Assignment:
-        library, held = load(), empty_assignment(problem)
-        memory = scratch(library.twinloss_scratch_of_assignment(ctypes.byref(problem)))
-        storage = STORAGE[self.scores.dtype]
-        count = library.twinloss_assign(ctypes.byref(problem), storage, memory.data_ptr(), ctypes.byref(address(held)))
-        return Assignment(held.image[:count], held.anchor[:count], held.box[:count], held.weight[:count])
+def _assign(problem: Problem, dtype: torch.dtype) -> Assignment:
+    library, held = load(), empty_assignment(problem)
+    memory = scratch(library.twinloss_scratch_of_assignment(ctypes.byref(problem)))
+    count = library.twinloss_assign(ctypes.byref(problem), STORAGE[dtype], memory.data_ptr(), ctypes.byref(address(held)))
+    return Assignment(held.image[:count], held.anchor[:count], held.box[:count], held.weight[:count])
 
 
 class _NativeLoss(torch.autograd.Function):

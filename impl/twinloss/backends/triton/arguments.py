@@ -63,7 +63,7 @@ class Problem:
     @cached_property
     def second_cut(self) -> int:
         """Anchors that a box keeps after conflicts, 0 for no second cut."""
-        return 0 if self.spec.topk2 in (None, self.spec.topk) else min(self.spec.topk2 or 0, self.anchors)
+        return min(self.spec.second_topk or 0, self.anchors)
 
     @cached_property
     def weighted(self) -> bool:

@@ -1,4 +1,4 @@
-"""The loss through the fused kernels, differentiable: the door of this backend."""
+"""The loss through the fused kernels, differentiable."""
 
 from __future__ import annotations
 
@@ -11,39 +11,33 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twinloss.assignment import Assignment
-from twinloss.backends.call import Call
+from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
 from twinloss.backends.triton.arguments import Problem, Slots, make_problem, with_logits, without_logits
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
 
 
-class FusedCall(Call):
-    """A call through the kernels.
+def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
+    """The loss through the kernels, on its own assignment or a given one; the host never waits for the device.
 
-    Rows of the batch whose image or class does not exist are ignored: for a CUDA graph, pad to a fixed N with image −1.
+    Raises:
+        ValueError: the logits' dtype is not one that the kernels serve.
     """
+    given = None if assignment is None else slots_of(assignment)
+    problem = _problem(call)
+    loss, items = _FusedLoss.apply(call.boxes, call.scores, problem, given)
+    return Evaluation(loss, call.by_name(items[:3]), lambda: assign(call) if assignment is None else assignment)
 
-    def loss(self, assignment: Assignment | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, on its own assignment or a given one; the host never waits for the device.
 
-        Returns:
-            (3,) float32, each term times its gain and B, and the three without B, detached, by name.
+def assign(call: Call) -> Assignment:
+    """The assignment alone, as a list: its length is data, so the host waits once."""
+    problem = _problem(call)
+    with on_device(call.boxes):
+        return assignment_of(problem, forward(problem).slots)
 
-        Raises:
-            ValueError: the logits' dtype is not one that the kernels serve.
-        """
-        given = None if assignment is None else slots_of(assignment)
-        loss, items = _FusedLoss.apply(self.boxes, self.scores, self._problem(), given)
-        return loss, self.named(items[:3])
 
-    def assignment(self) -> Assignment:
-        """The assignment alone, as a list: its length is data, so the host waits once."""
-        problem = self._problem()
-        with on_device(self.boxes):
-            return assignment_of(problem, forward(problem).slots)
-
-    def _problem(self) -> Problem:
-        return make_problem(self.boxes, self.scores, self.batch, self.spec, self.pyramid, self.conflicts)
+def _problem(call: Call) -> Problem:
+    return make_problem(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts)
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
 from properties.strategies import cases
 from twinloss import Assignment, DetectionLoss, LossSpec
-from twinloss.backends.choice import Backend
 from twinloss.backends.native import availability
+from twinloss.backends.registry import BackendName
 
 SPEC = LossSpec(num_classes=7)
 BOXES = (
@@ -105,7 +105,7 @@ def test_gradients_at_kinks_are_those_on_torch(seed: int) -> None:
     each = torch.arange(anchors)
     held = Assignment(torch.zeros_like(each), each, each, torch.ones(anchors))
 
-    def gradient(backend: Backend, term: int) -> Tensor:
+    def gradient(backend: BackendName, term: int) -> Tensor:
         boxes = sides.clone().requires_grad_()
         preds = {"boxes": boxes, "scores": torch.zeros(1, 1, anchors), "feats": [torch.empty(1, 5, 4, 4)]}
         DetectionLoss(spec, backend=backend).loss_given(preds, batch, held)[0][term].backward()

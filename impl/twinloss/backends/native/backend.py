@@ -1,0 +1,40 @@
+"""The native backend, for logits on the host."""
+
+from __future__ import annotations
+
+from twinloss.assignment import Assignment
+from twinloss.backends.call import Backend, Call, Evaluation
+
+
+class NativeBackend(Backend):
+    """C++ kernels; what needs the compiled library is imported at the first call."""
+
+    name = "native"
+
+    def is_default_for(self, call: Call) -> bool:
+        """Whether the logits are on the host."""
+        return call.scores.device.type == "cpu"
+
+    def why_not(self, call: Call) -> str | None:
+        """Why the kernels cannot serve: the reason lies in the logits, the definition or the machine."""
+        from twinloss.backends.native.availability import why_not
+
+        return why_not(call.boxes, call.scores, call.spec, call.ties)
+
+    def assignment(self, call: Call) -> Assignment:
+        """The assignment alone."""
+        from twinloss.backends.native.loss import assign
+
+        return assign(call)
+
+    def loss(self, call: Call, assignment: Assignment | None = None) -> Evaluation:
+        """The loss in float32."""
+        from twinloss.backends.native.loss import evaluate
+
+        return evaluate(call, assignment)
+
+    def report(self, reason: str) -> None:
+        """Log once that torch serves because this machine has no kernels."""
+        from twinloss.backends.native.availability import say_once
+
+        say_once(reason)
