@@ -1,4 +1,4 @@
-"""Train a detector in a plain PyTorch loop: a few convolutions, a head of its own, made-up pictures. Needs torch and twinloss alone."""
+"""Train a small detector on synthetic images in a plain PyTorch loop. Needs torch and twinloss alone."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ def block(inputs: int, outputs: int) -> nn.Module:
 
 
 class Detector(nn.Module):
-    """One map (B, 4 * BINS + CLASSES, H, W) per stride: the logits of left, top, right and bottom, then those of the classes."""
+    """Returns one map (B, 4 * BINS + CLASSES, H, W) per stride: logits of left, top, right and bottom, then of the classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class Detector(nn.Module):
         return [self.heads[0](fine), self.heads[1](self.coarse(fine))]
 
 
-def pictures(count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Dark noise with one bright box in each: red is class 0, blue is class 1."""
+def make_images(count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns images (count, 3, SIDE, SIDE) of dark noise with one bright box each, red for class 0 and blue for 1, and their targets."""
     images, cls = 0.3 * torch.rand(count, 3, SIDE, SIDE), torch.randint(CLASSES, (count,))
     size = torch.randint(12, 40, (count, 2))
     corner = (torch.rand(count, 2) * (SIDE - size)).long()
     for image, (x, y), (w, h), label in zip(images, corner.tolist(), size.tolist(), cls.tolist(), strict=True):
         image[2 * label, y : y + h, x : x + w] = 1.0
-    boxes = torch.cat([corner + size / 2, size], dim=1) / SIDE  # centre and size, as shares of the image
+    boxes = torch.cat([corner + size / 2, size], dim=1) / SIDE  # centre and size in shares of the image
     return images, {"batch_idx": torch.arange(count).float(), "cls": cls.float(), "bboxes": boxes}
 
 
@@ -41,7 +41,7 @@ torch.manual_seed(0)
 model, criterion = Detector(), DetectionLoss(LossSpec(num_classes=CLASSES, reg_max=BINS, strides=STRIDES))
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 for step in range(121):
-    images, batch = pictures(16)
+    images, batch = make_images(16)
     loss, items = criterion(predictions_from_maps(model(images), CLASSES, BINS), batch)
     optimizer.zero_grad()
     loss.sum().backward()
@@ -49,7 +49,7 @@ for step in range(121):
     if step % 20 == 0:
         print(f"step {step:3}:", ", ".join(f"{name} {value:.3f}" for name, value in items.items()))
 
-images, batch = pictures(1)
+images, batch = make_images(1)
 preds = predictions_from_maps(model.eval()(images), CLASSES, BINS)
 centres, strides = make_anchors([features.shape[-2:] for features in preds["feats"]], STRIDES)
 label, anchor = divmod(int(preds["scores"][0].argmax()), len(centres))

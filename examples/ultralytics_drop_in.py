@@ -15,10 +15,10 @@ import twinloss
 data, model, *given = sys.argv[1:]
 options: dict[str, Any] = dict(option.split("=", 1) for option in given)
 for name, text in options.items():
-    with contextlib.suppress(ValueError, SyntaxError):  # not a Python value: a word, or a path
+    with contextlib.suppress(ValueError, SyntaxError):  # The text is not a Python value, but a word or a path.
         options[name] = ast.literal_eval(text)
 
 yolo = YOLO(model)
-with twinloss.hook.install(yolo) as twin:  # this is all
+with twinloss.hook.install(yolo) as twin:
     yolo.train(data=data, **options)
 print(f"the twin was called on {twin.training_calls} batches to train, on {twin.validation_calls} to validate")

@@ -1,1 +1,1 @@
-"""What must hold: strategies, differential and metamorphic properties, bad input, and the tests of the suite itself."""
+"""The properties of the loss: the differential run, generated batches, known differences, trainings, and the tests."""

@@ -1,8 +1,8 @@
-"""Hypothesis profiles, and nothing that needs torch: how many examples a run draws, and whether it draws the same ones again.
+"""Hypothesis profiles: the number of examples of a run, and whether it repeats them. This file does not import torch.
 
-``default`` draws anew each time; ``ci``, taken by itself where the variable CI is set, draws the same examples every time, so that a red
-run is a change's own; ``quick`` is for the minute between two edits; ``nightly`` looks for what the others have not found;
-``sanitize`` is that of ``nox -s sanitize``. Name one with ``--hypothesis-profile``.
+``default`` draws new examples in each run. ``ci``, which is the default if the variable CI is set, repeats its examples, so that only a
+change makes a run fail. ``quick`` draws 10 examples, ``nightly`` 2,000. ``sanitize`` is for ``nox -s sanitize``. Choose one with
+``--hypothesis-profile``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Batches are large draws, and the exact criterion is slow by design: neither time is a fault of the strategy.
+# Batches are large draws, and the exact criterion is slow: Hypothesis must report neither as a health problem.
 COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 settings.register_profile("default", COMMON, max_examples=100)
@@ -25,5 +25,5 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The differential run has a plugin of its own, and is no part of the tests."""
+    """Ignores the differential run, unless its plugin is active."""
     return True if collection_path.name == "differential" and not config.pluginmanager.hasplugin("properties.differential.plugin") else None

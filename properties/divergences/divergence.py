@@ -1,4 +1,4 @@
-"""What an entry of the register is, and how it is put to the test: the same question to everyone, on a minimal batch."""
+"""An entry of the register, and the answers that the contenders give to its question on its minimal batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oracle.cases.case import Case, Setting
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.run import make_criterion
-from properties.divergences.input_edits import Change
+from properties.divergences.input_edits import Edit
 from properties.divergences.questions import Question
 from twinloss import DetectionLoss
 
@@ -20,23 +20,23 @@ Right = Literal["reference", "twin", "both", "open"]
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """One known difference between the definition, the reference and the twin, or between all of them and what one would expect.
+    """One known difference between the definition, the reference and the twin, or between all of them and the expected answer.
 
     Attributes:
-        name: short, for tests and links.
-        what: one sentence.
-        stage: where in the pipeline.
-        section: of the specification.
-        case: minimal batch, a recipe.
-        change: what is done to the batch as built, where no recipe says it: a NaN, a dtype, an order.
+        name: short name, for tests and links.
+        what: the difference, in one sentence.
+        stage: stage of the pipeline.
+        section: section of the specification.
+        case: recipe of the minimal batch.
+        edit: change of the built batch that no recipe can express, such as a NaN, a dtype or an order of rows.
         setting: dtype and autocast.
-        ask: the question put to everyone named in ``says``.
-        says: answers by name, as they were observed; an answer of today that is not the recorded one makes the entry stale.
-        expected: what one would expect of the papers, where everyone asked answers otherwise.
-        right: whose answer is to be preferred.
-        why: the reason for that, and for what the twin does.
-        since: first release of the reference that is known to behave so; empty where only the one installed was asked.
-        link: to a report upstream, where there is one.
+        question: function that asks a contender and returns its answer as text.
+        answers: recorded answers by name of the contender; another answer makes the entry stale.
+        expected: the answer that the papers suggest, if all contenders answer differently.
+        preferred: the contender with the better answer.
+        why: the reason for the preference and for the twin's behaviour.
+        since: first release of the reference with this behaviour; empty if only the installed release was asked.
+        link: address of a report upstream, if there is one.
     """
 
     name: str
@@ -44,23 +44,23 @@ class Divergence:
     stage: str
     section: str
     case: Case
-    ask: Question
-    says: Mapping[str, str]
-    right: Right
+    question: Question
+    answers: Mapping[str, str]
+    preferred: Right
     why: str
-    change: Change | None = None
+    edit: Edit | None = None
     setting: Setting = Setting()
     expected: str = ""
     since: str = ""
     link: str = ""
 
     def observed(self) -> dict[str, str]:
-        """What everyone named in ``says`` answers today."""
-        return {name: answer(contenders()[name], self) for name in self.says}
+        """Returns the present answers of the contenders named in ``answers``."""
+        return {name: answer_of(contenders()[name], self) for name in self.answers}
 
 
 def contenders() -> dict[str, Contender]:
-    """Who can be asked, by the name in the register."""
+    """Returns the contenders by their names in the register."""
     ours = shipped()
     pickers = Contender("pickers", ours["twin"].version, partial(DetectionLoss, conflicts="pickers"), arithmetic="float32")
     return {
@@ -72,11 +72,11 @@ def contenders() -> dict[str, Contender]:
     }
 
 
-def answer(contender: Contender, entry: Divergence) -> str:
-    """A contender's answer as text; an exception is an answer, by its type."""
+def answer_of(contender: Contender, entry: Divergence) -> str:
+    """Returns a contender's answer as text; an exception counts as an answer, by the name of its type."""
     inputs = entry.case.build(entry.setting)
-    inputs = entry.change(inputs) if entry.change else inputs
+    inputs = entry.edit(inputs) if entry.edit else inputs
     try:
-        return entry.ask(make_criterion(contender, entry.case.spec, entry.setting), inputs, entry.setting)
+        return entry.question(make_criterion(contender, entry.case.spec, entry.setting), inputs, entry.setting)
     except Exception as error:
         return type(error).__name__

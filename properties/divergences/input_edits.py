@@ -1,4 +1,4 @@
-"""What is done to a batch after it is built, where no recipe says it."""
+"""Changes of a built batch that no recipe can express."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ import torch
 
 from oracle.cases.case import Inputs
 
-Change = Callable[[Inputs], Inputs]
+Edit = Callable[[Inputs], Inputs]
 
 
-def batch_value(key: str, row: int, value: float, column: int = 0) -> Change:
-    """One number of the targets."""
+def batch_value(key: str, row: int, value: float, column: int = 0) -> Edit:
+    """Sets one number of the targets."""
 
-    def change(inputs: Inputs) -> Inputs:
+    def edit(inputs: Inputs) -> Inputs:
         inputs.batch[key].view(len(inputs.batch[key]), -1)[row, column] = value
         return inputs
 
-    return change
+    return edit
 
 
-def batch_order(*rows: int) -> Change:
-    """The targets' rows in another order."""
+def batch_order(*rows: int) -> Edit:
+    """Reorders the rows of the targets."""
 
-    def change(inputs: Inputs) -> Inputs:
+    def edit(inputs: Inputs) -> Inputs:
         return Inputs(inputs.preds, {key: values[list(rows)] for key, values in inputs.batch.items()})
 
-    return change
+    return edit
 
 
-def batch_dtype(dtype: torch.dtype, *keys: str) -> Change:
-    """Targets in another dtype."""
+def batch_dtype(dtype: torch.dtype, *keys: str) -> Edit:
+    """Converts targets to another dtype."""
 
-    def change(inputs: Inputs) -> Inputs:
+    def edit(inputs: Inputs) -> Inputs:
         return Inputs(inputs.preds, {key: values.to(dtype) if key in keys else values for key, values in inputs.batch.items()})
 
-    return change
+    return edit
 
 
-def logit(key: str, where: tuple[int, int, int], value: float) -> Change:
-    """One logit: of ``boxes`` or ``scores``, at image, channel, anchor."""
+def logit(key: str, where: tuple[int, int, int], value: float) -> Edit:
+    """Sets one logit of ``boxes`` or ``scores``; ``where`` is (image, channel, anchor)."""
 
-    def change(inputs: Inputs) -> Inputs:
+    def edit(inputs: Inputs) -> Inputs:
         values = inputs.preds[key].detach().clone()
         values[where] = value
         return _with_preds(inputs, **{key: values.requires_grad_()})
 
-    return change
+    return edit
 
 
-def one_more_image(key: str) -> Change:
-    """The first image of ``boxes`` or ``scores`` once more at the end."""
+def one_more_image(key: str) -> Edit:
+    """Appends a copy of the first image to ``boxes`` or ``scores``."""
 
-    def change(inputs: Inputs) -> Inputs:
+    def edit(inputs: Inputs) -> Inputs:
         values = inputs.preds[key].detach()
         return _with_preds(inputs, **{key: torch.cat([values, values[:1]]).requires_grad_()})
 
-    return change
+    return edit
 
 
 def _with_preds(inputs: Inputs, **changed: Any) -> Inputs:

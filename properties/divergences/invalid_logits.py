@@ -1,15 +1,14 @@
-"""What is said about logits that are not numbers, too few, or not of one batch (spec section 10)."""
+"""Entries on logits that are not finite, too few, or of different batches (spec section 10)."""
 
 from __future__ import annotations
 
-from properties.divergences import input_edits as changes
-from properties.divergences import questions
+from properties.divergences import input_edits, questions
 from properties.divergences.divergence import Divergence
-from properties.divergences.small_cases import box, plain
+from properties.divergences.small_cases import box, small_case
 
-_ONE = plain(box(4, 4, 20, 20))
+_ONE = small_case(box(4, 4, 20, 20))
 _FINITE = "all finite"
-_UNREAD = "The terms that mathematically read a value show it, and no other."
+_UNREAD = "A value that is not finite affects only the terms whose formula contains it."
 
 ENTRIES = (
     Divergence(
@@ -17,34 +16,34 @@ ENTRIES = (
         what="A batch with boxes and A < K raises a RuntimeError.",
         stage="assign",
         section="10",
-        case=plain(box(0, 0, 8, 8), size=(16, 16)),
-        ask=questions.holders,
-        says={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
-        right="twin",
-        why="A box that has fewer anchors than K picks all of them: k = min(K, A).",
+        case=small_case(box(0, 0, 8, 8), size=(16, 16)),
+        question=questions.holders,
+        answers={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
+        preferred="twin",
+        why="With fewer anchors than K a box picks among all of them: k = min(K, A).",
     ),
     Divergence(
         name="few-anchors-second-cut",
-        what="So does topk2 > A.",
+        what="A batch with boxes and A < topk2 raises a RuntimeError.",
         stage="assign",
         section="10",
-        case=plain(box(0, 0, 8, 8), size=(16, 16), topk=2, topk2=5),
-        ask=questions.holders,
-        says={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
-        right="twin",
-        why="As above.",
+        case=small_case(box(0, 0, 8, 8), size=(16, 16), topk=2, topk2=5),
+        question=questions.holders,
+        answers={"definition": "0→0", "reference": "RuntimeError", "twin": "0→0"},
+        preferred="twin",
+        why="With fewer anchors than topk2 the second cut removes no anchor.",
     ),
     Divergence(
         name="score-masked",
-        what="A class masked by a score of −inf makes the classification term NaN, though its gradient is finite.",
+        what="A class logit of −inf, which masks a class, makes the classification term NaN; the gradient stays finite.",
         stage="loss",
         section="10",
         case=_ONE,
-        change=changes.logit("scores", (0, 0, 15), float("-inf")),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "cls NaN", "twin": _FINITE},
-        right="twin",
-        why="Its cross-entropy with target 0 is 0, as the limit is.",
+        edit=input_edits.logit("scores", (0, 0, 15), float("-inf")),
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "cls NaN", "twin": _FINITE},
+        preferred="twin",
+        why="The cross-entropy of −inf with target 0 is 0, the limit of finite logits.",
     ),
     Divergence(
         name="unread-nan",
@@ -52,46 +51,46 @@ ENTRIES = (
         stage="loss",
         section="10",
         case=_ONE,
-        change=changes.logit("boxes", (0, 0, 15), float("nan")),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
-        right="twin",
+        edit=input_edits.logit("boxes", (0, 0, 15), float("nan")),
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
+        preferred="twin",
         why=_UNREAD,
     ),
     Divergence(
         name="unread-infinity",
-        what="So does an infinite one.",
+        what="An infinite box logit at an anchor that no box contains makes that logit's gradient NaN.",
         stage="loss",
         section="10",
         case=_ONE,
-        change=changes.logit("boxes", (0, 0, 15), float("inf")),
-        ask=questions.kinds_of_numbers,
-        says={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
-        right="twin",
+        edit=input_edits.logit("boxes", (0, 0, 15), float("inf")),
+        question=questions.non_finite,
+        answers={"definition": _FINITE, "reference": "gradient of boxes not finite", "twin": _FINITE},
+        preferred="twin",
         why=_UNREAD,
     ),
     Divergence(
         name="more-images-of-scores",
-        what="`scores` with more images than `boxes` are accepted, and the loss is that of neither batch.",
+        what="`scores` with more images than `boxes` are accepted, and the loss is wrong for either number of images.",
         stage="input",
         section="10",
         case=_ONE,
-        change=changes.one_more_image("scores"),
-        ask=questions.loss,
-        says={"definition": "ValueError", "reference": "box 1.85, cls 11.1, third 0.924", "twin": "ValueError"},
-        right="twin",
-        why="One of the two is a mistake.",
+        edit=input_edits.one_more_image("scores"),
+        question=questions.loss,
+        answers={"definition": "ValueError", "reference": "box 1.85, cls 11.1, third 0.924", "twin": "ValueError"},
+        preferred="twin",
+        why="One of the two tensors is wrong, and only an error shows it.",
     ),
     Divergence(
         name="more-images-of-boxes",
-        what="`boxes` with more images than `scores` likewise.",
+        what="`boxes` with more images than `scores` are accepted, and the loss is wrong for either number of images.",
         stage="input",
         section="10",
         case=_ONE,
-        change=changes.one_more_image("boxes"),
-        ask=questions.loss,
-        says={"definition": "ValueError", "reference": "box 3.7, cls 11.1, third 1.85", "twin": "ValueError"},
-        right="twin",
-        why="As above.",
+        edit=input_edits.one_more_image("boxes"),
+        question=questions.loss,
+        answers={"definition": "ValueError", "reference": "box 3.7, cls 11.1, third 1.85", "twin": "ValueError"},
+        preferred="twin",
+        why="One of the two tensors is wrong, and only an error shows it.",
     ),
 )

@@ -1,4 +1,4 @@
-"""The questions of the register: each takes a criterion and a batch, and gives a short text that is the same on every machine."""
+"""The questions of the register. Each takes a criterion and a batch, and returns a short text that is the same on every machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TERMS = ("box", "cls", "third")
 
 
 def holders(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Which anchor holds which row of the batch, of those with weight."""
+    """Returns pairs anchor→row of the held anchors with a positive weight."""
     held = run_assign(criterion, inputs, setting)
     several = len(inputs.preds["boxes"]) > 1
     rows = sorted(zip(held.image.tolist(), held.anchor.tolist(), held.box.tolist(), strict=True))
@@ -27,14 +27,14 @@ def holders(criterion: Any, inputs: Inputs, setting: Setting) -> str:
 
 
 def rows_held(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Which rows of the batch are held by any anchor, and in which image."""
+    """Returns the rows of the batch that an anchor holds, with the image."""
     held = run_assign(criterion, inputs, setting)
     rows = sorted(set(zip(held.box.tolist(), held.image.tolist(), strict=True)))
     return ", ".join(f"row {row} in image {image}" for row, image in rows) or "no row"
 
 
 def weightless(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Which anchors hold a box with weight 0."""
+    """Returns pairs anchor→row of the held anchors with weight 0."""
     held = run_assign(criterion, inputs, setting)
     recorder = getattr(criterion, "recorder", None)
     if recorder is None:
@@ -46,39 +46,39 @@ def weightless(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     return ", ".join(f"{one}→{box}" for one, box in found) or "none"
 
 
-def kinds_of_numbers(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Which terms and gradients are not finite."""
+def non_finite(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Returns the terms and gradients that are not finite."""
     outcome = run_loss(criterion, inputs, setting)
-    parts = [f"{name} {_kind(value)}" for name, value in zip(TERMS, outcome.loss, strict=True) if not value.isfinite()]
+    parts = [f"{name} {_name_of(value)}" for name, value in zip(TERMS, outcome.loss, strict=True) if not value.isfinite()]
     for name, gradient in (("boxes", outcome.grad_boxes), ("scores", outcome.grad_scores)):
         parts += [f"gradient of {name} not finite"] if not gradient.isfinite().all() else []
     return ", ".join(parts) or "all finite"
 
 
 def loss(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """The three terms in three digits."""
+    """Returns the three terms with three significant digits."""
     outcome = run_loss(criterion, inputs, setting)
     return ", ".join(f"{name} {value:.3g}" for name, value in zip(TERMS, outcome.loss.tolist(), strict=True))
 
 
 def last_centre(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Centre of the last anchor in grid units."""
+    """Returns the centre of the last anchor in grid units."""
     return _numbers(_stage(criterion, inputs, setting, "anchors")[0][-1])
 
 
 def corners(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Pixel corners of the prepared ground truth."""
+    """Returns the pixel corners of the prepared ground truth."""
     found = _stage(criterion, inputs, setting, "targets").corners
     return "; ".join(map(_numbers, found)) or "no box"
 
 
 def candidates(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """How many anchors are candidates of a box."""
+    """Returns the number of candidate pairs."""
     return f"{len(_stage(criterion, inputs, setting, 'metrics').row)} candidates"
 
 
 def candidates_with_wide_border(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """The same with the assigner's epsilon at a whole pixel: the definition's number, or that of the reference's own assigner."""
+    """Returns the number of candidate pairs with an epsilon of 1 px, set in the definition or in the reference's assigner."""
     if hasattr(criterion, "recorder"):
         run_assign(criterion, inputs, setting)
         criterion.recorder.assigner.eps = 1.0
@@ -88,13 +88,13 @@ def candidates_with_wide_border(criterion: Any, inputs: Inputs, setting: Setting
 
 
 def learnt_classes(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Classes that some anchor learns to raise its score of."""
+    """Returns the classes whose score some anchor learns to raise."""
     gradient = run_loss(criterion, inputs, setting).grad_scores
     return ", ".join(f"class {label}" for label in (gradient < 0).any(2).any(0).nonzero().flatten().tolist()) or "no class"
 
 
 def learnt_images(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Images whose boxes some anchor learns."""
+    """Returns the images in which some anchor learns a box."""
     gradient = run_loss(criterion, inputs, setting).grad_boxes
     return ", ".join(f"image {image}" for image in (gradient != 0).any(2).any(1).nonzero().flatten().tolist()) or "no image"
 
@@ -106,7 +106,7 @@ def _stage(criterion: Any, inputs: Inputs, setting: Setting, name: str) -> Any:
         return method(preds) if name in ("anchors", "decode") else method(preds, batch)
 
 
-def _kind(value: Tensor) -> str:
+def _name_of(value: Tensor) -> str:
     return "NaN" if value.isnan() else "infinite"
 
 

@@ -1,4 +1,4 @@
-"""Small batches whose logits are said one by one: what the register's cases are made of."""
+"""Small batches with given logits, from which the register's cases are built."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ Corners = tuple[float, float, float, float]
 
 
 def box(x1: float, y1: float, x2: float, y2: float, *, image: int = 0, label: int = 0) -> Box:
-    """A box by its pixel corners."""
+    """Returns a box, given its pixel corners."""
     return Box(image, label, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
 
 
-def plain(*boxes: Box, images: int = 1, size: tuple[int, int] = (32, 32), **numbers: Any) -> Case:
-    """All logits zero, one class and one level of stride 8 unless said otherwise."""
+def small_case(*boxes: Box, images: int = 1, size: tuple[int, int] = (32, 32), **numbers: Any) -> Case:
+    """Returns a case with zero logits; by default one class and one level of stride 8. ``numbers`` are fields of the definition."""
     usual: dict[str, Any] = {"num_classes": 1, "reg_max": 4, "strides": (8,)}
     spec = LossSpec(**usual | numbers)
     return Case(spec, size, images, boxes, Prediction("zeros"), workload="register")
 
 
-def told(case: Case, score: float | Sequence[float] = 0.0, predicted: Mapping[int, Corners] | None = None, elsewhere: float = 1.0) -> Case:
-    """A case of one image, one level and R = 1 whose logits are given.
+def with_logits(
+    case: Case, score: float | Sequence[float] = 0.0, predicted: Mapping[int, Corners] | None = None, elsewhere: float = 1.0
+) -> Case:
+    """Returns a case of one image, one level and R = 1 with the given logits.
 
     Args:
         case: the batch.
-        score: class logit of every anchor, or of each in turn, the same for all classes.
-        predicted: anchor to the pixel corners that it predicts.
-        elsewhere: distance in cells that all other sides predict.
+        score: class logit of every anchor, or one for each anchor; the same for all classes.
+        predicted: pixel corners that an anchor predicts, by anchor.
+        elsewhere: distance in cells that all other anchors predict.
     """
     (rows, columns), stride = case.grids[0], case.spec.strides[0]
     distances = np.full((1, 4, rows * columns), elsewhere, dtype=np.float32)

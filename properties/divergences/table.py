@@ -1,4 +1,4 @@
-"""The register as a Markdown table, which the documentation shows."""
+"""The register as a Markdown table for the documentation."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from properties.divergences.divergence import Divergence
 
 
 def markdown(entries: Iterable[Divergence] = REGISTER) -> str:
-    """A table with a row for each entry."""
-    lines = ["| what | definition | reference | twin | to be preferred, and why | § |", "| --- | --- | --- | --- | --- | --- |"]
+    """Returns a table with a row for each entry."""
+    lines = ["| what | definition | reference | twin | preferred answer, and why | § |", "| --- | --- | --- | --- | --- | --- |"]
     return "\n".join([*lines, *(f"| {' | '.join(_cells(entry))} |" for entry in entries)])
 
 
 def _cells(entry: Divergence) -> Iterator[str]:
     link = f" ([upstream]({entry.link}))" if entry.link else ""
     since = f" Since {entry.since}." if entry.since else ""
-    expected = f" One would expect {_code(entry.expected)}." if entry.expected else ""
+    expected = f" The expected answer is {_code(entry.expected)}." if entry.expected else ""
     yield f"{entry.what}{expected}{since}{link}"
     for name in ("definition", "reference"):
-        yield _code(entry.says[name])
-    options = "".join(f"; {name.removeprefix('twin, ')}: {_code(said)}" for name, said in entry.says.items() if name.startswith("twin,"))
-    yield _code(entry.says["twin"]) + options
-    yield f"{entry.right}: {entry.why}"
+        yield _code(entry.answers[name])
+    options = "".join(f"; {name.removeprefix('twin, ')}: {_code(text)}" for name, text in entry.answers.items() if name.startswith("twin,"))
+    yield _code(entry.answers["twin"]) + options
+    yield f"{entry.preferred}: {entry.why}"
     yield entry.section
 
 

@@ -1,1 +1,1 @@
-"""The suite's checks of itself: planted faults, mutants, false alarms, sample candidates."""
+"""The suite's checks of itself: planted faults, mutants, false alarms, sanitizers, sample candidates."""

@@ -1,6 +1,6 @@
-"""``python -m properties.selfcheck.mutant_check``: does the twin on the path compute the definition? Ends with 1 at the first difference.
+"""``python -m properties.selfcheck.mutant_check``: compare the twin on the path with the definition; ends with 1 at the first difference.
 
-The same batches on every run, and no reference: a mutant of the twin is held against the definition alone.
+Every run draws the same batches. A mutant of the twin is compared with the definition alone, without the reference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BATCHES = ((Setting("float64"), 60), (Setting("float32"), 30), (Setting("bfloat1
 
 
 def main() -> int:
-    """Compare; the answer is the exit code."""
+    """Compare in every setting and return the exit code."""
     torch.set_num_threads(1)
     for setting, count in BATCHES:
         agree(setting, count)
@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def agree(setting: Setting, count: int) -> None:
-    """Compare both ways of settling ties on so many batches; leaves the program with 1 at the first difference."""
+    """Compare both tie rules on ``count`` batches; exits with 1 at the first difference."""
     ours = shipped()
 
     @seed(0)

@@ -1,7 +1,7 @@
-"""Candidates that the suite tries itself on, as strangers' implementations: some must pass, the others must not.
+"""Candidates for the suite's own tests, in the form of a user's implementation. Some must pass; the others must not.
 
-Every function is a factory for ``--candidate properties.selfcheck.sample_candidates:NAME``. The misbehaving ones compute the twin's loss,
-and sin on top.
+Every function is a factory for ``--candidate properties.selfcheck.sample_candidates:NAME``. The misbehaving ones compute the twin's loss
+and break one rule of conduct.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from oracle.contract.contender import Criterion, LossAndItems
 from properties.selfcheck.planted_faults.fault import Fault, Patch
 from twinloss import DetectionLoss, LossSpec, assignment
 
-Sin = Callable[[Any, Any], None]
+Misbehave = Callable[[Any, Any], None]
 
 
 def reference(spec: LossSpec) -> Criterion:
-    """The reference as a stranger: judged like everybody, by its own error."""
+    """Correct: the reference as a candidate."""
     return shipped()["reference"].factory(spec)
 
 
@@ -38,52 +38,48 @@ reference.declines = shipped()["reference"].declines  # type: ignore[attr-define
 
 
 def twin(spec: LossSpec) -> Criterion:
-    """The twin as a stranger, held to float32 as it claims."""
+    """Correct: the twin as a candidate, judged by float32 arithmetic."""
     return DetectionLoss(spec, validate=True)
 
 
 twin.arithmetic = "float32"  # type: ignore[attr-defined]
 
 
-class Silent:
-    """The twin's loss and nothing else, so that the judge has no stages to look at; ``sin`` comes before each call."""
+class LossOnly:
+    """A criterion that shows the loss and no stages; ``misbehave`` runs before each call."""
 
-    def __init__(self, spec: LossSpec, sin: Sin | None = None) -> None:
-        self.criterion, self.sin = DetectionLoss(spec), sin
+    def __init__(self, criterion: Criterion, misbehave: Misbehave | None = None) -> None:
+        self.criterion, self.misbehave = criterion, misbehave
 
     def __call__(self, preds: Any, batch: Any) -> LossAndItems:
-        """The twin's answer."""
-        if self.sin is not None:
-            self.sin(preds, batch)
+        """Returns the criterion's answer."""
+        if self.misbehave is not None:
+            self.misbehave(preds, batch)
         return self.criterion(preds, batch)
 
 
+class TwinLossOnly(LossOnly):
+    """The twin, without stages; ``misbehave`` runs before each call."""
+
+    def __init__(self, spec: LossSpec, misbehave: Misbehave | None = None) -> None:
+        super().__init__(DetectionLoss(spec), misbehave)
+
+
 def silent(spec: LossSpec) -> Criterion:
-    """Right, and shows no stage."""
-    return Silent(spec)
+    """Correct: the twin, without stages."""
+    return TwinLossOnly(spec)
 
 
 def reference_silent(spec: LossSpec) -> Criterion:
-    """The reference, and shows no stage."""
-    return Hidden(reference(spec))
+    """Correct: the reference, without stages."""
+    return LossOnly(reference(spec))
 
 
 reference_silent.declines = reference.declines  # type: ignore[attr-defined]
 
 
-class Hidden:
-    """Another's loss and nothing else."""
-
-    def __init__(self, criterion: Criterion) -> None:
-        self.criterion = criterion
-
-    def __call__(self, preds: Any, batch: Any) -> LossAndItems:
-        """The other's answer."""
-        return self.criterion(preds, batch)
-
-
 def _rounded_otherwise(units: float, salt: float) -> Callable[[Any], Any]:
-    """A function whose values are off by up to so many units in the last place: equal values by equally much."""
+    """Returns a replacement whose values differ by up to ``units`` units in the last place; equal values stay equal."""
 
     def make(sound: Any) -> Any:
         def rounded(*given: Any) -> Any:
@@ -98,9 +94,9 @@ def _rounded_otherwise(units: float, salt: float) -> Callable[[Any], Any]:
 
 
 OTHER_ROUNDING = Fault(
-    name="other rounding",
-    violates="",
-    section="",
+    "other rounding",
+    "",
+    "",
     patches=(
         Patch(assignment, "expected_distances", _rounded_otherwise(1.0, 1.3)),
         Patch(assignment, "ciou", _rounded_otherwise(2.0, 1.7)),
@@ -110,26 +106,26 @@ OTHER_ROUNDING = Fault(
 
 
 def other_rounding(spec: LossSpec) -> Criterion:
-    """Right: with exponentials and logarithms of its own, whose last bits are not torch's."""
+    """Correct: the twin with other last bits, like an implementation with its own exponential and logarithm."""
     return OTHER_ROUNDING.criterion(spec)
 
 
 def other_rounding_silent(spec: LossSpec) -> Criterion:
-    """The same, and shows no stage."""
-    return Hidden(other_rounding(spec))
+    """Correct: :func:`other_rounding` without stages."""
+    return LossOnly(other_rounding(spec))
 
 
 other_rounding.arithmetic = other_rounding_silent.arithmetic = "float32"  # type: ignore[attr-defined]
 
 
 def one_fewer(spec: LossSpec) -> Criterion:
-    """Wrong: K - 1 candidates a box."""
+    """Wrong: K - 1 candidates for each box."""
     return DetectionLoss(dataclasses.replace(spec, topk=max(spec.topk - 1, 1)))
 
 
 def one_fewer_silent(spec: LossSpec) -> Criterion:
-    """The same, and shows no stage."""
-    return Silent(dataclasses.replace(spec, topk=max(spec.topk - 1, 1)))
+    """Wrong: :func:`one_fewer` without stages."""
+    return LossOnly(one_fewer(spec))
 
 
 one_fewer.arithmetic = one_fewer_silent.arithmetic = silent.arithmetic = "float32"  # type: ignore[attr-defined]
@@ -138,224 +134,221 @@ one_fewer.arithmetic = one_fewer_silent.arithmetic = silent.arithmetic = "float3
 def raises(spec: LossSpec) -> Criterion:
     """Raises on a batch without boxes."""
 
-    def sin(_: Any, batch: Any) -> None:
+    def misbehave(_: Any, batch: Any) -> None:
         if not len(batch["bboxes"]):
             raise IndexError("index 0 is out of bounds for dimension 0 with size 0")
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def warns(spec: LossSpec) -> Criterion:
     """Right, and warns of itself as a library does that is about to change."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         warnings.warn("this loss will be another in the next release", FutureWarning, stacklevel=1)
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def unprintable(spec: LossSpec) -> Criterion:
     """Raises an exception whose message cannot be written."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         raise asyncio.CancelledError("half a character: \ud83d")
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def computes_for_ever_at_times(spec: LossSpec) -> Criterion:
     """Hangs once, in the first process that calls it, as one that waits for somebody does: the variable HUNG_ONCE names a file for that."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         once = Path(os.environ["HUNG_ONCE"])
         if not once.exists():
             once.touch()
             while True:
                 pass
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def ended_from_outside(spec: LossSpec) -> Criterion:
     """Right; somebody ends the first process that calls it, which HUNG_ONCE remembers."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         once = Path(os.environ["HUNG_ONCE"])
         if not once.exists():
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def interrupted(spec: LossSpec) -> Criterion:
     """Right; somebody interrupts the whole run at its third call: HUNG_ONCE counts them, SIGNAL says how."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         calls = Path(os.environ["HUNG_ONCE"])
         calls.write_text(f"{calls.read_text() if calls.exists() else ''}.")
         if len(calls.read_text()) == int(os.environ["CALLS"]):
             os.killpg(0, getattr(signal, os.environ["SIGNAL"]))
             time.sleep(60)
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def exits(spec: LossSpec) -> Criterion:
-    """Leaves through ``sys.exit``."""
+    """Calls ``sys.exit``."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         raise SystemExit(3)
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def hangs(spec: LossSpec) -> Criterion:
-    """Waits for ever, and swallows whatever would wake it."""
+    """Waits for ever, and suppresses every exception."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         while True:
             with contextlib.suppress(Exception):
                 time.sleep(3600)
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def hangs_in_native_code(spec: LossSpec) -> Criterion:
-    """Waits for ever outside of Python, with the interpreter's lock held: no signal handler runs."""
+    """Waits for ever in native code with the interpreter's lock held, so that no signal handler runs."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         collections.deque(itertools.repeat(None), maxlen=0)
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def aborts(spec: LossSpec) -> Criterion:
-    """Takes the process with it, as a segmentation fault does."""
+    """Ends the process, like a segmentation fault."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         os.abort()
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
-class Transformed(Silent):
+class Transformed(LossOnly):
     """The twin's answer, changed afterwards."""
 
     def __init__(self, spec: LossSpec, change: Callable[[LossAndItems], Any]) -> None:
-        super().__init__(spec)
+        super().__init__(DetectionLoss(spec))
         self.change = change
 
     def __call__(self, preds: Any, batch: Any) -> Any:
-        """The changed answer."""
+        """Returns the changed answer."""
         return self.change(super().__call__(preds, batch))
 
 
 def not_finite(spec: LossSpec) -> Criterion:
-    """A box term that is no number."""
+    """Returns NaN as the box term."""
     return Transformed(spec, lambda answer: (answer[0] * torch.tensor([float("nan"), 1.0, 1.0], dtype=answer[0].dtype), answer[1]))
 
 
 def scalar(spec: LossSpec) -> Criterion:
-    """The sum instead of the three terms."""
+    """Returns the sum instead of the three terms."""
     return Transformed(spec, lambda answer: (answer[0].sum(), answer[1]))
 
 
 def no_items(spec: LossSpec) -> Criterion:
-    """The loss alone."""
+    """Returns the loss without the items."""
     return Transformed(spec, lambda answer: answer[0])
 
 
 def half(spec: LossSpec) -> Criterion:
-    """A float16 loss."""
+    """Returns a float16 loss."""
     return Transformed(spec, lambda answer: (answer[0].half(), answer[1]))
 
 
 def changes_boxes(spec: LossSpec) -> Criterion:
-    """Turns the ground truth into pixels in place, and past autograd's counters."""
+    """Scales the ground truth to pixels in place after the loss, without autograd's notice."""
+    criterion = DetectionLoss(spec)
 
-    def sin(_: Any, batch: Any) -> None:
+    def loss(preds: Any, batch: Any) -> LossAndItems:
+        answer = criterion(preds, batch)
         batch["bboxes"].data.mul_(640)
+        return answer
 
-    class Careful(Silent):
-        def __call__(self, preds: Any, batch: Any) -> LossAndItems:
-            answer = super().__call__(preds, batch)
-            sin(preds, batch)
-            return answer
-
-    return Careful(spec)
+    return loss
 
 
 def leaves_a_key(spec: LossSpec) -> Criterion:
-    """Leaves something behind in the batch."""
+    """Adds a key to the batch."""
 
-    def sin(_: Any, batch: Any) -> None:
+    def misbehave(_: Any, batch: Any) -> None:
         batch["pixels"] = batch["bboxes"] * 640
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
 def changes_the_default_dtype(spec: LossSpec) -> Criterion:
-    """Sets torch's default dtype, and leaves it so."""
+    """Changes torch's default dtype and does not restore it."""
 
-    def sin(_: Any, __: Any) -> None:
+    def misbehave(_: Any, __: Any) -> None:
         torch.set_default_dtype(torch.float64)
 
-    return Silent(spec, sin)
+    return TwinLossOnly(spec, misbehave)
 
 
-class Averaging(Silent):
-    """Divides by a moving average of the loss, which every call moves."""
+class Averaging(LossOnly):
+    """Divides by a moving average of the loss, which changes with every call."""
 
     average = 1.0
 
     def __call__(self, preds: Any, batch: Any) -> LossAndItems:
-        """The loss, scaled."""
+        """Returns the loss divided by the average."""
         loss, items = super().__call__(preds, batch)
         self.average = 0.9 * self.average + 0.1 * float(loss.detach().sum())
         return loss / self.average, items
 
 
-class Caching(Silent):
-    """Remembers the ground truth's scale by the number of anchors, as if it said the shape of the grids."""
+class Caching(LossOnly):
+    """Keeps the feature maps of the first batch for all batches with as many anchors, whatever the shapes of their grids."""
 
-    def __init__(self, spec: LossSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, criterion: Criterion) -> None:
+        super().__init__(criterion)
         self.shapes: dict[str, Any] = {}
 
     def __call__(self, preds: Any, batch: Any) -> LossAndItems:
-        """The loss on the grids of the first batch that had as many anchors."""
+        """Returns the loss on the grids of the first batch with as many anchors."""
         feats = self.shapes.setdefault("feats", preds["feats"])
         if sum(level[0, 0].numel() for level in feats) == sum(level[0, 0].numel() for level in preds["feats"]):
             preds = {**preds, "feats": feats}
         return super().__call__(preds, batch)
 
 
-class Growing(Silent):
-    """Pads to the most boxes that it has ever seen, and divides by them."""
+class Growing(LossOnly):
+    """Scales by the largest number of anchors of all batches until now."""
 
     most = 1
 
     def __call__(self, preds: Any, batch: Any) -> LossAndItems:
-        """The loss, scaled by the number of anchors of the largest batch so far."""
+        """Returns the loss, times the number of anchors over the largest number until now."""
         self.most = max(self.most, preds["scores"].shape[-1])
         loss, items = super().__call__(preds, batch)
         return loss * (preds["scores"].shape[-1] / self.most), items
 
 
 def keeps_state(spec: LossSpec) -> Criterion:
-    """Changes from call to call."""
-    return Averaging(spec)
+    """Wrong: the result depends on the number of earlier calls."""
+    return Averaging(DetectionLoss(spec))
 
 
 def stale_cache(spec: LossSpec) -> Criterion:
-    """Right on the first shape, wrong on another with as many anchors."""
-    return Caching(spec)
+    """Wrong on a second shape of grids with as many anchors as the first."""
+    return Caching(DetectionLoss(spec))
 
 
 def depends_on_history(spec: LossSpec) -> Criterion:
     """Wrong on a batch that follows a larger one."""
-    return Growing(spec)
+    return Growing(DetectionLoss(spec))
 
 
 for _right in (warns, computes_for_ever_at_times, ended_from_outside, interrupted):

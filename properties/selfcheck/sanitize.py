@@ -1,8 +1,8 @@
-"""``python -m properties.selfcheck.sanitize``: the native backend's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+"""``python -m properties.selfcheck.sanitize``: run the native backend's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-Each of g++ and clang++ that is on the path builds it, or what CXX names; one whose sanitizers cannot be used is left out, and named.
-Arguments go to pytest: files of tests in place of the native backend's own, or ``-k``. Before the tests planted faults show that they are
-seen. Exit codes: 0 no report, 1 a report or a failed test, 2 there is no compiler whose sanitizers can be used.
+The library is built with the compiler that CXX names, or with each of g++ and clang++ on the path. A compiler without usable sanitizers is
+skipped with a message. Arguments go to pytest: other test files, or ``-k``. Two planted errors first show that the sanitizers work. Exit
+codes: 0 no report, 1 a report or a failed test, 2 no compiler has usable sanitizers.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ else:
 
 
 class UnusableError(RuntimeError):
-    """The sanitizers cannot be used here; the message says why, and the remedy."""
+    """The sanitizers cannot be used; the message names the reason and the remedy."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build, test and report with every compiler."""
+    """Build and test with every compiler, and return the exit code."""
     shutil.rmtree(OUT, ignore_errors=True)
     found = {name: attempt(name, arguments) for name in compilers()}
     passed = {name: answer for name, answer in found.items() if answer is not None}
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def attempt(name: str, arguments: Sequence[str]) -> bool | None:
-    """Whether a compiler's library passes; ``None``, with the reason printed, where its sanitizers cannot be used."""
+    """Returns whether a compiler's library passes; prints the reason and returns ``None`` if its sanitizers cannot be used."""
     try:
         return passes(name, arguments)
     except (UnusableError, NoLibraryError) as error:
@@ -63,29 +63,29 @@ def attempt(name: str, arguments: Sequence[str]) -> bool | None:
 
 
 def compilers() -> list[str]:
-    """Commands of the compilers to try."""
+    """Returns the commands of the compilers to try."""
     if os.environ.get("CXX"):
         return [os.environ["CXX"]]
     return [name for name in ("g++", "clang++") if shutil.which(name)] or ["c++"]
 
 
 def passes(name: str, arguments: Sequence[str]) -> bool:
-    """Whether the tests pass, and the sanitizers say nothing.
+    """Returns whether the tests pass without a sanitizer's report.
 
     Raises:
-        UnusableError: they are not installed, or do not see a planted fault.
+        UnusableError: the sanitizers are not installed, or miss a planted error.
     """
     with tempfile.TemporaryDirectory(prefix="twinloss-sanitize-") as folder:
         command = find_compiler(name)
-        environment = surroundings(command, Path(folder)) | {"CXX": name}
-        check(command, environment, Path(folder))
+        environment = environment_for(command, Path(folder)) | {"CXX": name}
+        check_sanitizers(command, environment, Path(folder))
         logs = OUT / Path(command[0]).name
         logs.mkdir(parents=True)
         files = () if any(Path(word.partition("::")[0]).exists() for word in arguments) else TESTS
         pytest = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-p", "no:cacheprovider", "-n", "0", "-q", "-s"]
         print(f"{name}: {environment['TWINLOSS_CXXFLAGS']}", flush=True)
         words = [*pytest, "--hypothesis-profile", "sanitize", *files, *arguments]
-        code = subprocess.run(words, cwd=ROOT, env=logged(environment, logs), check=False).returncode
+        code = subprocess.run(words, cwd=ROOT, env=with_logs(environment, logs), check=False).returncode
     reports = sorted(logs.iterdir())
     for report in reports:
         print(f"{report}:\n{report.read_text('utf-8', 'replace')}")
@@ -93,24 +93,24 @@ def passes(name: str, arguments: Sequence[str]) -> bool:
     return code == 0 and not reports
 
 
-def surroundings(command: list[str], folder: Path) -> dict[str, str]:
-    """Variables with which Python loads the sanitizers first, and the library is built with them, in a cache of its own.
+def environment_for(command: list[str], folder: Path) -> dict[str, str]:
+    """Returns variables that make Python load the sanitizers first and build the library with them, in a separate cache.
 
     Raises:
-        UnusableError: the compiler brings no library of AddressSanitizer that can be loaded.
+        UnusableError: the compiler has no AddressSanitizer library that can be loaded.
     """
     own = {"TWINLOSS_CACHE": str(folder / "cache"), "TWINLOSS_NATIVE": "1"}
     clang = "clang" in subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
     flags = f"{OPTIONS} -shared-libasan" if clang else OPTIONS
-    # The library of exceptions, which Python itself does not load, comes with it: AddressSanitizer stands before its functions.
+    # AddressSanitizer intercepts functions of the exception library, which Python itself does not load.
     return os.environ | own | {"TWINLOSS_CXXFLAGS": flags, "LD_PRELOAD": f"{runtime(command, RUNTIMES)} {runtime(command, EXCEPTIONS)}"}
 
 
 def runtime(command: list[str], names: Sequence[str]) -> Path:
-    """The first of some libraries that the compiler brings.
+    """Returns the path of the first library in ``names`` that the compiler has.
 
     Raises:
-        UnusableError: there is none.
+        UnusableError: it has none of them.
     """
     for name in names:
         asked = subprocess.run([*command, f"-print-file-name={name}"], capture_output=True, text=True, check=False)
@@ -118,19 +118,19 @@ def runtime(command: list[str], names: Sequence[str]) -> Path:
         if found.is_absolute() and found.is_file() and found.read_bytes()[:4] == b"\x7fELF":
             return found.resolve()
     raise UnusableError(
-        f"{' '.join(command)} brings no {names[-1]} to load; install it (libasan, or compiler-rt), or set CXX to another compiler"
+        f"{' '.join(command)} has no {names[-1]} to load; install it (libasan, or compiler-rt), or set CXX to another compiler"
     )
 
 
-def logged(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """With reports in files of their own. UndefinedBehaviorSanitizer writes where it likes, and ends the process, which is enough."""
+def with_logs(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """Returns the environment with reports in files of ``folder``. UndefinedBehaviorSanitizer may print instead; it ends the process."""
     common = f"log_path={(ROOT / folder / 'report').absolute()}:print_stacktrace=1"
     address = f"{common}:detect_leaks=0:detect_stack_use_after_return=1:strict_init_order=1:allocator_may_return_null=1"
     return environment | {"ASAN_OPTIONS": address, "UBSAN_OPTIONS": common}
 
 
-def check(command: list[str], environment: dict[str, str], folder: Path) -> None:
-    """Plant a read behind an array's end and an integer's overflow.
+def check_sanitizers(command: list[str], environment: dict[str, str], folder: Path) -> None:
+    """Check that the sanitizers report a read beyond an array and an integer overflow.
 
     Raises:
         UnusableError: one of them is not reported.
@@ -145,16 +145,14 @@ def check(command: list[str], environment: dict[str, str], folder: Path) -> None
     for words in ("heap-buffer-overflow", "signed integer overflow"):
         program = [sys.executable, "-c", CHECK, str(library), words]
         try:
-            ran = subprocess.run(program, env=logged(environment, logs), capture_output=True, text=True, check=False, timeout=STARTS_S)
+            ran = subprocess.run(program, env=with_logs(environment, logs), capture_output=True, text=True, check=False, timeout=STARTS_S)
         except subprocess.TimeoutExpired as error:
             raise UnusableError(
-                f"{command[0]}'s sanitizers do not start within {STARTS_S} s (old ones do not on new kernels); set CXX to another compiler"
+                f"{command[0]}'s sanitizers do not start within {STARTS_S} s (old ones fail on new kernels); set CXX to another compiler"
             ) from error
-        said = ran.stderr + "".join(report.read_text("utf-8", "replace") for report in logs.iterdir())
-        if ran.returncode == 0 or words not in said:
-            raise UnusableError(
-                f"{command[0]}'s sanitizers let a planted {words} pass; set CXX to another compiler: {said.strip()[-2000:]}"
-            )
+        output = ran.stderr + "".join(report.read_text("utf-8", "replace") for report in logs.iterdir())
+        if ran.returncode == 0 or words not in output:
+            raise UnusableError(f"{command[0]}'s sanitizers miss a planted {words}; set CXX to another compiler: {output.strip()[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Hypothesis strategies for whole batches of the loss.
 
-They draw :class:`~oracle.cases.case.Case` records, never tensors: a failure prints as a page of JSON and shrinks towards one image, one
-level of a square 64 px input, one class and a box on simple coordinates.
+They draw :class:`~oracle.cases.case.Case` records, not tensors. A failure prints as JSON, and shrinks towards one square image of 64 px
+with one level, one class, and a box at simple coordinates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
     "ordinary_placements", "placements", "predictions", "tags_of",
 ]  # fmt: skip
 
-# Kinds of predictions and the sizes of their pseudo-random part, the simplest first (oracle.cases.logits says what each means).
+# Kinds of predictions (see oracle.cases.logits) and the sizes of their pseudo-random part, the simplest first.
 KINDS: dict[PredictionKind, tuple[float, ...]] = {
     "near": (0.25, 0.0, 0.05, 1.0, 3.0),
     "random": (1.0, 0.1, 4.0, 10.0),
@@ -36,14 +36,14 @@ KINDS: dict[PredictionKind, tuple[float, ...]] = {
     "zeros": (1.0,),
 }
 
-# Near predictions give every stage something to decide; the others are as telling in smaller numbers.
+# Predictions near the truth exercise every stage; the other kinds need fewer batches.
 _SHARES: tuple[PredictionKind, ...] = (
     "near", "random", "exact", "near", "saturated", "zeros", "near", "untrained", "early", "middle", "late", "exact",
 )  # fmt: skip
 
 
 def predictions(kinds: Sequence[PredictionKind] = _SHARES) -> st.SearchStrategy[Prediction]:
-    """Recipes of logits; a kind listed twice comes twice as often."""
+    """Strategy of recipes of logits; a kind that is listed twice is drawn twice as often."""
 
     @st.composite
     def prediction(draw: st.DrawFn) -> Prediction:
@@ -53,8 +53,8 @@ def predictions(kinds: Sequence[PredictionKind] = _SHARES) -> st.SearchStrategy[
     return prediction()
 
 
-# Strategies are made once: Hypothesis takes longer to make one than to draw from it. Hence an image or a class is drawn from the largest
-# range and brought into its own by the remainder.
+# Strategies are made once, because Hypothesis takes longer to make one than to draw from it. An image or a class is drawn from the largest
+# range and taken modulo the number of images or classes.
 _DEFINITIONS, _PREDICTIONS = definitions(), predictions()
 _IMAGE, _LABEL = st.integers(0, 59), st.integers(0, 364)
 _ROWS = {
@@ -75,14 +75,14 @@ def cases(
     prediction: st.SearchStrategy[Prediction] | None = None,
     tagged: bool = True,
 ) -> Case:
-    """Whole batches, boxes in order of image, tagged with what they actually are.
+    """Whole batches with boxes in order of image, and with their tags.
 
     Args:
-        draw: given by Hypothesis.
+        draw: supplied by Hypothesis.
         profile: bounds of the size: :data:`TINY` (64 to 128 px, thousands in minutes) or :data:`MEDIUM` (160 to 256 px).
-        definition: strategy of definitions, all of :func:`definitions` when left out.
-        prediction: strategy of recipes of logits, all of :func:`predictions` when left out.
-        tagged: whether to work out the tags, which takes most of the time.
+        definition: strategy of definitions; by default :func:`definitions`.
+        prediction: strategy of recipes of logits; by default :func:`predictions`.
+        tagged: whether to compute the tags, which takes most of the time.
     """
     spec = draw(_DEFINITIONS if definition is None else definition)
     height, width = draw(image_sizes(profile, spec.strides[0]))
@@ -100,7 +100,7 @@ def cases(
 
 
 def _fewer_classes(spec: LossSpec, profile: Profile, height: int, width: int, images: int) -> LossSpec:
-    """The definition, with as many classes less as the profile's bound of the class logits asks for."""
+    """Returns the definition with its classes reduced to the profile's bound of class logits."""
     anchors = sum(-(-height // s) * -(-width // s) for s in spec.strides)
     most = max(profile.max_scores // (anchors * images), 1)
     if spec.num_classes <= most:

@@ -1,4 +1,4 @@
-"""Many boxes at once: a crowd is drawn as five small numbers, so that 300 boxes cost no more to draw or to shrink than one."""
+"""Many boxes at once. A crowd is drawn as four values, so that 300 boxes take no longer to draw or to shrink than one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Crowd:
     """Boxes of one image.
 
     Attributes:
-        image: its index, to be brought into the batch.
-        count: of boxes.
+        image: image index, which is taken modulo the number of images.
+        count: number of boxes.
         pattern: ``scatter`` over the image, a ``pile`` about a point, ``tiles`` side by side, a ``nest`` of concentric boxes, ``copies`` of
-            one box with classes in turn, or small ones in the top-left ``corner``, where the reference picks its zeros.
-        seed: of their places.
+            one box with all classes in turn, or small boxes in the top-left ``corner``, where the reference picks anchors of metric 0.
+        seed: seed of the places.
     """
 
     image: int
@@ -40,7 +40,7 @@ class Crowd:
     seed: int
 
     def boxes(self, frame: Frame, image: int) -> list[Box]:
-        """The boxes, on quarters of a pixel, as those of an image."""
+        """Returns the boxes of an image, with coordinates in quarters of a pixel."""
         noise = Noise(self.seed, _STREAM)
         size = np.array([frame.width, frame.height], dtype=np.float64)
         places = np.rint(self._places(size, noise, frame.spec.shortest_side) * _QUANTUM) / _QUANTUM
@@ -50,7 +50,7 @@ class Crowd:
         return [Box(image, int(label), *place) for label, place in zip(labels.tolist(), places.tolist(), strict=True)]
 
     def _places(self, size: Places, noise: Noise, shortest: float) -> Places:
-        """Centre and size (n, 4) in pixels."""
+        """Returns centre and size (n, 4) in pixels."""
         n, one = self.count, np.ones((self.count, 1))
         anywhere, side = noise.uniform(n, 2) * size, (0.05 + 0.4 * noise.uniform(n, 2) ** 2) * size
         point = noise.uniform(1, 2) * size
@@ -71,5 +71,5 @@ class Crowd:
 
 
 def crowds(profile: Profile, image: st.SearchStrategy[int]) -> st.SearchStrategy[Crowd]:
-    """A crowd in one of the images; shrinks to few scattered boxes in the first."""
+    """Strategy of crowds in one image; it shrinks to few scattered boxes in the first image."""
     return st.builds(Crowd, image, st.sampled_from(profile.crowds), st.sampled_from(PATTERNS), st.integers(0, 2**16))

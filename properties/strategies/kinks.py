@@ -1,6 +1,6 @@
-"""Batches that lie at kinks on purpose: predicted sides on the truth's, borders that touch, boxes of no size, to within a few last bits.
+"""Batches at kinks of the loss: predicted sides on the truth's, borders that touch, boxes of size 0, to within a few last bits.
 
-Every anchor predicts the same relation to one box, so that all that hold it lie at a kink together, at coordinates that round otherwise.
+All anchors of an image predict the same box, so that all anchors that hold it are at a kink, with different rounding.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from oracle.cases.case import Box, Case, Prediction
 from oracle.cases.logits import distributed, inline_text
 from twinloss import LossSpec
 
-# Sides of boxes in pixels: of no size, far below and just below a pixel, ordinary, about the shortest that the inside test takes.
+# Sides of boxes in pixels: 0, far below and just below a pixel, ordinary, and about the length below which a side is lengthened.
 LENGTHS = (24.0, 0.0, 0.01, 0.3, 0.9, 1.0, 8.0, 1e-4, 16.1)
-# How far a predicted side lies beyond the truth's, as shares of the box's side; -1 is on the opposite one, so that borders touch.
+# Distance of a predicted side beyond the truth's, in shares of the box's side; -1 is the opposite side, so that borders touch.
 BEYOND = (0.0, -1.0, 0.0, 0.1, -0.1, 0.0, 1.0)
 SIZES = ((64, 64), (96, 80), (16, 1024))
 LAST_BITS = (0, 0, 0, 1, -1, 2, -3, 40)
@@ -25,15 +25,15 @@ LAST_BITS = (0, 0, 0, 1, -1, 2, -3, 40)
 
 @dataclass(frozen=True)
 class Kinked:
-    """One image with a box, and what every anchor predicts of it.
+    """One image with a box, and the box that all its anchors predict.
 
     Attributes:
-        centre: of the box, in quarters or tenths of a pixel: the former are numbers without rounding.
-        tenths: whether they are tenths.
+        centre: centre of the box in quarters or tenths of a pixel; quarters are exact in float32.
+        tenths: whether the unit is a tenth.
         lengths: width and height in pixels.
-        beyond: of each side, by which share of the box's side it lies beyond the truth's.
-        bits: of each side, by how many last bits of float32 besides.
-        copies: of the box, of classes in turn.
+        beyond: distance of each predicted side beyond the truth's, in shares of the box's side.
+        bits: additional distance of each side in last bits of float32.
+        copies: number of copies of the box, with all classes in turn.
     """
 
     centre: tuple[int, int]
@@ -44,13 +44,13 @@ class Kinked:
     copies: int
 
     def boxes(self, image: int, size: tuple[int, int], classes: int) -> list[Box]:
-        """The box and its copies, with the centre within the image (height, width)."""
+        """Returns the box and its copies; the centre is inside the image of ``size`` (height, width)."""
         step = 10 if self.tenths else 4
         cx, cy = (number % (side * step) / step for number, side in zip(self.centre, size[::-1], strict=True))
         return [Box(image, copy % classes, cx, cy, *self.lengths) for copy in range(self.copies)]
 
     def distances(self, box: Box, size: tuple[int, int], centres: NDArray[np.float32], strides: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Predicted distances (4, A) in cells."""
+        """Returns the predicted distances (4, A) in cells."""
         width_height = np.array([size[1], size[0]], dtype=np.float32)
         centre, length = (np.array(pair, dtype=np.float32) / width_height * width_height for pair in ((box.cx, box.cy), (box.w, box.h)))
         low, high = ((centre + sign * length / 2) / strides[:, None] for sign in (-1, 1))
@@ -78,7 +78,7 @@ _DEFINITIONS = st.builds(
     strides=st.sampled_from(((8,), (16,), (8, 16))),
     gains=st.sampled_from(((7.5, 0.5, 1.5), (1.0, 1.0, 1.0))),
     topk=st.sampled_from((10, 1, 3)),
-    # A power of one leaves an overlap of nearly nothing a weight.
+    # With a power of 1 a very small overlap still gives a weight.
     alpha=st.just(1.0),
     beta=st.sampled_from((6.0, 1.0)),
 )
@@ -86,7 +86,7 @@ _DEFINITIONS = st.builds(
 
 @st.composite
 def kinked_cases(draw: st.DrawFn) -> Case:
-    """Batches of one or two such images."""
+    """Batches of one or two images at kinks."""
     spec, size = draw(_DEFINITIONS), draw(st.sampled_from(SIZES))
     images = draw(st.lists(_KINKED, min_size=1, max_size=2))
     boxes = [kinked.boxes(image, size, spec.num_classes) for image, kinked in enumerate(images)]
@@ -100,7 +100,7 @@ def kinked_cases(draw: st.DrawFn) -> Case:
 
 
 def anchors_of(case: Case) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Centres (A, 2) in cells and strides (A,) in pixels of a case's anchors."""
+    """Returns the centres (A, 2) in cells and strides (A,) in pixels of a case's anchors."""
     centres = [(x + 0.5, y + 0.5) for rows, columns in case.grids for y in range(rows) for x in range(columns)]
     strides = [stride for (rows, columns), stride in zip(case.grids, case.spec.strides, strict=True) for _ in range(rows * columns)]
     return np.array(centres, dtype=np.float32), np.array(strides, dtype=np.float32)

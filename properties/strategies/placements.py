@@ -1,4 +1,4 @@
-"""Where generated boxes lie: each record says one way to place a box, and becomes centre and size once its image is known."""
+"""Places of generated boxes. Each record is one way to place a box; it gives centre and size when the image is known."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from properties.strategies.profiles import Frame
 
 Place = tuple[float, float, float, float]  # centre x, centre y, width, height in pixels
 
-# Around nothing, a pixel, and the sides at which the inside test begins to lengthen a box.
+# Sides about 0, about a pixel, and about the lengths below which the inside test lengthens a box.
 SIDES = (8.0, 16.0, 0.0, 0.9, 7.9, 8.1, 15.9, 16.1, 31.9, 32.1)
 SLIGHT = (0.3, 0.0, 1.0)
-# Distances from an anchor's centre in cells; ``None`` stands for the largest bin, less the margin.
+# Distances from an anchor's centre in cells, and distances from the largest bin.
 DISTANCES = (1.0, 0.0, 0.5, 2.0, 3.0, 0.01, 1.999, 2.001)
 FROM_LARGEST = (0.0, -0.01, -0.02, 0.5, 3.0)
-# How far a box's side lies beyond the image's, in pixels and in shares of the box.
+# Distance of a box's side beyond the image's border, in pixels plus a share of the box.
 BEYOND = ((0.0, 0.0), (0.5, 0.0), (0.01, 0.0), (0.0, 0.5), (0.0, 0.9), (0.0, 1.0), (4.0, 1.0))
 
 
@@ -27,7 +27,7 @@ class Placement(Protocol):
     """A way to place a box."""
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """Centre and size in pixels; ``earlier`` are the boxes of the same image so far."""
+        """Returns centre and size in pixels; ``earlier`` are the earlier boxes of the image."""
 
 
 def _between(x1: float, y1: float, x2: float, y2: float) -> Place:
@@ -36,7 +36,7 @@ def _between(x1: float, y1: float, x2: float, y2: float) -> Place:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Corners on 64ths of the image, which float32 holds exactly; a quarter of the image when all numbers are 0."""
+    """Corners at multiples of 1/64 of the image, which are exact in float32; a quarter of each side when all fields are 0."""
 
     left: int
     top: int
@@ -44,7 +44,7 @@ class Lattice:
     taller: int
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """Within the image."""
+        """Returns a box inside the image."""
         x1, y1 = self.left * frame.width / 64, self.top * frame.height / 64
         w = min(1 + (15 + self.wider) % 64, 64 - self.left) * frame.width / 64
         h = min(1 + (15 + self.taller) % 64, 64 - self.top) * frame.height / 64
@@ -53,7 +53,7 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Anywhere:
-    """Ten-thousandths of the image, as label files have them."""
+    """Centre and size in ten-thousandths of the image, as in label files."""
 
     cx: int
     cy: int
@@ -61,28 +61,28 @@ class Anywhere:
     h: int
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """With its centre within the image."""
+        """Returns a box whose centre is inside the image."""
         width, height = frame.width / 10_000, frame.height / 10_000
         return self.cx * width, self.cy * height, self.w * width, self.h * height
 
 
 @dataclass(frozen=True)
 class Sided:
-    """A side of a telling length on each axis."""
+    """A given width and height in pixels, such as a length at which a rule changes."""
 
     at: Lattice
     w: float
     h: float
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """About the centre of a lattice box."""
+        """Returns a box about the centre of a lattice box."""
         cx, cy, *_ = self.at.place(frame, earlier)
         return cx, cy, self.w, self.h
 
 
 @dataclass(frozen=True)
 class OnCentres:
-    """All four borders exactly on anchor centres of one level."""
+    """All four borders on anchor centres of one level."""
 
     level: int
     column: int
@@ -91,7 +91,7 @@ class OnCentres:
     rows: int
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """From one anchor's centre to another's, which may lie beyond the grid."""
+        """Returns a box from one anchor's centre to another's, which may lie outside the grid."""
         level = self.level % len(frame.grids)
         rows, columns = frame.grids[level]
         stride = frame.spec.strides[level]
@@ -101,7 +101,7 @@ class OnCentres:
 
 @dataclass(frozen=True)
 class AtDistances:
-    """Four given distances from an anchor's centre: (False, d) is d cells, (True, d) the largest target distance plus d."""
+    """Four distances from an anchor's centre: (False, d) is d cells, (True, d) is the largest bin plus d cells."""
 
     level: int
     column: int
@@ -109,7 +109,7 @@ class AtDistances:
     distances: tuple[tuple[bool, float], ...]
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """About one anchor."""
+        """Returns a box about one anchor."""
         level = self.level % len(frame.grids)
         rows, columns = frame.grids[level]
         stride = frame.spec.strides[level]
@@ -120,14 +120,14 @@ class AtDistances:
 
 @dataclass(frozen=True)
 class Beyond:
-    """A box moved to touch one side of the image, or its top-left corner, or past it by some pixels plus a share of itself."""
+    """A box moved to one side of the image or to its top-left corner, and beyond it by some pixels plus a share of the box."""
 
     at: Lattice
     side: Literal["left", "top", "right", "bottom", "corner"]
     out: tuple[float, float]
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """Inside, across or outside of the border."""
+        """Returns a box that touches the border, crosses it, or lies outside."""
         cx, cy, w, h = self.at.place(frame, earlier)
         pixels, share = self.out
         out_x, out_y = pixels + share * w, pixels + share * h
@@ -138,14 +138,14 @@ class Beyond:
 
 @dataclass(frozen=True)
 class Near:
-    """Next to the image's latest box: the same size and moved by quarters of a cell, or shrunk within it."""
+    """A copy of the image's last box, moved by quarters of a cell, and shrunk by a factor."""
 
     right: int
     down: int
     shrunk: float
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """Identical when nothing is moved or shrunk; a lattice box where there is none to lean on."""
+        """Returns the copy; a lattice box if the image has no box yet."""
         if not earlier:
             return Lattice(0, 0, 0, 0).place(frame, earlier)
         box, step = earlier[-1], frame.spec.strides[0] / 4
@@ -154,10 +154,10 @@ class Near:
 
 @dataclass(frozen=True)
 class Whole:
-    """The whole image."""
+    """A box of the size of the image."""
 
     def place(self, frame: Frame, earlier: Sequence[Box]) -> Place:
-        """Every anchor of levels that divide the image lies inside."""
+        """Returns the box of the whole image."""
         return frame.width / 2, frame.height / 2, float(frame.width), float(frame.height)
 
 
@@ -167,12 +167,12 @@ _ANYWHERE = st.builds(Anywhere, _SHARE, _SHARE, _SHARE, _SHARE)
 
 
 def ordinary_placements() -> st.SearchStrategy[Placement]:
-    """Boxes without anything special about them."""
+    """Strategy of ordinary boxes."""
     return st.one_of(_LATTICE, _ANYWHERE)
 
 
 def placements() -> st.SearchStrategy[Placement]:
-    """Every way to place a box; shrinks to a quarter of the image in its corner."""
+    """Strategy of all ways to place a box; it shrinks to a box in the image's top-left corner."""
     distance = st.sampled_from([(False, d) for d in DISTANCES] + [(True, d) for d in FROM_LARGEST])
     side, slight = st.sampled_from(SIDES), st.sampled_from(SLIGHT)
     return st.one_of(

@@ -1,4 +1,4 @@
-"""How large generated batches are, and which definitions they go with."""
+"""Sizes of generated batches, and their definitions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Profile:
     """Bounds of generated batches.
 
     Attributes:
-        name: in the workload's name, as ``generated-tiny``.
-        sides: image sides in pixels, the simplest first; a frame rounds them up to its finest stride.
+        name: part of the workload's name, as in ``generated-tiny``.
+        sides: image sides in pixels, the simplest first; they are rounded up to a multiple of the finest stride.
         max_images: largest number of images.
-        max_boxes: largest number of boxes drawn one by one; crowds come on top.
-        crowds: numbers of boxes that a crowd may have.
-        max_scores: largest number of class logits in a batch; larger ones get fewer classes.
+        max_boxes: largest number of boxes drawn one by one, without those of crowds.
+        crowds: possible numbers of boxes of a crowd.
+        max_scores: largest number of class logits in a batch; larger batches get fewer classes.
     """
 
     name: str
@@ -35,20 +35,20 @@ TINY = Profile("tiny", (64, 128, 96, 72, 80, 104), max_images=5, max_boxes=10, c
 MEDIUM = Profile("medium", (160, 256, 192, 224, 168), max_images=4, max_boxes=24, crowds=(1, 2, 10, 25, 60, 120), max_scores=1_000_000)
 PROFILES = {profile.name: profile for profile in (TINY, MEDIUM)}
 
-# One to four levels; those that start coarse have fewer anchors than K at most sizes, those that start at 4 px more than 64·K.
+# One to four levels. A coarse first level gives fewer anchors than K at most sizes; a first stride of 4 px gives more than 64·K.
 LEVELS = ((8,), (8, 16, 32), (64,), (8, 16), (8, 16, 32, 64), (32,), (16,), (16, 32), (4, 8, 16), (8, 16, 32), (32, 64))
 CLASSES = (1, 3, 80, 2, 20, 365)
 BINS = (16, 1, 16, 4, 1, 8, 2, 32)
 TOPK = (10, 10, 10, 10, 1, 2, 3, 5, 7, 13, 20)
 POWERS = ((0.5, 6.0), (0.5, 6.0), (0.5, 6.0), (1.0, 6.0), (0.5, 2.0), (1.0, 1.0))
 GAINS = ((7.5, 0.5, 1.5), (7.5, 0.5, 1.5), (1.0, 1.0, 1.0), (0.0, 2.0, 0.5))
-# Factors of the classes, repeated over however many there are.
+# Factors of the classes, repeated up to the number of classes.
 WEIGHTS: tuple[tuple[float, ...] | None, ...] = (None, None, None, None, (2.0,), (0.5, 1.0, 3.0), (0.0, 1.0))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What boxes are placed in: a definition and an image size (height, width) in pixels."""
+    """The definition and the image size in pixels, in which boxes are placed."""
 
     spec: LossSpec
     height: int
@@ -61,7 +61,7 @@ class Frame:
 
 
 def definitions(classes: Sequence[int] = CLASSES, levels: Sequence[tuple[int, ...]] = LEVELS) -> st.SearchStrategy[LossSpec]:
-    """Definitions that the reference can be told too; shrinks to one class, one level and the usual numbers."""
+    """Strategy of definitions that the reference supports; it shrinks to one class, one level and the default settings."""
 
     @st.composite
     def definition(draw: st.DrawFn) -> LossSpec:
@@ -85,7 +85,7 @@ def definitions(classes: Sequence[int] = CLASSES, levels: Sequence[tuple[int, ..
 
 @st.composite
 def image_sizes(draw: st.DrawFn, profile: Profile, finest: int) -> tuple[int, int]:
-    """Height and width, one in two square, each a multiple of the finest stride."""
+    """Height and width, multiples of the finest stride; half of the images are square."""
     width = draw(st.sampled_from(profile.sides))
     height = draw(st.sampled_from(profile.sides)) if draw(st.booleans()) else width
     return -(-height // finest) * finest, -(-width // finest) * finest

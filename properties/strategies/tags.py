@@ -1,4 +1,4 @@
-"""What a case actually is: tags read off its boxes and predictions, never off the strategy that drew them."""
+"""Tags of a case, computed from its boxes and predictions, whichever strategy drew them."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ TAGS = {
     "padded": "the images differ in their number of boxes",
     "rectangular": "the image is not square",
     "fewer-anchors-than-k": "A < K",
-    "many-anchors": "A >= 64 K, where the framework's top-k changes its way",
+    "many-anchors": "A >= 64 K, where the framework's top-k uses another algorithm",
     "degenerate": "a side is 0",
     "subpixel": "a side is between 0 and 1 pixel",
-    "short": "a side is below the shortest that the inside test takes",
-    "touches-image": "a border lies on the image's",
-    "leaves-image": "a box reaches out of the image",
-    "dropped": "a box is not valid: its centre lies too far out",
+    "short": "a side is so short that the inside test lengthens it",
+    "touches-image": "a border lies on the image's border",
+    "leaves-image": "a box crosses the image's border or lies outside",
+    "dropped": "a box is not valid: its centre's x + y is not positive",
     "on-centre": "a border lies on an anchor's centre",
     "unseen": "a valid box contains no anchor",
     "contested": "an anchor is a candidate of two boxes",
     "crowded": "an anchor is a candidate of five boxes",
     "identical": "two boxes of one image and class are the same",
-    "identical-classes": "two boxes of one image are the same in all but their class",
+    "identical-classes": "two boxes of one image differ in their class alone",
     "nested": "a box lies strictly within another",
-    "few-candidates": "a valid box has fewer candidates than K, but some",
+    "few-candidates": "a valid box has candidates, but fewer than K",
     "clamped": "a candidate's target distance is clamped from above",
-    "clamped-low": "a candidate lies outside of the box itself, so that a distance is clamped to 0",
+    "clamped-low": "a candidate lies outside the box, so that a target distance is clamped to 0",
     "integer-distance": "a candidate's target distance is a whole number of cells",
     "tied": "two candidates of a box have the same positive metric",
     "tied-at-k": "the K-th and the next candidate of a box have the same positive metric",
-    "zero-metric": "a valid box has fewer than K candidates of positive metric, so that picks fall among zeros",
+    "zero-metric": "a valid box has fewer than K candidates of positive metric, so that anchors of metric 0 may be picked",
     "weightless": "a valid box has candidates and none has a positive metric",
 }
 
-_NEAR = 1e-4  # Pixels, cells: float32 rounds the coordinates of a box, so that "on" a centre is a matter of its last bits.
+_NEAR = 1e-4  # Pixels or cells. Float32 rounds the coordinates of a box, so that a border "on" a centre can differ in the last bits.
 _TIE = 1e-12
 
 
 def tags_of(case: Case) -> tuple[str, ...]:
-    """Tags of a case, in the order of :data:`TAGS`; milliseconds at 64 px."""
+    """Returns the tags of a case in the order of :data:`TAGS`; it takes milliseconds at 64 px."""
     found = set(_shape_tags(case))
     if case.boxes:
         found |= set(_box_tags(case)) | set(_anchor_tags(case))
@@ -140,7 +140,7 @@ def _anchor_tags(case: Case) -> Iterator[str]:
 
 
 def _ties(box: Tensor, metric: Tensor, topk: int) -> tuple[bool, bool]:
-    """Whether a box has two candidates of equal positive metric, and whether the K-th and the next are such."""
+    """Returns whether a box has two candidates of equal positive metric, and whether the K-th and the next are equal."""
     order = metric.argsort(descending=True, stable=True)
     order = order[box[order].argsort(stable=True)]
     box, metric = box[order], metric[order]

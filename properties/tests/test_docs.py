@@ -1,4 +1,4 @@
-"""What the README and the documentation show works: every program runs, every command names a session and options that exist."""
+"""Programs, commands and links of the README and the documentation work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md")))
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The page's code of a language, block by block."""
+    """Returns the code blocks of a language on a page."""
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
@@ -40,7 +40,7 @@ def test_a_program_runs(page: Path, number: int) -> None:
 
 @pytest.fixture(scope="module")
 def sessions() -> set[str]:
-    """Names of all sessions."""
+    """Returns the names of all sessions."""
     listed = subprocess.run(
         [sys.executable, "-m", "nox", "--list", "--json", "--sessions", *_declared()], cwd=ROOT, capture_output=True, text=True, check=True
     )

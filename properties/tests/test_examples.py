@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""The examples run unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import matplotlib as mpl
 import pytest
 
 from oracle.tools.programs import run_python
-from properties.training.synthetic_images import make_pictures
+from properties.training.synthetic_images import make_images
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -23,7 +23,7 @@ def run(*command: str, cwd: Path = EXAMPLES, **env: str) -> str:
 
 
 class TestPlainLoop:
-    """A loop, a model and a head that owe nothing to Ultralytics."""
+    """``plain_loop.py``, which needs torch and twinloss alone."""
 
     def test_is_short_and_needs_torch_alone(self) -> None:
         text = (EXAMPLES / "plain_loop.py").read_text("utf-8")
@@ -43,7 +43,7 @@ class TestPlainLoop:
 
 @pytest.fixture
 def trainer_home(tmp_path: Path) -> Path:
-    """A configuration folder with a font in it, which the trainer would look for elsewhere."""
+    """A configuration folder with the font that the trainer would otherwise download."""
     (tmp_path / "Ultralytics").mkdir()
     (tmp_path / "Ultralytics" / "Arial.ttf").write_bytes(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf").read_bytes())
     return tmp_path
@@ -51,7 +51,7 @@ def trainer_home(tmp_path: Path) -> Path:
 
 def test_ultralytics_drop_in(trainer_home: Path) -> None:
     pytest.importorskip("ultralytics")
-    data = make_pictures(trainer_home / "pictures", train=8, val=4)
+    data = make_images(trainer_home / "images", train=8, val=4)
     options = ("epochs=2", "imgsz=64", "batch=4", "workers=0", "device=cpu", "plots=False", f"project={trainer_home}")
     tiny = ROOT / "properties" / "training" / "tiny.yaml"
     output = run("ultralytics_drop_in.py", str(data), str(tiny), *options, YOLO_CONFIG_DIR=str(trainer_home))
@@ -62,7 +62,7 @@ def test_the_readme_s_training(trainer_home: Path) -> None:
     pytest.importorskip("ultralytics")
     programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     (program,) = [program for program in programs if "ultralytics" in program]
-    make_pictures(trainer_home, train=8, val=4).rename(trainer_home / "cells.yaml")
+    make_images(trainer_home, train=8, val=4).rename(trainer_home / "cells.yaml")
     (trainer_home / "program.py").write_text(program, encoding="utf-8")
     output = run("program.py", cwd=trainer_home, YOLO_CONFIG_DIR=str(trainer_home))
     assert "twinloss: active, this training's criterion is DetectionLoss" in output

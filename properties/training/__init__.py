@@ -1,1 +1,1 @@
-"""Training runs of the reference's own trainer, with its criterion and with the twin."""
+"""``nox -s train``: trainings with the reference's trainer, once with its own criterion and once with the twin."""

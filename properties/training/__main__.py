@@ -1,6 +1,6 @@
-"""``python -m properties.training``: does a training change when the twin takes the reference's place? Ends with a verdict.
+"""``python -m properties.training``: train the same model with the reference and with the twin, and compare the trainings.
 
-Exit codes: 0 nothing changes, 1 something does, 2 the arguments or the data are wrong, or a run failed.
+Exit codes: 0 the trainings agree, 1 a check failed, 2 the arguments or the data are wrong, or a run failed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS, shipped
 from oracle.contract.verdict import Verdict
 from oracle.tools.atomic_files import write_frame
 from oracle.tools.progress import Progress
-from properties.training import schedule as campaign
-from properties.training import tolerance
+from properties.training import schedule, tolerance
 from properties.training.captured_batches import load_all
 from properties.training.dataset import DatasetError, open_dataset
 from properties.training.runs import Options, Run
@@ -40,29 +39,29 @@ OURS = ("twin", "twin-reference-ties")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the answer is the exit code."""
-    asked = _parse(arguments)
+    """Run the command line and return the exit code."""
+    parsed = _parse(arguments)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     started = time.monotonic()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the runs, which are processes that share the cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # The runs are processes that share the cores.
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            dataset = open_dataset(asked.data, Path(scratch))
+            dataset = open_dataset(parsed.data, Path(scratch))
             console.print(f"training on {dataset.origin}", markup=False)
-            _clear(asked.out)
-            options = Options(str(dataset.yaml), asked.imgsz, asked.batch, asked.epochs, str(asked.out / "cases"))
-            rows, checks = _compare_trainings(asked, options)
+            _clear(parsed.out)
+            options = Options(str(dataset.yaml), parsed.imgsz, parsed.batch, parsed.epochs, str(parsed.out / "cases"))
+            rows, checks = _compare_trainings(parsed, options)
     except (DatasetError, RuntimeError) as error:
         console.print(f"train: {error}", markup=False)
         return 2
-    checks.append(_judge_live(asked.out / "cases", console))
-    _write(asked, rows, checks, dataset.origin)
+    checks.append(_judge_captured(parsed.out / "cases", console))
+    _write(parsed, rows, checks, dataset.origin)
     for check in checks:
         console.print(
             f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.value:.3g} ≤ {check.limit:.3g} ({check.detail})", markup=False
         )
     passed = all(check.passed for check in checks)
-    verdict = "nothing changes: the twin trains as the reference does" if passed else "the training changes: see the checks that failed"
+    verdict = "nothing changes: the twin trains as the reference does" if passed else "the training changes: see the failed checks"
     console.print(f"train: {verdict} ({time.monotonic() - started:.0f} s)", markup=False)
     return 0 if passed else 1
 
@@ -71,46 +70,44 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "nox -s train --", description="Train the same model with the reference and with the twin, and compare."
     )
-    parser.add_argument("--data", metavar="YAML", help="a data set in YOLO layout (default: BCCD, or made-up pictures where it is absent)")
-    parser.add_argument("--model", default=str(campaign.MODEL), metavar="YAML", help="of a detection model (default: a small one of ours)")
-    parser.add_argument(
-        "--end-to-end", default=str(campaign.END_TO_END), metavar="YAML", help="of an end-to-end model, compared step by step"
-    )
+    parser.add_argument("--data", metavar="YAML", help="a data set in YOLO layout (default: BCCD, or synthetic images when it is absent)")
+    parser.add_argument("--model", default=str(schedule.MODEL), metavar="YAML", help="a detection model (default: small.yaml)")
+    parser.add_argument("--end-to-end", default=str(schedule.END_TO_END), metavar="YAML", help="a model with an end-to-end head")
     parser.add_argument("--epochs", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--imgsz", type=int, default=160, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=4, help="trainings with each criterion (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time, a core each (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show the progress")
+    parsed = parser.parse_args(arguments)
     for name, least in (("epochs", 1), ("imgsz", 32), ("batch", 1), ("seeds", 2), ("jobs", 1)):
-        if getattr(asked, name) < least:
-            parser.error(f"--{name} is {getattr(asked, name)}; it must be at least {least}")
-    for path in (asked.model, asked.end_to_end):
+        if getattr(parsed, name) < least:
+            parser.error(f"--{name} is {getattr(parsed, name)}; it must be at least {least}")
+    for path in (parsed.model, parsed.end_to_end):
         if path.endswith(".pt") and not Path(path).is_file():
-            parser.error(f"there is no checkpoint at {path}, and nothing is downloaded; give the YAML of a model, or a file that is there")
-    return asked
+            parser.error(f"there is no checkpoint at {path}, and nothing is downloaded; give the YAML of a model, or a file that exists")
+    return parsed
 
 
-def _compare_trainings(asked: argparse.Namespace, options: Options) -> tuple[pd.DataFrame, list[Check]]:
-    """All runs, in an order that fixes the tolerance before the twin trains, and what is to hold of them."""
-    folder = asked.out / "runs"
+def _compare_trainings(parsed: argparse.Namespace, options: Options) -> tuple[pd.DataFrame, list[Check]]:
+    """Make all runs, the twin's after the tolerances are fixed; returns their rows and the checks."""
+    folder = parsed.out / "runs"
     folder.mkdir(parents=True)
-    first, references = [campaign.repeat(asked.model)], campaign.of_reference(asked.model, asked.seeds, asked.end_to_end)
-    twins = campaign.of_twin(asked.model, asked.seeds)
-    with Progress(campaign.NOUN, file=sys.stderr, quiet=asked.quiet) as progress:
-        course = campaign.Course([*first, *references, *twins], folder, progress)
-        campaign.make(first, options, folder, 1, course)
-        campaign.make(references, options, folder, asked.jobs, course)
-        rows = campaign.read([*first, *references], folder)
-        tolerances = _fix_tolerances(rows, references, asked.out)
-        campaign.make(twins, options, folder, asked.jobs, course)
-    rows = pd.concat([rows, campaign.read(twins, folder), *(_tolerance_rows(*pair) for pair in tolerances.items())], ignore_index=True)
+    first, references = [schedule.repeat_run(parsed.model)], schedule.reference_runs(parsed.model, parsed.seeds, parsed.end_to_end)
+    twins = schedule.twin_runs(parsed.model, parsed.seeds)
+    with Progress(schedule.NOUN, file=sys.stderr, quiet=parsed.quiet) as progress:
+        progress_of_runs = schedule.RunProgress([*first, *references, *twins], folder, progress)
+        schedule.make_runs(first, options, folder, 1, progress_of_runs)
+        schedule.make_runs(references, options, folder, parsed.jobs, progress_of_runs)
+        rows = schedule.read_rows([*first, *references], folder)
+        tolerances = _fix_tolerances(rows, references, parsed.out)
+        schedule.make_runs(twins, options, folder, parsed.jobs, progress_of_runs)
+    rows = pd.concat([rows, schedule.read_rows(twins, folder), *(_tolerance_rows(*pair) for pair in tolerances.items())], ignore_index=True)
     seeded = _names(references, "reference")
     checks = [
         tolerance.repeatable(rows, seeded[0], first[0].name),
-        *tolerance.beside(rows),
+        *tolerance.side_by_side(rows),
         *tolerance.curves(rows, tolerances, seeded[0], _names(twins, "twin")[0]),
         *tolerance.scores(rows, seeded, _names(twins, "twin")),
     ]
@@ -118,13 +115,13 @@ def _compare_trainings(asked: argparse.Namespace, options: Options) -> tuple[pd.
 
 
 def _fix_tolerances(rows: pd.DataFrame, references: Sequence[Run], out: Path) -> dict[str, tolerance.Floats]:
-    """The tolerance of every curve, from the reference's runs alone; written down before the twin trains."""
-    reference, nudged, beside = (_names(references, role) for role in ("reference", "nudged", "shadow"))
+    """Returns the tolerance of every curve, from the reference's runs alone, and writes it to a file before the twin trains."""
+    reference, nudged, side_by_side = (_names(references, role) for role in ("reference", "nudged", "shadow"))
     tolerances = {}
     for name in tolerance.CURVES:
         expected = tolerance.curve(rows, reference[0], name)
         apart = [tolerance.deviation(tolerance.curve(rows, run, name), expected) for run in nudged]
-        tolerances[name] = tolerance.allowed_deviation(apart, tolerance.own_rounding(rows, beside[0], name.split()[0]))
+        tolerances[name] = tolerance.allowed_deviation(apart, tolerance.own_rounding(rows, side_by_side[0], name.split()[0]))
     write_frame(pd.concat([_tolerance_rows(*pair) for pair in tolerances.items()]), out / "tolerance.parquet")
     return tolerances
 
@@ -134,12 +131,12 @@ def _names(runs: Sequence[Run], role: str) -> list[str]:
 
 
 def _tolerance_rows(name: str, values: tolerance.Floats) -> pd.DataFrame:
-    """The tolerance of a curve, as rows beside those of the runs."""
+    """Returns the tolerance of a curve as rows of the same table as the runs."""
     return pd.DataFrame({"run": "tolerance", "role": "tolerance", "seed": 0, "step": range(len(values)), "quantity": name, "value": values})
 
 
-def _judge_live(folder: Path, console: Console) -> Check:
-    """That the suite finds no difference on the batches that were kept from the runs."""
+def _judge_captured(folder: Path, console: Console) -> Check:
+    """Check that the differential suite finds no difference on the batches captured during the runs."""
     contenders = shipped()
     judged, found = 0, []
     for case in load_all(folder):
@@ -150,12 +147,12 @@ def _judge_live(folder: Path, console: Console) -> Check:
                 found.append(comparison.report())
     for report in found:
         console.print(report, markup=False)
-    detail = f"live batches, each in {len(SETTINGS)} dtypes, on which a stage differs; {judged} judged"
-    return Check("live batches in the differential suite", float(len(found)) if judged else float("nan"), 0.0, detail)
+    detail = f"captured batches, each in {len(SETTINGS)} dtypes, on which a stage differs; {judged} judged"
+    return Check("captured batches in the differential suite", float(len(found)) if judged else float("nan"), 0.0, detail)
 
 
-def _write(asked: argparse.Namespace, rows: pd.DataFrame, checks: list[Check], origin: str) -> None:
-    """The rows of the report."""
+def _write(parsed: argparse.Namespace, rows: pd.DataFrame, checks: list[Check], origin: str) -> None:
+    """Write the rows of the report."""
     judged = pd.DataFrame([{"run": "", "role": "check", "quantity": check.name, **vars(check), "passed": check.passed} for check in checks])
     frame = pd.concat([rows, judged.drop(columns="name")], ignore_index=True)
     installed = {distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()}
@@ -165,13 +162,13 @@ def _write(asked: argparse.Namespace, rows: pd.DataFrame, checks: list[Check], o
         "twinloss": twinloss.__version__,
         "python": platform.python_version(),
     }
-    model = Path(asked.model).name
-    recipe = f"{model}, {asked.epochs} epochs, {asked.imgsz} px, batch {asked.batch}, {asked.seeds} seeds"
-    write_frame(frame.assign(**versions, source=origin, recipe=recipe), asked.out / "rows.parquet")
+    model = Path(parsed.model).name
+    recipe = f"{model}, {parsed.epochs} epochs, {parsed.imgsz} px, batch {parsed.batch}, {parsed.seeds} seeds"
+    write_frame(frame.assign(**versions, source=origin, recipe=recipe), parsed.out / "rows.parquet")
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier comparison left, and nothing else."""
+    """Remove the files of an earlier comparison, and no others."""
     for name in ("runs", "cases"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("rows.parquet", "tolerance.parquet"):

@@ -1,4 +1,4 @@
-"""Batches from inside a training run as cases of the suite: real pictures, a real head, early and late."""
+"""Batches of a training run, saved as cases of the suite."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from oracle.tools.parsing import text_of
 from twinloss import LossSpec
 
 FOLDER = Path("reports", "out", "train", "cases")
-IMAGES = 2  # of a batch: as much as a file of a few hundred kilobytes holds
+IMAGES = 2  # Images kept of a batch, so that a file has a few hundred kilobytes.
 WORKLOAD = "training"
 
 
 def case_of(preds: Mapping[str, Any], batch: Mapping[str, Tensor], spec: LossSpec, *tags: str) -> Case:
-    """The first images of a batch as a case that carries its logits, to the bit."""
+    """Returns the first images of a batch as a case with the same logits, bit for bit."""
     rows, columns = preds["feats"][0].shape[-2:]
     height, width = rows * spec.strides[0], columns * spec.strides[0]
     images = min(IMAGES, len(preds["boxes"]))
@@ -39,7 +39,7 @@ def case_of(preds: Mapping[str, Any], batch: Mapping[str, Tensor], spec: LossSpe
 
 
 def save(case: Case, folder: Path) -> Path:
-    """Write a case to a file that its content names."""
+    """Write a case to a file named by its digest, and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{case.digest}.json"
     path.write_text(case.to_json() + "\n", encoding="utf-8")
@@ -47,10 +47,10 @@ def save(case: Case, folder: Path) -> Path:
 
 
 def load_all(folder: Path = FOLDER) -> Iterator[Case]:
-    """The cases that the last ``nox -s train`` left.
+    """Yields the cases that the last ``nox -s train`` saved.
 
     Raises:
-        ValueError: a file is not one; the message names it.
+        ValueError: a file is not a case; the message names it.
     """
     for path in sorted(folder.glob("*.json")):
         try:

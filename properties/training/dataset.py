@@ -1,4 +1,4 @@
-"""What is trained on: the blood cells of BCCD where they are, a data set that the user names, or made-up pictures."""
+"""The data set of a training: one that the user names, or BCCD, or synthetic images when BCCD is absent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # its stubs would be one more dependency
 
 from oracle.cases.workloads.labelled_images import data_folder
-from properties.training.synthetic_images import make_pictures, write_yaml
+from properties.training.synthetic_images import make_images, write_yaml
 
 BCCD_NAMES = ("RBC", "WBC", "Platelets")
 SPLITS = ("train", "val")
@@ -18,7 +18,7 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class DatasetError(ValueError):
-    """There is no usable data set at a path; the message says what is missing there, and what to do."""
+    """There is no usable data set at a path; the message names what is missing, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Dataset:
     """A data set in the layout that trainers read.
 
     Attributes:
-        yaml: its description.
-        origin: what it is, for the report.
+        yaml: path of its description.
+        origin: its name in the report.
     """
 
     yaml: Path
@@ -35,33 +35,33 @@ class Dataset:
 
 
 def open_dataset(named: str | None, scratch: Path) -> Dataset:
-    """The data set to train on.
+    """Returns the data set to train on.
 
     Args:
-        named: the YAML that the user gave, or its folder; ``None`` for BCCD, or made-up pictures where that is absent.
-        scratch: a folder to write into; beside pictures that ``named`` leads to, a trainer keeps its own cache of their labels.
+        named: path of the user's YAML, or of its folder; ``None`` for BCCD, or synthetic images when BCCD is absent.
+        scratch: a folder to write into. A trainer writes its cache of labels beside the images, also beside those of ``named``.
 
     Raises:
-        DatasetError: ``named`` leads nowhere, or to something that cannot be trained on.
+        DatasetError: there is nothing at ``named``, or nothing to train on.
     """
     if named is not None:
         return Dataset(_rewritten(Path(named), scratch), f"the data set {Path(named).name} given with --data")
     folder = data_folder()
     if folder is None or not (folder / "bccd" / "images").is_dir():
         return Dataset(
-            make_pictures(scratch / "pictures", train=200, val=80, side=160, cells=8), "generated: made-up cells, as BCCD is absent"
+            make_images(scratch / "images", train=200, val=80, side=160, cells=8), "generated: synthetic cells, because BCCD is absent"
         )
     for part in (f"{kind}/{split}" for kind in ("images", "labels") for split in SPLITS):
-        # Copies of single files, since a trainer writes its label cache beside where the files really are.
+        # Copies, not links: a trainer resolves links and writes its cache of labels beside the real files.
         shutil.copytree(folder / "bccd" / part, scratch / "bccd" / part)
-    return Dataset(write_yaml(scratch / "bccd", BCCD_NAMES), "BCCD: pictures of blood cells, boxes drawn by people")
+    return Dataset(write_yaml(scratch / "bccd", BCCD_NAMES), "BCCD: photographs of blood cells with hand-drawn boxes")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The description of the data set at a path, with its root made absolute, if a trainer can use it.
+    """Returns the description of the data set at a path, with an absolute root.
 
     Raises:
-        DatasetError: it cannot.
+        DatasetError: a trainer cannot use it.
     """
     path = path / "data.yaml" if path.is_dir() else path
     if not path.is_file():
@@ -81,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _rewritten(path: Path, scratch: Path) -> Path:
-    """The same description elsewhere, in which nothing depends on where it lies, and nothing is named to be downloaded."""
+    """Writes the description to ``scratch`` with an absolute root and without a download address; returns its path."""
     described = read_yaml(path)
     described.pop("download", None)
     (scratch / "data.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
@@ -90,8 +90,8 @@ def _rewritten(path: Path, scratch: Path) -> Path:
 
 def _check_split(path: Path, split: str, folder: Path) -> None:
     if folder.is_file():
-        return  # A list of files: the trainer reads it itself.
+        return  # The trainer reads a list of files itself.
     if not folder.is_dir():
-        raise DatasetError(f"{path} says that {split} is at {folder}, but there is no such folder; mend path or {split} in it")
+        raise DatasetError(f"{path} gives {folder} for {split}, but there is no such folder; correct path or {split} in it")
     if not any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*")):
-        raise DatasetError(f"{path} says that {split} is at {folder}, which holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise DatasetError(f"{path} gives {folder} for {split}, which holds no images ({', '.join(sorted(SUFFIXES))})")

@@ -1,4 +1,4 @@
-"""What rounding alone does to a training: the reference on logits that are off by one unit in the last place."""
+"""The reference on logits that are changed by one unit in the last place: the effect of rounding alone on a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOGITS = ("boxes", "scores")
 
 
 def nudged(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """The logits, each moved up or down to the next number of its dtype; the gradient passes as if nothing had happened."""
+    """Returns the logits, each moved up or down to the next number of its dtype; the gradient passes through unchanged."""
     up = torch.rand(logits.shape, generator=generator) < 0.5
     with torch.no_grad():
         shift = torch.nextafter(logits, torch.where(up, torch.inf, -torch.inf).to(logits.dtype)) - logits
@@ -20,7 +20,7 @@ def nudged(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def nudge_all(preds: Mapping[str, Any], generator: torch.Generator) -> dict[str, Any]:
-    """Predictions with every logit nudged, those of an end-to-end head's sets too."""
+    """Returns predictions with every logit nudged, also in both sets of an end-to-end head."""
     return {
         name: nudge_all(part, generator) if isinstance(part, Mapping) else nudged(part, generator) if name in LOGITS else part
         for name, part in preds.items()
@@ -28,19 +28,19 @@ def nudge_all(preds: Mapping[str, Any], generator: torch.Generator) -> dict[str,
 
 
 class Nudged:
-    """A criterion on nudged logits while it trains."""
+    """A criterion that nudges the logits in training, not in validation."""
 
     def __init__(self, criterion: Any, seed: int) -> None:
         self.criterion = criterion
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, preds: Any, batch: Any) -> Any:
-        """The criterion's own answer, to predictions that are off by rounding."""
+        """Returns the criterion's answer to the nudged predictions."""
         if not torch.is_grad_enabled():
             return self.criterion(preds, batch)
         return self.criterion(nudge_all(preds, self.generator), batch)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "criterion":  # not there yet, as in a copy that is being made
+        if name == "criterion":  # The attribute is missing while a copy is being made.
             raise AttributeError(name)
         return getattr(self.criterion, name)

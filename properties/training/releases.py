@@ -26,7 +26,7 @@ from oracle.ladder.install import InstallError, add_dependency, cache_folder, de
 from oracle.ladder.release_process import environment
 from oracle.tools.atomic_files import write_frame
 from properties.training.dataset import BCCD_NAMES
-from properties.training.synthetic_images import make_pictures, write_yaml
+from properties.training.synthetic_images import make_images, write_yaml
 from twinloss.release_definitions import number
 
 DEFAULT = ("8.0.100", "8.1.0", "8.2.103", "8.3.0", "8.3.253", "8.4.0", "8.4.60", "8.4.127", "8.4.128", "8.4.190")
@@ -72,7 +72,7 @@ def few_pictures(folder: Path) -> Path:
     """A few pictures of BCCD, or made-up ones where that is absent; the answer is the data set's YAML."""
     source = data_folder()
     if source is None or not (source / "bccd" / "images").is_dir():
-        return make_pictures(folder / "data", side=160, **PICTURES)
+        return make_images(folder / "data", side=160, **PICTURES)
     for split, count in PICTURES.items():
         for kind in ("images", "labels"):
             (folder / "data" / kind / split).mkdir(parents=True)

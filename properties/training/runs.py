@@ -1,4 +1,4 @@
-"""One training run, in a process of its own: trains, and writes what happened at every step, line by line."""
+"""One training run in a process of its own. It writes a line of JSON for every step and every epoch."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import IO, Any, Literal
 import torch
 
 from properties.training.one_ulp_noise import Nudged
-from properties.training.side_by_side import Shadow
+from properties.training.side_by_side import ComparingCriterion
 from twinloss import hook
 
 METRICS = {"metrics/mAP50(B)": "mAP50", "metrics/mAP50-95(B)": "mAP50-95"}
 
 
-class Enough(Exception):  # noqa: N818 - no error: a run that is meant to be short ends with it
-    """The run has made as many steps as it should."""
+class EnoughSteps(Exception):  # noqa: N818 - not an error: it ends a run after Run.steps steps
+    """The run has made :attr:`Run.steps` steps."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What all runs of a comparison share.
+    """Settings that all runs of a comparison share.
 
     Attributes:
-        data: YAML of the data set.
-        imgsz, batch, epochs: as the trainer calls them.
-        cases: folder for live batches.
+        data: path of the data set's YAML.
+        imgsz, batch, epochs: the trainer's settings of these names.
+        cases: folder for captured batches.
     """
 
     data: str
@@ -47,12 +47,12 @@ class Run:
 
     Attributes:
         name: unique among the runs.
-        role: what it is for: ``reference`` and ``twin`` are compared; ``repeat`` shows that a run can be repeated to the bit;
-            ``nudged`` what one unit in the last place of the logits does to the reference; ``shadow`` compares on the same predictions.
-        model: YAML of the model.
-        seed: of the trainer.
+        role: purpose of the run. ``reference`` and ``twin`` are compared; ``repeat`` shows that a run can be repeated to the bit;
+            ``nudged`` shows the effect of one unit in the last place of the logits; ``shadow`` compares both on the same predictions.
+        model: path of the model's YAML.
+        seed: the trainer's seed.
         nudge: seed of the nudges.
-        steps: after how many to stop; all, if ``None``.
+        steps: number of steps after which to stop; all if ``None``.
     """
 
     name: str
@@ -64,10 +64,10 @@ class Run:
 
 
 def perform(run: Run, options: Options, out: Path) -> None:
-    """Train, and write lines of JSON to ``out``: first what to expect, then a step or an epoch each.
+    """Train, and write lines of JSON to ``out``: first the run and its number of steps, then one line a step or epoch.
 
     Raises:
-        RuntimeError: the trainer failed; the message is its own.
+        RuntimeError: the trainer failed; the message is the trainer's.
     """
     from oracle.reference import training
 
@@ -76,13 +76,13 @@ def perform(run: Run, options: Options, out: Path) -> None:
         journal = _Journal(run, options, lines)
         journal.listen(yolo)
         if run.role == "twin":
-            hook.install(yolo, verify=False)  # whether the twin is the same is what these runs are to find out
-        with contextlib.suppress(Enough):
+            hook.install(yolo, verify=False)  # these runs themselves find out whether the twin computes the same
+        with contextlib.suppress(EnoughSteps):
             yolo.train(**training.QUIET | _recipe(run, options) | {"project": folder, "name": "run"})
 
 
 def _recipe(run: Run, options: Options) -> dict[str, Any]:
-    """Plain descent, on small batches, without what makes short trainings slower: every step is a step of the optimiser."""
+    """Returns the trainer's settings: SGD with one optimiser step for every batch."""
     steps = {"optimizer": "SGD", "lr0": 0.02, "momentum": 0.9, "warmup_epochs": 1, "nbs": options.batch}
     augmentation = {"close_mosaic": max(options.epochs // 3, 1), "cache": "ram"}
     shared = {"data": options.data, "imgsz": options.imgsz, "batch": options.batch, "epochs": options.epochs}
@@ -90,13 +90,13 @@ def _recipe(run: Run, options: Options) -> dict[str, Any]:
 
 
 class _Journal:
-    """Listens to a trainer, and writes down what it does."""
+    """Records the steps and epochs of a trainer through its callbacks."""
 
     def __init__(self, run: Run, options: Options, lines: IO[str]) -> None:
         self.run, self.options, self.lines = run, options, lines
         self.step = 0
         self.gradient_norm = 0.0
-        self.shadow: Shadow | None = None
+        self.comparing: ComparingCriterion | None = None
 
     def listen(self, yolo: Any) -> None:
         yolo.add_callback("on_train_start", self.started)
@@ -104,14 +104,14 @@ class _Journal:
         yolo.add_callback("on_fit_epoch_end", self.validated)
 
     def started(self, trainer: Any) -> None:
-        torch.set_num_threads(1)  # Sums in another order would be other runs.
+        torch.set_num_threads(1)  # Sums in another order would change the run.
         total = trainer.epochs * len(trainer.train_loader)
         self._write({"run": asdict(self.run), "whole": total})
         model = trainer.model
         if self.run.role == "nudged":
             model.criterion = Nudged(model.init_criterion(), self.run.nudge)
         if self.run.role == "shadow":
-            self.shadow = model.criterion = Shadow(model, total, self.run.nudge, Path(self.options.cases))
+            self.comparing = model.criterion = ComparingCriterion(model, total, self.run.nudge, Path(self.options.cases))
         advance = trainer.optimizer_step
 
         def measured() -> None:
@@ -124,16 +124,16 @@ class _Journal:
     def stepped(self, trainer: Any) -> None:
         values = {name: float(value) for name, value in trainer.loss_items.items()}
         values |= {"loss": float(trainer.loss), "gradient norm": self.gradient_norm}
-        if self.shadow is not None:
-            values |= self.shadow.last
+        if self.comparing is not None:
+            values |= self.comparing.last
         self._write({"step": self.step, "epoch": trainer.epoch, "values": values})
         self.step += 1
         if self.step == self.run.steps:
-            raise Enough
+            raise EnoughSteps
 
     def validated(self, trainer: Any) -> None:
         if trainer.epoch >= trainer.epochs:
-            return  # The trainer tells of the last epoch twice.
+            return  # The trainer reports the last epoch twice.
         values = {METRICS[name]: float(value) for name, value in trainer.metrics.items() if name in METRICS}
         values["processor seconds"] = time.process_time()
         self._write({"epoch": trainer.epoch, "values": values})
@@ -144,7 +144,7 @@ class _Journal:
 
 
 def perform_quietly(run: Run, options: Options, out: Path) -> None:
-    """As :func:`perform`, in a process of its own: what the trainer prints goes beside the lines.
+    """Make a run like :func:`perform`, with the printed output in a log file beside ``out``.
 
     Raises:
         RuntimeError: the trainer failed.

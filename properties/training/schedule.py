@@ -1,4 +1,4 @@
-"""All runs of a comparison: which they are, and how they come to be made, two at a time."""
+"""The runs of a comparison of trainings, and their execution in a pool of processes."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ FOLDER = Path(__file__).parent
 MODEL, END_TO_END = FOLDER / "small.yaml", FOLDER / "small-end-to-end.yaml"
 NUDGED, REPEATED_STEPS = 6, 60
 
-STARTING = 50  # steps that would be made in the time that a run takes to begin
+STARTING = 50  # The start of a run takes as long as this many steps.
 
 NOUN, STEP = f"training steps (a run's start takes as long as {STARTING})", "step"
 
 
-def of_reference(model: str, seeds: int, end_to_end: str) -> list[Run]:
-    """What is learnt from the reference alone, before the twin trains: its curves, how far rounding moves them, its spread over seeds."""
+def reference_runs(model: str, seeds: int, end_to_end: str) -> list[Run]:
+    """Returns the runs of the reference: over seeds, with nudged logits, and with the twin compared at every step."""
     nudged = [Run(f"nudged {n + 1}", "nudged", model, nudge=n + 1) for n in range(NUDGED)]
     seeded = [Run(f"reference, seed {seed}", "reference", model, seed=seed) for seed in range(seeds)]
     beside = [Run("beside the reference", "shadow", model), Run("beside the reference, end to end", "shadow", end_to_end)]
     return [*beside, *seeded, *nudged]
 
 
-def of_twin(model: str, seeds: int) -> list[Run]:
-    """The same trainings with the twin."""
+def twin_runs(model: str, seeds: int) -> list[Run]:
+    """Returns the same trainings with the twin."""
     return [Run(f"twin, seed {seed}", "twin", model, seed=seed) for seed in range(seeds)]
 
 
-def repeat(model: str) -> Run:
-    """The reference once more; made first, and alone, so that the data set's labels are scanned once."""
+def repeat_run(model: str) -> Run:
+    """Returns a repeated run of the reference. It is made first and alone, so that the data set's labels are scanned once."""
     return Run("repeat", "repeat", model, steps=REPEATED_STEPS)
 
 
-class Course:
-    """How far the runs of a plan are, all together.
+class RunProgress:
+    """Progress over all runs of a plan.
 
     Args:
         runs: the whole plan.
-        folder: where they write their lines.
-        progress: shows it.
+        folder: folder of the files that the runs write.
+        progress: the display.
     """
 
     def __init__(self, runs: Sequence[Run], folder: Path, progress: Progress) -> None:
@@ -55,9 +55,9 @@ class Course:
         progress.plan({STEP: 0})
 
     def report(self, finished: str = "") -> None:
-        """Tell how far it is; whole runs have as many steps as the first run said."""
+        """Update the display. The first run's file gives the number of steps of a whole run."""
         if finished:
-            self.progress.doing = f"made last: {finished}"
+            self.progress.doing = f"last finished: {finished}"
         begun = {run.name: lines for run in self.runs if (lines := lines_of(run, self.folder))}
         if not begun:
             return
@@ -69,11 +69,11 @@ class Course:
         self.progress.done(STEP, made - pace.made[STEP])
 
 
-def make(runs: Sequence[Run], options: Options, folder: Path, jobs: int, course: Course) -> None:
-    """Make runs, each in a fresh process, and tell how far they are.
+def make_runs(runs: Sequence[Run], options: Options, folder: Path, jobs: int, progress_of_runs: RunProgress) -> None:
+    """Make runs, each in a fresh process, and update the progress.
 
     Raises:
-        RuntimeError: a run failed; the message names it and where it left what it printed.
+        RuntimeError: a run failed; the message names it and the folder of its printed output.
     """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
@@ -83,26 +83,26 @@ def make(runs: Sequence[Run], options: Options, folder: Path, jobs: int, course:
                 done, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                    course.report(waiting.pop(future).name)
-                course.report()
+                    progress_of_runs.report(waiting.pop(future).name)
+                progress_of_runs.report()
         except RuntimeError as error:
-            pool.shutdown(cancel_futures=True)  # waits, as Python 3.11 stumbles over workers that are to be replaced
-            raise RuntimeError(f"{error}; what it printed is in {folder}") from error
+            pool.shutdown(cancel_futures=True)  # This waits, because Python 3.11 fails on workers that it still has to replace.
+            raise RuntimeError(f"{error}; its printed output is in {folder}") from error
 
 
 def file_of(run: Run, folder: Path) -> Path:
-    """Where a run writes its lines."""
+    """Returns the path of a run's file."""
     return folder / f"{run.name.replace(',', '').replace(' ', '-')}.jsonl"
 
 
 def lines_of(run: Run, folder: Path) -> list[str]:
-    """What a run wrote so far."""
+    """Returns the lines that a run has written until now."""
     path = file_of(run, folder)
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-def read(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
-    """What the runs wrote, one value a row."""
+def read_rows(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
+    """Returns the recorded values of the runs, one value a row."""
     return pd.DataFrame([row for run in runs for row in _values(run, lines_of(run, folder))])
 
 

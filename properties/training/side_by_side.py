@@ -1,4 +1,4 @@
-"""The twin beside the reference throughout a training: at every step both on the same predictions, so that nothing can drift."""
+"""The twin and the reference on the same predictions at every step of a training, so that differences do not accumulate."""
 
 from __future__ import annotations
 
@@ -21,33 +21,32 @@ TARGETS = ("batch_idx", "cls", "bboxes")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a criterion says about a batch: loss (3,), gradients of all logits in one vector, and who holds which anchor."""
+    """A criterion's answer to a batch: loss (3,), gradients of all logits in one vector, and (image, anchor, row) of held anchors."""
 
     loss: Tensor
     gradient: Tensor
     holders: frozenset[tuple[int, int, int]]
 
 
-class Shadow:
-    """A model's own criterion, which compares the twin with it on the way.
+class ComparingCriterion:
+    """A model's own criterion, which also compares the twin with it at every training step.
 
     Args:
-        model: in training, with its own criterion not yet replaced.
-        steps: of the whole training; live batches are kept from its beginning, an eighth into it, its middle and its end.
-        seed: of the nudges.
-        folder: for live batches.
+        model: a model in training whose own criterion is not replaced.
+        steps: steps of the whole training; a batch is captured at step 0, after an eighth, in the middle, and at the end.
+        seed: seed of the nudges.
+        folder: folder for captured batches.
 
     Attributes:
-        last: how far the twin, the reference on logits nudged by one unit in the last place, and the reference in double precision were
-            from the reference in the last step: relative distance of the loss and of the gradient of the logits, and the number of anchors
-            with another holder.
+        last: distances from the reference in the last step, of the twin, of the reference on nudged logits, and of the reference in double
+            precision: relative distance of the loss and of the gradient, and the number of anchors with another holder.
     """
 
     def __init__(self, model: Any, steps: int, seed: int, folder: Path) -> None:
         from oracle.reference.criterion import ReferenceCriterion
 
-        self.own = model.init_criterion()
-        own = OwnCriterion(self.own, release_of(model))
+        self.criterion = model.init_criterion()
+        own = OwnCriterion(self.criterion, release_of(model))
         self.specs = own.specs(own.numbers())
         self.references = {name: ReferenceCriterion(spec) for name, spec in self.specs.items()}
         self.twins = {name: DetectionLoss(spec, ties="reference") for name, spec in self.specs.items()}
@@ -57,7 +56,7 @@ class Shadow:
         self.last: dict[str, float] = {}
 
     def __call__(self, preds: Any, batch: Any) -> Any:
-        """The model's own answer."""
+        """Returns the answer of the model's own criterion."""
         if torch.is_grad_enabled():
             self.last = {}
             for name, spec in self.specs.items():
@@ -66,31 +65,31 @@ class Shadow:
                 if self.step in self.kept:
                     save(case_of(part, batch, spec, f"step {self.step}", *filter(None, [name])), self.folder)
             self.step += 1
-        return self.own(preds, batch)
+        return self.criterion(preds, batch)
 
     def compare(self, name: str, preds: Mapping[str, Any], batch: Mapping[str, Tensor]) -> dict[str, float]:
-        """The distances of :attr:`last`, for one set of predictions."""
+        """Returns the distances of :attr:`last` for one set of predictions."""
         reference = self.references[name]
-        expected = answer(reference, preds, batch, reference.last_assignment)
+        expected = answer_of(reference, preds, batch, reference.last_assignment)
         contenders = {
-            "twin": answer(self.twins[name], preds, batch, lambda given: self.twins[name].assign(preds, given)),
-            "nudged": answer(reference, nudge_all(preds, self.generator), batch, reference.last_assignment),
-            "double": answer(reference, _double(preds, LOGITS), _double(batch, TARGETS), reference.last_assignment),
+            "twin": answer_of(self.twins[name], preds, batch, lambda given: self.twins[name].assign(preds, given)),
+            "nudged": answer_of(reference, nudge_all(preds, self.generator), batch, reference.last_assignment),
+            "double": answer_of(reference, _double(preds, LOGITS), _double(batch, TARGETS), reference.last_assignment),
         }
         return {
-            "/".join(filter(None, ["beside", name, who, quantity])): distance
-            for who, said in contenders.items()
-            for quantity, distance in distances(said, expected).items()
+            "/".join(filter(None, ["beside", name, contender, quantity])): distance
+            for contender, found in contenders.items()
+            for quantity, distance in distances(found, expected).items()
         }
 
     def __getattr__(self, name: str) -> Any:
-        if name == "own":  # not there yet, as in a copy that is being made
+        if name == "criterion":  # The attribute is missing while a copy is being made.
             raise AttributeError(name)
-        return getattr(self.own, name)
+        return getattr(self.criterion, name)
 
 
-def answer(criterion: Any, preds: Mapping[str, Any], batch: Mapping[str, Tensor], assigned: Any) -> Answer:
-    """What a criterion says about predictions, which are not touched."""
+def answer_of(criterion: Any, preds: Mapping[str, Any], batch: Mapping[str, Tensor], assigned: Any) -> Answer:
+    """Returns a criterion's answer to copies of the predictions."""
     leaves = {name: preds[name].detach().clone().requires_grad_() for name in LOGITS}
     loss, _ = criterion({**preds, **leaves}, batch)
     gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
@@ -99,12 +98,12 @@ def answer(criterion: Any, preds: Mapping[str, Any], batch: Mapping[str, Tensor]
     return Answer(loss.detach(), torch.cat([gradient.flatten() for gradient in gradients]), holders)
 
 
-def distances(said: Answer, expected: Answer) -> dict[str, float]:
-    """Relative distances of loss and gradient, and the number of anchors whose holder differs."""
+def distances(found: Answer, expected: Answer) -> dict[str, float]:
+    """Returns relative distances of loss and gradient, and the number of anchors whose holder differs."""
     return {
-        "loss": float((said.loss - expected.loss).norm() / expected.loss.norm()),
-        "gradient": float((said.gradient - expected.gradient).norm() / expected.gradient.norm()),
-        "anchors": float(len({(image, anchor) for image, anchor, _ in said.holders ^ expected.holders})),
+        "loss": float((found.loss - expected.loss).norm() / expected.loss.norm()),
+        "gradient": float((found.gradient - expected.gradient).norm() / expected.gradient.norm()),
+        "anchors": float(len({(image, anchor) for image, anchor, _ in found.holders ^ expected.holders})),
     }
 
 

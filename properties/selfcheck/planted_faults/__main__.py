@@ -1,7 +1,7 @@
-"""``python -m properties.selfcheck.planted_faults``: the differential run against every planted fault.
+"""``python -m properties.selfcheck.planted_faults``: run the differential batches on every planted fault.
 
-Every fault takes part twice: showing its stages, and showing nothing but its loss. It ends with 1 when one survives, or
-when the sound twin, seen likewise, is found wrong.
+Every fault is compared twice: with its stages, and with its loss alone. Exit codes: 0 every fault was caught, 1 a fault survived or the
+sound twin differed.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ import pandas as pd
 
 from oracle.tools.atomic_files import write_frame
 from properties.selfcheck.planted_faults import CATALOGUE
-from properties.selfcheck.planted_faults.hunt import SOUND
-from properties.selfcheck.planted_faults.parallel_hunts import hunt_in, say
+from properties.selfcheck.planted_faults.parallel import print_line, run_in_processes
+from properties.selfcheck.planted_faults.run_catalogue import SOUND
 
 ROWS = Path("reports", "out", "faults", "rows.parquet")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the answer is the exit code."""
+    """Run the command line and return the exit code."""
     options = _options(arguments)
     chosen = [n for n, fault in enumerate(CATALOGUE) if options.only in fault.name]
-    catches = hunt_in(options.processes, chosen, options.scale, options.run_seed, quiet=options.quiet)
-    write_frame(pd.DataFrame([asdict(catch) for catch in catches]), options.rows)
-    faults = [catch for catch in catches if catch.fault != SOUND]
-    survivors = [catch for catch in faults if not catch.caught]
-    alarms = [catch for catch in catches if catch.fault == SOUND and catch.caught]
-    for catch in survivors:
-        say(f"SURVIVED {catch.examples} batches ({catch.mode}): {catch.fault}. {catch.violates}")
-    for catch in alarms:
-        say(f"FALSE ALARM ({catch.mode}, {catch.setting}, case {catch.case}):\n{catch.detail}")
-    small = pd.DataFrame([asdict(catch) for catch in faults if catch.caught], columns=["images", "boxes", "levels"])
+    results = run_in_processes(options.processes, chosen, options.scale, options.run_seed, quiet=options.quiet)
+    write_frame(pd.DataFrame([asdict(result) for result in results]), options.rows)
+    faults = [result for result in results if result.fault != SOUND]
+    survivors = [result for result in faults if not result.caught]
+    alarms = [result for result in results if result.fault == SOUND and result.caught]
+    for result in survivors:
+        print_line(f"SURVIVED {result.examples} batches ({result.mode}): {result.fault}. {result.violates}")
+    for result in alarms:
+        print_line(f"FALSE ALARM ({result.mode}, {result.setting}, case {result.case}):\n{result.detail}")
+    small = pd.DataFrame([asdict(result) for result in faults if result.caught], columns=["images", "boxes", "levels"])
     extent = ", ".join(f"{value:g} {name}" for name, value in small.median().items())
-    say(f"{len(faults) - len(survivors)} of {len(faults)} caught; seed {options.run_seed}; smallest failing batch, median: {extent}")
+    print_line(f"{len(faults) - len(survivors)} of {len(faults)} caught; seed {options.run_seed}; smallest failing batch, median: {extent}")
     return int(bool(survivors or alarms))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m properties.selfcheck.planted_faults", description="Put the differential run to every planted fault."
+        "python -m properties.selfcheck.planted_faults", description="Run the differential batches on every planted fault."
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="faults with this in their name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only faults whose name contains TEXT")
     parser.add_argument("--scale", type=float, default=1.0, metavar="FACTOR", help="multiply the number of batches (default: %(default)s)")
-    parser.add_argument("--run-seed", type=int, default=0, metavar="SEED", help="draw other batches (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="at once (default: %(default)s)")
-    parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="where to write the rows (default: %(default)s)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
+    parser.add_argument("--run-seed", type=int, default=0, metavar="SEED", help="seed of the batches (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="processes at a time (default: %(default)s)")
+    parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="file for the rows (default: %(default)s)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show the progress")
     options = parser.parse_args(arguments)
     if not any(options.only in fault.name for fault in CATALOGUE):
-        parser.error(f"no fault has {options.only!r} in its name")
+        parser.error(f"no fault's name contains {options.only!r}; choose another --only")
     return options
 
 

@@ -16,17 +16,17 @@ from twinloss.terms import boxes as terms
 
 
 def overlaps(make: Make) -> tuple[Patch, ...]:
-    """Another CIoU in the assignment alone."""
+    """Replaces the CIoU in the assignment alone."""
     return (Patch(assignment, "ciou", make),)
 
 
 def every_ciou(make: Make) -> tuple[Patch, ...]:
-    """Another CIoU, in the assignment and in the box term."""
+    """Replaces the CIoU in the assignment and in the box term."""
     return Patch(assignment, "ciou", make), Patch(terms, "ciou", make)
 
 
 def metrics(change: Any) -> tuple[Patch, ...]:
-    """Another metric from probability (P,), overlap (P,) and definition."""
+    """Replaces the metric; ``change`` takes class logits (P,), overlaps (P,) and the definition."""
 
     def make(_: Any) -> Any:
         def alignment_metric(scores: Tensor, truth: Any, box: Tensor, anchor: Tensor, overlap: Tensor, spec: Any) -> Tensor:
@@ -39,7 +39,7 @@ def metrics(change: Any) -> tuple[Patch, ...]:
 
 
 def aligned(change: Any) -> tuple[Patch, ...]:
-    """Pairs that are changed after they were aligned."""
+    """Changes the candidate pairs after their alignment."""
 
     def make(sound: Any) -> Any:
         def align(predicted: Any, scores: Any, truth: Any, candidates: Any, anchors: Any, spec: Any) -> Any:
@@ -51,17 +51,17 @@ def aligned(change: Any) -> tuple[Patch, ...]:
 
 
 def picks(change: Any) -> tuple[Patch, ...]:
-    """Other picks, from the sound function and its arguments."""
+    """Changes the top-k choice; ``change`` takes the sound function and its arguments."""
     return (Patch(assignment, "pick", lambda sound: lambda *given: change(sound, *given)),)
 
 
 def conflicts(change: Any) -> tuple[Patch, ...]:
-    """Conflicts resolved otherwise, from the sound function and its arguments."""
+    """Changes the resolution of conflicts; ``change`` takes the sound function and its arguments."""
     return (Patch(assignment, "resolve_conflicts", lambda sound: lambda *given: change(sound, *given)),)
 
 
 def weights(change: Any) -> tuple[Patch, ...]:
-    """Other soft targets from metric, overlap (H,), both maxima per held anchor, and ε_a."""
+    """Changes the soft targets; ``change`` takes metric and overlap (H,), the maxima of their boxes (H,), and ε_a."""
 
     def make(sound: Any) -> Any:
         def soft_targets(held: Any, truth: Any, spec: Any, num_anchors: int, poison: Tensor) -> Any:
@@ -78,7 +78,7 @@ def weights(change: Any) -> tuple[Patch, ...]:
 
 
 def iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
-    """Plain IoU."""
+    """Returns the plain IoU of boxes (..., 4)."""
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = first.unbind(-1), second.unbind(-1)
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
@@ -89,7 +89,7 @@ def iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
 def formula(
     *, attached: bool = False, aspect: float = 1.0, diagonal: float = 1.0, unclamped: bool = False, height_eps: bool = True
 ) -> Make:
-    """A CIoU with one of its parts changed."""
+    """Returns a replacement of the CIoU with one part changed."""
 
     def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
         (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = first.unbind(-1), second.unbind(-1)
@@ -109,7 +109,7 @@ def formula(
 
 
 def _by_level(sound: Any, pairs: Any, num_boxes: int, topk: int, num_anchors: int, ties: Any) -> Tensor:
-    """K anchors of the first half of the image's anchors, and K of the rest."""
+    """Picks K anchors of the first three quarters of the image's anchors, and K of the rest."""
     first = pairs.anchor < num_anchors * 3 // 4
     parts = [part.nonzero().flatten() for part in (first, ~first)]
     return torch.cat([part[sound(pairs[part], num_boxes, topk, num_anchors, ties)] for part in parts]).sort().values
@@ -154,27 +154,31 @@ def _among_pickers(sound: Any) -> Any:
     return assign
 
 
+def _first_class(sound: Any) -> Any:
+    return lambda scores, truth, *given: sound(scores, replace(truth, label=truth.label * 0), *given)
+
+
 _OVERLAP = "o_ij = max(CIoU(gt_j, pred_i), 0) for candidate pairs."
 _METRIC = "m_ij = p_i[class_j]^α · o_ij^β."
-_TOPK = "The K anchors of largest m_ij over the whole row of A anchors."
-_CONFLICT = "A contested anchor goes to the box of its image with the largest overlap, over all it is a candidate of."
+_TOPK = "Each box picks the K anchors of largest m_ij over the whole row of A anchors."
+_CONFLICT = "A contested anchor goes to the box of its image with the largest overlap, over all boxes that it is a candidate of."
 _WEIGHT = "t_i = m_ij · O_j / (M_j + ε_a)."
 
 
 def _at_most(sound: Any, picked: Any, contest: Any, scores: Any, truth: Any, spec: Any) -> Any:
-    """An anchor that four or more boxes picked stays with the first of them."""
+    """Gives an anchor that four or more boxes picked to the first of them."""
     key = truth.image[picked.box] * scores.shape[-1] + picked.anchor
     if not len(key):
         return picked
     crowded = torch.bincount(key)[key] >= 4
     rest, many = picked[(~crowded).nonzero().flatten()], picked[crowded.nonzero().flatten()]
-    settled = _to_first_picker(sound, many, contest, scores, truth, spec)
+    given_to_first = _to_first_picker(sound, many, contest, scores, truth, spec)
     found = sound(rest, contest, scores, truth, spec)
-    return type(picked).joined([found, settled], truth)
+    return type(picked).joined([found, given_to_first], truth)
 
 
 def _maxima_of_picks(sound: Any) -> Any:
-    """The largest metric and overlap are those of the box's picks, also of picks that it lost to another box."""
+    """Takes the largest metric and overlap over all picks of a box, also over those that it lost to another box."""
     module: Any = assignment
 
     def assign(*given: Any, **options: Any) -> Any:
@@ -211,134 +215,84 @@ def _maxima_of_picks(sound: Any) -> Any:
 
 
 ENTRIES = (
-    Fault(name="IoU for CIoU in the assignment", violates=_OVERLAP, section="5.2", patches=overlaps(lambda _: iou)),
+    Fault("IoU for CIoU in the assignment", _OVERLAP, "5.2", patches=overlaps(lambda _: iou)),
+    Fault("overlap of at least 1e-3", _OVERLAP, "5.2", patches=overlaps(lambda sound: lambda *given: sound(*given).clamp(min=1e-3))),
+    Fault("overlap too large by 1e-4", _OVERLAP, "5.2", patches=overlaps(lambda sound: lambda *given: sound(*given) * (1 + 1e-4))),
+    Fault("CIoU without ε_c in the heights", "h = y2 − y1 + ε_c.", "6", patches=every_ciou(formula(height_eps=False))),
+    Fault("aspect of 1.01 v", "v = (4/π²)(atan(w_b/h_b) − atan(w_a/h_a))².", "6", patches=every_ciou(formula(aspect=1.01))),
+    Fault("enclosing diagonal 1 % longer", "c² = c_w² + c_h² + ε_c.", "6", patches=every_ciou(formula(diagonal=1.02))),
+    Fault("intersection not clamped", "The intersection I has each side clamped at 0.", "6", patches=every_ciou(formula(unclamped=True))),
     Fault(
-        name="overlap of at least 1e-3",
-        violates=_OVERLAP,
-        section="5.2",
-        patches=overlaps(lambda sound: lambda *given: sound(*given).clamp(min=1e-3)),
+        "metric of class 0 for all boxes",
+        _METRIC,
+        "5.3",
+        patches=(Patch(assignment, "alignment_metric", _first_class),),
     ),
     Fault(
-        name="overlap too large by 1e-4",
-        violates=_OVERLAP,
-        section="5.2",
-        patches=overlaps(lambda sound: lambda *given: sound(*given) * (1 + 1e-4)),
-    ),
-    Fault(
-        name="CIoU without ε_c in the heights", violates="h = y2 − y1 + ε_c.", section="6", patches=every_ciou(formula(height_eps=False))
-    ),
-    Fault(
-        name="aspect of 1.01 v",
-        violates="v = (4/π²)(atan(w_b/h_b) − atan(w_a/h_a))².",
-        section="6",
-        patches=every_ciou(formula(aspect=1.01)),
-    ),
-    Fault(
-        name="enclosing diagonal 1 % longer", violates="c² = c_w² + c_h² + ε_c.", section="6", patches=every_ciou(formula(diagonal=1.02))
-    ),
-    Fault(
-        name="intersection not clamped",
-        violates="Intersection I with each side clamped at 0.",
-        section="6",
-        patches=every_ciou(formula(unclamped=True)),
-    ),
-    Fault(
-        name="pairs' first class for all",
-        violates=_METRIC,
-        section="5.3",
-        patches=(
-            Patch(
-                assignment,
-                "alignment_metric",
-                lambda sound: lambda scores, truth, *given: sound(scores, replace(truth, label=truth.label * 0), *given),
-            ),
-        ),
-    ),
-    Fault(
-        name="metric without the probability's power",
-        violates=_METRIC,
-        section="5.3",
+        "metric without the probability's power",
+        _METRIC,
+        "5.3",
         patches=metrics(lambda logits, overlap, spec: logits.sigmoid() * overlap.pow(spec.beta)),
     ),
     Fault(
-        name="probability of at least 1e-6",
-        violates=_METRIC,
-        section="5.3",
+        "probability of at least 1e-6",
+        _METRIC,
+        "5.3",
         patches=metrics(lambda logits, overlap, spec: logits.sigmoid().clamp(min=1e-6).pow(spec.alpha) * overlap.pow(spec.beta)),
     ),
     Fault(
-        name="probability in float16",
-        violates="p = sigmoid(scores); the twin computes it in float32.",
-        section="8a",
+        "probability in float16",
+        "p = sigmoid(scores); the twin computes it in float32.",
+        "8a",
         patches=metrics(lambda logits, o, spec: logits.sigmoid().half().to(o.dtype).pow(spec.alpha) * o.pow(spec.beta)),
     ),
     Fault(
-        name="metric of the coarsest level halved",
-        violates=_METRIC,
-        section="5.3",
+        "metric of the coarsest level halved",
+        _METRIC,
+        "5.3",
         patches=aligned(
             lambda pairs, truth, anchors, spec: replace(
                 pairs, metric=torch.where(anchors[1][pairs.anchor] == anchors[1].max(), pairs.metric / 2, pairs.metric)
             )
         ),
     ),
-    Fault(name="K anchors of each part of the pyramid", violates=_TOPK, section="5.4", patches=picks(_by_level)),
-    Fault(name="picks by overlap", violates=_TOPK, section="5.4", patches=picks(_largest_overlap)),
+    Fault("K anchors of each part of the pyramid", _TOPK, "5.4", patches=picks(_by_level)),
+    Fault("picks by overlap", _TOPK, "5.4", patches=picks(_largest_overlap)),
+    Fault("contested anchors among pickers", _CONFLICT, "5.5", patches=(Patch(loss, "assign", _among_pickers),)),
+    Fault("contested anchors dropped", _CONFLICT, "5.5", patches=conflicts(_contested_dropped)),
+    Fault("contested anchors to the first picker", _CONFLICT, "5.5", patches=conflicts(_to_first_picker)),
+    Fault("contested anchors to the best metric", _CONFLICT, "5.5", patches=conflicts(_best_metric)),
     Fault(
-        name="contested anchors among pickers",
-        violates=_CONFLICT,
-        section="5.5",
-        patches=(Patch(loss, "assign", _among_pickers),),
-    ),
-    Fault(name="contested anchors dropped", violates=_CONFLICT, section="5.5", patches=conflicts(_contested_dropped)),
-    Fault(name="contested anchors to the first picker", violates=_CONFLICT, section="5.5", patches=conflicts(_to_first_picker)),
-    Fault(name="contested anchors to the best metric", violates=_CONFLICT, section="5.5", patches=conflicts(_best_metric)),
-    Fault(
-        name="last of equal overlaps",
-        violates="The lowest index on equal overlaps.",
-        section="5.5",
+        "last of equal overlaps",
+        "Among equal overlaps the box of the lowest index gets the anchor.",
+        "5.5",
         patches=(Patch(assignment.Contest, "enter", lambda _: _last_of_equals),),
     ),
     Fault(
-        name="conflicts of more than three boxes cut short",
-        violates="Goes to the box of its image with the largest overlap.",
-        section="5.5",
+        "conflicts of more than three boxes cut short",
+        "A contested anchor goes to the box of its image with the largest overlap.",
+        "5.5",
         patches=conflicts(_at_most),
     ),
+    Fault("weight without O", _WEIGHT, "5.7", patches=weights(lambda m, o, largest_m, largest_o, eps: m / (largest_m + eps))),
+    Fault("weight of its own overlap", _WEIGHT, "5.7", patches=weights(lambda m, o, largest_m, largest_o, eps: m * o / (largest_m + eps))),
     Fault(
-        name="weight without O",
-        violates=_WEIGHT,
-        section="5.7",
-        patches=weights(lambda m, o, largest_m, largest_o, eps: m / (largest_m + eps)),
-    ),
-    Fault(
-        name="weight of its own overlap",
-        violates=_WEIGHT,
-        section="5.7",
-        patches=weights(lambda m, o, largest_m, largest_o, eps: m * o / (largest_m + eps)),
-    ),
-    Fault(
-        name="weight without ε_a",
-        violates=_WEIGHT,
-        section="5.7",
+        "weight without ε_a",
+        _WEIGHT,
+        "5.7",
         patches=weights(lambda m, o, largest_m, largest_o, eps: m * largest_o / largest_m.clamp(min=1e-300)),
     ),
     Fault(
-        name="weight too large by 1e-4",
-        violates=_WEIGHT,
-        section="5.7",
+        "weight too large by 1e-4",
+        _WEIGHT,
+        "5.7",
         patches=weights(lambda m, o, largest_m, largest_o, eps: m * largest_o / (largest_m + eps) * (1 + 1e-4)),
     ),
+    Fault("weight of the overlap alone", _WEIGHT, "5.7", patches=weights(lambda m, o, largest_m, largest_o, eps: o)),
     Fault(
-        name="weight of the overlap alone",
-        violates=_WEIGHT,
-        section="5.7",
-        patches=weights(lambda m, o, largest_m, largest_o, eps: o),
-    ),
-    Fault(
-        name="maxima over all candidates",
-        violates="For each box j, over the anchors it holds in the end: M_j, O_j.",
-        section="5.7",
+        "maxima over all candidates",
+        "For each box j, over the anchors it holds in the end: M_j, O_j.",
+        "5.7",
         patches=(Patch(loss, "assign", _maxima_of_picks),),
     ),
 )

@@ -1,4 +1,4 @@
-"""What a planted fault is: the twin with one small departure from the definition, which the suite has to find."""
+"""A planted fault: the twin with one small departure from the definition, which the suite must find."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Result = tuple[Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Patch:
-    """A function of the twin in another's place.
+    """Replaces one function of the twin.
 
     Attributes:
-        holder: module or class that holds it; where it is used, not where it is defined.
-        name: of the attribute.
-        make: the faulty function from the sound one.
+        holder: module or class whose attribute is replaced: the one that uses the function, not the one that defines it.
+        name: name of the attribute.
+        make: returns the faulty function, given the sound one.
     """
 
     holder: ModuleType | type
@@ -32,8 +32,8 @@ class Patch:
     make: Make
 
     @contextlib.contextmanager
-    def planted(self) -> Iterator[None]:
-        """The twin as it is with the patch."""
+    def applied(self) -> Iterator[None]:
+        """Replace the function within the context."""
         sound = getattr(self.holder, self.name)
         setattr(self.holder, self.name, self.make(sound))
         try:
@@ -42,18 +42,18 @@ class Patch:
             setattr(self.holder, self.name, sound)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Fault:
     """One wrong implementation.
 
     Attributes:
         name: what is wrong, in a few words.
         violates: the sentence of the definition that it breaks.
-        section: where that stands.
-        patches: functions in others' places, during each call.
-        spec: the numbers that it computes with instead of those that it is told.
-        before: what it does to predictions and batch before all else.
-        after: what it does to the result, given the predictions and batch.
+        section: section of that sentence.
+        patches: replaced functions, during each call.
+        spec: returns the wrong definition that it computes with, given the right one.
+        before: returns the changed predictions and batch.
+        after: returns the changed result, given result, predictions and batch.
     """
 
     name: str
@@ -65,23 +65,23 @@ class Fault:
     after: Callable[[Result, Any, Any], Result] | None = None
 
     def contender(self) -> Contender:
-        """The fault as a contender that shows its stages."""
+        """Returns the fault as a contender that shows its stages."""
         return Contender(self.name, "planted fault", self.criterion, arithmetic="float32")
 
-    def blind(self) -> Contender:
-        """The fault as a contender of which nothing but the loss is seen."""
-        return Contender(f"{self.name} (end to end)", "planted fault", self._blind, arithmetic="float32")
+    def loss_only(self) -> Contender:
+        """Returns the fault as a contender that shows the loss alone."""
+        return Contender(f"{self.name} (end to end)", "planted fault", self._loss_only, arithmetic="float32")
 
     def criterion(self, spec: LossSpec) -> Criterion:
-        """The faulty criterion."""
+        """Returns the faulty criterion."""
         return _Planted(self, spec)
 
-    def _blind(self, spec: LossSpec) -> Criterion:
-        return _EndToEnd(_Planted(self, spec))
+    def _loss_only(self, spec: LossSpec) -> Criterion:
+        return _LossOnly(_Planted(self, spec))
 
 
 class _Planted(DetectionLoss):
-    """The twin with the fault in it during each call; between calls it is sound again."""
+    """The twin with the fault during each call; between calls the twin is sound."""
 
     def __init__(self, fault: Fault, spec: LossSpec) -> None:
         super().__init__(fault.spec(spec) if fault.spec else spec, validate=True, backend="torch")
@@ -91,9 +91,9 @@ class _Planted(DetectionLoss):
     @contextlib.contextmanager
     def _fault(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            if self.depth == 0:  # A stage may call another: a patch on a patch would be two faults.
+            if self.depth == 0:  # One stage may call another; the patches must be applied once.
                 for patch in self.fault.patches:
-                    stack.enter_context(patch.planted())
+                    stack.enter_context(patch.applied())
             self.depth += 1
             stack.callback(self._leave)
             yield
@@ -101,23 +101,23 @@ class _Planted(DetectionLoss):
     def _leave(self) -> None:
         self.depth -= 1
 
-    def _given(self, preds: Any, batch: Any) -> tuple[Any, Any]:
+    def _inputs(self, preds: Any, batch: Any) -> tuple[Any, Any]:
         return self.fault.before(preds, batch) if self.fault.before else (preds, batch)
 
-    def _answered(self, result: Result, preds: Any, batch: Any) -> Result:
+    def _result(self, result: Result, preds: Any, batch: Any) -> Result:
         return self.fault.after(result, preds, batch) if self.fault.after else result
 
     def __call__(self, preds: Any, batch: Any) -> Result:
         with self._fault():
-            return self._answered(super().__call__(*self._given(preds, batch)), preds, batch)
+            return self._result(super().__call__(*self._inputs(preds, batch)), preds, batch)
 
     def loss_given(self, preds: Any, batch: Any, assignment: Assignment) -> Result:
         with self._fault():
-            return self._answered(super().loss_given(*self._given(preds, batch), assignment), preds, batch)
+            return self._result(super().loss_given(*self._inputs(preds, batch), assignment), preds, batch)
 
     def assign(self, preds: Any, batch: Any) -> Assignment:
         with self._fault():
-            return super().assign(*self._given(preds, batch))
+            return super().assign(*self._inputs(preds, batch))
 
     def anchors(self, preds: Any) -> tuple[Tensor, Tensor]:
         with self._fault():
@@ -125,7 +125,7 @@ class _Planted(DetectionLoss):
 
     def targets(self, preds: Any, batch: Any) -> Any:
         with self._fault():
-            return super().targets(*self._given(preds, batch))
+            return super().targets(*self._inputs(preds, batch))
 
     def decode(self, preds: Any) -> Tensor:
         with self._fault():
@@ -133,11 +133,11 @@ class _Planted(DetectionLoss):
 
     def metrics(self, preds: Any, batch: Any) -> PairMetrics:
         with self._fault():
-            return super().metrics(*self._given(preds, batch))
+            return super().metrics(*self._inputs(preds, batch))
 
 
-class _EndToEnd:
-    """A criterion of which nothing is seen but the loss, and how it settles ties."""
+class _LossOnly:
+    """A criterion that shows the loss and its tie rule, no stages."""
 
     def __init__(self, faulty: _Planted) -> None:
         self._faulty = faulty
@@ -147,6 +147,6 @@ class _EndToEnd:
         return self._faulty(preds, batch)
 
 
-def numbers(**changed: Callable[[LossSpec], Any]) -> Callable[[LossSpec], LossSpec]:
-    """The definition with some numbers computed from it."""
+def with_numbers(**changed: Callable[[LossSpec], Any]) -> Callable[[LossSpec], LossSpec]:
+    """Returns a function that changes fields of a definition; each new value is computed from the definition."""
     return lambda spec: replace(spec, **{name: change(spec) for name, change in changed.items()})

@@ -16,7 +16,7 @@ from twinloss.terms import boxes as terms
 
 
 def centres(change: Any) -> tuple[Patch, ...]:
-    """Anchors whose centres (A, 2) or strides (A,) are changed, given the grids and strides."""
+    """Changes the anchors' centres (A, 2) or strides (A,); ``change`` takes both and the grids."""
 
     def make(sound: Any) -> Any:
         def make_anchors(grids: Any, strides: Any, **kinds: Any) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ def _last_level(grid: Tensor, grids: Any) -> Tensor:
 
 
 def pixels(change: Any) -> tuple[Patch, ...]:
-    """Other pixel corners, for the assignment and for the terms; ``change`` takes the corners (N, 4) and the image size."""
+    """Changes the pixel corners of assignment and terms; ``change`` takes the sound function, boxes (N, 4) and image size."""
 
     def make(sound: Any) -> Any:
         return lambda boxes, size: change(sound, boxes, size)
@@ -50,7 +50,7 @@ def pixels(change: Any) -> tuple[Patch, ...]:
 
 
 def rows(keep: Any) -> tuple[Patch, ...]:
-    """Ground truth of which ``keep`` says what remains, as a mask or an index of its rows."""
+    """Drops rows of the ground truth; ``keep`` returns a mask or an index of the rows that remain."""
 
     def make(sound: Any) -> Any:
         def prepare_targets(*given: Any) -> Any:
@@ -64,13 +64,13 @@ def rows(keep: Any) -> tuple[Patch, ...]:
 
 
 def _place(truth: Any) -> Tensor:
-    """Place of each row within its own image."""
+    """Returns the position of each row within its image."""
     counts = torch.bincount(truth.image)
     return torch.arange(len(truth)) - (counts.cumsum(0) - counts)[truth.image]
 
 
 def labels(change: Any) -> tuple[Patch, ...]:
-    """Other classes, given those of the rows and C; at the metric and at the target alike."""
+    """Changes the classes in the metric and in the target; ``change`` takes the classes of the rows and C."""
 
     def metric(sound: Any) -> Any:
         def alignment_metric(scores: Any, truth: Any, *given: Any) -> Any:
@@ -88,12 +88,12 @@ def labels(change: Any) -> tuple[Patch, ...]:
 
 
 def decoded(change: Make) -> tuple[Patch, ...]:
-    """Another expectation of the bins, everywhere."""
+    """Replaces the expectation of the bins, in decoding and in the terms."""
     return Patch(upright, "expectation", change), Patch(terms, "expectation", change)
 
 
 def windows(change: Any) -> tuple[Patch, ...]:
-    """The inside test with another definition of its numbers."""
+    """Changes the definition that the inside test reads."""
 
     def make(sound: Any) -> Any:
         return lambda corners, pyramid, spec: sound(corners, pyramid, change(spec))
@@ -102,7 +102,7 @@ def windows(change: Any) -> tuple[Patch, ...]:
 
 
 def lengthened(change: Any) -> tuple[Patch, ...]:
-    """The inside test with sides lengthened otherwise."""
+    """Changes how the inside test lengthens short sides."""
     return (Patch(candidates, "lengthen", lambda sound: lambda corners, below, side: change(sound, corners, below, side)),)
 
 
@@ -116,9 +116,9 @@ def _from_corner(sound: Any, corners: Tensor, below: float, side: float) -> Tens
     return torch.cat([corners[:, :2], corners[:, :2] + (long[:, 2:] - long[:, :2])], 1)
 
 
-_ONE_PER_CELL = "One anchor per cell, at the cell's centre, x running fastest."
-_SCALED = "x scaled by W, y by H, then centre/size to corners."
-_EXPECTATION = "Softmax over each side's R logits, then the expectation of the bin index."
+_ONE_PER_CELL = "There is one anchor per cell, at the cell's centre, x running fastest."
+_SCALED = "x is scaled by W and y by H, then centre and size become corners."
+_EXPECTATION = "A distance is the expectation of the bin index under the softmax over a side's R logits."
 _INSIDE = "All four of the distances from centre to the box's sides exceed ε_a."
 _LENGTHENED = "A side shorter than s_1 is first lengthened to s_1 about the box's centre."
 _VALID = "A row is valid when the sum of its four corner coordinates is > 0."
@@ -129,144 +129,122 @@ def _swapped(dim: int) -> Any:
 
 
 ENTRIES = (
-    Fault(name="anchors at cells' corners", violates=_ONE_PER_CELL, section="2", patches=centres(lambda c, s, _: (c - 0.5, s))),
-    Fault(name="anchors off by 1e-4 cells", violates=_ONE_PER_CELL, section="2", patches=centres(lambda c, s, _: (c + 1e-4, s))),
-    Fault(name="y runs fastest", violates=_ONE_PER_CELL, section="2", patches=centres(_transposed)),
+    Fault("anchors at cells' corners", _ONE_PER_CELL, "2", patches=centres(lambda c, s, _: (c - 0.5, s))),
+    Fault("anchors off by 1e-4 cells", _ONE_PER_CELL, "2", patches=centres(lambda c, s, _: (c + 1e-4, s))),
+    Fault("y runs fastest", _ONE_PER_CELL, "2", patches=centres(_transposed)),
+    Fault("anchors of the last level off by half a cell", _ONE_PER_CELL, "2", patches=centres(lambda c, s, g: (_last_level(c, g), s))),
     Fault(
-        name="anchors of the last level off", violates=_ONE_PER_CELL, section="2", patches=centres(lambda c, s, g: (_last_level(c, g), s))
-    ),
-    Fault(
-        name="last level's stride taken for 1 % more",
-        violates="Each anchor carries its level's stride.",
-        section="2",
+        "last level's stride 1 % too large",
+        "Each anchor carries its level's stride.",
+        "2",
         patches=centres(lambda c, s, _: (c, torch.where(s == s.max(), s * 1.01, s))),
     ),
+    Fault("width and height of the image swapped", _SCALED, "3", patches=pixels(lambda sound, boxes, size: sound(boxes, size[::-1]))),
     Fault(
-        name="width and height of the image swapped",
-        violates=_SCALED,
-        section="3",
-        patches=pixels(lambda sound, boxes, size: sound(boxes, size[::-1])),
-    ),
-    Fault(
-        name="boxes clipped to the image",
-        violates=_SCALED,
-        section="3",
+        "boxes clipped to the image",
+        _SCALED,
+        "3",
         patches=pixels(lambda sound, boxes, size: torch.minimum(sound(boxes, size).clamp(min=0), boxes.new_tensor([*size[::-1]] * 2))),
     ),
+    Fault("boxes rounded to whole pixels", _SCALED, "3", patches=pixels(lambda sound, boxes, size: sound(boxes, size).round())),
     Fault(
-        name="boxes rounded to whole pixels",
-        violates=_SCALED,
-        section="3",
-        patches=pixels(lambda sound, boxes, size: sound(boxes, size).round()),
-    ),
-    Fault(
-        name="boxes in float16 on the way",
-        violates="Ground truth is float32 whatever the dtype of the predictions.",
-        section="3",
+        "boxes rounded to float16",
+        "Ground truth is float32 whatever the dtype of the predictions.",
+        "3",
         patches=pixels(lambda sound, boxes, size: sound(boxes.half().to(boxes.dtype), size)),
     ),
+    Fault("boxes that begin left of the image dropped", _VALID, "3", patches=rows(lambda truth, _: truth.corners[:, 0] >= 0)),
     Fault(
-        name="boxes that begin left of the image dropped",
-        violates=_VALID,
-        section="3",
-        patches=rows(lambda truth, _: truth.corners[:, 0] >= 0),
-    ),
-    Fault(
-        name="boxes of less than 4 px dropped",
-        violates=_VALID,
-        section="3",
+        "boxes of less than 4 px dropped",
+        _VALID,
+        "3",
         patches=rows(lambda truth, _: (truth.corners[:, 2:] - truth.corners[:, :2] >= 4).all(1)),
     ),
     Fault(
-        name="last box of a full image lost",
-        violates="Boxes keep the order in which they arrive.",
-        section="3",
+        "last box of a full image lost",
+        "Boxes keep the order in which they arrive.",
+        "3",
         patches=rows(lambda truth, _: _place(truth) < max(int(torch.bincount(truth.image).max()) - 1, 1) if len(truth) else slice(None)),
     ),
     Fault(
-        name="boxes beyond the 64th ignored",
-        violates="The reference pads every image to the largest N_b.",
-        section="3",
+        "boxes beyond the 64th ignored",
+        "The reference pads every image to the largest N_b.",
+        "3",
         patches=rows(lambda truth, _: _place(truth) < 64),
     ),
     Fault(
-        name="last image's boxes ignored",
-        violates="batch_idx (N,) image index.",
-        section="1",
+        "last image's boxes ignored",
+        "batch_idx (N,) holds image indices.",
+        "1",
         patches=rows(lambda truth, given: truth.image < max(int(given[0].max()), 1) if len(truth) else slice(None)),
     ),
     Fault(
-        name="two boxes alone taken for one",
-        violates="The loss is that of all N boxes.",
-        section="1",
+        "second of only two boxes ignored",
+        "The loss is that of all N boxes.",
+        "1",
         patches=rows(lambda truth, _: slice(0, 1) if len(truth) == 2 else slice(None)),
     ),
     Fault(
-        name="last class learnt as the one before",
-        violates="The target score is placed at class_j.",
-        section="5.7",
+        "last class learnt as the one before",
+        "The target score is placed at class_j.",
+        "5.7",
         patches=labels(lambda label, count: label.clamp(max=max(count - 2, 0))),
     ),
     Fault(
-        name="class 0 learnt as the next",
-        violates="The target score is placed at class_j.",
-        section="5.7",
+        "class 0 learnt as the next",
+        "The target score is placed at class_j.",
+        "5.7",
         patches=labels(lambda label, count: label.clamp(min=min(1, count - 1))),
     ),
-    Fault(name="bins count from 1", violates=_EXPECTATION, section="4", patches=decoded(lambda sound: lambda share: sound(share) + 1)),
+    Fault("bins count from 1", _EXPECTATION, "4", patches=decoded(lambda sound: lambda share: sound(share) + 1)),
+    Fault("expectation off by 1e-4", _EXPECTATION, "4", patches=decoded(lambda sound: lambda share: sound(share) * 1.0001)),
     Fault(
-        name="expectation off by 1e-4",
-        violates=_EXPECTATION,
-        section="4",
-        patches=decoded(lambda sound: lambda share: sound(share) * 1.0001),
-    ),
-    Fault(
-        name="expectation ignores bins below 1e-3",
-        violates=_EXPECTATION,
-        section="4",
+        "expectation ignores bins below 1e-3",
+        _EXPECTATION,
+        "4",
         patches=decoded(lambda sound: lambda share: sound(torch.where(share < 1e-3, 0.0, share))),
     ),
     Fault(
-        name="right and bottom swapped",
-        violates="Box = (a_x − l, a_y − t, a_x + r, a_y + b).",
-        section="4",
+        "right and bottom swapped",
+        "Box = (a_x − l, a_y − t, a_x + r, a_y + b).",
+        "4",
         patches=tuple(
             Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d[_swapped(dim)], dim))
             for holder in (assignment, upright, terms)
         ),
     ),
     Fault(
-        name="negative distances set to 0",
-        violates="Predictions are the distances themselves, no softmax.",
-        section="7",
+        "negative distances set to 0",
+        "With R = 1 the predictions are the distances themselves, without softmax.",
+        "7",
         patches=tuple(
             Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d.clamp(min=0), dim))
             for holder in (assignment, upright, terms)
         ),
     ),
-    Fault(name="borders inclusive", violates=_INSIDE, section="5.1", patches=windows(lambda s: replace(s, assign_eps=-1e-7))),
-    Fault(name="borders narrower by 0.01 px", violates=_INSIDE, section="5.1", patches=windows(lambda s: replace(s, assign_eps=0.01))),
+    Fault("borders inclusive", _INSIDE, "5.1", patches=windows(lambda s: replace(s, assign_eps=-1e-7))),
+    Fault("borders narrower by 0.01 px", _INSIDE, "5.1", patches=windows(lambda s: replace(s, assign_eps=0.01))),
     Fault(
-        name="no more than 9 cells a row inside",
-        violates=_INSIDE,
-        section="5.1",
+        "no more than 9 cells a row inside",
+        _INSIDE,
+        "5.1",
         patches=tuple(
             Patch(holder, "windows", lambda sound: lambda *given: replace(found := sound(*given), count=found.count.clamp(max=9)))
             for holder in (assignment, candidates)
         ),
     ),
-    Fault(name="width alone lengthened", violates=_LENGTHENED, section="5.1", patches=lengthened(_width_alone)),
-    Fault(name="lengthened from the top left corner", violates=_LENGTHENED, section="5.1", patches=lengthened(_from_corner)),
+    Fault("width alone lengthened", _LENGTHENED, "5.1", patches=lengthened(_width_alone)),
+    Fault("lengthened from the top left corner", _LENGTHENED, "5.1", patches=lengthened(_from_corner)),
     Fault(
-        name="lengthened by a pixel too much",
-        violates=_LENGTHENED,
-        section="5.1",
+        "lengthened by a pixel too much",
+        _LENGTHENED,
+        "5.1",
         patches=lengthened(lambda sound, corners, below, side: sound(corners, below, side + 1)),
     ),
     Fault(
-        name="long sides lengthened too",
-        violates="A side shorter than s_1 is first lengthened.",
-        section="5.1",
+        "long sides lengthened too",
+        "A side shorter than s_1 is first lengthened.",
+        "5.1",
         patches=lengthened(lambda sound, corners, below, side: sound(corners, 2 * below, 2 * side)),
     ),
 )

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from properties.tests.properties.training.no_network import offline
-from properties.training.synthetic_images import make_pictures
+from properties.training.synthetic_images import make_images
 from twinloss import DetectionLoss, EndToEndLoss, LossSpec, hook
 
 training = pytest.importorskip("oracle.reference.training")
@@ -37,7 +37,7 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pictures(tmp_path_factory.mktemp("pictures"), train=8, val=4)
+    return make_images(tmp_path_factory.mktemp("pictures"), train=8, val=4)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from oracle.contract.contender import Contender
 from oracle.contract.time_limit import Overrun, limited
 from oracle.contract.verdict import Verdict
 from oracle.tools.printable import described, plain
-from properties.selfcheck.sample_candidates import Silent, Transformed
+from properties.selfcheck.sample_candidates import Transformed, TwinLossOnly
 from properties.tests.oracle.judge.helpers import FLOAT32
 from twinloss import Assignment, DetectionLoss, LossSpec
 
@@ -93,7 +93,7 @@ def test_what_a_stranger_raises_is_its_verdict_and_is_written(error: BaseExcepti
     def sin(*_: Any) -> None:
         raise error
 
-    comparison = judged(stranger(lambda spec: Silent(spec, sin)))
+    comparison = judged(stranger(lambda spec: TwinLossOnly(spec, sin)))
     found = findings(comparison)
     assert found.keys() == {(STAGE, "raises"), ("loss", "call")}
     assert all(said in what and len(what) < 3000 for what in found.values()), found
@@ -112,7 +112,7 @@ def test_a_real_interruption_is_none_of_the_stranger_s() -> None:
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        judged(stranger(lambda spec: Silent(spec, sin)))
+        judged(stranger(lambda spec: TwinLossOnly(spec, sin)))
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -269,7 +269,7 @@ def raising(*_: Any) -> str | None:
     ],
 )
 def test_a_faulty_declines_is_named(declines: Any, said: str) -> None:
-    comparison = judged(stranger(Silent, declines=declines))
+    comparison = judged(stranger(TwinLossOnly, declines=declines))
     ((where, what),) = findings(comparison).items()
     assert where == (STAGE, "wrong attribute")
     assert said in what
@@ -280,20 +280,20 @@ def test_declines_cannot_spoil_the_inputs() -> None:
     def declines(_: Any, inputs: Any, __: Any) -> None:
         inputs.batch["bboxes"].zero_()
 
-    assert judged(stranger(Silent, declines=declines)).verdict is not Verdict.DIFFER
+    assert judged(stranger(TwinLossOnly, declines=declines)).verdict is not Verdict.DIFFER
 
 
-class Nonsense(Silent):
+class Nonsense(TwinLossOnly):
     leaf_dtype: Any = "half"
 
 
-class Hostile(Silent):
+class Hostile(TwinLossOnly):
     @property
     def leaf_dtype(self) -> Any:
         raise RuntimeError("private")
 
 
-class Tied(Silent):
+class Tied(TwinLossOnly):
     ties = 7
 
 
@@ -382,7 +382,7 @@ class TestWarnings:
             warnings.warn("use another loss", FutureWarning, stacklevel=1)
             torch.meshgrid(torch.arange(2), torch.arange(2))
 
-        comparison = judged(stranger(lambda spec: Silent(spec, sin)))
+        comparison = judged(stranger(lambda spec: TwinLossOnly(spec, sin)))
         assert comparison.verdict is not Verdict.DIFFER, comparison.report()
         (told,) = [j for j in comparison.said[0].judgements if j.quantity == WARNINGS]
         assert told.verdict is Verdict.AGREE
@@ -395,13 +395,13 @@ class TestWarnings:
                 warnings.simplefilter("error")
                 warnings.warn("mine", UserWarning, stacklevel=1)
 
-        assert "raised UserWarning: mine" in findings(judged(stranger(lambda spec: Silent(spec, sin))))[STAGE, "raises"]
+        assert "raised UserWarning: mine" in findings(judged(stranger(lambda spec: TwinLossOnly(spec, sin))))[STAGE, "raises"]
 
     def test_ours_may_not_warn(self) -> None:
         def sin(*_: Any) -> None:
             warnings.warn("ours", UserWarning, stacklevel=1)
 
-        ours = Contender("ours", "", lambda spec: Silent(spec, sin), "float32")
+        ours = Contender("ours", "", lambda spec: TwinLossOnly(spec, sin), "float32")
         assert "raised UserWarning: ours" in findings(judged(ours))[STAGE, "raises"]
 
     def test_what_a_destructor_raises_is_told(self) -> None:
@@ -412,7 +412,7 @@ class TestWarnings:
         def sin(*_: Any) -> None:
             Falls()
 
-        comparison = judged(stranger(lambda spec: Silent(spec, sin)))
+        comparison = judged(stranger(lambda spec: TwinLossOnly(spec, sin)))
         assert comparison.verdict is not Verdict.DIFFER
         assert "in a destructor or callback: RuntimeError: late" in str([j.reason for j in comparison.said[0].judgements])
 

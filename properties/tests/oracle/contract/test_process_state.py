@@ -27,7 +27,7 @@ from oracle.comparison.registry import shipped
 from oracle.contract.calls import called
 from oracle.contract.contender import Contender
 from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS, STATES, Snapshot
-from properties.selfcheck.sample_candidates import Silent
+from properties.selfcheck.sample_candidates import TwinLossOnly
 from properties.tests.oracle.judge.helpers import FLOAT32
 from twinloss import LossSpec
 
@@ -102,7 +102,7 @@ def test_a_call_that_leaves_something_changed_has_a_verdict_of_its_own(name: str
     def sin(*_: object) -> None:
         change()
 
-    contender = Contender("sinner", "", lambda spec: Silent(spec, sin), "float32", time_limit=100.0)
+    contender = Contender("sinner", "", lambda spec: TwinLossOnly(spec, sin), "float32", time_limit=100.0)
     with kept():
         comparison = compare(CASE, FLOAT32, [contender], shipped()["reference"], (STAGE, "loss"))
     found = {(finding.stage, finding.quantity): finding.what for finding in comparison.said[0].findings}

@@ -18,7 +18,7 @@ from oracle.contract.contender import Contender, Criterion, LossAndItems
 from oracle.contract.verdict import Verdict
 from oracle.judge.indistinguishable import NONE, TERMS, Choice, room
 from properties.differential.saved_cases import Saved, load
-from properties.selfcheck.sample_candidates import Hidden, other_rounding, other_rounding_silent
+from properties.selfcheck.sample_candidates import LossOnly, other_rounding, other_rounding_silent
 from properties.tests.oracle.judge.helpers import REFERENCE, trial_of
 from twinloss import LossSpec
 
@@ -82,7 +82,7 @@ def test_a_reading_has_room_for_the_terms_that_were_seen(entropy: Saved) -> None
     assert any(reading.room is not NONE for reading in readings)
 
 
-class Scaled(Hidden):
+class Scaled(LossOnly):
     """One term is wrong in value alone: its gradient is right."""
 
     def __init__(self, spec: LossSpec, term: int, factor: float) -> None:

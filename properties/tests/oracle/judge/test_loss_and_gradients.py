@@ -45,7 +45,7 @@ from properties.tests.oracle.judge.helpers import (
     silent,
     trial_of,
 )
-from properties.tests.properties.selfcheck.test_planted_faults import CASE as FAULTY
+from properties.tests.properties.selfcheck.planted_faults.test_catalogue import CASE as FAULTY
 from twinloss import DetectionLoss, LossSpec
 
 SETTINGS = [Setting("float32"), Setting("float64"), Setting("bfloat16"), Setting("float16"), Setting("float32", autocast="bfloat16")]
@@ -548,8 +548,8 @@ FAULTS = {
 def test_a_planted_fault_is_named_as_what_it_is_or_not_at_all(name: str, setting: Setting) -> None:
     (fault,) = [fault for fault in CATALOGUE if fault.name == name]
     case = dataclasses.replace(FAULTY, prediction=Prediction("near", seed=1, spread=0.25))
-    comparison = judged(case, fault.blind(), setting)
-    notes = localise(case, setting, fault.blind(), comparison.said[0].findings)
+    comparison = judged(case, fault.loss_only(), setting)
+    notes = localise(case, setting, fault.loss_only(), comparison.said[0].findings)
     assert not any("agrees" in text and f"gradient of {what}:" in text for what in _gradients(comparison) for _, text in notes)
     found = [text for word, text in notes if word == "looks like"]
     assert all(FAULTS[name] and text.startswith(FAULTS[name]) for text in found), found

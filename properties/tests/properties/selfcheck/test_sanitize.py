@@ -1,4 +1,4 @@
-"""`nox -s sanitize` fails on whatever the sanitizers report, and where they would see nothing."""
+"""`nox -s sanitize` fails on a report of a sanitizer, and when the sanitizers do not work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_that_passes(tmp_path):
 
 def usable() -> bool:
     try:
-        return bool(sanitize.surroundings(find_compiler(), Path()))
+        return bool(sanitize.environment_for(find_compiler(), Path()))
     except sanitize.UnusableError:
         return False
 
@@ -37,7 +37,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.skipif(not usable(), reason="the compiler brings no sanitizers")
 @pytest.mark.parametrize("overflow", [True, False])
-def test_an_overflow_in_a_test_that_would_pass_fails_the_session(
+def test_an_overflow_in_a_passing_test_fails_the_session(
     overflow: bool, out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CXX", " ".join(find_compiler()))
@@ -49,7 +49,7 @@ def test_an_overflow_in_a_test_that_would_pass_fails_the_session(
 
 
 @pytest.mark.parametrize("options", ["-O1", "-O1 -fsanitize=undefined", "-no-such-option"])
-def test_sanitizers_that_see_nothing_are_no_proof(
+def test_sanitizers_that_report_nothing_are_refused(
     options: str, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CXX", " ".join(find_compiler()))
@@ -59,12 +59,10 @@ def test_sanitizers_that_see_nothing_are_no_proof(
     assert "set CXX to another compiler" in capsys.readouterr().err
 
 
-def test_a_compiler_without_sanitizers_is_said_to_have_none(
-    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_compiler_without_sanitizers_is_named(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sanitize, "RUNTIMES", ("libof-no-sanitizer.so",))
     assert sanitize.main([str(out / "no test")]) == 2
-    assert "brings no libof-no-sanitizer.so to load; install it" in capsys.readouterr().err
+    assert "has no libof-no-sanitizer.so to load; install it" in capsys.readouterr().err
 
 
 def test_without_a_compiler(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Proof that nothing is fetched: surroundings in which any way out to a network is an error."""
+"""Blocks the network: a connection that leaves this machine raises an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Connections leave this machine no more: an attempt raises ``AssertionError`` with its address."""
+    """Within it an attempt to leave this machine raises ``AssertionError`` with the address."""
     connect = socket.socket.connect
 
     def connect_here(self: socket.socket, address: Any) -> None:

@@ -19,7 +19,7 @@ class OnCPU(torch.nn.parallel.DistributedDataParallel):
 
 
 class TwoProcesses(trainer_class()):  # type: ignore[misc]  # the reference is a black box to the type checker
-    """Started once by a person, it starts itself twice, as the reference's trainer does with two GPUs."""
+    """Started once, it starts two processes of itself, as the reference's trainer does for two GPUs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,7 +28,7 @@ class TwoProcesses(trainer_class()):  # type: ignore[misc]  # the reference is a
 
     def _setup_ddp(self) -> None:
         torch.set_num_threads(1)
-        torch.nn.parallel.DistributedDataParallel = OnCPU  # type: ignore[misc, assignment]  # the trainer looks the class up there
+        torch.nn.parallel.DistributedDataParallel = OnCPU  # type: ignore[misc, assignment]  # where the trainer looks up the class
         dist.init_process_group("gloo")
 
     def final_eval(self) -> None:

@@ -1,4 +1,4 @@
-"""Every entry of the register still holds, and the documentation's table is made of it."""
+"""Every entry of the register holds, and the documentation's table shows all of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from properties.divergences.table import markdown
 
 
 @pytest.mark.parametrize("entry", REGISTER, ids=lambda entry: entry.name)
-def test_everyone_still_answers_as_recorded(entry: Divergence) -> None:
-    stale = {name: f"recorded {entry.says[name]!r}, today {said!r}" for name, said in entry.observed().items() if said != entry.says[name]}
+def test_the_answers_are_the_recorded_ones(entry: Divergence) -> None:
+    stale = {
+        name: f"recorded {entry.answers[name]!r}, today {found!r}"
+        for name, found in entry.observed().items()
+        if found != entry.answers[name]
+    }
     assert not stale, f"the entry {entry.name} is stale: {stale}"
 
 
 @pytest.mark.parametrize("entry", REGISTER, ids=lambda entry: entry.name)
-def test_an_entry_is_a_difference_and_says_of_whom(entry: Divergence) -> None:
-    assert {"definition", "reference", "twin"} <= set(entry.says) <= set(contenders())
-    answers = {*entry.says.values(), entry.expected or entry.says["twin"]}
-    assert len(answers) > 1, "everyone answers the same, and as one would expect: that is no divergence"
+def test_an_entry_records_different_answers(entry: Divergence) -> None:
+    assert {"definition", "reference", "twin"} <= set(entry.answers) <= set(contenders())
+    answers = {*entry.answers.values(), entry.expected or entry.answers["twin"]}
+    assert len(answers) > 1, "all answers are equal and expected: that is not a divergence"
     assert all((entry.what.endswith("."), entry.why.endswith("."), entry.section))
 
 
@@ -28,11 +32,11 @@ def test_names_are_unique() -> None:
     assert len({entry.name for entry in REGISTER}) == len(REGISTER)
 
 
-def test_an_entry_whose_behaviour_is_gone_is_stale() -> None:
+def test_an_entry_with_another_answer_is_stale() -> None:
     entry = REGISTER[0]
-    # With K = 2 the third box picks the anchor itself: the choice among the pickers is the choice among all.
+    # With K = 2 the third box picks the anchor itself, so that both rules give the same answer.
     gone = dataclasses.replace(entry, case=dataclasses.replace(entry.case, spec=dataclasses.replace(entry.case.spec, topk=2)))
-    assert gone.observed() != gone.says
+    assert gone.observed() != gone.answers
 
 
 def test_an_error_is_an_answer() -> None:
