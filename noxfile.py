@@ -26,6 +26,7 @@ OUT = Path("reports", "out")
 BIN = ROOT / ".nox" / "suite" / ("Scripts" if sys.platform == "win32" else "bin")
 
 OLDER = ("2.6.0", "2.7.1", "2.11.0")  # of torch: the first that the wheel asks for, and two on the way
+KERNEL_TESTS = Path("properties", "tests", "kernels")  # which benches run on a GPU
 TWIN = ("properties/tests/impl", "properties/tests/oracle/definition")  # tests that need no other room
 
 groups = functools.partial(nox.project.dependency_groups, nox.project.load_toml(ROOT / "pyproject.toml"))
@@ -117,7 +118,7 @@ def bench(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Check and measure the Triton kernels on a GPU; where there is none, say so. -- takes names of checks. Report: reports/out/gpu."""
     with reported(session, "gpu"):
-        run(session, "python", "-m", "benches.gpu", *session.posargs)
+        run(session, "python", "-m", "benches.gpu", "--kernel-tests", str(ROOT / KERNEL_TESTS), *session.posargs)
 
 
 @heavy()

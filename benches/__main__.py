@@ -14,7 +14,7 @@ TABLE = ("--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name", "--be
 def main(arguments: list[str]) -> int:
     """Run the benchmarks; the answer is pytest's exit code."""
     fixed = ["-p", "benches.run.plugin", "-p", "no:cacheprovider", "--timeout=0", "--benchmark-enable", "--quiet", *TABLE]
-    return int(pytest.main([*fixed, str(HERE / "bench_loss.py"), *arguments]))
+    return int(pytest.main([*fixed, str(HERE / "run" / "bench_loss.py"), *arguments]))
 
 
 if __name__ == "__main__":

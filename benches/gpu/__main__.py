@@ -1,12 +1,15 @@
-"""``python -m benches.gpu``: run the checks, one after the other, and write a row for each thing found.
+"""``python -m benches.gpu``: run the checks, one after the other, and write a row for each finding.
 
-Exit codes: 0 nothing failed (or there is no GPU, which is said), 1 something failed.
+The check ``kernel-tests`` runs the tests in the folder that ``--kernel-tests``, or the variable ``TWINLOSS_KERNEL_TESTS``, names.
+
+Exit codes: 0 nothing failed (without a GPU the output says that nothing was measured), 1 something failed, 2 wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +21,10 @@ from benches.gpu.limits import TARGETS
 from benches.measure.environment import commit, machine, now, versions
 
 OUT = Path("reports", "out", "gpu")
-# What is checked where, in this order: the sure and quick first.
+KERNEL_TESTS = "kernel-tests"
+# Module and function of each check, in the order in which they run: the quick ones first.
 CHECKS = {
-    "properties": "correctness:properties",
+    KERNEL_TESTS: "correctness:kernel_tests",
     "counts": "costs:counts",
     "bits": "correctness:bits",
     "graph": "correctness:graph",
@@ -39,18 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benches.gpu", description="Check and measure the Triton kernels on a GPU.")
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"some of {', '.join(CHECKS)}; all when left out")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for rows.jsonl and rows.parquet")
+    named = os.environ.get("TWINLOSS_KERNEL_TESTS")
+    parser.add_argument(
+        "--kernel-tests", type=Path, default=named, metavar="FOLDER", help="tests that the check kernel-tests runs on the GPU"
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.checks if name not in CHECKS]:
         parser.error(f"there is no check {unknown[0]!r}; there are {', '.join(CHECKS)}")
+    if options.kernel_tests and not options.kernel_tests.is_dir():
+        parser.error(f"--kernel-tests {options.kernel_tests}: there is no such folder; give the folder that holds the kernels' tests")
     options.out.mkdir(parents=True, exist_ok=True)
     lines = options.out / "rows.jsonl"
     lines.unlink(missing_ok=True)
-    failed = _run(options.checks or list(CHECKS), lines)
+    failed = _run(options.checks or list(CHECKS), lines, options.kernel_tests)
     _write_parquet(lines)
     return int(failed)
 
 
-def _run(names: Sequence[str], lines: Path) -> bool:
+def _run(names: Sequence[str], lines: Path, kernel_tests: Path | None) -> bool:
     present = torch.cuda.is_available()
     toolkit = {"triton": _triton_version(), "cuda": torch.version.cuda or "none"}
     common = versions() | machine() | toolkit | {"commit": commit(), "written": now()}
@@ -60,7 +70,7 @@ def _run(names: Sequence[str], lines: Path) -> bool:
     )
     failed = False
     for name in names:
-        found = run_check(name, _check(name)) if present else _missing(name)
+        found = run_check(name, _check(name, kernel_tests)) if present else _missing(name)
         for finding in found:
             if present:
                 print(finding.line, flush=True)
@@ -77,12 +87,13 @@ def _missing(name: str) -> Iterator[Finding]:
         yield Finding(name, "all of it", "not measured", detail=NO_GPU)
 
 
-def _check(name: str) -> Check:
+def _check(name: str, kernel_tests: Path | None) -> Check:
     module, _, function = CHECKS[name].partition(":")
+    arguments = (kernel_tests,) if name == KERNEL_TESTS else ()
 
     def check() -> Iterator[Finding]:
-        # Imported late: what a machine lacks for one check is no reason not to run the others.
-        yield from getattr(importlib.import_module(f"benches.gpu.{module}"), function)()
+        # Imported here, so that a package that one check lacks does not stop the others.
+        yield from getattr(importlib.import_module(f"benches.gpu.{module}"), function)(*arguments)
 
     return check
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -26,20 +27,26 @@ JUDGED: tuple[tuple[str, DtypeName], ...] = (
     ("empty", "float16"),
 )
 REPEATED = ("coco", "boxes-300", "coco-end-to-end")
-PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100
 TIME_LIMIT = 420  # Seconds of processor time of a program started here, or without any.
 
 
-def properties() -> Iterator[Finding]:
-    """The kernels' tests, on the device."""
-    for part in PARTS:
-        # What else warns on a machine with a GPU is none of the kernels' business.
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", f"properties/tests/kernels/{part}.py"]
+def kernel_tests(folder: Path | None) -> Iterator[Finding]:
+    """Run the kernels' tests on the device, each file of ``folder`` that holds some in a process of its own.
+
+    Without a folder, and where it holds no tests, the check is not measured.
+    """
+    files = [file for file in sorted(folder.glob("*.py")) if "def test_" in file.read_text("utf-8")] if folder else []
+    if not files:
+        why = f"no tests in {folder}" if folder else "no tests given: name their folder with --kernel-tests"
+        yield Finding("kernel-tests", "all of it", "not measured", detail=why)
+    for file in files:
+        # Warnings of other packages on a machine with a GPU say nothing about the kernels.
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", str(file.resolve())]
         code, output = _run(command, TRITON_INTERPRET="0")
-        yield holds("properties", part, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
+        yield holds("kernel-tests", file.stem, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
 def sanitizer() -> Iterator[Finding]:

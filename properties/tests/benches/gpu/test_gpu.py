@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benches.gpu import correctness
 from benches.gpu.__main__ import CHECKS, NO_GPU
 from benches.gpu.dry_run import REHEARSED
 from benches.gpu.limits import TARGETS
@@ -44,7 +45,21 @@ def test_a_rehearsal_runs_every_check_to_its_end(tmp_path: Path) -> None:
     assert [row["detail"] for row in sure if row["verdict"] != "passed"] == []
 
 
-def test_an_unknown_check_is_named(tmp_path: Path) -> None:
+def test_the_kernels_tests_come_from_the_folder_that_is_given(tmp_path: Path) -> None:
+    (without,) = correctness.kernel_tests(None)
+    assert (without.verdict, without.detail) == ("not measured", "no tests given: name their folder with --kernel-tests")
+    (tmp_path / "helpers.py").write_text("")
+    (empty,) = correctness.kernel_tests(tmp_path)
+    assert (empty.verdict, empty.detail) == ("not measured", f"no tests in {tmp_path}")
+    for name, held in (("held", True), ("broken", False)):
+        (tmp_path / f"{name}.py").write_text(f"def test_it(): assert {held}")
+    assert {found.what: found.verdict for found in correctness.kernel_tests(tmp_path)} == {"held": "passed", "broken": "failed"}
+
+
+def test_an_unknown_check_or_folder_is_named(tmp_path: Path) -> None:
     done = run_python("-m", "benches.gpu", "bit", "--out", tmp_path)
     assert done.returncode == 2
-    assert "there is no check 'bit'; there are properties, counts" in done.stderr
+    assert "there is no check 'bit'; there are kernel-tests, counts" in done.stderr
+    done = run_python("-m", "benches.gpu", "--kernel-tests", "nowhere", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--kernel-tests nowhere: there is no such folder" in done.stderr
