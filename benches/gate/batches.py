@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from benches.gate.paired_processes import Row
+from benches.gate.paired_processes import GateRow
 from benches.measure.case_files import save
 from benches.plan.workloads import Workload
 
@@ -29,6 +29,6 @@ def names() -> list[str]:
     return list(_BATCHES)
 
 
-def rows(folder: Path, chosen: Iterable[str]) -> dict[str, Row]:
+def rows(folder: Path, chosen: Iterable[str]) -> dict[str, GateRow]:
     """The chosen rows, their inputs written under ``folder``."""
-    return {name: Row(name, save(_BATCHES[name][0].case(), folder), **_BATCHES[name][1]) for name in chosen}
+    return {name: GateRow(name, save(_BATCHES[name][0].case(), folder), **_BATCHES[name][1]) for name in chosen}

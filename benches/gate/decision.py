@@ -17,7 +17,7 @@ from benches.run.estimates import Estimate
 REACH = 1.7  # What three times as many pairs can bring down to 1.
 
 
-class Verdict(enum.IntEnum):
+class GateVerdict(enum.IntEnum):
     """The outcome, with the exit code that stands for it; 2 is a wrong use of the command."""
 
     PASS = 0
@@ -78,10 +78,10 @@ Counts = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateFinding:
     """One thing that the gate has to say about a row."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     row: str
     text: str
 
@@ -90,9 +90,9 @@ class Finding:
 class Decision:
     """The verdict and what it rests on: one finding or more a row, and notes on passes that count for nothing."""
 
-    verdict: Verdict
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[Finding, ...] = ()
+    verdict: GateVerdict
+    findings: tuple[GateFinding, ...] = ()
+    notes: tuple[GateFinding, ...] = ()
 
 
 def given_up(passes: Sequence[Pass], limits: Limits) -> bool:
@@ -119,39 +119,43 @@ def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
     steady = [one for at, one in enumerate(passes) if at not in void]
     rows = list(passes[0]) if passes else []
     findings = [_row_finding(row, [one[row] for one in steady if row in one], limits) for row in rows]
-    failed = [finding for finding in findings if finding.verdict is Verdict.FAIL]
-    notes = [Finding(Verdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, reasons in void.items() for row, why in reasons.items()]
-    verdict = max((finding.verdict for finding in findings), default=Verdict.INCONCLUSIVE)
-    return Decision(Verdict.FAIL if failed else verdict, tuple(findings), tuple(notes))
+    failed = [finding for finding in findings if finding.verdict is GateVerdict.FAIL]
+    notes = [
+        GateFinding(GateVerdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, reasons in void.items() for row, why in reasons.items()
+    ]
+    verdict = max((finding.verdict for finding in findings), default=GateVerdict.INCONCLUSIVE)
+    return Decision(GateVerdict.FAIL if failed else verdict, tuple(findings), tuple(notes))
 
 
 def _unsteady(one: Pass, limits: Limits) -> dict[str, str]:
     return {row: why for row, comparison in one.items() if (why := comparison.unsteady(limits))}
 
 
-def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> Finding:
+def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> GateFinding:
     slow = [comparison for comparison in steady if comparison.slower(limits)]
     if len(slow) >= 2:
-        return Finding(Verdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
+        return GateFinding(GateVerdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
     if len(slow) < len(steady):
-        return Finding(Verdict.PASS, row, f"head / base is {_interval(next(one for one in reversed(steady) if not one.slower(limits)))}")
+        return GateFinding(
+            GateVerdict.PASS, row, f"head / base is {_interval(next(one for one in reversed(steady) if not one.slower(limits)))}"
+        )
     if slow:
-        return Finding(Verdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
-    return Finding(Verdict.INCONCLUSIVE, row, "no pass in which the reference held still")
+        return GateFinding(GateVerdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
+    return GateFinding(GateVerdict.INCONCLUSIVE, row, "no pass in which the reference held still")
 
 
-def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[Finding]:
+def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[GateFinding]:
     """FAIL for each row that the base has and the head has not: what is no longer measured is not known to be as fast."""
     new = [row for row in head if row not in base]
     hint = f"; was it renamed to {' or '.join(new)}?" if new else ""
     return [
-        Finding(Verdict.FAIL, row, f"missing{hint} Keep it, or say --drop {quote(row)}")
+        GateFinding(GateVerdict.FAIL, row, f"missing{hint} Keep it, or say --drop {quote(row)}")
         for row in base
         if row not in head and row not in allowed
     ]
 
 
-def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[Finding]:
+def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[GateFinding]:
     """FAIL for each exact measure that grew, by however little; ``allowed`` names those that may, as ``row:measure``."""
     findings = []
     for row, measures in head.items():
@@ -161,11 +165,11 @@ def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> l
                 grew = after > before and f"{row}:{measure}" not in allowed
                 remedy = f"; if that is meant, say --allow {quote(f'{row}:{measure}')}" if grew else ""
                 text = f"{measure}: {before:,.0f} before, {after:,.0f} now{remedy}"
-                findings.append(Finding(Verdict.FAIL if grew else Verdict.PASS, row, text))
+                findings.append(GateFinding(GateVerdict.FAIL if grew else GateVerdict.PASS, row, text))
     return findings
 
 
-def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[Finding]:
+def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[GateFinding]:
     """FAIL where the worst error ÷ allowance grew by much, or is beyond 1."""
     findings = []
     for row, measures in head.items():
@@ -174,13 +178,13 @@ def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[Findin
             grew = before is not None and after > limits.accuracy_floor and after > limits.accuracy * before
             if after > 1 or grew:
                 was = "not measured" if before is None else f"{before:.3g}"
-                findings.append(Finding(Verdict.FAIL, row, f"worst error ÷ allowance of {measure}: {was} before, {after:.3g} now"))
+                findings.append(GateFinding(GateVerdict.FAIL, row, f"worst error ÷ allowance of {measure}: {was} before, {after:.3g} now"))
     return findings
 
 
-def conclude(time: Decision, others: Sequence[Finding]) -> Decision:
+def conclude(time: Decision, others: Sequence[GateFinding]) -> Decision:
     """One decision of all: a failure without noise is one whatever the clock says."""
-    verdict = Verdict.FAIL if any(finding.verdict is Verdict.FAIL for finding in others) else time.verdict
+    verdict = GateVerdict.FAIL if any(finding.verdict is GateVerdict.FAIL for finding in others) else time.verdict
     return Decision(verdict, (*others, *time.findings), time.notes)
 
 

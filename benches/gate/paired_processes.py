@@ -26,11 +26,11 @@ class CannotBeCalled(WorkerError):  # noqa: N818 - it says what happened, as the
 
 
 @dataclass(frozen=True)
-class Row:
+class GateRow:
     """What is called: a batch's folder, dtype and surroundings of the criterion."""
 
     name: str
-    place: Path
+    case_folder: Path
     dtype: str = "float32"
     autocast: str | None = None
     device: str = "cpu"
@@ -46,7 +46,9 @@ class SideBySide:
         extra: environment variables of the head's process alone; for tests.
     """
 
-    def __init__(self, base: Path, head: Path, rows: Mapping[str, Row], threads: int = 1, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, base: Path, head: Path, rows: Mapping[str, GateRow], threads: int = 1, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.base, self.head, self.rows, self.threads, self.extra = base, head, rows, threads, extra
 
     def __call__(self, rows: Sequence[str], cluster: int) -> list[Pair]:
@@ -58,7 +60,7 @@ class SideBySide:
                 worker.ask("start", threads=self.threads)
             return [pair for name in rows for pair in self._row(first, second, self.rows[name], cluster)]
 
-    def _row(self, base: Worker, head: Worker, row: Row, cluster: int) -> list[Pair]:
+    def _row(self, base: Worker, head: Worker, row: GateRow, cluster: int) -> list[Pair]:
         for worker in (base, head):
             open_row(worker, row, seed=cluster)
         pairs: list[Pair] = []
@@ -70,14 +72,14 @@ class SideBySide:
         return pairs
 
 
-def open_row(worker: Worker, row: Row, seed: int) -> None:
+def open_row(worker: Worker, row: GateRow, seed: int) -> None:
     """Bring a worker to a row.
 
     Raises:
         CannotBeCalled: one of the two programs cannot be called there.
     """
-    surroundings = {"device": row.device, "autocast": row.autocast}
-    answer = worker.ask("open", entries=list(PROGRAMS), place=str(row.place), dtype=row.dtype, surroundings=surroundings, seed=seed)
+    setting = {"device": row.device, "autocast": row.autocast}
+    answer = worker.ask("open", contenders=list(PROGRAMS), case_folder=str(row.case_folder), dtype=row.dtype, setting=setting, seed=seed)
     for label, failure in answer["failures"].items():
         raise CannotBeCalled(f"the {PROGRAMS[label]} cannot be called on {row.name}: {failure}")
 

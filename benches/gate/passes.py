@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benches.gate.decision import Comparison, Decision, Finding, Limits, Pass, Verdict, given_up, suspected, time_verdict
+from benches.gate.decision import Comparison, Decision, GateFinding, GateVerdict, Limits, Pass, given_up, suspected, time_verdict
 from benches.run.estimates import Estimate, ratio
 
 Clock = Literal["cpu", "wall"]
@@ -47,7 +47,7 @@ def _ratio(pairs: Sequence[Pair], row: str, program: str, clock: Clock) -> Estim
 
 
 @dataclass(frozen=True)
-class Campaign:
+class PassRunner:
     """The gate's measurements of time.
 
     Attributes:
@@ -80,10 +80,10 @@ class Campaign:
         if given_up([compare(pairs, self.main) for pairs in passes], self.limits):
             return []
         verdicts = {finding.row: finding.verdict for finding in self._by(self.main, passes).findings}
-        wanted = {row for row, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE}
+        wanted = {row for row, verdict in verdicts.items() if verdict is GateVerdict.INCONCLUSIVE}
         for clock in self.others:
             wanted |= suspected([compare(pairs, clock) for pairs in passes], self.limits)
-        return [row for row in self.rows if row in wanted and verdicts[row] is not Verdict.FAIL]
+        return [row for row in self.rows if row in wanted and verdicts[row] is not GateVerdict.FAIL]
 
     def _by(self, clock: Clock, passes: Sequence[Sequence[Pair]]) -> Decision:
         return time_verdict([compare(pairs, clock) for pairs in passes], self.limits)
@@ -101,8 +101,8 @@ class Campaign:
     def decide(self, passes: Sequence[Sequence[Pair]]) -> Decision:
         """The verdict of all clocks."""
         main = self._by(self.main, passes)
-        failures: list[Finding] = []
+        failures: list[GateFinding] = []
         for clock in self.others:
-            slow = [finding for finding in self._by(clock, passes).findings if finding.verdict is Verdict.FAIL]
-            failures += [Finding(Verdict.FAIL, finding.row, f"by the {clock} clock {finding.text}") for finding in slow]
-        return Decision(Verdict.FAIL if failures else main.verdict, (*failures, *main.findings), main.notes)
+            slow = [finding for finding in self._by(clock, passes).findings if finding.verdict is GateVerdict.FAIL]
+            failures += [GateFinding(GateVerdict.FAIL, finding.row, f"by the {clock} clock {finding.text}") for finding in slow]
+        return Decision(GateVerdict.FAIL if failures else main.verdict, (*failures, *main.findings), main.notes)

@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from benches.gate import batches
-from benches.gate.decision import Counts, Decision, Finding, Limits, Verdict, accuracy_findings, conclude, count_findings, row_findings
-from benches.gate.paired_processes import CannotBeCalled, Row, SideBySide, open_row
-from benches.gate.passes import Campaign, Clock, Pair, compare
+from benches.gate.decision import (
+    Counts,
+    Decision,
+    GateFinding,
+    GateVerdict,
+    Limits,
+    accuracy_findings,
+    conclude,
+    count_findings,
+    row_findings,
+)
+from benches.gate.paired_processes import CannotBeCalled, GateRow, SideBySide, open_row
+from benches.gate.passes import Clock, Pair, PassRunner, compare
 from benches.gate.wheels import ROOT, commit_of, text_at, tree_at, unpacked
 from benches.measure.environment import commit as commit_name
 from benches.measure.environment import machine, now
@@ -24,7 +34,7 @@ from benches.plan.contenders import AUTO_TWIN
 from benches.plan.malloc_settings import environment
 
 NAMES = "benches/gate/rows.txt"
-Tell = Callable[[str], None]
+Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Sides:
     head: Path
 
 
-def run(options: Options, tell: Tell) -> Outcome:
+def run(options: Options, announce: Announce) -> Outcome:
     """Build, measure, decide.
 
     Raises:
@@ -80,37 +90,37 @@ def run(options: Options, tell: Tell) -> Outcome:
     commit = commit_of(options.against)
     with tempfile.TemporaryDirectory(prefix="gate-") as place:
         folder = Path(place)
-        tell(f"building {options.against} ({commit[:12]}) and this checkout")
+        announce(f"building {options.against} ({commit[:12]}) and this checkout")
         sides = Sides(unpacked(tree_at(commit, folder / "tree"), folder / "base"), unpacked(ROOT, folder / "head"))
         names = options.rows or tuple(batches.names())
         rows = batches.rows(folder / "inputs", names)
         others = row_findings(text_at(commit, NAMES).splitlines(), batches.names(), options.dropped) if not options.rows else []
-        tell("exact measures")
+        announce("exact measures")
         before, _ = exact_counts(sides.base, rows, options.threads, forgiving=False)
         after, failures = exact_counts(sides.head, rows, options.threads, forgiving=True)
         others += [*failures, *count_findings(before, after, options.allowed)]
         if not options.rows:
-            tell("error ÷ allowance")
+            announce("error ÷ allowance")
             others += accuracy_findings(accuracy(sides.base), accuracy(sides.head), options.limits)
-        campaign = Campaign(
-            told(SideBySide(sides.base, sides.head, rows, options.threads), tell), tuple(after), options.pairs, options.limits
+        runner = PassRunner(
+            announced(SideBySide(sides.base, sides.head, rows, options.threads), announce), tuple(after), options.pairs, options.limits
         )
-        passes = campaign.run()
-    decision = conclude(campaign.decide(passes), others)
-    return Outcome(decision, tuple(map(tuple, passes)), campaign.main, commit, commit_name(), options.limits)
+        passes = runner.run()
+    decision = conclude(runner.decide(passes), others)
+    return Outcome(decision, tuple(map(tuple, passes)), runner.main, commit, commit_name(), options.limits)
 
 
-def told(measure: Callable[[Sequence[str], int], list[Pair]], tell: Tell) -> Callable[[Sequence[str], int], list[Pair]]:
+def announced(measure: Callable[[Sequence[str], int], list[Pair]], announce: Announce) -> Callable[[Sequence[str], int], list[Pair]]:
     """A measurement that says what it is about to do."""
 
     def measured(rows: Sequence[str], cluster: int) -> list[Pair]:
-        tell(f"pair {cluster + 1}: {', '.join(rows)}")
+        announce(f"pair {cluster + 1}: {', '.join(rows)}")
         return measure(rows, cluster)
 
     return measured
 
 
-def exact_counts(twin: Path, rows: dict[str, Row], threads: int, *, forgiving: bool) -> tuple[Counts, list[Finding]]:
+def exact_counts(twin: Path, rows: dict[str, GateRow], threads: int, *, forgiving: bool) -> tuple[Counts, list[GateFinding]]:
     """Exact measures of the twin by row; ``forgiving``, a row that cannot be called becomes a failure instead of an error."""
     counts, failures = {}, []
     with Worker("steady", threads, twin=twin) as worker:
@@ -121,7 +131,7 @@ def exact_counts(twin: Path, rows: dict[str, Row], threads: int, *, forgiving: b
             except CannotBeCalled as error:
                 if not forgiving:
                     raise
-                failures.append(Finding(Verdict.FAIL, name, str(error)))
+                failures.append(GateFinding(GateVerdict.FAIL, name, str(error)))
                 continue
             counts[name] = worker.ask("exact")[AUTO_TWIN.label]
     return counts, failures

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benches.gate import batches
-from benches.gate.decision import Verdict
+from benches.gate.decision import GateVerdict
 from benches.gate.paired_processes import open_row
 from benches.gate.wheels import ROOT
 from benches.measure.worker_client import Worker
@@ -85,15 +85,15 @@ class Plant:
     name: str
     file: str
     text: str
-    expected: Verdict
+    expected: GateVerdict
 
 
 def plants(share: float) -> tuple[Plant, ...]:
     """The three changes; ``share`` is what of the forward call makes up the slow-down of a whole step."""
     return (
-        Plant("nothing changed", "impl/twinloss/__init__.py", "\n", Verdict.PASS),
-        Plant(f"twin {SLOWER:.0%} slower", "impl/twinloss/__init__.py", SLOW_TWIN.format(share=round(share, 4)), Verdict.FAIL),
-        Plant("noisy reference", "oracle/reference/criterion.py", NOISY_REFERENCE.format(noise=NOISE), Verdict.INCONCLUSIVE),
+        Plant("nothing changed", "impl/twinloss/__init__.py", "\n", GateVerdict.PASS),
+        Plant(f"twin {SLOWER:.0%} slower", "impl/twinloss/__init__.py", SLOW_TWIN.format(share=round(share, 4)), GateVerdict.FAIL),
+        Plant("noisy reference", "oracle/reference/criterion.py", NOISY_REFERENCE.format(noise=NOISE), GateVerdict.INCONCLUSIVE),
     )
 
 
@@ -176,11 +176,11 @@ def main() -> int:
         for at in range(options.times):
             for plant in plants(share):
                 start = time.monotonic()
-                code, said = tried(checkout, plant, options.pairs)
+                code, output = tried(checkout, plant, options.pairs)
                 right = code == plant.expected
                 wrong += not right
-                told = f"round {at + 1}: {plant.name}: exit {code}, expected {int(plant.expected)}, {time.monotonic() - start:.0f} s"
-                sys.stdout.write(f"{'ok   ' if right else 'WRONG'} {told}\n{'' if right else said}")
+                line = f"round {at + 1}: {plant.name}: exit {code}, expected {int(plant.expected)}, {time.monotonic() - start:.0f} s"
+                sys.stdout.write(f"{'ok   ' if right else 'WRONG'} {line}\n{'' if right else output}")
                 sys.stdout.flush()
     return int(wrong > 0)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from benches.gpu.finding import Check, Finding, append, run_check
-from benches.gpu.limits import TARGETS
+from benches.gpu.finding import Check, GpuFinding, append, run_check
+from benches.gpu.limits import LIMITS
 from benches.measure.environment import commit, machine, now, versions
 
 OUT = Path("reports", "out", "gpu")
@@ -79,19 +79,19 @@ def _run(names: Sequence[str], lines: Path, kernel_tests: Path | None) -> bool:
     return failed
 
 
-def _missing(name: str) -> Iterator[Finding]:
+def _missing(name: str) -> Iterator[GpuFinding]:
     """What the check would have found."""
-    targets = [target for target in TARGETS if target.check == name]
-    yield from (target.missing(NO_GPU) for target in targets)
-    if not targets:
-        yield Finding(name, "all of it", "not measured", detail=NO_GPU)
+    limits = [limit for limit in LIMITS if limit.check == name]
+    yield from (limit.not_measured(NO_GPU) for limit in limits)
+    if not limits:
+        yield GpuFinding(name, "all of it", "not measured", detail=NO_GPU)
 
 
 def _check(name: str, kernel_tests: Path | None) -> Check:
     module, _, function = CHECKS[name].partition(":")
     arguments = (kernel_tests,) if name == KERNEL_TESTS else ()
 
-    def check() -> Iterator[Finding]:
+    def check() -> Iterator[GpuFinding]:
         # Imported here, so that a package that one check lacks does not stop the others.
         yield from getattr(importlib.import_module(f"benches.gpu.{module}"), function)(*arguments)
 

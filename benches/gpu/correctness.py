@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benches.gpu.finding import Finding, holds
+from benches.gpu.finding import GpuFinding, holds
 from benches.gpu.steps import DTYPE, Step, case_of, device, free
 from benches.measure import cuda
 from oracle.cases.case import Case, DtypeName, Setting
@@ -33,7 +33,7 @@ RUNS = 100
 TIME_LIMIT = 420  # Seconds of processor time of a program started here, or without any.
 
 
-def kernel_tests(folder: Path | None) -> Iterator[Finding]:
+def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
     """Run the kernels' tests on the device, each file of ``folder`` that holds some in a process of its own.
 
     Without a folder, and where it holds no tests, the check is not measured.
@@ -41,7 +41,7 @@ def kernel_tests(folder: Path | None) -> Iterator[Finding]:
     files = [file for file in sorted(folder.glob("*.py")) if "def test_" in file.read_text("utf-8")] if folder else []
     if not files:
         why = f"no tests in {folder}" if folder else "no tests given: name their folder with --kernel-tests"
-        yield Finding("kernel-tests", "all of it", "not measured", detail=why)
+        yield GpuFinding("kernel-tests", "all of it", "not measured", detail=why)
     for file in files:
         # Warnings of other packages on a machine with a GPU say nothing about the kernels.
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", str(file.resolve())]
@@ -49,12 +49,12 @@ def kernel_tests(folder: Path | None) -> Iterator[Finding]:
         yield holds("kernel-tests", file.stem, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
-def sanitizer() -> Iterator[Finding]:
+def sanitizer() -> Iterator[GpuFinding]:
     """compute-sanitizer over a few small cases: out-of-bounds and uninitialised memory, races, barriers."""
     tool = shutil.which("compute-sanitizer")
     for name in TOOLS:
         if tool is None:
-            yield Finding("sanitizer", name, "not measured", detail="compute-sanitizer is not installed")
+            yield GpuFinding("sanitizer", name, "not measured", detail="compute-sanitizer is not installed")
             continue
         command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benches.gpu.sanitizer_target"]
         # The framework's pool of memory would hide a read beyond a tensor's end.
@@ -62,7 +62,7 @@ def sanitizer() -> Iterator[Finding]:
         yield holds("sanitizer", name, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
-def judged() -> Iterator[Finding]:
+def judged() -> Iterator[GpuFinding]:
     """Whole workloads before the judge."""
     from oracle.comparison.compare import compare
     from oracle.contract.contender import Contender
@@ -77,7 +77,7 @@ def judged() -> Iterator[Finding]:
         free()
 
 
-def bits() -> Iterator[Finding]:
+def bits() -> Iterator[GpuFinding]:
     """The same bits on every run, while other work changes what runs beside what."""
     for workload in REPEATED:
         step = Step(workload)
@@ -93,7 +93,7 @@ def bits() -> Iterator[Finding]:
         free()
 
 
-def beyond_32_bits() -> Iterator[Finding]:
+def beyond_32_bits() -> Iterator[GpuFinding]:
     """More than 2³¹ class logits: as many copies of a small batch, whose gradient each copy must have."""
     small = case_of("classes-365")
     spec = LossSpec(num_classes=365, reg_max=1)
@@ -119,7 +119,7 @@ def beyond_32_bits() -> Iterator[Finding]:
     free()
 
 
-def graph() -> Iterator[Finding]:
+def graph() -> Iterator[GpuFinding]:
     """A captured step, ground truth padded to a maximum, replayed with other targets than it was captured with."""
     step = Step("coco")
     most, real = 1024, step.batch

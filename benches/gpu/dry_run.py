@@ -15,14 +15,13 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from benches.gpu import __main__ as program
-from benches.gpu import correctness, costs
-from benches.gpu import steps as subjects
+from benches.gpu import correctness, costs, steps
 from benches.measure import cuda
 from oracle.cases.case import Case, PredictionKind
 from oracle.cases.workloads.small_dense import crowded
 
 # What starts processes of its own is rehearsed by the kernels' tests.
-REHEARSED = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
+DRY_RUN_CHECKS = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
 
 
 @lru_cache
@@ -57,7 +56,7 @@ def timed(*parts: Callable[[], object]) -> list[int]:
 def main(arguments: list[str]) -> int:
     """Rehearse; the answer is the program's own, and counts for nothing: times are an interpreter's."""
     stand_ins: dict[object, dict[str, object]] = {
-        subjects: {"device": lambda: "cpu", "case_of": small_case},
+        steps: {"device": lambda: "cpu", "case_of": small_case},
         costs: {
             "device": lambda: "cpu",
             "WARM": 1,
@@ -65,7 +64,7 @@ def main(arguments: list[str]) -> int:
             "CLUSTER": 1,
             "ACTIVITIES": [ProfilerActivity.CPU],
             "PROFILED": ("coco",),
-            "copy_bytes_per_second": lambda: subjects.copy_bytes_per_second(4096),
+            "copy_bytes_per_second": lambda: steps.copy_bytes_per_second(4096),
         },
         correctness: {
             "device": lambda: "cpu",
@@ -81,7 +80,7 @@ def main(arguments: list[str]) -> int:
     for module, attributes in stand_ins.items():
         for name, value in attributes.items():
             setattr(module, name, value)
-    return program.main([*REHEARSED, *arguments])
+    return program.main([*DRY_RUN_CHECKS, *arguments])
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Verdict = Literal["passed", "failed", "measured", "not measured"]
+GpuVerdict = Literal["passed", "failed", "measured", "not measured"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class GpuFinding:
     """One row of the GPU run.
 
     Attributes:
@@ -31,7 +31,7 @@ class Finding:
 
     check: str
     what: str
-    verdict: Verdict
+    verdict: GpuVerdict
     value: float | None = None
     limit: float | None = None
     unit: str = ""
@@ -50,7 +50,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Target:
+class MeasuredLimit:
     """Something that a check measures and holds against a limit.
 
     Attributes:
@@ -71,41 +71,41 @@ class Target:
     dtype: str = "float16"
     most: bool = True
 
-    def found(self, value: float, detail: str = "") -> Finding:
+    def finding(self, value: float, detail: str = "") -> GpuFinding:
         """The finding of a value."""
         if self.limit is None:
             return self._finding("measured", value, detail)
         kept = value <= self.limit if self.most else value >= self.limit
         return self._finding("passed" if kept else "failed", value, detail)
 
-    def missing(self, why: str) -> Finding:
+    def not_measured(self, why: str) -> GpuFinding:
         """The finding where nothing could be measured."""
         return self._finding("not measured", None, why)
 
-    def _finding(self, verdict: Verdict, value: float | None, detail: str) -> Finding:
-        return Finding(self.check, self.what, verdict, value, self.limit, self.unit, self.workload, self.dtype, detail)
+    def _finding(self, verdict: GpuVerdict, value: float | None, detail: str) -> GpuFinding:
+        return GpuFinding(self.check, self.what, verdict, value, self.limit, self.unit, self.workload, self.dtype, detail)
 
 
-def holds(check: str, what: str, true: bool, workload: str = "", dtype: str = "", detail: str = "") -> Finding:
+def holds(check: str, what: str, true: bool, workload: str = "", dtype: str = "", detail: str = "") -> GpuFinding:
     """Something that must be so."""
-    return Finding(check, what, "passed" if true else "failed", workload=workload, dtype=dtype, detail=detail)
+    return GpuFinding(check, what, "passed" if true else "failed", workload=workload, dtype=dtype, detail=detail)
 
 
-Check = Callable[[], Iterator[Finding]]
+Check = Callable[[], Iterator[GpuFinding]]
 
 
-def run_check(name: str, check: Check) -> Iterator[Finding]:
+def run_check(name: str, check: Check) -> Iterator[GpuFinding]:
     """A check's findings; whatever it raises is its last one, and the run goes on."""
     try:
         yield from check()
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        yield Finding(
+        yield GpuFinding(
             name, "ran to its end", "failed", detail=f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"[:600]
         )
 
 
-def append(path: Path, finding: Finding, common: dict[str, str]) -> None:
+def append(path: Path, finding: GpuFinding, common: dict[str, str]) -> None:
     """Write a row at once, so that a run that is cut short leaves what it found."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dataclasses.asdict(finding) | common) + "\n")

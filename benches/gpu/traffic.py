@@ -31,7 +31,7 @@ COUNTED: tuple[tuple[str, DtypeName], ...] = (
 
 
 @dataclass(frozen=True)
-class Moved:
+class KernelTraffic:
     """What one kernel of a step moves.
 
     Attributes:
@@ -47,13 +47,13 @@ class Moved:
     floor_bytes: int
 
 
-def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[Moved]:
+def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[KernelTraffic]:
     """What each kernel of one step on the case moves, in the order of the launches."""
     preds, batch = case.build(Setting(dtype))
     floor, found = floor_bytes(preds), []
 
     def watch(name: str, done: Accesses) -> None:
-        found.append(Moved(name.removesuffix("_kernel"), *done.moved(), floor))
+        found.append(KernelTraffic(name.removesuffix("_kernel"), *done.byte_counts(), floor))
 
     with running_on(Device(capability, look_for_races=False, watch=watch)):
         DetectionLoss(case.spec, backend="triton", validate=False)(preds, batch)[0].sum().backward()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from benches.measure import cuda
 from benches.measure.memory import peak_bytes
-from benches.measure.timing import Subject
+from benches.measure.timing import LoadedContender
 
 
-def measures(subject: Subject) -> dict[str, int]:
+def measures(loaded: LoadedContender) -> dict[str, int]:
     """Counts by name; the subject has been warmed, so that what is made once is not in them."""
-    device = subject.surroundings.device
+    device = loaded.setting.device
     counts = {}
-    for name, call in (("peak_forward", subject.forward), ("peak_step", subject.step)):
-        subject.clear()
+    for name, call in (("peak_forward", loaded.forward), ("peak_step", loaded.step)):
+        loaded.clear()
         counts[name] = peak_bytes(call, device)
     if device != "cpu":
-        counts["launches"] = cuda.launches(subject.step)
-        counts["synchronisations"] = len(cuda.synchronisations(subject.step))
+        counts["launches"] = cuda.launches(loaded.step)
+        counts["synchronisations"] = len(cuda.synchronisations(loaded.step))
     return counts

@@ -44,14 +44,14 @@ def _seconds(call: Callable[[], object], calls: int = 1) -> float:
     return min(taken)
 
 
-def moved_bytes(place: Path, itemsize: int) -> int:
+def moved_bytes(case_folder: Path, itemsize: int) -> int:
     """Bytes that a step must move: logits in, gradients out."""
-    return 2 * itemsize * sum(prod(_shape(place / f"{name}.npy")) for name in ("boxes", "scores"))
+    return 2 * itemsize * sum(prod(_shape(case_folder / f"{name}.npy")) for name in ("boxes", "scores"))
 
 
-def class_logits(place: Path) -> int:
+def class_logits(case_folder: Path) -> int:
     """Exponentials that a step must take."""
-    return prod(_shape(place / "scores.npy"))
+    return prod(_shape(case_folder / "scores.npy"))
 
 
 def _shape(file: Path) -> tuple[int, ...]:

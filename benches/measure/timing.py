@@ -18,7 +18,7 @@ import torch
 
 from benches.measure import cuda
 from benches.measure.case_files import Inputs
-from benches.plan.contenders import Entry, make_criterion
+from benches.plan.contenders import BenchContender, make_criterion
 from benches.plan.malloc_settings import minor_faults
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CallSetting:
     """Device and autocast that a criterion runs in."""
 
     device: str = "cpu"
     autocast: str | None = None
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def forward_context(self) -> Iterator[None]:
         """The context of the forward call, as a trainer has it."""
         if self.autocast is None:
             yield
@@ -55,17 +55,17 @@ class Surroundings:
             yield
 
 
-class Subject:
+class LoadedContender:
     """A contender, ready to be called on one batch."""
 
-    def __init__(self, entry: Entry, spec: LossSpec, inputs: Inputs, surroundings: Surroundings) -> None:
-        self.entry, self.inputs, self.surroundings = entry, inputs, surroundings
-        self.criterion = make_criterion(entry, spec, surroundings.device)
+    def __init__(self, contender: BenchContender, spec: LossSpec, inputs: Inputs, setting: CallSetting) -> None:
+        self.contender, self.inputs, self.setting = contender, inputs, setting
+        self.criterion = make_criterion(contender, spec, setting.device)
         self.replay: cuda.Replay | None = None
 
     def forward(self) -> torch.Tensor:
         """The sum of the loss's terms, with a graph behind it."""
-        with self.surroundings.entered():
+        with self.setting.forward_context():
             loss: torch.Tensor = self.criterion(*self.inputs)[0].sum()
         return loss
 
@@ -81,7 +81,7 @@ class Subject:
 
     def sample(self) -> Sample:
         """Time one call."""
-        if self.surroundings.device != "cpu":
+        if self.setting.device != "cpu":
             return self._sample_device()
         self.clear()
         faults, processor = minor_faults(), time.process_time_ns()
@@ -94,7 +94,7 @@ class Subject:
 
     def _sample_device(self) -> Sample:
         """Time one call by events in the device's own stream; a replay is one launch, and is given as the loss alone."""
-        if self.entry.backend.endswith("+graph"):
+        if self.contender.backend.endswith("+graph"):
             self.replay = self.replay or cuda.Replay(self.step)
             faults, processor = minor_faults(), time.process_time_ns()
             (elapsed,) = cuda.timed(self.replay.run)
@@ -113,28 +113,28 @@ class WarmUp:
     rounds: int
 
 
-class Arena:
+class InterleavedTiming:
     """Contenders on one batch. Those that cannot be made or called are left out, and :attr:`failures` says why."""
 
-    def __init__(self, entries: list[Entry], spec: LossSpec, inputs: Inputs, surroundings: Surroundings, seed: int = 0) -> None:
+    def __init__(self, contenders: list[BenchContender], spec: LossSpec, inputs: Inputs, setting: CallSetting, seed: int = 0) -> None:
         self.order = random.Random(seed)
         self.failures: dict[str, str] = {}
-        self.subjects: dict[str, Subject] = {}
+        self.loaded: dict[str, LoadedContender] = {}
         self.first_ms: dict[str, float] = {}
-        for entry in entries:
-            if failure := self._admit(entry, spec, inputs, surroundings):
-                self.failures[entry.label] = failure
+        for contender in contenders:
+            if failure := self._admit(contender, spec, inputs, setting):
+                self.failures[contender.label] = failure
 
-    def _admit(self, entry: Entry, spec: LossSpec, inputs: Inputs, surroundings: Surroundings) -> str:
+    def _admit(self, contender: BenchContender, spec: LossSpec, inputs: Inputs, setting: CallSetting) -> str:
         """Make and call a contender once. Whatever it raises is a finding about it, not an end of the run: the answer is what it said."""
         start = time.perf_counter()
         try:
-            subject = Subject(entry, spec, inputs, surroundings)
-            subject.step()
+            loaded = LoadedContender(contender, spec, inputs, setting)
+            loaded.step()
         except Exception as error:
             return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        self.first_ms[entry.label] = 1e3 * (time.perf_counter() - start)
-        self.subjects[entry.label] = subject
+        self.first_ms[contender.label] = 1e3 * (time.perf_counter() - start)
+        self.loaded[contender.label] = loaded
         return ""
 
     def warm(self) -> dict[str, WarmUp]:
@@ -148,24 +148,24 @@ class Arena:
         # What is imported and made by now stays; a collection that looked through it all would take as long as a call.
         gc.collect()
         gc.freeze()
-        return {label: WarmUp(self.first_ms[label], done) for label in self.subjects}
+        return {label: WarmUp(self.first_ms[label], done) for label in self.loaded}
 
     def round(self) -> dict[str, Sample]:
         """One sample of every contender."""
-        labels = sorted(self.subjects)
+        labels = sorted(self.loaded)
         self.order.shuffle(labels)
-        return {label: self.subjects[label].sample() for label in labels}
+        return {label: self.loaded[label].sample() for label in labels}
 
     def turn(self, calls: dict[str, int]) -> dict[str, list[dict[str, int]]]:
         """So many samples of each contender in a row."""
         with collected_before():
-            return {label: [asdict(self.subjects[label].sample()) for _ in range(count)] for label, count in calls.items()}
+            return {label: [asdict(self.loaded[label].sample()) for _ in range(count)] for label, count in calls.items()}
 
-    def rounds(self, seconds: float, least: int, most: int) -> list[dict[str, Any]]:
+    def rounds(self, seconds: float, min_rounds: int, max_rounds: int) -> list[dict[str, Any]]:
         """Rounds until the time is up, within bounds; the collector of cycles works between them and not within."""
         samples: list[dict[str, Any]] = []
         end = time.perf_counter() + seconds
-        while len(samples) < least or (time.perf_counter() < end and len(samples) < most):
+        while len(samples) < min_rounds or (time.perf_counter() < end and len(samples) < max_rounds):
             with collected_before():
                 samples.append({label: asdict(sample) for label, sample in self.round().items()})
         return samples

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from benches.measure.case_files import Inputs, load, load_spec
 from benches.measure.timing import collected_before
-from benches.plan.contenders import Entry, make_criterion
+from benches.plan.contenders import BenchContender, make_criterion
 
 T = TypeVar("T")
 Spent = dict[str, int]
 
 
-def training_steps(name: str, place: Path, labels: list[str], steps: int) -> list[dict[str, Spent]]:
+def training_steps(name: str, case_folder: Path, labels: list[str], steps: int) -> list[dict[str, Spent]]:
     """Nanoseconds of whole training steps, after one to warm up.
 
     Each step says what the ``model`` took, forward, backward and in the optimiser, and what each contender's loss took, forward and
@@ -32,14 +32,14 @@ def training_steps(name: str, place: Path, labels: list[str], steps: int) -> lis
     """
     from oracle.reference.criterion import detection_model
 
-    spec = load_spec(place)
-    inputs = load(place, "float32", "cpu")
+    spec = load_spec(case_folder)
+    inputs = load(case_folder, "float32", "cpu")
     height, width = (spec.strides[0] * side for side in inputs.preds["feats"][0].shape[-2:])
     step = _Step(
         model=detection_model(name, spec.num_classes),
         pictures=torch.rand(len(inputs.preds["boxes"]), 3, height, width),
         batch=inputs.batch,
-        criteria={label: make_criterion(Entry.parse(label), spec, "cpu") for label in labels},
+        criteria={label: make_criterion(BenchContender.parse(label), spec, "cpu") for label in labels},
     )
     return [step.run() for _ in range(steps + 1)][1:]
 

@@ -18,11 +18,11 @@ from typing import Any, TextIO
 Answer = Any
 
 
-class Desk:
+class WorkerService:
     """Answers requests: each public method is one."""
 
     def __init__(self) -> None:
-        self.arena: Any = None
+        self.timing: Any = None
 
     def start(self, threads: int) -> Answer:
         """Settle the number of threads; the answer is what is installed here."""
@@ -33,38 +33,38 @@ class Desk:
         torch.set_num_threads(threads)
         return versions()
 
-    def open(self, entries: list[str], place: str, dtype: str, surroundings: dict[str, Any], seed: int) -> Answer:
+    def open(self, contenders: list[str], case_folder: str, dtype: str, setting: dict[str, Any], seed: int) -> Answer:
         """Load a batch, make the contenders and warm them; the answer is who failed, and what warming took."""
         from benches.measure.case_files import load, load_spec
-        from benches.measure.timing import Arena, Surroundings
-        from benches.plan.contenders import Entry
+        from benches.measure.timing import CallSetting, InterleavedTiming
+        from benches.plan.contenders import BenchContender
 
-        self.arena = None  # The batch before makes room first.
-        folder, context = Path(place), Surroundings(**surroundings)
+        self.timing = None  # The batch before makes room first.
+        folder, context = Path(case_folder), CallSetting(**setting)
         inputs = load(folder, dtype, context.device)
-        self.arena = Arena([Entry.parse(label) for label in entries], load_spec(folder), inputs, context, seed)
-        warm = self.arena.warm()
-        return {"failures": self.arena.failures, "warm": {label: asdict(report) for label, report in warm.items()}}
+        self.timing = InterleavedTiming([BenchContender.parse(label) for label in contenders], load_spec(folder), inputs, context, seed)
+        warm = self.timing.warm()
+        return {"failures": self.timing.failures, "warm": {label: asdict(report) for label, report in warm.items()}}
 
-    def rounds(self, seconds: float, least: int, most: int) -> Answer:
+    def rounds(self, seconds: float, min_rounds: int, max_rounds: int) -> Answer:
         """Interleaved samples of the contenders, a list of rounds."""
-        return self.arena.rounds(seconds, least, most)
+        return self.timing.rounds(seconds, min_rounds, max_rounds)
 
     def turn(self, calls: dict[str, int]) -> Answer:
         """So many samples of each contender in a row."""
-        return self.arena.turn(calls)
+        return self.timing.turn(calls)
 
     def exact(self) -> Answer:
         """For each contender what has no noise: peak bytes of loss and step, and on a GPU launches and synchronisations."""
         from benches.measure.counts import measures
 
-        return {label: measures(subject) for label, subject in self.arena.subjects.items()}
+        return {label: measures(loaded) for label, loaded in self.timing.loaded.items()}
 
     def stages(self, seconds: float) -> Answer:
         """For each contender that offers its stages the nanoseconds of each, a list of rounds."""
         from benches.measure.stage_times import stage_rounds
 
-        return {label: stage_rounds(subject, seconds) for label, subject in self.arena.subjects.items()}
+        return {label: stage_rounds(loaded, seconds) for label, loaded in self.timing.loaded.items()}
 
     def floor(self) -> Answer:
         """What this machine can move and compute, in the process's own conditions."""
@@ -72,20 +72,20 @@ class Desk:
 
         return machine_rates()
 
-    def training(self, model: str, place: str, entries: list[str], steps: int) -> Answer:
+    def training(self, model: str, case_folder: str, contenders: list[str], steps: int) -> Answer:
         """Nanoseconds of forward, loss, backward of the loss and of the model, for whole training steps."""
         from benches.measure.training_step import training_steps
 
-        return training_steps(model, Path(place), entries, steps)
+        return training_steps(model, Path(case_folder), contenders, steps)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer until the input ends; an error is an answer too."""
-    desk = Desk()
+    service = WorkerService()
     for line in requests:
         request = json.loads(line)
         try:
-            method: Callable[..., Answer] = getattr(desk, request["do"])
+            method: Callable[..., Answer] = getattr(service, request["do"])
             reply: dict[str, Any] = {"answer": method(**request["with"])}
         except Exception as error:  # passed on, and raised where the request came from
             reply = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}

@@ -16,26 +16,26 @@ REFERENCE, TWIN = "reference", "twin"
 
 
 @dataclass(frozen=True, order=True)
-class Entry:
+class BenchContender:
     """A contender on a backend, written ``contender/backend``.
 
     The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native``, ``triton`` and ``auto``, which is
-    what users get; a candidate, named by its dotted path, has the backend ``own``. ``+graph`` at the end: replayed as a CUDA graph.
+    what users get; a candidate, named by its dotted path, has the backend ``labelled``. ``+graph`` at the end: replayed as a CUDA graph.
     """
 
-    contender: str
+    program: str
     backend: str
 
     @property
     def label(self) -> str:
         """As in tables and on the wire."""
-        return f"{self.contender}/{self.backend}"
+        return f"{self.program}/{self.backend}"
 
     @classmethod
-    def parse(cls, label: str) -> Entry:
+    def parse(cls, label: str) -> BenchContender:
         """The entry of a label."""
-        contender, _, backend = label.rpartition("/")
-        return cls(contender, backend)
+        program, _, backend = label.rpartition("/")
+        return cls(program, backend)
 
     @property
     def compiled(self) -> bool:
@@ -43,31 +43,31 @@ class Entry:
         return self.backend == "compile"
 
 
-BASELINE = Entry(REFERENCE, "eager")
-AUTO_TWIN = Entry(TWIN, "auto")
-NATIVE_TWIN = Entry(TWIN, "native")
-TORCH_TWIN = Entry(TWIN, "torch")
-TRITON_TWIN = Entry(TWIN, "triton")
+BASELINE = BenchContender(REFERENCE, "eager")
+AUTO_TWIN = BenchContender(TWIN, "auto")
+NATIVE_TWIN = BenchContender(TWIN, "native")
+TORCH_TWIN = BenchContender(TWIN, "torch")
+TRITON_TWIN = BenchContender(TWIN, "triton")
 
 
-def candidates(paths: list[str]) -> list[Entry]:
+def candidates(paths: list[str]) -> list[BenchContender]:
     """Entries for dotted paths ``package.module:factory``."""
-    return [Entry(path, "own") for path in paths]
+    return [BenchContender(path, "own") for path in paths]
 
 
-def make_criterion(entry: Entry, spec: LossSpec, device: str) -> Criterion:
+def make_criterion(contender: BenchContender, spec: LossSpec, device: str) -> Criterion:
     """The criterion as its user would call it: no recording, nothing validated that is not validated by default.
 
     Raises:
         ValueError: there is no such contender or backend.
     """
-    if entry.contender == REFERENCE:
-        return _reference(entry.backend, spec, device)
-    if entry.contender == TWIN:
-        return _twin(entry.backend.removesuffix("+graph"), spec)
+    if contender.program == REFERENCE:
+        return _reference(contender.backend, spec, device)
+    if contender.program == TWIN:
+        return _twin(contender.backend.removesuffix("+graph"), spec)
     from oracle.comparison.registry import load_candidate
 
-    return load_candidate(entry.contender).factory(spec)
+    return load_candidate(contender.program).factory(spec)
 
 
 def _reference(backend: str, spec: LossSpec, device: str) -> Criterion:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benches.plan.contenders import REFERENCE, TWIN, Entry
+from benches.plan.contenders import REFERENCE, TWIN, BenchContender
 from benches.plan.malloc_settings import Heap
 from benches.plan.sweeps import SWEEPS, Point
 from benches.plan.workloads import WORKLOADS, Workload
@@ -21,22 +21,22 @@ STAGED = ("coco", "gwhd", "boxes-300")
 
 
 @dataclass(frozen=True)
-class Effort:
+class Sampling:
     """How much a run spends.
 
     Attributes:
         processes: for each unit; the interval of a ratio comes from the spread between them.
         seconds: of samples for each unit and process.
-        least, most: rounds for each unit and process.
+        min_rounds, max_rounds: rounds for each unit and process.
     """
 
     processes: int
     seconds: float
-    least: int = 5
-    most: int = 40
+    min_rounds: int = 5
+    max_rounds: int = 40
 
 
-EFFORTS: dict[Extent, Effort] = {"quick": Effort(3, 0.5, 3), "default": Effort(4, 1.5), "full": Effort(8, 4.0)}
+SAMPLINGS: dict[Extent, Sampling] = {"quick": Sampling(3, 0.5, 3), "default": Sampling(4, 1.5), "full": Sampling(8, 4.0)}
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Unit:
     workload: Workload
     setting: Setting
     heap: Heap
-    entries: tuple[Entry, ...]
-    effort: Effort
+    contenders: tuple[BenchContender, ...]
+    sampling: Sampling
     stages: bool = False
     point: Point | None = None
 
@@ -62,7 +62,7 @@ class Unit:
         return "-".join(filter(None, [self.workload.name, self.setting.name, self.heap if self.setting.device == "cpu" else ""]))
 
 
-def units(extent: Extent, entries: Sequence[Entry], own: Workload | None = None, device: str = "cpu") -> Iterator[Unit]:
+def units(extent: Extent, contenders: Sequence[BenchContender], labelled: Workload | None = None, device: str = "cpu") -> Iterator[Unit]:
     """The units of a run in the order in which they are measured.
 
     Args:
@@ -71,25 +71,29 @@ def units(extent: Extent, entries: Sequence[Entry], own: Workload | None = None,
         own: a user's workload; then it is the only one.
         device: where to run.
     """
-    effort, eager = EFFORTS[extent], tuple(entry for entry in entries if not entry.compiled)
-    workloads = {own.name: own} if own else WORKLOADS
+    sampling, eager = SAMPLINGS[extent], tuple(contender for contender in contenders if not contender.compiled)
+    workloads = {labelled.name: labelled} if labelled else WORKLOADS
     for name, workload in workloads.items():
-        first = tuple(entries) if own or name == "coco" else eager
-        unit = Unit(workload, replace(SINGLE, device=device), "steady", first, effort, stages=bool(own) or name in STAGED)
-        if extent != "quick" or own or name in CROWDED:
+        first = tuple(contenders) if labelled or name == "coco" else eager
+        unit = Unit(workload, replace(SINGLE, device=device), "steady", first, sampling, stages=bool(labelled) or name in STAGED)
+        if extent != "quick" or labelled or name in CROWDED:
             yield unit
-            low = replace(unit, stages=False, entries=first if own or extent == "full" else eager)  # compiling takes a minute for each
-            yield from (replace(low, setting=replace(setting, device=device)) for setting in _low_settings(extent, name, own))
-            if device == "cpu" and extent != "quick" and (own or extent == "full" or name in CROWDED):
-                yield replace(unit, heap="default", entries=eager, stages=False, effort=replace(effort, processes=min(effort.processes, 3)))
-    if not own and extent != "quick":
-        ours = tuple(entry for entry in eager if entry.contender in {REFERENCE, TWIN})
+            low = replace(
+                unit, stages=False, contenders=first if labelled or extent == "full" else eager
+            )  # compiling takes a minute for each
+            yield from (replace(low, setting=replace(setting, device=device)) for setting in _low_settings(extent, name, labelled))
+            if device == "cpu" and extent != "quick" and (labelled or extent == "full" or name in CROWDED):
+                yield replace(
+                    unit, heap="default", contenders=eager, stages=False, sampling=replace(sampling, processes=min(sampling.processes, 3))
+                )
+    if not labelled and extent != "quick":
+        ours = tuple(contender for contender in eager if contender.program in {REFERENCE, TWIN})
         for point in SWEEPS:
-            fewer = replace(effort, processes=3, seconds=0.4, least=3)
+            fewer = replace(sampling, processes=3, seconds=0.4, min_rounds=3)
             yield Unit(point.workload, replace(SINGLE, device=device), "steady", ours, fewer, point=point)
 
 
-def _low_settings(extent: Extent, name: str, own: Workload | None) -> Sequence[Setting]:
+def _low_settings(extent: Extent, name: str, labelled: Workload | None) -> Sequence[Setting]:
     if extent == "quick":
         return ()
-    return LOW if own or extent == "full" or name == "coco" else LOW[1:2] if name == "gwhd" else ()
+    return LOW if labelled or extent == "full" or name == "coco" else LOW[1:2] if name == "gwhd" else ()

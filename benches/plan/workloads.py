@@ -106,7 +106,7 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
-def own(labels: str, imgsz: int, batch: int) -> Workload:
+def labelled(labels: str, imgsz: int, batch: int) -> Workload:
     """The workload of a user's label files.
 
     Raises:

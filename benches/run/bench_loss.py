@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benches.plan.contenders import BASELINE, TRITON_TWIN, Entry
+from benches.plan.contenders import BASELINE, TRITON_TWIN, BenchContender
 from benches.plan.units import Unit
 from benches.run.campaign import WORKER, Campaign
 from benches.run.replay_clock import CLOCK
@@ -13,14 +13,14 @@ from benches.run.rows import samples
 
 
 @pytest.mark.benchmark(timer=CLOCK)
-def test_loss(benchmark: BenchmarkFixture, campaign: Campaign, unit: Unit, entry: Entry, phase: str) -> None:
+def test_loss(benchmark: BenchmarkFixture, campaign: Campaign, unit: Unit, contender: BenchContender, phase: str) -> None:
     """One phase of one contender on one batch, from the samples that the workers took."""
     results = campaign.results[unit]
-    if failure := results.failures.get(entry.label) or results.failures.get(WORKER):
-        (pytest.skip if entry.contender == BASELINE.contender else pytest.fail)(f"{entry.label} on {unit.name}: {failure}")
-    milliseconds, _ = samples(results, entry.label, phase)
+    if failure := results.failures.get(contender.label) or results.failures.get(WORKER):
+        (pytest.skip if contender.program == BASELINE.program else pytest.fail)(f"{contender.label} on {unit.name}: {failure}")
+    milliseconds, _ = samples(results, contender.label, phase)
     benchmark.group = f"{unit.name}: {phase}"
-    benchmark.extra_info |= {"images": unit.workload.batch, "heap": unit.heap, "dtype": unit.setting.name, "contender": entry.label}
+    benchmark.extra_info |= {"images": unit.workload.batch, "heap": unit.heap, "dtype": unit.setting.name, "contender": contender.label}
     CLOCK.replay(benchmark, milliseconds / 1e3)
 
 

@@ -38,21 +38,21 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerPlan:
     """One process, and the units that it is asked in turn. ``cluster`` counts the processes of a unit."""
 
     units: tuple[Unit, ...]
     cluster: int
 
 
-def tasks(units: Sequence[Unit]) -> list[Task]:
+def worker_plans(units: Sequence[Unit]) -> list[WorkerPlan]:
     """A process for each unit on the default heap, whose state is part of the measurement; steady ones share their processes."""
     steady = [unit for unit in units if unit.heap == "steady"]
     shared = [
-        Task(tuple(unit for unit in steady if cluster < unit.effort.processes), cluster)
-        for cluster in range(max((unit.effort.processes for unit in steady), default=0))
+        WorkerPlan(tuple(unit for unit in steady if cluster < unit.sampling.processes), cluster)
+        for cluster in range(max((unit.sampling.processes for unit in steady), default=0))
     ]
-    alone = [Task((unit,), cluster) for unit in units if unit.heap == "default" for cluster in range(unit.effort.processes)]
+    alone = [WorkerPlan((unit,), cluster) for unit in units if unit.heap == "default" for cluster in range(unit.sampling.processes)]
     return shared + alone
 
 
@@ -73,37 +73,37 @@ class Campaign:
         self.training: list[dict[str, dict[str, int]]] = []
         self.versions: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="bench-inputs-")
-        self._places: dict[Unit, Path] = {}
+        self._case_folders: dict[Unit, Path] = {}
 
-    def place(self, unit: Unit) -> Path:
+    def case_folder(self, unit: Unit) -> Path:
         """Folder of the unit's inputs, written when first asked for."""
-        if unit not in self._places:
-            self._places[unit] = save(unit.workload.case(), Path(self._folder.name))
-        return self._places[unit]
+        if unit not in self._case_folders:
+            self._case_folders[unit] = save(unit.workload.case(), Path(self._folder.name))
+        return self._case_folders[unit]
 
     def run(self) -> None:
         """Everything, in order. What was measured before an interruption stays; a worker that dies takes the unit it was at with it."""
-        planned = tasks(self.units)
-        self.progress.plan(Counter(unit.name for task in planned for unit in task.units))
-        for task in planned:
-            waiting = list(task.units)
+        planned = worker_plans(self.units)
+        self.progress.plan(Counter(unit.name for plan in planned for unit in plan.units))
+        for plan in planned:
+            waiting = list(plan.units)
             while waiting:
-                with self._worker(task) as worker:
+                with self._worker(plan) as worker:
                     alive = True
                     while waiting and alive:
                         unit = waiting.pop(0)
-                        self.progress.doing = f"{unit.name}, process {task.cluster + 1} of {unit.effort.processes}"
-                        alive = self._measured(worker, unit, task.cluster)
+                        self.progress.doing = f"{unit.name}, process {plan.cluster + 1} of {unit.sampling.processes}"
+                        alive = self._measure_or_close(worker, unit, plan.cluster)
                         self.progress.done(unit.name)
 
-    def _worker(self, task: Task) -> Worker:
-        worker = Worker(task.units[0].heap, self.threads)
+    def _worker(self, plan: WorkerPlan) -> Worker:
+        worker = Worker(plan.units[0].heap, self.threads)
         self.versions = worker.ask("start", threads=self.threads)
         if not self.rates:
             self.rates = worker.ask("floor")
         return worker
 
-    def _measured(self, worker: Worker, unit: Unit, cluster: int) -> bool:
+    def _measure_or_close(self, worker: Worker, unit: Unit, cluster: int) -> bool:
         """Measure a unit in this process; false when the worker is of no more use."""
         results = self.results.setdefault(unit, Results())
         if results.failures.get(WORKER):
@@ -118,31 +118,39 @@ class Campaign:
 
     def _measure(self, worker: Worker, unit: Unit, cluster: int) -> None:
         results = self.results.setdefault(unit, Results())
-        surroundings = {"device": unit.setting.device, "autocast": unit.setting.autocast}
+        setting = {"device": unit.setting.device, "autocast": unit.setting.autocast}
         # What failed once fails again, and may take long to do so.
-        labels = [entry.label for entry in unit.entries if entry.label not in results.failures and (cluster == 0 or not entry.compiled)]
+        labels = [
+            contender.label
+            for contender in unit.contenders
+            if contender.label not in results.failures and (cluster == 0 or not contender.compiled)
+        ]
         opened = worker.ask(
-            "open", entries=labels, place=str(self.place(unit)), dtype=unit.setting.dtype, surroundings=surroundings, seed=cluster
+            "open", contenders=labels, case_folder=str(self.case_folder(unit)), dtype=unit.setting.dtype, setting=setting, seed=cluster
         )
         results.failures |= opened["failures"]
         results.warm.append(opened["warm"])
-        effort = unit.effort
-        results.rounds.append(worker.ask("rounds", seconds=effort.seconds, least=effort.least, most=effort.most))
+        sampling = unit.sampling
+        results.rounds.append(
+            worker.ask("rounds", seconds=sampling.seconds, min_rounds=sampling.min_rounds, max_rounds=sampling.max_rounds)
+        )
         if cluster == 0:
             results.exact = worker.ask("exact")
             if unit.stages:
-                results.stages = worker.ask("stages", seconds=effort.seconds)
+                results.stages = worker.ask("stages", seconds=sampling.seconds)
 
     def run_training(self) -> None:
         """Whole training steps of a real model, with the baseline's and the others' losses."""
         unit = next((unit for unit in self.units if unit.workload.name == TRAINING_WORKLOAD and unit.heap == "steady"), None)
         if unit is None or unit.setting.device != "cpu":
             return
-        labels = [entry.label for entry in unit.entries if not entry.compiled]
+        labels = [contender.label for contender in unit.contenders if not contender.compiled]
         self.progress.doing = "whole training steps"
         with Worker("steady", self.threads) as worker:
             worker.ask("start", threads=self.threads)
-            self.training = worker.ask("training", model=TRAINING_MODEL, place=str(self.place(unit)), entries=labels, steps=TRAINING_STEPS)
+            self.training = worker.ask(
+                "training", model=TRAINING_MODEL, case_folder=str(self.case_folder(unit)), contenders=labels, steps=TRAINING_STEPS
+            )
 
     def __enter__(self) -> Campaign:  # noqa: PYI034 - Self is not in Python 3.10, and nobody derives from a campaign
         return self

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from benches.plan.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, Entry, candidates
+from benches.plan.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, BenchContender, candidates
 from benches.plan.units import Unit, units
-from benches.plan.workloads import own
+from benches.plan.workloads import labelled
 from benches.run.campaign import NOUN, Campaign
 from benches.run.rows import PHASES
 from benches.run.write_rows import OUT, write
@@ -65,29 +65,29 @@ def check_labels(labels: str, imgsz: int, batch: int) -> None:
         pytest.UsageError: labels cannot be read, or no batch of this size can be made of them.
     """
     try:
-        own(labels, imgsz, batch).case()
+        labelled(labels, imgsz, batch).case()
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One benchmark for each unit, contender and phase."""
-    if "entry" in metafunc.fixturenames:
+    if "contender" in metafunc.fixturenames:
         planned = _planned(metafunc.config)
-        cases = [(unit, entry, phase) for unit in planned for entry in unit.entries for phase in PHASES]
-        names = [f"{unit.name}-{entry.label}-{phase}" for unit, entry, phase in cases]
-        metafunc.parametrize(("unit", "entry", "phase"), cases, ids=names)
+        cases = [(unit, contender, phase) for unit in planned for contender in unit.contenders for phase in PHASES]
+        names = [f"{unit.name}-{contender.label}-{phase}" for unit, contender, phase in cases]
+        metafunc.parametrize(("unit", "contender", "phase"), cases, ids=names)
 
 
 def _planned(config: pytest.Config) -> list[Unit]:
     labels, device = config.getoption("--labels"), config.getoption("--device")
-    graph = Entry(TRITON_TWIN.contender, f"{TRITON_TWIN.backend}+graph")
+    graph = BenchContender(TRITON_TWIN.program, f"{TRITON_TWIN.backend}+graph")
     compiled = [NATIVE_TWIN] if device == "cpu" else [TRITON_TWIN, graph]
-    entries = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
+    contenders = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
     if not config.getoption("--no-compile"):
-        entries.append(Entry(BASELINE.contender, "compile"))
-    workload = own(labels, config.getoption("--imgsz"), config.getoption("--batch")) if labels else None
-    return list(units(config.getoption("--extent"), entries, workload, device))
+        contenders.append(BenchContender(BASELINE.program, "compile"))
+    workload = labelled(labels, config.getoption("--imgsz"), config.getoption("--batch")) if labels else None
+    return list(units(config.getoption("--extent"), contenders, workload, device))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 Two halves that meet only through :mod:`oracle.ladder.inside.messages`:
 
-- **outside**, in the suite's process: ``topics`` and ``cases`` (what is asked), ``releases`` and ``install`` (who is asked), ``process``
+- **outside**, in the suite's process: ``case_kinds`` and ``cases`` (what is asked), ``releases`` and ``install`` (who is asked), ``process``
   and ``answers`` (asking, once), ``changes`` and ``search`` (what differs, and since when), ``definitions`` (which twin agrees);
 - **inside**, in the release's process: ``child``, ``openings`` and ``adapters``, which import numpy, torch and the release, and nothing of
   the suite.

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from oracle.ladder.answers import Answers, Desk
+from oracle.ladder.answers import AnswerCache, Answers
 from oracle.ladder.catalogue import all_questions
 from oracle.ladder.definitions import Matcher
 from oracle.ladder.install import cache_folder
@@ -35,15 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     started = time.monotonic()
     questions = all_questions()
-    desk = Desk(questions, cache_folder())
+    answers_of = AnswerCache(questions, cache_folder())
     if options.show:
-        return show(options.releases, options.show, desk, questions)
+        return show(options.releases, options.show, answers_of, questions)
     known = published()
     chosen = _chosen(options, known)
     print(f"The release ladder: {len(chosen)} releases, {len(questions)} questions each; cache {cache_folder()}", flush=True)
     with Progress("releases asked", found=("differ", "none differs"), quiet=options.quiet) as progress:
         progress.plan({RELEASE: len(chosen)})
-        ask = _loud(desk, progress)
+        ask = _with_progress(answers_of, progress)
         for release in chosen:
             ask(release)
         climbed = chosen if options.no_bisect else _with_first_changes(chosen, known, ask, questions, progress)
@@ -86,14 +86,14 @@ def _chosen(options: argparse.Namespace, known: Sequence[str]) -> tuple[str, ...
     return tuple(sorted(set(named), key=order))
 
 
-def _loud(desk: Desk, progress: Progress) -> Ask:
+def _with_progress(answers_of: AnswerCache, progress: Progress) -> Ask:
     """The desk, with a line for each release that is really asked; those that a search asks besides count as they come."""
     seen: set[str] = set()
 
     def ask(release: str, names: Collection[str] | None = None) -> Answers:
         start = time.monotonic()
-        before = len(desk.replies(release))
-        answers = desk(release, names)
+        before = len(answers_of.replies(release))
+        answers = answers_of(release, names)
         new = len(answers.replies) - before
         if new or release not in seen:
             if release not in seen:
@@ -120,8 +120,8 @@ def _with_first_changes(
         for before, after in first_changes(step, ask, questions):
             progress.say(f"  change: {before} -> {after}")
             found |= {*between(before, after, known)}  # with those between that could not be asked
-            for opening in {question.opening for question in different(ask(before), ask(after), questions)}:
-                progress.differs(after, opening)
+            for entry_point in {question.entry_point for question in different(ask(before), ask(after), questions)}:
+                progress.differs(after, entry_point)
         progress.add(RELEASE, progress.pace.made[RELEASE] - asked - halvings[pair])
     for release in found:
         ask(release)

@@ -52,11 +52,11 @@ class Answers:
         """Outcomes counted, for a progress line."""
         if not self.asked:
             return f"{self.greeting.get('outcome')}: {self.greeting.get('message', '')}"
-        outcomes = [reply.facts["outcome"] for reply in self.replies.values()]
+        outcomes = [reply.fields["outcome"] for reply in self.replies.values()]
         return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes)))
 
 
-class Desk:
+class AnswerCache:
     """Asks releases, and remembers.
 
     Args:
@@ -117,11 +117,11 @@ class Desk:
 
 def flatten(answers: Answers) -> Message:
     """All of a release's answers as one message."""
-    facts = {"greeting": dict(answers.greeting), "replies": {name: reply.facts for name, reply in answers.replies.items()}}
+    fields = {"greeting": dict(answers.greeting), "replies": {name: reply.fields for name, reply in answers.replies.items()}}
     arrays: Arrays = {}
     for name, reply in answers.replies.items():
         arrays |= {f"{name}{SEPARATOR}{array}".replace("/", "|"): value for array, value in reply.arrays.items()}
-    return Message(facts, arrays)
+    return Message(fields, arrays)
 
 
 def unflatten(release: str, message: Message) -> Answers:
@@ -130,8 +130,8 @@ def unflatten(release: str, message: Message) -> Answers:
     for key, value in message.arrays.items():
         name, array = key.replace("|", "/").split(SEPARATOR)
         by_question.setdefault(name, {})[array] = value
-    replies = {name: Message(facts, by_question.get(name, {})) for name, facts in message.facts["replies"].items()}
-    return Answers(release, message.facts["greeting"], replies)
+    replies = {name: Message(fields, by_question.get(name, {})) for name, fields in message.fields["replies"].items()}
+    return Answers(release, message.fields["greeting"], replies)
 
 
 def digest(questions: Sequence[Question]) -> str:
@@ -147,7 +147,7 @@ def _parts(questions: Sequence[Question]) -> Iterator[bytes]:
         yield (Path(__file__).parent / "inside" / file).read_bytes()
     for question in questions:
         yield question.name.encode()
-        yield json.dumps(question.message.facts, sort_keys=True).encode()
+        yield json.dumps(question.message.fields, sort_keys=True).encode()
         for array, value in sorted(question.message.arrays.items()):
             yield array.encode()
             yield value.tobytes()

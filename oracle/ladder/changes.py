@@ -77,30 +77,30 @@ def compare_one(before: Answers, after: Answers, question: Question) -> Change:
 
 def judge(old: Message, new: Message, question: Question) -> tuple[str, str, float, str]:
     """Verdict, array, size and message."""
-    was, now = old.facts["outcome"], new.facts["outcome"]
-    said = str(new.facts.get("message", ""))
+    was, now = old.fields["outcome"], new.fields["outcome"]
+    message = str(new.fields.get("message", ""))
     if was == now == "answered":
-        return judge_interface(old, new) if question.opening == "interface" else judge_arrays(old, new, question.dtype)
+        return judge_interface(old, new) if question.entry_point == "interface" else judge_arrays(old, new, question.dtype)
     if was == now:
         alike = was == "not offered" or kind_of_error(old) == kind_of_error(new)
-        return ("same", "", 0.0, said) if alike else ("fails otherwise", "", np.nan, f"{old.facts['message']} → {said}")
+        return ("same", "", 0.0, message) if alike else ("fails otherwise", "", np.nan, f"{old.fields['message']} → {message}")
     if "not offered" in (was, now):
-        return ("offered", "", np.nan, said) if was == "not offered" else ("withdrawn", "", np.nan, said)
+        return ("offered", "", np.nan, message) if was == "not offered" else ("withdrawn", "", np.nan, message)
     if was == "answered":
-        return "raises", "", np.nan, said
+        return "raises", "", np.nan, message
     if now == "answered":
-        return "accepts", "", np.nan, str(old.facts.get("message", ""))
-    return "fails otherwise", "", np.nan, f"{was} → {now}: {said}"
+        return "accepts", "", np.nan, str(old.fields.get("message", ""))
+    return "fails otherwise", "", np.nan, f"{was} → {now}: {message}"
 
 
 def kind_of_error(reply: Message) -> str:
     """The exception's type: its words may change freely."""
-    return str(reply.facts.get("message", "")).split(":")[0]
+    return str(reply.fields.get("message", "")).split(":")[0]
 
 
 def judge_interface(old: Message, new: Message) -> tuple[str, str, float, str]:
     """Facts of the interface that differ."""
-    was, now = old.facts["interface"], new.facts["interface"]
+    was, now = old.fields["interface"], new.fields["interface"]
     different = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     words = "; ".join(f"{name}: {was.get(name)} → {now.get(name)}" for name in different)
     return ("interface", ", ".join(different), np.nan, words) if different else ("same", "", 0.0, "")

@@ -15,7 +15,7 @@ from oracle.cases.case import Case, Inputs, Setting
 from oracle.contract.contender import Batch, Contender, LossAndItems, Preds
 from oracle.ladder.inside.messages import Arrays, Message
 from oracle.ladder.install import InstallError, cache_folder, release_folder
-from oracle.ladder.questions import spec_facts
+from oracle.ladder.questions import spec_fields
 from oracle.ladder.release_process import Release
 from twinloss import LossSpec
 from twinloss.release_definitions import missing_option, switches
@@ -66,7 +66,7 @@ def declines(spec: LossSpec, inputs: Inputs, setting: Setting, *, release: str) 
             return f"release {release} is not told {field} = {getattr(spec, field)}"
     if LossSpec.for_release(release, num_classes=1) != dataclasses.replace(usual, **{name: getattr(spec, name) for name in SWITCHES}):
         return f"this is not the definition of release {release}"
-    return missing_option(release, spec_facts(spec)) or declines_inputs(spec, inputs, setting)
+    return missing_option(release, spec_fields(spec)) or declines_inputs(spec, inputs, setting)
 
 
 class ReleaseCriterion:
@@ -87,28 +87,28 @@ class ReleaseCriterion:
             ReleaseError: the release raised; the message is its own.
         """
         grids = [tuple(level.shape[-2:]) for level in preds["feats"]]
-        loss = cast(Tensor, _Asked.apply(self, preds["boxes"], preds["scores"], batch, grids))
+        loss = cast(Tensor, _ReleaseLoss.apply(self, preds["boxes"], preds["scores"], batch, grids))
         return loss, dict(zip(self.spec.term_names, loss.detach() / max(len(preds["boxes"]), 1), strict=True))
 
     def ask(self, gains: Sequence[float], boxes: Tensor, scores: Tensor, batch: Batch, grids: Sequence[tuple[int, int]]) -> Arrays:
         """Items and gradients with these gains: a gradient of any mix of the three terms is that of their sum with other gains."""
         autocast = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.") if torch.is_autocast_enabled("cpu") else None
-        facts: dict[str, Any] = {
-            "opening": "loss",
+        fields: dict[str, Any] = {
+            "entry_point": "loss",
             "dtype": str(boxes.dtype).removeprefix("torch."),
-            "spec": spec_facts(self.spec) | {"gains": tuple(gains)},
+            "spec": spec_fields(self.spec) | {"gains": tuple(gains)},
             "grids": grids,
             "batch_size": len(boxes),
             "autocast": autocast,
         }
         arrays = {name: value.detach().double().cpu().numpy() for name, value in (("boxes", boxes), ("scores", scores), *batch.items())}
-        reply = self.process.ask(Message(facts, arrays), PATIENCE)
-        if reply.facts["outcome"] != "answered":
-            raise ReleaseError(f"{reply.facts['outcome']}: {reply.facts.get('message', '')}")
+        reply = self.process.ask(Message(fields, arrays), PATIENCE)
+        if reply.fields["outcome"] != "answered":
+            raise ReleaseError(f"{reply.fields['outcome']}: {reply.fields.get('message', '')}")
         return reply.arrays
 
 
-class _Asked(torch.autograd.Function):
+class _ReleaseLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, criterion: ReleaseCriterion, boxes: Tensor, scores: Tensor, batch: Batch, grids: Sequence[tuple[int, int]]

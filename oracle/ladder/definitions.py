@@ -13,7 +13,7 @@ from oracle.ladder.answers import Answers
 from oracle.ladder.changes import difference
 from oracle.ladder.inside.messages import Arrays
 from oracle.ladder.questions import Question
-from oracle.ladder.rows import nothing
+from oracle.ladder.rows import no_twin
 from twinloss import DetectionLoss, LossSpec
 from twinloss.release_definitions import number, switches
 
@@ -71,19 +71,24 @@ class Matcher:
         """
         reply = answers.replies[question.name]
         precise = question.dtype in ("float32", "float64")
-        if question.opening != "loss" or question.kind.startswith("input:") or not precise or reply.facts["outcome"] != "answered":
-            return nothing(answers, question) | {"definition": named(answers.release)}
+        if question.entry_point != "loss" or question.kind.startswith("input:") or not precise or reply.fields["outcome"] != "answered":
+            return no_twin(answers, question) | {"definition": definition_name(answers.release)}
         # A gradient that a release leaves out, as some do when there is no box, is one of zeros.
         mine = self._twin(question, switches(answers.release))
         size = max(difference(array, reply.arrays.get(name, array * 0)) for name, array in mine.items())
         agrees = size <= AGREEMENT
         why = "" if agrees else departure(answers.release, question)
-        return {"definition": named(answers.release), "twin": "agrees" if agrees else "differs", "twin_size": size, "twin_why": why}
+        return {
+            "definition": definition_name(answers.release),
+            "twin": "agrees" if agrees else "differs",
+            "twin_size": size,
+            "twin_why": why,
+        }
 
-    def _twin(self, question: Question, how: dict[str, Any]) -> Arrays:
-        key = (question.name, repr(how))
+    def _twin(self, question: Question, switched: dict[str, Any]) -> Arrays:
+        key = (question.name, repr(switched))
         if key not in self._twins:
-            self._twins[key] = twin_answer(question, how)
+            self._twins[key] = twin_answer(question, switched)
         return self._twins[key]
 
 
@@ -93,15 +98,15 @@ def departure(release: str, question: Question) -> str:
     return next((d.why for d in asked if number(d.first) <= number(release) <= number(d.last)), "")
 
 
-def named(release: str) -> str:
+def definition_name(release: str) -> str:
     """The switches of a release's definition in one line."""
     return ", ".join(f"{name}={value!r}" for name, value in switches(release).items()) or "newest"
 
 
-def twin_answer(question: Question, how: dict[str, Any]) -> Arrays:
+def twin_answer(question: Question, switched: dict[str, Any]) -> Arrays:
     """Sum, items and gradients of the twin with an older definition's switches."""
     assert question.case is not None
-    spec: LossSpec = dataclasses.replace(question.case.spec, **how)
+    spec: LossSpec = dataclasses.replace(question.case.spec, **switched)
     preds, batch = question.case.build(Setting("float64" if question.dtype == "float64" else "float32"))
     loss, items = DetectionLoss(spec, ties="reference")(preds, batch)
     loss.sum().backward()

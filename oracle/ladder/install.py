@@ -30,7 +30,7 @@ DEPENDENCIES = {
     "tqdm": "tqdm",
 }
 
-TELLING = ("there is no version", "no matching distribution", "error")
+INFORMATIVE = ("there is no version", "no matching distribution", "error")
 
 
 class InstallError(Exception):
@@ -108,6 +108,6 @@ def install(requirement: str, folder: Path) -> None:
 def reason(text: str) -> str:
     """The telling line of an installer's complaint, without addresses."""
     lines = [line.strip(" ×╰─▶│") for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if any(words in line.lower() for words in TELLING)]
-    words = (telling or lines or ["no reason was given"])[0].split()
+    informative = [line for line in lines if any(words in line.lower() for words in INFORMATIVE)]
+    words = (informative or lines or ["no reason was given"])[0].split()
     return " ".join(word for word in words if "://" not in word)[:160]

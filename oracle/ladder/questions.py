@@ -33,7 +33,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Topic:
+class CaseKind:
     """A kind of case: what it is about, its batches, and how they are asked.
 
     Attributes:
@@ -49,8 +49,8 @@ class Topic:
     cases: tuple[Case, ...]
     dtypes: tuple[str, ...] = PRECISE
     stages: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    opening: str = "loss"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    entry_point: str = "loss"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Question:
 
     name: str
     kind: str
-    opening: str
+    entry_point: str
     dtype: str
     case: Case | None
     message: Message
@@ -79,7 +79,7 @@ class Question:
         return (len(self.case.boxes), self.case.batch_size, self.case.num_anchors) if self.case else (0, 0, 0)
 
 
-def spec_facts(spec: LossSpec) -> dict[str, Any]:
+def spec_fields(spec: LossSpec) -> dict[str, Any]:
     """What of a definition a release can be told."""
     names = ("num_classes", "reg_max", "strides", "gains", "topk", "topk2", "class_weights")
     return {name: getattr(spec, name) for name in names}
@@ -92,29 +92,31 @@ def batch_arrays(case: Case) -> Arrays:
     return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
 
-def questions(topics: tuple[Topic, ...]) -> Iterator[Question]:
+def questions(case_kinds: tuple[CaseKind, ...]) -> Iterator[Question]:
     """Every question of every topic, the whole loss first."""
-    for topic in topics:
-        for number, case in enumerate(topic.cases):
-            for dtype in topic.dtypes:
-                for opening in (topic.opening, *topic.stages):
-                    yield question(topic, case, number, opening, dtype)
+    for case_kind in case_kinds:
+        for number, case in enumerate(case_kind.cases):
+            for dtype in case_kind.dtypes:
+                for entry_point in (case_kind.entry_point, *case_kind.stages):
+                    yield question(case_kind, case, number, entry_point, dtype)
 
 
-def question(topic: Topic, case: Case, number: int, opening: str, dtype: str) -> Question:
+def question(case_kind: CaseKind, case: Case, number: int, entry_point: str, dtype: str) -> Question:
     """One question about a case."""
-    facts = {
-        "opening": opening,
+    fields = {
+        "entry_point": entry_point,
         "dtype": dtype,
-        "spec": spec_facts(case.spec),
+        "spec": spec_fields(case.spec),
         "grids": case.grids,
         "batch_size": case.batch_size,
-        **topic.facts,
+        **case_kind.fields,
     }
-    arithmetic = f"{dtype}+autocast({topic.facts['autocast']})" if topic.facts.get("autocast") else dtype
-    make = {"two heads": head_arrays, "loss": batch_arrays}.get(opening, stage_arrays)
-    arrays = {name: array for name, array in make(case).items() if opening not in NEEDS or name in NEEDS[opening]}
-    return Question(f"{topic.name}/{number}/{opening}/{arithmetic}", topic.name, opening, arithmetic, case, Message(facts, arrays))
+    arithmetic = f"{dtype}+autocast({case_kind.fields['autocast']})" if case_kind.fields.get("autocast") else dtype
+    make = {"two heads": head_arrays, "loss": batch_arrays}.get(entry_point, stage_arrays)
+    arrays = {name: array for name, array in make(case).items() if entry_point not in NEEDS or name in NEEDS[entry_point]}
+    return Question(
+        f"{case_kind.name}/{number}/{entry_point}/{arithmetic}", case_kind.name, entry_point, arithmetic, case, Message(fields, arrays)
+    )
 
 
 def head_arrays(case: Case) -> Arrays:

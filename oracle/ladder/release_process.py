@@ -47,7 +47,7 @@ def environment(scratch: str) -> dict[str, str]:
     }
 
 
-class Nursery:
+class ForkServer:
     """The process that forks releases' processes."""
 
     def __init__(self) -> None:
@@ -97,9 +97,9 @@ class Nursery:
 
 
 @cache
-def nursery() -> Nursery:
+def fork_server() -> ForkServer:
     """This process's one nursery, which ends with it."""
-    made = Nursery()
+    made = ForkServer()
     atexit.register(made.close)
     return made
 
@@ -118,7 +118,7 @@ class Release:
     def __init__(self, folder: Path | None, cache: Path) -> None:
         self._folder, self._cache = folder, cache
         self._scratch = tempfile.TemporaryDirectory(prefix="ladder-")
-        self._line: socket.socket | None = None
+        self._socket: socket.socket | None = None
         self._stream: BufferedRWPair | None = None
         self._pid = 0
         self.greeting = self._start()
@@ -156,20 +156,20 @@ class Release:
 
     def _start(self) -> dict[str, Any]:
         self._stop()
-        if not nursery().alive:
-            nursery.cache_clear()
+        if not fork_server().alive:
+            fork_server.cache_clear()
         folder = "" if self._folder is None else str(self._folder)
-        self._line = nursery().fork(folder, str(dependency_folder(self._cache)), self._scratch.name)
-        self._stream = self._line.makefile("rwb")
-        self._pid = self._exchange(None, START_SECONDS).facts.get("pid", 0)
-        return self._exchange(None, START_SECONDS).facts
+        self._socket = fork_server().fork(folder, str(dependency_folder(self._cache)), self._scratch.name)
+        self._stream = self._socket.makefile("rwb")
+        self._pid = self._exchange(None, START_SECONDS).fields.get("pid", 0)
+        return self._exchange(None, START_SECONDS).fields
 
     def _exchange(self, question: Message | None, seconds: float) -> Message:
         """Send what there is to send, and receive; an outcome instead when the process has ended, or does not answer in time."""
-        if self._line is None or self._stream is None:
+        if self._socket is None or self._stream is None:
             return Message({"outcome": "died", "message": "the process ended"}, {})
         reply = None
-        with watched(self._pid or nursery().pid, busy_s=seconds, idle_s=seconds) as why, contextlib.suppress(OSError):
+        with watched(self._pid or fork_server().pid, busy_s=seconds, idle_s=seconds) as why, contextlib.suppress(OSError):
             if question is not None:
                 send(self._stream, question)
             reply = receive(self._stream)
@@ -182,11 +182,11 @@ class Release:
         return reply
 
     def _stop(self) -> None:
-        for end in (self._stream, self._line):
+        for end in (self._stream, self._socket):
             if end is not None:
                 with contextlib.suppress(OSError):
                     end.close()
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
-        self._stream, self._line, self._pid = None, None, 0
+        self._stream, self._socket, self._pid = None, None, 0

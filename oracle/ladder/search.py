@@ -18,7 +18,7 @@ class Ask(Protocol):
         ...
 
 
-Asked = Callable[[str], Answers]
+AnswersOf = Callable[[str], Answers]
 
 
 def different(before: Answers, after: Answers, questions: Sequence[Question]) -> list[Question]:

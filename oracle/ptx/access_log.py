@@ -51,13 +51,13 @@ class Accesses:
         between = _conflicts([units["unit"]], units["program"], units["kind"])
         within = _conflicts([units["unit"], units["program"], units["barriers"]], units["thread"], units["kind"])
         found = [("two programs", at) for at in between[:3]] + [("two threads of a program", at) for at in within[:3]]
-        return [self._said(units, who, int(units["unit"][at])) for who, at in found]
+        return [self._description(units, owner, int(units["unit"][at])) for owner, at in found]
 
-    def _said(self, units: dict[str, Column], who: str, unit: int) -> str:
+    def _description(self, units: dict[str, Column], owner: str, unit: int) -> str:
         texts = sorted({self.instructions[step] for step in units["step"][units["unit"] == unit]})
-        return f"{who} are in each other's way at {unit * UNIT:#x}: {'; '.join(texts)}"
+        return f"{owner} are in each other's way at {unit * UNIT:#x}: {'; '.join(texts)}"
 
-    def moved(self) -> tuple[int, int]:
+    def byte_counts(self) -> tuple[int, int]:
         """Bytes that threads asked for, and those of the sectors in which they lie: each counts once a warp and instruction."""
         asked = sectors = 0
         for (address, program, thread, _), (size, _) in zip(self._parts, self._same, strict=True):
@@ -76,7 +76,7 @@ def _units(columns: dict[str, Column]) -> dict[str, Column]:
     return units | {"unit": units["address"] // UNIT + within}
 
 
-def _conflicts(place: list[Column], who: Column, kind: Column) -> NDArray[np.intp]:
+def _conflicts(place: list[Column], owner: Column, kind: Column) -> NDArray[np.intp]:
     """An access of each place where several meet, of which one writes, or one is atomic and another reads."""
     order = np.lexsort(place[::-1])
     changes = np.zeros(len(order), bool)
@@ -84,7 +84,7 @@ def _conflicts(place: list[Column], who: Column, kind: Column) -> NDArray[np.int
     for column in place:
         changes[1:] |= np.diff(column[order]) != 0
     starts = np.flatnonzero(changes)
-    several = np.minimum.reduceat(who[order], starts) != np.maximum.reduceat(who[order], starts)
+    several = np.minimum.reduceat(owner[order], starts) != np.maximum.reduceat(owner[order], starts)
     kinds = np.bitwise_or.reduceat(kind[order], starts)
     bad = several & ((kinds & WRITE != 0) | (kinds == READ | ATOMIC))
     found: NDArray[np.intp] = order[starts[bad]]

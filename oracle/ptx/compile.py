@@ -7,11 +7,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-Launched = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
+OnLaunch = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
 
 
 @contextmanager
-def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
+def compiling_for(capability: int, on_launch: OnLaunch) -> Iterator[None]:
     """Within, a launch compiles for the architecture; instead of running, the kernel is handed on with its grid and arguments."""
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
@@ -23,12 +23,12 @@ def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
     def compile_instead(self: Any, *args: Any, grid: Any, **options: Any) -> Any:
         kernel = launching(self, *args, grid=grid, **options | {"warmup": True})
         constants = (options[name] for name in self.arg_names[len(args) :])
-        built = _Compiled(kernel, launched)
+        built = _Compiled(kernel, on_launch)
         built[(*grid, 1, 1)[:3]](*args, *constants)
         return built
 
     kernels_for.cache_clear()  # what was compiled for another architecture
-    driver.set_active(_Absent(capability))
+    driver.set_active(_AbsentDriver(capability))
     JITFunction.run = compile_instead
     try:
         yield
@@ -44,10 +44,10 @@ class _Compiled:
     """A kernel that cannot be launched here."""
 
     kernel: Any
-    launched: Launched
+    on_launch: OnLaunch
 
     def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
-        return lambda *arguments: self.launched(self.kernel, grid, arguments)
+        return lambda *arguments: self.on_launch(self.kernel, grid, arguments)
 
 
 def check_constants(kernel: Any, arguments: tuple[Any, ...]) -> None:
@@ -59,7 +59,7 @@ def check_constants(kernel: Any, arguments: tuple[Any, ...]) -> None:
         raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
 
 
-class _Absent:
+class _AbsentDriver:
     """Stands in for the driver of a GPU that is not here: one device per architecture, so that each has a cache of kernels of its own."""
 
     def __init__(self, capability: int) -> None:

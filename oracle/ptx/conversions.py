@@ -30,7 +30,7 @@ def _one_conversion(modifiers: list[str], to: str, source: str) -> Function:
     if source == "bf16":
         return lambda bits: bits.astype(np.uint32) << np.uint32(16)
     if to[0] != "f" and source[0] == "f":
-        return lambda bits: _to_whole(typed(bits, source), modifiers, to)
+        return lambda bits: _to_integer(typed(bits, source), modifiers, to)
     rounding = {"rmi": np.floor, "rpi": np.ceil, "rzi": np.trunc, "rni": np.rint}
     whole = next((rounding[each] for each in modifiers if each in rounding), None)
 
@@ -50,7 +50,7 @@ def _to_bfloat16(bits: Bits) -> Bits:
     return np.where(np.isnan(number), np.uint32(0x7FFF), rounded).astype(np.uint16)
 
 
-def _to_whole(number: Any, modifiers: list[str], to: str) -> Bits:
+def _to_integer(number: Any, modifiers: list[str], to: str) -> Bits:
     """Towards the direction that is asked for, at most the type's range; NaN is 0."""
     kind = TYPES[to]
     least, most = np.iinfo(kind).min, np.iinfo(kind).max

@@ -29,14 +29,14 @@ from oracle.ptx.interpreter import run
 from oracle.ptx.launch import Launch
 from oracle.ptx.memory import Memory, Region
 from oracle.ptx.parser import Kernel, parse
-from oracle.ptx.triton_device import host_serves
+from oracle.ptx.triton_device import accept_host_tensors
 from twinloss import DetectionLoss
 
 SOURCE = Path(__file__).with_suffix(".c")
-LEAST, BEYOND = 1 << 12, 1 << 47  # Addresses of a process: bounds are looked after where launches are caught.
+FIRST_ADDRESS, END_ADDRESS = 1 << 12, 1 << 47  # Addresses of a process: bounds are looked after where launches are caught.
 BYTES = {"u8": 1, "u16": 2, "u32": 4, "f32": 4, "b32": 4, "s32": 4, "u64": 8, "b64": 8, "s64": 8, "f64": 8}
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 3, ctypes.POINTER(ctypes.c_void_p))
-ALLOWED: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
+TOLERANCE: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
 CASES = {
     "few anchors": crowded(size=(64, 64), images=2),
     "misaligned": crowded(size=(56, 72), images=3, seed=1, strides=(8, 16)),
@@ -67,7 +67,7 @@ def build(folder: Path) -> Path:
 
 
 @dataclass
-class StandIn:
+class DriverStub:
     """Launches that came through the launcher, run as they arrive.
 
     Attributes:
@@ -85,13 +85,13 @@ class StandIn:
             sizes = [BYTES[kind] for kind in kernel.parameters.values()]
             arguments = [int.from_bytes(ctypes.string_at(parameters[k], size), "little") for k, size in enumerate(sizes)]
             self.launched.append(kernel.name.removesuffix("_kernel"))
-            run(Launch(kernel, programs, threads, shared_bytes, arguments, _everything(), len(self.launched), range(programs)))
+            run(Launch(kernel, programs, threads, shared_bytes, arguments, _process_memory(), len(self.launched), range(programs)))
         except Exception:
             traceback.print_exc()
             return 1
         return 0
 
-    def take_over(self, library: Path, capability: int = 90) -> Any:
+    def install(self, library: Path, capability: int = 90) -> Any:
         """Make this the GPU of the process; the answer has to be kept as long as it is."""
         from triton import knobs
         from triton.backends.compiler import GPUTarget
@@ -114,11 +114,13 @@ class StandIn:
 
 
 @lru_cache(maxsize=1)
-def _everything() -> Memory:
-    return Memory([Region(LEAST, np.frombuffer((ctypes.c_uint8 * (BEYOND - LEAST)).from_address(LEAST), np.uint8))])
+def _process_memory() -> Memory:
+    return Memory(
+        [Region(FIRST_ADDRESS, np.frombuffer((ctypes.c_uint8 * (END_ADDRESS - FIRST_ADDRESS)).from_address(FIRST_ADDRESS), np.uint8))]
+    )
 
 
-def farthest(case: Case, dtype: DtypeName) -> float:
+def largest_error(case: Case, dtype: DtypeName) -> float:
     """Largest difference from the torch backend of the loss and both gradients, as a share of the largest element."""
     answers = []
     for backend in ("triton", "torch"):
@@ -132,7 +134,7 @@ def farthest(case: Case, dtype: DtypeName) -> float:
 def main() -> int:
     """Two steps on each case: the first builds kernels, the second launches them without Triton's look-up."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, host_serves():
+    with tempfile.TemporaryDirectory() as folder, accept_host_tensors():
         # Beside the library, so that no launcher built against it is found by a process with a GPU.
         os.environ |= {"TRITON_LIBCUDA_PATH": folder, "TRITON_CACHE_DIR": str(Path(folder, "cache"))}
         try:
@@ -140,18 +142,18 @@ def main() -> int:
         except (ImportError, RuntimeError) as error:
             print(error, file=sys.stderr)
             return 2
-        stand_in = StandIn()
-        kept = stand_in.take_over(library)
-        off = {}
+        stub = DriverStub()
+        kept = stub.install(library)
+        errors = {}
         for name, case in CASES.items():
-            for dtype, most in ALLOWED.items():
+            for dtype, most in TOLERANCE.items():
                 for turn in ("first", "second"):
-                    off[name, dtype, turn] = farthest(case, dtype) / most
-        for key, share in off.items():
+                    errors[name, dtype, turn] = largest_error(case, dtype) / most
+        for key, share in errors.items():
             print(f"{' '.join(key)}: {share:.3f} of what is allowed")
-        print(f"{len(stand_in.launched)} launches of {', '.join(dict.fromkeys(stand_in.launched))}")
+        print(f"{len(stub.launched)} launches of {', '.join(dict.fromkeys(stub.launched))}")
         del kept
-    return int(max(off.values()) > 1)
+    return int(max(errors.values()) > 1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from oracle.ptx.parser import Instruction
 from oracle.ptx.register_types import TYPES, Bits, Function, bits_of, typed
 
 
-def whole_quotient(a: Any, b: Any) -> Any:
+def integer_quotient(a: Any, b: Any) -> Any:
     """The quotient towards zero; all bits are set where the divisor is 0."""
     safe = np.where(b == 0, b.dtype.type(1), b)
     floor = a // safe
@@ -21,7 +21,7 @@ def whole_quotient(a: Any, b: Any) -> Any:
 
 def remainder(a: Any, b: Any) -> Any:
     """What the quotient towards zero leaves."""
-    return a - whole_quotient(a, b) * b
+    return a - integer_quotient(a, b) * b
 
 
 def widened(a: Bits, b: Bits, kind: str) -> Bits:

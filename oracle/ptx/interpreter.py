@@ -14,7 +14,7 @@ from oracle.ptx.access_log import Accesses
 from oracle.ptx.instructions import step_of
 from oracle.ptx.launch import Launch
 from oracle.ptx.parser import Kernel
-from oracle.ptx.threads import Frame, Step, Wave
+from oracle.ptx.threads import ActiveThreads, RunningPrograms, Step
 
 LANES = 16384  # Threads that run together, at most; one program, at least.
 
@@ -27,25 +27,25 @@ def run(launch: Launch) -> Accesses:
         DivergenceError: a barrier or an exchange among threads of which some are elsewhere.
         UnknownInstructionError: an instruction that the machine does not know.
     """
-    chance = np.random.default_rng(launch.seed)
-    order = chance.permutation(np.asarray(launch.only))
-    done = Accesses()
+    rng = np.random.default_rng(launch.seed)
+    order = rng.permutation(np.asarray(launch.only))
+    accesses = Accesses()
     together = max(LANES // launch.threads, 1)
     with np.errstate(all="ignore"):
         for start in range(0, len(order), together):
-            _run_together(Wave(launch, order[start : start + together], chance, done))
-    return done
+            _run_together(RunningPrograms(launch, order[start : start + together], rng, accesses))
+    return accesses
 
 
-def _run_together(wave: Wave) -> None:
-    code = _code(wave.launch.kernel)
-    while (block := int(wave.at.min())) < len(code):
-        here = wave.at == block
-        wave.at[here] = block + 1
-        frame = Frame(wave, np.flatnonzero(here))
+def _run_together(running: RunningPrograms) -> None:
+    code = _code(running.launch.kernel)
+    while (block := int(running.next_block.min())) < len(code):
+        here = running.next_block == block
+        running.next_block[here] = block + 1
+        active = ActiveThreads(running, np.flatnonzero(here))
         for step in code[block]:
-            step(frame)
-        frame.leave()
+            step(active)
+        active.write_back()
 
 
 @lru_cache(maxsize=256)

@@ -66,7 +66,7 @@ class Memory:
         Raises:
             MemoryFaultError: out of bounds, or not aligned to the whole access.
         """
-        where = self._places(addresses, size, count)
+        where = self._located(addresses, size, count)
         answers = [np.zeros(len(addresses), UNSIGNED[size]) for _ in range(count)]
         for region, chosen, index in where:
             for k, answer in enumerate(answers):
@@ -79,7 +79,7 @@ class Memory:
         Raises:
             MemoryFaultError: as for :meth:`read`.
         """
-        for region, chosen, index in self._places(addresses, size, len(values)):
+        for region, chosen, index in self._located(addresses, size, len(values)):
             for k, value in enumerate(values):
                 region[index + k] = value[chosen]
 
@@ -90,7 +90,7 @@ class Memory:
             MemoryFaultError: as for :meth:`read`.
         """
         found = np.zeros_like(values)
-        for region, chosen, index in self._places(addresses, values.dtype.itemsize, 1):
+        for region, chosen, index in self._located(addresses, values.dtype.itemsize, 1):
             signed = region.view(values.dtype)
             places = np.full(len(addresses), -1, np.int64)
             places[chosen] = index
@@ -99,12 +99,12 @@ class Memory:
                 signed[places[thread]] = max(found[thread], values[thread])
         return found
 
-    def _places(self, addresses: Addresses, size: int, count: int) -> list[tuple[Values, NDArray[np.bool_] | slice, NDArray[np.int64]]]:
+    def _located(self, addresses: Addresses, size: int, count: int) -> list[tuple[Values, NDArray[np.bool_] | slice, NDArray[np.int64]]]:
         """Regions as numbers, with the threads that go there and their indices."""
         if len(addresses) == 0:
             return []
-        if (off := addresses % (size * count) != 0).any():
-            at = int(off.argmax())
+        if (misaligned := addresses % (size * count) != 0).any():
+            at = int(misaligned.argmax())
             raise MemoryFaultError(f"thread {at} accesses {size * count} bytes at {addresses[at]:#x}, which is not a multiple of that")
         region = np.searchsorted(self._starts, addresses, side="right") - 1
         outside = (region < 0) | (addresses + size * count > self._ends[region])

@@ -15,7 +15,7 @@ import torch
 from oracle.ptx.triton_device import Device, running_on
 
 LONG, EDGE = 100_000, 4  # Programs of a grid of which only some run, and how many of them at each end.
-UNDONE = pytest.StashKey[ExitStack]()
+UNDO = pytest.StashKey[ExitStack]()
 
 
 def both_ends_and_the_middle(programs: int) -> Sequence[int]:
@@ -29,12 +29,12 @@ def both_ends_and_the_middle(programs: int) -> Sequence[int]:
 def pytest_configure(config: pytest.Config) -> None:
     """From here on every launch runs on the machine: before modules are collected, which ask whether the host serves."""
     capability, seed = (int(os.environ.get(name, default)) for name, default in (("PTX_CAPABILITY", "90"), ("PTX_SEED", "0")))
-    undone = config.stash[UNDONE] = ExitStack()
-    undone.enter_context(running_on(Device(capability, seed, programs=both_ends_and_the_middle)))
+    undo = config.stash[UNDO] = ExitStack()
+    undo.enter_context(running_on(Device(capability, seed, programs=both_ends_and_the_middle)))
     torch.use_deterministic_algorithms(True, warn_only=True)  # So that torch.empty is full of what must not matter.
-    undone.callback(torch.use_deterministic_algorithms, False)
+    undo.callback(torch.use_deterministic_algorithms, False)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Launches go where they went before."""
-    config.stash[UNDONE].close()
+    config.stash[UNDO].close()

@@ -30,7 +30,7 @@ class UnknownInstructionError(ValueError):
         super().__init__(f"the machine does not know the instruction: {instruction.text}")
 
 
-def known(instruction: Instruction, modifiers: Iterable[str]) -> bool:
+def has_only(instruction: Instruction, modifiers: Iterable[str]) -> bool:
     """Whether an instruction has no modifiers but types and these."""
     return set(instruction.modifiers) <= TYPES.keys() | set(modifiers)
 

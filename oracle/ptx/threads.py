@@ -24,17 +24,17 @@ class DivergenceError(RuntimeError):
     """Threads that have to act together do not."""
 
 
-class Wave:
+class RunningPrograms:
     """Programs that run together: registers of all their threads, and where each thread is."""
 
-    def __init__(self, launch: Launch, programs: Threads, chance: np.random.Generator, done: Accesses) -> None:
-        self.launch, self.chance, self.done = launch, chance, done
+    def __init__(self, launch: Launch, programs: Threads, rng: np.random.Generator, accesses: Accesses) -> None:
+        self.launch, self.rng, self.accesses = launch, rng, accesses
         count = len(programs) * launch.threads
         self.lanes = np.arange(count)
         self.program = np.repeat(programs, launch.threads)
-        self.place = self.lanes // launch.threads  # Of the program among those that run together.
+        self.slot = self.lanes // launch.threads  # Of the program among those that run together.
         self.thread = self.lanes % launch.threads
-        self.at = np.zeros(count, np.int64)
+        self.next_block = np.zeros(count, np.int64)
         self.barriers = np.zeros(count, np.int64)
         self.registers: dict[str, Bits] = {
             "%tid.x": self.thread.astype(np.uint32),
@@ -49,10 +49,10 @@ class Wave:
 
 
 @dataclass
-class Frame:
+class ActiveThreads:
     """The threads ``lanes`` of a wave, which run a block together."""
 
-    wave: Wave
+    running: RunningPrograms
     lanes: Threads
     local: dict[str, Bits] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
@@ -63,18 +63,18 @@ class Frame:
         return len(self.lanes)
 
     @property
-    def whole(self) -> bool:
+    def all_active(self) -> bool:
         """Whether these are all threads of the wave: then nothing needs to be picked."""
-        return len(self.lanes) == len(self.wave.lanes)
+        return len(self.lanes) == len(self.running.lanes)
 
-    def of(self, values: Any) -> Any:
+    def select(self, values: Any) -> Any:
         """These threads' part of what every thread of the wave has."""
-        return values if self.whole or np.ndim(values) == 0 else values[self.lanes]
+        return values if self.all_active or np.ndim(values) == 0 else values[self.lanes]
 
     def read(self, register: str) -> Bits:
         """A register's bits: of every thread here, or one for all."""
         if register not in self.local:
-            self.local[register] = self.of(self._held(register))
+            self.local[register] = self.select(self._stored(register))
         return self.local[register]
 
     def write(self, register: str, bits: Bits) -> None:
@@ -84,29 +84,29 @@ class Frame:
 
     def write_some(self, register: str, allowed: Threads, values: Bits) -> None:
         """Set a register for some of the threads here, by position; the others keep what they had."""
-        bits = np.array(self.spread(self.read(register)))
+        bits = np.array(self.per_thread(self.read(register)))
         bits[allowed] = values
         self.write(register, bits)
 
-    def spread(self, bits: Bits) -> Bits:
+    def per_thread(self, bits: Bits) -> Bits:
         """One element a thread."""
         return bits if np.ndim(bits) else np.full(self.count, bits)
 
-    def leave(self) -> None:
+    def write_back(self) -> None:
         """Hand on what other blocks, or this block's next turn, may read."""
-        for name in self.written & self.wave.launch.kernel.shared_between_blocks:
-            if self.whole:
-                self.wave.registers[name] = self.local[name]
+        for name in self.written & self.running.launch.kernel.shared_between_blocks:
+            if self.all_active:
+                self.running.registers[name] = self.local[name]
             else:
-                held = np.array(np.broadcast_to(self._held(name), len(self.wave.lanes)))
-                held[self.lanes] = self.local[name]
-                self.wave.registers[name] = held
+                stored = np.array(np.broadcast_to(self._stored(name), len(self.running.lanes)))
+                stored[self.lanes] = self.local[name]
+                self.running.registers[name] = stored
 
-    def _held(self, register: str) -> Bits:
-        found = self.wave.registers.get(register)
+    def _stored(self, register: str) -> Bits:
+        found = self.running.registers.get(register)
         if found is not None:
             return found
-        width = self.wave.launch.kernel.width(register)
+        width = self.running.launch.kernel.width(register)
         return np.bool_(True) if width == 1 else UNSIGNED[width // 8](int.from_bytes([UNWRITTEN] * (width // 8), "little"))
 
     def warps(self, instruction: Instruction) -> tuple[int, int]:
@@ -120,15 +120,15 @@ class Frame:
         return self.count // WARP, WARP
 
 
-Step = Callable[[Frame], None]
-Source = Callable[[Frame], Bits]
+Step = Callable[[ActiveThreads], None]
+OperandReader = Callable[[ActiveThreads], Bits]
 
 
-def source_of(instruction: Instruction, position: int, operand: Operand) -> Source:
+def operand_reader(instruction: Instruction, position: int, operand: Operand) -> OperandReader:
     """What reads an operand: a register, or a number that is written there."""
     if isinstance(operand, Immediate):
         value = immediate(instruction, position, operand)
         return lambda _: value
     if isinstance(operand, Register):
-        return lambda frame: frame.read(operand.name)
+        return lambda active: active.read(operand.name)
     raise UnknownInstructionError(instruction)

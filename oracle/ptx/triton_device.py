@@ -76,11 +76,11 @@ class Device:
 @contextmanager
 def running_on(device: Device) -> Iterator[Device]:
     """Within, every launch of a Triton kernel runs on this device, whose tensors are the host's."""
-    with host_serves(), compiling_for(device.capability, device.launch):
+    with accept_host_tensors(), compiling_for(device.capability, device.launch):
         yield device
 
 
-def host_serves() -> AbstractContextManager[Any]:
+def accept_host_tensors() -> AbstractContextManager[Any]:
     """Within, the Triton backend takes tensors of the host for those of a device that it can serve."""
     return patch.object(availability, "_why_not_device", lambda _: None)
 

@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 
 from oracle.ptx.access_log import WARP
-from oracle.ptx.load_store import address_of, checked, memory_of
+from oracle.ptx.load_store import address_of, memory_of, with_location
 from oracle.ptx.memory import MemoryFaultError
 from oracle.ptx.parser import Instruction, Register, Vector
 from oracle.ptx.register_types import UnknownInstructionError
-from oracle.ptx.threads import Frame, Step, source_of
+from oracle.ptx.threads import ActiveThreads, Step, operand_reader
 
 
-def exchange(instruction: Instruction) -> Step:
+def shuffle(instruction: Instruction) -> Step:
     """``shfl.sync.bfly``: every thread gets the value of the one whose number differs in the given bits."""
     if instruction.modifiers[:2] != ("sync", "bfly") or not isinstance(instruction.target, Register):
         raise UnknownInstructionError(instruction)
     target = instruction.target.name
-    value, bits, *_ = (source_of(instruction, position, operand) for position, operand in enumerate(instruction.sources))
+    value, bits, *_ = (operand_reader(instruction, position, operand) for position, operand in enumerate(instruction.sources))
 
-    def step(frame: Frame) -> None:
-        shape = frame.warps(instruction)
-        partner = np.arange(WARP) ^ int(np.ravel(bits(frame))[0])
-        frame.write(target, frame.spread(value(frame)).reshape(shape)[:, partner].ravel())
+    def step(active: ActiveThreads) -> None:
+        shape = active.warps(instruction)
+        partner = np.arange(WARP) ^ int(np.ravel(bits(active))[0])
+        active.write(target, active.per_thread(value(active)).reshape(shape)[:, partner].ravel())
 
     return step
 
@@ -38,17 +38,17 @@ def reduction(instruction: Instruction) -> Step:
     reduce, target = REDUCTIONS.get(instruction.modifiers[1]), instruction.target
     if reduce is None or not isinstance(target, Register):
         raise UnknownInstructionError(instruction)
-    value = source_of(instruction, 0, instruction.sources[0])
+    value = operand_reader(instruction, 0, instruction.sources[0])
     kind = np.int32 if instruction.type == "s32" else np.uint32
 
-    def step(frame: Frame) -> None:
-        rows = frame.spread(value(frame)).view(kind).reshape(frame.warps(instruction))
-        frame.write(target.name, np.repeat(reduce(rows, axis=1).astype(kind), WARP).view(np.uint32))
+    def step(active: ActiveThreads) -> None:
+        rows = active.per_thread(value(active)).view(kind).reshape(active.warps(instruction))
+        active.write(target.name, np.repeat(reduce(rows, axis=1).astype(kind), WARP).view(np.uint32))
 
     return step
 
 
-def matrix(instruction: Instruction) -> Step:
+def matrix_transfer(instruction: Instruction) -> Step:
     """``ldmatrix`` and ``stmatrix``: 8 x 8 matrices of two bytes an element; matrix k's row i is where thread 8 k + i says.
 
     Thread t has two neighbours of row t // 4, from column 2 (t % 4) on, in each matrix's register; rows are columns where it says "trans".
@@ -59,23 +59,23 @@ def matrix(instruction: Instruction) -> Step:
         raise UnknownInstructionError(instruction)
     address, names = address_of(instruction, place), [part.name for part in vector.parts if isinstance(part, Register)]
 
-    def step(frame: Frame) -> None:
-        rows = address(frame).reshape(frame.warps(instruction))
+    def step(active: ActiveThreads) -> None:
+        rows = address(active).reshape(active.warps(instruction))
         if (rows % 16).any():
             raise MemoryFaultError("a matrix's row does not begin at a multiple of 16 bytes")
-        everyone = np.arange(frame.count)
+        everyone = np.arange(active.count)
         for number, name in enumerate(names):
-            bits = np.zeros(frame.count, np.uint32) if loads else frame.spread(frame.read(name))
+            bits = np.zeros(active.count, np.uint32) if loads else active.per_thread(active.read(name))
             for half in (0, 1):
                 row, column = OWNER, PAIR + half
                 row, column = (column, row) if transposed else (row, column)
-                memory, addresses = memory_of(frame, instruction, (rows[:, 8 * number + row] + 2 * column).ravel(), everyone)
+                memory, addresses = memory_of(active, instruction, (rows[:, 8 * number + row] + 2 * column).ravel(), everyone)
                 shift = np.uint32(16 * half)
                 if loads:
                     bits |= memory.read(addresses, 2, 1)[0].astype(np.uint32) << shift
                 else:
                     memory.write(addresses, 2, [(bits >> shift).astype(np.uint16)])
             if loads:
-                frame.write(name, bits)
+                active.write(name, bits)
 
-    return checked(instruction, step)
+    return with_location(instruction, step)

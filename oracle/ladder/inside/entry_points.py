@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .eras import Era, Model, NotOfferedError, accepted_layout, arrange, listed, make_criterion
+from .eras import Era, Model, NotOfferedError, accepted_layout, arrange, item_vector, make_criterion
 
-Facts = Mapping[str, Any]
+Fields = Mapping[str, Any]
 Tensors = dict[str, Tensor]
-USUAL: Facts = {"num_classes": 3, "reg_max": 16, "strides": (8, 16, 32), "gains": (7.5, 0.5, 1.5), "class_weights": None}
+USUAL: Fields = {"num_classes": 3, "reg_max": 16, "strides": (8, 16, 32), "gains": (7.5, 0.5, 1.5), "class_weights": None}
 HEADS = ("one2many", "one2one")
 
 
@@ -31,11 +31,11 @@ def floating(name: str) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def arithmetic(facts: Facts) -> Iterator[None]:
+def arithmetic(fields: Fields) -> Iterator[None]:
     """The default dtype and the autocast of a question; float64 logits are computed in float64 from end to end (spec 8a)."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if facts["dtype"] == "float64" else torch.float32)
-    cast = facts.get("autocast")
+    torch.set_default_dtype(torch.float64 if fields["dtype"] == "float64" else torch.float32)
+    cast = fields.get("autocast")
     try:
         with torch.autocast("cpu", floating(cast)) if cast else contextlib.nullcontext():
             yield
@@ -43,17 +43,17 @@ def arithmetic(facts: Facts) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def targets_of(facts: Facts, arrays: Tensors) -> Tensors:
+def targets_of(fields: Fields, arrays: Tensors) -> Tensors:
     """The batch as a trainer hands it over; ``target_dtypes`` in the facts names other dtypes than the usual one."""
-    usual = "float64" if facts["dtype"] == "float64" else "float32"
-    dtypes = facts.get("target_dtypes", {})
+    usual = "float64" if fields["dtype"] == "float64" else "float32"
+    dtypes = fields.get("target_dtypes", {})
     batch = {name: arrays[name].to(floating(dtypes.get(name, usual))) for name in ("batch_idx", "cls", "bboxes")}
-    return batch | ({"cls": batch["cls"].reshape(-1)} if facts.get("flat_classes") else {})
+    return batch | ({"cls": batch["cls"].reshape(-1)} if fields.get("flat_classes") else {})
 
 
-def leaf(array: Tensor, facts: Facts) -> Tensor:
+def leaf(array: Tensor, fields: Fields) -> Tensor:
     """Logits in the question's dtype, ready to receive a gradient."""
-    return array.to(floating(facts["dtype"])).requires_grad_()
+    return array.to(floating(fields["dtype"])).requires_grad_()
 
 
 def default_float() -> torch.dtype:
@@ -68,17 +68,17 @@ def layout_of(era: Era) -> str:
         return accepted_layout(era.criterion()(Model(USUAL, default_float()).build()), USUAL)
 
 
-def loss(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def loss(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """The whole loss: its sum, its items, the gradients of its sum."""
     layout = layout_of(era)
-    model = Model(facts["spec"], default_float())
-    criterion = make_criterion(era.criterion(), facts["spec"], model.build())
-    boxes, scores = leaf(arrays["boxes"], facts), leaf(arrays["scores"], facts)
-    value, items = criterion(arrange(layout, boxes, scores, facts["grids"]), targets_of(facts, arrays))
-    if facts["spec"]["class_weights"] is not None and "model.class_weights" not in model.asked:
+    model = Model(fields["spec"], default_float())
+    criterion = make_criterion(era.criterion(), fields["spec"], model.build())
+    boxes, scores = leaf(arrays["boxes"], fields), leaf(arrays["scores"], fields)
+    value, items = criterion(arrange(layout, boxes, scores, fields["grids"]), targets_of(fields, arrays))
+    if fields["spec"]["class_weights"] is not None and "model.class_weights" not in model.attributes_read:
         raise NotOfferedError("class weights are not read")
     value.sum().backward()
-    return {"total": value.sum().detach(), "items": listed(items), **gradients(boxes=boxes, scores=scores)}
+    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(boxes=boxes, scores=scores)}
 
 
 def gradients(**leaves: Tensor) -> Tensors:
@@ -86,23 +86,23 @@ def gradients(**leaves: Tensor) -> Tensors:
     return {f"gradient of {name}": value.grad for name, value in leaves.items() if value.grad is not None}
 
 
-def two_heads(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def two_heads(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """A two-headed loss (spec section 12), named by the fact ``criterion``, after ``updates`` calls of its ``update``."""
-    kind = era.find("loss", facts["criterion"])
+    kind = era.find("loss", fields["criterion"])
     layout = layout_of(era)
-    criterion = kind(Model(facts["spec"], default_float(), epochs=facts["epochs"]).build())
-    for _ in range(facts["updates"]):
+    criterion = kind(Model(fields["spec"], default_float(), epochs=fields["epochs"]).build())
+    for _ in range(fields["updates"]):
         criterion.update()
-    leaves = {f"{head} {name}": leaf(arrays[f"{head} {name}"], facts) for head in HEADS for name in ("boxes", "scores")}
-    preds = {head: arrange(layout, leaves[f"{head} boxes"], leaves[f"{head} scores"], facts["grids"]) for head in HEADS}
-    value, items = criterion(preds, targets_of(facts, arrays))
+    leaves = {f"{head} {name}": leaf(arrays[f"{head} {name}"], fields) for head in HEADS for name in ("boxes", "scores")}
+    preds = {head: arrange(layout, leaves[f"{head} boxes"], leaves[f"{head} scores"], fields["grids"]) for head in HEADS}
+    value, items = criterion(preds, targets_of(fields, arrays))
     value.sum().backward()
-    return {"total": value.sum().detach(), "items": listed(items), **gradients(**leaves)}
+    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(**leaves)}
 
 
-def plain_criterion(era: Era, facts: Facts) -> Any:
+def plain_criterion(era: Era, fields: Fields) -> Any:
     """A criterion of the question's definition, for its stages."""
-    return make_criterion(era.criterion(), facts["spec"], Model(facts["spec"], default_float()).build())
+    return make_criterion(era.criterion(), fields["spec"], Model(fields["spec"], default_float()).build())
 
 
 def stage(criterion: Any, name: str) -> Any:
@@ -117,30 +117,30 @@ def stage(criterion: Any, name: str) -> Any:
     return part
 
 
-def anchors(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def anchors(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Anchor centres in grid units and their strides (spec section 2)."""
-    dtype = floating(facts["dtype"])
-    maps = [torch.zeros(1, 1, *grid, dtype=dtype) for grid in facts["grids"]]
+    dtype = floating(fields["dtype"])
+    maps = [torch.zeros(1, 1, *grid, dtype=dtype) for grid in fields["grids"]]
     centres, strides = era.find("tal", "make_anchors")(maps, arrays["strides"].to(dtype), 0.5)
     return {"centres": centres, "strides": strides}
 
 
-def ground_truth(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def ground_truth(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Padded ground truth (spec section 3)."""
     rows, scale = arrays["rows"].to(default_float()), arrays["scale"].to(default_float())
-    return {"padded": stage(plain_criterion(era, facts), "preprocess")(rows, facts["batch_size"], scale)}
+    return {"padded": stage(plain_criterion(era, fields), "preprocess")(rows, fields["batch_size"], scale)}
 
 
-def decoding(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def decoding(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Decoded boxes in grid units (spec section 4)."""
-    dtype = floating(facts["dtype"])
+    dtype = floating(fields["dtype"])
     centres, logits = arrays["points"].to(dtype), arrays["boxes"].to(dtype).transpose(1, 2).contiguous()
-    return {"corners": stage(plain_criterion(era, facts), "bbox_decode")(centres, logits)}
+    return {"corners": stage(plain_criterion(era, fields), "bbox_decode")(centres, logits)}
 
 
-def assignment(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def assignment(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """What each anchor is given (spec section 5): weight t, and class and box where t > 0."""
-    assigner = stage(plain_criterion(era, facts), "assigner")
+    assigner = stage(plain_criterion(era, fields), "assigner")
     given = [arrays[name].to(default_float()) for name in ("probabilities", "corners", "centres")]
     truth = [arrays["labels"].long(), arrays["truth"].to(default_float()), arrays["valid"].bool()]
     labels, _, scores, _, rows = assigner(*given, *truth)
@@ -149,39 +149,39 @@ def assignment(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
     return {"weight": weight, "class": labels.long().where(held, -1), "box": rows.long().where(held, -1)}
 
 
-def overlap(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def overlap(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """CIoU of pairs of boxes, and its gradient (spec section 6)."""
-    first, second = leaf(arrays["first"], facts), arrays["second"].to(floating(facts["dtype"]))
+    first, second = leaf(arrays["first"], fields), arrays["second"].to(floating(fields["dtype"]))
     value = era.find("metrics", "bbox_iou")(first, second, xywh=False, CIoU=True)
     value.sum().backward()
     return {"ciou": value.detach(), **gradients(first=first)}
 
 
-def distances(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def distances(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Clamped distances from anchors to sides (spec section 7)."""
-    dtype = floating(facts["dtype"])
-    bins = facts["spec"]["reg_max"] - 1
+    dtype = floating(fields["dtype"])
+    bins = fields["spec"]["reg_max"] - 1
     return {"distances": era.find("tal", "bbox2dist")(arrays["points"].to(dtype), arrays["second"].to(dtype), bins)}
 
 
-def distribution(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
+def distribution(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """The distribution term of each box, and its gradient (spec section 7)."""
-    term = era.find("loss", "DFLoss")(facts["spec"]["reg_max"])
-    bins, target = leaf(arrays["bins"], facts), arrays["target"].to(floating(facts["dtype"])).clone()
+    term = era.find("loss", "DFLoss")(fields["spec"]["reg_max"])
+    bins, target = leaf(arrays["bins"], fields), arrays["target"].to(floating(fields["dtype"])).clone()
     value = term(bins, target)
     value.sum().backward()
     return {"term": value.detach(), **gradients(bins=bins)}
 
 
-def interface(era: Era, facts: Facts) -> dict[str, Any]:
+def interface(era: Era, fields: Fields) -> dict[str, Any]:
     """How a release is called: place, signature, layout accepted, shapes given back, attributes read of the model."""
-    kind, spec = era.criterion(), facts["spec"]
+    kind, spec = era.criterion(), fields["spec"]
     model = Model(spec, default_float())
     layout = layout_of(era)
-    columns = sum(rows * width for rows, width in facts["grids"])
+    columns = sum(rows * width for rows, width in fields["grids"])
     logits = torch.zeros(1, 4 * spec["reg_max"], columns), torch.zeros(1, spec["num_classes"], columns)
     batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1, 1), "bboxes": torch.full((1, 4), 0.5)}
-    value, items = kind(model.build())(arrange(layout, *logits, facts["grids"]), batch)
+    value, items = kind(model.build())(arrange(layout, *logits, fields["grids"]), batch)
     return {
         "place": era.loss,
         "options": options(kind),
@@ -189,7 +189,7 @@ def interface(era: Era, facts: Facts) -> dict[str, Any]:
         "predictions": layout,
         "loss": "scalar" if value.ndim == 0 else f"vector of {len(value)}",
         "items": f"mapping of {', '.join(items)}" if isinstance(items, Mapping) else f"vector of {len(items)}",
-        "read of the model": ", ".join(sorted(model.asked)),
+        "read of the model": ", ".join(sorted(model.attributes_read)),
         **{f"has {name}": offers(era, *place) for name, place in PLACES.items()},
     }
 
@@ -216,7 +216,7 @@ PLACES = {
     "bbox2dist": ("tal", "bbox2dist"),
     "make_anchors": ("tal", "make_anchors"),
 }
-OPENINGS: dict[str, Callable[[Era, Facts, Tensors], Tensors]] = {
+ENTRY_POINTS: dict[str, Callable[[Era, Fields, Tensors], Tensors]] = {
     "loss": loss,
     "two heads": two_heads,
     "anchors": anchors,
@@ -229,10 +229,10 @@ OPENINGS: dict[str, Callable[[Era, Facts, Tensors], Tensors]] = {
 }
 
 
-def answer(era: Era, facts: Facts, arrays: Tensors) -> tuple[dict[str, Any], Tensors]:
+def answer(era: Era, fields: Fields, arrays: Tensors) -> tuple[dict[str, Any], Tensors]:
     """One question, answered; the release's own exceptions are for the caller."""
     torch.manual_seed(0)
-    with arithmetic(facts):
-        if facts["opening"] == "interface":
-            return interface(era, facts), {}
-        return {}, OPENINGS[facts["opening"]](era, facts, arrays)
+    with arithmetic(fields):
+        if fields["entry_point"] == "interface":
+            return interface(era, fields), {}
+        return {}, ENTRY_POINTS[fields["entry_point"]](era, fields, arrays)

@@ -68,13 +68,13 @@ def find_era() -> Era:
     Raises:
         NotOfferedError: the loss is in none of the known places.
     """
-    era = next((era for era in ERAS if holds(era)), None)
+    era = next((era for era in ERAS if has_loss(era)), None)
     if era is None:
         raise NotOfferedError(f"the loss is in none of {', '.join(era.loss for era in ERAS)}")
     return era
 
 
-def holds(era: Era) -> bool:
+def has_loss(era: Era) -> bool:
     """Whether the release on the path keeps its loss where this era does."""
     try:
         era.criterion()
@@ -88,15 +88,15 @@ def holds(era: Era) -> bool:
 
 
 @dataclass
-class StandIn:
+class AttributeRecorder:
     """An object with given attributes that notes every one that is asked of it, also those that it lacks."""
 
     name_: str
     given_: Mapping[str, Any]
-    asked_: set[str]
+    read_: set[str]
 
     def __getattr__(self, attribute: str) -> Any:
-        self.asked_.add(f"{self.name_}.{attribute}")
+        self.read_.add(f"{self.name_}.{attribute}")
         if attribute in self.given_:
             return self.given_[attribute]
         raise AttributeError(f"the stand-in for {self.name_} has no {attribute!r}")
@@ -109,9 +109,9 @@ class Model:
     spec: Mapping[str, Any]
     dtype: torch.dtype
     epochs: int = 10
-    asked: set[str] = field(default_factory=set)
+    attributes_read: set[str] = field(default_factory=set)
 
-    def build(self) -> StandIn:
+    def build(self) -> AttributeRecorder:
         """The object to hand to a criterion's constructor."""
         spec = self.spec
         parameter = torch.nn.Parameter(torch.zeros(1, dtype=self.dtype))
@@ -125,12 +125,12 @@ class Model:
         args = {"box": box, "cls": cls, "dfl": dfl, "epochs": self.epochs}
         given: dict[str, Any] = {
             "parameters": lambda: iter([parameter]),
-            "model": [StandIn("model[-1]", head, self.asked)],
-            "args": StandIn("model.args", args, self.asked),
+            "model": [AttributeRecorder("model[-1]", head, self.attributes_read)],
+            "args": AttributeRecorder("model.args", args, self.attributes_read),
         }
         if spec["class_weights"] is not None:
             given["class_weights"] = torch.tensor(spec["class_weights"], dtype=self.dtype)
-        return StandIn("model", given, self.asked)
+        return AttributeRecorder("model", given, self.attributes_read)
 
 
 def keywords(call: Callable[..., Any]) -> Iterator[str]:
@@ -138,7 +138,7 @@ def keywords(call: Callable[..., Any]) -> Iterator[str]:
     yield from inspect.signature(call).parameters
 
 
-def make_criterion(kind: Any, spec: Mapping[str, Any], model: StandIn) -> Any:
+def make_criterion(kind: Any, spec: Mapping[str, Any], model: AttributeRecorder) -> Any:
     """A criterion of a class of the release, told of ``topk`` and ``topk2`` only where they are not its defaults.
 
     Raises:
@@ -162,7 +162,7 @@ def arrange(layout: str, boxes: Tensor, scores: Tensor, grids: list[tuple[int, i
     return {"boxes": boxes, "scores": scores, "feats": [level.detach() for level in maps]}
 
 
-def listed(items: Any) -> Tensor:
+def item_vector(items: Any) -> Tensor:
     """Logged items as a (3,) tensor, from a tensor or a mapping in the order box, classification, distribution."""
     values = list(items.values()) if isinstance(items, Mapping) else items
     return torch.stack([torch.as_tensor(value).detach().reshape(()) for value in values])

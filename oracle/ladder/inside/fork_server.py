@@ -36,20 +36,20 @@ def main() -> None:
                 return
             if os.fork() == 0:
                 requests.close()
-                become(json.loads(data), descriptors[0])
+                serve_fork(json.loads(data), descriptors[0])
             os.close(descriptors[0])
 
 
-def become(request: dict[str, Any], descriptor: int) -> None:
+def serve_fork(request: dict[str, Any], descriptor: int) -> None:
     """What a fork does for the rest of its life."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or a release's own subprocesses could not be waited for
     os.environ.update(request["environment"])
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # whatever a release prints goes nowhere
-        os.dup2(nowhere, standard)
+        os.dup2(null, standard)
     code = 1
     try:
-        with socket.socket(fileno=descriptor) as line, line.makefile("rwb") as stream:
+        with socket.socket(fileno=descriptor) as connection, connection.makefile("rwb") as stream:
             serve(stream, request["folder"], request["dependencies"])
         code = 0
     finally:

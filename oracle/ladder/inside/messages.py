@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
-FACTS = "__facts__"
+FIELDS = "__facts__"
 LENGTH = struct.Struct("<Q")
 
 
@@ -35,22 +35,22 @@ class Writable(Protocol):
         """Let them go."""
 
 
-class Line(Readable, Writable, Protocol):
+class Stream(Readable, Writable, Protocol):
     """Both ways."""
 
 
 class Message(NamedTuple):
     """One question or one answer: facts that JSON can say, and arrays by name."""
 
-    facts: dict[str, Any]
+    fields: dict[str, Any]
     arrays: Arrays
 
 
 def pack(message: Message, *, compress: bool = False) -> bytes:
     """The message as the bytes of an npz archive, without pickles."""
     buffer = io.BytesIO()
-    facts = np.frombuffer(json.dumps(message.facts).encode(), dtype=np.uint8)
-    arrays: dict[str, Any] = {FACTS: facts, **message.arrays}
+    fields = np.frombuffer(json.dumps(message.fields).encode(), dtype=np.uint8)
+    arrays: dict[str, Any] = {FIELDS: fields, **message.arrays}
     (np.savez_compressed if compress else np.savez)(buffer, **arrays)
     return buffer.getvalue()
 
@@ -59,7 +59,7 @@ def unpack(data: bytes) -> Message:
     """What :func:`pack` packed."""
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    return Message(json.loads(arrays.pop(FACTS).tobytes()), arrays)
+    return Message(json.loads(arrays.pop(FIELDS).tobytes()), arrays)
 
 
 def send(stream: Writable, message: Message) -> None:

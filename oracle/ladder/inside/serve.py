@@ -14,19 +14,19 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .messages import Line, Message, receive, send
+from .messages import Message, Stream, receive, send
 
 
-def refuse(*_: Any, **__: Any) -> NoReturn:
+def refuse_connection(*_: Any, **__: Any) -> NoReturn:
     """What every connection meets: some releases look for updates, or report themselves, when imported."""
     raise OSError("the ladder runs releases without a network")
 
 
 def stay_offline() -> None:
     """Close the ways out that a release could take on its own."""
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    socket.create_connection = refuse
-    socket.getaddrinfo = refuse
+    socket.socket.connect = refuse_connection  # type: ignore[method-assign]
+    socket.create_connection = refuse_connection
+    socket.getaddrinfo = refuse_connection
 
 
 def first_line(error: BaseException, folder: str) -> str:
@@ -63,13 +63,13 @@ def reply(era: Any, question: Message, folder: str) -> Message:
     from .eras import NotOfferedError
 
     try:
-        facts, tensors = answer(era, question.facts, {name: torch.from_numpy(array) for name, array in question.arrays.items()})
+        fields, tensors = answer(era, question.fields, {name: torch.from_numpy(array) for name, array in question.arrays.items()})
     except NotOfferedError as error:
         return Message({"outcome": "not offered", "message": str(error)}, {})
     except Exception as error:  # whatever a release raises is its answer
         return Message({"outcome": "raised", "message": first_line(error, folder)}, {})
     arrays = {name: np.ascontiguousarray(widened(tensor)) for name, tensor in tensors.items()}
-    return Message({"outcome": "answered", "interface": facts}, arrays)
+    return Message({"outcome": "answered", "interface": fields}, arrays)
 
 
 def widened(tensor: Any) -> Any:
@@ -78,7 +78,7 @@ def widened(tensor: Any) -> Any:
     return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
 
-def serve(stream: Line, folder: str, dependencies: str) -> None:
+def serve(stream: Stream, folder: str, dependencies: str) -> None:
     """Say who this is, then who answers, then answer until the questions end."""
     send(stream, Message({"pid": os.getpid()}, {}))
     warnings.simplefilter("ignore")

@@ -7,10 +7,10 @@ import pytest
 from benches.gate.decision import (
     Comparison,
     Decision,
-    Finding,
+    GateFinding,
+    GateVerdict,
     Limits,
     Pass,
-    Verdict,
     accuracy_findings,
     conclude,
     count_findings,
@@ -23,7 +23,7 @@ from benches.run.estimates import Estimate
 
 LIMITS = Limits()
 STEADY = (1.0, 0.02)
-PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+PASS, FAIL, INCONCLUSIVE = GateVerdict.PASS, GateVerdict.FAIL, GateVerdict.INCONCLUSIVE
 
 
 def estimate(value: float, half: float) -> Estimate:
@@ -57,7 +57,7 @@ MOVED, NOISY = one((1.2, 0.05), (1.09, 0.02)), one((1.0, 0.05), (1.0, 0.15))
         pytest.param([one((1.2, 0.05), (0.92, 0.02))], INCONCLUSIVE, id="control faster"),
     ],
 )
-def test_verdict_on_time(passes: list[Pass], verdict: Verdict) -> None:
+def test_verdict_on_time(passes: list[Pass], verdict: GateVerdict) -> None:
     assert time_verdict(passes, LIMITS).verdict is verdict
 
 
@@ -148,10 +148,10 @@ def test_accuracy_may_not_creep_up(before: float | None, after: float, fails: bo
 
 
 def test_what_has_no_noise_fails_even_when_the_clock_is_inconclusive() -> None:
-    failure = Finding(FAIL, "coco", "peak_step")
-    inconclusive = Decision(INCONCLUSIVE, (Finding(INCONCLUSIVE, "coco", "moved"),))
+    failure = GateFinding(FAIL, "coco", "peak_step")
+    inconclusive = Decision(INCONCLUSIVE, (GateFinding(INCONCLUSIVE, "coco", "moved"),))
     assert conclude(inconclusive, [failure]).verdict is FAIL
-    assert conclude(inconclusive, [Finding(PASS, "coco", "less")]).verdict is INCONCLUSIVE
+    assert conclude(inconclusive, [GateFinding(PASS, "coco", "less")]).verdict is INCONCLUSIVE
     assert conclude(Decision(PASS), []).verdict is PASS
 
 

@@ -13,8 +13,8 @@ import torch
 
 from benches.gpu import correctness
 from benches.gpu.__main__ import CHECKS, NO_GPU
-from benches.gpu.dry_run import REHEARSED
-from benches.gpu.limits import TARGETS
+from benches.gpu.dry_run import DRY_RUN_CHECKS
+from benches.gpu.limits import LIMITS
 from oracle.tools.programs import run_python
 
 
@@ -30,7 +30,7 @@ def test_without_a_gpu_it_says_so_and_lists_what_was_not_measured(tmp_path: Path
     assert NO_GPU in done.stdout
     assert {row["check"] for row in rows} >= set(CHECKS)
     assert {row["verdict"] for row in rows} == {"not measured"}
-    assert {(row["what"], row["workload"], row["limit"]) for row in rows} >= {(t.what, t.workload, t.limit) for t in TARGETS}
+    assert {(row["what"], row["workload"], row["limit"]) for row in rows} >= {(t.what, t.workload, t.limit) for t in LIMITS}
     assert (tmp_path / "rows.parquet").exists()
 
 
@@ -39,7 +39,7 @@ def test_a_rehearsal_runs_every_check_to_its_end(tmp_path: Path) -> None:
     done, rows = _run("benches.gpu.dry_run", tmp_path, interpret=True)
     stopped = [row["detail"] for row in rows if row["what"] == "ran to its end"]
     assert not stopped, stopped
-    assert {row["check"].replace(" ", "-") for row in rows} >= set(REHEARSED) - {"kernels"}, done.stdout + done.stderr
+    assert {row["check"].replace(" ", "-") for row in rows} >= set(DRY_RUN_CHECKS) - {"kernels"}, done.stdout + done.stderr
     # What does not depend on the machine has to hold here already.
     sure = [row for row in rows if row["check"] in {"bits", "graph", "judge", "beyond 32 bits"}]
     assert [row["detail"] for row in sure if row["verdict"] != "passed"] == []

@@ -23,7 +23,7 @@ SMALL = Workload("small", "two small images", boxes=5, batch=2, imgsz=96, num_cl
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def case_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(SMALL.case(), tmp_path_factory.mktemp("inputs"))
 
 
@@ -35,19 +35,19 @@ def started_worker() -> Iterator[Worker]:
 
 
 @pytest.fixture
-def worker(started_worker: Worker, place: Path) -> Worker:
-    assert not open_small(started_worker, place, LABELS)["failures"]
+def worker(started_worker: Worker, case_folder: Path) -> Worker:
+    assert not open_small(started_worker, case_folder, LABELS)["failures"]
     return started_worker
 
 
-def open_small(worker: Worker, place: Path, labels: list[str], dtype: str = "float32", autocast: str | None = None) -> dict[str, Any]:
-    surroundings = {"device": "cpu", "autocast": autocast}
-    answer: dict[str, Any] = worker.ask("open", entries=labels, place=str(place), dtype=dtype, surroundings=surroundings, seed=0)
+def open_small(worker: Worker, case_folder: Path, labels: list[str], dtype: str = "float32", autocast: str | None = None) -> dict[str, Any]:
+    setting = {"device": "cpu", "autocast": autocast}
+    answer: dict[str, Any] = worker.ask("open", contenders=labels, case_folder=str(case_folder), dtype=dtype, setting=setting, seed=0)
     return answer
 
 
 def test_rounds_hold_one_sample_of_every_contender(worker: Worker) -> None:
-    rounds = worker.ask("rounds", seconds=0.0, least=4, most=9)
+    rounds = worker.ask("rounds", seconds=0.0, min_rounds=4, max_rounds=9)
     assert len(rounds) == 4
     for one in rounds:
         assert set(one) == set(LABELS)
@@ -81,17 +81,17 @@ def test_stages_are_timed_for_both(worker: Worker) -> None:
     assert "decoding" in answer[BASELINE.label][0]
 
 
-def test_half_precision_and_autocast_are_what_the_worker_is_told(worker: Worker, place: Path) -> None:
-    opened = open_small(worker, place, LABELS, "bfloat16", "bfloat16")
+def test_half_precision_and_autocast_are_what_the_worker_is_told(worker: Worker, case_folder: Path) -> None:
+    opened = open_small(worker, case_folder, LABELS, "bfloat16", "bfloat16")
     assert not opened["failures"]
-    assert worker.ask("rounds", seconds=0.0, least=1, most=1)
+    assert worker.ask("rounds", seconds=0.0, min_rounds=1, max_rounds=1)
 
 
-def test_a_contender_that_cannot_be_made_is_named_and_the_others_go_on(worker: Worker, place: Path) -> None:
-    opened = open_small(worker, place, [*LABELS, "no.such.module:factory/own"])
+def test_a_contender_that_cannot_be_made_is_named_and_the_others_go_on(worker: Worker, case_folder: Path) -> None:
+    opened = open_small(worker, case_folder, [*LABELS, "no.such.module:factory/own"])
     assert set(opened["warm"]) == set(LABELS)
     assert "no.such" in opened["failures"]["no.such.module:factory/own"]
-    assert set(worker.ask("rounds", seconds=0.0, least=1, most=1)[0]) == set(LABELS)
+    assert set(worker.ask("rounds", seconds=0.0, min_rounds=1, max_rounds=1)[0]) == set(LABELS)
 
 
 def test_an_error_is_passed_on_and_the_worker_lives(worker: Worker) -> None:
