@@ -1,7 +1,7 @@
-"""What follows from the gate's measurements; nothing here measures.
+"""Decides from the gate's measurements.
 
-A row is a workload in a setting. In each pass its twin is compared with the base revision's by an estimate of the ratio head / base, and
-so is the reference, which is the same program on both sides: where *it* differs, the machine moved, and the pass says nothing about time.
+A row is a workload in a setting. Each pass estimates the ratio head / base for the twin, and as a control for the reference, which is the
+same program on both sides: where its ratio differs from 1, the speed of the machine changed, and the pass is void.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from shlex import quote
 
 from benches.run.estimates import Estimate
 
-REACH = 1.7  # What three times as many pairs can bring down to 1.
+REACH = 1.7  # √3: the factor by which three times as many pairs narrow an interval.
 
 
 class GateVerdict(enum.IntEnum):
-    """The outcome, with the exit code that stands for it; 2 is a wrong use of the command."""
+    """The outcome, with its exit code; exit code 2 stands for wrong arguments."""
 
     PASS = 0
     FAIL = 1
@@ -27,15 +27,15 @@ class GateVerdict(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let pass.
+    """Thresholds of the gate.
 
     Attributes:
-        slower: ratio head / base that the lower 95 % bound must exceed to fail.
-        control: the reference moved when its whole interval is beyond this ratio, up or down.
-        passes: at most so many, of which two must fail.
-        void: after so many passes in which the control was unsteady, the machine is given up.
-        accuracy: growth of a worst error ÷ allowance that fails.
-        accuracy_floor: a worst error ÷ allowance below this may grow.
+        slower: a row fails when the lower 95 % bound of its ratio head / base exceeds this.
+        control: a pass is void when the whole interval of the reference is beyond this ratio, or below its inverse.
+        passes: largest number of passes; a row fails when it is slower in two.
+        void: after this many void passes no further pass is taken.
+        accuracy: largest permitted growth of an error ÷ tolerance.
+        accuracy_floor: an error ÷ tolerance up to this may grow by any factor.
     """
 
     slower: float = 1.10
@@ -48,13 +48,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row in one pass: head / base of the twin and of the reference."""
+    """One row in one pass: the ratios head / base of the twin and of the reference."""
 
     twin: Estimate
     control: Estimate
 
     def unsteady(self, limits: Limits) -> str:
-        """Why the control voids this comparison, or nothing: it moved, or is too noisy to show a change that would matter."""
+        """Returns why the control voids this comparison: its ratio differs from 1, or is too noisy; an empty text where it does not."""
         low, high = self.control.lo95, self.control.hi95
         if low > limits.control or high < 1 / limits.control:
             return f"the reference moved by {_percent(self.control.value)} [{_percent(low)}, {_percent(high)}]"
@@ -63,11 +63,11 @@ class Comparison:
         return ""
 
     def slower(self, limits: Limits) -> bool:
-        """Whether the twin is slower beyond doubt."""
+        """Whether the lower bound of the twin's ratio exceeds the threshold."""
         return self.twin.lo95 > limits.slower
 
     def in_doubt(self, limits: Limits) -> bool:
-        """Whether more pairs could decide: the twin may well be slower, or the control is a little too noisy."""
+        """Whether more pairs could decide: the twin's interval contains the threshold, or the control is slightly too noisy."""
         undecided = self.twin.lo95 <= limits.slower < self.twin.hi95 and self.twin.value > limits.slower**0.5
         noise = math.log(self.control.hi95 / self.control.lo95) / (2 * math.log(limits.slower))
         return undecided or 1 < noise < REACH
@@ -79,7 +79,7 @@ Counts = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class GateFinding:
-    """One thing that the gate has to say about a row."""
+    """A verdict on one row, with its reason."""
 
     verdict: GateVerdict
     row: str
@@ -88,7 +88,7 @@ class GateFinding:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict and what it rests on: one finding or more a row, and notes on passes that count for nothing."""
+    """The verdict, the findings behind it (one or more for each row), and notes on void passes."""
 
     verdict: GateVerdict
     findings: tuple[GateFinding, ...] = ()
@@ -96,12 +96,12 @@ class Decision:
 
 
 def given_up(passes: Sequence[Pass], limits: Limits) -> bool:
-    """Whether the machine moved too often for another pass to be worth its time."""
+    """Whether so many passes are void that no further one is taken."""
     return sum(bool(_unsteady(one, limits)) for one in passes) >= limits.void
 
 
 def suspected(passes: Sequence[Pass], limits: Limits) -> set[str]:
-    """Rows that were slower in a steady pass, and in no other steady pass were not: one more decides."""
+    """Returns the rows that were slower in exactly one steady pass and were measured in no other: one more pass decides them."""
     steady = [one for one in passes if not _unsteady(one, limits)]
     seen: dict[str, list[bool]] = {}
     for one in steady:
@@ -111,9 +111,9 @@ def suspected(passes: Sequence[Pass], limits: Limits) -> set[str]:
 
 
 def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
-    """Over all rows: FAIL when one is slower in two steady passes, PASS when every one is not slower in one, else INCONCLUSIVE.
+    """Returns FAIL when a row is slower in two steady passes, PASS when each row is not slower in one, else INCONCLUSIVE.
 
-    A pass in which any row's control is unsteady counts for no row: the machine moved while it was taken.
+    A pass in which the control of any row is unsteady is void for all rows, since the speed of the machine changed during it.
     """
     void = {at: reasons for at, one in enumerate(passes) if (reasons := _unsteady(one, limits))}
     steady = [one for at, one in enumerate(passes) if at not in void]
@@ -141,36 +141,36 @@ def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> Gate
         )
     if slow:
         return GateFinding(GateVerdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
-    return GateFinding(GateVerdict.INCONCLUSIVE, row, "no pass in which the reference held still")
+    return GateFinding(GateVerdict.INCONCLUSIVE, row, "no pass in which the reference was steady")
 
 
 def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[GateFinding]:
-    """FAIL for each row that the base has and the head has not: what is no longer measured is not known to be as fast."""
+    """Returns FAIL for each row that the base has and the head lacks, since its speed is no longer measured."""
     new = [row for row in head if row not in base]
-    hint = f"; was it renamed to {' or '.join(new)}?" if new else ""
+    hint = f" (was it renamed to {' or '.join(new)}?)" if new else ""
     return [
-        GateFinding(GateVerdict.FAIL, row, f"missing{hint} Keep it, or say --drop {quote(row)}")
+        GateFinding(GateVerdict.FAIL, row, f"missing{hint}; keep it, or give --drop {quote(row)}")
         for row in base
         if row not in head and row not in allowed
     ]
 
 
 def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[GateFinding]:
-    """FAIL for each exact measure that grew, by however little; ``allowed`` names those that may, as ``row:measure``."""
+    """Returns FAIL for each exact measure that grew by any amount, except those that ``allowed`` names as ``row:measure``."""
     findings = []
     for row, measures in head.items():
         for measure, after in measures.items():
             before = base.get(row, {}).get(measure)
             if before is not None and after != before:
                 grew = after > before and f"{row}:{measure}" not in allowed
-                remedy = f"; if that is meant, say --allow {quote(f'{row}:{measure}')}" if grew else ""
+                remedy = f"; if this is intended, give --allow {quote(f'{row}:{measure}')}" if grew else ""
                 text = f"{measure}: {before:,.0f} before, {after:,.0f} now{remedy}"
                 findings.append(GateFinding(GateVerdict.FAIL if grew else GateVerdict.PASS, row, text))
     return findings
 
 
 def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[GateFinding]:
-    """FAIL where the worst error ÷ allowance grew by much, or is beyond 1."""
+    """Returns FAIL where the largest error ÷ tolerance exceeds 1, or grew by more than the limit."""
     findings = []
     for row, measures in head.items():
         for measure, after in measures.items():
@@ -178,12 +178,12 @@ def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[GateFi
             grew = before is not None and after > limits.accuracy_floor and after > limits.accuracy * before
             if after > 1 or grew:
                 was = "not measured" if before is None else f"{before:.3g}"
-                findings.append(GateFinding(GateVerdict.FAIL, row, f"worst error ÷ allowance of {measure}: {was} before, {after:.3g} now"))
+                findings.append(GateFinding(GateVerdict.FAIL, row, f"worst error ÷ tolerance of {measure}: {was} before, {after:.3g} now"))
     return findings
 
 
 def conclude(time: Decision, others: Sequence[GateFinding]) -> Decision:
-    """One decision of all: a failure without noise is one whatever the clock says."""
+    """Returns the decision on times and on exact measures: a failure of an exact measure is a failure whatever the times are."""
     verdict = GateVerdict.FAIL if any(finding.verdict is GateVerdict.FAIL for finding in others) else time.verdict
     return Decision(verdict, (*others, *time.findings), time.notes)
 

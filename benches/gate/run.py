@@ -1,4 +1,4 @@
-"""One run of the gate: both revisions built, everything measured, one decision, and rows of it all."""
+"""One run of the gate: builds both revisions, measures them, decides, and makes the rows."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says.
+    """Options of a gate run.
 
     Attributes:
         against: the base revision.
         pairs: pairs of processes in a pass, at least 8.
-        limits: what is let pass.
-        threads: of each process. With one, the processor's own clock is exact; with more, threads that wait for each other blur it.
-        rows: to measure; all by default, and only then error ÷ allowance, which goes by rows of its own.
+        limits: thresholds.
+        threads: threads of each process. Processor time is exact with one; with more it includes threads that wait for each other.
+        rows: rows to measure. By default all, and the error ÷ tolerance too, which has rows of its own.
         dropped: rows of the base that may be missing.
         allowed: exact measures that may grow, as ``row:measure``.
     """
@@ -62,7 +62,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The decision, the passes that it rests on, and what goes on top of the report."""
+    """The decision, the passes behind it, and the names of both revisions."""
 
     decision: Decision
     passes: tuple[tuple[Pair, ...], ...]
@@ -74,7 +74,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sides:
-    """Folders that hold each revision's ``twinloss``."""
+    """Folders that contain the ``twinloss`` of each revision."""
 
     base: Path
     head: Path
@@ -85,7 +85,7 @@ def run(options: Options, announce: Announce) -> Outcome:
 
     Raises:
         RevisionError: the base revision does not exist or cannot be built.
-        WorkerError: a revision's twin cannot be called by this suite.
+        WorkerError: the base's twin raises an error on a row, or a worker fails.
     """
     commit = commit_of(options.against)
     with tempfile.TemporaryDirectory(prefix="gate-") as place:
@@ -100,7 +100,7 @@ def run(options: Options, announce: Announce) -> Outcome:
         after, failures = exact_counts(sides.head, rows, options.threads, forgiving=True)
         others += [*failures, *count_findings(before, after, options.allowed)]
         if not options.rows:
-            announce("error ÷ allowance")
+            announce("error ÷ tolerance")
             others += accuracy_findings(accuracy(sides.base), accuracy(sides.head), options.limits)
         runner = PassRunner(
             announced(SideBySide(sides.base, sides.head, rows, options.threads), announce), tuple(after), options.pairs, options.limits
@@ -111,7 +111,7 @@ def run(options: Options, announce: Announce) -> Outcome:
 
 
 def announced(measure: Callable[[Sequence[str], int], list[Pair]], announce: Announce) -> Callable[[Sequence[str], int], list[Pair]]:
-    """A measurement that says what it is about to do."""
+    """Returns ``measure`` with an announcement before each call."""
 
     def measured(rows: Sequence[str], cluster: int) -> list[Pair]:
         announce(f"pair {cluster + 1}: {', '.join(rows)}")
@@ -121,7 +121,7 @@ def announced(measure: Callable[[Sequence[str], int], list[Pair]], announce: Ann
 
 
 def exact_counts(twin: Path, rows: dict[str, GateRow], threads: int, *, forgiving: bool) -> tuple[Counts, list[GateFinding]]:
-    """Exact measures of the twin by row; ``forgiving``, a row that cannot be called becomes a failure instead of an error."""
+    """Returns the exact measures of the twin by row; if ``forgiving``, a row on which it raises becomes a finding instead of an error."""
     counts, failures = {}, []
     with Worker("steady", threads, twin=twin) as worker:
         worker.ask("start", threads=threads)
@@ -138,19 +138,19 @@ def exact_counts(twin: Path, rows: dict[str, GateRow], threads: int, *, forgivin
 
 
 def accuracy(twin: Path) -> Counts:
-    """Worst errors ÷ allowance of the twin; empty, with a word on standard error, where this suite cannot judge that revision."""
+    """Returns the largest errors ÷ tolerance of the twin; empty, with a message on standard error, where it cannot be judged."""
     variables = {"PYTHONPATH": os.pathsep.join([str(twin), str(ROOT)])}
     command = [sys.executable, "-m", "benches.gate.accuracy"]
     ran = subprocess.run(command, env=environment("steady") | variables, capture_output=True, text=True, check=False)
     if ran.returncode:
-        sys.stderr.write(f"error ÷ allowance was not measured: {ran.stderr.strip().splitlines()[-1]}\n")
+        sys.stderr.write(f"error ÷ tolerance was not measured: {ran.stderr.strip().splitlines()[-1]}\n")
         return {}
     found: Counts = json.loads(ran.stdout.splitlines()[-1])
     return found
 
 
 def records(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """Rows of a gate run: one for each finding and note, and one for each estimate behind them."""
+    """Yields the rows of a gate run: one for each finding, note and estimate."""
     empty = dict.fromkeys(("verdict", "text", "pass", "clock", "program", "ratio", "lo95", "hi95", "pairs"))
     run_wide = {"base": outcome.base, "head": outcome.head, "outcome": outcome.decision.verdict.name, "threshold": outcome.limits.slower}
     made = empty | run_wide | machine() | {"written": now()}

@@ -39,7 +39,7 @@ NO_GPU = "There is no GPU here: nothing of the Triton backend was measured on a 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the answer is the exit code."""
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m benches.gpu", description="Check and measure the Triton kernels on a GPU.")
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"some of {', '.join(CHECKS)}; all when left out")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for rows.jsonl and rows.parquet")
@@ -80,7 +80,7 @@ def _run(names: Sequence[str], lines: Path, kernel_tests: Path | None) -> bool:
 
 
 def _missing(name: str) -> Iterator[GpuFinding]:
-    """What the check would have found."""
+    """Yields the findings of a check that was not run: its limits, as not measured."""
     limits = [limit for limit in LIMITS if limit.check == name]
     yield from (limit.not_measured(NO_GPU) for limit in limits)
     if not limits:

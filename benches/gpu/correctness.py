@@ -1,4 +1,4 @@
-"""What must be right on a GPU: the kernels' own properties, the judge on whole workloads, memory and races, bits, sizes beyond 32 bits."""
+"""Checks on a GPU: the kernels' tests, the judge on whole workloads, memory and races, determinism, sizes beyond 32 bits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REPEATED = ("coco", "boxes-300", "coco-end-to-end")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100
-TIME_LIMIT = 420  # Seconds of processor time of a program started here, or without any.
+TIME_LIMIT = 420  # Seconds of processor time of a program started here, and seconds without any.
 
 
 def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
@@ -50,20 +50,20 @@ def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
 
 
 def sanitizer() -> Iterator[GpuFinding]:
-    """compute-sanitizer over a few small cases: out-of-bounds and uninitialised memory, races, barriers."""
+    """Run compute-sanitizer on a few small cases: out-of-bounds and uninitialised memory, races, barriers."""
     tool = shutil.which("compute-sanitizer")
     for name in TOOLS:
         if tool is None:
             yield GpuFinding("sanitizer", name, "not measured", detail="compute-sanitizer is not installed")
             continue
         command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benches.gpu.sanitizer_target"]
-        # The framework's pool of memory would hide a read beyond a tensor's end.
+        # PyTorch's memory pool would hide a read beyond the end of a tensor.
         code, output = _run(command, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         yield holds("sanitizer", name, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
 def judged() -> Iterator[GpuFinding]:
-    """Whole workloads before the judge."""
+    """Judge the kernels on whole workloads."""
     from oracle.comparison.compare import compare
     from oracle.contract.contender import Contender
     from oracle.contract.verdict import Verdict
@@ -78,7 +78,7 @@ def judged() -> Iterator[GpuFinding]:
 
 
 def bits() -> Iterator[GpuFinding]:
-    """The same bits on every run, while other work changes what runs beside what."""
+    """Compare the bits of repeated runs, between which other kernels change the scheduling."""
     for workload in REPEATED:
         step = Step(workload)
         step()
@@ -94,7 +94,7 @@ def bits() -> Iterator[GpuFinding]:
 
 
 def beyond_32_bits() -> Iterator[GpuFinding]:
-    """More than 2³¹ class logits: as many copies of a small batch, whose gradient each copy must have."""
+    """Run on more than 2³¹ class logits: copies of a small batch, each of which must have the gradient of that batch."""
     small = case_of("classes-365")
     spec = LossSpec(num_classes=365, reg_max=1)
     one = Case(spec, small.image_size, 4, tuple(box for box in small.boxes if box.image < 4), small.prediction)
@@ -120,12 +120,12 @@ def beyond_32_bits() -> Iterator[GpuFinding]:
 
 
 def graph() -> Iterator[GpuFinding]:
-    """A captured step, ground truth padded to a maximum, replayed with other targets than it was captured with."""
+    """Capture a step on padded ground truth without boxes, and replay it after filling in other ground truth."""
     step = Step("coco")
     most, real = 1024, step.batch
     padded = {key: torch.full((most, *value.shape[1:]), -1.0, device=device()) for key, value in real.items()}
     step.batch = padded
-    replay = cuda.Replay(step)  # captured without a single real box
+    replay = cuda.Replay(step)  # captured without a valid box
     for key, value in real.items():
         padded[key][: len(value)] = value
     replay.run()

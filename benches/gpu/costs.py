@@ -1,4 +1,4 @@
-"""What it costs on a GPU: launches, synchronisations, memory, time against the reference and against the byte floor."""
+"""Costs on a GPU: launches, synchronisations, memory, time relative to the reference and to the byte floor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROFILED = ("coco", "boxes-300", "coco-end-to-end", "xview-128")
 
 
 def counts() -> Iterator[GpuFinding]:
-    """Launches, synchronisations and peak memory of a step: exact, so one call is enough."""
+    """Count launches, synchronisations and peak memory of a step; these have no noise, so one call suffices."""
     for workload, limit in LAUNCHES.items():
         step = _warmed(Step(workload))
         yield limit.finding(cuda.launches(step))
@@ -36,7 +36,7 @@ def counts() -> Iterator[GpuFinding]:
 
 
 def speed() -> Iterator[GpuFinding]:
-    """A step against the reference's, called in turns; and as a captured graph against the bytes that must move."""
+    """Time a step interleaved with the reference's, and a captured step relative to the time of moving its bytes."""
     rate = copy_bytes_per_second()
     yield GpuFinding("speed", "bandwidth of a copy", "measured", rate / 1e12, None, "TB/s")
     for workload in FASTER:
@@ -78,14 +78,14 @@ def _against_floor(step: Step, workload: str, rate: float) -> GpuFinding:
 
 
 def kernels() -> Iterator[GpuFinding]:
-    """Where the time goes: microseconds of each kernel."""
+    """Time each kernel of a step, in microseconds."""
     for workload in PROFILED:
         step = _warmed(Step(workload))
         with profile(activities=ACTIVITIES) as recorded:
             for _ in range(WARM):
                 step()
             torch.cuda.synchronize()
-        # Only what ran on the device counts: the framework's operations repeat their kernels' time under their own names.
+        # Only device events count: PyTorch's operations repeat the time of their kernels under their own names.
         events = [event for event in recorded.key_averages() if event.device_type.name != "CPU" and event.count]
         for event in sorted(events, key=lambda event: -event.self_device_time_total):
             micro, times = event.self_device_time_total / event.count, event.count / WARM
@@ -94,7 +94,7 @@ def kernels() -> Iterator[GpuFinding]:
 
 
 def crowded() -> Iterator[GpuFinding]:
-    """128 images of which the fullest has 4,967 boxes."""
+    """Measure 128 images, of which the fullest has 4,967 boxes."""
     step = _warmed(Step(CROWDED_STEP.workload))
     yield CROWDED_PEAK.finding(_peak(step) / 1e9)
     milliseconds = float(np.median([cuda.timed(step)[0] for _ in range(ROUNDS)])) / 1e6

@@ -1,4 +1,4 @@
-"""A case's arrays as files, so that they are made once and read by every process that measures them."""
+"""A case's arrays as files, written once and read by every process that measures them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class Inputs(NamedTuple):
-    """What a criterion is called with; logits are leaves."""
+    """Arguments of a criterion: predictions, whose logits are leaves, and the batch."""
 
     preds: dict[str, Any]
     batch: dict[str, Tensor]
 
 
 def save(case: Case, folder: Path) -> Path:
-    """Write the case's logits (float32), targets and definition into a folder of their own; the answer is that folder."""
-    from oracle.cases.logits import logits  # Only who writes needs it: the gate's readers run with another revision of the twin.
+    """Write the case's logits (float32), targets and definition into a new folder below ``folder``; returns the new folder."""
+    from oracle.cases.logits import logits  # Imported by the writer only: the gate's readers run with another revision of the twin.
 
     case_folder = folder / case.digest
     if not (case_folder / "case.json").exists():
@@ -42,7 +42,11 @@ def save(case: Case, folder: Path) -> Path:
 
 
 def load_spec(case_folder: Path) -> LossSpec:
-    """The definition; fields that this revision of the twin does not know are left out when they hold their default's value."""
+    """Returns the definition; fields that this revision of ``LossSpec`` lacks are dropped where they are ``None``.
+
+    Raises:
+        ValueError: the definition has a value in a field that this revision lacks.
+    """
     fields = json.loads((case_folder / "case.json").read_text("utf-8"))["spec"]
     known = {field.name for field in dataclasses.fields(LossSpec)}
     unknown = {name: value for name, value in fields.items() if name not in known and value is not None}
@@ -53,7 +57,7 @@ def load_spec(case_folder: Path) -> LossSpec:
 
 
 def load(case_folder: Path, dtype: str, device: str) -> Inputs:
-    """The tensors, on a device and with logits of a dtype."""
+    """Returns the tensors of a case on a device, with logits of a dtype."""
     grids = json.loads((case_folder / "case.json").read_text("utf-8"))["grids"]
     logits_dtype = getattr(torch, dtype)
     boxes, scores = (_tensor(case_folder / f"{name}.npy", logits_dtype, device).requires_grad_() for name in ("boxes", "scores"))

@@ -1,4 +1,4 @@
-"""What a contender costs without noise: bytes at the peak, and on a GPU kernel launches and synchronisations."""
+"""Costs without noise: bytes at the peak, and on a GPU kernel launches and synchronisations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benches.measure.timing import LoadedContender
 
 
 def measures(loaded: LoadedContender) -> dict[str, int]:
-    """Counts by name; the subject has been warmed, so that what is made once is not in them."""
+    """Returns counts by name of a warmed contender: allocations that are made once are not included."""
     device = loaded.setting.device
     counts = {}
     for name, call in (("peak_forward", loaded.forward), ("peak_step", loaded.step)):

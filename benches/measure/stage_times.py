@@ -1,7 +1,7 @@
-"""Where a step's time goes: ground truth, decoding, assignment, terms, gradients.
+"""Times of a step's stages: ground truth, decoding, assignment, terms, gradients.
 
-The reference's stages are timed inside of a whole call, at its public openings. A contender that offers its stages is asked for them one by
-one, each in a call of its own; one that decodes only what it assigns has no decoding of its own.
+The reference's stages are timed within a whole call, at its public entry points. A contender that offers its stages is called for one stage
+at a time; the twin decodes within the assignment, so it has no stage for decoding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEAST_ROUNDS = 5
 
 
 def stage_rounds(loaded: LoadedContender, seconds: float) -> list[dict[str, int]]:
-    """Nanoseconds by stage, round by round, for a while; empty for a contender that shows no stages."""
+    """Returns the nanoseconds by stage of each round, for so many seconds; empty for a contender without stages."""
     measure = _measure(loaded)
     if measure is None:
         return []
@@ -39,7 +39,7 @@ def _measure(loaded: LoadedContender) -> Callable[[], dict[str, int]] | None:
 
 
 class _EntryPointTimers:
-    """Stopwatches at the openings of a criterion's own call."""
+    """Timers around the entry points of a criterion, which read a whole call."""
 
     def __init__(self, loaded: LoadedContender) -> None:
         self.loaded = loaded
@@ -64,7 +64,7 @@ class _EntryPointTimers:
 
 
 def _called_alone(loaded: LoadedContender) -> dict[str, int]:
-    """The stages of a criterion that offers them; what one call does on the way to its own stage is taken off."""
+    """Returns the times of the stages of a criterion that offers them; the time of earlier stages in the same call is subtracted."""
     criterion: Any = loaded.criterion
     preds, batch = loaded.inputs
     truth, _ = _timed(loaded, lambda: criterion.targets(preds, batch))

@@ -1,4 +1,4 @@
-"""The loss as a share of a whole training step of a real model: what a user gains at most."""
+"""Times of whole training steps of a real model: the share of the loss bounds what a faster loss can gain."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Spent = dict[str, int]
 
 
 def training_steps(name: str, case_folder: Path, labels: list[str], steps: int) -> list[dict[str, Spent]]:
-    """Nanoseconds of whole training steps, after one to warm up.
+    """Returns the nanoseconds of whole training steps, after one step of warm-up.
 
-    Each step says what the ``model`` took, forward, backward and in the optimiser, and what each contender's loss took, forward and
-    backward. The contenders are called in turn on the same output of the model, so that a slow model is paid for once.
+    Each step maps ``model`` to its times (forward, backward, optimiser) and each contender to the times of its loss (forward, backward).
+    All contenders are called on the same output of the model, so that the model runs once a step.
 
     Args:
-        name: of the reference's model, such as ``yolov8n.yaml``.
+        name: the reference's model, such as ``yolov8n.yaml``.
         place: folder of the batch whose ground truth is used.
-        labels: the contenders.
-        steps: how many.
+        labels: labels of the contenders.
+        steps: number of steps.
     """
     from oracle.reference.criterion import detection_model
 
@@ -62,7 +62,7 @@ class _Step:
 
 
 def _loss(criterion: Any, outputs: dict[str, Any], batch: dict[str, Tensor]) -> tuple[Spent, list[Tensor]]:
-    """Time of the loss between the model's output and that output's gradients, and those gradients."""
+    """Returns the times of the loss, forward and backward, and the gradients of the model's output."""
     leaves = {name: outputs[name].detach().requires_grad_() for name in ("boxes", "scores")}
     inputs = Inputs(leaves | {"feats": outputs["feats"]}, batch)
     forward, (loss, _) = _timed(lambda: criterion(*inputs))

@@ -1,6 +1,6 @@
-"""Who is measured: an implementation on one of its backends, made in the process that measures it.
+"""The contenders: implementations of the loss on one of their backends, made in the process that measures them.
 
-Nothing here imports torch, the twin or the reference before a criterion is made: a worker of the gate runs with another revision's twin.
+Nothing here imports torch, the twin or the reference before a criterion is made: the gate's workers import another revision's twin.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ REFERENCE, TWIN = "reference", "twin"
 
 @dataclass(frozen=True, order=True)
 class BenchContender:
-    """A contender on a backend, written ``contender/backend``.
+    """A contender on a backend, written ``program/backend``.
 
-    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native``, ``triton`` and ``auto``, which is
-    what users get; a candidate, named by its dotted path, has the backend ``labelled``. ``+graph`` at the end: replayed as a CUDA graph.
+    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native``, ``triton`` and ``auto``, the default
+    of :class:`twinloss.DetectionLoss`; a candidate, named by its dotted path, has the backend ``own``. A backend that ends in ``+graph``
+    is captured once and replayed as a CUDA graph.
     """
 
     program: str
@@ -28,18 +29,18 @@ class BenchContender:
 
     @property
     def label(self) -> str:
-        """As in tables and on the wire."""
+        """Name in tables, in ``-k`` and in requests to workers."""
         return f"{self.program}/{self.backend}"
 
     @classmethod
     def parse(cls, label: str) -> BenchContender:
-        """The entry of a label."""
+        """Returns the contender that a label names."""
         program, _, backend = label.rpartition("/")
         return cls(program, backend)
 
     @property
     def compiled(self) -> bool:
-        """Whether its first call includes a compiler."""
+        """Whether the first call compiles."""
         return self.backend == "compile"
 
 
@@ -51,15 +52,15 @@ TRITON_TWIN = BenchContender(TWIN, "triton")
 
 
 def candidates(paths: list[str]) -> list[BenchContender]:
-    """Entries for dotted paths ``package.module:factory``."""
+    """Returns the contenders that dotted paths ``package.module:factory`` name."""
     return [BenchContender(path, "own") for path in paths]
 
 
 def make_criterion(contender: BenchContender, spec: LossSpec, device: str) -> Criterion:
-    """The criterion as its user would call it: no recording, nothing validated that is not validated by default.
+    """Returns the criterion as a user calls it: without recording, with the default validation.
 
     Raises:
-        ValueError: there is no such contender or backend.
+        ValueError: the twin of this revision has no such backend, or the path names no factory.
     """
     if contender.program == REFERENCE:
         return _reference(contender.backend, spec, device)
@@ -86,7 +87,7 @@ def _twin(backend: str, spec: LossSpec) -> Criterion:
 
     from twinloss import DetectionLoss
 
-    # A revision from before there were backends has the one that is now called torch.
+    # Revisions without the argument ``backend`` have one implementation, which is now the torch backend.
     if "backend" in inspect.signature(DetectionLoss).parameters:
         return cast("Criterion", DetectionLoss(spec, backend=backend))  # type: ignore[call-arg,arg-type,unused-ignore]
     if backend not in {"torch", "auto"}:

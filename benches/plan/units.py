@@ -1,4 +1,4 @@
-"""What a run measures: units, each one batch in one setting on one heap, and how often."""
+"""The plan of a run: units, each one batch in one setting on one heap, and how many samples of each are taken."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ STAGED = ("coco", "gwhd", "boxes-300")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How much a run spends.
+    """How many samples are taken of a unit.
 
     Attributes:
-        processes: for each unit; the interval of a ratio comes from the spread between them.
-        seconds: of samples for each unit and process.
-        min_rounds, max_rounds: rounds for each unit and process.
+        processes: processes for each unit; the interval of a ratio comes from the spread between them.
+        seconds: time of sampling for each unit and process.
+        min_rounds, max_rounds: bounds on the rounds for each unit and process.
     """
 
     processes: int
@@ -41,11 +41,11 @@ SAMPLINGS: dict[Extent, Sampling] = {"quick": Sampling(3, 0.5, 3), "default": Sa
 
 @dataclass(frozen=True)
 class Unit:
-    """One batch in one setting on one heap, with the contenders that are called on it in turn.
+    """One batch in one setting on one heap, with the contenders that are called on it in turns.
 
     Attributes:
-        stages: whether the stages are timed, too.
-        point: the place on a sweep, where the unit is one of a sweep's.
+        stages: whether the stages are timed as well.
+        point: the size on a sweep, for the units of sweeps.
     """
 
     workload: Workload
@@ -58,18 +58,18 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """What ``-k`` selects by."""
+        """Name that ``-k`` matches."""
         return "-".join(filter(None, [self.workload.name, self.setting.name, self.heap if self.setting.device == "cpu" else ""]))
 
 
 def units(extent: Extent, contenders: Sequence[BenchContender], labelled: Workload | None = None, device: str = "cpu") -> Iterator[Unit]:
-    """The units of a run in the order in which they are measured.
+    """Yields the units of a run in the order in which they are measured.
 
     Args:
-        extent: ``quick`` takes float32 on a steady heap alone; ``full`` crosses workloads, settings and heaps.
-        entries: the contenders, the baseline among them.
-        own: a user's workload; then it is the only one.
-        device: where to run.
+        extent: ``quick`` measures float32 on a steady heap only; ``full`` crosses workloads, settings and heaps.
+        contenders: the contenders, including the baseline.
+        own: a user's workload, measured in place of all others.
+        device: device of the tensors.
     """
     sampling, eager = SAMPLINGS[extent], tuple(contender for contender in contenders if not contender.compiled)
     workloads = {labelled.name: labelled} if labelled else WORKLOADS

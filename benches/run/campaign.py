@@ -1,4 +1,4 @@
-"""Runs the units of a plan in worker processes, and keeps what they answered."""
+"""Runs the units of a plan in worker processes, and keeps their answers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from benches.measure.worker_client import Worker, WorkerError
 from benches.plan.units import Unit
 from oracle.tools.progress import Progress
 
-WORKER = "worker"  # Under this name a unit's failures hold what ended its process.
+WORKER = "worker"  # Key of the error that ended the process, in the failures of a unit.
 NOUN = "units measured, each once a process"
 TRAINING_MODEL, TRAINING_WORKLOAD, TRAINING_STEPS = "yolov8n.yaml", "coco", 3
 
 
 @dataclass
 class Results:
-    """What was measured of one unit.
+    """Measurements of one unit.
 
     Attributes:
-        rounds: by process, a list of rounds; a round maps a contender to its sample.
-        warm: by process, what warming a contender took.
-        exact: by contender, counts without noise.
-        stages: by contender, rounds of nanoseconds by stage.
-        failures: by contender, why it could not be called; under ``worker`` why the process ended.
+        rounds: for each process a list of rounds; a round maps a contender to its sample.
+        warm: for each process the warm-up of each contender.
+        exact: for each contender its counts, which have no noise.
+        stages: for each contender rounds of nanoseconds by stage.
+        failures: for each contender that failed its error; under ``worker`` the error that ended the process.
     """
 
     rounds: list[list[dict[str, dict[str, int]]]] = field(default_factory=list)
@@ -39,14 +39,14 @@ class Results:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """One process, and the units that it is asked in turn. ``cluster`` counts the processes of a unit."""
+    """One worker process and the units that it measures in order; ``cluster`` is its number among the processes of a unit."""
 
     units: tuple[Unit, ...]
     cluster: int
 
 
 def worker_plans(units: Sequence[Unit]) -> list[WorkerPlan]:
-    """A process for each unit on the default heap, whose state is part of the measurement; steady ones share their processes."""
+    """Returns the processes of a run: one for each unit on the default heap, whose state affects times; steady units share them."""
     steady = [unit for unit in units if unit.heap == "steady"]
     shared = [
         WorkerPlan(tuple(unit for unit in steady if cluster < unit.sampling.processes), cluster)
@@ -57,12 +57,12 @@ def worker_plans(units: Sequence[Unit]) -> list[WorkerPlan]:
 
 
 class Campaign:
-    """The run, to be used as a context manager: it keeps the inputs in a temporary folder.
+    """The run of a plan. As a context manager it removes the temporary folder of the inputs at its end.
 
     Args:
-        units: the plan.
-        threads: of each worker.
-        progress: shows how far the run is.
+        units: the units of the plan.
+        threads: number of threads of each worker.
+        progress: display of the progress.
     """
 
     def __init__(self, units: Sequence[Unit], threads: int, progress: Progress | None = None) -> None:
@@ -76,13 +76,13 @@ class Campaign:
         self._case_folders: dict[Unit, Path] = {}
 
     def case_folder(self, unit: Unit) -> Path:
-        """Folder of the unit's inputs, written when first asked for."""
+        """Returns the folder of the unit's inputs; the first call writes them."""
         if unit not in self._case_folders:
             self._case_folders[unit] = save(unit.workload.case(), Path(self._folder.name))
         return self._case_folders[unit]
 
     def run(self) -> None:
-        """Everything, in order. What was measured before an interruption stays; a worker that dies takes the unit it was at with it."""
+        """Measure all units in order. An interruption keeps the results so far; a worker that dies loses only its current unit."""
         planned = worker_plans(self.units)
         self.progress.plan(Counter(unit.name for plan in planned for unit in plan.units))
         for plan in planned:
@@ -104,7 +104,7 @@ class Campaign:
         return worker
 
     def _measure_or_close(self, worker: Worker, unit: Unit, cluster: int) -> bool:
-        """Measure a unit in this process; false when the worker is of no more use."""
+        """Measure a unit in this process; returns false after closing the worker because it failed."""
         results = self.results.setdefault(unit, Results())
         if results.failures.get(WORKER):
             return True
@@ -119,7 +119,7 @@ class Campaign:
     def _measure(self, worker: Worker, unit: Unit, cluster: int) -> None:
         results = self.results.setdefault(unit, Results())
         setting = {"device": unit.setting.device, "autocast": unit.setting.autocast}
-        # What failed once fails again, and may take long to do so.
+        # Contenders that failed in an earlier process are left out, since failing again can take long.
         labels = [
             contender.label
             for contender in unit.contenders
@@ -140,7 +140,7 @@ class Campaign:
                 results.stages = worker.ask("stages", seconds=sampling.seconds)
 
     def run_training(self) -> None:
-        """Whole training steps of a real model, with the baseline's and the others' losses."""
+        """Time whole training steps of a real model with the loss of each contender."""
         unit = next((unit for unit in self.units if unit.workload.name == TRAINING_WORKLOAD and unit.heap == "steady"), None)
         if unit is None or unit.setting.device != "cpu":
             return
@@ -152,7 +152,7 @@ class Campaign:
                 "training", model=TRAINING_MODEL, case_folder=str(self.case_folder(unit)), contenders=labels, steps=TRAINING_STEPS
             )
 
-    def __enter__(self) -> Campaign:  # noqa: PYI034 - Self is not in Python 3.10, and nobody derives from a campaign
+    def __enter__(self) -> Campaign:  # noqa: PYI034 - Self is not in Python 3.10, and nothing derives from Campaign
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""From what a campaign measured to rows: one for each workload, setting, heap, contender and phase."""
+"""The rows of a bench run: one for each workload, setting, heap, contender and phase."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ STEP = "step"
 
 
 def samples(results: Results, label: str, phase: str) -> tuple[Floats, list[int]]:
-    """Milliseconds of a contender's calls, and the process of each."""
+    """Returns the milliseconds of a contender's calls, and the number of the process of each."""
     taken = [(PHASES[phase](one[label]) / NS_PER_MS, at) for at, rounds in enumerate(results.rounds) for one in rounds if label in one]
     return np.array([value for value, _ in taken]), [at for _, at in taken]
 
 
 def rows(campaign: Campaign) -> Iterator[Row]:
-    """All rows of a campaign, the same columns in each."""
+    """Yields all rows of a run; each has the same columns."""
     made = campaign.versions | machine() | {"commit": commit(), "written": now()} | campaign.rates
     for unit, results in campaign.results.items():
         common = _described(campaign, unit) | made
@@ -58,7 +58,7 @@ _EMPTY: Row = dict.fromkeys(
 
 
 def _described(campaign: Campaign, unit: Unit) -> Row:
-    """What the unit is, and the floors under it."""
+    """Returns the columns that describe a unit, and the lower bounds on its time."""
     case, case_folder = unit.workload.case(), campaign.case_folder(unit)
     itemsize = {"float64": 8, "float32": 4}.get(unit.setting.dtype, 2)
     moved = moved_bytes(case_folder, itemsize)
@@ -131,7 +131,7 @@ def _timed_row(unit: Unit, results: Results, label: str, phase: str) -> Row:
 
 
 def _ratio_columns(results: Results, label: str, phase: str) -> Row:
-    """How many times faster than the reference, from the rounds that hold both."""
+    """Returns how many times faster than the reference a contender is, from the rounds that hold both; empty where a time is 0."""
     pairs = [
         (PHASES[phase](one[BASELINE.label]), PHASES[phase](one[label]), at)
         for at, rounds in enumerate(results.rounds)
@@ -154,7 +154,7 @@ def _stage_rows(results: Results, label: str) -> Iterator[Row]:
 
 
 def _training_rows(campaign: Campaign) -> Iterator[Row]:
-    """The loss within a whole training step; the model's own time is the same for every contender."""
+    """Yields rows of the loss within a whole training step; the time of the model is the same for every contender."""
     from benches.run.campaign import TRAINING_MODEL, TRAINING_WORKLOAD
 
     steps = campaign.training
@@ -175,7 +175,7 @@ def _training_rows(campaign: Campaign) -> Iterator[Row]:
 
 
 def _growth_rows(campaign: Campaign) -> Iterator[Row]:
-    """How a step's cost grows along each sweep, by contender."""
+    """Yields the growth of a step's time along each sweep, for each contender."""
     sweeps: dict[str, list[tuple[int, Unit, Results]]] = {}
     for unit, results in campaign.results.items():
         if unit.point and not results.failures:

@@ -1,6 +1,6 @@
-"""What the hardware only approximates: off by as much as its manual allows, up or down by chance.
+"""Approximate instructions: the exact result with a pseudo-random relative error of up to the bound in the PTX manual.
 
-Code that passes here does not depend on a device's luck.
+Tests that pass with these errors pass with the approximation of any device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RELATIVE_ERROR = 2.0**-22  # 2 units in the last place of float32.
 
 
 def _perturbed(exact: Any, *operands: Any) -> Any:
-    """Float32 numbers near exact ones: off by a share of at most :data:`RELATIVE_ERROR`, and the same for the same operands."""
+    """Returns float32 numbers within :data:`RELATIVE_ERROR` of exact ones; the same operands give the same error."""
     seed = np.zeros(np.shape(exact), np.uint32)
     for operand in operands:
         seed = (seed ^ bits_of(operand)) * np.uint32(2654435761)
@@ -41,7 +41,7 @@ def reciprocal(x: Any) -> Any:
 
 
 def full_division(a: Any, b: Any) -> Any:
-    """``div.full``: a / b, and 0 where the divisor is beyond 2^126."""
+    """``div.full``: a / b, and 0 where the divisor exceeds 2^126."""
     exact = a.astype(np.float64) / b.astype(np.float64)
     beyond = (np.abs(b) > 2.0**126) & np.isfinite(a)
     return np.where(beyond, np.float32(0), _perturbed(exact, a, b))

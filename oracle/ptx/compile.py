@@ -1,4 +1,4 @@
-"""Compiles the kernels of a call instead of launching them, for an architecture that need not be here."""
+"""Compiles the kernels of a call for an architecture instead of launching them; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OnLaunch = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
 
 @contextmanager
 def compiling_for(capability: int, on_launch: OnLaunch) -> Iterator[None]:
-    """Within, a launch compiles for the architecture; instead of running, the kernel is handed on with its grid and arguments."""
+    """Within the block each launch compiles its kernel for the architecture, and calls ``on_launch`` with kernel, grid and arguments."""
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
@@ -27,7 +27,7 @@ def compiling_for(capability: int, on_launch: OnLaunch) -> Iterator[None]:
         built[(*grid, 1, 1)[:3]](*args, *constants)
         return built
 
-    kernels_for.cache_clear()  # what was compiled for another architecture
+    kernels_for.cache_clear()  # drops kernels compiled for another architecture
     driver.set_active(_AbsentDriver(capability))
     JITFunction.run = compile_instead
     try:
@@ -41,7 +41,7 @@ def compiling_for(capability: int, on_launch: OnLaunch) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A kernel that cannot be launched here."""
+    """A compiled kernel whose launches call ``on_launch``."""
 
     kernel: Any
     on_launch: OnLaunch
@@ -51,16 +51,20 @@ class _Compiled:
 
 
 def check_constants(kernel: Any, arguments: tuple[Any, ...]) -> None:
-    """Compare the constants among a launch's arguments with those that the kernel was compiled for."""
+    """Check that the constants among a launch's arguments are those that the kernel was compiled for.
+
+    Raises:
+        RuntimeError: a constant has another value.
+    """
     source = kernel.src
     expected = {source.fn.arg_names[at]: value for (at, *within), value in source.constants.items() if not within}
     passed = dict(zip(source.fn.arg_names, arguments, strict=True))
     if wrong := {name: passed[name] for name, value in expected.items() if passed[name] != value}:
-        raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
+        raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, but is launched with {wrong}")
 
 
 class _AbsentDriver:
-    """Stands in for the driver of a GPU that is not here: one device per architecture, so that each has a cache of kernels of its own."""
+    """Replaces the driver of a GPU; each architecture is one device, so that its kernels have a cache of their own."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability

@@ -1,9 +1,9 @@
-"""``python -m oracle.ptx.driver_stub``: steps through Triton's own launcher, with a driver library that stands in for a GPU's.
+"""``python -m oracle.ptx.driver_stub``: runs steps through Triton's own launcher, with a stub of the CUDA driver library.
 
-What :mod:`oracle.ptx.triton_device` catches above the launcher is handed on by it here: so that the launcher's view of tuples, constants
-and numbers, and launches without Triton's look-up, which only a second call makes, are tried as well.
+:mod:`oracle.ptx.triton_device` replaces Triton's launcher. This program keeps the launcher and replaces the driver below it, so that the
+launcher's handling of tuples, constants and numbers is tested as well, and the launches that reuse kernels, from the second call on.
 
-Exit codes: 0 every answer is near that of the torch backend, 1 one is not, 2 there is no compiler or no Triton.
+Exit codes: 0 every result is within tolerance of the torch backend's, 1 one is not, 2 there is no compiler or no Triton.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from oracle.ptx.triton_device import accept_host_tensors
 from twinloss import DetectionLoss
 
 SOURCE = Path(__file__).with_suffix(".c")
-FIRST_ADDRESS, END_ADDRESS = 1 << 12, 1 << 47  # Addresses of a process: bounds are looked after where launches are caught.
+FIRST_ADDRESS, END_ADDRESS = 1 << 12, 1 << 47  # Address range of a process; :mod:`oracle.ptx.triton_device` checks bounds.
 BYTES = {"u8": 1, "u16": 2, "u32": 4, "f32": 4, "b32": 4, "s32": 4, "u64": 8, "b64": 8, "s64": 8, "f64": 8}
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 3, ctypes.POINTER(ctypes.c_void_p))
-TOLERANCE: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
+TOLERANCES: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
 CASES = {
     "few anchors": crowded(size=(64, 64), images=2),
     "misaligned": crowded(size=(56, 72), images=3, seed=1, strides=(8, 16)),
@@ -46,16 +46,16 @@ CASES = {
 
 
 def build(folder: Path) -> Path:
-    """The driver library, compiled into a folder under the name that the launcher looks for.
+    """Compile the stub library into a folder, under the name that the launcher loads; returns its path.
 
     Raises:
-        RuntimeError: there is no compiler, or it does not take the source.
+        RuntimeError: there is no compiler, or the compilation fails.
     """
     import triton
 
     compiler = shutil.which("cc")
     if compiler is None:
-        raise RuntimeError("there is no C compiler (cc), with which the stand-in for the driver is built")
+        raise RuntimeError("there is no C compiler (cc), which the driver stub needs; install one")
     headers = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
     library = folder / "libcuda.so.1"
     command = [compiler, "-shared", "-fPIC", f"-I{headers}", "-o", str(library), str(SOURCE), "-Wl,-soname,libcuda.so.1"]
@@ -68,18 +68,18 @@ def build(folder: Path) -> Path:
 
 @dataclass
 class DriverStub:
-    """Launches that came through the launcher, run as they arrive.
+    """Runs the launches that Triton's launcher makes.
 
     Attributes:
-        functions: kernels by the handle that the library gave them.
-        launched: kernels, in order.
+        functions: kernels by the handle that the library returned for them.
+        launched: names of the kernels, in order of launch.
     """
 
     functions: dict[int, Kernel] = field(default_factory=dict)
     launched: list[str] = field(default_factory=list)
 
     def launch(self, function: int, programs: int, threads: int, shared_bytes: int, parameters: Any) -> int:
-        """Run one; 1 when it failed, which has been said."""
+        """Run one launch; returns 1 after printing the traceback of a failure, else 0."""
         try:
             kernel = self.functions[function]
             sizes = [BYTES[kind] for kind in kernel.parameters.values()]
@@ -92,7 +92,7 @@ class DriverStub:
         return 0
 
     def install(self, library: Path, capability: int = 90) -> Any:
-        """Make this the GPU of the process; the answer has to be kept as long as it is."""
+        """Make the library the driver of this process; the caller must keep the returned callback alive as long as launches happen."""
         from triton import knobs
         from triton.backends.compiler import GPUTarget
         from triton.backends.nvidia.driver import CudaDriver
@@ -121,7 +121,7 @@ def _process_memory() -> Memory:
 
 
 def largest_error(case: Case, dtype: DtypeName) -> float:
-    """Largest difference from the torch backend of the loss and both gradients, as a share of the largest element."""
+    """Returns the largest difference of loss and gradients from the torch backend's, relative to the largest element."""
     answers = []
     for backend in ("triton", "torch"):
         preds, batch = case.build(Setting(dtype))
@@ -132,10 +132,10 @@ def largest_error(case: Case, dtype: DtypeName) -> float:
 
 
 def main() -> int:
-    """Two steps on each case: the first builds kernels, the second launches them without Triton's look-up."""
+    """Run two steps on each case: the first compiles kernels, the second reuses them. Returns the exit code."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, accept_host_tensors():
-        # Beside the library, so that no launcher built against it is found by a process with a GPU.
+        # A cache beside the library, so that no process with a GPU finds a launcher built against the stub.
         os.environ |= {"TRITON_LIBCUDA_PATH": folder, "TRITON_CACHE_DIR": str(Path(folder, "cache"))}
         try:
             library = build(Path(folder))
@@ -146,11 +146,11 @@ def main() -> int:
         kept = stub.install(library)
         errors = {}
         for name, case in CASES.items():
-            for dtype, most in TOLERANCE.items():
+            for dtype, tolerance in TOLERANCES.items():
                 for turn in ("first", "second"):
-                    errors[name, dtype, turn] = largest_error(case, dtype) / most
+                    errors[name, dtype, turn] = largest_error(case, dtype) / tolerance
         for key, share in errors.items():
-            print(f"{' '.join(key)}: {share:.3f} of what is allowed")
+            print(f"{' '.join(key)}: {share:.3f} of the tolerance")
         print(f"{len(stub.launched)} launches of {', '.join(dict.fromkeys(stub.launched))}")
         del kept
     return int(max(errors.values()) > 1)

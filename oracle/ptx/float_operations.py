@@ -1,4 +1,4 @@
-"""What an instruction computes from the bits of its sources: whole arrays at once, one element a thread."""
+"""The functions that instructions compute, on arrays of bits with one element for each thread."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from oracle.ptx.register_types import Bits, Function, UnknownInstructionError, h
 
 
 def function_of(instruction: Instruction) -> Function:
-    """From the bits of an instruction's sources to the bits of its target.
+    """Returns the function from the bits of an instruction's sources to the bits of its target.
 
     Raises:
-        UnknownInstructionError: the machine does not know the instruction.
+        UnknownInstructionError: the instruction, or one of its modifiers, is not implemented.
     """
     make = MAKERS.get(instruction.operation)
     halves = HALVES if instruction.operation in ("cvt", "abs") else ()
@@ -33,7 +33,7 @@ def _elementwise(function: Callable[..., Any]) -> Callable[[Instruction], Functi
 
 
 def _to_nearest(function: Callable[..., Any]) -> Callable[[Instruction], Function | None]:
-    """To nearest, said so: a compiler may contract what does not say it."""
+    """Require the modifier ``rn`` of floats: without it the assembler may fuse a multiplication and an addition."""
     return lambda instruction: on_numbers(instruction, function) if instruction.type[0] != "f" or "rn" in instruction.modifiers else None
 
 
@@ -73,12 +73,12 @@ def _multiply_add(instruction: Instruction) -> Function:
 
 
 def _fused(a: Any, b: Any, c: Any) -> Any:
-    """The sum of a product and a number, rounded twice in rare cases: the product is exact in float64, the sum almost."""
+    """Returns a · b + c, computed in a wider type: the product is exact there, and only the sum can round twice, in rare cases."""
     wide = np.float64 if a.dtype == np.float32 else np.longdouble
     return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(a.dtype)
 
 
-# A rounding that is not named here, a saturation and the like change what comes out: such instructions are not known.
+# Other modifiers, such as other roundings and saturation, change the result; instructions with them are refused.
 MODIFIERS = {"rn", "rzi", "rni", "rmi", "rpi", "ftz", "approx", "full", "lo", "hi", "wide", "NaN"}
 UNORDERED = tuple(f"{name}u" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {

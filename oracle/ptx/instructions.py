@@ -1,4 +1,4 @@
-"""What each instruction does to the threads that run it."""
+"""The effect of each instruction on the threads that run it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from oracle.ptx.warp_operations import matrix_transfer, reduction, shuffle
 
 
 def step_of(instruction: Instruction) -> Step:
-    """What the instruction does to the threads that run it.
+    """Returns the effect of the instruction on the threads that run it.
 
     Raises:
-        UnknownInstructionError: the machine does not know it.
+        UnknownInstructionError: the instruction is not implemented.
     """
     maker = SPECIAL.get(instruction.operation)
     return maker(instruction) if maker else _plain(instruction)
 
 
 def _guarded(instruction: Instruction, target: str, compute: OperandReader) -> Step:
-    """A step that writes a register where its guard allows."""
+    """Returns a step that writes a register in the threads whose guard is true."""
     guard = instruction.guard
     if guard is None:
         return lambda active: active.write(target, compute(active))
@@ -41,7 +41,7 @@ def _plain(instruction: Instruction) -> Step:
 
 
 def _move(instruction: Instruction) -> Step:
-    """Copies; a vector's parts are one number's bits, lowest first."""
+    """Copy a register; the parts of a vector are the bits of one number, lowest first."""
     target, (source,) = instruction.target, instruction.sources
     if isinstance(target, Vector):
         return _unpack(instruction, target, operand_reader(instruction, 0, source))
@@ -60,7 +60,7 @@ def _unpack(instruction: Instruction, target: Vector, source: OperandReader) -> 
     def step(active: ActiveThreads) -> None:
         bits = source(active)
         for k, part in enumerate(target.parts):
-            if isinstance(part, Register):  # Else it is "_", which drops it.
+            if isinstance(part, Register):  # The other operand is "_", which drops the part.
                 active.write(part.name, (bits >> bits.dtype.type(k * width)).astype(UNSIGNED[width // 8]))
 
     return step
@@ -106,7 +106,7 @@ def _barrier(instruction: Instruction) -> Step:
         running = active.running
         present = np.bincount(active.select(running.slot))
         if not np.isin(present, (0, running.launch.threads)).all():
-            raise DivergenceError(f"part of a program is elsewhere at: {instruction.text}")
+            raise DivergenceError(f"some threads of a program did not reach: {instruction.text}")
         running.barriers[active.lanes] += 1
 
     return step

@@ -13,19 +13,19 @@ from oracle.ptx.parser import Address, Instruction, Operand, Register, Symbol, V
 from oracle.ptx.register_types import UNSIGNED, UnknownInstructionError, has_only
 from oracle.ptx.threads import SHARED_WINDOW, ActiveThreads, Step, Threads, operand_reader
 
-# Orders between threads are not among them: what they say of races is not known.
+# Memory orderings such as acquire and release are refused: the search for races does not model them.
 MODIFIERS = ("global", "shared", "v2", "v4", "gpu", "relaxed", "max", "sync", "aligned", "m8n8", "trans", "x1", "x2", "x4")
 
 
 def _allowed(active: ActiveThreads, instruction: Instruction) -> Threads:
-    """Positions, among the threads here, of those whose guard allows it."""
+    """Returns the positions, among the active threads, of those whose guard is true."""
     if instruction.guard is None:
         return np.arange(active.count)
     return np.flatnonzero(active.per_thread(active.read(instruction.guard) ^ instruction.negated))
 
 
 def address_of(instruction: Instruction, operand: Operand) -> Callable[[ActiveThreads], Any]:
-    """What tells, for each thread, the address that an operand means."""
+    """Returns the function that gives the address of an operand in each thread."""
     if not (isinstance(operand, Address) and has_only(instruction, MODIFIERS)):
         raise UnknownInstructionError(instruction)
     base, offset = operand.base, operand.offset
@@ -39,7 +39,7 @@ def _parts(operand: Operand) -> tuple[Operand, ...]:
 
 
 def memory_of(active: ActiveThreads, instruction: Instruction, addresses: Any, allowed: Threads) -> tuple[Memory, Any]:
-    """The memory that an instruction means, and its addresses there; shared memory is each program's own."""
+    """Returns the memory that an instruction accesses, and the addresses in it; each program has its own shared memory."""
     if "shared" in instruction.modifiers:
         return active.running.shared, addresses + active.select(active.running.slot)[allowed] * SHARED_WINDOW
     return active.running.launch.memory, addresses
@@ -54,7 +54,7 @@ def _record(active: ActiveThreads, instruction: Instruction, allowed: Threads, a
 
 
 def with_location(instruction: Instruction, step: Step) -> Step:
-    """A step whose faults say in which kernel and at which instruction."""
+    """Returns a step whose memory faults name the kernel and the instruction."""
 
     def explained(active: ActiveThreads) -> None:
         try:
@@ -66,7 +66,7 @@ def with_location(instruction: Instruction, step: Step) -> Step:
 
 
 def load(instruction: Instruction) -> Step:
-    """``ld``: from a parameter, global or shared memory; where the guard forbids it, registers keep what they had."""
+    """``ld``: load from a parameter, global or shared memory; where the guard is false, registers keep their values."""
     if instruction.modifiers[0] == "param":
         return _load_parameter(instruction)
     size, parts = int(instruction.type[1:]) // 8, _parts(instruction.operands[0])
@@ -94,7 +94,7 @@ def _load_parameter(instruction: Instruction) -> Step:
         size = int(kind[1:]) // 8
         bits = UNSIGNED[size](active.running.parameters[place.base.name] & ((1 << 8 * size) - 1))
         width = active.running.launch.kernel.width(target.name) // 8
-        if width != size:  # A number may be wider in the register.
+        if width != size:  # The register may be wider than the parameter.
             wide = np.int64(bits.view(np.int32)) if kind[0] == "s" else np.int64(bits)
             bits = wide.view(np.uint64)
         active.write(target.name, bits)
@@ -103,7 +103,7 @@ def _load_parameter(instruction: Instruction) -> Step:
 
 
 def store(instruction: Instruction) -> Step:
-    """``st``: to global or shared memory."""
+    """``st``: store to global or shared memory."""
     place, value = instruction.operands
     size, parts = int(instruction.type[1:]) // 8, _parts(value)
     address = address_of(instruction, place)
@@ -119,7 +119,7 @@ def store(instruction: Instruction) -> Step:
 
 
 def atomic(instruction: Instruction) -> Step:
-    """``atom`` and ``red`` with the maximum, in an order by chance."""
+    """``atom`` and ``red`` with the maximum, in a random order of threads."""
     if "max" not in instruction.modifiers or instruction.type not in ("s32", "s64", "u32", "u64"):
         raise UnknownInstructionError(instruction)
     place, operand = instruction.sources

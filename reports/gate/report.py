@@ -63,7 +63,7 @@ def estimates(rows: pd.DataFrame) -> Table:
         ),
         frame,
         f"Medians of paired ratios with 95 % intervals over pairs of processes. The twin fails where its lower bound is above {limit:g} in "
-        "two passes in which the reference, the same program on both sides, held still.",
+        "two passes in which the reference, the same program on both sides, was steady.",
     )
 
 

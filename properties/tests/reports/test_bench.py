@@ -124,10 +124,10 @@ def gate_rows(outcome: str) -> pd.DataFrame:
         "FAIL": [
             ("finding", "PASS", "coco", "head / base is 1.001 [0.985, 1.020]"),
             ("finding", "FAIL", "crowded", "slower: head / base is 1.152 [1.120, 1.180], and again 1.149 [1.118, 1.170]"),
-            ("finding", "FAIL", "coco", "peak_step: 1,000 before, 1,001 now; if that is meant, say --allow coco:peak_step"),
+            ("finding", "FAIL", "coco", "peak_step: 1,000 before, 1,001 now; if this is intended, give --allow coco:peak_step"),
         ],
         "INCONCLUSIVE": [
-            ("finding", "INCONCLUSIVE", "coco", "no pass in which the reference held still"),
+            ("finding", "INCONCLUSIVE", "coco", "no pass in which the reference was steady"),
             ("note", "INCONCLUSIVE", "coco", "pass 1: the reference moved by +9.0 % [+6.0 %, +12.0 %]"),
         ],
     }[outcome]

@@ -130,7 +130,7 @@ def test_exact_measures_are_compared_exactly() -> None:
     assert not count_findings(base, {"coco": {"peak_step": 1000, "launches": 12}})
     (grown,) = count_findings(base, {"coco": {"peak_step": 1001, "launches": 12}})
     assert (grown.verdict, grown.row) == (FAIL, "coco")
-    assert "1,000 before, 1,001 now; if that is meant, say --allow coco:peak_step" in grown.text
+    assert "1,000 before, 1,001 now; if this is intended, give --allow coco:peak_step" in grown.text
     (less,) = count_findings(base, {"coco": {"peak_step": 1000, "launches": 11}})
     assert less.verdict is PASS
     (meant,) = count_findings(base, {"coco": {"peak_step": 1001}}, allowed=["coco:peak_step"])

@@ -1,4 +1,4 @@
-"""The GPU run, where there is no GPU: it says so, and it is known to run to its end."""
+"""The GPU run without a GPU: it reports that nothing was measured, and a dry run ends."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_without_a_gpu_it_says_so_and_lists_what_was_not_measured(tmp_path: Path
     assert (tmp_path / "rows.parquet").exists()
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so the GPU run was not rehearsed")
-def test_a_rehearsal_runs_every_check_to_its_end(tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so there was no dry run of the GPU run")
+def test_a_dry_run_runs_every_check_to_its_end(tmp_path: Path) -> None:
     done, rows = _run("benches.gpu.dry_run", tmp_path, interpret=True)
     stopped = [row["detail"] for row in rows if row["what"] == "ran to its end"]
     assert not stopped, stopped

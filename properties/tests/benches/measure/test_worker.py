@@ -104,16 +104,16 @@ def scripted(text: str) -> Worker:
     return Worker("default", 1, command=(sys.executable, "-c", text))
 
 
-def test_a_worker_that_dies_is_told_with_its_last_words() -> None:
+def test_a_worker_that_dies_is_reported_with_its_last_output() -> None:
     with (
-        pytest.raises(WorkerError, match=r"ended with 7 while asked to start(.|\n)*out of cheese"),
+        pytest.raises(WorkerError, match=r"ended with 7 in the request 'start'(.|\n)*out of cheese"),
         scripted("import sys; sys.stdin.readline(); print('out of cheese', file=sys.stderr); sys.exit(7)") as worker,
     ):
         worker.ask("start", threads=1)
 
 
 def test_a_worker_that_is_silent_is_ended() -> None:
-    hangs = r"hangs, asked to start: it used no processor time for 0\.2 s"
+    hangs = r"hangs in the request 'start': it used no processor time for 0\.2 s"
     with pytest.raises(WorkerError, match=hangs), scripted("import time; time.sleep(600)") as worker:
         worker.ask("start", patience=0.2, threads=1)
 

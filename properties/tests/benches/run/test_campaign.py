@@ -53,7 +53,7 @@ class MadeUp:
 
     def open(self, contenders: list[str], case_folder: str, **_: Any) -> dict[str, Any]:
         if self.dies_on and self.dies_on in (Path(case_folder) / "case.json").read_text():
-            raise WorkerError("the worker ended with -9 while asked to open")
+            raise WorkerError("the worker ended with -9")
         self.labels = [label for label in contenders if label not in self.fails]
         self.classes = json.loads((Path(case_folder) / "case.json").read_text())["spec"]["num_classes"]
         failures = {label: self.fails[label] for label in contenders if label in self.fails}
@@ -141,7 +141,7 @@ def test_a_worker_that_dies_takes_its_unit_along_and_no_other(made_up: type[Made
     big = replace(UNIT, workload=replace(SMALL, name="big", num_classes=77))
     made_up.dies_on = '"num_classes": 77'
     frame = measured(big, UNIT)
-    assert set(frame[frame["workload"] == "big"]["note"]) == {"the worker ended with -9 while asked to open"}
+    assert set(frame[frame["workload"] == "big"]["note"]) == {"the worker ended with -9"}
     assert frame[(frame["workload"] == "small") & (frame["phase"] == "step")]["rounds"].tolist() == [6, 6]
     assert ("close", {"kill": True}) in made_up.log
 
