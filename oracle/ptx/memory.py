@@ -84,7 +84,7 @@ class Memory:
                 region[index + k] = value[chosen]
 
     def maximum(self, addresses: Addresses, values: Values, order: NDArray[np.intp]) -> Values:
-        """Replace each number by its maximum with the thread's value, one thread after the other; returns the number that each thread found.
+        """Replace numbers by their maximum with the threads' values, one thread after the other; returns what each thread read.
 
         Raises:
             MemoryFaultError: as for :meth:`read`.

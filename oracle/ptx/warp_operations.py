@@ -1,4 +1,4 @@
-"""Instructions by which the threads of a warp act together."""
+"""Instructions that the threads of a warp execute together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oracle.ptx.threads import ActiveThreads, Step, operand_reader
 
 
 def shuffle(instruction: Instruction) -> Step:
-    """``shfl.sync.bfly``: every thread gets the value of the one whose number differs in the given bits."""
+    """``shfl.sync.bfly``: every thread receives the value of the thread whose number differs in the given bits."""
     if instruction.modifiers[:2] != ("sync", "bfly") or not isinstance(instruction.target, Register):
         raise UnknownInstructionError(instruction)
     target = instruction.target.name
@@ -29,12 +29,12 @@ def shuffle(instruction: Instruction) -> Step:
     return step
 
 
-OWNER, PAIR = np.arange(WARP) // 4, np.arange(WARP) % 4 * 2  # Row of a matrix and first of two columns that a thread has.
+OWNER, PAIR = np.arange(WARP) // 4, np.arange(WARP) % 4 * 2  # Row of a matrix, and first of the two columns, whose elements a thread holds.
 REDUCTIONS: dict[str, Any] = {"max": np.max, "min": np.min, "add": np.sum}
 
 
 def reduction(instruction: Instruction) -> Step:
-    """``redux.sync``: every thread gets the warp's largest, least or sum."""
+    """``redux.sync``: every thread receives the maximum, minimum or sum over its warp."""
     reduce, target = REDUCTIONS.get(instruction.modifiers[1]), instruction.target
     if reduce is None or not isinstance(target, Register):
         raise UnknownInstructionError(instruction)
@@ -49,9 +49,9 @@ def reduction(instruction: Instruction) -> Step:
 
 
 def matrix_transfer(instruction: Instruction) -> Step:
-    """``ldmatrix`` and ``stmatrix``: 8 x 8 matrices of two bytes an element; matrix k's row i is where thread 8 k + i says.
+    """``ldmatrix`` and ``stmatrix``: 8 x 8 matrices of 2-byte elements; thread 8 k + i gives the address of row i of matrix k.
 
-    Thread t has two neighbours of row t // 4, from column 2 (t % 4) on, in each matrix's register; rows are columns where it says "trans".
+    The register of a matrix in thread t holds two elements of row t // 4, from column 2 (t % 4) on; "trans" swaps rows and columns.
     """
     loads, transposed = instruction.operation == "ldmatrix", "trans" in instruction.modifiers
     vector, place = instruction.operands if loads else instruction.operands[::-1]
@@ -62,7 +62,7 @@ def matrix_transfer(instruction: Instruction) -> Step:
     def step(active: ActiveThreads) -> None:
         rows = address(active).reshape(active.warps(instruction))
         if (rows % 16).any():
-            raise MemoryFaultError("a matrix's row does not begin at a multiple of 16 bytes")
+            raise MemoryFaultError("a row of a matrix begins at an address that is no multiple of 16 bytes")
         everyone = np.arange(active.count)
         for number, name in enumerate(names):
             bits = np.zeros(active.count, np.uint32) if loads else active.per_thread(active.read(name))
