@@ -1,7 +1,7 @@
 """``python -m oracle.ladder [RELEASE ...]``: did the loss change between these releases, since when, and how much?
 
-Without releases it climbs a default set from 8.0.100 to the newest known. Wherever two neighbours differ, the first release that shows it
-is found by halving. Exit codes: 0 done, 1 ``--newest`` found a change, 2 usage.
+Without arguments it asks a default set of releases from 8.0.100 to the newest known. Where two neighbours differ, the first release that
+shows the difference is found by halving. Exit codes: 0 done, 1 ``--newest`` found a change, 2 wrong arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RELEASE = "release"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the answer is the exit code."""
+    """Run the command line; returns the exit code."""
     options = _options(arguments)
     started = time.monotonic()
     questions = all_questions()
@@ -65,9 +65,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--newest", action="store_true", help="compare the newest release with the last of the default set; 1 if it differs"
     )
     parser.add_argument("--no-bisect", action="store_true", help="do not look for the first release of each change")
-    parser.add_argument("--show", metavar="QUESTION", help="print what the releases answer to one question, named as in the rows")
+    parser.add_argument("--show", metavar="QUESTION", help="print the releases' answers to one question, named as in the rows")
     parser.add_argument("--rows", type=Path, default=ROWS, help=f"where to write the rows (default {ROWS})")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show the progress")
     options = parser.parse_args(arguments)
     for release in (*options.releases, *(options.bisect or ()), *(options.all_between or ())):
         if not re.fullmatch(r"\d+\.\d+\.\d+", release):
@@ -87,7 +87,7 @@ def _chosen(options: argparse.Namespace, known: Sequence[str]) -> tuple[str, ...
 
 
 def _with_progress(answers_of: AnswerCache, progress: Progress) -> Ask:
-    """The desk, with a line for each release that is really asked; those that a search asks besides count as they come."""
+    """Returns ``answers_of`` with a line of progress for each release that is asked, including those that a search asks."""
     seen: set[str] = set()
 
     def ask(release: str, names: Collection[str] | None = None) -> Answers:
@@ -109,7 +109,7 @@ def _with_progress(answers_of: AnswerCache, progress: Progress) -> Ask:
 def _with_first_changes(
     chosen: Sequence[str], known: Sequence[str], ask: Ask, questions: Sequence[Question], progress: Progress
 ) -> tuple[str, ...]:
-    """The chosen releases, and on either side of each change between them the neighbours that show it."""
+    """Returns the chosen releases, and for each change between them the two neighbours that show it."""
     found = set(chosen)
     usable = [release for release in chosen if ask(release).asked]
     steps = {(a, b): between(a, b, known) for a, b in pairwise(usable) if different(ask(a), ask(b), questions)}
@@ -119,7 +119,7 @@ def _with_first_changes(
         asked = progress.pace.made[RELEASE]
         for before, after in first_changes(step, ask, questions):
             progress.say(f"  change: {before} -> {after}")
-            found |= {*between(before, after, known)}  # with those between that could not be asked
+            found |= {*between(before, after, known)}  # includes the releases between them that could not be asked
             for entry_point in {question.entry_point for question in different(ask(before), ask(after), questions)}:
                 progress.differs(after, entry_point)
         progress.add(RELEASE, progress.pace.made[RELEASE] - asked - halvings[pair])

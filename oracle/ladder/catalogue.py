@@ -1,4 +1,4 @@
-"""The kinds of case on the ladder, one line of definition each: what has changed between releases so far, and what might."""
+"""The kinds of case that releases are asked about: those in which releases have differed, and further ones."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ WEIGHTED = LossSpec(num_classes=3, class_weights=(0.5, 1.0, 3.0))
 ONE_BOX = (Box(0, 1, 40.0, 44.0, 33.0, 27.0),)
 
 
-def at_training_stages(seed: int, **how: Any) -> tuple[Case, ...]:
-    """The same boxes under a trained head, an early one, noise, and an untrained head."""
+def at_training_stages(seed: int, **options: Any) -> tuple[Case, ...]:
+    """Returns a case of one box, and one batch of boxes with predictions of a trained head, an early one, noise, and an untrained one."""
     kinds: tuple[tuple[PredictionKind, float], ...] = (("middle", 1.0), ("early", 1.0), ("random", 2.0), ("untrained", 1.0))
-    single = scene(seed, **how | {"images": 1, "boxes": 1})
-    return (single, *(scene(seed, kind=kind, spread=spread, **how) for kind, spread in kinds))
+    single = scene(seed, **options | {"images": 1, "boxes": 1})
+    return (single, *(scene(seed, kind=kind, spread=spread, **options) for kind, spread in kinds))
 
 
 def small_boxes(name: str, *sides: float, spec: LossSpec = SMALL) -> CaseKind:
-    """Small boxes of given sides."""
+    """Returns batches of boxes with the given sides in pixels."""
     return CaseKind(name, at_training_stages(7, sides=sides, exact_sides=True, spec=spec, boxes=3), stages=("assignment",))
 
 
 def replaced(case: Case, *boxes: Box) -> Case:
-    """A case with other boxes."""
+    """Returns the case with other boxes."""
     return dataclasses.replace(case, boxes=boxes)
 
 
 def two_equal_boxes(same_class: bool) -> Case:
-    """Two boxes in the same place, and a third elsewhere."""
+    """Returns a case of two equal boxes and a third, different one."""
     case = scene(11, images=1, boxes=2)
     first, other = case.boxes
     return replaced(case, first, dataclasses.replace(first, label=first.label if same_class else (first.label + 1) % 3), other)
 
 
 def invalid_rows(name: str, *boxes: Box, **fields: Any) -> CaseKind:
-    """A batch of two images with rows that a check might refuse, in float32 alone."""
+    """Returns a batch of two images with rows that a release may refuse, in float32 only."""
     good = (Box(0, 0, 30.0, 30.0, 24.0, 24.0), Box(1, 1, 60.0, 50.0, 40.0, 30.0))
     case = dataclasses.replace(scene(3), boxes=(*good, *boxes))
     return CaseKind(f"input: {name}", (case,), dtypes=("float32",), fields=fields)
 
 
 def invalid_logit(name: str, value: float) -> CaseKind:
-    """A single logit of a candidate anchor replaced."""
+    """Returns a batch in which one logit of a candidate anchor is ``value``."""
     from oracle.cases.logits import inline_text, logits
 
     case = Case(SMALL, (64, 64), 1, (Box(0, 1, 30.0, 30.0, 24.0, 24.0),), Prediction("early", 5))
@@ -65,7 +65,7 @@ def invalid_logit(name: str, value: float) -> CaseKind:
 
 
 def ordinary() -> Iterator[CaseKind]:
-    """Batches as training meets them."""
+    """Yields kinds of batches that occur in training."""
     wide = LossSpec(num_classes=80)
     yield CaseKind("typical", at_training_stages(1, boxes=5), stages=(*STAGES, "anchors"))
     yield CaseKind("rectangular", at_training_stages(2, size=(64, 128))[:3], stages=STAGES)
@@ -88,13 +88,13 @@ def ordinary() -> Iterator[CaseKind]:
 
 
 def corner_crowd() -> Case:
-    """Boxes crowded into the top-left corner of an image with A >= 64 K, where picks among zeros become conflicts (spec section 9)."""
+    """Returns boxes crowded into the top-left corner of an image with A >= 64 K, where picks of metric 0 collide (spec section 9)."""
     boxes = tuple(Box(0, n % 3, 6 + 3 * (n % 4), 5 + 4 * (n // 4), 9 + n % 3, 8 + n % 5) for n in range(12))
     return Case(SMALL, (288, 288), 1, boxes, Prediction("early", 13))
 
 
 def variants() -> Iterator[CaseKind]:
-    """Other definitions: heads, weights, picks."""
+    """Yields kinds with other definitions: heads, weights, numbers of picks."""
     for name, spec in (("reg_max 1", DISTANCES), ("reg_max 8", LossSpec(num_classes=3, reg_max=8)), ("single level", LEVEL)):
         yield CaseKind(name, at_training_stages(14, spec=spec), stages=("assignment",))
     yield CaseKind("four levels", at_training_stages(15, spec=FOUR_LEVELS))
@@ -114,7 +114,7 @@ def variants() -> Iterator[CaseKind]:
 
 
 def precisions() -> Iterator[CaseKind]:
-    """Half precisions and autocast."""
+    """Yields kinds in half precision and under autocast."""
     cases = at_training_stages(1, boxes=5)[:4]
     for dtype in ("float16", "bfloat16"):
         yield CaseKind(dtype, cases, dtypes=(dtype,))
@@ -122,7 +122,7 @@ def precisions() -> Iterator[CaseKind]:
 
 
 def inputs() -> Iterator[CaseKind]:
-    """Input at and beyond the edge of what is accepted (spec section 10)."""
+    """Yields kinds of unusual and invalid input (spec section 10)."""
     usual = scene(20)
     mixed = replaced(usual, *usual.boxes[::2], *usual.boxes[1::2])
     yield CaseKind("input: unsorted image indices", (replaced(usual, *usual.boxes[::-1]), mixed))
@@ -145,13 +145,13 @@ def inputs() -> Iterator[CaseKind]:
 
 
 def stage_questions() -> Iterator[Question]:
-    """Stages that take arrays of their own: overlap, distances, the distribution term."""
+    """Yields questions to stages that take arrays of their own (overlap, distances, distribution term), and to the interface."""
     noise = Noise(21).uniform(6, 64, 4).astype(np.float64)
     centre, half = noise[0, :, :2] * 10, noise[1, :, :2] * 4
     moved, resized = centre + (noise[2, :, :2] - 0.5) * 2, half * (0.5 + noise[3, :, :2])
     first, second = np.concatenate([centre - half, centre + half], 1), np.concatenate([moved - resized, moved + resized], 1)
     first[:4], second[:3] = second[:4], second[1:4]  # identical pairs, and repeated ones
-    second[8:10, 2:] = second[8:10, :2]  # boxes without an area
+    second[8:10, 2:] = second[8:10, :2]  # boxes of area 0
     arrays = {"first": first, "second": second, "points": centre, "bins": noise[4].repeat(4, 1)[:, :16].repeat(4, 0) * 6 - 3}
     arrays["target"] = noise[5] * 14.9
     for entry_point in ("overlap", "distances", "distribution"):
@@ -168,10 +168,10 @@ def stage_questions() -> Iterator[Question]:
 
 
 def all_case_kinds() -> tuple[CaseKind, ...]:
-    """Every kind of case."""
+    """Returns every kind of case."""
     return (*ordinary(), *variants(), *precisions(), *inputs())
 
 
 def all_questions() -> tuple[Question, ...]:
-    """Everything that a release is asked."""
+    """Returns every question."""
     return (*questions(all_case_kinds()), *stage_questions())

@@ -1,4 +1,4 @@
-"""What releases answer to one question, in numbers: the replay of a row."""
+"""Replays a row: prints the answers of releases to one question."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oracle.ladder.rows import case_line
 
 
 def show(releases: Sequence[str], name: str, answers_of: AnswerCache, questions: Sequence[Question]) -> int:
-    """Print each release's answer, and the verdict against the one before; 2 when there is no such question."""
+    """Print each release's answer, and the verdict on it and the previous one; returns 2 when there is no such question, else 0."""
     question = next((question for question in questions if question.name == name), None)
     if question is None:
         print(f"there is no question {name!r}; the column 'question' of the rows has their names")
@@ -32,7 +32,7 @@ def show(releases: Sequence[str], name: str, answers_of: AnswerCache, questions:
 
 
 def describe(answers: Answers, question: Question) -> str:
-    """One release's answer, an array a line."""
+    """Returns one release's answer as text, one line for each array."""
     if not answers.asked:
         return answers.summary
     reply = answers.replies[question.name]
@@ -42,7 +42,7 @@ def describe(answers: Answers, question: Question) -> str:
 
 
 def brief(array: NDArray[np.generic]) -> str:
-    """A small array whole, a large one by its shape and sums."""
+    """Returns a small array as text; for a large one its shape, sums and number of non-zeros."""
     if array.size <= 8:
         return np.array2string(array, precision=10)
     values = array.astype(np.float64)

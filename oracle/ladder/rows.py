@@ -1,4 +1,4 @@
-"""The ladder's rows: one for each release and question, beside what the release before it answered."""
+"""The ladder's rows: one for each release and question, compared with the previous release."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Match = Callable[[Answers, Question], dict[str, Any]]
 
 
 def no_twin(_: Answers, __: Question) -> dict[str, Any]:
-    """Compare with no twin."""
+    """Returns empty columns, for questions that are not compared with a twin."""
     return {"definition": "", "twin": "", "twin_size": float("nan"), "twin_why": ""}
 
 
 def rows(
     releases: Sequence[str], published: Sequence[str], ask: AnswersOf, questions: Sequence[Question], match: Match = no_twin
 ) -> pd.DataFrame:
-    """A frame of all comparisons; a release that could not be asked has one row, of kind ``release``, that says why."""
+    """Returns a frame of all comparisons; a release that could not be asked has one row, of kind ``release``, with the reason."""
     made = {"torch": torch.__version__, "python": platform.python_version()}
     return pd.DataFrame([made | row for row in _rows(releases, published, ask, list(questions), match)])
 
@@ -56,7 +56,7 @@ def _adjacent(before: Answers | None, release: str, published: Sequence[str]) ->
 
 
 def blank(release: str) -> dict[str, Any]:
-    """The row of a release that answered nothing."""
+    """Returns the columns of a release that could not be asked."""
     columns = ("before", "era", "question", "opening", "dtype", "verdict", "array", "case", "definition", "twin", "twin_why")
     numbers = {"adjacent": 0, "size": float("nan"), "twin_size": float("nan"), "boxes": 0, "images": 0, "anchors": 0}
     return {"release": release, "kind": UNASKED, **dict.fromkeys(columns, ""), **numbers}
@@ -86,7 +86,7 @@ def _row(change: Change, answers: Answers) -> dict[str, Any]:
 
 
 def _message(answers: Answers, question: Question) -> str:
-    """What the release said of itself: an exception, or its interface."""
+    """Returns the text of the release's exception, or of its interface."""
     fields = answers.replies[question.name].fields
     if question.entry_point == "interface" and fields["outcome"] == "answered":
         return "; ".join(f"{name}: {value}" for name, value in fields["interface"].items())
@@ -94,7 +94,7 @@ def _message(answers: Answers, question: Question) -> str:
 
 
 def case_line(case: Case | None, shown: int = 3) -> str:
-    """A case in one line: its definition where it is unusual, its size, its first boxes."""
+    """Returns a case in one line: unusual fields of its definition, its size, its first boxes."""
     if case is None:
         return ""
     spec, usual = case.spec, type(case.spec)(num_classes=case.spec.num_classes)

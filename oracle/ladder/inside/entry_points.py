@@ -1,7 +1,7 @@
-"""What can be asked of a release: the whole loss with its gradients, each stage that it exposes, the two-headed losses, its interface.
+"""The entry points of a release: the whole loss with its gradients, each exposed stage, the two-headed losses, the interface.
 
-Every opening takes a question's facts and arrays (written once, by the suite) and gives arrays. This file runs inside a release's process:
-numpy, torch, ``adapters`` and the release are all that it may import.
+Each function takes the fields and arrays of a question and returns arrays. This file runs in the process of a release: it imports numpy,
+torch, ``eras`` and the release only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADS = ("one2many", "one2one")
 
 
 def floating(name: str) -> torch.dtype:
-    """A torch dtype by its name."""
+    """Returns a torch dtype by its name."""
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
@@ -32,7 +32,7 @@ def floating(name: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def arithmetic(fields: Fields) -> Iterator[None]:
-    """The default dtype and the autocast of a question; float64 logits are computed in float64 from end to end (spec 8a)."""
+    """The context with the default dtype and autocast of a question; float64 logits are computed in float64 throughout (spec 8a)."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if fields["dtype"] == "float64" else torch.float32)
     cast = fields.get("autocast")
@@ -44,7 +44,7 @@ def arithmetic(fields: Fields) -> Iterator[None]:
 
 
 def targets_of(fields: Fields, arrays: Tensors) -> Tensors:
-    """The batch as a trainer hands it over; ``target_dtypes`` in the facts names other dtypes than the usual one."""
+    """Returns the batch as a trainer passes it; the field ``target_dtypes`` gives the dtypes that differ from the default."""
     usual = "float64" if fields["dtype"] == "float64" else "float32"
     dtypes = fields.get("target_dtypes", {})
     batch = {name: arrays[name].to(floating(dtypes.get(name, usual))) for name in ("batch_idx", "cls", "bboxes")}
@@ -52,24 +52,24 @@ def targets_of(fields: Fields, arrays: Tensors) -> Tensors:
 
 
 def leaf(array: Tensor, fields: Fields) -> Tensor:
-    """Logits in the question's dtype, ready to receive a gradient."""
+    """Returns logits in the question's dtype that require a gradient."""
     return array.to(floating(fields["dtype"])).requires_grad_()
 
 
 def default_float() -> torch.dtype:
-    """Dtype of the stand-in model: the default of the moment."""
+    """Returns the dtype of the model's parameters: the current default."""
     return torch.get_default_dtype()
 
 
 @functools.cache
 def layout_of(era: Era) -> str:
-    """The layout that the release's loss takes: of an ordinary definition, so that an unusual one fails as itself."""
+    """Returns the layout of predictions that the release accepts, found with an ordinary definition, which every release accepts."""
     with arithmetic({"dtype": "float32"}):
         return accepted_layout(era.criterion()(Model(USUAL, default_float()).build()), USUAL)
 
 
 def loss(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """The whole loss: its sum, its items, the gradients of its sum."""
+    """Returns the whole loss: its sum, its items, the gradients of the sum."""
     layout = layout_of(era)
     model = Model(fields["spec"], default_float())
     criterion = make_criterion(era.criterion(), fields["spec"], model.build())
@@ -82,12 +82,12 @@ def loss(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 
 def gradients(**leaves: Tensor) -> Tensors:
-    """Gradients by leaf; a missing one is an answer too, and is left out."""
+    """Returns the gradients of the leaves that have one."""
     return {f"gradient of {name}": value.grad for name, value in leaves.items() if value.grad is not None}
 
 
 def two_heads(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """A two-headed loss (spec section 12), named by the fact ``criterion``, after ``updates`` calls of its ``update``."""
+    """Returns a two-headed loss (spec section 12), named by the field ``criterion``, after ``updates`` calls of its ``update``."""
     kind = era.find("loss", fields["criterion"])
     layout = layout_of(era)
     criterion = kind(Model(fields["spec"], default_float(), epochs=fields["epochs"]).build())
@@ -101,15 +101,15 @@ def two_heads(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 
 def plain_criterion(era: Era, fields: Fields) -> Any:
-    """A criterion of the question's definition, for its stages."""
+    """Returns a criterion with the question's definition."""
     return make_criterion(era.criterion(), fields["spec"], Model(fields["spec"], default_float()).build())
 
 
 def stage(criterion: Any, name: str) -> Any:
-    """A method or part of a criterion.
+    """Returns a method or part of a criterion.
 
     Raises:
-        NotOfferedError: it has none of that name.
+        NotOfferedError: the criterion has none of that name.
     """
     part = getattr(criterion, name, None)
     if part is None:
@@ -118,7 +118,7 @@ def stage(criterion: Any, name: str) -> Any:
 
 
 def anchors(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """Anchor centres in grid units and their strides (spec section 2)."""
+    """Returns anchor centres (A, 2) in grid units and their strides (spec section 2)."""
     dtype = floating(fields["dtype"])
     maps = [torch.zeros(1, 1, *grid, dtype=dtype) for grid in fields["grids"]]
     centres, strides = era.find("tal", "make_anchors")(maps, arrays["strides"].to(dtype), 0.5)
@@ -126,20 +126,20 @@ def anchors(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 
 def ground_truth(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """Padded ground truth (spec section 3)."""
+    """Returns padded ground truth (spec section 3)."""
     rows, scale = arrays["rows"].to(default_float()), arrays["scale"].to(default_float())
     return {"padded": stage(plain_criterion(era, fields), "preprocess")(rows, fields["batch_size"], scale)}
 
 
 def decoding(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """Decoded boxes in grid units (spec section 4)."""
+    """Returns decoded boxes (B, A, 4) in grid units (spec section 4)."""
     dtype = floating(fields["dtype"])
     centres, logits = arrays["points"].to(dtype), arrays["boxes"].to(dtype).transpose(1, 2).contiguous()
     return {"corners": stage(plain_criterion(era, fields), "bbox_decode")(centres, logits)}
 
 
 def assignment(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """What each anchor is given (spec section 5): weight t, and class and box where t > 0."""
+    """Returns the assignment (spec section 5): weight t of each anchor, and class and box where t > 0, else -1."""
     assigner = stage(plain_criterion(era, fields), "assigner")
     given = [arrays[name].to(default_float()) for name in ("probabilities", "corners", "centres")]
     truth = [arrays["labels"].long(), arrays["truth"].to(default_float()), arrays["valid"].bool()]
@@ -150,7 +150,7 @@ def assignment(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 
 def overlap(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """CIoU of pairs of boxes, and its gradient (spec section 6)."""
+    """Returns the CIoU of pairs of boxes, and its gradient (spec section 6)."""
     first, second = leaf(arrays["first"], fields), arrays["second"].to(floating(fields["dtype"]))
     value = era.find("metrics", "bbox_iou")(first, second, xywh=False, CIoU=True)
     value.sum().backward()
@@ -158,14 +158,14 @@ def overlap(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 
 def distances(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """Clamped distances from anchors to sides (spec section 7)."""
+    """Returns clamped distances from anchors to sides (spec section 7)."""
     dtype = floating(fields["dtype"])
     bins = fields["spec"]["reg_max"] - 1
     return {"distances": era.find("tal", "bbox2dist")(arrays["points"].to(dtype), arrays["second"].to(dtype), bins)}
 
 
 def distribution(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
-    """The distribution term of each box, and its gradient (spec section 7)."""
+    """Returns the distribution term of each box, and its gradient (spec section 7)."""
     term = era.find("loss", "DFLoss")(fields["spec"]["reg_max"])
     bins, target = leaf(arrays["bins"], fields), arrays["target"].to(floating(fields["dtype"])).clone()
     value = term(bins, target)
@@ -174,7 +174,7 @@ def distribution(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 
 def interface(era: Era, fields: Fields) -> dict[str, Any]:
-    """How a release is called: place, signature, layout accepted, shapes given back, attributes read of the model."""
+    """Returns how the loss is called: module, signature, layout of predictions, shape of results, attributes read of the model."""
     kind, spec = era.criterion(), fields["spec"]
     model = Model(spec, default_float())
     layout = layout_of(era)
@@ -195,12 +195,12 @@ def interface(era: Era, fields: Fields) -> dict[str, Any]:
 
 
 def options(call: Callable[..., Any]) -> str:
-    """Parameters of a call with their defaults, without annotations."""
+    """Returns the parameters of a callable with their defaults, without annotations."""
     return ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in inspect.signature(call).parameters.values())
 
 
 def offers(era: Era, module: str, name: str) -> bool:
-    """Whether a release has something."""
+    """Whether a release has an attribute of a module."""
     try:
         era.find(module, name)
     except NotOfferedError:
@@ -230,7 +230,7 @@ ENTRY_POINTS: dict[str, Callable[[Era, Fields, Tensors], Tensors]] = {
 
 
 def answer(era: Era, fields: Fields, arrays: Tensors) -> tuple[dict[str, Any], Tensors]:
-    """One question, answered; the release's own exceptions are for the caller."""
+    """Returns the fields and arrays of the answer to one question; exceptions of the release are passed on."""
     torch.manual_seed(0)
     with arithmetic(fields):
         if fields["entry_point"] == "interface":

@@ -1,4 +1,4 @@
-"""The release ladder, on releases made up here: what it must find, and what must not stop it. No network."""
+"""The release ladder on artificial releases: the changes that it must find, and the failures that it must survive. No network."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def release(
     more: str = "",
     needs: str = "",
 ) -> Path:
-    """A made-up release in a folder of its own."""
+    """Returns the folder of an artificial release."""
     package = folder / version / "ultralytics"
     (package / place).mkdir(parents=True)
     for parent in (package, package / place):
@@ -90,7 +90,7 @@ def few() -> tuple[Question, ...]:
 
 @functools.cache
 def real_questions() -> tuple[Question, ...]:
-    """What releases are asked in earnest."""
+    """Returns the questions that real releases are asked."""
     return all_questions()
 
 
