@@ -1,7 +1,7 @@
 """Installs each release into a folder of its own, and the small packages that some releases need into another.
 
-The cache is ``TWINLOSS_LADDER_CACHE``, or ``twinloss/ladder`` under the user's cache folder. Every command names a
-target folder, so that nothing is installed into the suite's environment. torch, numpy and OpenCV come from the suite's environment, the same for every release.
+The cache is ``TWINLOSS_LADDER_CACHE``, or ``twinloss/ladder`` under the user's cache folder. Every command names a target
+folder, so that nothing is installed into the suite's environment. torch, numpy and OpenCV come from there, the same for every release.
 """
 
 from __future__ import annotations

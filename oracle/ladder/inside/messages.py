@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
-FIELDS = "__facts__"
+FIELDS = "__fields__"
 LENGTH = struct.Struct("<Q")
 
 
