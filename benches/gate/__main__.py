@@ -47,12 +47,8 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Options, Path]:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of each process (default: 1, which varies least)")
     parser.add_argument("--row", action="append", default=[], choices=batches.names(), help="measure only this row; repeatable")
-    parser.add_argument(
-        "--drop", action="append", default=[], metavar="ROW", help="accept that this row of the base is missing; repeatable"
-    )
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="ROW:MEASURE", help="accept that this exact measure grows; repeatable"
-    )
+    parser.add_argument("--drop", action="append", default=[], metavar="ROW", help="accept that the head lacks this row; repeatable")
+    parser.add_argument("--allow", action="append", default=[], metavar="ROW:MEASURE", help="accept that this measure grows; repeatable")
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the rows go (default: {OUT})")
     given = parser.parse_args(arguments)
     if given.pairs < 8:

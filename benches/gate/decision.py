@@ -78,7 +78,7 @@ Counts = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class GateFinding:
+class RowFinding:
     """A verdict on one row, with its reason."""
 
     verdict: GateVerdict
@@ -91,8 +91,8 @@ class Decision:
     """The verdict, the findings behind it (one or more for each row), and notes on void passes."""
 
     verdict: GateVerdict
-    findings: tuple[GateFinding, ...] = ()
-    notes: tuple[GateFinding, ...] = ()
+    findings: tuple[RowFinding, ...] = ()
+    notes: tuple[RowFinding, ...] = ()
 
 
 def given_up(passes: Sequence[Pass], limits: Limits) -> bool:
@@ -120,9 +120,7 @@ def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
     rows = list(passes[0]) if passes else []
     findings = [_row_finding(row, [one[row] for one in steady if row in one], limits) for row in rows]
     failed = [finding for finding in findings if finding.verdict is GateVerdict.FAIL]
-    notes = [
-        GateFinding(GateVerdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, reasons in void.items() for row, why in reasons.items()
-    ]
+    notes = [RowFinding(GateVerdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, whys in void.items() for row, why in whys.items()]
     verdict = max((finding.verdict for finding in findings), default=GateVerdict.INCONCLUSIVE)
     return Decision(GateVerdict.FAIL if failed else verdict, tuple(findings), tuple(notes))
 
@@ -131,31 +129,30 @@ def _unsteady(one: Pass, limits: Limits) -> dict[str, str]:
     return {row: why for row, comparison in one.items() if (why := comparison.unsteady(limits))}
 
 
-def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> GateFinding:
+def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> RowFinding:
     slow = [comparison for comparison in steady if comparison.slower(limits)]
     if len(slow) >= 2:
-        return GateFinding(GateVerdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
+        return RowFinding(GateVerdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
     if len(slow) < len(steady):
-        return GateFinding(
-            GateVerdict.PASS, row, f"head / base is {_interval(next(one for one in reversed(steady) if not one.slower(limits)))}"
-        )
+        last = next(one for one in reversed(steady) if not one.slower(limits))
+        return RowFinding(GateVerdict.PASS, row, f"head / base is {_interval(last)}")
     if slow:
-        return GateFinding(GateVerdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
-    return GateFinding(GateVerdict.INCONCLUSIVE, row, "no pass in which the reference was steady")
+        return RowFinding(GateVerdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
+    return RowFinding(GateVerdict.INCONCLUSIVE, row, "no pass in which the reference was steady")
 
 
-def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[GateFinding]:
+def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[RowFinding]:
     """Returns FAIL for each row that the base has and the head lacks, since its speed is no longer measured."""
     new = [row for row in head if row not in base]
     hint = f" (was it renamed to {' or '.join(new)}?)" if new else ""
     return [
-        GateFinding(GateVerdict.FAIL, row, f"missing{hint}; keep it, or give --drop {quote(row)}")
+        RowFinding(GateVerdict.FAIL, row, f"missing{hint}; keep it, or give --drop {quote(row)}")
         for row in base
         if row not in head and row not in allowed
     ]
 
 
-def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[GateFinding]:
+def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[RowFinding]:
     """Returns FAIL for each exact measure that grew by any amount, except those that ``allowed`` names as ``row:measure``."""
     findings = []
     for row, measures in head.items():
@@ -165,11 +162,11 @@ def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> l
                 grew = after > before and f"{row}:{measure}" not in allowed
                 remedy = f"; if this is intended, give --allow {quote(f'{row}:{measure}')}" if grew else ""
                 text = f"{measure}: {before:,.0f} before, {after:,.0f} now{remedy}"
-                findings.append(GateFinding(GateVerdict.FAIL if grew else GateVerdict.PASS, row, text))
+                findings.append(RowFinding(GateVerdict.FAIL if grew else GateVerdict.PASS, row, text))
     return findings
 
 
-def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[GateFinding]:
+def error_findings(base: Counts, head: Counts, limits: Limits) -> list[RowFinding]:
     """Returns FAIL where the largest error ÷ tolerance exceeds 1, or grew by more than the limit."""
     findings = []
     for row, measures in head.items():
@@ -178,11 +175,11 @@ def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[GateFi
             grew = before is not None and after > limits.accuracy_floor and after > limits.accuracy * before
             if after > 1 or grew:
                 was = "not measured" if before is None else f"{before:.3g}"
-                findings.append(GateFinding(GateVerdict.FAIL, row, f"worst error ÷ tolerance of {measure}: {was} before, {after:.3g} now"))
+                findings.append(RowFinding(GateVerdict.FAIL, row, f"worst error ÷ tolerance of {measure}: {was} before, {after:.3g} now"))
     return findings
 
 
-def conclude(time: Decision, others: Sequence[GateFinding]) -> Decision:
+def conclude(time: Decision, others: Sequence[RowFinding]) -> Decision:
     """Returns the decision on times and on exact measures: a failure of an exact measure is a failure whatever the times are."""
     verdict = GateVerdict.FAIL if any(finding.verdict is GateVerdict.FAIL for finding in others) else time.verdict
     return Decision(verdict, (*others, *time.findings), time.notes)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benches.gate.decision import Comparison, Decision, GateFinding, GateVerdict, Limits, Pass, given_up, suspected, time_verdict
+from benches.gate.decision import Comparison, Decision, GateVerdict, Limits, Pass, RowFinding, given_up, suspected, time_verdict
 from benches.run.estimates import Estimate, ratio
 
 Clock = Literal["cpu", "wall"]
@@ -101,8 +101,8 @@ class PassRunner:
     def decide(self, passes: Sequence[Sequence[Pair]]) -> Decision:
         """Returns the decision over all clocks."""
         main = self._by(self.main, passes)
-        failures: list[GateFinding] = []
+        failures: list[RowFinding] = []
         for clock in self.others:
             slow = [finding for finding in self._by(clock, passes).findings if finding.verdict is GateVerdict.FAIL]
-            failures += [GateFinding(GateVerdict.FAIL, finding.row, f"by the {clock} clock {finding.text}") for finding in slow]
+            failures += [RowFinding(GateVerdict.FAIL, finding.row, f"by the {clock} clock {finding.text}") for finding in slow]
         return Decision(GateVerdict.FAIL if failures else main.verdict, (*failures, *main.findings), main.notes)

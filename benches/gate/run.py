@@ -13,17 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.gate import batches
-from benches.gate.decision import (
-    Counts,
-    Decision,
-    GateFinding,
-    GateVerdict,
-    Limits,
-    accuracy_findings,
-    conclude,
-    count_findings,
-    row_findings,
-)
+from benches.gate.decision import Counts, Decision, GateVerdict, Limits, RowFinding, conclude, count_findings, error_findings, row_findings
 from benches.gate.paired_processes import CannotBeCalled, GateRow, SideBySide, open_row
 from benches.gate.passes import Clock, Pair, PassRunner, compare
 from benches.gate.wheels import ROOT, commit_of, text_at, tree_at, unpacked
@@ -101,7 +91,7 @@ def run(options: Options, announce: Announce) -> Outcome:
         others += [*failures, *count_findings(before, after, options.allowed)]
         if not options.rows:
             announce("error ÷ tolerance")
-            others += accuracy_findings(accuracy(sides.base), accuracy(sides.head), options.limits)
+            others += error_findings(accuracy(sides.base), accuracy(sides.head), options.limits)
         runner = PassRunner(
             announced(SideBySide(sides.base, sides.head, rows, options.threads), announce), tuple(after), options.pairs, options.limits
         )
@@ -120,7 +110,7 @@ def announced(measure: Callable[[Sequence[str], int], list[Pair]], announce: Ann
     return measured
 
 
-def exact_counts(twin: Path, rows: dict[str, GateRow], threads: int, *, forgiving: bool) -> tuple[Counts, list[GateFinding]]:
+def exact_counts(twin: Path, rows: dict[str, GateRow], threads: int, *, forgiving: bool) -> tuple[Counts, list[RowFinding]]:
     """Returns the exact measures of the twin by row; if ``forgiving``, a row on which it raises becomes a finding instead of an error."""
     counts, failures = {}, []
     with Worker("steady", threads, twin=twin) as worker:
@@ -131,7 +121,7 @@ def exact_counts(twin: Path, rows: dict[str, GateRow], threads: int, *, forgivin
             except CannotBeCalled as error:
                 if not forgiving:
                     raise
-                failures.append(GateFinding(GateVerdict.FAIL, name, str(error)))
+                failures.append(RowFinding(GateVerdict.FAIL, name, str(error)))
                 continue
             counts[name] = worker.ask("exact")[AUTO_TWIN.label]
     return counts, failures

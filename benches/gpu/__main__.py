@@ -43,10 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benches.gpu", description="Check and measure the Triton kernels on a GPU.")
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"some of {', '.join(CHECKS)}; all when left out")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for rows.jsonl and rows.parquet")
-    named = os.environ.get("TWINLOSS_KERNEL_TESTS")
-    parser.add_argument(
-        "--kernel-tests", type=Path, default=named, metavar="FOLDER", help="tests that the check kernel-tests runs on the GPU"
-    )
+    named = os.environ.get("TWINLOSS_KERNEL_TESTS") or None
+    parser.add_argument("--kernel-tests", type=Path, default=named, metavar="FOLDER", help="tests to run on the GPU")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.checks if name not in CHECKS]:
         parser.error(f"there is no check {unknown[0]!r}; there are {', '.join(CHECKS)}")

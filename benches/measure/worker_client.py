@@ -61,7 +61,6 @@ class Worker:
         self._lines: queue.Queue[str] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self.heap, self.threads = heap, threads
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -17,11 +17,7 @@ Heap = Literal["steady", "default"]
 HEAPS: tuple[Heap, ...] = ("steady", "default")
 
 # No allocation is mapped separately, none is returned to the system, and the heap grows in large steps, so that a warm-up ends its growth.
-_STEADY = {
-    "MALLOC_TRIM_THRESHOLD_": "-1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
+_STEADY = {"MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_MMAP_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(256 << 20)}
 
 
 def environment(heap: Heap, base: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -15,13 +15,7 @@ PAIRS = "candidate pairs"
 
 @dataclass(frozen=True)
 class Point:
-    """One size of a sweep.
-
-    Attributes:
-        sweep: the number that varies.
-        size: its value; of candidate pairs the per cent of the image that boxes cover.
-        workload: the batch.
-    """
+    """One size of a sweep: the number that varies, its value (of candidate pairs the per cent of the image under boxes), and the batch."""
 
     sweep: str
     size: int

@@ -68,7 +68,7 @@ def units(extent: Extent, contenders: Sequence[BenchContender], labelled: Worklo
     Args:
         extent: ``quick`` measures float32 on a steady heap only; ``full`` crosses workloads, settings and heaps.
         contenders: the contenders, including the baseline.
-        own: a user's workload, measured in place of all others.
+        labelled: a user's workload, measured in place of all others.
         device: device of the tensors.
     """
     sampling, eager = SAMPLINGS[extent], tuple(contender for contender in contenders if not contender.compiled)
@@ -78,9 +78,8 @@ def units(extent: Extent, contenders: Sequence[BenchContender], labelled: Worklo
         unit = Unit(workload, replace(SINGLE, device=device), "steady", first, sampling, stages=bool(labelled) or name in STAGED)
         if extent != "quick" or labelled or name in CROWDED:
             yield unit
-            low = replace(
-                unit, stages=False, contenders=first if labelled or extent == "full" else eager
-            )  # compiling takes a minute for each
+            # Compiling takes a minute for each dtype.
+            low = replace(unit, stages=False, contenders=first if labelled or extent == "full" else eager)
             yield from (replace(low, setting=replace(setting, device=device)) for setting in _low_settings(extent, name, labelled))
             if device == "cpu" and extent != "quick" and (labelled or extent == "full" or name in CROWDED):
                 yield replace(

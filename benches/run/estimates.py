@@ -118,10 +118,6 @@ class Growth:
     floor: float
     slope: float
 
-    def at(self, size: ArrayLike) -> Floats:
-        """The fitted cost."""
-        return np.asarray(self.floor + self.slope * np.asarray(size, np.float64) ** self.exponent.value, np.float64)
-
 
 EXPONENTS = np.round(np.arange(0.0, 3.0001, 0.01), 2)
 

@@ -21,7 +21,7 @@ WEIGHTED = LossSpec(num_classes=3, class_weights=(0.5, 1.0, 3.0))
 ONE_BOX = (Box(0, 1, 40.0, 44.0, 33.0, 27.0),)
 
 
-def at_training_stages(seed: int, **options: Any) -> tuple[Case, ...]:
+def with_heads(seed: int, **options: Any) -> tuple[Case, ...]:
     """Returns a case of one box, and one batch of boxes with predictions of a trained head, an early one, noise, and an untrained one."""
     kinds: tuple[tuple[PredictionKind, float], ...] = (("middle", 1.0), ("early", 1.0), ("random", 2.0), ("untrained", 1.0))
     single = scene(seed, **options | {"images": 1, "boxes": 1})
@@ -30,7 +30,7 @@ def at_training_stages(seed: int, **options: Any) -> tuple[Case, ...]:
 
 def small_boxes(name: str, *sides: float, spec: LossSpec = SMALL) -> CaseKind:
     """Returns batches of boxes with the given sides in pixels."""
-    return CaseKind(name, at_training_stages(7, sides=sides, exact_sides=True, spec=spec, boxes=3), stages=("assignment",))
+    return CaseKind(name, with_heads(7, sides=sides, exact_sides=True, spec=spec, boxes=3), stages=("assignment",))
 
 
 def replaced(case: Case, *boxes: Box) -> Case:
@@ -67,8 +67,8 @@ def invalid_logit(name: str, value: float) -> CaseKind:
 def ordinary() -> Iterator[CaseKind]:
     """Yields kinds of batches that occur in training."""
     wide = LossSpec(num_classes=80)
-    yield CaseKind("typical", at_training_stages(1, boxes=5), stages=(*STAGES, "anchors"))
-    yield CaseKind("rectangular", at_training_stages(2, size=(64, 128))[:3], stages=STAGES)
+    yield CaseKind("typical", with_heads(1, boxes=5), stages=(*STAGES, "anchors"))
+    yield CaseKind("rectangular", with_heads(2, size=(64, 128))[:3], stages=STAGES)
     yield small_boxes("sides below 8 px", 2.0, 5.0, 7.9)
     yield small_boxes("sides 8 to 16 px", 8.0, 8.1, 12.0, 15.9)
     yield small_boxes("sides 16 to 32 px", 16.0, 16.1, 24.0, 31.9)
@@ -80,7 +80,7 @@ def ordinary() -> Iterator[CaseKind]:
     empty = scene(5, images=3)
     yield CaseKind("an image without boxes", (replaced(empty, *(b for b in empty.boxes if b.image != 1)),), stages=STAGES)
     yield CaseKind("no boxes", (replaced(scene(5)),), stages=STAGES)
-    yield CaseKind("boxes beyond the bins", at_training_stages(8, sides=(120, 250), size=(256, 256), boxes=2)[:3])
+    yield CaseKind("boxes beyond the bins", with_heads(8, sides=(120, 250), size=(256, 256), boxes=2)[:3])
     yield CaseKind("corner crowd", (scene(9, size=(288, 288), images=1, boxes=14, sides=(4, 14)), corner_crowd()), stages=("assignment",))
     yield CaseKind("predictions exact", (scene(10, kind="exact", images=1, boxes=1), scene(10, kind="exact")), stages=("assignment",))
     yield CaseKind("predictions saturated", (scene(10, kind="saturated"),))
@@ -96,9 +96,9 @@ def corner_crowd() -> Case:
 def variants() -> Iterator[CaseKind]:
     """Yields kinds with other definitions: heads, weights, numbers of picks."""
     for name, spec in (("reg_max 1", DISTANCES), ("reg_max 8", LossSpec(num_classes=3, reg_max=8)), ("single level", LEVEL)):
-        yield CaseKind(name, at_training_stages(14, spec=spec), stages=("assignment",))
-    yield CaseKind("four levels", at_training_stages(15, spec=FOUR_LEVELS))
-    yield CaseKind("class weights", at_training_stages(16, spec=WEIGHTED)[:3])
+        yield CaseKind(name, with_heads(14, spec=spec), stages=("assignment",))
+    yield CaseKind("four levels", with_heads(15, spec=FOUR_LEVELS))
+    yield CaseKind("class weights", with_heads(16, spec=WEIGHTED)[:3])
     yield CaseKind("gains", (scene(17, spec=LossSpec(num_classes=3, gains=(1.0, 2.0, 0.25))),))
     yield CaseKind("7 picks", (scene(18, spec=LossSpec(num_classes=3, topk=7)),), stages=("assignment",))
     yield CaseKind("second cut", (scene(18, spec=LossSpec(num_classes=3, topk=7, topk2=1)),), stages=("assignment",))
@@ -115,7 +115,7 @@ def variants() -> Iterator[CaseKind]:
 
 def precisions() -> Iterator[CaseKind]:
     """Yields kinds in half precision and under autocast."""
-    cases = at_training_stages(1, boxes=5)[:4]
+    cases = with_heads(1, boxes=5)[:4]
     for dtype in ("float16", "bfloat16"):
         yield CaseKind(dtype, cases, dtypes=(dtype,))
         yield CaseKind(f"autocast to {dtype}", cases, dtypes=("float32", dtype), fields={"autocast": dtype})

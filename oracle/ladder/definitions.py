@@ -40,20 +40,10 @@ class Departure:
 
 
 DEPARTURES = (
-    Departure(
-        "8.0.100",
-        "8.0.100",
-        "reg_max 1",
-        ("float32", "float64"),
-        "anchors that were picked with weight 0 count too",
-    ),
+    Departure("8.0.100", "8.0.100", "reg_max 1", ("float32", "float64"), "anchors that were picked with weight 0 count too"),
     # With ground truth rounded to float32 the twin, too, picks other anchors for these predictions.
     Departure(
-        "8.3.44",
-        "8.3.236",
-        "predictions exact",
-        ("float64",),
-        "float32 ground truth decides between float64 predictions that are exact",
+        "8.3.44", "8.3.236", "predictions exact", ("float64",), "float32 ground truth decides between float64 predictions that are exact"
     ),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from reports.bench.schema import REFERENCE, steps
+from reports.bench.tables import CONTENDER, WORKLOAD
 from reports.tables import Column, Table
 
 
@@ -14,13 +15,7 @@ def stages(rows: pd.DataFrame) -> Table:
     frame = frame.assign(stage=frame["phase"].str.removeprefix("stage: "))
     return Table(
         "Where a step's time goes",
-        (
-            Column("workload", "workload"),
-            Column("label", "contender"),
-            Column("stage", "stage"),
-            Column("ms_median", "ms", "ms"),
-            Column("share", "share", "share"),
-        ),
+        (WORKLOAD, CONTENDER, Column("stage", "stage"), Column("ms_median", "ms", "ms"), Column("share", "share", "share")),
         frame,
         "One process. Decoding is part of the assignment and of the terms where a contender decodes only what they need.",
     )
@@ -37,7 +32,7 @@ def training(rows: pd.DataFrame) -> Table:
         "The loss in a whole training step",
         (
             Column("note", "model"),
-            Column("label", "contender"),
+            CONTENDER,
             Column("ms_median", "step, ms", "ms"),
             Column("loss_ms", "loss, ms", "ms"),
             Column("share", "share of the loss", "share"),
@@ -55,8 +50,8 @@ def floors(rows: pd.DataFrame) -> Table:
     return Table(
         "Distance from the machine's floor",
         (
-            Column("workload", "workload"),
-            Column("label", "contender"),
+            WORKLOAD,
+            CONTENDER,
             Column("floor_bytes_ms", "bytes, ms", "ms"),
             Column("floor_exp_ms", "exponentials, ms", "ms"),
             Column("ms_median", "step, ms", "ms"),
@@ -81,7 +76,7 @@ def growth(rows: pd.DataFrame) -> Table:
         "Exponents of growth",
         (
             Column("sweep", "of"),
-            Column("label", "contender"),
+            CONTENDER,
             Column("exponent", "exponent", "ratio"),
             Column("exponent_lo95", "from", "ratio"),
             Column("exponent_hi95", "to", "ratio"),
@@ -97,11 +92,6 @@ def warm_up(rows: pd.DataFrame) -> Table:
     frame = steps(rows)
     return Table(
         "First call, compilation included",
-        (
-            Column("workload", "workload"),
-            Column("label", "contender"),
-            Column("warm_ms", "first call, ms", "ms"),
-            Column("ms_median", "later, ms", "ms"),
-        ),
+        (WORKLOAD, CONTENDER, Column("warm_ms", "first call, ms", "ms"), Column("ms_median", "later, ms", "ms")),
         frame[frame["backend"].isin(["compile", "triton"]) | (frame["workload"] == "coco")],
     )

@@ -32,6 +32,8 @@ RATIO = (
     Column("ratio_lo95", "from", "ratio", faster),
     Column("ratio_hi95", "to", "ratio", slower),
 )
+TIMES = (Column("reference_ms", "reference, ms", "ms"), Column("ms_median", "ms", "ms"), *RATIO)
+WORKLOAD, CONTENDER = Column("workload", "workload"), Column("label", "contender")
 
 
 def against_reference(frame: pd.DataFrame) -> pd.DataFrame:
@@ -48,15 +50,7 @@ def workloads(rows: pd.DataFrame, heap: str = "steady") -> Table:
     faults = (Column("reference_faults", "its faults", "count"), Column("minor_faults", "faults", "count"))
     return Table(
         f"Step in {SINGLE}, {heap} heap" if heap == "default" else f"Step in {SINGLE}",
-        (
-            Column("workload", "workload"),
-            Column("label", "contender"),
-            Column("reference_ms", "reference, ms", "ms"),
-            Column("ms_median", "ms", "ms"),
-            *RATIO,
-            Column("images_per_s", "images/s", "ratio"),
-            *(faults if heap == "default" else ()),
-        ),
+        (WORKLOAD, CONTENDER, *TIMES, Column("images_per_s", "images/s", "ratio"), *(faults if heap == "default" else ())),
         frame,
         "Forward and backward. Times are medians over all processes; the ratio is the median of the rounds' own ratios, with its 95 % "
         "interval over processes. " + HEAPS[heap],
@@ -75,15 +69,7 @@ def dtypes(rows: pd.DataFrame) -> Table:
     several = frame.groupby("workload")["dtype"].transform("nunique") > 1
     return Table(
         "Step by dtype",
-        (
-            Column("workload", "workload"),
-            Column("dtype", "logits"),
-            Column("label", "contender"),
-            Column("reference_ms", "reference, ms", "ms"),
-            Column("ms_median", "ms", "ms"),
-            *RATIO,
-            Column("peak_bytes", "peak", "bytes"),
-        ),
+        (WORKLOAD, Column("dtype", "logits"), CONTENDER, *TIMES, Column("peak_bytes", "peak", "bytes")),
         frame[several],
         "Without a reference's time the reference raises there.",
     )
@@ -98,8 +84,8 @@ def memory(rows: pd.DataFrame) -> Table:
     return Table(
         "Peak memory of a step, above its inputs",
         (
-            Column("workload", "workload"),
-            Column("label", "contender"),
+            WORKLOAD,
+            CONTENDER,
             Column("reference_peak", "reference", "bytes"),
             Column("peak_bytes", "peak", "bytes"),
             Column("of_reference", "of the reference's", "share"),
@@ -127,16 +113,7 @@ def where_slower(rows: pd.DataFrame) -> Table:
     """Returns the table of rows in which a contender is slower than the reference."""
     return Table(
         "Slower than the reference",
-        (
-            Column("workload", "workload"),
-            Column("label", "contender"),
-            Column("phase", "phase"),
-            Column("dtype", "logits"),
-            Column("heap", "heap"),
-            Column("reference_ms", "reference, ms", "ms"),
-            Column("ms_median", "ms", "ms"),
-            *RATIO,
-        ),
+        (WORKLOAD, CONTENDER, Column("phase", "phase"), Column("dtype", "logits"), Column("heap", "heap"), *TIMES),
         slower_rows(rows),
         "Forward and backward count one by one here: a contender that takes its gradients while it goes forward has a slower forward.",
     )
@@ -146,13 +123,7 @@ def failures(rows: pd.DataFrame) -> Table:
     """Returns the table of failures with their errors."""
     return Table(
         "Not measured",
-        (
-            Column("workload", "workload"),
-            Column("dtype", "logits"),
-            Column("heap", "heap"),
-            Column("label", "contender"),
-            Column("note", "because", "code"),
-        ),
+        (WORKLOAD, Column("dtype", "logits"), Column("heap", "heap"), CONTENDER, Column("note", "because", "code")),
         rows[~rows["measured"] & rows["note"].notna()],
     )
 
@@ -163,7 +134,7 @@ def described(rows: pd.DataFrame) -> Table:
     return Table(
         "Workloads",
         (
-            Column("workload", "workload"),
+            WORKLOAD,
             Column("what", "what"),
             Column("boxes", "boxes", "count"),
             Column("anchors", "anchors", "count"),

@@ -56,22 +56,17 @@ def leaf(array: Tensor, fields: Fields) -> Tensor:
     return array.to(floating(fields["dtype"])).requires_grad_()
 
 
-def default_float() -> torch.dtype:
-    """Returns the dtype of the model's parameters: the current default."""
-    return torch.get_default_dtype()
-
-
 @functools.cache
 def layout_of(era: Era) -> str:
     """Returns the layout of predictions that the release accepts, found with an ordinary definition, which every release accepts."""
     with arithmetic({"dtype": "float32"}):
-        return accepted_layout(era.criterion()(Model(USUAL, default_float()).build()), USUAL)
+        return accepted_layout(era.criterion()(Model(USUAL, torch.get_default_dtype()).build()), USUAL)
 
 
 def loss(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Returns the whole loss: its sum, its items, the gradients of the sum."""
     layout = layout_of(era)
-    model = Model(fields["spec"], default_float())
+    model = Model(fields["spec"], torch.get_default_dtype())
     criterion = make_criterion(era.criterion(), fields["spec"], model.build())
     boxes, scores = leaf(arrays["boxes"], fields), leaf(arrays["scores"], fields)
     value, items = criterion(arrange(layout, boxes, scores, fields["grids"]), targets_of(fields, arrays))
@@ -90,7 +85,7 @@ def two_heads(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Returns a two-headed loss (spec section 12), named by the field ``criterion``, after ``updates`` calls of its ``update``."""
     kind = era.find("loss", fields["criterion"])
     layout = layout_of(era)
-    criterion = kind(Model(fields["spec"], default_float(), epochs=fields["epochs"]).build())
+    criterion = kind(Model(fields["spec"], torch.get_default_dtype(), epochs=fields["epochs"]).build())
     for _ in range(fields["updates"]):
         criterion.update()
     leaves = {f"{head} {name}": leaf(arrays[f"{head} {name}"], fields) for head in HEADS for name in ("boxes", "scores")}
@@ -102,7 +97,7 @@ def two_heads(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 def plain_criterion(era: Era, fields: Fields) -> Any:
     """Returns a criterion with the question's definition."""
-    return make_criterion(era.criterion(), fields["spec"], Model(fields["spec"], default_float()).build())
+    return make_criterion(era.criterion(), fields["spec"], Model(fields["spec"], torch.get_default_dtype()).build())
 
 
 def stage(criterion: Any, name: str) -> Any:
@@ -127,7 +122,7 @@ def anchors(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 
 def ground_truth(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Returns padded ground truth (spec section 3)."""
-    rows, scale = arrays["rows"].to(default_float()), arrays["scale"].to(default_float())
+    rows, scale = arrays["rows"].to(torch.get_default_dtype()), arrays["scale"].to(torch.get_default_dtype())
     return {"padded": stage(plain_criterion(era, fields), "preprocess")(rows, fields["batch_size"], scale)}
 
 
@@ -141,8 +136,8 @@ def decoding(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 def assignment(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Returns the assignment (spec section 5): weight t of each anchor, and class and box where t > 0, else -1."""
     assigner = stage(plain_criterion(era, fields), "assigner")
-    given = [arrays[name].to(default_float()) for name in ("probabilities", "corners", "centres")]
-    truth = [arrays["labels"].long(), arrays["truth"].to(default_float()), arrays["valid"].bool()]
+    given = [arrays[name].to(torch.get_default_dtype()) for name in ("probabilities", "corners", "centres")]
+    truth = [arrays["labels"].long(), arrays["truth"].to(torch.get_default_dtype()), arrays["valid"].bool()]
     labels, _, scores, _, rows = assigner(*given, *truth)
     weight = scores.sum(-1)
     held = weight > 0
@@ -176,7 +171,7 @@ def distribution(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
 def interface(era: Era, fields: Fields) -> dict[str, Any]:
     """Returns how the loss is called: module, signature, layout of predictions, shape of results, attributes read of the model."""
     kind, spec = era.criterion(), fields["spec"]
-    model = Model(spec, default_float())
+    model = Model(spec, torch.get_default_dtype())
     layout = layout_of(era)
     columns = sum(rows * width for rows, width in fields["grids"])
     logits = torch.zeros(1, 4 * spec["reg_max"], columns), torch.zeros(1, spec["num_classes"], columns)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,11 +133,6 @@ class Model:
         return AttributeRecorder("model", given, self.attributes_read)
 
 
-def keywords(call: Callable[..., Any]) -> Iterator[str]:
-    """Yields the names of the parameters in a callable's signature."""
-    yield from inspect.signature(call).parameters
-
-
 def make_criterion(kind: Any, spec: Mapping[str, Any], model: AttributeRecorder) -> Any:
     """Returns a criterion of a class of the release; ``topk`` and ``topk2`` are passed only where they differ from its defaults.
 
@@ -146,7 +141,7 @@ def make_criterion(kind: Any, spec: Mapping[str, Any], model: AttributeRecorder)
     """
     wanted = {"tal_topk": (spec["topk"], 10), "tal_topk2": (spec["topk2"], None)}
     given = {name: value for name, (value, default) in wanted.items() if value != default}
-    missing = [name for name in given if name not in keywords(kind)]
+    missing = [name for name in given if name not in inspect.signature(kind).parameters]
     if missing:
         raise NotOfferedError(f"no option {', '.join(missing)}")
     return kind(model, **given)

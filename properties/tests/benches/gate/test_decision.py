@@ -7,13 +7,13 @@ import pytest
 from benches.gate.decision import (
     Comparison,
     Decision,
-    GateFinding,
     GateVerdict,
     Limits,
     Pass,
-    accuracy_findings,
+    RowFinding,
     conclude,
     count_findings,
+    error_findings,
     given_up,
     row_findings,
     suspected,
@@ -144,14 +144,14 @@ def test_exact_measures_are_compared_exactly() -> None:
 )
 def test_accuracy_may_not_creep_up(before: float | None, after: float, fails: bool) -> None:
     base = {} if before is None else {"float32": {"loss": before}}
-    assert bool(accuracy_findings(base, {"float32": {"loss": after}}, LIMITS)) is fails
+    assert bool(error_findings(base, {"float32": {"loss": after}}, LIMITS)) is fails
 
 
 def test_what_has_no_noise_fails_even_when_the_clock_is_inconclusive() -> None:
-    failure = GateFinding(FAIL, "coco", "peak_step")
-    inconclusive = Decision(INCONCLUSIVE, (GateFinding(INCONCLUSIVE, "coco", "moved"),))
+    failure = RowFinding(FAIL, "coco", "peak_step")
+    inconclusive = Decision(INCONCLUSIVE, (RowFinding(INCONCLUSIVE, "coco", "moved"),))
     assert conclude(inconclusive, [failure]).verdict is FAIL
-    assert conclude(inconclusive, [GateFinding(PASS, "coco", "less")]).verdict is INCONCLUSIVE
+    assert conclude(inconclusive, [RowFinding(PASS, "coco", "less")]).verdict is INCONCLUSIVE
     assert conclude(Decision(PASS), []).verdict is PASS
 
 

@@ -11,7 +11,7 @@ import pytest
 from benches.gate import batches
 from benches.gate import run as run_module
 from benches.gate.__main__ import main, parsed
-from benches.gate.decision import Decision, GateFinding, GateVerdict, Limits
+from benches.gate.decision import Decision, GateVerdict, Limits, RowFinding
 from benches.gate.paired_processes import CALLS, TURNS, GateRow, SideBySide
 from benches.gate.passes import Pair
 from benches.gate.run import Outcome, records
@@ -113,7 +113,7 @@ def test_records_hold_every_finding_note_and_estimate() -> None:
         for program in ("twin", "reference")
         for cluster in range(8)
     )
-    finding, note = GateFinding(GateVerdict.FAIL, "coco", "slower"), GateFinding(GateVerdict.INCONCLUSIVE, "coco", "moved")
+    finding, note = RowFinding(GateVerdict.FAIL, "coco", "slower"), RowFinding(GateVerdict.INCONCLUSIVE, "coco", "moved")
     outcome = Outcome(Decision(GateVerdict.FAIL, (finding,), (note,)), (pairs,), "cpu", "b" * 40, "head", Limits())
     frame = pd.DataFrame(list(records(outcome)))
     assert frame["kind"].tolist() == ["finding", "note", *["estimate"] * 4]

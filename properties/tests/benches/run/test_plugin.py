@@ -48,12 +48,7 @@ COLLECT = ("-p", "benches.run.plugin", "-p", "no:xdist", "-p", "no:cacheprovider
 
 
 def test_every_benchmark_can_be_chosen_by_name(pytester: pytest.Pytester) -> None:
-    chosen = pytester.runpytest_subprocess(
-        *COLLECT,
-        *BENCH,
-        "-k",
-        "gwhd and default and step",
-    )
+    chosen = pytester.runpytest_subprocess(*COLLECT, *BENCH, "-k", "gwhd and default and step")
     lines = [line for line in chosen.outlines if "::" in line]
     assert [line.partition("[")[2] for line in lines] == [
         "gwhd-float32-default-reference/eager-step]",
@@ -91,12 +86,7 @@ def test_labels_that_cannot_be_measured_are_a_usage_error(
 
 
 def test_a_usage_error_is_said_once(pytester: pytest.Pytester) -> None:
-    ended = pytester.runpytest_subprocess(
-        *COLLECT,
-        *BENCH,
-        "--labels",
-        "nowhere",
-    )
+    ended = pytester.runpytest_subprocess(*COLLECT, *BENCH, "--labels", "nowhere")
     assert ended.ret == pytest.ExitCode.USAGE_ERROR
     ended.stderr.fnmatch_lines(["ERROR: no labels at *nowhere; give a COCO-style*"])
     assert "Traceback" not in ended.stderr.str() + ended.stdout.str()
