@@ -279,7 +279,7 @@ def test_an_access_has_to_be_aligned_to_all_of_it() -> None:
 
 WRITE = "st.global.b32 [%rd2 + 0], %r3;"
 RACES: dict[str, tuple[str, int, str | None]] = {
-    "two programs write": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE}", 2, "two programs are in each other's way"),
+    "two programs write": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE}", 2, "two programs race"),
     "one program writes": (f"setp.eq.b32 %p1, %r3, 0; @%p1 {WRITE}", 2, None),
     "threads write": (f"setp.lt.s32 %p1, %r1, 2; @%p1 {WRITE}", 1, "two threads of a program are"),
     "a thread reads what another writes": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE} ld.global.b32 %r7, [%rd2 + 0];", 1, "two threads"),
