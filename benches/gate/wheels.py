@@ -22,19 +22,8 @@ def commit_of(revision: str, root: Path = ROOT) -> str:
     Raises:
         RevisionError: there is no such revision.
     """
-    return (
-        _git(
-            root,
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            "--end-of-options",
-            f"{revision}^{{commit}}",
-            error=f"there is no revision {revision!r}",
-        )
-        .decode()
-        .strip()
-    )
+    commit, error = f"{revision}^{{commit}}", f"there is no revision {revision!r}"
+    return _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", commit, error=error).decode().strip()
 
 
 def text_at(commit: str, path: str, root: Path = ROOT) -> str:

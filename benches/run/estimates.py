@@ -62,7 +62,7 @@ def median_estimate(values: ArrayLike, clusters: ArrayLike, *, seed: int = 0) ->
 
     The spread of the resampled medians is stretched by t(k − 1) / z · √(k / (k − 1)) for k clusters: a bootstrap of few clusters
     includes neither factor, so its intervals are too narrow. The values of a single cluster are resampled one by one; such an interval
-    does not cover the variation between clusters, and the estimate says ``clusters=1``.
+    does not cover the variation between clusters, and the estimate has ``clusters=1``.
 
     Raises:
         ValueError: there are no values, or the number of cluster labels differs.

@@ -66,18 +66,11 @@ def memory(rows: pd.DataFrame) -> Figure:
     with drawing("memory", height=1.2 + 0.32 * len(names)) as drawn:
         axes = drawn.axes
         for at, (label, group) in enumerate(frame.groupby("label", sort=False)):
-            axes.plot(
-                group["peak_bytes"] / 2**20, [names.index(n) for n in group["workload"]], "o", color=SERIES[at % len(SERIES)], label=label
-            )
+            places = [names.index(n) for n in group["workload"]]
+            axes.plot(group["peak_bytes"] / 2**20, places, "o", color=SERIES[at % len(SERIES)], label=label)
         floor = frame.drop_duplicates("workload")
-        axes.plot(
-            floor["gradient_bytes"] / 2**20,
-            [names.index(n) for n in floor["workload"]],
-            "|",
-            color=BAD,
-            markersize=12,
-            label="gradients alone",
-        )
+        places = [names.index(n) for n in floor["workload"]]
+        axes.plot(floor["gradient_bytes"] / 2**20, places, "|", color=BAD, markersize=12, label="gradients alone")
         _logarithmic(axes, "x", lambda value: f"{value:,.0f}")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
