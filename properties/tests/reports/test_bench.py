@@ -1,4 +1,4 @@
-"""Reports of bench and gate runs: from rows alone, against golden summaries, and on a page that a browser opens without a word."""
+"""Reports of bench and gate runs: their golden summaries, and pages that a browser opens without errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MADE: dict[str, Any] = {
     "exp_per_s": 1.5e9,
     "origin": "COCO val2017 ground truth",
 }
-# Milliseconds of the reference and of the twin; the last is where the twin loses.
+# Milliseconds of the reference and of the twin, which is slower on the last workload.
 TIMES = {"coco": (140.0, 28.0), "gwhd": (182.0, 20.0), "batch-1": (7.0, 7.7)}
 FASTER = 5.0
 

@@ -1,4 +1,4 @@
-"""The reports of the Triton kernels: what failed and what was not measured shows, and only what ran on a GPU is kept as measured."""
+"""The reports of the Triton kernels: they show failures and what was not measured, and keep only rows of a GPU as measured."""
 
 from __future__ import annotations
 

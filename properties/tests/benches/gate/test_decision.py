@@ -1,4 +1,4 @@
-"""What the gate concludes, from estimates that are given."""
+"""The decisions of the gate, from given estimates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole course of a gate run, with a machine that is simulated: what it measures is drawn, so that no clock is asked."""
+"""The passes of a gate run on a simulated machine, whose times are drawn at random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wheels of real revisions, the command's use, and the measurement itself with real processes."""
+"""Wheels of real revisions, the options of the command, and measurements in real processes."""
 
 from __future__ import annotations
 

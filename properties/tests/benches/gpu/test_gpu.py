@@ -24,7 +24,7 @@ def _run(module: str, out: Path, interpret: bool) -> tuple[subprocess.CompletedP
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so_and_lists_what_was_not_measured(tmp_path: Path) -> None:
+def test_without_a_gpu_the_rows_list_what_was_not_measured(tmp_path: Path) -> None:
     done, rows = _run("benches.gpu", tmp_path, interpret=False)
     assert done.returncode == 0, done.stderr
     assert NO_GPU in done.stdout

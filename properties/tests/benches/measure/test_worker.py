@@ -1,4 +1,4 @@
-"""A real worker: its heap, its samples, its exact measures; and workers that go wrong."""
+"""A real worker: its heap, its samples, its exact measures; and workers that fail."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_rounds_hold_one_sample_of_every_contender(worker: Worker) -> None:
             assert sample["minor_faults"] >= 0
 
 
-def test_a_turn_takes_as_many_calls_as_it_is_told(worker: Worker) -> None:
+def test_a_turn_takes_the_requested_number_of_calls(worker: Worker) -> None:
     answer = worker.ask("turn", calls={TORCH_TWIN.label: 3, BASELINE.label: 1})
     assert {label: len(samples) for label, samples in answer.items()} == {TORCH_TWIN.label: 3, BASELINE.label: 1}
 
@@ -81,7 +81,7 @@ def test_stages_are_timed_for_both(worker: Worker) -> None:
     assert "decoding" in answer[BASELINE.label][0]
 
 
-def test_half_precision_and_autocast_are_what_the_worker_is_told(worker: Worker, case_folder: Path) -> None:
+def test_half_precision_and_autocast_reach_the_worker(worker: Worker, case_folder: Path) -> None:
     opened = open_small(worker, case_folder, LABELS, "bfloat16", "bfloat16")
     assert not opened["failures"]
     assert worker.ask("rounds", seconds=0.0, min_rounds=1, max_rounds=1)
@@ -94,7 +94,7 @@ def test_a_contender_that_cannot_be_made_is_named_and_the_others_go_on(worker: W
     assert set(worker.ask("rounds", seconds=0.0, min_rounds=1, max_rounds=1)[0]) == set(LABELS)
 
 
-def test_an_error_is_passed_on_and_the_worker_lives(worker: Worker) -> None:
+def test_an_error_is_passed_on_and_the_worker_continues(worker: Worker) -> None:
     with pytest.raises(WorkerError, match="nowhere"):
         open_small(worker, Path("nowhere"), LABELS)
     assert worker.ask("floor")["copy_bytes_per_s"] > 0

@@ -1,4 +1,4 @@
-"""What a run will measure, and on what."""
+"""The plan of a run: its units and its batches."""
 
 from __future__ import annotations
 

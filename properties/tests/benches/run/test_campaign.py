@@ -1,4 +1,4 @@
-"""A whole run with workers that are made up: what is asked of whom, what becomes of failures, and the rows of it all."""
+"""A whole run with artificial workers: the requests, the handling of failures, and the rows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ UNIT = Unit(SMALL, Setting(), "steady", (BASELINE, TORCH_TWIN), Sampling(2, 0.0,
 MS = 1_000_000
 
 
-class MadeUp:
-    """A worker that answers what a steady machine would, the reference four times slower than the twin."""
+class ArtificialWorker:
+    """A worker with the answers of a steady machine, on which the reference is four times slower than the twin."""
 
     log: list[tuple[str, dict[str, Any]]]
     dies_on = ""
@@ -79,7 +79,7 @@ class MadeUp:
     def close(self, *, kill: bool = False) -> None:
         self.log.append(("close", {"kill": kill}))
 
-    def __enter__(self) -> MadeUp:  # noqa: PYI034 - as the worker's own
+    def __enter__(self) -> ArtificialWorker:  # noqa: PYI034 - as the worker's own
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,10 +87,10 @@ class MadeUp:
 
 
 @pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUp]:
-    monkeypatch.setattr(campaign_module, "Worker", MadeUp)
-    MadeUp.log, MadeUp.dies_on, MadeUp.fails = [], "", {}
-    return MadeUp
+def artificial_worker(monkeypatch: pytest.MonkeyPatch) -> type[ArtificialWorker]:
+    monkeypatch.setattr(campaign_module, "Worker", ArtificialWorker)
+    ArtificialWorker.log, ArtificialWorker.dies_on, ArtificialWorker.fails = [], "", {}
+    return ArtificialWorker
 
 
 def measured(*planned: Unit) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def measured(*planned: Unit) -> pd.DataFrame:
         return pd.DataFrame(list(rows(campaign)))
 
 
-@pytest.mark.usefixtures("made_up")
+@pytest.mark.usefixtures("artificial_worker")
 def test_rows_have_the_promised_columns_and_the_right_ratios() -> None:
     frame = measured(UNIT)
     assert set(frame.columns) >= REQUIRED
@@ -120,40 +120,40 @@ def test_rows_have_the_promised_columns_and_the_right_ratios() -> None:
     assert shares.to_dict() == {"stage: assignment": 0.75, "stage: terms": 0.25}
 
 
-def test_exact_measures_and_stages_are_taken_once(made_up: type[MadeUp]) -> None:
+def test_exact_measures_and_stages_are_taken_once(artificial_worker: type[ArtificialWorker]) -> None:
     measured(UNIT)
-    asked = [do for do, _ in made_up.log]
+    asked = [do for do, _ in artificial_worker.log]
     assert (asked.count("rounds"), asked.count("exact"), asked.count("stages"), asked.count("floor")) == (2, 1, 1, 1)
 
 
-def test_a_contender_that_fails_is_a_row_that_says_why_and_is_not_tried_again(made_up: type[MadeUp]) -> None:
-    made_up.fails = {TORCH_TWIN.label: "ValueError: no"}
+def test_a_contender_that_fails_is_a_row_that_says_why_and_is_not_tried_again(artificial_worker: type[ArtificialWorker]) -> None:
+    artificial_worker.fails = {TORCH_TWIN.label: "ValueError: no"}
     frame = measured(UNIT)
     (row,) = frame[frame["contender"] == "twin"].to_dict("records")
     assert (row["phase"], row["note"]) == ("step", "ValueError: no")
     assert pd.isna(row["ms_median"])
     assert frame[frame["contender"] == "reference"]["ms_median"].notna().any()
-    opened = [arguments["contenders"] for do, arguments in made_up.log if do == "open"]
+    opened = [arguments["contenders"] for do, arguments in artificial_worker.log if do == "open"]
     assert opened == [[BASELINE.label, TORCH_TWIN.label], [BASELINE.label]]
 
 
-def test_a_worker_that_dies_takes_its_unit_along_and_no_other(made_up: type[MadeUp]) -> None:
+def test_a_worker_that_dies_takes_its_unit_along_and_no_other(artificial_worker: type[ArtificialWorker]) -> None:
     big = replace(UNIT, workload=replace(SMALL, name="big", num_classes=77))
-    made_up.dies_on = '"num_classes": 77'
+    artificial_worker.dies_on = '"num_classes": 77'
     frame = measured(big, UNIT)
     assert set(frame[frame["workload"] == "big"]["note"]) == {"the worker ended with -9"}
     assert frame[(frame["workload"] == "small") & (frame["phase"] == "step")]["rounds"].tolist() == [6, 6]
-    assert ("close", {"kill": True}) in made_up.log
+    assert ("close", {"kill": True}) in artificial_worker.log
 
 
-def test_the_compiled_reference_is_made_in_one_process(made_up: type[MadeUp]) -> None:
+def test_the_compiled_reference_is_made_in_one_process(artificial_worker: type[ArtificialWorker]) -> None:
     compiled = BenchContender("reference", "compile")
     measured(replace(UNIT, contenders=(BASELINE, TORCH_TWIN, compiled)))
-    opened = [compiled.label in arguments["contenders"] for do, arguments in made_up.log if do == "open"]
+    opened = [compiled.label in arguments["contenders"] for do, arguments in artificial_worker.log if do == "open"]
     assert opened == [True, False]
 
 
-@pytest.mark.usefixtures("made_up")
+@pytest.mark.usefixtures("artificial_worker")
 def test_growth_is_fitted_along_a_sweep() -> None:
     swept = [replace(UNIT, workload=replace(SMALL, num_classes=size), point=Point("classes", size, SMALL)) for size in (1, 4, 16, 64)]
     frame = measured(*swept)
@@ -162,7 +162,7 @@ def test_growth_is_fitted_along_a_sweep() -> None:
     assert fits.loc["twin", "workload"] == "scaling: classes"
 
 
-@pytest.mark.usefixtures("made_up")
+@pytest.mark.usefixtures("artificial_worker")
 def test_the_loss_has_a_share_of_the_training_step() -> None:
     frame = measured(replace(UNIT, workload=replace(SMALL, name="coco")))
     whole = frame[frame["phase"] == "training step"].set_index("contender")
@@ -170,7 +170,7 @@ def test_the_loss_has_a_share_of_the_training_step() -> None:
     assert whole["share"].to_dict() == pytest.approx({"reference": 0.1, "twin": 10 / 370})
 
 
-@pytest.mark.usefixtures("made_up")
+@pytest.mark.usefixtures("artificial_worker")
 def test_rows_and_samples_are_written_and_read_back(tmp_path: Path) -> None:
     with Campaign([UNIT], threads=1) as campaign:
         campaign.run()
@@ -187,7 +187,7 @@ def test_nothing_is_written_when_nothing_was_measured(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("made_up")
+@pytest.mark.usefixtures("artificial_worker")
 def test_the_default_plan_runs_to_its_end() -> None:
     planned = [replace(unit, workload=replace(SMALL, name=unit.workload.name)) for unit in units("default", [BASELINE, TORCH_TWIN])]
     screen = io.StringIO()

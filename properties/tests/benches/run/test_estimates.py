@@ -1,4 +1,4 @@
-"""Estimates against distributions whose answers are known."""
+"""Estimates on distributions with known values."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_labels_that_cannot_be_measured_are_a_usage_error(
         check_labels(str(tmp_path / labels) if labels in ("bad", "good") else labels, imgsz, batch)
 
 
-def test_a_usage_error_is_said_once(pytester: pytest.Pytester) -> None:
+def test_a_usage_error_is_printed_once(pytester: pytest.Pytester) -> None:
     ended = pytester.runpytest_subprocess(*COLLECT, *BENCH, "--labels", "nowhere")
     assert ended.ret == pytest.ExitCode.USAGE_ERROR
     ended.stderr.fnmatch_lines(["ERROR: no labels at *nowhere; give a COCO-style*"])

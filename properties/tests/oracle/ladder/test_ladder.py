@@ -133,11 +133,11 @@ class TestChangesAreFound:
         assert [answers_of(name).greeting["era"] for name in ("8.0.1", "8.0.2")] == ["yolo.utils", "utils"]
         found = {change.question.entry_point: change for change in compare(answers_of("8.0.1"), answers_of("8.0.2"), few())}
         assert found["loss"].verdict in ("same", "rounding")  # a list of maps and a scalar, a mapping and a vector: one loss
-        said = found["interface"].message
-        assert "yolo.utils.loss:v8DetectionLoss → ultralytics.utils.loss:v8DetectionLoss" in said
-        assert "predictions: maps → mapping" in said
-        assert "loss: scalar → vector of 3" in said
-        assert "tal_topk2=None" in said
+        text = found["interface"].message
+        assert "yolo.utils.loss:v8DetectionLoss → ultralytics.utils.loss:v8DetectionLoss" in text
+        assert "predictions: maps → mapping" in text
+        assert "loss: scalar → vector of 3" in text
+        assert "tal_topk2=None" in text
 
     def test_dying_is_an_answer(self, tmp_path: Path) -> None:
         kills = 'len(batch["cls"]) or __import__("os")._exit(3)'
@@ -158,7 +158,7 @@ class TestChangesAreFound:
 class TestFirstReleases:
     @pytest.fixture
     def made(self, tmp_path: Path) -> dict[str, Path]:
-        """Nine releases: the value changes with the fourth and with the eighth, the fifth does not come up."""
+        """Nine releases: the value changes with the fourth and with the eighth, the fifth fails to import."""
         scales = ["1.0", "1.0", "1.0", "2.0", "2.0", "2.0", "2.0", "3.0", "3.0"]
         broken = {4: "raise RuntimeError('broken at birth')"}
         return {f"8.0.{n}": release(tmp_path, f"8.0.{n}", scale=scale, needs=broken.get(n, "")) for n, scale in enumerate(scales)}
@@ -167,7 +167,7 @@ class TestFirstReleases:
         assert list(first_changes(list(made), climb(tmp_path, made), few())) == [("8.0.2", "8.0.3"), ("8.0.6", "8.0.7")]
 
     def test_halving_asks_few(self) -> None:
-        """Two questions change at two places: each release in between is asked only what is still open there."""
+        """Two questions change at two places: each release in between is asked only the questions that are still undecided there."""
         first, second = few()[:2]
         asked: list[tuple[str, int]] = []
 
@@ -195,9 +195,9 @@ class TestFirstReleases:
         monkeypatch.setattr(command, "Matcher", lambda: lambda *asked: no_twin(*asked) | {"definition": "newest"})
         file = tmp_path / "rows.parquet"
         assert command.main(["8.0.0", "8.0.4", "8.0.8", "--rows", str(file)]) == 0
-        said = capsys.readouterr().out
-        assert "change: 8.0.2 -> 8.0.3" in said
-        assert re.search(r"\n(\d+) of \1 releases asked in \d+ s; \d+ differ: 8\.0\.\d \(", said), said
+        text = capsys.readouterr().out
+        assert "change: 8.0.2 -> 8.0.3" in text
+        assert re.search(r"\n(\d+) of \1 releases asked in \d+ s; \d+ differ: 8\.0\.\d \(", text), text
         assert command.main(["8.0.2", "--rows", str(tmp_path / "one.parquet"), "--quiet"]) == 0
         assert "releases asked in" not in capsys.readouterr().out
         frame = validated(pd.read_parquet(file), KIND.schema, file)
@@ -267,7 +267,7 @@ class TestWhatCannotBeAsked:
         answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1", needs=calls)})
         assert "without a network" in answers_of("8.0.1").greeting["message"]
 
-    def test_an_installer_that_fails_says_why(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failing_installer_gives_the_reason(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         script = tmp_path / "fails"
         script.write_text("#!/bin/sh\necho 'error: there is no version of it at https://somewhere' >&2\nexit 1\n")
         script.chmod(0o755)
@@ -322,7 +322,7 @@ class TestPieces:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    """The reference of this environment, asked a part of the real questions."""
+    """Answers of the reference of this environment to some of the real questions."""
     kinds = ("typical", "reg_max 1", "sides below 8 px", "sides 8 to 16 px", "no boxes", "interface", "class weights", "second cut")
     asked = [question for question in real_questions() if question.kind in kinds]
     answers_of = AnswerCache(asked, tmp_path_factory.mktemp("cache"), {"8.4.190": None})

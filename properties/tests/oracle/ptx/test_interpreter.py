@@ -126,7 +126,7 @@ def _register(kind: str, number: int) -> str:
 
 
 def _answers(instruction: str, takes: str, gives: str, operands: Sequence[Sequence[Any]]) -> list[Any]:
-    """What the machine makes of each tuple of operands: of one after the other, a program each."""
+    """Returns the results of an instruction for each tuple of operands, each in a program of its own."""
     results = []
     for values in operands:
         source, target = torch.zeros(2 * COUNT, dtype=torch.int64), torch.zeros(2 * COUNT, dtype=torch.int64)
@@ -281,7 +281,7 @@ WRITE = "st.global.b32 [%rd2 + 0], %r3;"
 RACES: dict[str, tuple[str, int, str | None]] = {
     "two programs write": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE}", 2, "two programs race"),
     "one program writes": (f"setp.eq.b32 %p1, %r3, 0; @%p1 {WRITE}", 2, None),
-    "threads write": (f"setp.lt.s32 %p1, %r1, 2; @%p1 {WRITE}", 1, "two threads of a program are"),
+    "threads write": (f"setp.lt.s32 %p1, %r1, 2; @%p1 {WRITE}", 1, "two threads of a program race"),
     "a thread reads what another writes": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE} ld.global.b32 %r7, [%rd2 + 0];", 1, "two threads"),
     "a barrier lies between": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE} bar.sync 0; ld.global.b32 %r7, [%rd2 + 0];", 1, None),
     "a barrier is not for other programs": (
