@@ -47,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RowRatios:
     """One row in one pass: the ratios head / base of the twin and of the reference."""
 
     twin: Estimate
@@ -73,7 +73,7 @@ class Comparison:
         return undecided or 1 < noise < REACH
 
 
-Pass = Mapping[str, Comparison]
+Pass = Mapping[str, RowRatios]
 Counts = Mapping[str, Mapping[str, float]]
 
 
@@ -105,8 +105,8 @@ def suspected(passes: Sequence[Pass], limits: Limits) -> set[str]:
     steady = [one for one in passes if not _unsteady(one, limits)]
     seen: dict[str, list[bool]] = {}
     for one in steady:
-        for row, comparison in one.items():
-            seen.setdefault(row, []).append(comparison.slower(limits))
+        for row, ratios in one.items():
+            seen.setdefault(row, []).append(ratios.slower(limits))
     return {row for row, slow in seen.items() if slow == [True]}
 
 
@@ -126,11 +126,11 @@ def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
 
 
 def _unsteady(one: Pass, limits: Limits) -> dict[str, str]:
-    return {row: why for row, comparison in one.items() if (why := comparison.unsteady(limits))}
+    return {row: why for row, ratios in one.items() if (why := ratios.unsteady(limits))}
 
 
-def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> RowFinding:
-    slow = [comparison for comparison in steady if comparison.slower(limits)]
+def _row_finding(row: str, steady: Sequence[RowRatios], limits: Limits) -> RowFinding:
+    slow = [ratios for ratios in steady if ratios.slower(limits)]
     if len(slow) >= 2:
         return RowFinding(GateVerdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
     if len(slow) < len(steady):
@@ -185,8 +185,8 @@ def conclude(time: Decision, others: Sequence[RowFinding]) -> Decision:
     return Decision(verdict, (*others, *time.findings), time.notes)
 
 
-def _interval(comparison: Comparison) -> str:
-    twin = comparison.twin
+def _interval(ratios: RowRatios) -> str:
+    twin = ratios.twin
     return f"{twin.value:.3f} [{twin.lo95:.3f}, {twin.hi95:.3f}]"
 
 

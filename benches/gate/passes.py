@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benches.gate.decision import Comparison, Decision, GateVerdict, Limits, Pass, RowFinding, given_up, suspected, time_verdict
+from benches.gate.decision import Decision, GateVerdict, Limits, Pass, RowFinding, RowRatios, given_up, suspected, time_verdict
 from benches.run.estimates import Estimate, ratio
 
 Clock = Literal["cpu", "wall"]
@@ -38,7 +38,7 @@ Measure = Callable[[Sequence[str], int], list[Pair]]
 def compare(pairs: Sequence[Pair], clock: Clock) -> Pass:
     """Returns the ratios head / base of every row by one clock."""
     rows = dict.fromkeys(pair.row for pair in pairs)
-    return {row: Comparison(_ratio(pairs, row, "twin", clock), _ratio(pairs, row, "reference", clock)) for row in rows}
+    return {row: RowRatios(_ratio(pairs, row, "twin", clock), _ratio(pairs, row, "reference", clock)) for row in rows}
 
 
 def _ratio(pairs: Sequence[Pair], row: str, program: str, clock: Clock) -> Estimate:
@@ -92,7 +92,7 @@ class PassRunner:
         """Take the pairs of a pass: the same number for every row, then more for the rows in doubt."""
         pairs = [pair for cluster in range(self.clusters) for pair in self.measure(rows, first + cluster)]
         for cluster in range(self.clusters, EXTENSION * self.clusters):
-            doubtful = [row for row, comparison in compare(pairs, self.main).items() if comparison.in_doubt(self.limits)]
+            doubtful = [row for row, ratios in compare(pairs, self.main).items() if ratios.in_doubt(self.limits)]
             if not doubtful:
                 break
             pairs += self.measure(doubtful, first + cluster)

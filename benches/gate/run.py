@@ -149,7 +149,7 @@ def records(outcome: Outcome) -> Iterator[dict[str, Any]]:
             yield made | {"kind": kind, "row": finding.row, "verdict": finding.verdict.name, "text": finding.text}
     for at, pairs in enumerate(outcome.passes):
         for clock in ("cpu", "wall"):
-            for row, comparison in compare(pairs, clock).items():
-                for program, estimate in (("twin", comparison.twin), ("reference", comparison.control)):
+            for row, ratios in compare(pairs, clock).items():
+                for program, estimate in (("twin", ratios.twin), ("reference", ratios.control)):
                     figures = {"ratio": estimate.value, "lo95": estimate.lo95, "hi95": estimate.hi95, "pairs": estimate.clusters}
                     yield made | {"kind": "estimate", "row": row, "pass": at + 1, "clock": clock, "program": program} | figures

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oracle.cases.case import Case
 
 
-class Inputs(NamedTuple):
+class LoadedCase(NamedTuple):
     """Arguments of a criterion: predictions, whose logits are leaves, and the batch."""
 
     preds: dict[str, Any]
@@ -56,7 +56,7 @@ def load_spec(case_folder: Path) -> LossSpec:
     return LossSpec(**kept)
 
 
-def load(case_folder: Path, dtype: str, device: str) -> Inputs:
+def load(case_folder: Path, dtype: str, device: str) -> LoadedCase:
     """Returns the tensors of a case on a device, with logits of a dtype."""
     grids = json.loads((case_folder / "case.json").read_text("utf-8"))["grids"]
     logits_dtype = getattr(torch, dtype)
@@ -64,7 +64,7 @@ def load(case_folder: Path, dtype: str, device: str) -> Inputs:
     feats = [torch.zeros(len(boxes), 1, *grid, dtype=logits_dtype, device=device) for grid in grids]
     rows = _tensor(case_folder / "rows.npy", torch.float64 if logits_dtype == torch.float64 else torch.float32, device)
     batch = {"batch_idx": rows[:, 0].contiguous(), "cls": rows[:, 1:2].contiguous(), "bboxes": rows[:, 2:].contiguous()}
-    return Inputs({"boxes": boxes, "scores": scores, "feats": feats}, batch)
+    return LoadedCase({"boxes": boxes, "scores": scores, "feats": feats}, batch)
 
 
 def _tensor(file: Path, dtype: torch.dtype, device: str) -> Tensor:

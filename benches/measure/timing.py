@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benches.measure import cuda
-from benches.measure.case_files import Inputs
+from benches.measure.case_files import LoadedCase
 from benches.plan.contenders import BenchContender, make_criterion
 from benches.plan.malloc_settings import minor_faults
 
@@ -58,7 +58,7 @@ class CallSetting:
 class LoadedContender:
     """A contender with its criterion and the batch that it is called on."""
 
-    def __init__(self, contender: BenchContender, spec: LossSpec, inputs: Inputs, setting: CallSetting) -> None:
+    def __init__(self, contender: BenchContender, spec: LossSpec, inputs: LoadedCase, setting: CallSetting) -> None:
         self.contender, self.inputs, self.setting = contender, inputs, setting
         self.criterion = make_criterion(contender, spec, setting.device)
         self.replay: cuda.Replay | None = None
@@ -116,7 +116,7 @@ class WarmUp:
 class InterleavedTiming:
     """Contenders on one batch, called in turns. Those that cannot be made or called are left out; :attr:`failures` holds their errors."""
 
-    def __init__(self, contenders: list[BenchContender], spec: LossSpec, inputs: Inputs, setting: CallSetting, seed: int = 0) -> None:
+    def __init__(self, contenders: list[BenchContender], spec: LossSpec, inputs: LoadedCase, setting: CallSetting, seed: int = 0) -> None:
         self.order = random.Random(seed)
         self.failures: dict[str, str] = {}
         self.loaded: dict[str, LoadedContender] = {}
@@ -125,7 +125,7 @@ class InterleavedTiming:
             if failure := self._admit(contender, spec, inputs, setting):
                 self.failures[contender.label] = failure
 
-    def _admit(self, contender: BenchContender, spec: LossSpec, inputs: Inputs, setting: CallSetting) -> str:
+    def _admit(self, contender: BenchContender, spec: LossSpec, inputs: LoadedCase, setting: CallSetting) -> str:
         """Make and call a contender once; returns the first line of what it raised, or an empty text. An error does not end the run."""
         start = time.perf_counter()
         try:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benches.measure.case_files import Inputs, load, load_spec
+from benches.measure.case_files import LoadedCase, load, load_spec
 from benches.measure.timing import collected_before
 from benches.plan.contenders import BenchContender, make_criterion
 
@@ -64,7 +64,7 @@ class _Step:
 def _loss(criterion: Any, outputs: dict[str, Any], batch: dict[str, Tensor]) -> tuple[Spent, list[Tensor]]:
     """Returns the times of the loss, forward and backward, and the gradients of the model's output."""
     leaves = {name: outputs[name].detach().requires_grad_() for name in ("boxes", "scores")}
-    inputs = Inputs(leaves | {"feats": outputs["feats"]}, batch)
+    inputs = LoadedCase(leaves | {"feats": outputs["feats"]}, batch)
     forward, (loss, _) = _timed(lambda: criterion(*inputs))
     backward, _ = _timed(lambda: loss.sum().backward())
     return {"forward": forward, "backward": backward}, [leaf.grad for leaf in leaves.values() if leaf.grad is not None]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from benches.gate.decision import (
-    Comparison,
     Decision,
     GateVerdict,
     Limits,
     Pass,
     RowFinding,
+    RowRatios,
     conclude,
     count_findings,
     error_findings,
@@ -30,8 +30,8 @@ def estimate(value: float, half: float) -> Estimate:
     return Estimate(value, value - half, value + half, 80, 8)
 
 
-def one(twin: tuple[float, float], control: tuple[float, float] = STEADY, row: str = "coco") -> dict[str, Comparison]:
-    return {row: Comparison(estimate(*twin), estimate(*control))}
+def one(twin: tuple[float, float], control: tuple[float, float] = STEADY, row: str = "coco") -> dict[str, RowRatios]:
+    return {row: RowRatios(estimate(*twin), estimate(*control))}
 
 
 SLOW, SAME, DOUBTFUL = one((1.2, 0.05)), one((1.0, 0.05)), one((1.12, 0.05))
@@ -99,7 +99,7 @@ def test_later_passes_may_measure_fewer_rows() -> None:
         pytest.param(MOVED, False, id="control moved"),
     ],
 )
-def test_more_pairs_are_taken_where_they_can_decide(comparison: dict[str, Comparison], *, doubt: bool) -> None:
+def test_more_pairs_are_taken_where_they_can_decide(comparison: dict[str, RowRatios], *, doubt: bool) -> None:
     assert comparison["coco"].in_doubt(LIMITS) is doubt
 
 
