@@ -26,6 +26,7 @@ OUT = Path("reports", "out")
 BIN = ROOT / ".nox" / "suite" / ("Scripts" if sys.platform == "win32" else "bin")
 
 OLDER = ("2.6.0", "2.7.1", "2.11.0")  # Versions of torch: the oldest that the wheel allows, and two later ones.
+KERNEL_TESTS = Path("properties", "tests", "kernels")  # Benches run them on a GPU.
 TWIN = ("properties/tests/impl", "properties/tests/oracle/definition")  # Tests of the twin and of the definition.
 
 groups = functools.partial(nox.project.dependency_groups, nox.project.load_toml(ROOT / "pyproject.toml"))
@@ -112,7 +113,7 @@ def bench(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Check and measure the Triton kernels on a GPU, or report that there is none; arguments name checks. Report: reports/out/gpu."""
     with reported(session, "gpu"):
-        run(session, "python", "-m", "benches.gpu", *session.posargs)
+        run(session, "python", "-m", "benches.gpu", "--kernel-tests", str(ROOT / KERNEL_TESTS), *session.posargs)
 
 
 @heavy()

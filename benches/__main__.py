@@ -1,4 +1,4 @@
-"""``python -m benches [OPTIONS]``: measure, with pytest's and pytest-benchmark's options beside those of :mod:`benches.run.plugin`."""
+"""``python -m benches [OPTIONS]``: run the benchmarks, with the options of pytest, of pytest-benchmark and of :mod:`benches.run.plugin`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TABLE = ("--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name", "--be
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmarks; the answer is pytest's exit code."""
+    """Run the benchmarks; returns pytest's exit code."""
     fixed = ["-p", "benches.run.plugin", "-p", "no:cacheprovider", "--timeout=0", "--benchmark-enable", "--quiet", *TABLE]
-    return int(pytest.main([*fixed, str(HERE / "bench_loss.py"), *arguments]))
+    return int(pytest.main([*fixed, str(HERE / "run" / "bench_loss.py"), *arguments]))
 
 
 if __name__ == "__main__":

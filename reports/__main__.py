@@ -1,6 +1,6 @@
-"""``python -m reports [KIND ...]``: rebuild reports from the rows that runs left, without torch.
+"""``python -m reports [KIND ...]``: rebuild reports from the rows of runs, without torch.
 
-Exit codes: 0 built, 1 built with ``--exit-code`` and the report is red, 2 the rows or the arguments are wrong.
+Exit codes: 0 built, 1 built with ``--exit-code`` and a report shows a failure, 2 wrong rows or arguments.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ OUT = Path(__file__).parent / "out"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the answer is the exit code."""
+    """Run the command line; returns the exit code."""
     options = _options(arguments)
     kinds = [KINDS[name] for name in options.kinds] or [kind for kind in KINDS.values() if _rows(kind).exists()]
     if not kinds:
-        print(f"reports: there are no rows under {_relative(OUT)} yet; write some, for example with `nox -s diff`", file=sys.stderr)
+        print(f"reports: there are no rows under {_relative(OUT)}; write some, for example with `nox -s diff`", file=sys.stderr)
         return 2
     try:
         reports = [_rebuild(kind, options.rows or _rows(kind), options.out or OUT / kind.name) for kind in kinds]
@@ -35,11 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m reports", description="Rebuild reports from rows; without KIND, all whose rows there are.")
+    parser = argparse.ArgumentParser(
+        "python -m reports", description="Rebuild reports from rows; without KIND, every report whose rows exist."
+    )
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"one of {', '.join(KINDS)}")
     parser.add_argument("--rows", type=Path, help="read these rows instead of reports/out/KIND/rows.parquet")
     parser.add_argument("--out", type=Path, help="write summary.md and index.html into this folder instead of reports/out/KIND")
-    parser.add_argument("--exit-code", action="store_true", help="end with 1 when a report is red")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a report shows a failure")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.kinds if name not in KINDS]:
         parser.error(f"there is no report {unknown[0]!r}; there are {', '.join(KINDS)}")
@@ -63,7 +65,7 @@ def _rebuild(kind: Kind, rows: Path, out: Path) -> Report:
 
 
 def _relative(path: Path) -> str:
-    """A path as short as it gets from here."""
+    """Returns a path relative to the working folder where it lies in it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -1,4 +1,4 @@
-"""A table on the terminal."""
+"""Prints a report on the terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from reports.tables import Table, Tone
 STYLES: dict[Tone, str] = {"plain": "", "good": "green", "warn": "yellow", "bad": "bold red"}
 
 
-NARROW = 120  # columns; logs wrap less than a guess of 80 would
+NARROW = 120  # columns where the output is no terminal, such as a log
 
 
 def show(report: Report) -> None:
-    """Print the report's table, and its headline under it."""
+    """Print the report's table and its headline."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=NARROW)

@@ -1,4 +1,4 @@
-"""A report before it is rendered: what Markdown, the page and the console all show."""
+"""The contents of a report, which are rendered as Markdown, as a page and on the console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as SVG text, with the sentence that says what it shows to those who cannot see it."""
+    """A drawing as SVG text, with a description for screen readers."""
 
     title: str
     svg: str
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Entry:
-    """One finding with what is needed to act on it: a heading, details as they were recorded, and a command."""
+    """One finding: a heading, the recorded details, and the command that replays it."""
 
     heading: str
     detail: str
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """Findings in order of weight, and how many more there are than are shown."""
+    """Findings, the gravest first, and the number of findings that are not shown."""
 
     entries: tuple[Entry, ...]
     left_out: int = 0
@@ -52,7 +52,7 @@ Block = str | Table | Figure | Listing
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it; ``brief`` sections are in the short Markdown summary as well."""
+    """A heading and its blocks; the Markdown summary shows ``brief`` sections only."""
 
     heading: str
     blocks: tuple[Block, ...]
@@ -64,13 +64,13 @@ class Report:
     """A whole report.
 
     Attributes:
-        kind: its folder under ``reports/out``.
-        title: what was run.
+        kind: name of its folder under ``reports/out``.
+        title: name of the run.
         headline: the outcome, in one sentence.
-        tone: ``"bad"`` when the run should be red.
-        facts: the figures at the top.
-        sections: the rest, in order.
-        console: the table that ends a run on the terminal.
+        tone: ``"bad"`` when the run failed.
+        facts: figures at the top.
+        sections: the other parts, in order.
+        console: the table that the console shows.
     """
 
     kind: str
@@ -84,7 +84,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of report: its name, which is its folder's; the rows that it reads; and the function that makes the report of them."""
+    """A kind of report: its name, which is also its folder; the schema of its rows; the function that makes a report of them."""
 
     name: str
     schema: Schema

@@ -1,4 +1,4 @@
-"""Whole pages of reports, rebuilt from the rows that are committed under ``reports/measured``: examples for the documentation."""
+"""Writes example pages for the documentation from the rows committed in ``reports/measured``."""
 
 from __future__ import annotations
 

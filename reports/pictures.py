@@ -1,6 +1,6 @@
-"""``python -m reports.pictures``: the README's drawings, from the rows that are committed beside them under ``reports/measured``.
+"""``python -m reports.pictures``: writes the README's drawings from the rows committed in ``reports/measured``.
 
-A drawing on a page takes its colours from the page. One in a file brings them along, for light and for dark.
+A drawing on a page uses the colours of the page; a drawing in a file contains its colours, for light and dark backgrounds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports.bench import plots
-from reports.bench.schema import SCHEMA, named
+from reports.bench.schema import SCHEMA, labelled
 from reports.document import Figure
 from reports.rows import validated
 
@@ -23,7 +23,7 @@ STYLE = Path(__file__).with_name("page.css")
 
 
 def main() -> int:
-    """Write the drawings."""
+    """Write the drawings; returns 0."""
     for name, figure in pictures(ROWS):
         (MEASURED / f"{name}.svg").write_text(standalone(figure), "utf-8")
         sys.stdout.write(f"reports/measured/{name}.svg: {figure.title}\n")
@@ -31,14 +31,14 @@ def main() -> int:
 
 
 def pictures(rows: Path) -> Iterator[tuple[str, Figure]]:
-    """The drawings by the name of their file."""
-    frame = named(validated(pd.read_csv(rows), SCHEMA, rows))
+    """Yields the drawings with the names of their files."""
+    frame = labelled(validated(pd.read_csv(rows), SCHEMA, rows))
     yield "ratios", plots.ratios(frame)
     yield from (("boxes", figure) for figure in plots.scaling(frame) if "boxes" in figure.title)
 
 
 def standalone(figure: Figure) -> str:
-    """The drawing as a file of its own: colours, title and background inside."""
+    """Returns the drawing as the text of an SVG file with colours, title and background."""
     colours = STYLE.read_text("utf-8").partition("* {")[0]
     words = f"<title>{escape(figure.title)}</title><desc>{escape(figure.description)}</desc>"
     style = f"<style>{colours} svg {{ background: var(--sheet); }}</style>"

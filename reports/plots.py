@@ -1,4 +1,4 @@
-"""Drawing: matplotlib's figures as SVG that takes its colours from the page, so that one drawing serves light and dark."""
+"""Draws matplotlib's figures as SVG whose colours are variables of the page, so that one drawing serves light and dark pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-# Stand-ins that matplotlib draws with, each replaced by a variable of the page's style sheet.
+# Colours that matplotlib draws with, each replaced by a variable of the page's style sheet.
 INK, FAINT = "#010101", "#020202"
 SERIES = ("#030303", "#040404", "#050505", "#060606", "#070707", "#080808")
 BAD = "#090909"
@@ -36,7 +36,7 @@ STYLE = {
 
 
 class Drawing:
-    """A figure being drawn; :attr:`svg` is set when its context ends."""
+    """A figure; its :attr:`svg` is set at the end of the context."""
 
     def __init__(self, canvas: Canvas, axes: Axes) -> None:
         self.canvas, self.axes, self.svg = canvas, axes, ""
@@ -44,7 +44,7 @@ class Drawing:
 
 @contextmanager
 def drawing(name: str, height: float, width: float = 9.0) -> Iterator[Drawing]:
-    """Draw on one pair of axes, sizes in inches; ``name`` keeps the figure's identifiers apart from those of others on the page."""
+    """The context of a drawing on one pair of axes, sizes in inches; ``name`` makes the figure's identifiers unique on the page."""
     style: Any = {**STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style):
         canvas = Canvas(figsize=(width, height), layout="constrained")
@@ -54,7 +54,7 @@ def drawing(name: str, height: float, width: float = 9.0) -> Iterator[Drawing]:
 
 
 def _svg(canvas: Canvas, name: str) -> str:
-    """The figure as an element of a page: no prologue, no metadata, no fixed size, and the page's colours."""
+    """Returns the figure as an element of a page: without prologue, metadata and fixed size, with the page's colours."""
     text = StringIO()
     canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()

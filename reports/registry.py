@@ -1,4 +1,4 @@
-"""The kinds of report there are. To add one: a package beside ``diff`` whose report offers ``KIND``, and that in this tuple."""
+"""The registry of kinds of report. To add a kind, write a package beside ``diff`` whose report defines ``KIND``, and list it here."""
 
 from __future__ import annotations
 

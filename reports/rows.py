@@ -1,4 +1,4 @@
-"""Reading rows, with errors that say which column of which file is wrong and what to do about it."""
+"""Reads rows, with errors that name file, column and remedy."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Type = Literal["text", "number", "count"]
 
 
 class RowsError(ValueError):
-    """A file of rows cannot be read as what it should be; the message names the file, the fault and the remedy."""
+    """A file of rows does not have its schema; the message names the file, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a kind of rows looks like.
+    """The columns of a kind of rows.
 
     Attributes:
-        required: name and type of the columns that a file must have; more are allowed, and ignored.
-        optional: columns that a file may leave out; they then hold no value.
-        choices: columns that hold one of a few words.
+        required: name and type of the columns that a file must have; other columns are ignored.
+        optional: columns that may be missing; they are read as missing values.
+        choices: permitted values of columns.
         written_by: the command that writes such rows, for error messages.
     """
 
@@ -34,10 +34,10 @@ class Schema:
 
 
 def read(path: Path, schema: Schema) -> pd.DataFrame:
-    """The rows of a parquet file, one a comparison or measurement, with the columns of ``schema`` alone and in its order.
+    """Returns the rows of a parquet file, with the columns of ``schema`` only and in its order.
 
     Raises:
-        RowsError: there is no such file, it is no parquet file, it holds no rows, lacks a column, or has a value of another type.
+        RowsError: the file is missing, is no parquet file, holds no rows, lacks a column, or has a value of another type.
     """
     if not path.exists():
         raise RowsError(f"there are no rows at {path}; write them with `{schema.written_by}`, or name another file with --rows")
@@ -49,10 +49,10 @@ def read(path: Path, schema: Schema) -> pd.DataFrame:
 
 
 def validated(rows: pd.DataFrame, schema: Schema, path: Path) -> pd.DataFrame:
-    """The schema's columns of ``rows``; ``path`` is named in errors.
+    """Returns the schema's columns of ``rows``; errors name ``path``.
 
     Raises:
-        RowsError: as :func:`read`.
+        RowsError: there are no rows, a column is missing, or a value has another type or is not among the choices.
     """
     missing = [name for name in schema.required if name not in rows]
     if missing:

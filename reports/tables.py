@@ -1,4 +1,4 @@
-"""A table before it is rendered: a frame, and how each of its columns is to be written and judged."""
+"""A table: a frame, with the format and the colouring of each column."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ NOTHING = "–"
 
 
 def plain(_: Any) -> Tone:
-    """Judge nothing."""
+    """Returns "plain" for every value."""
     return "plain"
 
 
 def bad_if_any(value: Any) -> Tone:
-    """A count that should be zero."""
+    """Returns the tone of a count that should be zero."""
     return "bad" if value > 0 else "good"
 
 
 def warn_if_any(value: Any) -> Tone:
-    """A count, or share, that the reader should see."""
+    """Returns the tone of a count or share that deserves attention unless it is zero."""
     return "warn" if value > 0 else "plain"
 
 
 def against(limit: float, near: float = 0.9) -> Callable[[Any], Tone]:
-    """Judge a value by a limit: bad above it, a warning above ``near`` times it."""
+    """Returns a function from a value to its tone: bad above the limit, a warning above ``near`` times the limit."""
 
     def judge(value: Any) -> Tone:
         return "bad" if value > limit else "warn" if value > near * limit else "plain"
@@ -41,7 +41,7 @@ def against(limit: float, near: float = 0.9) -> Callable[[Any], Tone]:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: the frame's name for it, its heading, how values are written, and which of them stand out."""
+    """One column of a table: its name in the frame, its heading, its format, and the tone of its values."""
 
     key: str
     title: str
@@ -50,21 +50,21 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether values are aligned to the right."""
+        """Whether values are numbers, which are aligned to the right."""
         return self.form not in ("text", "code")
 
     def text(self, value: Any) -> str:
-        """A value as every rendering shows it."""
+        """Returns the text of a value."""
         return NOTHING if _missing(value) else WRITERS[self.form](value)
 
     def judged(self, value: Any) -> Tone:
-        """What a value means."""
+        """Returns the tone of a value."""
         return "plain" if _missing(value) else self.tone(value)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A frame with the columns to show, in order, and a sentence about how to read it."""
+    """A frame with the columns to show, in order, and a note."""
 
     title: str
     columns: tuple[Column, ...]
@@ -72,14 +72,14 @@ class Table:
     note: str = ""
 
     def cells(self) -> Iterator[list[tuple[str, Tone]]]:
-        """Row by row, each cell's text and tone."""
+        """Yields the rows: text and tone of each cell."""
         values = [self.frame[column.key].tolist() for column in self.columns]
         for row in zip(*values, strict=True):
             yield [(column.text(value), column.judged(value)) for column, value in zip(self.columns, row, strict=True)]
 
 
 def made_with(rows: pd.DataFrame, *names: str) -> Table:
-    """What rows were made with; more than one value where files of several runs were joined."""
+    """Returns a table of versions and machine; several values where the rows are of several runs."""
     values = [", ".join(sorted(rows[name].dropna().unique())) for name in names]
     frame = pd.DataFrame({"name": names, "value": values}, dtype="object")
     return Table("Made with", (Column("name", "what"), Column("value", "value", "code")), frame)

@@ -1,6 +1,6 @@
 """``python -m benches.gate --against REV``: is this checkout's twin slower, heavier or less exact than REV's?
 
-Exit codes: 0 no, 1 yes, 2 the command was used wrongly, 3 inconclusive: the machine moved too much to tell.
+Exit codes: 0 no, 1 yes, 2 wrong arguments, 3 inconclusive: the speed of the machine varied too much.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ USAGE = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the gate; the answer is the exit code."""
+    """Run the gate; returns the exit code."""
     options, out = parsed(arguments)
     console = Console(stderr=True)
     try:
@@ -38,17 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parsed(arguments: Sequence[str] | None) -> tuple[Options, Path]:
-    """The options, and the folder that the rows go to."""
+    """Returns the options, and the folder of the rows."""
     parser = argparse.ArgumentParser("python -m benches.gate", description="Compare this checkout's twin with another revision's.")
-    parser.add_argument("--against", required=True, metavar="REV", help="the base: any revision that git knows")
+    parser.add_argument("--against", required=True, metavar="REV", help="the base: a revision of this repository")
     parser.add_argument("--pairs", type=int, default=8, help="pairs of processes in a pass, 8 or more (default: 8)")
     parser.add_argument(
         "--threshold", type=float, default=Limits.slower, help="slower by more than this ratio fails (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="of each process (default: 1, with which timing is steadiest)")
-    parser.add_argument("--row", action="append", default=[], choices=batches.names(), help="measure this row alone; repeatable")
-    parser.add_argument("--drop", action="append", default=[], metavar="ROW", help="let this row of the base be missing; repeatable")
-    parser.add_argument("--allow", action="append", default=[], metavar="ROW:MEASURE", help="let this exact measure grow; repeatable")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process (default: 1, which varies least)")
+    parser.add_argument("--row", action="append", default=[], choices=batches.names(), help="measure only this row; repeatable")
+    parser.add_argument("--drop", action="append", default=[], metavar="ROW", help="accept that the head lacks this row; repeatable")
+    parser.add_argument("--allow", action="append", default=[], metavar="ROW:MEASURE", help="accept that this measure grows; repeatable")
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the rows go (default: {OUT})")
     given = parser.parse_args(arguments)
     if given.pairs < 8:

@@ -1,6 +1,6 @@
-"""How close a revision's twin comes to what it may be off by: the worst error ÷ allowance, stage by stage, on fixed batches.
+"""The largest error ÷ tolerance of a revision's twin, by stage, on fixed batches.
 
-Run as ``python -m benches.gate.accuracy`` with the revision's ``twinloss`` on the path; prints one line of JSON. There is no noise in it.
+Run as ``python -m benches.gate.accuracy`` with the revision's ``twinloss`` on the path; prints one line of JSON. The values have no noise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SETTINGS = (Setting("float32"), Setting("bfloat16"), Setting("float16"), Setting
 
 
 def worst() -> dict[str, dict[str, float]]:
-    """By pack and dtype, for each stage the largest error ÷ allowance of any quantity of any batch."""
+    """Returns for each data set and dtype the largest error ÷ tolerance of each stage, over all quantities and batches."""
     contenders = shipped()
     found: dict[str, dict[str, float]] = {}
     for pack in PACKS:

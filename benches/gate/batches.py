@@ -1,6 +1,6 @@
-"""The batches that the gate calls: small, so that many pairs of processes fit into minutes, and apart in what they spend their time on.
+"""The batches that the gate measures: small, so that many pairs of processes fit into minutes, and each dominated by another stage.
 
-Their names are committed beside this file, in ``rows.txt``: a row that a change removes or renames is missed by name.
+Their names are committed in ``rows.txt`` beside this file, so that a row that a change removes or renames is reported by name.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from benches.gate.paired_processes import Row
+from benches.gate.paired_processes import GateRow
 from benches.measure.case_files import save
 from benches.plan.workloads import Workload
 
@@ -25,10 +25,10 @@ _BATCHES: dict[str, tuple[Workload, dict[str, str]]] = {
 
 
 def names() -> list[str]:
-    """The rows of this revision."""
+    """Returns the names of this revision's rows."""
     return list(_BATCHES)
 
 
-def rows(folder: Path, chosen: Iterable[str]) -> dict[str, Row]:
-    """The chosen rows, their inputs written under ``folder``."""
-    return {name: Row(name, save(_BATCHES[name][0].case(), folder), **_BATCHES[name][1]) for name in chosen}
+def rows(folder: Path, chosen: Iterable[str]) -> dict[str, GateRow]:
+    """Returns the chosen rows by name, after writing their inputs below ``folder``."""
+    return {name: GateRow(name, save(_BATCHES[name][0].case(), folder), **_BATCHES[name][1]) for name in chosen}

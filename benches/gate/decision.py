@@ -1,7 +1,7 @@
-"""What follows from the gate's measurements; nothing here measures.
+"""Decides from the gate's measurements.
 
-A row is a workload in a setting. In each pass its twin is compared with the base revision's by an estimate of the ratio head / base, and
-so is the reference, which is the same program on both sides: where *it* differs, the machine moved, and the pass says nothing about time.
+A row is a workload in a setting. Each pass estimates the ratio head / base for the twin, and as a control for the reference, which is the
+same program on both sides: where its ratio differs from 1, the speed of the machine changed, and the pass is void.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from shlex import quote
 
 from benches.run.estimates import Estimate
 
-REACH = 1.7  # What three times as many pairs can bring down to 1.
+REACH = 1.7  # √3: the factor by which three times as many pairs narrow an interval.
 
 
-class Verdict(enum.IntEnum):
-    """The outcome, with the exit code that stands for it; 2 is a wrong use of the command."""
+class GateVerdict(enum.IntEnum):
+    """The outcome, with its exit code; exit code 2 stands for wrong arguments."""
 
     PASS = 0
     FAIL = 1
@@ -27,15 +27,15 @@ class Verdict(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let pass.
+    """Thresholds of the gate.
 
     Attributes:
-        slower: ratio head / base that the lower 95 % bound must exceed to fail.
-        control: the reference moved when its whole interval is beyond this ratio, up or down.
-        passes: at most so many, of which two must fail.
-        void: after so many passes in which the control was unsteady, the machine is given up.
-        accuracy: growth of a worst error ÷ allowance that fails.
-        accuracy_floor: a worst error ÷ allowance below this may grow.
+        slower: a row fails when the lower 95 % bound of its ratio head / base exceeds this.
+        control: a pass is void when the whole interval of the reference is beyond this ratio, or below its inverse.
+        passes: largest number of passes; a row fails when it is slower in two.
+        void: after this many void passes no further pass is taken.
+        accuracy: largest permitted growth of an error ÷ tolerance.
+        accuracy_floor: an error ÷ tolerance up to this may grow by any factor.
     """
 
     slower: float = 1.10
@@ -47,14 +47,14 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One row in one pass: head / base of the twin and of the reference."""
+class RowRatios:
+    """One row in one pass: the ratios head / base of the twin and of the reference."""
 
     twin: Estimate
     control: Estimate
 
     def unsteady(self, limits: Limits) -> str:
-        """Why the control voids this comparison, or nothing: it moved, or is too noisy to show a change that would matter."""
+        """Returns why the control voids this comparison: its ratio differs from 1, or is too noisy; an empty text where it does not."""
         low, high = self.control.lo95, self.control.hi95
         if low > limits.control or high < 1 / limits.control:
             return f"the reference moved by {_percent(self.control.value)} [{_percent(low)}, {_percent(high)}]"
@@ -63,110 +63,111 @@ class Comparison:
         return ""
 
     def slower(self, limits: Limits) -> bool:
-        """Whether the twin is slower beyond doubt."""
+        """Whether the lower bound of the twin's ratio exceeds the threshold."""
         return self.twin.lo95 > limits.slower
 
     def in_doubt(self, limits: Limits) -> bool:
-        """Whether more pairs could decide: the twin may well be slower, or the control is a little too noisy."""
+        """Whether more pairs could decide: the twin's interval contains the threshold, or the control is slightly too noisy."""
         undecided = self.twin.lo95 <= limits.slower < self.twin.hi95 and self.twin.value > limits.slower**0.5
         noise = math.log(self.control.hi95 / self.control.lo95) / (2 * math.log(limits.slower))
         return undecided or 1 < noise < REACH
 
 
-Pass = Mapping[str, Comparison]
+Pass = Mapping[str, RowRatios]
 Counts = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that the gate has to say about a row."""
+class RowFinding:
+    """A verdict on one row, with its reason."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     row: str
     text: str
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict and what it rests on: one finding or more a row, and notes on passes that count for nothing."""
+    """The verdict, the findings behind it (one or more for each row), and notes on void passes."""
 
-    verdict: Verdict
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[Finding, ...] = ()
+    verdict: GateVerdict
+    findings: tuple[RowFinding, ...] = ()
+    notes: tuple[RowFinding, ...] = ()
 
 
 def given_up(passes: Sequence[Pass], limits: Limits) -> bool:
-    """Whether the machine moved too often for another pass to be worth its time."""
+    """Whether so many passes are void that no further one is taken."""
     return sum(bool(_unsteady(one, limits)) for one in passes) >= limits.void
 
 
 def suspected(passes: Sequence[Pass], limits: Limits) -> set[str]:
-    """Rows that were slower in a steady pass, and in no other steady pass were not: one more decides."""
+    """Returns the rows that were slower in exactly one steady pass and were measured in no other: one more pass decides them."""
     steady = [one for one in passes if not _unsteady(one, limits)]
     seen: dict[str, list[bool]] = {}
     for one in steady:
-        for row, comparison in one.items():
-            seen.setdefault(row, []).append(comparison.slower(limits))
+        for row, ratios in one.items():
+            seen.setdefault(row, []).append(ratios.slower(limits))
     return {row for row, slow in seen.items() if slow == [True]}
 
 
 def time_verdict(passes: Sequence[Pass], limits: Limits) -> Decision:
-    """Over all rows: FAIL when one is slower in two steady passes, PASS when every one is not slower in one, else INCONCLUSIVE.
+    """Returns FAIL when a row is slower in two steady passes, PASS when each row is not slower in one, else INCONCLUSIVE.
 
-    A pass in which any row's control is unsteady counts for no row: the machine moved while it was taken.
+    A pass in which the control of any row is unsteady is void for all rows, since the speed of the machine changed during it.
     """
     void = {at: reasons for at, one in enumerate(passes) if (reasons := _unsteady(one, limits))}
     steady = [one for at, one in enumerate(passes) if at not in void]
     rows = list(passes[0]) if passes else []
     findings = [_row_finding(row, [one[row] for one in steady if row in one], limits) for row in rows]
-    failed = [finding for finding in findings if finding.verdict is Verdict.FAIL]
-    notes = [Finding(Verdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, reasons in void.items() for row, why in reasons.items()]
-    verdict = max((finding.verdict for finding in findings), default=Verdict.INCONCLUSIVE)
-    return Decision(Verdict.FAIL if failed else verdict, tuple(findings), tuple(notes))
+    failed = [finding for finding in findings if finding.verdict is GateVerdict.FAIL]
+    notes = [RowFinding(GateVerdict.INCONCLUSIVE, row, f"pass {at + 1}: {why}") for at, whys in void.items() for row, why in whys.items()]
+    verdict = max((finding.verdict for finding in findings), default=GateVerdict.INCONCLUSIVE)
+    return Decision(GateVerdict.FAIL if failed else verdict, tuple(findings), tuple(notes))
 
 
 def _unsteady(one: Pass, limits: Limits) -> dict[str, str]:
-    return {row: why for row, comparison in one.items() if (why := comparison.unsteady(limits))}
+    return {row: why for row, ratios in one.items() if (why := ratios.unsteady(limits))}
 
 
-def _row_finding(row: str, steady: Sequence[Comparison], limits: Limits) -> Finding:
-    slow = [comparison for comparison in steady if comparison.slower(limits)]
+def _row_finding(row: str, steady: Sequence[RowRatios], limits: Limits) -> RowFinding:
+    slow = [ratios for ratios in steady if ratios.slower(limits)]
     if len(slow) >= 2:
-        return Finding(Verdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
+        return RowFinding(GateVerdict.FAIL, row, f"slower: head / base is {', and again '.join(map(_interval, slow[:2]))}")
     if len(slow) < len(steady):
-        return Finding(Verdict.PASS, row, f"head / base is {_interval(next(one for one in reversed(steady) if not one.slower(limits)))}")
+        last = next(one for one in reversed(steady) if not one.slower(limits))
+        return RowFinding(GateVerdict.PASS, row, f"head / base is {_interval(last)}")
     if slow:
-        return Finding(Verdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
-    return Finding(Verdict.INCONCLUSIVE, row, "no pass in which the reference held still")
+        return RowFinding(GateVerdict.INCONCLUSIVE, row, f"head / base is {_interval(slow[0])} in one pass; a failure takes two")
+    return RowFinding(GateVerdict.INCONCLUSIVE, row, "no pass in which the reference was steady")
 
 
-def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[Finding]:
-    """FAIL for each row that the base has and the head has not: what is no longer measured is not known to be as fast."""
+def row_findings(base: Sequence[str], head: Sequence[str], allowed: Sequence[str] = ()) -> list[RowFinding]:
+    """Returns FAIL for each row that the base has and the head lacks, since its speed is no longer measured."""
     new = [row for row in head if row not in base]
-    hint = f"; was it renamed to {' or '.join(new)}?" if new else ""
+    hint = f" (was it renamed to {' or '.join(new)}?)" if new else ""
     return [
-        Finding(Verdict.FAIL, row, f"missing{hint} Keep it, or say --drop {quote(row)}")
+        RowFinding(GateVerdict.FAIL, row, f"missing{hint}; keep it, or give --drop {quote(row)}")
         for row in base
         if row not in head and row not in allowed
     ]
 
 
-def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[Finding]:
-    """FAIL for each exact measure that grew, by however little; ``allowed`` names those that may, as ``row:measure``."""
+def count_findings(base: Counts, head: Counts, allowed: Sequence[str] = ()) -> list[RowFinding]:
+    """Returns FAIL for each exact measure that grew by any amount, except those that ``allowed`` names as ``row:measure``."""
     findings = []
     for row, measures in head.items():
         for measure, after in measures.items():
             before = base.get(row, {}).get(measure)
             if before is not None and after != before:
                 grew = after > before and f"{row}:{measure}" not in allowed
-                remedy = f"; if that is meant, say --allow {quote(f'{row}:{measure}')}" if grew else ""
+                remedy = f"; if this is intended, give --allow {quote(f'{row}:{measure}')}" if grew else ""
                 text = f"{measure}: {before:,.0f} before, {after:,.0f} now{remedy}"
-                findings.append(Finding(Verdict.FAIL if grew else Verdict.PASS, row, text))
+                findings.append(RowFinding(GateVerdict.FAIL if grew else GateVerdict.PASS, row, text))
     return findings
 
 
-def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[Finding]:
-    """FAIL where the worst error ÷ allowance grew by much, or is beyond 1."""
+def error_findings(base: Counts, head: Counts, limits: Limits) -> list[RowFinding]:
+    """Returns FAIL where the largest error ÷ tolerance exceeds 1, or grew by more than the limit."""
     findings = []
     for row, measures in head.items():
         for measure, after in measures.items():
@@ -174,18 +175,18 @@ def accuracy_findings(base: Counts, head: Counts, limits: Limits) -> list[Findin
             grew = before is not None and after > limits.accuracy_floor and after > limits.accuracy * before
             if after > 1 or grew:
                 was = "not measured" if before is None else f"{before:.3g}"
-                findings.append(Finding(Verdict.FAIL, row, f"worst error ÷ allowance of {measure}: {was} before, {after:.3g} now"))
+                findings.append(RowFinding(GateVerdict.FAIL, row, f"worst error ÷ tolerance of {measure}: {was} before, {after:.3g} now"))
     return findings
 
 
-def conclude(time: Decision, others: Sequence[Finding]) -> Decision:
-    """One decision of all: a failure without noise is one whatever the clock says."""
-    verdict = Verdict.FAIL if any(finding.verdict is Verdict.FAIL for finding in others) else time.verdict
+def conclude(time: Decision, others: Sequence[RowFinding]) -> Decision:
+    """Returns the decision on times and on exact measures: a failure of an exact measure is a failure whatever the times are."""
+    verdict = GateVerdict.FAIL if any(finding.verdict is GateVerdict.FAIL for finding in others) else time.verdict
     return Decision(verdict, (*others, *time.findings), time.notes)
 
 
-def _interval(comparison: Comparison) -> str:
-    twin = comparison.twin
+def _interval(ratios: RowRatios) -> str:
+    twin = ratios.twin
     return f"{twin.value:.3f} [{twin.lo95:.3f}, {twin.hi95:.3f}]"
 
 

@@ -1,4 +1,4 @@
-"""One run of the gate: both revisions built, everything measured, one decision, and rows of it all."""
+"""One run of the gate: builds both revisions, measures them, decides, and makes the rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benches.gate import batches
-from benches.gate.decision import Counts, Decision, Finding, Limits, Verdict, accuracy_findings, conclude, count_findings, row_findings
-from benches.gate.paired_processes import CannotBeCalled, Row, SideBySide, open_row
-from benches.gate.passes import Campaign, Clock, Pair, compare
+from benches.gate.decision import Counts, Decision, GateVerdict, Limits, RowFinding, conclude, count_findings, error_findings, row_findings
+from benches.gate.paired_processes import CannotBeCalled, GateRow, SideBySide, open_row
+from benches.gate.passes import Clock, Pair, PassRunner, compare
 from benches.gate.wheels import ROOT, commit_of, text_at, tree_at, unpacked
 from benches.measure.environment import commit as commit_name
 from benches.measure.environment import machine, now
@@ -24,19 +24,19 @@ from benches.plan.contenders import AUTO_TWIN
 from benches.plan.malloc_settings import environment
 
 NAMES = "benches/gate/rows.txt"
-Tell = Callable[[str], None]
+Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says.
+    """Options of a gate run.
 
     Attributes:
         against: the base revision.
         pairs: pairs of processes in a pass, at least 8.
-        limits: what is let pass.
-        threads: of each process. With one, the processor's own clock is exact; with more, threads that wait for each other blur it.
-        rows: to measure; all by default, and only then error ÷ allowance, which goes by rows of its own.
+        limits: thresholds.
+        threads: threads of each process. Processor time is exact with one; with more it includes threads that wait for each other.
+        rows: rows to measure. By default all, and the error ÷ tolerance too, which has rows of its own.
         dropped: rows of the base that may be missing.
         allowed: exact measures that may grow, as ``row:measure``.
     """
@@ -52,7 +52,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The decision, the passes that it rests on, and what goes on top of the report."""
+    """The decision, the passes behind it, and the names of both revisions."""
 
     decision: Decision
     passes: tuple[tuple[Pair, ...], ...]
@@ -64,54 +64,54 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sides:
-    """Folders that hold each revision's ``twinloss``."""
+    """Folders that contain the ``twinloss`` of each revision."""
 
     base: Path
     head: Path
 
 
-def run(options: Options, tell: Tell) -> Outcome:
+def run(options: Options, announce: Announce) -> Outcome:
     """Build, measure, decide.
 
     Raises:
         RevisionError: the base revision does not exist or cannot be built.
-        WorkerError: a revision's twin cannot be called by this suite.
+        WorkerError: the base's twin raises an error on a row, or a worker fails.
     """
     commit = commit_of(options.against)
     with tempfile.TemporaryDirectory(prefix="gate-") as place:
         folder = Path(place)
-        tell(f"building {options.against} ({commit[:12]}) and this checkout")
+        announce(f"building {options.against} ({commit[:12]}) and this checkout")
         sides = Sides(unpacked(tree_at(commit, folder / "tree"), folder / "base"), unpacked(ROOT, folder / "head"))
         names = options.rows or tuple(batches.names())
         rows = batches.rows(folder / "inputs", names)
         others = row_findings(text_at(commit, NAMES).splitlines(), batches.names(), options.dropped) if not options.rows else []
-        tell("exact measures")
+        announce("exact measures")
         before, _ = exact_counts(sides.base, rows, options.threads, forgiving=False)
         after, failures = exact_counts(sides.head, rows, options.threads, forgiving=True)
         others += [*failures, *count_findings(before, after, options.allowed)]
         if not options.rows:
-            tell("error ÷ allowance")
-            others += accuracy_findings(accuracy(sides.base), accuracy(sides.head), options.limits)
-        campaign = Campaign(
-            told(SideBySide(sides.base, sides.head, rows, options.threads), tell), tuple(after), options.pairs, options.limits
+            announce("error ÷ tolerance")
+            others += error_findings(accuracy(sides.base), accuracy(sides.head), options.limits)
+        runner = PassRunner(
+            announced(SideBySide(sides.base, sides.head, rows, options.threads), announce), tuple(after), options.pairs, options.limits
         )
-        passes = campaign.run()
-    decision = conclude(campaign.decide(passes), others)
-    return Outcome(decision, tuple(map(tuple, passes)), campaign.main, commit, commit_name(), options.limits)
+        passes = runner.run()
+    decision = conclude(runner.decide(passes), others)
+    return Outcome(decision, tuple(map(tuple, passes)), runner.main, commit, commit_name(), options.limits)
 
 
-def told(measure: Callable[[Sequence[str], int], list[Pair]], tell: Tell) -> Callable[[Sequence[str], int], list[Pair]]:
-    """A measurement that says what it is about to do."""
+def announced(measure: Callable[[Sequence[str], int], list[Pair]], announce: Announce) -> Callable[[Sequence[str], int], list[Pair]]:
+    """Returns ``measure`` with an announcement before each call."""
 
     def measured(rows: Sequence[str], cluster: int) -> list[Pair]:
-        tell(f"pair {cluster + 1}: {', '.join(rows)}")
+        announce(f"pair {cluster + 1}: {', '.join(rows)}")
         return measure(rows, cluster)
 
     return measured
 
 
-def exact_counts(twin: Path, rows: dict[str, Row], threads: int, *, forgiving: bool) -> tuple[Counts, list[Finding]]:
-    """Exact measures of the twin by row; ``forgiving``, a row that cannot be called becomes a failure instead of an error."""
+def exact_counts(twin: Path, rows: dict[str, GateRow], threads: int, *, forgiving: bool) -> tuple[Counts, list[RowFinding]]:
+    """Returns the exact measures of the twin by row; if ``forgiving``, a row on which it raises becomes a finding instead of an error."""
     counts, failures = {}, []
     with Worker("steady", threads, twin=twin) as worker:
         worker.ask("start", threads=threads)
@@ -121,26 +121,26 @@ def exact_counts(twin: Path, rows: dict[str, Row], threads: int, *, forgiving: b
             except CannotBeCalled as error:
                 if not forgiving:
                     raise
-                failures.append(Finding(Verdict.FAIL, name, str(error)))
+                failures.append(RowFinding(GateVerdict.FAIL, name, str(error)))
                 continue
             counts[name] = worker.ask("exact")[AUTO_TWIN.label]
     return counts, failures
 
 
 def accuracy(twin: Path) -> Counts:
-    """Worst errors ÷ allowance of the twin; empty, with a word on standard error, where this suite cannot judge that revision."""
+    """Returns the largest errors ÷ tolerance of the twin; empty, with a message on standard error, where it cannot be judged."""
     variables = {"PYTHONPATH": os.pathsep.join([str(twin), str(ROOT)])}
     command = [sys.executable, "-m", "benches.gate.accuracy"]
     ran = subprocess.run(command, env=environment("steady") | variables, capture_output=True, text=True, check=False)
     if ran.returncode:
-        sys.stderr.write(f"error ÷ allowance was not measured: {ran.stderr.strip().splitlines()[-1]}\n")
+        sys.stderr.write(f"error ÷ tolerance was not measured: {ran.stderr.strip().splitlines()[-1]}\n")
         return {}
     found: Counts = json.loads(ran.stdout.splitlines()[-1])
     return found
 
 
 def records(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """Rows of a gate run: one for each finding and note, and one for each estimate behind them."""
+    """Yields the rows of a gate run: one for each finding, note and estimate."""
     empty = dict.fromkeys(("verdict", "text", "pass", "clock", "program", "ratio", "lo95", "hi95", "pairs"))
     run_wide = {"base": outcome.base, "head": outcome.head, "outcome": outcome.decision.verdict.name, "threshold": outcome.limits.slower}
     made = empty | run_wide | machine() | {"written": now()}
@@ -149,7 +149,7 @@ def records(outcome: Outcome) -> Iterator[dict[str, Any]]:
             yield made | {"kind": kind, "row": finding.row, "verdict": finding.verdict.name, "text": finding.text}
     for at, pairs in enumerate(outcome.passes):
         for clock in ("cpu", "wall"):
-            for row, comparison in compare(pairs, clock).items():
-                for program, estimate in (("twin", comparison.twin), ("reference", comparison.control)):
+            for row, ratios in compare(pairs, clock).items():
+                for program, estimate in (("twin", ratios.twin), ("reference", ratios.control)):
                     figures = {"ratio": estimate.value, "lo95": estimate.lo95, "hi95": estimate.hi95, "pairs": estimate.clusters}
                     yield made | {"kind": "estimate", "row": row, "pass": at + 1, "clock": clock, "program": program} | figures

@@ -1,4 +1,4 @@
-"""Does the gate do what it says, on this machine, under load? Ask with ``python -m benches.gate.selftest --times 10``.
+"""``python -m benches.gate.selftest --times 10``: does the gate decide correctly on this machine under load?
 
 Each round runs the real command three times in a copy of this checkout: on a change that changes nothing, which must pass; on one that
 makes the twin 15 % slower, which must fail; and with a reference that is faster in one process than in the next, which must be
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benches.gate import batches
-from benches.gate.decision import Verdict
+from benches.gate.decision import GateVerdict
 from benches.gate.paired_processes import open_row
 from benches.gate.wheels import ROOT
 from benches.measure.worker_client import Worker
@@ -28,7 +28,7 @@ from benches.plan.contenders import AUTO_TWIN
 
 ROW = "one image"
 SLOWER = 0.15
-NOISE = 2  # Times the reference's cost, at most: so much that three times as many pairs could not tell either.
+NOISE = 2  # Largest slow-down of the reference as a share of its time: three times as many pairs could not decide either.
 BUSY = "while True: pass"
 
 SLOW_TWIN = """
@@ -80,25 +80,25 @@ as_installed = _noisy(as_installed)
 
 @dataclass(frozen=True)
 class Plant:
-    """A change, and what the gate has to say to it."""
+    """A change, and the verdict that the gate must give on it."""
 
     name: str
     file: str
     text: str
-    expected: Verdict
+    expected: GateVerdict
 
 
 def plants(share: float) -> tuple[Plant, ...]:
-    """The three changes; ``share`` is what of the forward call makes up the slow-down of a whole step."""
+    """Returns the three changes; ``share`` is the slow-down of the forward call that slows a whole step by :data:`SLOWER`."""
     return (
-        Plant("nothing changed", "impl/twinloss/__init__.py", "\n", Verdict.PASS),
-        Plant(f"twin {SLOWER:.0%} slower", "impl/twinloss/__init__.py", SLOW_TWIN.format(share=round(share, 4)), Verdict.FAIL),
-        Plant("noisy reference", "oracle/reference/criterion.py", NOISY_REFERENCE.format(noise=NOISE), Verdict.INCONCLUSIVE),
+        Plant("nothing changed", "impl/twinloss/__init__.py", "\n", GateVerdict.PASS),
+        Plant(f"twin {SLOWER:.0%} slower", "impl/twinloss/__init__.py", SLOW_TWIN.format(share=round(share, 4)), GateVerdict.FAIL),
+        Plant("noisy reference", "oracle/reference/criterion.py", NOISY_REFERENCE.format(noise=NOISE), GateVerdict.INCONCLUSIVE),
     )
 
 
 def forward_share(folder: Path) -> float:
-    """Share of the forward call in a whole step of the twin."""
+    """Returns the share of the forward call in the time of a whole step of the twin."""
     (row,) = batches.rows(folder, [ROW]).values()
     with Worker("steady", 1) as worker:
         worker.ask("start", threads=1)
@@ -109,7 +109,7 @@ def forward_share(folder: Path) -> float:
 
 
 def copied(folder: Path) -> Path:
-    """A repository of its own with this checkout's files as they are, committed."""
+    """Copy this checkout's files, with their changes, into a new repository and commit them; returns its folder."""
     target = folder / "checkout"
     files = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
     for name in filter(None, files.split("\0")):
@@ -129,12 +129,12 @@ def git(where: Path, *arguments: str) -> None:
 
 
 def commit(where: Path, message: str) -> None:
-    """Commit what has been added."""
+    """Commit the added files."""
     git(where, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
 def tried(checkout: Path, plant: Plant, pairs: int) -> tuple[int, str]:
-    """The gate's exit code on a plant, and what it printed; the copy is as before afterwards."""
+    """Returns the gate's exit code on a change, and its output; the change is undone afterwards."""
     file = checkout / plant.file
     before = file.read_text("utf-8")
     file.write_text(before + plant.text, "utf-8")
@@ -152,7 +152,7 @@ def _environment(checkout: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def load(processes: int) -> Iterator[None]:
-    """Keep the machine busy."""
+    """Run busy loops during the block."""
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
     try:
         yield
@@ -163,10 +163,10 @@ def load(processes: int) -> Iterator[None]:
 
 
 def main() -> int:
-    """Run the rounds, print a line for each trial; 1 when one was wrong."""
+    """Run the rounds, print a line for each trial; returns 1 when a verdict was wrong."""
     parser = argparse.ArgumentParser("python -m benches.gate.selftest")
     parser.add_argument("--times", type=int, default=1, help="rounds (default: 1)")
-    parser.add_argument("--load", type=int, default=2, help="busy loops beside it (default: 2)")
+    parser.add_argument("--load", type=int, default=2, help="busy loops during the run (default: 2)")
     parser.add_argument("--pairs", type=int, default=8, help="pairs of processes in a pass (default: 8)")
     options = parser.parse_args()
     wrong = 0
@@ -176,11 +176,11 @@ def main() -> int:
         for at in range(options.times):
             for plant in plants(share):
                 start = time.monotonic()
-                code, said = tried(checkout, plant, options.pairs)
+                code, output = tried(checkout, plant, options.pairs)
                 right = code == plant.expected
                 wrong += not right
-                told = f"round {at + 1}: {plant.name}: exit {code}, expected {int(plant.expected)}, {time.monotonic() - start:.0f} s"
-                sys.stdout.write(f"{'ok   ' if right else 'WRONG'} {told}\n{'' if right else said}")
+                line = f"round {at + 1}: {plant.name}: exit {code}, expected {int(plant.expected)}, {time.monotonic() - start:.0f} s"
+                sys.stdout.write(f"{'ok   ' if right else 'WRONG'} {line}\n{'' if right else output}")
                 sys.stdout.flush()
     return int(wrong > 0)
 

@@ -1,4 +1,4 @@
-"""Both revisions as their users would get them: built into wheels, and unpacked."""
+"""Builds revisions into wheels, as users get them, and unpacks the wheels."""
 
 from __future__ import annotations
 
@@ -13,32 +13,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class RevisionError(ValueError):
-    """A revision does not exist, or gives no wheel; the message says which, and what git or the builder said."""
+    """A revision does not exist or cannot be built; the message names it, and holds the message of git or of the builder."""
 
 
 def commit_of(revision: str, root: Path = ROOT) -> str:
-    """The full name of a revision's commit.
+    """Returns the full name of a revision's commit.
 
     Raises:
-        RevisionError: there is none.
+        RevisionError: there is no such revision.
     """
-    return (
-        _git(
-            root,
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            "--end-of-options",
-            f"{revision}^{{commit}}",
-            error=f"there is no revision {revision!r}",
-        )
-        .decode()
-        .strip()
-    )
+    commit, error = f"{revision}^{{commit}}", f"there is no revision {revision!r}"
+    return _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", commit, error=error).decode().strip()
 
 
 def text_at(commit: str, path: str, root: Path = ROOT) -> str:
-    """A file of a commit; empty where it has none."""
+    """Returns the text of a file of a commit; empty where the commit has no such file."""
     try:
         return _git(root, "show", f"{commit}:{path}", error="").decode()
     except RevisionError:
@@ -46,7 +35,7 @@ def text_at(commit: str, path: str, root: Path = ROOT) -> str:
 
 
 def tree_at(commit: str, folder: Path, root: Path = ROOT) -> Path:
-    """A commit's files, laid out in a folder."""
+    """Extract a commit's files into a folder; returns the folder."""
     archive = _git(root, "archive", "--format=tar", commit, error=f"git cannot archive {commit}")
     with tarfile.open(fileobj=BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
@@ -54,10 +43,10 @@ def tree_at(commit: str, folder: Path, root: Path = ROOT) -> Path:
 
 
 def unpacked(tree: Path, folder: Path) -> Path:
-    """Build the wheel of a tree and unpack it: the folder to import ``twinloss`` from.
+    """Build the wheel of a tree and unpack it; returns the folder from which ``twinloss`` is imported.
 
     Raises:
-        RevisionError: it cannot be built, or holds no ``twinloss``.
+        RevisionError: the tree cannot be built, or the wheel contains no ``twinloss``.
     """
     made = folder / "wheel"
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(made)]
@@ -68,7 +57,7 @@ def unpacked(tree: Path, folder: Path) -> Path:
     with zipfile.ZipFile(wheels[-1]) as wheel:
         wheel.extractall(folder / "site")
     if not (folder / "site" / "twinloss" / "__init__.py").exists():
-        raise RevisionError(f"{wheels[-1].name} holds no twinloss")
+        raise RevisionError(f"{wheels[-1].name} contains no twinloss")
     return folder / "site"
 
 

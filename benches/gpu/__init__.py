@@ -1,1 +1,1 @@
-"""``nox -s gpu``: everything that only a GPU can show, each check by itself, with its limit; without a GPU, a sentence that says so."""
+"""``nox -s gpu``: the checks and measurements that need a GPU. Without a GPU the rows list what was not measured."""

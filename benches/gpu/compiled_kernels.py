@@ -1,7 +1,7 @@
-"""``python -m benches.gpu.compiled_kernels``: every Triton kernel, compiled for GPUs that are not here, and what it takes of them.
+"""``python -m benches.gpu.compiled_kernels``: compiles every Triton kernel for GPU architectures, without a GPU.
 
-A call of the loss runs as it would on a GPU, but each launch ends with the compiled kernel: so the table holds exactly what would be
-launched, with the specialisations that the launches choose. Registers, shared memory and spills are read from the machine code.
+The loss is called as on a GPU, but each launch compiles its kernel and runs nothing. The table therefore shows the kernels that would be
+launched, with the specialisations of these launches. Registers, shared memory and spills are read from the machine code.
 
 Exit codes: 0 compiled without a spill, 1 a kernel spills.
 """
@@ -30,23 +30,24 @@ from twinloss.backends.call import Call
 
 CAPABILITIES = (80, 90)
 ESSENTIAL = 4
-WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Of one multiprocessor, both architectures.
-REGISTER_STEP = 256  # Registers are handed to a warp in such portions.
+WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Limits of one multiprocessor, on both architectures.
+REGISTER_STEP = 256  # Granularity in which a warp is allocated registers.
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A call of the loss whose kernels are compiled: what of it decides the code.
+    """A call of the loss whose kernels are compiled, described by the properties that affect the code.
 
     Attributes:
-        name: in tables.
-        dtype: of the logits.
+        name: name in tables.
+        dtype: dtype of the logits.
         spec: the definition.
         image_size: height and width in pixels.
-        rows: ground-truth rows.
-        conflicts: rule for contested anchors.
+        rows: number of ground-truth rows.
+        conflicts: rule for anchors that several boxes pick.
         gaps: whether the logits are slices of one tensor, with gaps between images.
         given: whether the assignment is given.
+        images: number of images.
     """
 
     name: str
@@ -60,13 +61,13 @@ class Variant:
     images: int = field(default=2, kw_only=True)
 
     def call(self) -> None:
-        """Loss and gradients on logits of no value."""
+        """Compute loss and gradients of logits without values."""
         from twinloss.backends.triton.loss import evaluate
 
         height, width = self.image_size
         pyramid = Pyramid(tuple((-(-height // s), -(-width // s)) for s in self.spec.strides), self.spec.strides)
         channels = (4 * self.spec.reg_max, self.spec.num_classes)
-        with torch.device("meta"):  # where no size is too large
+        with torch.device("meta"):  # allocates nothing, so that any size fits
             if self.gaps:
                 parts = torch.zeros(self.images, sum(channels), pyramid.num_anchors, dtype=self.dtype).split(channels, dim=1)
             else:
@@ -81,9 +82,9 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """The calls whose kernels differ: dtypes, bins, rules, layouts, and shapes that no vector load fits.
+    """Returns calls whose kernels differ: dtypes, bins, rules, layouts, and shapes that rule out vector loads.
 
-    The first :data:`ESSENTIAL` of them launch every kernel.
+    The first :data:`ESSENTIAL` of them launch every kernel between them.
     """
     half, single, brain = torch.float16, torch.float32, torch.bfloat16
     return [
@@ -109,14 +110,14 @@ class Built:
         kernel: the function's name.
         variant: the call that launches it.
         dtype: of the logits.
-        capability: compute capability times ten.
-        warps: of a program.
-        registers: of a thread.
-        spills: instructions that move registers to and from memory; any is too many.
-        stack_bytes: of a thread.
-        shared_bytes: of a program.
-        resident_warps: that fit a multiprocessor at once, of 64.
-        instructions: of the machine code.
+        capability: compute capability × 10.
+        warps: warps of a program.
+        registers: registers of a thread.
+        spills: number of instructions that move registers to or from memory.
+        stack_bytes: stack of a thread.
+        shared_bytes: shared memory of a program.
+        resident_warps: warps that fit a multiprocessor at once, at most 64.
+        instructions: number of machine instructions.
         triton: version of the compiler.
     """
 
@@ -135,10 +136,10 @@ class Built:
 
 
 def compile_variant(variant: Variant, capability: int) -> list[Built]:
-    """Every kernel that the variant launches, once.
+    """Returns every kernel that the variant launches, once.
 
     Raises:
-        RuntimeError: a second call, which launches what the first one built, does not pass the same constants.
+        RuntimeError: a second call, which launches the kernels that the first one built, passes other constants.
     """
     with compiling_only(capability) as compiled:
         variant.call()
@@ -148,7 +149,7 @@ def compile_variant(variant: Variant, capability: int) -> list[Built]:
 
 @contextmanager
 def compiling_only(capability: int) -> Iterator[list[tuple[str, Any]]]:
-    """Within, a launch compiles for the architecture and runs nothing; the list gets each launch's name and compiled kernel."""
+    """Within the block a launch compiles for the architecture and runs nothing; the list receives the name and kernel of each launch."""
     compiled: list[tuple[str, Any]] = []
 
     def note(kernel: Any, _grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
@@ -165,7 +166,7 @@ def _built(name: str, kernel: Any, variant: Variant, capability: int) -> Built:
     usage, code = _disassembled(kernel.asm["cubin"])
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
-        raise RuntimeError(f"cuobjdump says nothing of {name}'s registers; it printed: {usage[:300]}")
+        raise RuntimeError(f"cuobjdump printed no register count of {name}; its output: {usage[:300]}")
     registers, stack = map(int, found.groups())
     warps = kernel.metadata.num_warps
     return Built(
@@ -185,13 +186,13 @@ def _built(name: str, kernel: Any, variant: Variant, capability: int) -> Built:
 
 
 def _resident_warps(registers: int, warps: int) -> int:
-    """Warps that fit a multiprocessor by registers, whole programs at a time."""
+    """Returns how many warps fit a multiprocessor by registers, in whole programs."""
     per_warp = -(-registers * WARP // REGISTER_STEP) * REGISTER_STEP
     return min(REGISTERS // (per_warp * warps), MOST_WARPS // warps, MOST_BLOCKS) * warps
 
 
 def _disassembled(cubin: bytes) -> tuple[str, str]:
-    """Resource usage and machine code as text, by the tool that comes with Triton."""
+    """Returns resource usage and machine code as text, from the tool that Triton ships."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -206,11 +207,11 @@ def _disassembled(cubin: bytes) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile, print the table, and write it where asked; the answer is the exit code."""
+    """Compile, print the table, and write it if ``--write`` is given; returns the exit code."""
     parser = argparse.ArgumentParser("python -m benches.gpu.compiled_kernels", description="Compile every Triton kernel without a GPU.")
     parser.add_argument("--capability", type=int, action="append", help=f"such as 90; all of {CAPABILITIES} when left out")
     parser.add_argument("--write", type=Path, help="a parquet file for the rows")
-    parser.add_argument("--essential", action="store_true", help="only the variants that are needed to see every kernel")
+    parser.add_argument("--essential", action="store_true", help="only variants that between them launch every kernel")
     options = parser.parse_args(arguments)
     chosen = variants()[:ESSENTIAL] if options.essential else variants()
     capabilities = options.capability or CAPABILITIES

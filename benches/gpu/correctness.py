@@ -1,4 +1,4 @@
-"""What must be right on a GPU: the kernels' own properties, the judge on whole workloads, memory and races, bits, sizes beyond 32 bits."""
+"""Checks on a GPU: the kernels' tests, the judge on whole workloads, memory and races, determinism, sizes beyond 32 bits."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
-from benches.gpu.finding import Finding, holds
+from benches.gpu.finding import GpuFinding, holds
 from benches.gpu.steps import DTYPE, Step, case_of, device, free
 from benches.measure import cuda
 from oracle.cases.case import Case, DtypeName, Setting
@@ -26,37 +27,43 @@ JUDGED: tuple[tuple[str, DtypeName], ...] = (
     ("empty", "float16"),
 )
 REPEATED = ("coco", "boxes-300", "coco-end-to-end")
-PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100
-TIME_LIMIT = 420  # Seconds of processor time of a program started here, or without any.
+TIME_LIMIT = 420  # Seconds of processor time of a program started here, and seconds without any.
 
 
-def properties() -> Iterator[Finding]:
-    """The kernels' tests, on the device."""
-    for part in PARTS:
-        # What else warns on a machine with a GPU is none of the kernels' business.
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", f"properties/tests/kernels/{part}.py"]
+def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
+    """Run the kernels' tests on the device, each file of ``folder`` that holds some in a process of its own.
+
+    Without a folder, and where it holds no tests, the check is not measured.
+    """
+    files = [file for file in sorted(folder.glob("*.py")) if "def test_" in file.read_text("utf-8")] if folder else []
+    if not files:
+        why = f"no tests in {folder}" if folder else "no tests given: name their folder with --kernel-tests"
+        yield GpuFinding("kernel-tests", "all of it", "not measured", detail=why)
+    for file in files:
+        # Warnings of other packages on a machine with a GPU say nothing about the kernels.
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", str(file.resolve())]
         code, output = _run(command, TRITON_INTERPRET="0")
-        yield holds("properties", part, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
+        yield holds("kernel-tests", file.stem, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
-def sanitizer() -> Iterator[Finding]:
-    """compute-sanitizer over a few small cases: out-of-bounds and uninitialised memory, races, barriers."""
+def sanitizer() -> Iterator[GpuFinding]:
+    """Run compute-sanitizer on a few small cases: out-of-bounds and uninitialised memory, races, barriers."""
     tool = shutil.which("compute-sanitizer")
     for name in TOOLS:
         if tool is None:
-            yield Finding("sanitizer", name, "not measured", detail="compute-sanitizer is not installed")
+            yield GpuFinding("sanitizer", name, "not measured", detail="compute-sanitizer is not installed")
             continue
         command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benches.gpu.sanitizer_target"]
-        # The framework's pool of memory would hide a read beyond a tensor's end.
+        # PyTorch's memory pool would hide a read beyond the end of a tensor.
         code, output = _run(command, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         yield holds("sanitizer", name, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
-def judged() -> Iterator[Finding]:
-    """Whole workloads before the judge."""
+def judged() -> Iterator[GpuFinding]:
+    """Judge the kernels on whole workloads."""
     from oracle.comparison.compare import compare
     from oracle.contract.contender import Contender
     from oracle.contract.verdict import Verdict
@@ -70,8 +77,8 @@ def judged() -> Iterator[Finding]:
         free()
 
 
-def bits() -> Iterator[Finding]:
-    """The same bits on every run, while other work changes what runs beside what."""
+def bits() -> Iterator[GpuFinding]:
+    """Compare the bits of repeated runs, between which other kernels change the scheduling."""
     for workload in REPEATED:
         step = Step(workload)
         step()
@@ -86,8 +93,8 @@ def bits() -> Iterator[Finding]:
         free()
 
 
-def beyond_32_bits() -> Iterator[Finding]:
-    """More than 2³¹ class logits: as many copies of a small batch, whose gradient each copy must have."""
+def beyond_32_bits() -> Iterator[GpuFinding]:
+    """Run on more than 2³¹ class logits: copies of a small batch, each of which must have the gradient of that batch."""
     small = case_of("classes-365")
     spec = LossSpec(num_classes=365, reg_max=1)
     one = Case(spec, small.image_size, 4, tuple(box for box in small.boxes if box.image < 4), small.prediction)
@@ -112,13 +119,13 @@ def beyond_32_bits() -> Iterator[Finding]:
     free()
 
 
-def graph() -> Iterator[Finding]:
-    """A captured step, ground truth padded to a maximum, replayed with other targets than it was captured with."""
+def graph() -> Iterator[GpuFinding]:
+    """Capture a step on padded ground truth without boxes, and replay it after filling in other ground truth."""
     step = Step("coco")
     most, real = 1024, step.batch
     padded = {key: torch.full((most, *value.shape[1:]), -1.0, device=device()) for key, value in real.items()}
     step.batch = padded
-    replay = cuda.Replay(step)  # captured without a single real box
+    replay = cuda.Replay(step)  # captured without a valid box
     for key, value in real.items():
         padded[key][: len(value)] = value
     replay.run()

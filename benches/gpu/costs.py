@@ -1,4 +1,4 @@
-"""What it costs on a GPU: launches, synchronisations, memory, time against the reference and against the byte floor."""
+"""Costs on a GPU: launches, synchronisations, memory, time relative to the reference and to the byte floor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benches.gpu.finding import Finding
+from benches.gpu.finding import GpuFinding
 from benches.gpu.limits import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
 from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
 from benches.measure import cuda
@@ -24,21 +24,21 @@ ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
 PROFILED = ("coco", "boxes-300", "coco-end-to-end", "xview-128")
 
 
-def counts() -> Iterator[Finding]:
-    """Launches, synchronisations and peak memory of a step: exact, so one call is enough."""
-    for workload, target in LAUNCHES.items():
+def counts() -> Iterator[GpuFinding]:
+    """Count launches, synchronisations and peak memory of a step; these have no noise, so one call suffices."""
+    for workload, limit in LAUNCHES.items():
         step = _warmed(Step(workload))
-        yield target.found(cuda.launches(step))
+        yield limit.finding(cuda.launches(step))
         waits = cuda.synchronisations(step)
-        yield WAITS[workload].found(len(waits), ", ".join(waits[:3]))
-        yield PEAK[workload].found(_peak(step) / sum(step.logit_bytes))
+        yield WAITS[workload].finding(len(waits), ", ".join(waits[:3]))
+        yield PEAK[workload].finding(_peak(step) / sum(step.logit_bytes))
         free()
 
 
-def speed() -> Iterator[Finding]:
-    """A step against the reference's, called in turns; and as a captured graph against the bytes that must move."""
+def speed() -> Iterator[GpuFinding]:
+    """Time a step interleaved with the reference's, and a captured step relative to the time of moving its bytes."""
     rate = copy_bytes_per_second()
-    yield Finding("speed", "bandwidth of a copy", "measured", rate / 1e12, None, "TB/s")
+    yield GpuFinding("speed", "bandwidth of a copy", "measured", rate / 1e12, None, "TB/s")
     for workload in FASTER:
         step = _warmed(Step(workload))
         yield from _against_reference(step, workload)
@@ -46,18 +46,18 @@ def speed() -> Iterator[Finding]:
         free()
 
 
-def _against_reference(step: Step, workload: str) -> Iterator[Finding]:
-    target = FASTER[workload]
+def _against_reference(step: Step, workload: str) -> Iterator[GpuFinding]:
+    limit = FASTER[workload]
     try:
         reference = _warmed(_reference_step(step))
     except Exception as error:
-        yield target.missing(f"the reference does not run here: {type(error).__name__}: {error}"[:300])
+        yield limit.not_measured(f"the reference does not run here: {type(error).__name__}: {error}"[:300])
         return
     pairs = np.array([cuda.timed(step, reference) for _ in range(ROUNDS)])
-    ours, theirs = np.median(pairs, axis=0) / 1e6
+    ours, reference_ms = np.median(pairs, axis=0) / 1e6
     found = ratio(pairs[:, 1], pairs[:, 0], np.arange(ROUNDS) // CLUSTER)
-    yield Finding("speed", "a step", "measured", float(ours), None, "ms", workload, DTYPE)
-    yield target.found(found.value, f"95 % interval {found.lo95:.3g} to {found.hi95:.3g}; the reference takes {theirs:.3g} ms")
+    yield GpuFinding("speed", "a step", "measured", float(ours), None, "ms", workload, DTYPE)
+    yield limit.finding(found.value, f"95 % interval {found.lo95:.3g} to {found.hi95:.3g}; the reference takes {reference_ms:.3g} ms")
 
 
 def _reference_step(step: Step) -> Callable[[], None]:
@@ -70,35 +70,35 @@ def _reference_step(step: Step) -> Callable[[], None]:
     return call
 
 
-def _against_floor(step: Step, workload: str, rate: float) -> Finding:
+def _against_floor(step: Step, workload: str, rate: float) -> GpuFinding:
     floor = floor_bytes(step.preds) / rate
     replay = cuda.Replay(step)
     seconds = float(np.median([cuda.timed(replay.run)[0] for _ in range(ROUNDS)])) / 1e9
-    return FLOORS[workload].found(seconds / floor, f"{seconds * 1e6:.1f} µs, the floor is {floor * 1e6:.1f} µs")
+    return FLOORS[workload].finding(seconds / floor, f"{seconds * 1e6:.1f} µs, the floor is {floor * 1e6:.1f} µs")
 
 
-def kernels() -> Iterator[Finding]:
-    """Where the time goes: microseconds of each kernel."""
+def kernels() -> Iterator[GpuFinding]:
+    """Time each kernel of a step, in microseconds."""
     for workload in PROFILED:
         step = _warmed(Step(workload))
         with profile(activities=ACTIVITIES) as recorded:
             for _ in range(WARM):
                 step()
             torch.cuda.synchronize()
-        # Only what ran on the device counts: the framework's operations repeat their kernels' time under their own names.
+        # Only device events count: PyTorch's operations repeat the time of their kernels under their own names.
         events = [event for event in recorded.key_averages() if event.device_type.name != "CPU" and event.count]
         for event in sorted(events, key=lambda event: -event.self_device_time_total):
             micro, times = event.self_device_time_total / event.count, event.count / WARM
-            yield Finding("kernels", event.key[:80], "measured", micro, None, "µs", workload, DTYPE, f"{times:g} a step")
+            yield GpuFinding("kernels", event.key[:80], "measured", micro, None, "µs", workload, DTYPE, f"{times:g} a step")
         free()
 
 
-def crowded() -> Iterator[Finding]:
-    """128 images of which the fullest has 4,967 boxes."""
+def crowded() -> Iterator[GpuFinding]:
+    """Measure 128 images, of which the fullest has 4,967 boxes."""
     step = _warmed(Step(CROWDED_STEP.workload))
-    yield CROWDED_PEAK.found(_peak(step) / 1e9)
+    yield CROWDED_PEAK.finding(_peak(step) / 1e9)
     milliseconds = float(np.median([cuda.timed(step)[0] for _ in range(ROUNDS)])) / 1e6
-    yield CROWDED_STEP.found(milliseconds, f"{len(step.case.boxes)} boxes")
+    yield CROWDED_STEP.finding(milliseconds, f"{len(step.case.boxes)} boxes")
     free()
 
 

@@ -1,7 +1,7 @@
-"""``python -m benches.gpu.dry_run``: the GPU run on the host, with stand-ins for what only a GPU has.
+"""``python -m benches.gpu.dry_run``: the GPU run on the host, with replacements for what needs a GPU.
 
-What it finds means nothing; that it runs to its end means that the program works before there is a GPU to run it on. The kernels run in
-Triton's interpreter, which has to be on (``TRITON_INTERPRET=1``).
+It shows that the program runs to its end; its times mean nothing. The kernels run in Triton's interpreter, which must be on
+(``TRITON_INTERPRET=1``).
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from benches.gpu import __main__ as program
-from benches.gpu import correctness, costs
-from benches.gpu import steps as subjects
+from benches.gpu import correctness, costs, steps
 from benches.measure import cuda
 from oracle.cases.case import Case, PredictionKind
 from oracle.cases.workloads.small_dense import crowded
 
-# What starts processes of its own is rehearsed by the kernels' tests.
-REHEARSED = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
+# All checks but those that start processes.
+DRY_RUN_CHECKS = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
 
 
 @lru_cache
 def small_case(name: str) -> Case:
-    """A batch that an interpreter can do, in place of a workload's."""
+    """Returns a small batch in place of a workload's, since the interpreter is slow."""
     numbers: dict[str, int] = {
         "coco-end-to-end": {"reg_max": 1, "topk": 3, "topk2": 1},
         "classes-365": {"num_classes": 365, "reg_max": 1},
@@ -38,14 +37,14 @@ def small_case(name: str) -> Case:
 
 
 class HostReplay:
-    """A step that is called instead of replayed."""
+    """Calls a step in place of replaying a graph."""
 
     def __init__(self, step: Callable[[], object]) -> None:
         self.run = step
 
 
 def timed(*parts: Callable[[], object]) -> list[int]:
-    """Nanoseconds on the host."""
+    """Returns the nanoseconds of each part on the host."""
     taken = []
     for part in parts:
         start = time.perf_counter_ns()
@@ -55,9 +54,9 @@ def timed(*parts: Callable[[], object]) -> list[int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Rehearse; the answer is the program's own, and counts for nothing: times are an interpreter's."""
-    stand_ins: dict[object, dict[str, object]] = {
-        subjects: {"device": lambda: "cpu", "case_of": small_case},
+    """Run the program with the replacements; returns its exit code."""
+    replacements: dict[object, dict[str, object]] = {
+        steps: {"device": lambda: "cpu", "case_of": small_case},
         costs: {
             "device": lambda: "cpu",
             "WARM": 1,
@@ -65,7 +64,7 @@ def main(arguments: list[str]) -> int:
             "CLUSTER": 1,
             "ACTIVITIES": [ProfilerActivity.CPU],
             "PROFILED": ("coco",),
-            "copy_bytes_per_second": lambda: subjects.copy_bytes_per_second(4096),
+            "copy_bytes_per_second": lambda: steps.copy_bytes_per_second(4096),
         },
         correctness: {
             "device": lambda: "cpu",
@@ -76,12 +75,12 @@ def main(arguments: list[str]) -> int:
             "REPEATED": ("coco",),
         },
         cuda: {"timed": timed, "launches": lambda _: 0, "synchronisations": lambda _: [], "Replay": HostReplay},
-        torch.cuda: {"synchronize": lambda: None, "is_available": lambda: True, "get_device_name": lambda: "a rehearsal on the host"},
+        torch.cuda: {"synchronize": lambda: None, "is_available": lambda: True, "get_device_name": lambda: "a dry run on the host"},
     }
-    for module, attributes in stand_ins.items():
+    for module, attributes in replacements.items():
         for name, value in attributes.items():
             setattr(module, name, value)
-    return program.main([*REHEARSED, *arguments])
+    return program.main([*DRY_RUN_CHECKS, *arguments])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a check found: a row with a verdict, a value and its limit."""
+"""The findings of a check: rows with a verdict, a value and its limit."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Verdict = Literal["passed", "failed", "measured", "not measured"]
+GpuVerdict = Literal["passed", "failed", "measured", "not measured"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class GpuFinding:
     """One row of the GPU run.
 
     Attributes:
-        check: which check it is of.
-        what: what was looked at.
-        verdict: "measured" where there is no limit to pass.
-        value: the number found, ``None`` where there is none.
-        limit: what the value is held against.
-        unit: of both.
-        workload: the batch.
-        dtype: of the logits.
-        detail: in words.
+        check: name of the check.
+        what: the checked or measured property.
+        verdict: "measured" where there is no limit.
+        value: measured value, ``None`` where there is none.
+        limit: bound on the value, ``None`` where there is none.
+        unit: unit of value and limit.
+        workload: name of the batch.
+        dtype: dtype of the logits.
+        detail: further text.
     """
 
     check: str
     what: str
-    verdict: Verdict
+    verdict: GpuVerdict
     value: float | None = None
     limit: float | None = None
     unit: str = ""
@@ -41,7 +41,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """For the terminal."""
+        """The finding as one line of text."""
         number = "" if self.value is None else f" {self.value:.4g} {self.unit}"
         bound = "" if self.limit is None else f" (limit {self.limit:.4g})"
         where = " ".join(filter(None, (self.workload, self.dtype)))
@@ -50,17 +50,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Something that a check measures and holds against a limit.
+class MeasuredLimit:
+    """A quantity that a check measures, with its limit.
 
     Attributes:
-        check: which check it is of.
-        what: what is measured.
-        limit: what the value is held against, ``None`` where it is only recorded.
-        unit: of both.
-        workload: the batch.
-        dtype: of the logits.
-        most: whether the limit is the most that is allowed, or else the least.
+        check: name of the check.
+        what: the measured quantity.
+        limit: bound on the value, ``None`` where the value is only recorded.
+        unit: unit of value and limit.
+        workload: name of the batch.
+        dtype: dtype of the logits.
+        upper: whether the limit is an upper bound; else it is a lower one.
     """
 
     check: str
@@ -69,43 +69,43 @@ class Target:
     unit: str
     workload: str = "coco"
     dtype: str = "float16"
-    most: bool = True
+    upper: bool = True
 
-    def found(self, value: float, detail: str = "") -> Finding:
-        """The finding of a value."""
+    def finding(self, value: float, detail: str = "") -> GpuFinding:
+        """Returns the finding for a measured value."""
         if self.limit is None:
             return self._finding("measured", value, detail)
-        kept = value <= self.limit if self.most else value >= self.limit
+        kept = value <= self.limit if self.upper else value >= self.limit
         return self._finding("passed" if kept else "failed", value, detail)
 
-    def missing(self, why: str) -> Finding:
-        """The finding where nothing could be measured."""
+    def not_measured(self, why: str) -> GpuFinding:
+        """Returns the finding where nothing could be measured."""
         return self._finding("not measured", None, why)
 
-    def _finding(self, verdict: Verdict, value: float | None, detail: str) -> Finding:
-        return Finding(self.check, self.what, verdict, value, self.limit, self.unit, self.workload, self.dtype, detail)
+    def _finding(self, verdict: GpuVerdict, value: float | None, detail: str) -> GpuFinding:
+        return GpuFinding(self.check, self.what, verdict, value, self.limit, self.unit, self.workload, self.dtype, detail)
 
 
-def holds(check: str, what: str, true: bool, workload: str = "", dtype: str = "", detail: str = "") -> Finding:
-    """Something that must be so."""
-    return Finding(check, what, "passed" if true else "failed", workload=workload, dtype=dtype, detail=detail)
+def holds(check: str, what: str, true: bool, workload: str = "", dtype: str = "", detail: str = "") -> GpuFinding:
+    """Returns the finding of a condition that must be true."""
+    return GpuFinding(check, what, "passed" if true else "failed", workload=workload, dtype=dtype, detail=detail)
 
 
-Check = Callable[[], Iterator[Finding]]
+Check = Callable[[], Iterator[GpuFinding]]
 
 
-def run_check(name: str, check: Check) -> Iterator[Finding]:
-    """A check's findings; whatever it raises is its last one, and the run goes on."""
+def run_check(name: str, check: Check) -> Iterator[GpuFinding]:
+    """Yields the findings of a check; an exception that it raises becomes the last one, and the run continues."""
     try:
         yield from check()
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        yield Finding(
+        yield GpuFinding(
             name, "ran to its end", "failed", detail=f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"[:600]
         )
 
 
-def append(path: Path, finding: Finding, common: dict[str, str]) -> None:
-    """Write a row at once, so that a run that is cut short leaves what it found."""
+def append(path: Path, finding: GpuFinding, common: dict[str, str]) -> None:
+    """Append a row to the file at once, so that an interrupted run keeps its findings."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dataclasses.asdict(finding) | common) + "\n")

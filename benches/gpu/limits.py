@@ -1,25 +1,26 @@
-"""What the Triton backend is meant to reach on a GPU: read by the checks, and listed as not measured where there is none."""
+"""Limits on the costs of the Triton backend on a GPU; without a GPU they are listed as not measured."""
 
 from __future__ import annotations
 
-from benches.gpu.finding import Target
+from benches.gpu.finding import MeasuredLimit
 
 _COUNTED = ("coco", "coco-end-to-end", "boxes-300", "empty")
 
-LAUNCHES = {name: Target("counts", "kernel launches of a step", 12, "launches", name) for name in _COUNTED}
-WAITS = {name: Target("counts", "synchronisations of a step", 0, "times", name) for name in _COUNTED}
+LAUNCHES = {name: MeasuredLimit("counts", "kernel launches of a step", 12, "launches", name) for name in _COUNTED}
+WAITS = {name: MeasuredLimit("counts", "synchronisations of a step", 0, "times", name) for name in _COUNTED}
 PEAK = {
-    name: Target("counts", "peak memory above the inputs, in gradients", 1.25 if name == "coco" else None, "times", name)
+    name: MeasuredLimit("counts", "peak memory above the inputs, in gradients", 1.25 if name == "coco" else None, "times", name)
     for name in _COUNTED
 }
 FASTER = {
-    name: Target("speed", "a step, times faster than the reference", least, "times", name, most=False)
+    name: MeasuredLimit("speed", "a step, times faster than the reference", least, "times", name, upper=False)
     for name, least in (("coco", 30), ("boxes-300", 60))
 }
 FLOORS = {
-    name: Target("speed", "a captured step, in byte floors", most, "floors", name) for name, most in (("coco", 3), ("boxes-300", None))
+    name: MeasuredLimit("speed", "a captured step, in byte floors", most, "floors", name)
+    for name, most in (("coco", 3), ("boxes-300", None))
 }
-CROWDED_PEAK = Target("crowded", "peak memory above the inputs", 1.0, "GB", "xview-128")
-CROWDED_STEP = Target("crowded", "a step", 20, "ms", "xview-128")
+CROWDED_PEAK = MeasuredLimit("crowded", "peak memory above the inputs", 1.0, "GB", "xview-128")
+CROWDED_STEP = MeasuredLimit("crowded", "a step", 20, "ms", "xview-128")
 
-TARGETS = (*LAUNCHES.values(), *WAITS.values(), *PEAK.values(), *FASTER.values(), *FLOORS.values(), CROWDED_PEAK, CROWDED_STEP)
+LIMITS = (*LAUNCHES.values(), *WAITS.values(), *PEAK.values(), *FASTER.values(), *FLOORS.values(), CROWDED_PEAK, CROWDED_STEP)

@@ -1,4 +1,4 @@
-"""A few small steps for a sanitizer to watch: every kernel, layouts and sizes that no tile divides."""
+"""A few small steps to run under a sanitizer: every kernel, several layouts, and sizes that no tile divides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CASES = (
 
 
 def main() -> None:
-    """Run them all, on the device."""
+    """Run all cases on the GPU."""
     for case in CASES:
         for dtype in ("float32", "float16"):
             preds, batch = case.build(Setting(dtype, device="cuda"))

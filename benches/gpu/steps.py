@@ -1,4 +1,4 @@
-"""The loss on a GPU as the checks call it: a workload's batch, one of its backends, a step."""
+"""Steps of the loss on a GPU for the checks: a workload's batch with the Triton backend."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from oracle.cases.case import Case, DtypeName, Prediction, Setting
 from twinloss import DetectionLoss, LossSpec
 
 XVIEW_IMAGES, XVIEW_MOST = 128, 4967
-DTYPE: DtypeName = "float16"  # of whatever is counted or timed
+DTYPE: DtypeName = "float16"  # of the logits that are counted or timed
 
 
 def device() -> str:
-    """Where the steps run."""
+    """Returns the device of the steps."""
     return "cuda"
 
 
 @lru_cache(maxsize=4)
 def case_of(name: str) -> Case:
-    """A workload's batch; besides those of the bench run, one shaped like xView, and COCO with an end-to-end head."""
+    """Returns a workload's batch: one of the bench run's, ``xview-128``, or ``coco-end-to-end`` (COCO with an end-to-end head)."""
     if name == "xview-128":
         return _xview()
     case = WORKLOADS["coco" if name == "coco-end-to-end" else name].case()
@@ -37,7 +37,7 @@ def case_of(name: str) -> Case:
 
 
 def _xview() -> Case:
-    """128 images at 640 px of which the fullest has 4,967 boxes, and the r-th fullest an r-th of that."""
+    """Returns 128 images at 640 px, of which the fullest has 4,967 boxes, and the r-th fullest 1/r of that, as in xView."""
     boxes = []
     for image in range(XVIEW_IMAGES):
         count = XVIEW_MOST // (image + 1)
@@ -46,7 +46,7 @@ def _xview() -> Case:
 
 
 class Step:
-    """A loss and its gradients on one batch, as often as it is called."""
+    """Each call computes the loss and its gradients on one batch."""
 
     def __init__(self, name: str) -> None:
         self.case = case_of(name)
@@ -55,12 +55,12 @@ class Step:
         self.loss = torch.zeros(3)
 
     def clear(self) -> None:
-        """Drop the gradients, so that the next call has to make its own."""
+        """Drop the gradients, so that the next call allocates new ones."""
         for name in ("boxes", "scores"):
             self.preds[name].grad = None
 
     def __call__(self) -> None:
-        """Loss and gradients anew."""
+        """Compute loss and gradients."""
         self.clear()
         loss, _ = self.criterion(self.preds, self.batch)
         loss.sum().backward()
@@ -73,23 +73,23 @@ class Step:
 
     @property
     def logit_bytes(self) -> tuple[int, int]:
-        """Bytes of the box and of the class logits."""
+        """Bytes of the box logits and of the class logits."""
         return self.preds["boxes"].nbytes, self.preds["scores"].nbytes
 
 
 def floor_bytes(preds: Mapping[str, Any]) -> int:
-    """What any step moves: logits are read forward, class logits again backward, and both gradients are written."""
+    """Returns the bytes that a step must move: it reads all logits, reads the class logits again backward, and writes both gradients."""
     return int(2 * preds["boxes"].nbytes + 3 * preds["scores"].nbytes)
 
 
 def free() -> None:
-    """Give unused memory back, so that one check's batch is not in the way of the next one's."""
+    """Free the memory of the last batch for the next check."""
     case_of.cache_clear()
     torch.cuda.empty_cache()
 
 
 def copy_bytes_per_second(elements: int = 1 << 30) -> float:
-    """Bytes read and written per second by a copy that no cache holds: the best of several."""
+    """Returns the bytes per second that a copy larger than any cache reads and writes: the best of several."""
     source = torch.zeros(elements, dtype=torch.float16, device=device())
     target = torch.empty_like(source)
     target.copy_(source)

@@ -1,7 +1,7 @@
-"""``python -m benches.gpu.traffic``: what a step's compiled kernels move through memory, counted on the machine for compiled code.
+"""``python -m benches.gpu.traffic``: bytes that a step's compiled kernels move, counted by :mod:`oracle.ptx`.
 
-A GPU hands memory out in sectors of 32 bytes. What a warp asks for in one instruction costs the sectors in which it lies: more than the
-bytes where neighbours are not read together. The count knows no cache, so a sector that several warps want counts for each.
+A GPU accesses memory in sectors of 32 bytes. An instruction of a warp costs the sectors that contain its bytes, so accesses that are not
+adjacent cost more than their bytes. Caches are not modelled: a sector that several warps access counts for each of them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ COUNTED: tuple[tuple[str, DtypeName], ...] = (
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What one kernel of a step moves.
+class KernelTraffic:
+    """Memory traffic of one kernel of a step.
 
     Attributes:
-        kernel: without the suffix.
-        asked_bytes: that threads read or wrote.
-        sector_bytes: of the sectors in which those lie.
-        floor_bytes: of the whole step: what any implementation moves.
+        kernel: name of the kernel, without the suffix.
+        asked_bytes: bytes that threads read or write.
+        sector_bytes: bytes of the sectors that contain them.
+        floor_bytes: bytes that every implementation of the whole step moves.
     """
 
     kernel: str
@@ -48,13 +48,13 @@ class Moved:
     floor_bytes: int
 
 
-def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[Moved]:
-    """What each kernel of one step on the case moves, in the order of the launches."""
+def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[KernelTraffic]:
+    """Returns the traffic of each kernel of one step on the case, in the order of the launches."""
     preds, batch = case.build(Setting(dtype))
     floor, found = floor_bytes(preds), []
 
-    def watch(name: str, done: Accesses) -> None:
-        found.append(Moved(name.removesuffix("_kernel"), *done.moved(), floor))
+    def watch(name: str, accesses: Accesses) -> None:
+        found.append(KernelTraffic(name.removesuffix("_kernel"), *accesses.byte_counts(), floor))
 
     with running_on(Device(capability, look_for_races=False, watch=watch)):
         DetectionLoss(case.spec, backend="triton", validate=False)(preds, batch)[0].sum().backward()
@@ -62,8 +62,8 @@ def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[Moved]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Count, print the table, and write it where asked."""
-    parser = argparse.ArgumentParser("python -m benches.gpu.traffic", description="Count what a step's compiled kernels move.")
+    """Count, print the table, and write it if ``--write`` is given; returns the exit code."""
+    parser = argparse.ArgumentParser("python -m benches.gpu.traffic", description="Count the bytes that a step's compiled kernels move.")
     parser.add_argument("--capability", type=int, default=90, help="architecture to compile for, such as 80")
     parser.add_argument("--write", type=Path, help="a parquet file for the rows")
     options = parser.parse_args(arguments)

@@ -1,20 +1,20 @@
-"""What a contender costs without noise: bytes at the peak, and on a GPU kernel launches and synchronisations."""
+"""Costs without noise: bytes at the peak, and on a GPU kernel launches and synchronisations."""
 
 from __future__ import annotations
 
 from benches.measure import cuda
 from benches.measure.memory import peak_bytes
-from benches.measure.timing import Subject
+from benches.measure.timing import LoadedContender
 
 
-def measures(subject: Subject) -> dict[str, int]:
-    """Counts by name; the subject has been warmed, so that what is made once is not in them."""
-    device = subject.surroundings.device
+def measures(loaded: LoadedContender) -> dict[str, int]:
+    """Returns counts by name of a warmed contender: allocations that are made once are not included."""
+    device = loaded.setting.device
     counts = {}
-    for name, call in (("peak_forward", subject.forward), ("peak_step", subject.step)):
-        subject.clear()
+    for name, call in (("peak_forward", loaded.forward), ("peak_step", loaded.step)):
+        loaded.clear()
         counts[name] = peak_bytes(call, device)
     if device != "cpu":
-        counts["launches"] = cuda.launches(subject.step)
-        counts["synchronisations"] = len(cuda.synchronisations(subject.step))
+        counts["launches"] = cuda.launches(loaded.step)
+        counts["synchronisations"] = len(cuda.synchronisations(loaded.step))
     return counts

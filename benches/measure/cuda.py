@@ -1,4 +1,4 @@
-"""What only a GPU has: times from its own stream, kernel launches, host synchronisations, and replays of a captured graph."""
+"""Measurements on a GPU: times from events in its stream, kernel launches, host synchronisations, replays of a captured graph."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 _LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaLaunchCooperativeKernel")
-_WARM_CALLS = 3  # On the side stream before a capture, as the framework asks for.
+_WARM_CALLS = 3  # On the side stream before a capture, as PyTorch requires.
 
 
 def timed(*parts: Callable[[], object]) -> list[int]:
-    """Nanoseconds that each part, run in this order, took on the device."""
+    """Returns the nanoseconds that each part, run in this order, took on the device."""
     events = [torch.cuda.Event(enable_timing=True) for _ in range(len(parts) + 1)]
     torch.cuda.synchronize()
     events[0].record()
@@ -26,7 +26,7 @@ def timed(*parts: Callable[[], object]) -> list[int]:
 
 
 def launches(step: Callable[[], object]) -> int:
-    """Kernels that one call launches, copies and fills by kernels included."""
+    """Returns how many kernels one call launches, including kernels that copy and fill."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
         step()
         torch.cuda.synchronize()
@@ -34,7 +34,7 @@ def launches(step: Callable[[], object]) -> int:
 
 
 def synchronisations(step: Callable[[], object]) -> list[str]:
-    """Where one call makes the host wait for the device, as the framework's own debug mode reports it; empty is what it should be."""
+    """Returns the places at which one call makes the host wait for the device, as PyTorch's debug mode reports them."""
     torch.cuda.synchronize()
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
@@ -48,7 +48,7 @@ def synchronisations(step: Callable[[], object]) -> list[str]:
 
 
 class Replay:
-    """A step captured as a CUDA graph: the same inputs and gradients in place, launched as one."""
+    """A step captured as a CUDA graph, replayed with the same input and gradient tensors."""
 
     def __init__(self, step: Callable[[], object]) -> None:
         side = torch.cuda.Stream()
@@ -62,5 +62,5 @@ class Replay:
             step()
 
     def run(self) -> None:
-        """Launch it."""
+        """Replay the graph."""
         self.graph.replay()

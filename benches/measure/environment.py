@@ -1,4 +1,4 @@
-"""What a measurement was made with: versions, machine, revision."""
+"""Versions, machine and revision of a measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFERENCE_NAMES = ("ultralytics-opencv-headless", "ultralytics")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what is measured, as the calling process has it."""
+    """Returns the versions of the packages and the number of threads in the calling process."""
     import torch
 
     import twinloss
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def machine() -> dict[str, str]:
-    """Processor, its cores, GPU, operating system and C library."""
+    """Returns processor, cores, GPU, operating system and C library."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -58,7 +58,7 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """The checkout's revision, with a plus sign when it holds changes; empty outside of a repository."""
+    """Returns the checkout's revision, with a plus sign when files differ from it; empty outside of a repository."""
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")
         return revision + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -71,5 +71,5 @@ def _git(*arguments: str) -> str:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Returns the time in UTC, to the second."""
     return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")

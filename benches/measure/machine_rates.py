@@ -1,7 +1,7 @@
-"""What the machine could do: the rates that bound any implementation, measured in the same run as the implementations.
+"""Rates of the machine that bound the speed of every implementation, measured in the same run.
 
-The definition reads every class logit and every box logit, and writes a gradient for each: no implementation moves fewer bytes. On a
-processor the exponentials of the classification term are a second floor.
+Every implementation reads each logit and writes a gradient for it, so these bytes divided by the bandwidth bound its time from below. On a
+CPU the exponentials of the classification term give a second bound.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-BIG = 64 << 20  # Elements that no cache holds.
-SMALL = 1 << 18  # Elements that a second-level cache holds.
+BIG = 64 << 20  # Elements; larger than any cache.
+SMALL = 1 << 18  # Elements; fits a second-level cache.
 REPEATS = 7
-CALLS = 20  # Of a function on cached values in one measurement.
+CALLS = 20  # Calls of a function on cached values in one measurement.
 
 
 def machine_rates() -> dict[str, float]:
-    """Bytes per second of a copy (read and written), and elements per second of functions on cached float32 values."""
+    """Returns bytes per second of a copy (read and written), and elements per second of functions on cached float32 values."""
     source, target = torch.rand(BIG), torch.empty(BIG)
     values, results = torch.rand(SMALL) + 0.5, torch.empty(SMALL)
     return {
@@ -33,7 +33,7 @@ def machine_rates() -> dict[str, float]:
 
 
 def _seconds(call: Callable[[], object], calls: int = 1) -> float:
-    """Seconds of one call: the least of several measurements, after a call that touches the memory."""
+    """Returns the seconds of one call: the minimum of several measurements, after one call that touches the memory."""
     call()
     taken = []
     for _ in range(REPEATS):
@@ -44,14 +44,14 @@ def _seconds(call: Callable[[], object], calls: int = 1) -> float:
     return min(taken)
 
 
-def moved_bytes(place: Path, itemsize: int) -> int:
-    """Bytes that a step must move: logits in, gradients out."""
-    return 2 * itemsize * sum(prod(_shape(place / f"{name}.npy")) for name in ("boxes", "scores"))
+def moved_bytes(case_folder: Path, itemsize: int) -> int:
+    """Returns the bytes that a step must move: it reads the logits and writes their gradients."""
+    return 2 * itemsize * sum(prod(_shape(case_folder / f"{name}.npy")) for name in ("boxes", "scores"))
 
 
-def class_logits(place: Path) -> int:
-    """Exponentials that a step must take."""
-    return prod(_shape(place / "scores.npy"))
+def class_logits(case_folder: Path) -> int:
+    """Returns the number of class logits: a step takes one exponential of each."""
+    return prod(_shape(case_folder / "scores.npy"))
 
 
 def _shape(file: Path) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """Peak memory above the inputs, to the byte.
 
-On a CPU the framework's profiler reports each allocation and release of its allocator; their running sum, from a call's start, has a
-maximum that is the same on every run and every heap. The process's resident size is neither: it depends on what the C library keeps, and is
-8 % larger here even on a heap that was trimmed before. What a contender allocates outside of the framework is not seen.
+On a CPU PyTorch's profiler reports each allocation and release of its allocator. The peak is the maximum of their running sum from the
+call's start: it is the same in every run and on every heap. The resident size of the process depends on what the C library keeps: it was
+8 % larger even on a heap that was trimmed before. Memory that a contender allocates outside of PyTorch is not counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
-    """The most that ``call`` held at a time, above what there was before it; what it leaves behind (gradients) counts."""
+    """Returns the most bytes that ``call`` held at a time, above those held before it; its gradients are included."""
     if device != "cpu":
         return _peak_device(call)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:

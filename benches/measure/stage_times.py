@@ -1,7 +1,7 @@
-"""Where a step's time goes: ground truth, decoding, assignment, terms, gradients.
+"""Times of a step's stages: ground truth, decoding, assignment, terms, gradients.
 
-The reference's stages are timed inside of a whole call, at its public openings. A contender that offers its stages is asked for them one by
-one, each in a call of its own; one that decodes only what it assigns has no decoding of its own.
+The reference's stages are timed within a whole call, at its public entry points. A contender that offers its stages is called for one stage
+at a time; the twin decodes within the assignment, so it has no stage for decoding.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benches.measure.timing import Subject, collected_before
+from benches.measure.timing import LoadedContender, collected_before
 
-OPENINGS = {"preprocess": "ground truth", "bbox_decode": "decoding", "assigner": "assignment"}
+ENTRY_POINTS = {"preprocess": "ground truth", "bbox_decode": "decoding", "assigner": "assignment"}
 LEAST_ROUNDS = 5
 
 
-def stage_rounds(subject: Subject, seconds: float) -> list[dict[str, int]]:
-    """Nanoseconds by stage, round by round, for a while; empty for a contender that shows no stages."""
-    measure = _measure(subject)
+def stage_rounds(loaded: LoadedContender, seconds: float) -> list[dict[str, int]]:
+    """Returns the nanoseconds by stage of each round, for so many seconds; empty for a contender without stages."""
+    measure = _measure(loaded)
     if measure is None:
         return []
     rounds: list[dict[str, int]] = []
@@ -29,24 +29,24 @@ def stage_rounds(subject: Subject, seconds: float) -> list[dict[str, int]]:
     return rounds
 
 
-def _measure(subject: Subject) -> Callable[[], dict[str, int]] | None:
-    criterion: Any = subject.criterion
-    if all(hasattr(criterion, name) for name in OPENINGS):
-        return _Openings(subject)
+def _measure(loaded: LoadedContender) -> Callable[[], dict[str, int]] | None:
+    criterion: Any = loaded.criterion
+    if all(hasattr(criterion, name) for name in ENTRY_POINTS):
+        return _EntryPointTimers(loaded)
     if all(hasattr(criterion, name) for name in ("targets", "assign", "loss_given")):
-        return lambda: _called_alone(subject)
+        return lambda: _called_alone(loaded)
     return None
 
 
-class _Openings:
-    """Stopwatches at the openings of a criterion's own call."""
+class _EntryPointTimers:
+    """Timers around the entry points of a criterion, which read a whole call."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+    def __init__(self, loaded: LoadedContender) -> None:
+        self.loaded = loaded
         self.spent: dict[str, int] = {}
-        for opening, stage in OPENINGS.items():
-            inner = getattr(subject.criterion, opening)
-            setattr(subject.criterion, opening, self._watched(inner, stage))
+        for entry_point, stage in ENTRY_POINTS.items():
+            inner = getattr(loaded.criterion, entry_point)
+            setattr(loaded.criterion, entry_point, self._watched(inner, stage))
 
     def _watched(self, inner: Callable[..., Any], stage: str) -> Callable[..., Any]:
         def watched(*arguments: Any, **named: Any) -> Any:
@@ -59,18 +59,18 @@ class _Openings:
 
     def __call__(self) -> dict[str, int]:
         self.spent = {}
-        sample = self.subject.sample()
+        sample = self.loaded.sample()
         return self.spent | {"terms": sample.forward_ns - sum(self.spent.values()), "gradients": sample.backward_ns}
 
 
-def _called_alone(subject: Subject) -> dict[str, int]:
-    """The stages of a criterion that offers them; what one call does on the way to its own stage is taken off."""
-    criterion: Any = subject.criterion
-    preds, batch = subject.inputs
-    truth, _ = _timed(subject, lambda: criterion.targets(preds, batch))
-    assignment, held = _timed(subject, lambda: criterion.assign(preds, batch))
-    subject.clear()
-    terms, (loss, _) = _timed(subject, lambda: criterion.loss_given(preds, batch, held))
+def _called_alone(loaded: LoadedContender) -> dict[str, int]:
+    """Returns the times of the stages of a criterion that offers them; the time of earlier stages in the same call is subtracted."""
+    criterion: Any = loaded.criterion
+    preds, batch = loaded.inputs
+    truth, _ = _timed(loaded, lambda: criterion.targets(preds, batch))
+    assignment, held = _timed(loaded, lambda: criterion.assign(preds, batch))
+    loaded.clear()
+    terms, (loss, _) = _timed(loaded, lambda: criterion.loss_given(preds, batch, held))
     total = loss.sum()
     start = time.perf_counter_ns()
     total.backward()
@@ -78,8 +78,8 @@ def _called_alone(subject: Subject) -> dict[str, int]:
     return {"ground truth": truth, "assignment": assignment - truth, "terms": terms - truth, "gradients": gradients}
 
 
-def _timed(subject: Subject, call: Callable[[], Any]) -> tuple[int, Any]:
-    with subject.surroundings.entered():
+def _timed(loaded: LoadedContender, call: Callable[[], Any]) -> tuple[int, Any]:
+    with loaded.setting.forward_context():
         start = time.perf_counter_ns()
         answer = call()
         return time.perf_counter_ns() - start, answer

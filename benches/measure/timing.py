@@ -1,7 +1,7 @@
-"""Measures contenders call by call, interleaved, in the process that it runs in.
+"""Times contenders call by call, interleaved, in this process.
 
-One call of each contender makes a round, in an order drawn anew for every round; the calls of a round are a pair, or as many as there are
-contenders, and only ratios within a round are formed. A drift of the machine's speed hits both and cancels.
+A round is one call of each contender, in an order that is drawn anew for every round. Ratios are formed within a round only, so that a
+drift of the machine's speed cancels.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benches.measure import cuda
-from benches.measure.case_files import Inputs
-from benches.plan.contenders import Entry, make_criterion
+from benches.measure.case_files import LoadedCase
+from benches.plan.contenders import BenchContender, make_criterion
 from benches.plan.malloc_settings import minor_faults
 
 if TYPE_CHECKING:
     from twinloss import LossSpec
 
-WARM_ROUNDS = (3, 12)  # At least so many rounds before the first sample, and at most so many while faults still fall.
-FEW_FAULTS = 500  # A warm call on a steady heap has none of its own; the interpreter's come in dozens.
+WARM_ROUNDS = (3, 12)  # Bounds on the rounds before the first sample; the warm-up ends when faults no longer fall.
+FEW_FAULTS = 500  # A warm call on a steady heap causes none; the interpreter causes dozens.
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One call: nanoseconds of the loss, of its gradients, and of the processor (all threads) for both; pages faulted in."""
+    """One call: nanoseconds of the loss, of its gradients, and of processor time (all threads) for both; pages faulted in."""
 
     forward_ns: int
     backward_ns: int
@@ -39,15 +39,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Device and autocast that a criterion runs in."""
+class CallSetting:
+    """Device and autocast of a criterion's calls."""
 
     device: str = "cpu"
     autocast: str | None = None
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """The context of the forward call, as a trainer has it."""
+    def forward_context(self) -> Iterator[None]:
+        """The context of the forward call, as a trainer sets it."""
         if self.autocast is None:
             yield
             return
@@ -55,33 +55,33 @@ class Surroundings:
             yield
 
 
-class Subject:
-    """A contender, ready to be called on one batch."""
+class LoadedContender:
+    """A contender with its criterion and the batch that it is called on."""
 
-    def __init__(self, entry: Entry, spec: LossSpec, inputs: Inputs, surroundings: Surroundings) -> None:
-        self.entry, self.inputs, self.surroundings = entry, inputs, surroundings
-        self.criterion = make_criterion(entry, spec, surroundings.device)
+    def __init__(self, contender: BenchContender, spec: LossSpec, inputs: LoadedCase, setting: CallSetting) -> None:
+        self.contender, self.inputs, self.setting = contender, inputs, setting
+        self.criterion = make_criterion(contender, spec, setting.device)
         self.replay: cuda.Replay | None = None
 
     def forward(self) -> torch.Tensor:
-        """The sum of the loss's terms, with a graph behind it."""
-        with self.surroundings.entered():
+        """Returns the sum of the loss terms, with its autograd graph."""
+        with self.setting.forward_context():
             loss: torch.Tensor = self.criterion(*self.inputs)[0].sum()
         return loss
 
     def step(self) -> None:
-        """The loss and its gradients, from no gradients."""
+        """Compute the loss and its gradients, after dropping earlier gradients."""
         self.clear()
         self.forward().backward()
 
     def clear(self) -> None:
-        """Drop the gradients, so that the next call has to make its own."""
+        """Drop the gradients, so that the next call allocates new ones."""
         for name in ("boxes", "scores"):
             self.inputs.preds[name].grad = None
 
     def sample(self) -> Sample:
         """Time one call."""
-        if self.surroundings.device != "cpu":
+        if self.setting.device != "cpu":
             return self._sample_device()
         self.clear()
         faults, processor = minor_faults(), time.process_time_ns()
@@ -93,8 +93,8 @@ class Subject:
         return Sample(between - start, end - between, time.process_time_ns() - processor, minor_faults() - faults)
 
     def _sample_device(self) -> Sample:
-        """Time one call by events in the device's own stream; a replay is one launch, and is given as the loss alone."""
-        if self.entry.backend.endswith("+graph"):
+        """Time one call by events in the device's stream; a graph replay is one launch, and its whole time is given as the forward time."""
+        if self.contender.backend.endswith("+graph"):
             self.replay = self.replay or cuda.Replay(self.step)
             faults, processor = minor_faults(), time.process_time_ns()
             (elapsed,) = cuda.timed(self.replay.run)
@@ -107,65 +107,65 @@ class Subject:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What came before the first sample: milliseconds of the first call (its compilation included), and rounds."""
+    """The calls before the first sample: milliseconds of the first one (including compilation), and the number of rounds."""
 
     first_ms: float
     rounds: int
 
 
-class Arena:
-    """Contenders on one batch. Those that cannot be made or called are left out, and :attr:`failures` says why."""
+class InterleavedTiming:
+    """Contenders on one batch, called in turns. Those that cannot be made or called are left out; :attr:`failures` holds their errors."""
 
-    def __init__(self, entries: list[Entry], spec: LossSpec, inputs: Inputs, surroundings: Surroundings, seed: int = 0) -> None:
+    def __init__(self, contenders: list[BenchContender], spec: LossSpec, inputs: LoadedCase, setting: CallSetting, seed: int = 0) -> None:
         self.order = random.Random(seed)
         self.failures: dict[str, str] = {}
-        self.subjects: dict[str, Subject] = {}
+        self.loaded: dict[str, LoadedContender] = {}
         self.first_ms: dict[str, float] = {}
-        for entry in entries:
-            if failure := self._admit(entry, spec, inputs, surroundings):
-                self.failures[entry.label] = failure
+        for contender in contenders:
+            if failure := self._admit(contender, spec, inputs, setting):
+                self.failures[contender.label] = failure
 
-    def _admit(self, entry: Entry, spec: LossSpec, inputs: Inputs, surroundings: Surroundings) -> str:
-        """Make and call a contender once. Whatever it raises is a finding about it, not an end of the run: the answer is what it said."""
+    def _admit(self, contender: BenchContender, spec: LossSpec, inputs: LoadedCase, setting: CallSetting) -> str:
+        """Make and call a contender once; returns the first line of what it raised, or an empty text. An error does not end the run."""
         start = time.perf_counter()
         try:
-            subject = Subject(entry, spec, inputs, surroundings)
-            subject.step()
+            loaded = LoadedContender(contender, spec, inputs, setting)
+            loaded.step()
         except Exception as error:
             return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        self.first_ms[entry.label] = 1e3 * (time.perf_counter() - start)
-        self.subjects[entry.label] = subject
+        self.first_ms[contender.label] = 1e3 * (time.perf_counter() - start)
+        self.loaded[contender.label] = loaded
         return ""
 
     def warm(self) -> dict[str, WarmUp]:
-        """Call everyone until page faults no longer fall, so that a steady heap is steady."""
+        """Call all contenders until page faults no longer fall, so that a steady heap has stopped growing."""
         least, most = WARM_ROUNDS
         faults = float("inf")
         for done in range(1, most + 1):
             before, faults = faults, max((sample.minor_faults for sample in self.round().values()), default=0)
             if done >= least and (faults < FEW_FAULTS or faults > 0.9 * before):
                 break
-        # What is imported and made by now stays; a collection that looked through it all would take as long as a call.
+        # Objects that exist now are exempt from later collections, each of which would otherwise take as long as a call.
         gc.collect()
         gc.freeze()
-        return {label: WarmUp(self.first_ms[label], done) for label in self.subjects}
+        return {label: WarmUp(self.first_ms[label], done) for label in self.loaded}
 
     def round(self) -> dict[str, Sample]:
-        """One sample of every contender."""
-        labels = sorted(self.subjects)
+        """Returns one sample of every contender."""
+        labels = sorted(self.loaded)
         self.order.shuffle(labels)
-        return {label: self.subjects[label].sample() for label in labels}
+        return {label: self.loaded[label].sample() for label in labels}
 
     def turn(self, calls: dict[str, int]) -> dict[str, list[dict[str, int]]]:
-        """So many samples of each contender in a row."""
+        """Returns consecutive samples of each contender, as many as ``calls`` gives."""
         with collected_before():
-            return {label: [asdict(self.subjects[label].sample()) for _ in range(count)] for label, count in calls.items()}
+            return {label: [asdict(self.loaded[label].sample()) for _ in range(count)] for label, count in calls.items()}
 
-    def rounds(self, seconds: float, least: int, most: int) -> list[dict[str, Any]]:
-        """Rounds until the time is up, within bounds; the collector of cycles works between them and not within."""
+    def rounds(self, seconds: float, min_rounds: int, max_rounds: int) -> list[dict[str, Any]]:
+        """Returns the rounds taken in so many seconds, within bounds; garbage is collected between rounds and not within."""
         samples: list[dict[str, Any]] = []
         end = time.perf_counter() + seconds
-        while len(samples) < least or (time.perf_counter() < end and len(samples) < most):
+        while len(samples) < min_rounds or (time.perf_counter() < end and len(samples) < max_rounds):
             with collected_before():
                 samples.append({label: asdict(sample) for label, sample in self.round().items()})
         return samples
@@ -173,7 +173,7 @@ class Arena:
 
 @contextmanager
 def collected_before() -> Iterator[None]:
-    """Collect garbage first, and none inside."""
+    """Collect garbage before the block, and none within it."""
     gc.collect()
     gc.disable()
     try:

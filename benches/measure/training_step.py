@@ -1,4 +1,4 @@
-"""The loss as a share of a whole training step of a real model: what a user gains at most."""
+"""Times of whole training steps of a real model: the share of the loss bounds what a faster loss can gain."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benches.measure.case_files import Inputs, load, load_spec
+from benches.measure.case_files import LoadedCase, load, load_spec
 from benches.measure.timing import collected_before
-from benches.plan.contenders import Entry, make_criterion
+from benches.plan.contenders import BenchContender, make_criterion
 
 T = TypeVar("T")
 Spent = dict[str, int]
 
 
-def training_steps(name: str, place: Path, labels: list[str], steps: int) -> list[dict[str, Spent]]:
-    """Nanoseconds of whole training steps, after one to warm up.
+def training_steps(name: str, case_folder: Path, labels: list[str], steps: int) -> list[dict[str, Spent]]:
+    """Returns the nanoseconds of whole training steps, after one step of warm-up.
 
-    Each step says what the ``model`` took, forward, backward and in the optimiser, and what each contender's loss took, forward and
-    backward. The contenders are called in turn on the same output of the model, so that a slow model is paid for once.
+    Each step maps ``model`` to its times (forward, backward, optimiser) and each contender to the times of its loss (forward, backward).
+    All contenders are called on the same output of the model, so that the model runs once a step.
 
     Args:
-        name: of the reference's model, such as ``yolov8n.yaml``.
+        name: the reference's model, such as ``yolov8n.yaml``.
         place: folder of the batch whose ground truth is used.
-        labels: the contenders.
-        steps: how many.
+        labels: labels of the contenders.
+        steps: number of steps.
     """
     from oracle.reference.criterion import detection_model
 
-    spec = load_spec(place)
-    inputs = load(place, "float32", "cpu")
+    spec = load_spec(case_folder)
+    inputs = load(case_folder, "float32", "cpu")
     height, width = (spec.strides[0] * side for side in inputs.preds["feats"][0].shape[-2:])
     step = _Step(
         model=detection_model(name, spec.num_classes),
         pictures=torch.rand(len(inputs.preds["boxes"]), 3, height, width),
         batch=inputs.batch,
-        criteria={label: make_criterion(Entry.parse(label), spec, "cpu") for label in labels},
+        criteria={label: make_criterion(BenchContender.parse(label), spec, "cpu") for label in labels},
     )
     return [step.run() for _ in range(steps + 1)][1:]
 
@@ -62,9 +62,9 @@ class _Step:
 
 
 def _loss(criterion: Any, outputs: dict[str, Any], batch: dict[str, Tensor]) -> tuple[Spent, list[Tensor]]:
-    """Time of the loss between the model's output and that output's gradients, and those gradients."""
+    """Returns the times of the loss, forward and backward, and the gradients of the model's output."""
     leaves = {name: outputs[name].detach().requires_grad_() for name in ("boxes", "scores")}
-    inputs = Inputs(leaves | {"feats": outputs["feats"]}, batch)
+    inputs = LoadedCase(leaves | {"feats": outputs["feats"]}, batch)
     forward, (loss, _) = _timed(lambda: criterion(*inputs))
     backward, _ = _timed(lambda: loss.sum().backward())
     return {"forward": forward, "backward": backward}, [leaf.grad for leaf in leaves.values() if leaf.grad is not None]

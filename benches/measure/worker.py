@@ -1,7 +1,7 @@
-"""The process that measures: ``python -m benches.measure.worker`` takes requests as lines of JSON on its input and answers on its output.
+"""The process that measures: ``python -m benches.measure.worker`` reads requests as lines of JSON and writes a line for each.
 
-It is a process of its own because the heap and the twin's revision are decided when one starts, and because every process has a memory
-layout, and so a bias, of its own. What contenders print goes to standard error, which keeps the answers apart.
+It is a separate process because malloc settings and the twin's revision are fixed at process start, and because the memory layout of each
+process biases its times. Output that contenders print goes to standard error, apart from the answers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any, TextIO
 Answer = Any
 
 
-class Desk:
-    """Answers requests: each public method is one."""
+class WorkerService:
+    """Answers requests: each public method is one kind of request."""
 
     def __init__(self) -> None:
-        self.arena: Any = None
+        self.timing: Any = None
 
     def start(self, threads: int) -> Answer:
-        """Settle the number of threads; the answer is what is installed here."""
+        """Set the number of threads; returns the installed versions."""
         import torch
 
         from benches.measure.environment import versions
@@ -33,71 +33,71 @@ class Desk:
         torch.set_num_threads(threads)
         return versions()
 
-    def open(self, entries: list[str], place: str, dtype: str, surroundings: dict[str, Any], seed: int) -> Answer:
-        """Load a batch, make the contenders and warm them; the answer is who failed, and what warming took."""
+    def open(self, contenders: list[str], case_folder: str, dtype: str, setting: dict[str, Any], seed: int) -> Answer:
+        """Load a batch, make the contenders and warm them; returns the failures and the warm-ups by contender."""
         from benches.measure.case_files import load, load_spec
-        from benches.measure.timing import Arena, Surroundings
-        from benches.plan.contenders import Entry
+        from benches.measure.timing import CallSetting, InterleavedTiming
+        from benches.plan.contenders import BenchContender
 
-        self.arena = None  # The batch before makes room first.
-        folder, context = Path(place), Surroundings(**surroundings)
+        self.timing = None  # Frees the previous batch before the next one is loaded.
+        folder, context = Path(case_folder), CallSetting(**setting)
         inputs = load(folder, dtype, context.device)
-        self.arena = Arena([Entry.parse(label) for label in entries], load_spec(folder), inputs, context, seed)
-        warm = self.arena.warm()
-        return {"failures": self.arena.failures, "warm": {label: asdict(report) for label, report in warm.items()}}
+        self.timing = InterleavedTiming([BenchContender.parse(label) for label in contenders], load_spec(folder), inputs, context, seed)
+        warm = self.timing.warm()
+        return {"failures": self.timing.failures, "warm": {label: asdict(report) for label, report in warm.items()}}
 
-    def rounds(self, seconds: float, least: int, most: int) -> Answer:
-        """Interleaved samples of the contenders, a list of rounds."""
-        return self.arena.rounds(seconds, least, most)
+    def rounds(self, seconds: float, min_rounds: int, max_rounds: int) -> Answer:
+        """Returns rounds: interleaved samples of the contenders."""
+        return self.timing.rounds(seconds, min_rounds, max_rounds)
 
     def turn(self, calls: dict[str, int]) -> Answer:
-        """So many samples of each contender in a row."""
-        return self.arena.turn(calls)
+        """Returns consecutive samples of each contender, as many as ``calls`` gives."""
+        return self.timing.turn(calls)
 
     def exact(self) -> Answer:
-        """For each contender what has no noise: peak bytes of loss and step, and on a GPU launches and synchronisations."""
+        """Returns the counts of each contender: peak bytes of loss and step, and on a GPU launches and synchronisations."""
         from benches.measure.counts import measures
 
-        return {label: measures(subject) for label, subject in self.arena.subjects.items()}
+        return {label: measures(loaded) for label, loaded in self.timing.loaded.items()}
 
     def stages(self, seconds: float) -> Answer:
-        """For each contender that offers its stages the nanoseconds of each, a list of rounds."""
+        """Returns rounds of nanoseconds by stage, for each contender; empty where it has no stages."""
         from benches.measure.stage_times import stage_rounds
 
-        return {label: stage_rounds(subject, seconds) for label, subject in self.arena.subjects.items()}
+        return {label: stage_rounds(loaded, seconds) for label, loaded in self.timing.loaded.items()}
 
     def floor(self) -> Answer:
-        """What this machine can move and compute, in the process's own conditions."""
+        """Returns the machine's rates, measured in this process."""
         from benches.measure.machine_rates import machine_rates
 
         return machine_rates()
 
-    def training(self, model: str, place: str, entries: list[str], steps: int) -> Answer:
-        """Nanoseconds of forward, loss, backward of the loss and of the model, for whole training steps."""
+    def training(self, model: str, case_folder: str, contenders: list[str], steps: int) -> Answer:
+        """Returns the nanoseconds of whole training steps: of the model, and of each contender's loss."""
         from benches.measure.training_step import training_steps
 
-        return training_steps(model, Path(place), entries, steps)
+        return training_steps(model, Path(case_folder), contenders, steps)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
-    """Answer until the input ends; an error is an answer too."""
-    desk = Desk()
+    """Answer requests until the input ends; an error is sent as an answer."""
+    service = WorkerService()
     for line in requests:
         request = json.loads(line)
         try:
-            method: Callable[..., Answer] = getattr(desk, request["do"])
+            method: Callable[..., Answer] = getattr(service, request["do"])
             reply: dict[str, Any] = {"answer": method(**request["with"])}
-        except Exception as error:  # passed on, and raised where the request came from
+        except Exception as error:  # sent to the client, which raises it
             reply = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
 
 
 def main() -> None:
-    """Serve standard input; standard output is kept for answers alone, at the level of the operating system too."""
+    """Serve standard input. The file descriptor of standard output is redirected, so that it carries answers only."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    import torch  # noqa: F401 - it takes seconds, which two workers that were started together now spend at the same time
+    import torch  # noqa: F401 - imported before the first request, so that workers started together import it at the same time
 
     serve(sys.stdin, answers)
 

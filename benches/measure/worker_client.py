@@ -1,4 +1,4 @@
-"""The other end of a worker: starts one, asks it, and says what went wrong with it."""
+"""Starts a worker process, sends it requests, and reports how it failed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from benches.plan.malloc_settings import Heap, environment
 from oracle.tools.programs import watched
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 900.0  # Of processor time, or without any.
+PATIENCE_S = 900.0  # Limit on processor time, and on time without any.
 
 
 class WorkerError(RuntimeError):
-    """A worker answered with an error, or ended, or hangs; the message holds what it printed last."""
+    """A worker answered with an error, ended, or hangs; the message holds its last output."""
 
 
 class Worker:
     """A worker process, to be used as a context manager.
 
     Args:
-        heap: its heap.
-        threads: torch's, and OpenMP's.
+        heap: malloc settings.
+        threads: threads of torch and OpenMP.
         twin: folder that ``twinloss`` is imported from; this checkout's by default.
-        extra: environment variables on top.
-        command: what to run instead of the worker; for tests.
+        extra: further environment variables.
+        command: command line of the worker; tests replace it.
     """
 
     def __init__(
@@ -61,7 +61,6 @@ class Worker:
         self._lines: queue.Queue[str] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self.heap, self.threads = heap, threads
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -70,10 +69,10 @@ class Worker:
         self._lines.put("")
 
     def ask(self, do: str, /, patience: float = PATIENCE_S, **arguments: Any) -> Any:
-        """The answer to a request.
+        """Returns the answer to a request.
 
         Raises:
-            WorkerError: there was none, or it was an error.
+            WorkerError: the worker ended, hangs, or answered with an error.
         """
         assert self._process.stdin is not None
         try:
@@ -85,20 +84,20 @@ class Worker:
             line = ""
         if why:
             self.close(kill=True)
-            raise WorkerError(f"the worker hangs, asked to {do}: {why[0]}; {self._last_words()}")
+            raise WorkerError(f"the worker hangs in the request {do!r}: {why[0]}; {self._last_output()}")
         if not line:
-            raise WorkerError(f"the worker ended with {self._process.wait()} while asked to {do}; {self._last_words()}")
+            raise WorkerError(f"the worker ended with {self._process.wait()} in the request {do!r}; {self._last_output()}")
         reply = json.loads(line)
         if "error" in reply:
-            raise WorkerError(f"the worker could not {do}: {reply['error']}\n{reply['traceback']}")
+            raise WorkerError(f"the request {do!r} failed in the worker: {reply['error']}\n{reply['traceback']}")
         return reply["answer"]
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         self._log.seek(0)
-        return "it printed last:\n" + self._log.read().decode("utf-8", "replace")[-2000:].strip()
+        return "its last output:\n" + self._log.read().decode("utf-8", "replace")[-2000:].strip()
 
     def close(self, *, kill: bool = False) -> None:
-        """End the process; it ends by itself when its input does."""
+        """End the process: close its input, which ends it, or kill it."""
         assert self._process.stdin is not None
         if kill:
             self._process.kill()
@@ -113,7 +112,7 @@ class Worker:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in Python 3.10, and nobody derives from a worker
+    def __enter__(self) -> Worker:  # noqa: PYI034 - Self is not in Python 3.10, and nothing derives from Worker
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

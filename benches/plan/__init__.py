@@ -1,1 +1,1 @@
-"""What a run measures: workloads, contenders, settings and how often. Nothing here measures."""
+"""The plan of a run: workloads, contenders, settings and numbers of samples. Nothing in this package measures."""

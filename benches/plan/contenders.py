@@ -1,6 +1,6 @@
-"""Who is measured: an implementation on one of its backends, made in the process that measures it.
+"""The contenders: implementations of the loss on one of their backends, made in the process that measures them.
 
-Nothing here imports torch, the twin or the reference before a criterion is made: a worker of the gate runs with another revision's twin.
+Nothing here imports torch, the twin or the reference before a criterion is made: the gate's workers import another revision's twin.
 """
 
 from __future__ import annotations
@@ -16,58 +16,59 @@ REFERENCE, TWIN = "reference", "twin"
 
 
 @dataclass(frozen=True, order=True)
-class Entry:
-    """A contender on a backend, written ``contender/backend``.
+class BenchContender:
+    """A contender on a backend, written ``program/backend``.
 
-    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native``, ``triton`` and ``auto``, which is
-    what users get; a candidate, named by its dotted path, has the backend ``own``. ``+graph`` at the end: replayed as a CUDA graph.
+    The reference runs ``eager`` or through ``compile``; the twin's backends are ``torch``, ``native``, ``triton`` and ``auto``, the default
+    of :class:`twinloss.DetectionLoss`; a candidate, named by its dotted path, has the backend ``own``. A backend that ends in ``+graph``
+    is captured once and replayed as a CUDA graph.
     """
 
-    contender: str
+    program: str
     backend: str
 
     @property
     def label(self) -> str:
-        """As in tables and on the wire."""
-        return f"{self.contender}/{self.backend}"
+        """Name in tables, in ``-k`` and in requests to workers."""
+        return f"{self.program}/{self.backend}"
 
     @classmethod
-    def parse(cls, label: str) -> Entry:
-        """The entry of a label."""
-        contender, _, backend = label.rpartition("/")
-        return cls(contender, backend)
+    def parse(cls, label: str) -> BenchContender:
+        """Returns the contender that a label names."""
+        program, _, backend = label.rpartition("/")
+        return cls(program, backend)
 
     @property
     def compiled(self) -> bool:
-        """Whether its first call includes a compiler."""
+        """Whether the first call compiles."""
         return self.backend == "compile"
 
 
-BASELINE = Entry(REFERENCE, "eager")
-AUTO_TWIN = Entry(TWIN, "auto")
-NATIVE_TWIN = Entry(TWIN, "native")
-TORCH_TWIN = Entry(TWIN, "torch")
-TRITON_TWIN = Entry(TWIN, "triton")
+BASELINE = BenchContender(REFERENCE, "eager")
+AUTO_TWIN = BenchContender(TWIN, "auto")
+NATIVE_TWIN = BenchContender(TWIN, "native")
+TORCH_TWIN = BenchContender(TWIN, "torch")
+TRITON_TWIN = BenchContender(TWIN, "triton")
 
 
-def candidates(paths: list[str]) -> list[Entry]:
-    """Entries for dotted paths ``package.module:factory``."""
-    return [Entry(path, "own") for path in paths]
+def candidates(paths: list[str]) -> list[BenchContender]:
+    """Returns the contenders that dotted paths ``package.module:factory`` name."""
+    return [BenchContender(path, "own") for path in paths]
 
 
-def make_criterion(entry: Entry, spec: LossSpec, device: str) -> Criterion:
-    """The criterion as its user would call it: no recording, nothing validated that is not validated by default.
+def make_criterion(contender: BenchContender, spec: LossSpec, device: str) -> Criterion:
+    """Returns the criterion as a user calls it: without recording, with the default validation.
 
     Raises:
-        ValueError: there is no such contender or backend.
+        ValueError: the twin of this revision has no such backend, or the path names no factory.
     """
-    if entry.contender == REFERENCE:
-        return _reference(entry.backend, spec, device)
-    if entry.contender == TWIN:
-        return _twin(entry.backend.removesuffix("+graph"), spec)
+    if contender.program == REFERENCE:
+        return _reference(contender.backend, spec, device)
+    if contender.program == TWIN:
+        return _twin(contender.backend.removesuffix("+graph"), spec)
     from oracle.comparison.registry import load_candidate
 
-    return load_candidate(entry.contender).factory(spec)
+    return load_candidate(contender.program).factory(spec)
 
 
 def _reference(backend: str, spec: LossSpec, device: str) -> Criterion:
@@ -86,7 +87,7 @@ def _twin(backend: str, spec: LossSpec) -> Criterion:
 
     from twinloss import DetectionLoss
 
-    # A revision from before there were backends has the one that is now called torch.
+    # Revisions without the argument ``backend`` have one implementation, which is now the torch backend.
     if "backend" in inspect.signature(DetectionLoss).parameters:
         return cast("Criterion", DetectionLoss(spec, backend=backend))  # type: ignore[call-arg,arg-type,unused-ignore]
     if backend not in {"torch", "auto"}:

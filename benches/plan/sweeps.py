@@ -1,4 +1,4 @@
-"""How the cost grows: one number of a batch varies, the others stay."""
+"""Sweeps that show how the cost grows: one number of a batch varies, the others are constant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAIRS = "candidate pairs"
 
 @dataclass(frozen=True)
 class Point:
-    """One size on a sweep: ``sweep`` says of what, ``size`` how large; for candidate pairs, the per cent of the picture under boxes."""
+    """One size of a sweep: the number that varies, its value (of candidate pairs the per cent of the image under boxes), and the batch."""
 
     sweep: str
     size: int
@@ -41,7 +41,7 @@ SWEEPS: tuple[Point, ...] = (
 
 
 def candidate_pairs(case: Case) -> int:
-    """Pairs of a box and an anchor whose centre lies inside it, short sides lengthened (spec section 5.1): what the assignment looks at."""
+    """Returns how many (box, anchor) pairs the assignment scores: anchors whose centre lies in a box, short sides lengthened (spec 5.1)."""
     boxes = np.array([(box.cx, box.cy, box.w, box.h) for box in case.boxes]).reshape(-1, 4)
     half = np.maximum(boxes[:, 2:], case.spec.shortest_side) / 2
     pairs = 0

@@ -1,4 +1,4 @@
-"""What a run measures: units, each one batch in one setting on one heap, and how often."""
+"""The plan of a run: units, each one batch in one setting on one heap, and how many samples of each are taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benches.plan.contenders import REFERENCE, TWIN, Entry
+from benches.plan.contenders import REFERENCE, TWIN, BenchContender
 from benches.plan.malloc_settings import Heap
 from benches.plan.sweeps import SWEEPS, Point
 from benches.plan.workloads import WORKLOADS, Workload
@@ -21,75 +21,78 @@ STAGED = ("coco", "gwhd", "boxes-300")
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much a run spends.
+class Sampling:
+    """How many samples are taken of a unit.
 
     Attributes:
-        processes: for each unit; the interval of a ratio comes from the spread between them.
-        seconds: of samples for each unit and process.
-        least, most: rounds for each unit and process.
+        processes: processes for each unit; the interval of a ratio comes from the spread between them.
+        seconds: time of sampling for each unit and process.
+        min_rounds, max_rounds: bounds on the rounds for each unit and process.
     """
 
     processes: int
     seconds: float
-    least: int = 5
-    most: int = 40
+    min_rounds: int = 5
+    max_rounds: int = 40
 
 
-EFFORTS: dict[Extent, Effort] = {"quick": Effort(3, 0.5, 3), "default": Effort(4, 1.5), "full": Effort(8, 4.0)}
+SAMPLINGS: dict[Extent, Sampling] = {"quick": Sampling(3, 0.5, 3), "default": Sampling(4, 1.5), "full": Sampling(8, 4.0)}
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One batch in one setting on one heap, with the contenders that are called on it in turn.
+    """One batch in one setting on one heap, with the contenders that are called on it in turns.
 
     Attributes:
-        stages: whether the stages are timed, too.
-        point: the place on a sweep, where the unit is one of a sweep's.
+        stages: whether the stages are timed as well.
+        point: the size on a sweep, for the units of sweeps.
     """
 
     workload: Workload
     setting: Setting
     heap: Heap
-    entries: tuple[Entry, ...]
-    effort: Effort
+    contenders: tuple[BenchContender, ...]
+    sampling: Sampling
     stages: bool = False
     point: Point | None = None
 
     @property
     def name(self) -> str:
-        """What ``-k`` selects by."""
+        """Name that ``-k`` matches."""
         return "-".join(filter(None, [self.workload.name, self.setting.name, self.heap if self.setting.device == "cpu" else ""]))
 
 
-def units(extent: Extent, entries: Sequence[Entry], own: Workload | None = None, device: str = "cpu") -> Iterator[Unit]:
-    """The units of a run in the order in which they are measured.
+def units(extent: Extent, contenders: Sequence[BenchContender], labelled: Workload | None = None, device: str = "cpu") -> Iterator[Unit]:
+    """Yields the units of a run in the order in which they are measured.
 
     Args:
-        extent: ``quick`` takes float32 on a steady heap alone; ``full`` crosses workloads, settings and heaps.
-        entries: the contenders, the baseline among them.
-        own: a user's workload; then it is the only one.
-        device: where to run.
+        extent: ``quick`` measures float32 on a steady heap only; ``full`` crosses workloads, settings and heaps.
+        contenders: the contenders, including the baseline.
+        labelled: a user's workload, measured in place of all others.
+        device: device of the tensors.
     """
-    effort, eager = EFFORTS[extent], tuple(entry for entry in entries if not entry.compiled)
-    workloads = {own.name: own} if own else WORKLOADS
+    sampling, eager = SAMPLINGS[extent], tuple(contender for contender in contenders if not contender.compiled)
+    workloads = {labelled.name: labelled} if labelled else WORKLOADS
     for name, workload in workloads.items():
-        first = tuple(entries) if own or name == "coco" else eager
-        unit = Unit(workload, replace(SINGLE, device=device), "steady", first, effort, stages=bool(own) or name in STAGED)
-        if extent != "quick" or own or name in CROWDED:
+        first = tuple(contenders) if labelled or name == "coco" else eager
+        unit = Unit(workload, replace(SINGLE, device=device), "steady", first, sampling, stages=bool(labelled) or name in STAGED)
+        if extent != "quick" or labelled or name in CROWDED:
             yield unit
-            low = replace(unit, stages=False, entries=first if own or extent == "full" else eager)  # compiling takes a minute for each
-            yield from (replace(low, setting=replace(setting, device=device)) for setting in _low_settings(extent, name, own))
-            if device == "cpu" and extent != "quick" and (own or extent == "full" or name in CROWDED):
-                yield replace(unit, heap="default", entries=eager, stages=False, effort=replace(effort, processes=min(effort.processes, 3)))
-    if not own and extent != "quick":
-        ours = tuple(entry for entry in eager if entry.contender in {REFERENCE, TWIN})
+            # Compiling takes a minute for each dtype.
+            low = replace(unit, stages=False, contenders=first if labelled or extent == "full" else eager)
+            yield from (replace(low, setting=replace(setting, device=device)) for setting in _low_settings(extent, name, labelled))
+            if device == "cpu" and extent != "quick" and (labelled or extent == "full" or name in CROWDED):
+                yield replace(
+                    unit, heap="default", contenders=eager, stages=False, sampling=replace(sampling, processes=min(sampling.processes, 3))
+                )
+    if not labelled and extent != "quick":
+        ours = tuple(contender for contender in eager if contender.program in {REFERENCE, TWIN})
         for point in SWEEPS:
-            fewer = replace(effort, processes=3, seconds=0.4, least=3)
+            fewer = replace(sampling, processes=3, seconds=0.4, min_rounds=3)
             yield Unit(point.workload, replace(SINGLE, device=device), "steady", ours, fewer, point=point)
 
 
-def _low_settings(extent: Extent, name: str, own: Workload | None) -> Sequence[Setting]:
+def _low_settings(extent: Extent, name: str, labelled: Workload | None) -> Sequence[Setting]:
     if extent == "quick":
         return ()
-    return LOW if own or extent == "full" or name == "coco" else LOW[1:2] if name == "gwhd" else ()
+    return LOW if labelled or extent == "full" or name == "coco" else LOW[1:2] if name == "gwhd" else ()

@@ -1,4 +1,4 @@
-"""The batches that are measured, one record each, and those that a user brings."""
+"""The batches that are measured, and batches of a user's label files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oracle.cases.noise import Noise
 from oracle.cases.workloads import Pack, open_pack, real_batches
 from twinloss import LossSpec
 
-STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the truth.
+STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the ground truth.
 COVER = 42  # Per cent of the picture that generated boxes would cover if none overlapped: xView's and GWHD's crowded images.
 SPREAD = 0.4  # Deviation of the logarithm of their sides.
 
@@ -23,14 +23,14 @@ class Workload:
     """A batch to measure.
 
     Attributes:
-        name: as in tables and after ``-k``.
-        what: in words.
-        boxes: where they come from: a name for :func:`oracle.cases.workloads.real_batches`, or how many generated boxes each image holds.
-        batch: images.
-        imgsz: side of the network's input in pixels.
-        num_classes: C; labels beyond it wrap around. ``None``: the source's own.
-        reg_max: R.
-        cover: per cent of the picture that generated boxes would cover if none overlapped.
+        name: name in tables, matched by ``-k``.
+        what: description.
+        boxes: source of the boxes: a name for :func:`oracle.cases.workloads.real_batches`, or the number of generated boxes in each image.
+        batch: number of images.
+        imgsz: side of the input in pixels.
+        num_classes: C; larger labels are taken modulo C. ``None``: the number of classes of the source.
+        reg_max: R, the number of bins.
+        cover: per cent of the image that generated boxes would cover if none overlapped.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Workload:
     cover: int = COVER
 
     def case(self) -> Case:
-        """The batch as a case, the same one every time."""
+        """Returns the batch as a case; every call returns the same one."""
         if isinstance(self.boxes, int):
             classes = self.num_classes or 80
             spec = LossSpec(num_classes=classes, reg_max=self.reg_max)
@@ -60,7 +60,7 @@ class Workload:
 
     @property
     def origin(self) -> str:
-        """Where the boxes come from, in words."""
+        """Source of the boxes, for reports."""
         return "generated" if isinstance(self.boxes, int) else _pack(self.boxes).origin
 
 
@@ -70,12 +70,12 @@ def _pack(source: str) -> Pack:
 
 
 def _source(boxes: str) -> str:
-    """The pack's name without the layout; a user's path stays as it is, however it ends."""
+    """Returns the name of the data set without the layout; a user's path is returned unchanged."""
     return boxes if boxes.startswith("labels:") else boxes.removesuffix("-mosaic")
 
 
 def generated(count: int, images: int, imgsz: int, num_classes: int, cover: int = COVER) -> tuple[Box, ...]:
-    """Boxes all over each image: sides log-normal, and shorter as there are more of them."""
+    """Returns boxes spread over each image; their sides are log-normal, and shorter the more boxes there are."""
     noise = Noise(count, images)
     total = count * images
     side = imgsz * (cover / 100 / max(count, 1)) ** 0.5
@@ -106,11 +106,11 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
-def own(labels: str, imgsz: int, batch: int) -> Workload:
-    """The workload of a user's label files.
+def labelled(labels: str, imgsz: int, batch: int) -> Workload:
+    """Returns the workload of a user's label files.
 
     Raises:
-        FileNotFoundError: there is nothing at the path.
+        FileNotFoundError: the path does not exist.
         ValueError: a label file holds a value that cannot be used; the message names file, line and value.
     """
     source = f"labels:{labels}"

@@ -1,1 +1,1 @@
-"""What controls a run: sends units to workers, estimates ratios, writes rows."""
+"""The control of a run: sends units to workers, estimates ratios, writes rows."""

@@ -1,7 +1,7 @@
-"""Estimates from paired samples, in numpy alone: ratios with intervals that know of clusters, and exponents of growth.
+"""Estimates from paired samples: ratios with intervals over clusters, and exponents of growth.
 
-Samples that share a process share its memory layout, and with it a bias of several percent that no number of calls averages out. So the
-unit that is resampled is the process (the cluster), and few processes make a wide interval.
+Samples of one process share its memory layout, and with it a bias of several percent that more calls do not average out. Therefore whole
+processes (clusters) are resampled, and few processes give a wide interval.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NORMAL_975 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, and what it rests on: samples, and the clusters that they come in."""
+    """A value with its 95 % interval, and the numbers of samples and clusters behind it."""
 
     value: float
     lo95: float
@@ -32,15 +32,15 @@ class Estimate:
     clusters: int
 
     def map(self, function: Callable[[float], float]) -> Estimate:
-        """The estimate on another scale; ``function`` must not decrease."""
+        """Returns the estimate on another scale; ``function`` must not decrease."""
         return Estimate(function(self.value), function(self.lo95), function(self.hi95), self.samples, self.clusters)
 
 
 def log_ratios(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
-    """Logarithm of each pair's ratio.
+    """Returns the logarithm of each pair's ratio.
 
     Raises:
-        ValueError: the samples do not pair up, or one is not a positive, finite number.
+        ValueError: the numbers of samples differ, or a sample is not a positive, finite number.
     """
     upper, lower = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     if upper.shape != lower.shape:
@@ -53,19 +53,19 @@ def log_ratios(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike, clusters: ArrayLike, *, seed: int = 0) -> Estimate:
-    """Median of the pairs' ratios, with an interval over clusters (:func:`median_estimate`)."""
+    """Returns the median of the pairs' ratios, with an interval over clusters (:func:`median_estimate`)."""
     return median_estimate(log_ratios(numerator, denominator), clusters, seed=seed).map(math.exp)
 
 
 def median_estimate(values: ArrayLike, clusters: ArrayLike, *, seed: int = 0) -> Estimate:
-    """Median of ``values`` (n,) with a 95 % interval from resampling whole clusters.
+    """Returns the median of ``values`` (n,) with a 95 % interval from resampling whole clusters.
 
-    The spread of the resampled medians is stretched by t(k − 1) / z · √(k / (k − 1)) for k clusters: a bootstrap of few clusters knows of
-    neither factor and would be far too sure. A single cluster says nothing about the next one; its values are then resampled one by one,
-    and ``clusters`` is 1 in the answer, for the reader to see.
+    The spread of the resampled medians is stretched by t(k − 1) / z · √(k / (k − 1)) for k clusters: a bootstrap of few clusters
+    includes neither factor, so its intervals are too narrow. The values of a single cluster are resampled one by one; such an interval
+    does not cover the variation between clusters, and the estimate has ``clusters=1``.
 
     Raises:
-        ValueError: there are no values, or not one cluster for each.
+        ValueError: there are no values, or the number of cluster labels differs.
     """
     data, labels = np.asarray(values, np.float64), np.asarray(clusters)
     if not data.size or data.shape != labels.shape:
@@ -76,12 +76,12 @@ def median_estimate(values: ArrayLike, clusters: ArrayLike, *, seed: int = 0) ->
     resampled = _resampled_medians(data, units, np.random.default_rng(seed))
     low, high = np.quantile(resampled, [0.025, 0.975]) - middle
     stretch = small_sample_stretch(int(units.max()) + 1)
-    # The middle of few resampled medians can lie outside of their quantiles; the estimate itself belongs to its interval.
+    # With few clusters the median can lie outside of the quantiles; the interval is widened to contain it.
     return Estimate(middle, middle + stretch * min(low, 0.0), middle + stretch * max(high, 0.0), data.size, count)
 
 
 def _resampled_medians(data: Floats, units: NDArray[Any], rng: np.random.Generator) -> Floats:
-    """Medians (RESAMPLES,) of the data with whole units drawn again; units may differ in size."""
+    """Returns medians (RESAMPLES,) of the data with whole units drawn again; units may differ in size."""
     count = int(units.max()) + 1
     order = np.argsort(data, kind="stable")
     draws = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
@@ -93,13 +93,13 @@ def _resampled_medians(data: Floats, units: NDArray[Any], rng: np.random.Generat
 
 
 def small_sample_stretch(units: int) -> float:
-    """Factor by which a bootstrap of so few units understates the half-width of a 95 % interval; 1 for a single one."""
+    """Returns the factor by which a bootstrap of so many units understates the half-width of a 95 % interval; 1 for one unit."""
     return 1.0 if units < 2 else student_975(units - 1) / NORMAL_975 * math.sqrt(units / (units - 1))
 
 
 @lru_cache(maxsize=256)
 def student_975(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t with this many degrees of freedom, to four decimals."""
+    """Returns the 97.5 % quantile of Student's t with this many degrees of freedom, to four decimals."""
     if freedom > 200:
         return NORMAL_975 * (1 + (NORMAL_975**2 + 1) / (4 * freedom))
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
@@ -112,31 +112,27 @@ def student_975(freedom: int) -> float:
 
 @dataclass(frozen=True)
 class Growth:
-    """cost ≈ floor + slope · size ** exponent; the exponent with its interval, the other two at the best exponent."""
+    """The fit cost ≈ floor + slope · size ** exponent: the exponent with its interval, floor and slope at the best exponent."""
 
     exponent: Estimate
     floor: float
     slope: float
-
-    def at(self, size: ArrayLike) -> Floats:
-        """The fitted cost."""
-        return np.asarray(self.floor + self.slope * np.asarray(size, np.float64) ** self.exponent.value, np.float64)
 
 
 EXPONENTS = np.round(np.arange(0.0, 3.0001, 0.01), 2)
 
 
 def growth(size: ArrayLike, cost: ArrayLike, clusters: ArrayLike, *, seed: int = 0) -> Growth:
-    """Exponent of growth above a constant floor, by least squares of relative errors, with an interval over clusters.
+    """Returns the exponent of growth above a constant floor, by least squares of relative errors, with an interval over clusters.
 
     Args:
         size: (n,) positive sizes, at least three different ones.
         cost: (n,) positive costs.
-        clusters: (n,) what is resampled together: the process.
-        seed: of the resampling.
+        clusters: (n,) label of the process of each cost; each process is resampled as a whole.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: fewer than three sizes, or a size or cost that is not positive.
+        ValueError: there are fewer than three sizes, or a size or cost is not positive.
     """
     sizes, costs, labels = np.asarray(size, np.float64), np.asarray(cost, np.float64), np.asarray(clusters)
     if len(np.unique(sizes)) < 3 or not ((sizes > 0) & (costs > 0)).all():
@@ -155,7 +151,7 @@ def growth(size: ArrayLike, cost: ArrayLike, clusters: ArrayLike, *, seed: int =
 
 
 def _fits(sizes: Floats, costs: Floats) -> tuple[Floats, Floats, Floats]:
-    """For each of EXPONENTS: squared relative error, floor and slope of the best fit with neither below zero."""
+    """Returns for each of EXPONENTS the squared relative error, floor and slope of the best fit in which neither is negative."""
     powers = sizes ** EXPONENTS[:, None] / costs
     ones = np.broadcast_to(1 / costs, powers.shape)
     # Normal equations of minimising |a · ones + b · powers − 1|².

@@ -1,8 +1,8 @@
-"""The pytest plugin behind ``python -m benches``: options, the campaign that measures, and samples that pytest-benchmark is given.
+"""The pytest plugin behind ``python -m benches``: the options, the run that measures, and the benchmarks that replay its samples.
 
-pytest-benchmark times one function at a time, one after the other, in its own process; ratios need calls in turns, in several processes.
-So the workers measure first, and each benchmark then replays its samples to pytest-benchmark through a clock that it is given: statistics,
-table, JSON, comparison with earlier runs and all options are pytest-benchmark's own.
+pytest-benchmark times one function after the other in its own process; ratios need interleaved calls in several processes. Therefore worker
+processes measure first, and each benchmark replays its samples to pytest-benchmark through a clock: statistics, table, JSON, comparison
+with earlier runs and their options are those of pytest-benchmark.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from benches.plan.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, Entry, candidates
+from benches.plan.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, BenchContender, candidates
 from benches.plan.units import Unit, units
-from benches.plan.workloads import own
+from benches.plan.workloads import labelled
 from benches.run.campaign import NOUN, Campaign
 from benches.run.rows import PHASES
 from benches.run.write_rows import OUT, write
 from oracle.tools.progress import Progress
 
 QUIET = -1
-"""The verbosity at which ``python -m benches`` starts pytest; one ``-q`` more shows no progress."""
+"""The verbosity at which ``python -m benches`` starts pytest; one more ``-q`` hides the progress."""
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of a bench run."""
+    """Add the options of a bench run."""
     group = parser.getgroup("bench", "what is measured")
     group.addoption(
         "--labels",
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--imgsz", type=int, default=640, metavar="PX", help="side of the network's input, with --labels (default: 640)")
     group.addoption("--batch", type=int, default=16, metavar="N", help="images in a batch, with --labels (default: 16)")
-    group.addoption("--candidate", action="append", default=[], metavar="MODULE:FACTORY", help="measure this contender too; repeatable")
+    group.addoption("--candidate", action="append", default=[], metavar="MODULE:FACTORY", help="measure this candidate as well; repeatable")
     group.addoption("--extent", choices=("quick", "default", "full"), default="default", help="how much to measure (default: default)")
     group.addoption("--threads", type=int, metavar="N", help="threads of each worker (default: the processor's cores)")
     group.addoption("--device", default="cpu", help="cpu or a CUDA device (default: cpu)")
@@ -52,47 +52,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read a user's labels once, before anything is measured."""
+    """Read a user's labels before anything is measured, so that an error in them ends the run at once."""
     labels, imgsz, batch = (config.getoption(name) for name in ("--labels", "--imgsz", "--batch"))
     if labels is not None:
         check_labels(labels, imgsz, batch)
 
 
 def check_labels(labels: str, imgsz: int, batch: int) -> None:
-    """Make the batch that is to be measured.
+    """Build the batch of a user's labels.
 
     Raises:
-        pytest.UsageError: labels cannot be read, or no batch of this size can be made of them.
+        pytest.UsageError: labels cannot be read, or give no batch of this size.
     """
     try:
-        own(labels, imgsz, batch).case()
+        labelled(labels, imgsz, batch).case()
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One benchmark for each unit, contender and phase."""
-    if "entry" in metafunc.fixturenames:
+    """Generate one benchmark for each unit, contender and phase."""
+    if "contender" in metafunc.fixturenames:
         planned = _planned(metafunc.config)
-        cases = [(unit, entry, phase) for unit in planned for entry in unit.entries for phase in PHASES]
-        names = [f"{unit.name}-{entry.label}-{phase}" for unit, entry, phase in cases]
-        metafunc.parametrize(("unit", "entry", "phase"), cases, ids=names)
+        cases = [(unit, contender, phase) for unit in planned for contender in unit.contenders for phase in PHASES]
+        names = [f"{unit.name}-{contender.label}-{phase}" for unit, contender, phase in cases]
+        metafunc.parametrize(("unit", "contender", "phase"), cases, ids=names)
 
 
 def _planned(config: pytest.Config) -> list[Unit]:
     labels, device = config.getoption("--labels"), config.getoption("--device")
-    graph = Entry(TRITON_TWIN.contender, f"{TRITON_TWIN.backend}+graph")
+    graph = BenchContender(TRITON_TWIN.program, f"{TRITON_TWIN.backend}+graph")
     compiled = [NATIVE_TWIN] if device == "cpu" else [TRITON_TWIN, graph]
-    entries = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
+    contenders = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
     if not config.getoption("--no-compile"):
-        entries.append(Entry(BASELINE.contender, "compile"))
-    workload = own(labels, config.getoption("--imgsz"), config.getoption("--batch")) if labels else None
-    return list(units(config.getoption("--extent"), entries, workload, device))
+        contenders.append(BenchContender(BASELINE.program, "compile"))
+    workload = labelled(labels, config.getoption("--imgsz"), config.getoption("--batch")) if labels else None
+    return list(units(config.getoption("--extent"), contenders, workload, device))
 
 
 @pytest.fixture(scope="session")
 def campaign(request: pytest.FixtureRequest) -> Iterator[Campaign]:
-    """Everything that the selected benchmarks need, measured; the rows are on disk before the first benchmark replays its samples."""
+    """Measure the units of the selected benchmarks, and write the rows before the first benchmark replays its samples."""
     config = request.config
     functions = [item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
     chosen = [cast("Unit", function.callspec.params["unit"]) for function in functions]

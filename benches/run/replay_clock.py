@@ -1,4 +1,4 @@
-"""A clock that shows times which were measured before, so that pytest-benchmark can be given samples through its own front door."""
+"""A clock that replays times measured before, through which pytest-benchmark receives samples."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 
 class ReplayClock:
-    """A timer in seconds that stands still until a sample is played on it."""
+    """A timer in seconds that advances only when a sample is replayed."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def __call__(self) -> float:
-        """What the clock shows."""
+        """Returns the current time of the clock."""
         return self.seconds
 
     def replay(self, benchmark: BenchmarkFixture, samples: Iterable[float]) -> None:
-        """Let ``benchmark``, whose timer this clock must be, measure calls that take as long as each of ``samples`` in seconds."""
+        """Make ``benchmark``, whose timer must be this clock, measure one call for each of ``samples``, which are in seconds."""
         waiting = list(samples)
         upcoming = iter(waiting)
 
         def call() -> None:
-            # Differences of a clock that started at zero keep every digit of a sample.
+            # The clock starts each call at zero, so that the difference equals the sample exactly.
             self.seconds = next(upcoming)
 
         def rewind() -> None:

@@ -1,4 +1,4 @@
-"""From what a campaign measured to rows: one for each workload, setting, heap, contender and phase."""
+"""The rows of a bench run: one for each workload, setting, heap, contender and phase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from benches.measure.environment import commit, machine, now
 from benches.measure.machine_rates import class_logits, moved_bytes
-from benches.plan.contenders import BASELINE, Entry
+from benches.plan.contenders import BASELINE, BenchContender
 from benches.plan.sweeps import PAIRS, Point, candidate_pairs
 from benches.plan.units import Unit
 from benches.run.campaign import WORKER, Campaign, Results
@@ -29,19 +29,19 @@ STEP = "step"
 
 
 def samples(results: Results, label: str, phase: str) -> tuple[Floats, list[int]]:
-    """Milliseconds of a contender's calls, and the process of each."""
+    """Returns the milliseconds of a contender's calls, and the number of the process of each."""
     taken = [(PHASES[phase](one[label]) / NS_PER_MS, at) for at, rounds in enumerate(results.rounds) for one in rounds if label in one]
     return np.array([value for value, _ in taken]), [at for _, at in taken]
 
 
 def rows(campaign: Campaign) -> Iterator[Row]:
-    """All rows of a campaign, the same columns in each."""
+    """Yields all rows of a run; each has the same columns."""
     made = campaign.versions | machine() | {"commit": commit(), "written": now()} | campaign.rates
     for unit, results in campaign.results.items():
         common = _described(campaign, unit) | made
-        for entry in unit.entries:
-            for row in _contender_rows(unit, results, entry):
-                yield _EMPTY | common | _identity(entry) | row
+        for contender in unit.contenders:
+            for row in _contender_rows(unit, results, contender):
+                yield _EMPTY | common | _identity(contender) | row
     for row in (*_training_rows(campaign), *_growth_rows(campaign)):
         yield _EMPTY | made | row
 
@@ -58,10 +58,10 @@ _EMPTY: Row = dict.fromkeys(
 
 
 def _described(campaign: Campaign, unit: Unit) -> Row:
-    """What the unit is, and the floors under it."""
-    case, place = unit.workload.case(), campaign.place(unit)
+    """Returns the columns that describe a unit, and the lower bounds on its time."""
+    case, case_folder = unit.workload.case(), campaign.case_folder(unit)
     itemsize = {"float64": 8, "float32": 4}.get(unit.setting.dtype, 2)
-    moved = moved_bytes(place, itemsize)
+    moved = moved_bytes(case_folder, itemsize)
     on_processor = unit.setting.device == "cpu"
     return {
         "workload": unit.workload.name,
@@ -81,7 +81,7 @@ def _described(campaign: Campaign, unit: Unit) -> Row:
         "size": _size(unit.point) if unit.point else None,
         "gradient_bytes": moved // 2,
         "floor_bytes_ms": 1e3 * moved / campaign.rates["copy_bytes_per_s"] if on_processor else None,
-        "floor_exp_ms": 1e3 * class_logits(place) / campaign.rates["exp_per_s"] if on_processor else None,
+        "floor_exp_ms": 1e3 * class_logits(case_folder) / campaign.rates["exp_per_s"] if on_processor else None,
     }
 
 
@@ -89,18 +89,18 @@ def _size(point: Point) -> int:
     return candidate_pairs(point.workload.case()) if point.sweep == PAIRS else point.size
 
 
-def _identity(entry: Entry) -> Row:
-    return {"contender": entry.contender, "backend": entry.backend}
+def _identity(contender: BenchContender) -> Row:
+    return {"contender": contender.program, "backend": contender.backend}
 
 
-def _contender_rows(unit: Unit, results: Results, entry: Entry) -> Iterator[Row]:
-    failure = results.failures.get(entry.label) or results.failures.get(WORKER)
+def _contender_rows(unit: Unit, results: Results, contender: BenchContender) -> Iterator[Row]:
+    failure = results.failures.get(contender.label) or results.failures.get(WORKER)
     if failure:
         yield {"phase": STEP, "note": failure.splitlines()[0]}
         return
     for phase in PHASES:
-        yield _timed_row(unit, results, entry.label, phase)
-    yield from _stage_rows(results, entry.label)
+        yield _timed_row(unit, results, contender.label, phase)
+    yield from _stage_rows(results, contender.label)
 
 
 def _timed_row(unit: Unit, results: Results, label: str, phase: str) -> Row:
@@ -131,7 +131,7 @@ def _timed_row(unit: Unit, results: Results, label: str, phase: str) -> Row:
 
 
 def _ratio_columns(results: Results, label: str, phase: str) -> Row:
-    """How many times faster than the reference, from the rounds that hold both."""
+    """Returns how many times faster than the reference a contender is, from the rounds that hold both; empty where a time is 0."""
     pairs = [
         (PHASES[phase](one[BASELINE.label]), PHASES[phase](one[label]), at)
         for at, rounds in enumerate(results.rounds)
@@ -154,7 +154,7 @@ def _stage_rows(results: Results, label: str) -> Iterator[Row]:
 
 
 def _training_rows(campaign: Campaign) -> Iterator[Row]:
-    """The loss within a whole training step; the model's own time is the same for every contender."""
+    """Yields rows of the loss within a whole training step; the time of the model is the same for every contender."""
     from benches.run.campaign import TRAINING_MODEL, TRAINING_WORKLOAD
 
     steps = campaign.training
@@ -164,9 +164,9 @@ def _training_rows(campaign: Campaign) -> Iterator[Row]:
     model = np.array([sum(step["model"].values()) for step in steps])
     for label in steps[0].keys() - {"model"}:
         loss = np.array([sum(step[label].values()) for step in steps])
-        entry = Entry.parse(label)
+        contender = BenchContender.parse(label)
         whole = float(np.median(loss + model)) / NS_PER_MS
-        described = _described(campaign, unit) | _identity(entry)
+        described = _described(campaign, unit) | _identity(contender)
         middle = float(np.median(loss)) / NS_PER_MS
         share = float(np.median(loss / (loss + model)))
         counts = {"rounds": len(steps), "processes": 1, "note": f"{TRAINING_MODEL}, step of {whole:.0f} ms"}
@@ -175,21 +175,21 @@ def _training_rows(campaign: Campaign) -> Iterator[Row]:
 
 
 def _growth_rows(campaign: Campaign) -> Iterator[Row]:
-    """How a step's cost grows along each sweep, by contender."""
+    """Yields the growth of a step's time along each sweep, for each contender."""
     sweeps: dict[str, list[tuple[int, Unit, Results]]] = {}
     for unit, results in campaign.results.items():
         if unit.point and not results.failures:
             sweeps.setdefault(unit.point.sweep, []).append((_size(unit.point), unit, results))
     for sweep, along in sweeps.items():
         if len({size for size, _, _ in along}) >= 3:
-            yield from (_growth_row(sweep, along, entry) for entry in along[0][1].entries)
+            yield from (_growth_row(sweep, along, contender) for contender in along[0][1].contenders)
 
 
-def _growth_row(sweep: str, along: list[tuple[int, Unit, Results]], entry: Entry) -> Row:
-    taken = [(size, *one) for size, _, results in along for one in zip(*samples(results, entry.label, STEP), strict=True)]
+def _growth_row(sweep: str, along: list[tuple[int, Unit, Results]], contender: BenchContender) -> Row:
+    taken = [(size, *one) for size, _, results in along for one in zip(*samples(results, contender.label, STEP), strict=True)]
     sizes, milliseconds, clusters = (np.array(column) for column in zip(*taken, strict=True))
     fit, unit = growth(sizes, milliseconds, clusters), along[0][1]
     described = {"workload": f"scaling: {sweep}", "sweep": sweep, "device": unit.setting.device, "heap": "steady"}
     exponents = {"exponent": fit.exponent.value, "exponent_lo95": fit.exponent.lo95, "exponent_hi95": fit.exponent.hi95}
     counts = {"dtype": unit.setting.name, "rounds": fit.exponent.samples, "processes": fit.exponent.clusters}
-    return described | _identity(entry) | exponents | counts | {"phase": "growth of step", "ms_median": fit.floor}
+    return described | _identity(contender) | exponents | counts | {"phase": "growth of step", "ms_median": fit.floor}

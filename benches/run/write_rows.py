@@ -1,4 +1,4 @@
-"""Rows on disk: parquet for programs, CSV for people and version control, and every single sample beside them."""
+"""Writes the rows of a bench run as parquet and as CSV, and all samples as parquet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OUT = Path("reports", "out", "bench")
 
 
 def write(campaign: Campaign, folder: Path) -> None:
-    """Write ``rows.parquet``, ``rows.csv`` and ``samples.parquet``; nothing when nothing was measured."""
+    """Write ``rows.parquet``, ``rows.csv`` and ``samples.parquet``; write nothing when nothing was measured."""
     frame = pd.DataFrame(list(rows(campaign)))
     if frame.empty:
         return

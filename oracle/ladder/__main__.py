@@ -1,7 +1,7 @@
 """``python -m oracle.ladder [RELEASE ...]``: did the loss change between these releases, since when, and how much?
 
-Without releases it climbs a default set from 8.0.100 to the newest known. Wherever two neighbours differ, the first release that shows it
-is found by halving. Exit codes: 0 done, 1 ``--newest`` found a change, 2 usage.
+Without arguments it asks a default set of releases from 8.0.100 to the newest known. Where two neighbours differ, the first release that
+shows the difference is found by halving. Exit codes: 0 done, 1 ``--newest`` found a change, 2 wrong arguments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from oracle.ladder.answers import Answers, Desk
+from oracle.ladder.answers import AnswerCache, Answers
 from oracle.ladder.catalogue import all_questions
 from oracle.ladder.definitions import Matcher
 from oracle.ladder.install import cache_folder
@@ -32,19 +32,19 @@ RELEASE = "release"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the answer is the exit code."""
+    """Run the command line; returns the exit code."""
     options = _options(arguments)
     started = time.monotonic()
     questions = all_questions()
-    desk = Desk(questions, cache_folder())
+    answers_of = AnswerCache(questions, cache_folder())
     if options.show:
-        return show(options.releases, options.show, desk, questions)
+        return show(options.releases, options.show, answers_of, questions)
     known = published()
     chosen = _chosen(options, known)
     print(f"The release ladder: {len(chosen)} releases, {len(questions)} questions each; cache {cache_folder()}", flush=True)
     with Progress("releases asked", found=("differ", "none differs"), quiet=options.quiet) as progress:
         progress.plan({RELEASE: len(chosen)})
-        ask = _loud(desk, progress)
+        ask = _with_progress(answers_of, progress)
         for release in chosen:
             ask(release)
         climbed = chosen if options.no_bisect else _with_first_changes(chosen, known, ask, questions, progress)
@@ -66,9 +66,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--newest", action="store_true", help="compare the newest release with the last of the default set; 1 if it differs"
     )
     parser.add_argument("--no-bisect", action="store_true", help="do not look for the first release of each change")
-    parser.add_argument("--show", metavar="QUESTION", help="print what the releases answer to one question, named as in the rows")
+    parser.add_argument("--show", metavar="QUESTION", help="print the releases' answers to one question, named as in the rows")
     parser.add_argument("--rows", type=Path, default=ROWS, help=f"where to write the rows (default {ROWS})")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show the progress")
     options = parser.parse_args(arguments)
     for release in (*options.releases, *(options.bisect or ()), *(options.all_between or ())):
         if not re.fullmatch(r"\d+\.\d+\.\d+", release):
@@ -87,14 +87,14 @@ def _chosen(options: argparse.Namespace, known: Sequence[str]) -> tuple[str, ...
     return tuple(sorted(set(named), key=order))
 
 
-def _loud(desk: Desk, progress: Progress) -> Ask:
-    """The desk, with a line for each release that is really asked; those that a search asks besides count as they come."""
+def _with_progress(answers_of: AnswerCache, progress: Progress) -> Ask:
+    """Returns ``answers_of`` with a line of progress for each release that is asked, including those that a search asks."""
     seen: set[str] = set()
 
     def ask(release: str, names: Collection[str] | None = None) -> Answers:
         start = time.monotonic()
-        before = len(desk.replies(release))
-        answers = desk(release, names)
+        before = len(answers_of.replies(release))
+        answers = answers_of(release, names)
         new = len(answers.replies) - before
         if new or release not in seen:
             if release not in seen:
@@ -110,7 +110,7 @@ def _loud(desk: Desk, progress: Progress) -> Ask:
 def _with_first_changes(
     chosen: Sequence[str], known: Sequence[str], ask: Ask, questions: Sequence[Question], progress: Progress
 ) -> tuple[str, ...]:
-    """The chosen releases, and on either side of each change between them the neighbours that show it."""
+    """Returns the chosen releases, and for each change between them the two neighbours that show it."""
     found = set(chosen)
     usable = [release for release in chosen if ask(release).asked]
     steps = {(a, b): between(a, b, known) for a, b in pairwise(usable) if different(ask(a), ask(b), questions)}
@@ -120,9 +120,9 @@ def _with_first_changes(
         asked = progress.pace.made[RELEASE]
         for before, after in first_changes(step, ask, questions):
             progress.say(f"  change: {before} -> {after}")
-            found |= {*between(before, after, known)}  # with those between that could not be asked
-            for opening in {question.opening for question in different(ask(before), ask(after), questions)}:
-                progress.differs(after, opening)
+            found |= {*between(before, after, known)}  # includes the releases between them that could not be asked
+            for entry_point in {question.entry_point for question in different(ask(before), ask(after), questions)}:
+                progress.differs(after, entry_point)
         progress.add(RELEASE, progress.pace.made[RELEASE] - asked - halvings[pair])
     for release in found:
         ask(release)

@@ -1,4 +1,4 @@
-"""What a release answered: asked once, kept in the cache until a question, the inside of the ladder, or torch changes."""
+"""The answers of releases, kept in a cache until the questions, the code in ``inside``, torch or numpy change."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SEPARATOR = "\t"
 
 @dataclass(frozen=True)
 class Answers:
-    """Everything that one release answered.
+    """All answers of one release.
 
     Attributes:
-        release: its version.
-        greeting: outcome, version and era, or why it could not be asked.
-        replies: by question.
+        release: version of the release.
+        greeting: outcome, version and era, or the reason why it could not be asked.
+        replies: answers by the name of the question.
     """
 
     release: str
@@ -39,30 +39,30 @@ class Answers:
 
     @property
     def asked(self) -> bool:
-        """Whether the release came up and was asked."""
+        """Whether the release was imported, so that it could be asked."""
         return bool(self.greeting.get("outcome") == "answered")
 
     @property
     def failed(self) -> bool:
-        """Whether it was tried, and did not come up."""
+        """Whether installing or importing the release failed."""
         return bool(self.greeting) and not self.asked
 
     @cached_property
     def summary(self) -> str:
-        """Outcomes counted, for a progress line."""
+        """Numbers of answers by outcome, for a line of progress."""
         if not self.asked:
             return f"{self.greeting.get('outcome')}: {self.greeting.get('message', '')}"
-        outcomes = [reply.facts["outcome"] for reply in self.replies.values()]
+        outcomes = [reply.fields["outcome"] for reply in self.replies.values()]
         return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes)))
 
 
-class Desk:
-    """Asks releases, and remembers.
+class AnswerCache:
+    """Asks releases, and keeps their answers.
 
     Args:
-        questions: what is asked.
+        questions: all questions.
         cache: the ladder's cache folder.
-        sources: folders of releases that are not to be installed, by name: those of a test, or of the suite's environment (``None``).
+        sources: folders of releases that are not installed here, by release; ``None`` stands for the suite's environment.
     """
 
     def __init__(self, questions: Sequence[Question], cache: Path, sources: Mapping[str, Path | None] | None = None) -> None:
@@ -71,7 +71,7 @@ class Desk:
         self._remembered: dict[str, Answers] = {}
 
     def __call__(self, release: str, names: Collection[str] | None = None) -> Answers:
-        """The release's answers to the questions of these names, or to all, and whatever else it was asked before."""
+        """Returns the release's answers to the questions of these names (default: all), and to those that it was asked before."""
         wanted = [question for question in self.questions if names is None or question.name in names]
         answers = self._remembered.get(release) or self._recall(release) or Answers(release, {}, {})
         missing = [question for question in wanted if question.name not in answers.replies]
@@ -81,7 +81,7 @@ class Desk:
         return answers
 
     def replies(self, release: str) -> Mapping[str, Message]:
-        """What a release has answered so far, here or in an earlier run."""
+        """Returns the answers of a release so far, including those of earlier runs."""
         if release not in self._remembered and (recalled := self._recall(release)):
             self._remembered[release] = recalled
         return self._remembered[release].replies if release in self._remembered else {}
@@ -91,7 +91,7 @@ class Desk:
 
     def _recall(self, release: str) -> Answers | None:
         file = self._file(release)
-        with contextlib.suppress(OSError, ValueError, KeyError):  # a damaged file is asked again
+        with contextlib.suppress(OSError, ValueError, KeyError):  # a damaged file is ignored
             return unflatten(release, unpack(file.read_bytes()))
         return None
 
@@ -103,7 +103,7 @@ class Desk:
         with Release(folder, self.cache) as process:
             replies = {question.name: process.ask(question.message) for question in missing} if process.answers else {}
             answers = Answers(release, dict(process.greeting), {**before.replies, **replies})
-        if answers.asked:  # what failed may succeed next time
+        if answers.asked:  # a failure is not kept, since it may not recur
             self._keep(answers)
         return answers
 
@@ -116,26 +116,26 @@ class Desk:
 
 
 def flatten(answers: Answers) -> Message:
-    """All of a release's answers as one message."""
-    facts = {"greeting": dict(answers.greeting), "replies": {name: reply.facts for name, reply in answers.replies.items()}}
+    """Returns all answers of a release as one message."""
+    fields = {"greeting": dict(answers.greeting), "replies": {name: reply.fields for name, reply in answers.replies.items()}}
     arrays: Arrays = {}
     for name, reply in answers.replies.items():
         arrays |= {f"{name}{SEPARATOR}{array}".replace("/", "|"): value for array, value in reply.arrays.items()}
-    return Message(facts, arrays)
+    return Message(fields, arrays)
 
 
 def unflatten(release: str, message: Message) -> Answers:
-    """What :func:`flatten` made, apart again."""
+    """Inverse of :func:`flatten`."""
     by_question: dict[str, Arrays] = {}
     for key, value in message.arrays.items():
         name, array = key.replace("|", "/").split(SEPARATOR)
         by_question.setdefault(name, {})[array] = value
-    replies = {name: Message(facts, by_question.get(name, {})) for name, facts in message.facts["replies"].items()}
-    return Answers(release, message.facts["greeting"], replies)
+    replies = {name: Message(fields, by_question.get(name, {})) for name, fields in message.fields["replies"].items()}
+    return Answers(release, message.fields["greeting"], replies)
 
 
 def digest(questions: Sequence[Question]) -> str:
-    """Name of everything that an answer depends on besides the release."""
+    """Returns a digest of everything besides the release on which an answer depends."""
     name = hashlib.sha256(f"torch {torch.__version__} numpy {np.__version__}".encode())
     for part in _parts(questions):
         name.update(part)
@@ -147,7 +147,7 @@ def _parts(questions: Sequence[Question]) -> Iterator[bytes]:
         yield (Path(__file__).parent / "inside" / file).read_bytes()
     for question in questions:
         yield question.name.encode()
-        yield json.dumps(question.message.facts, sort_keys=True).encode()
+        yield json.dumps(question.message.fields, sort_keys=True).encode()
         for array, value in sorted(question.message.arrays.items()):
             yield array.encode()
             yield value.tobytes()

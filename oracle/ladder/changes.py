@@ -1,16 +1,16 @@
-"""What differs between two releases' answers, question by question.
+"""Compares two releases' answers, question by question; the verdict is one of these.
 
 ========= =================================================================================================
-same      equal to the bit, or failing alike
-rounding  not equal to the bit, and within the dtype's rounding
-changed   values differ by more
-raises    answered before, an exception now (or the process dies, or hangs)
+same      equal to the bit, or the same failure
+rounding  different bits, within the rounding of the dtype
+changed   values differ by more than rounding
+raises    an answer before, an exception now (or the process dies or hangs)
 accepts   an exception before, an answer now
 fails     an exception of another type than before
 otherwise
-offered   an opening, option or layout that was not there before
-withdrawn the reverse
-interface something about how the loss is called
+offered   an entry point, option or layout that did not exist before
+withdrawn an entry point, option or layout that no longer exists
+interface the signature, layout or results of the loss differ
 ========= =================================================================================================
 """
 
@@ -27,24 +27,23 @@ from oracle.ladder.answers import Answers
 from oracle.ladder.inside.messages import Message
 from oracle.ladder.questions import Question
 
-# Relative to the largest element. Half precisions: a few units in the last place of what the reference sums in its logits' dtype.
+# Relative to the largest element. In half precision: a few units in the last place, since the reference sums in the dtype of the logits.
 ROUNDING = {"float64": 1e-9, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
-FAILURES = ("raised", "died", "timed out")
 QUIET = ("same", "rounding")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One question, two releases.
+    """The verdict on one question to two releases.
 
     Attributes:
         before: the earlier release.
         release: the later one.
-        question: what was asked.
-        verdict: see the module's table.
-        array: the array that differs most, or the facts of the interface that differ.
-        size: largest difference, relative to the largest element; NaN where none can be taken.
-        message: what the later release said, or before → after.
+        question: the question.
+        verdict: one of the module's table.
+        array: name of the array that differs most, or names of the interface's fields that differ.
+        size: largest difference, relative to the largest element; NaN where it is undefined.
+        message: message of the later release, or the values before → after.
     """
 
     before: str
@@ -57,57 +56,57 @@ class Change:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing that a user could notice changed."""
+        """Whether the answers are the same or differ by rounding only."""
         return self.verdict in QUIET
 
 
 def compare(before: Answers, after: Answers, questions: Sequence[Question]) -> list[Change]:
-    """One record per question, whatever the verdict; empty when either release could not be asked."""
+    """Returns one record for each question; none when either release could not be asked."""
     if not (before.asked and after.asked):
         return []
     return [compare_one(before, after, question) for question in questions]
 
 
 def compare_one(before: Answers, after: Answers, question: Question) -> Change:
-    """The verdict on one question."""
+    """Returns the verdict on one question."""
     old, new = before.replies[question.name], after.replies[question.name]
     verdict, array, size, message = judge(old, new, question)
     return Change(before.release, after.release, question, verdict, array, size, message)
 
 
 def judge(old: Message, new: Message, question: Question) -> tuple[str, str, float, str]:
-    """Verdict, array, size and message."""
-    was, now = old.facts["outcome"], new.facts["outcome"]
-    said = str(new.facts.get("message", ""))
+    """Returns verdict, array, size and message."""
+    was, now = old.fields["outcome"], new.fields["outcome"]
+    message = str(new.fields.get("message", ""))
     if was == now == "answered":
-        return judge_interface(old, new) if question.opening == "interface" else judge_arrays(old, new, question.dtype)
+        return judge_interface(old, new) if question.entry_point == "interface" else judge_arrays(old, new, question.dtype)
     if was == now:
         alike = was == "not offered" or kind_of_error(old) == kind_of_error(new)
-        return ("same", "", 0.0, said) if alike else ("fails otherwise", "", np.nan, f"{old.facts['message']} → {said}")
+        return ("same", "", 0.0, message) if alike else ("fails otherwise", "", np.nan, f"{old.fields['message']} → {message}")
     if "not offered" in (was, now):
-        return ("offered", "", np.nan, said) if was == "not offered" else ("withdrawn", "", np.nan, said)
+        return ("offered", "", np.nan, message) if was == "not offered" else ("withdrawn", "", np.nan, message)
     if was == "answered":
-        return "raises", "", np.nan, said
+        return "raises", "", np.nan, message
     if now == "answered":
-        return "accepts", "", np.nan, str(old.facts.get("message", ""))
-    return "fails otherwise", "", np.nan, f"{was} → {now}: {said}"
+        return "accepts", "", np.nan, str(old.fields.get("message", ""))
+    return "fails otherwise", "", np.nan, f"{was} → {now}: {message}"
 
 
 def kind_of_error(reply: Message) -> str:
-    """The exception's type: its words may change freely."""
-    return str(reply.facts.get("message", "")).split(":")[0]
+    """Returns the type of the exception; a change of its text alone is no change."""
+    return str(reply.fields.get("message", "")).split(":")[0]
 
 
 def judge_interface(old: Message, new: Message) -> tuple[str, str, float, str]:
-    """Facts of the interface that differ."""
-    was, now = old.facts["interface"], new.facts["interface"]
+    """Compares the fields of the interface."""
+    was, now = old.fields["interface"], new.fields["interface"]
     different = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     words = "; ".join(f"{name}: {was.get(name)} → {now.get(name)}" for name in different)
     return ("interface", ", ".join(different), np.nan, words) if different else ("same", "", 0.0, "")
 
 
 def judge_arrays(old: Message, new: Message, dtype: str) -> tuple[str, str, float, str]:
-    """Arrays that differ, and by how much at most."""
+    """Compares arrays by their largest relative difference."""
     if old.arrays.keys() != new.arrays.keys():
         names = ", ".join(sorted(old.arrays.keys() ^ new.arrays.keys()))
         return "changed", names, np.nan, f"{names}: given by one of the two alone"
@@ -123,14 +122,14 @@ def judge_arrays(old: Message, new: Message, dtype: str) -> tuple[str, str, floa
 
 
 def base_dtype(dtype: str) -> str:
-    """The coarsest arithmetic in a setting's name."""
+    """Returns the dtype of the lowest precision in a setting's name."""
     return next(name for name in ("bfloat16", "float16", "float32", "float64") if name in dtype)
 
 
 def difference(old: NDArray[Any], new: NDArray[Any]) -> float:
-    """Largest difference relative to the largest finite element; infinite where shapes differ or one side alone is not finite.
+    """Returns the largest difference relative to the largest finite element; infinite where shapes or non-finite elements differ.
 
-    Of indices, where -1 stands for none, it is the share that differ.
+    For indices, where -1 stands for none, it is the share of indices that differ.
     """
     if old.shape != new.shape:
         return np.inf

@@ -1,4 +1,4 @@
-"""An older, or newer, release of the reference as a contender: a criterion whose every call is answered by that release's own process."""
+"""Any release of the reference as a contender: a criterion that asks a process of that release for loss and gradients."""
 
 from __future__ import annotations
 
@@ -15,100 +15,100 @@ from oracle.cases.case import Case, Inputs, Setting
 from oracle.contract.contender import Batch, Contender, LossAndItems, Preds
 from oracle.ladder.inside.messages import Arrays, Message
 from oracle.ladder.install import InstallError, cache_folder, release_folder
-from oracle.ladder.questions import spec_facts
+from oracle.ladder.questions import spec_fields
 from oracle.ladder.release_process import Release
 from twinloss import LossSpec
 from twinloss.release_definitions import missing_option, switches
 
-PATIENCE = 600.0  # seconds of processor time: a real batch at full size
+PATIENCE = 600.0  # seconds of processor time; enough for a real batch at full size
 SWITCHES = ("lengthen", "distance_term", "anchor_weights")
 
 
 class ReleaseError(RuntimeError):
-    """A release cannot be asked, or did not answer; the message is its own."""
+    """A release cannot be asked, or raised an error; the message holds its own."""
 
 
 @cache
 def open_release(release: str) -> Release:
-    """The release's process, the same for every criterion of this process.
+    """Returns the process of a release, shared by all criteria in this process.
 
     Raises:
-        ReleaseError: the release does not exist, cannot be installed, or does not come up.
+        ReleaseError: the release does not exist, cannot be installed, or cannot be imported.
     """
     try:
         process = Release(release_folder(release, cache_folder()), cache_folder())
     except InstallError as error:
         raise ReleaseError(str(error)) from error
     if not process.answers:
-        raise ReleaseError(f"ultralytics {release} does not come up: {process.greeting.get('message')}")
+        raise ReleaseError(f"ultralytics {release} failed to import: {process.greeting.get('message')}")
     return process
 
 
 def contender(release: str) -> Contender:
-    """The release under the name of the reference, whose place it takes."""
+    """Returns the release as a contender under the name ``reference``, in place of the installed one."""
     return Contender(
         "reference", f"ultralytics {release}", partial(ReleaseCriterion, release=release), declines=partial(declines, release=release)
     )
 
 
 def of_release(case: Case, release: str) -> Case:
-    """The same batch under the definition that a release computes."""
+    """Returns the batch with the definition that a release computes."""
     return dataclasses.replace(case, spec=dataclasses.replace(case.spec, **switches(release)))
 
 
 def declines(spec: LossSpec, inputs: Inputs, setting: Setting, *, release: str) -> str | None:
-    """Why a release cannot compute this batch of this definition in this setting, or ``None``."""
-    from oracle.reference.criterion import declines_inputs  # Importing the installed reference takes seconds.
+    """Returns why a release cannot compute this batch in this setting, or ``None``."""
+    from oracle.reference.criterion import declines_inputs  # Imported here because it imports the installed reference, which takes seconds.
 
     usual = LossSpec(num_classes=1)
     for field in ("alpha", "beta", "assign_eps", "ciou_eps", "clamp_margin"):
         if getattr(spec, field) != getattr(usual, field):
-            return f"release {release} is not told {field} = {getattr(spec, field)}"
+            return f"release {release} has no option for {field} = {getattr(spec, field)}"
     if LossSpec.for_release(release, num_classes=1) != dataclasses.replace(usual, **{name: getattr(spec, name) for name in SWITCHES}):
         return f"this is not the definition of release {release}"
-    return missing_option(release, spec_facts(spec)) or declines_inputs(spec, inputs, setting)
+    return missing_option(release, spec_fields(spec)) or declines_inputs(spec, inputs, setting)
 
 
 class ReleaseCriterion:
-    """The whole loss of a release, differentiable: value and gradients come from its process.
+    """The whole loss of a release, differentiable: its process computes value and gradients.
 
     Args:
-        spec: the definition; what the release has no opening for is not told.
-        release: three numbers.
+        spec: the definition; fields for which the release has no option are not sent.
+        release: version, such as "8.3.253".
     """
 
     def __init__(self, spec: LossSpec, *, release: str) -> None:
         self.spec, self.process = spec, open_release(release)
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
-        """Loss (3,), times the number of images, and the logged items.
+        """Returns the loss (3,), times the number of images, and the logged items.
 
         Raises:
-            ReleaseError: the release raised; the message is its own.
+            ReleaseError: the release raised an error; the message holds its own.
         """
         grids = [tuple(level.shape[-2:]) for level in preds["feats"]]
-        loss = cast(Tensor, _Asked.apply(self, preds["boxes"], preds["scores"], batch, grids))
+        loss = cast(Tensor, _ReleaseLoss.apply(self, preds["boxes"], preds["scores"], batch, grids))
         return loss, dict(zip(self.spec.term_names, loss.detach() / max(len(preds["boxes"]), 1), strict=True))
 
     def ask(self, gains: Sequence[float], boxes: Tensor, scores: Tensor, batch: Batch, grids: Sequence[tuple[int, int]]) -> Arrays:
-        """Items and gradients with these gains: a gradient of any mix of the three terms is that of their sum with other gains."""
+        """Returns items and gradients with these gains; a weighted sum of the terms is their sum with other gains."""
         autocast = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.") if torch.is_autocast_enabled("cpu") else None
-        facts: dict[str, Any] = {
-            "opening": "loss",
+        fields: dict[str, Any] = {
+            "entry_point": "loss",
             "dtype": str(boxes.dtype).removeprefix("torch."),
-            "spec": spec_facts(self.spec) | {"gains": tuple(gains)},
+            "spec": spec_fields(self.spec) | {"gains": tuple(gains)},
             "grids": grids,
             "batch_size": len(boxes),
             "autocast": autocast,
         }
         arrays = {name: value.detach().double().cpu().numpy() for name, value in (("boxes", boxes), ("scores", scores), *batch.items())}
-        reply = self.process.ask(Message(facts, arrays), PATIENCE)
-        if reply.facts["outcome"] != "answered":
-            raise ReleaseError(f"{reply.facts['outcome']}: {reply.facts.get('message', '')}")
+        reply = self.process.ask(Message(fields, arrays), PATIENCE)
+        if reply.fields["outcome"] != "answered":
+            raise ReleaseError(f"{reply.fields['outcome']}: {reply.fields.get('message', '')}")
         return reply.arrays
 
 
-class _Asked(torch.autograd.Function):
+class _ReleaseLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, criterion: ReleaseCriterion, boxes: Tensor, scores: Tensor, batch: Batch, grids: Sequence[tuple[int, int]]
@@ -131,6 +131,6 @@ class _Asked(torch.autograd.Function):
 
 
 def _gradient(answer: Arrays, like: Tensor, name: str) -> Tensor:
-    """The gradient as the release gave it; one that it left out, as some do when there is no box, is one of zeros."""
+    """Returns the release's gradient; zeros where it computes none, as some releases do on batches without boxes."""
     found = answer.get(f"gradient of {name}")
     return torch.zeros_like(like) if found is None else torch.from_numpy(found).to(like)

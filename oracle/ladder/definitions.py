@@ -1,4 +1,4 @@
-"""Which definition a release computes: the twin, told of the release, against what the release answered."""
+"""Compares each release's answers with the twin that computes the definition of that release."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from oracle.ladder.answers import Answers
 from oracle.ladder.changes import difference
 from oracle.ladder.inside.messages import Arrays
 from oracle.ladder.questions import Question
-from oracle.ladder.rows import nothing
+from oracle.ladder.rows import no_twin
 from twinloss import DetectionLoss, LossSpec
 from twinloss.release_definitions import number, switches
 
-# Releases differ in what they round, not in what they define, within this, relative to the largest element: float32's rounding, also for
-# float64 questions, since some releases keep ground truth in float32 throughout.
+# Tolerance relative to the largest element: the rounding of float32, for float64 questions as well, since some releases keep ground truth
+# in float32.
 AGREEMENT = 2e-5
 
 
 @dataclass(frozen=True)
 class Departure:
-    """What a run of releases does that no definition of ours follows, found by experiment.
+    """A behaviour of some releases that no definition of the twin follows, found by experiment.
 
     Attributes:
-        first, last: releases.
-        kind, dtypes: of the questions that show it.
-        why: in one line.
+        first, last: first and last release with it.
+        kind, dtypes: kind and dtypes of the questions that show it.
+        why: description.
     """
 
     first: str
@@ -40,68 +40,63 @@ class Departure:
 
 
 DEPARTURES = (
+    Departure("8.0.100", "8.0.100", "reg_max 1", ("float32", "float64"), "anchors that were picked with weight 0 count too"),
+    # With ground truth rounded to float32 the twin, too, picks other anchors for these predictions.
     Departure(
-        "8.0.100",
-        "8.0.100",
-        "reg_max 1",
-        ("float32", "float64"),
-        "anchors that were picked with weight 0 count too",
-    ),
-    # Given ground truth that is rounded to float32, the twin picks other ones of these predictions as well.
-    Departure(
-        "8.3.44",
-        "8.3.236",
-        "predictions exact",
-        ("float64",),
-        "float32 ground truth decides between float64 predictions that are exact",
+        "8.3.44", "8.3.236", "predictions exact", ("float64",), "float32 ground truth decides between float64 predictions that are exact"
     ),
 )
 
 
 class Matcher:
-    """Compares releases with twins; a twin's answer to a question is kept, for many releases share a definition."""
+    """Compares releases with twins, and keeps the twins' answers, since many releases share a definition."""
 
     def __init__(self) -> None:
         self._twins: dict[tuple[str, str], Arrays] = {}
 
     def __call__(self, answers: Answers, question: Question) -> dict[str, Any]:
-        """``definition``, and whether its twin ``agrees`` or ``differs``, by how much, and why if that is known.
+        """Returns ``definition``, and whether its twin ``agrees`` or ``differs``, by how much, and why if that is known.
 
-        Empty for what the twin is not asked: stages, bad input, half precision, two heads.
+        The twin's columns are empty for stages, invalid input, half precision and two heads, which are not compared.
         """
         reply = answers.replies[question.name]
         precise = question.dtype in ("float32", "float64")
-        if question.opening != "loss" or question.kind.startswith("input:") or not precise or reply.facts["outcome"] != "answered":
-            return nothing(answers, question) | {"definition": named(answers.release)}
-        # A gradient that a release leaves out, as some do when there is no box, is one of zeros.
+        if question.entry_point != "loss" or question.kind.startswith("input:") or not precise or reply.fields["outcome"] != "answered":
+            return no_twin(answers, question) | {"definition": definition_name(answers.release)}
+        # Some releases compute no gradient on batches without boxes: it counts as zeros.
         mine = self._twin(question, switches(answers.release))
         size = max(difference(array, reply.arrays.get(name, array * 0)) for name, array in mine.items())
         agrees = size <= AGREEMENT
         why = "" if agrees else departure(answers.release, question)
-        return {"definition": named(answers.release), "twin": "agrees" if agrees else "differs", "twin_size": size, "twin_why": why}
+        return {
+            "definition": definition_name(answers.release),
+            "twin": "agrees" if agrees else "differs",
+            "twin_size": size,
+            "twin_why": why,
+        }
 
-    def _twin(self, question: Question, how: dict[str, Any]) -> Arrays:
-        key = (question.name, repr(how))
+    def _twin(self, question: Question, options: dict[str, Any]) -> Arrays:
+        key = (question.name, repr(options))
         if key not in self._twins:
-            self._twins[key] = twin_answer(question, how)
+            self._twins[key] = twin_answer(question, options)
         return self._twins[key]
 
 
 def departure(release: str, question: Question) -> str:
-    """Why a release may answer otherwise than its definition's twin, or nothing."""
+    """Returns why a release is known to differ from the twin of its definition; an empty text where it is not."""
     asked = [d for d in DEPARTURES if d.kind == question.kind and question.dtype in d.dtypes]
     return next((d.why for d in asked if number(d.first) <= number(release) <= number(d.last)), "")
 
 
-def named(release: str) -> str:
-    """The switches of a release's definition in one line."""
+def definition_name(release: str) -> str:
+    """Returns the options of a release's definition in one line."""
     return ", ".join(f"{name}={value!r}" for name, value in switches(release).items()) or "newest"
 
 
-def twin_answer(question: Question, how: dict[str, Any]) -> Arrays:
-    """Sum, items and gradients of the twin with an older definition's switches."""
+def twin_answer(question: Question, options: dict[str, Any]) -> Arrays:
+    """Returns sum, items and gradients of the twin with the options of an older definition."""
     assert question.case is not None
-    spec: LossSpec = dataclasses.replace(question.case.spec, **how)
+    spec: LossSpec = dataclasses.replace(question.case.spec, **options)
     preds, batch = question.case.build(Setting("float64" if question.dtype == "float64" else "float32"))
     loss, items = DetectionLoss(spec, ties="reference")(preds, batch)
     loss.sum().backward()

@@ -1,7 +1,7 @@
-"""A folder for each release, outside of the suite's environment, and one for the few small packages that some releases need beside it.
+"""Installs each release into a folder of its own, and the small packages that some releases need into another.
 
-The cache is ``TWINLOSS_LADDER_CACHE``, or ``twinloss/ladder`` under the user's cache folder. Nothing here ever installs into the suite's
-environment: every command names a target folder. torch, numpy and OpenCV come from the suite's environment, the same for every release.
+The cache is ``TWINLOSS_LADDER_CACHE``, or ``twinloss/ladder`` under the user's cache folder. Every command names a target
+folder, so that nothing is installed into the suite's environment. torch, numpy and OpenCV come from there, the same for every release.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from oracle.ladder.releases import NAME
 from oracle.tools.programs import HangError, run
 
-# Module that an import may miss, and what brings it. A module that is not here is not installed: the row then says what is missing.
+# Modules that an import may miss, and their packages. Other modules are not installed: the row then names the missing one.
 DEPENDENCIES = {
     "cpuinfo": "py-cpuinfo",
     "hub_sdk": "hub-sdk",
@@ -30,7 +30,7 @@ DEPENDENCIES = {
     "tqdm": "tqdm",
 }
 
-TELLING = ("there is no version", "no matching distribution", "error")
+INFORMATIVE = ("there is no version", "no matching distribution", "error")
 
 
 class InstallError(Exception):
@@ -38,17 +38,17 @@ class InstallError(Exception):
 
 
 def cache_folder() -> Path:
-    """Where releases and answers are kept."""
+    """Returns the folder of releases and answers."""
     named = os.environ.get("TWINLOSS_LADDER_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
     return Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "twinloss" / "ladder"
 
 
 def release_folder(release: str, cache: Path) -> Path:
-    """The release's folder, filled if it was not.
+    """Returns the release's folder; installs the release if needed.
 
     Raises:
-        InstallError: it could not be filled.
+        InstallError: the release could not be installed.
     """
     folder = cache / "releases" / release
     if not (folder / NAME).is_dir():
@@ -57,14 +57,14 @@ def release_folder(release: str, cache: Path) -> Path:
 
 
 def dependency_folder(cache: Path) -> Path:
-    """The folder of small packages, last on every release's path, so that nothing in it hides what the suite has."""
+    """Returns the folder of small packages, which is last on every release's path, so that the suite's packages come first."""
     folder = cache / "dependencies"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def add_dependency(module: str, cache: Path) -> None:
-    """Install what brings a module that an import missed.
+    """Install the package of a module that an import missed.
 
     Raises:
         InstallError: the module is not among the known small dependencies, or has been added already, or could not be installed.
@@ -80,16 +80,16 @@ def add_dependency(module: str, cache: Path) -> None:
 
 
 def installer() -> list[str]:
-    """The client that installs: uv where there is one, for its cache, else pip."""
+    """Returns the install command: uv where it is available, for its cache, else pip."""
     uv = shutil.which("uv")
     return [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
 
 
 def install(requirement: str, folder: Path) -> None:
-    """Put one package, without its dependencies, into a folder, whole or not at all.
+    """Install one package, without its dependencies, into a folder, completely or not at all.
 
     Raises:
-        InstallError: the installer failed, or is not there.
+        InstallError: the installer failed, or does not exist.
     """
     fresh = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -106,8 +106,8 @@ def install(requirement: str, folder: Path) -> None:
 
 
 def reason(text: str) -> str:
-    """The telling line of an installer's complaint, without addresses."""
+    """Returns the line of an installer's error output that names the error, without addresses."""
     lines = [line.strip(" ×╰─▶│") for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if any(words in line.lower() for words in TELLING)]
-    words = (telling or lines or ["no reason was given"])[0].split()
+    informative = [line for line in lines if any(words in line.lower() for words in INFORMATIVE)]
+    words = (informative or lines or ["no reason was given"])[0].split()
     return " ".join(word for word in words if "://" not in word)[:160]

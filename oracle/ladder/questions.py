@@ -1,8 +1,8 @@
-"""The questions that every release is asked: kinds of batch, the openings at which each is put, and its arrays, the same for all.
+"""The questions that every release is asked: an entry point of the release, and the arrays of a batch for it.
 
-A question is made from a :class:`~oracle.cases.case.Case`, so that it prints, travels and shrinks like any other case of the suite. Whole
-losses are asked in float32 and in float64: where only the float32 answers of two releases differ, arithmetic changed and the definition did
-not.
+A question is made from a :class:`~oracle.cases.case.Case`, and can be printed, saved and shrunk like every case of the suite. The
+whole loss is asked in float32 and in float64: where only the float32 answers of two releases differ, the arithmetic changed and not the
+definition.
 """
 
 from __future__ import annotations
@@ -33,92 +33,94 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Topic:
-    """A kind of case: what it is about, its batches, and how they are asked.
+class CaseKind:
+    """A kind of case: its batches, and the entry points and dtypes of its questions.
 
     Attributes:
-        name: the kind, as tables show it.
-        cases: its batches, smallest first.
+        name: name of the kind in tables.
+        cases: batches, smallest first.
         dtypes: dtypes of the logits.
-        stages: openings beside the whole loss.
-        facts: further facts of each question, such as an autocast.
-        opening: of the whole loss: one head, or two.
+        stages: entry points besides the whole loss.
+        fields: further fields of each question, such as ``autocast``.
+        entry_point: entry point of the whole loss, with one head or two.
     """
 
     name: str
     cases: tuple[Case, ...]
     dtypes: tuple[str, ...] = PRECISE
     stages: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    opening: str = "loss"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    entry_point: str = "loss"
 
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to ask of a release.
+    """One question to a release.
 
     Attributes:
-        name: unique, and stable between versions of the suite while its meaning is.
-        kind: the topic's name.
-        opening: what of the release is asked.
-        dtype: arithmetic, autocast included.
-        case: where it comes from, or ``None`` for a stage on made-up arrays.
-        message: what travels.
+        name: unique name; it changes only when the question does.
+        kind: name of the kind of case.
+        entry_point: entry point of the release.
+        dtype: dtype of the logits, with autocast.
+        case: source of the arrays, or ``None`` for stages with arrays of their own.
+        message: the message to the process of the release.
     """
 
     name: str
     kind: str
-    opening: str
+    entry_point: str
     dtype: str
     case: Case | None
     message: Message
 
     @property
     def weight(self) -> tuple[int, int, int]:
-        """Boxes, images and anchors: what "smallest" means for a case."""
+        """Numbers of boxes, images and anchors, by which cases are ordered."""
         return (len(self.case.boxes), self.case.batch_size, self.case.num_anchors) if self.case else (0, 0, 0)
 
 
-def spec_facts(spec: LossSpec) -> dict[str, Any]:
-    """What of a definition a release can be told."""
+def spec_fields(spec: LossSpec) -> dict[str, Any]:
+    """Returns the fields of a definition for which releases have options."""
     names = ("num_classes", "reg_max", "strides", "gains", "topk", "topk2", "class_weights")
     return {name: getattr(spec, name) for name in names}
 
 
 def batch_arrays(case: Case) -> Arrays:
-    """Logits and targets of a case as float64 arrays, exactly."""
+    """Returns logits and targets of a case, exactly, as float64 arrays."""
     preds, batch = case.build(Setting("float64"))
     tensors = {"boxes": preds["boxes"], "scores": preds["scores"], **batch}
     return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
 
-def questions(topics: tuple[Topic, ...]) -> Iterator[Question]:
-    """Every question of every topic, the whole loss first."""
-    for topic in topics:
-        for number, case in enumerate(topic.cases):
-            for dtype in topic.dtypes:
-                for opening in (topic.opening, *topic.stages):
-                    yield question(topic, case, number, opening, dtype)
+def questions(case_kinds: tuple[CaseKind, ...]) -> Iterator[Question]:
+    """Yields every question of every kind, the whole loss first."""
+    for case_kind in case_kinds:
+        for number, case in enumerate(case_kind.cases):
+            for dtype in case_kind.dtypes:
+                for entry_point in (case_kind.entry_point, *case_kind.stages):
+                    yield question(case_kind, case, number, entry_point, dtype)
 
 
-def question(topic: Topic, case: Case, number: int, opening: str, dtype: str) -> Question:
-    """One question about a case."""
-    facts = {
-        "opening": opening,
+def question(case_kind: CaseKind, case: Case, number: int, entry_point: str, dtype: str) -> Question:
+    """Returns one question about a case."""
+    fields = {
+        "entry_point": entry_point,
         "dtype": dtype,
-        "spec": spec_facts(case.spec),
+        "spec": spec_fields(case.spec),
         "grids": case.grids,
         "batch_size": case.batch_size,
-        **topic.facts,
+        **case_kind.fields,
     }
-    arithmetic = f"{dtype}+autocast({topic.facts['autocast']})" if topic.facts.get("autocast") else dtype
-    make = {"two heads": head_arrays, "loss": batch_arrays}.get(opening, stage_arrays)
-    arrays = {name: array for name, array in make(case).items() if opening not in NEEDS or name in NEEDS[opening]}
-    return Question(f"{topic.name}/{number}/{opening}/{arithmetic}", topic.name, opening, arithmetic, case, Message(facts, arrays))
+    arithmetic = f"{dtype}+autocast({case_kind.fields['autocast']})" if case_kind.fields.get("autocast") else dtype
+    make = {"two heads": head_arrays, "loss": batch_arrays}.get(entry_point, stage_arrays)
+    arrays = {name: array for name, array in make(case).items() if entry_point not in NEEDS or name in NEEDS[entry_point]}
+    return Question(
+        f"{case_kind.name}/{number}/{entry_point}/{arithmetic}", case_kind.name, entry_point, arithmetic, case, Message(fields, arrays)
+    )
 
 
 def head_arrays(case: Case) -> Arrays:
-    """A batch with logits of two heads: the second's have another seed."""
+    """Returns a batch with logits of two heads; those of the second have another seed."""
     arrays = batch_arrays(case)
     other = dataclasses.replace(case, prediction=dataclasses.replace(case.prediction, seed=case.prediction.seed + 1000))
     second = batch_arrays(other)
@@ -127,7 +129,7 @@ def head_arrays(case: Case) -> Arrays:
 
 
 def stage_arrays(case: Case) -> Arrays:
-    """What every stage needs, prepared by the twin's own stages, so that a change in one stage of a release shows in that stage alone."""
+    """Returns inputs of all stages, prepared by the twin's stages, so that a change in one stage of a release shows in that stage only."""
     arrays = batch_arrays(case)
     centres, strides = make_anchors(case.grids, case.spec.strides, dtype=torch.float64)
     corners = decode_boxes(torch.from_numpy(arrays["boxes"]), centres, case.spec.reg_max) * strides[:, None]
@@ -146,7 +148,7 @@ def stage_arrays(case: Case) -> Arrays:
 
 
 def padded(rows: NDArray[Any], scale: NDArray[Any], batch_size: int) -> Arrays:
-    """Ground truth padded to the fullest image (spec section 3): labels (B, M, 1), pixel corners (B, M, 4), validity (B, M, 1)."""
+    """Returns ground truth padded to the fullest image (spec section 3): labels (B, M, 1), pixel corners (B, M, 4), validity (B, M, 1)."""
     counts = np.bincount(rows[:, 0].astype(np.int64), minlength=batch_size)
     most = int(counts.max(initial=0))
     labels, corners = np.zeros((batch_size, most, 1)), np.zeros((batch_size, most, 4))
@@ -171,7 +173,7 @@ def scene(
     spread: float = 1.0,
     exact_sides: bool = False,
 ) -> Case:
-    """A batch of boxes at random places: sides drawn between two bounds, or, with ``exact_sides``, from the list itself."""
+    """Returns a batch of boxes at random places; sides in pixels are drawn between two bounds, or with ``exact_sides`` from the list."""
     draw = Random(seed)
     height, width = size
 

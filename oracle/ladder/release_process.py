@@ -1,7 +1,7 @@
-"""A release in a process of its own, to be asked questions one by one; it may die or hang without taking the run with it.
+"""A release in a process of its own, which is asked questions one by one; the run survives when it dies or hangs.
 
-Processes are forked from one that has imported torch and no release (:mod:`oracle.ladder.inside.fork_server`): importing torch anew for
-each of a hundred releases takes longer than asking them. This needs fork, and so no Windows.
+Processes are forked from one that has imported torch and no release (:mod:`oracle.ladder.inside.fork_server`): importing torch
+again for each of a hundred releases takes longer than their answers. Forking excludes Windows.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 INSIDE = Path(__file__).resolve().parent
-START_SECONDS = 300.0  # torch itself is imported before the first
-ANSWER_SECONDS = 60.0  # of processor time, or without any
+START_SECONDS = 300.0  # the first start includes the import of torch
+ANSWER_SECONDS = 60.0  # limit on processor time, and on time without any
 
 
 def environment(scratch: str) -> dict[str, str]:
-    """What a release finds in its environment: settings in a scratch folder, nothing that it could use to install or report."""
+    """Returns environment variables of a release: its settings go to a scratch folder, and it can neither install nor report."""
     return {
         "YOLO_CONFIG_DIR": scratch,
         "YOLO_AUTOINSTALL": "false",
@@ -47,8 +47,8 @@ def environment(scratch: str) -> dict[str, str]:
     }
 
 
-class Nursery:
-    """The process that forks releases' processes."""
+class ForkServer:
+    """The process from which the processes of releases are forked."""
 
     def __init__(self) -> None:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -74,16 +74,16 @@ class Nursery:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """Its process id."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it can fork."""
+        """Whether it is running."""
         return self._process.poll() is None
 
     def fork(self, folder: str, dependencies: str, scratch: str) -> socket.socket:
-        """A line to a new process that imports the release in ``folder``."""
+        """Returns a socket to a new process that imports the release in ``folder``."""
         ours, theirs = socket.socketpair()
         request = {"folder": folder, "dependencies": dependencies, "environment": environment(scratch)}
         with theirs:
@@ -91,34 +91,34 @@ class Nursery:
         return ours
 
     def close(self) -> None:
-        """End it: it ends by itself when its socket closes, which a process that is killed does too."""
+        """Close its socket, which ends it; the end of this process closes it as well."""
         self._requests.close()
         self._process.wait()
 
 
 @cache
-def nursery() -> Nursery:
-    """This process's one nursery, which ends with it."""
-    made = Nursery()
+def fork_server() -> ForkServer:
+    """Returns the one fork server of this process, which ends with it."""
+    made = ForkServer()
     atexit.register(made.close)
     return made
 
 
 class Release:
-    """A release that answers.
+    """A running release.
 
     Args:
-        folder: where it is installed; ``None`` for the one in the suite's environment.
+        folder: folder of the release; ``None`` for the one in the suite's environment.
         cache: the ladder's cache, for the small dependencies that an import may miss.
 
     Attributes:
-        greeting: what the process said when it started: outcome, version and era, or why it can't answer.
+        greeting: first message of the process: outcome, version and era, or the reason why it cannot answer.
     """
 
     def __init__(self, folder: Path | None, cache: Path) -> None:
         self._folder, self._cache = folder, cache
         self._scratch = tempfile.TemporaryDirectory(prefix="ladder-")
-        self._line: socket.socket | None = None
+        self._socket: socket.socket | None = None
         self._stream: BufferedRWPair | None = None
         self._pid = 0
         self.greeting = self._start()
@@ -138,11 +138,11 @@ class Release:
 
     @property
     def answers(self) -> bool:
-        """Whether it came up."""
+        """Whether the release was imported, so that it answers."""
         return bool(self.greeting.get("outcome") == "answered")
 
     def ask(self, question: Message, seconds: float | None = None) -> Message:
-        """Its answer; a process that dies or hangs has answered so, and is started anew for the next question."""
+        """Returns the answer; the death or hang of the process is an answer, after which the next question starts a new process."""
         if not self.answers:
             return Message(self.greeting, {})
         if self._stream is None:
@@ -156,20 +156,20 @@ class Release:
 
     def _start(self) -> dict[str, Any]:
         self._stop()
-        if not nursery().alive:
-            nursery.cache_clear()
+        if not fork_server().alive:
+            fork_server.cache_clear()
         folder = "" if self._folder is None else str(self._folder)
-        self._line = nursery().fork(folder, str(dependency_folder(self._cache)), self._scratch.name)
-        self._stream = self._line.makefile("rwb")
-        self._pid = self._exchange(None, START_SECONDS).facts.get("pid", 0)
-        return self._exchange(None, START_SECONDS).facts
+        self._socket = fork_server().fork(folder, str(dependency_folder(self._cache)), self._scratch.name)
+        self._stream = self._socket.makefile("rwb")
+        self._pid = self._exchange(None, START_SECONDS).fields.get("pid", 0)
+        return self._exchange(None, START_SECONDS).fields
 
     def _exchange(self, question: Message | None, seconds: float) -> Message:
-        """Send what there is to send, and receive; an outcome instead when the process has ended, or does not answer in time."""
-        if self._line is None or self._stream is None:
+        """Send the question, if any, and receive a message; when the process died or is too late, returns a message with that outcome."""
+        if self._socket is None or self._stream is None:
             return Message({"outcome": "died", "message": "the process ended"}, {})
         reply = None
-        with watched(self._pid or nursery().pid, busy_s=seconds, idle_s=seconds) as why, contextlib.suppress(OSError):
+        with watched(self._pid or fork_server().pid, busy_s=seconds, idle_s=seconds) as why, contextlib.suppress(OSError):
             if question is not None:
                 send(self._stream, question)
             reply = receive(self._stream)
@@ -182,11 +182,11 @@ class Release:
         return reply
 
     def _stop(self) -> None:
-        for end in (self._stream, self._line):
+        for end in (self._stream, self._socket):
             if end is not None:
                 with contextlib.suppress(OSError):
                     end.close()
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
-        self._stream, self._line, self._pid = None, None, 0
+        self._stream, self._socket, self._pid = None, None, 0

@@ -1,4 +1,4 @@
-"""Which releases there are, and which of them the ladder climbs when it is not told."""
+"""The published releases, and the default set of the ladder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ DEFAULT = tuple(f"{series}.{patch}" for series, patches in SERIES.items() for pa
 
 
 def order(release: str) -> tuple[int, ...]:
-    """Sort key of a release.
+    """Returns the sort key of a release.
 
     Raises:
-        ValueError: it is not three numbers with dots between.
+        ValueError: it is not three numbers separated by dots.
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", release):
         raise ValueError(f"{release!r} is not a release: give three numbers, such as 8.3.253")
@@ -34,7 +34,7 @@ def order(release: str) -> tuple[int, ...]:
 
 
 def published(known: Path = KNOWN) -> tuple[str, ...]:
-    """Every release that the package index lists, oldest first; those of the committed list when the index can't be asked."""
+    """Returns every release that the package index lists, oldest first; those of the committed list when the index is unreachable."""
     listed = ask_index()
     if not listed and known.exists():
         listed = known.read_text().split()
@@ -42,7 +42,7 @@ def published(known: Path = KNOWN) -> tuple[str, ...]:
 
 
 def ask_index() -> list[str]:
-    """The index's list through pip, the suite's own or one that uv lends; empty when neither gets an answer."""
+    """Returns the index's list by the suite's pip, or by a pip that uv runs; empty when neither succeeds."""
     uv = shutil.which("uv")
     clients = [[sys.executable, "-m", "pip"], *([[uv, "tool", "run", "pip"]] if uv else [])]
     for client in clients:
@@ -58,6 +58,6 @@ def ask_index() -> list[str]:
 
 
 def between(first: str, last: str, releases: Sequence[str]) -> tuple[str, ...]:
-    """The releases from ``first`` to ``last``, both included, oldest first."""
+    """Returns the releases from ``first`` to ``last``, both included, oldest first."""
     low, high = sorted((order(first), order(last)))
     return tuple(sorted({r for r in (*releases, first, last) if low <= order(r) <= high}, key=order))

@@ -1,4 +1,4 @@
-"""The ladder's rows: one for each release and question, beside what the release before it answered."""
+"""The ladder's rows: one for each release and question, compared with the previous release."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from oracle.cases.case import Case
 from oracle.ladder.answers import Answers
 from oracle.ladder.changes import Change, compare
 from oracle.ladder.questions import Question
-from oracle.ladder.search import Asked
+from oracle.ladder.search import AnswersOf
 
 UNASKED = "release"
 Match = Callable[[Answers, Question], dict[str, Any]]
 
 
-def nothing(_: Answers, __: Question) -> dict[str, Any]:
-    """Compare with no twin."""
+def no_twin(_: Answers, __: Question) -> dict[str, Any]:
+    """Returns empty columns, for questions that are not compared with a twin."""
     return {"definition": "", "twin": "", "twin_size": float("nan"), "twin_why": ""}
 
 
 def rows(
-    releases: Sequence[str], published: Sequence[str], ask: Asked, questions: Sequence[Question], match: Match = nothing
+    releases: Sequence[str], published: Sequence[str], ask: AnswersOf, questions: Sequence[Question], match: Match = no_twin
 ) -> pd.DataFrame:
-    """A frame of all comparisons; a release that could not be asked has one row, of kind ``release``, that says why."""
+    """Returns a frame of all comparisons; a release that could not be asked has one row, of kind ``release``, with the reason."""
     made = {"torch": torch.__version__, "python": platform.python_version()}
     return pd.DataFrame([made | row for row in _rows(releases, published, ask, list(questions), match)])
 
 
 def _rows(
-    releases: Sequence[str], published: Sequence[str], ask: Asked, questions: list[Question], match: Match
+    releases: Sequence[str], published: Sequence[str], ask: AnswersOf, questions: list[Question], match: Match
 ) -> Iterator[dict[str, Any]]:
     before: Answers | None = None
     for release in releases:
@@ -43,9 +43,9 @@ def _rows(
             yield blank(release) | {"outcome": answers.greeting["outcome"], "message": answers.greeting.get("message", "")}
             continue
         changes = compare(before, answers, questions) if before else [Change("", release, question, "first") for question in questions]
-        facts = {"era": answers.greeting["era"], "adjacent": int(bool(before) and _adjacent(before, release, published))}
+        fields = {"era": answers.greeting["era"], "adjacent": int(bool(before) and _adjacent(before, release, published))}
         for change in changes:
-            yield facts | _row(change, answers) | match(answers, change.question)
+            yield fields | _row(change, answers) | match(answers, change.question)
         before = answers
 
 
@@ -55,7 +55,7 @@ def _adjacent(before: Answers | None, release: str, published: Sequence[str]) ->
 
 
 def blank(release: str) -> dict[str, Any]:
-    """The row of a release that answered nothing."""
+    """Returns the columns of a release that could not be asked."""
     columns = ("before", "era", "question", "opening", "dtype", "verdict", "array", "case", "definition", "twin", "twin_why")
     numbers = {"adjacent": 0, "size": float("nan"), "twin_size": float("nan"), "boxes": 0, "images": 0, "anchors": 0}
     return {"release": release, "kind": UNASKED, **dict.fromkeys(columns, ""), **numbers}
@@ -70,30 +70,30 @@ def _row(change: Change, answers: Answers) -> dict[str, Any]:
         "before": change.before,
         "kind": question.kind,
         "question": question.name,
-        "opening": question.opening,
+        "opening": question.entry_point,
         "dtype": question.dtype,
-        "outcome": reply.facts["outcome"],
+        "outcome": reply.fields["outcome"],
         "verdict": change.verdict,
         "array": change.array,
         "size": change.size,
-        "message": change.message or _said(answers, question),
+        "message": change.message or _message(answers, question),
         "boxes": boxes,
         "images": images,
         "anchors": anchors,
-        "case": described(question.case),
+        "case": case_line(question.case),
     }
 
 
-def _said(answers: Answers, question: Question) -> str:
-    """What the release said of itself: an exception, or its interface."""
-    facts = answers.replies[question.name].facts
-    if question.opening == "interface" and facts["outcome"] == "answered":
-        return "; ".join(f"{name}: {value}" for name, value in facts["interface"].items())
-    return str(facts.get("message", ""))
+def _message(answers: Answers, question: Question) -> str:
+    """Returns the text of the release's exception, or of its interface."""
+    fields = answers.replies[question.name].fields
+    if question.entry_point == "interface" and fields["outcome"] == "answered":
+        return "; ".join(f"{name}: {value}" for name, value in fields["interface"].items())
+    return str(fields.get("message", ""))
 
 
-def described(case: Case | None, shown: int = 3) -> str:
-    """A case in one line: its definition where it is unusual, its size, its first boxes."""
+def case_line(case: Case | None, shown: int = 3) -> str:
+    """Returns a case in one line: unusual fields of its definition, its size, its first boxes."""
     if case is None:
         return ""
     spec, usual = case.spec, type(case.spec)(num_classes=case.spec.num_classes)

@@ -1,4 +1,4 @@
-"""When something changed: climbing from release to release, and halving the steps in which something did."""
+"""Finds the first release of each change by halving the steps between releases that differ."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from oracle.ladder.questions import Question
 
 
 class Ask(Protocol):
-    """Gives a release's answers, to all questions or to those of some names."""
+    """A function that returns a release's answers to all questions, or to those of some names."""
 
     def __call__(self, release: str, /, names: Collection[str] | None = None) -> Answers:
-        """Ask, or remember."""
+        """Ask the release, or return its earlier answers."""
         ...
 
 
-Asked = Callable[[str], Answers]
+AnswersOf = Callable[[str], Answers]
 
 
 def different(before: Answers, after: Answers, questions: Sequence[Question]) -> list[Question]:
-    """Questions on which two releases differ in something that a user could notice."""
+    """Returns the questions on which two releases differ by more than rounding."""
     return [change.question for change in compare(before, after, questions) if not change.quiet]
 
 
 def first_changes(releases: Sequence[str], ask: Ask, questions: Sequence[Question]) -> Iterator[tuple[str, str]]:
-    """Adjacent pairs of releases between which something changed, found by halving; of what lies between only what is needed is asked.
+    """Yields adjacent pairs of releases between which an answer changed, found by halving; only what is needed is asked.
 
-    What is the same at both ends of a step is taken as unchanged within it: what came and went stays unseen, unless every release is asked.
-    A release that can't be asked is stepped over; the pair then names the last that could and the first that could again.
+    Answers that are equal at both ends of a step count as unchanged within it: a change that was later undone is found only if every
+    release is asked. Releases that cannot be asked are skipped; a pair then names the nearest ones that can.
     """
     usable = [release for release in (releases[0], releases[-1]) if ask(release, names=_names(questions)).asked]
     if len(releases) > 1 and len(usable) > 1:
@@ -55,6 +55,6 @@ def _names(questions: Sequence[Question]) -> frozenset[str]:
 
 
 def _usable_middle(releases: list[str], ask: Ask, names: frozenset[str]) -> int | None:
-    """Index of the release nearest to the middle, the ends left out, that can be asked."""
+    """Returns the index of the release nearest to the middle, excluding the ends, that can be asked; ``None`` if there is none."""
     inner = sorted(range(1, len(releases) - 1), key=lambda index: abs(2 * index - len(releases) + 1))
     return next((index for index in inner if ask(releases[index], names=names).asked), None)

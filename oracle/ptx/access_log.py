@@ -1,4 +1,4 @@
-"""What a launch did to global memory: who got in whose way, and how many sectors warps asked for."""
+"""The accesses of a launch to global memory: races between threads, and the sectors that warps access."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 from oracle.ptx.parser import Instruction
 
 READ, WRITE, ATOMIC = 1, 2, 4
-UNIT = 2  # Bytes, of the smallest thing that is accessed.
-SECTOR = 32  # Bytes that memory hands out together.
+UNIT = 2  # Bytes of the smallest access.
+SECTOR = 32  # Bytes that a GPU accesses together.
 WARP = 32
 Column = NDArray[np.int64]
 
 
 @dataclass
 class Accesses:
-    """Every access of every thread, in columns; each is of an instruction that ran for many threads at once."""
+    """All accesses of a launch, in columns; each call of :meth:`add` records one instruction of many threads."""
 
     instructions: list[str] = field(default_factory=list)
     _parts: list[tuple[Any, ...]] = field(default_factory=list)
     _same: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, instruction: Instruction, address: Any, program: Any, thread: Any, barriers: Any, *, size: int, kind: int) -> None:
-        """Note that these threads accessed ``size`` bytes each at these addresses, each after so many barriers."""
+        """Record that these threads accessed ``size`` bytes each at these addresses, after passing so many barriers."""
         self.instructions.append(instruction.text)
         self._parts.append((address, program, thread, barriers))
         self._same.append((size, kind))
 
     def columns(self) -> dict[str, Column]:
-        """Address, program, thread, barriers passed, size, kind and step of every access."""
+        """Returns address, program, thread, barriers passed, size, kind and step of every access."""
         lengths = [len(part[0]) for part in self._parts]
         named = dict(zip(("address", "program", "thread", "barriers"), map(np.concatenate, zip(*self._parts, strict=True)), strict=True))
         for name, values in zip(("size", "kind"), np.array(self._same).T, strict=True):
@@ -40,10 +40,10 @@ class Accesses:
         return named | {"step": np.repeat(np.arange(len(lengths)), lengths)}
 
     def races(self) -> list[str]:
-        """Places where the outcome depends on who comes first, in words; at most a few.
+        """Returns descriptions of races, up to three between programs and three within a program.
 
-        Two accesses of one place are in each other's way where at least one writes, they are not both atomic, and nothing orders them: they
-        are of two programs, or of two threads of one program without a barrier between.
+        Two accesses of one address race where at least one writes, not both are atomic, and nothing orders them: they are of two programs,
+        or of two threads of one program without a barrier between them.
         """
         if not self._parts:
             return []
@@ -51,14 +51,14 @@ class Accesses:
         between = _conflicts([units["unit"]], units["program"], units["kind"])
         within = _conflicts([units["unit"], units["program"], units["barriers"]], units["thread"], units["kind"])
         found = [("two programs", at) for at in between[:3]] + [("two threads of a program", at) for at in within[:3]]
-        return [self._said(units, who, int(units["unit"][at])) for who, at in found]
+        return [self._description(units, owner, int(units["unit"][at])) for owner, at in found]
 
-    def _said(self, units: dict[str, Column], who: str, unit: int) -> str:
+    def _description(self, units: dict[str, Column], owner: str, unit: int) -> str:
         texts = sorted({self.instructions[step] for step in units["step"][units["unit"] == unit]})
-        return f"{who} are in each other's way at {unit * UNIT:#x}: {'; '.join(texts)}"
+        return f"{owner} race at {unit * UNIT:#x}: {'; '.join(texts)}"
 
-    def moved(self) -> tuple[int, int]:
-        """Bytes that threads asked for, and those of the sectors in which they lie: each counts once a warp and instruction."""
+    def byte_counts(self) -> tuple[int, int]:
+        """Returns the bytes that threads accessed, and the bytes of their sectors, each counted once for each warp and instruction."""
         asked = sectors = 0
         for (address, program, thread, _), (size, _) in zip(self._parts, self._same, strict=True):
             warp = np.stack([program, thread // WARP])
@@ -69,22 +69,22 @@ class Accesses:
 
 
 def _units(columns: dict[str, Column]) -> dict[str, Column]:
-    """One element for each unit of bytes that an access covers."""
+    """Returns the columns with one element for each unit (:data:`UNIT` bytes) of each access."""
     count = columns["size"] // UNIT
     units = {name: np.repeat(column, count) for name, column in columns.items()}
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return units | {"unit": units["address"] // UNIT + within}
 
 
-def _conflicts(place: list[Column], who: Column, kind: Column) -> NDArray[np.intp]:
-    """An access of each place where several meet, of which one writes, or one is atomic and another reads."""
+def _conflicts(place: list[Column], owner: Column, kind: Column) -> NDArray[np.intp]:
+    """Returns one access of each place that several owners access, of which one writes, or one is atomic and another reads."""
     order = np.lexsort(place[::-1])
     changes = np.zeros(len(order), bool)
     changes[0] = True
     for column in place:
         changes[1:] |= np.diff(column[order]) != 0
     starts = np.flatnonzero(changes)
-    several = np.minimum.reduceat(who[order], starts) != np.maximum.reduceat(who[order], starts)
+    several = np.minimum.reduceat(owner[order], starts) != np.maximum.reduceat(owner[order], starts)
     kinds = np.bitwise_or.reduceat(kind[order], starts)
     bad = several & ((kinds & WRITE != 0) | (kinds == READ | ATOMIC))
     found: NDArray[np.intp] = order[starts[bad]]

@@ -1,6 +1,6 @@
-"""What the hardware only approximates: off by as much as its manual allows, up or down by chance.
+"""Approximate instructions: the exact result with a pseudo-random relative error of up to the bound in the PTX manual.
 
-Code that passes here does not depend on a device's luck.
+Tests that pass with these errors pass with the approximation of any device.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ import numpy as np
 
 from oracle.ptx.register_types import bits_of
 
-APPROXIMATE = 2.0**-22  # 2 units in the last place of float32.
+RELATIVE_ERROR = 2.0**-22  # 2 units in the last place of float32.
 
 
-def _off_by_chance(exact: Any, *operands: Any) -> Any:
-    """Float32 numbers near exact ones: off by a share of at most :data:`APPROXIMATE`, and the same for the same operands."""
+def _perturbed(exact: Any, *operands: Any) -> Any:
+    """Returns float32 numbers within :data:`RELATIVE_ERROR` of exact ones; the same operands give the same error."""
     seed = np.zeros(np.shape(exact), np.uint32)
     for operand in operands:
         seed = (seed ^ bits_of(operand)) * np.uint32(2654435761)
         seed ^= seed >> np.uint32(15)
     share = (seed * np.uint32(2246822519)).astype(np.float64) / 2.0**31 - 1
-    return (exact * (1 + share * APPROXIMATE)).astype(np.float32)
+    return (exact * (1 + share * RELATIVE_ERROR)).astype(np.float32)
 
 
 def exponential(x: Any) -> Any:
     """``ex2.approx``: 2^x."""
     exact = np.exp2(x.astype(np.float64))
-    return np.where(x == 0, np.float32(1), _off_by_chance(exact, x))
+    return np.where(x == 0, np.float32(1), _perturbed(exact, x))
 
 
 def logarithm(x: Any) -> Any:
     """``lg2.approx``: the logarithm to base 2."""
-    return _off_by_chance(np.log2(x.astype(np.float64)), x)
+    return _perturbed(np.log2(x.astype(np.float64)), x)
 
 
 def reciprocal(x: Any) -> Any:
     """``rcp.approx``: 1 / x."""
-    return _off_by_chance(1 / x.astype(np.float64), x)
+    return _perturbed(1 / x.astype(np.float64), x)
 
 
 def full_division(a: Any, b: Any) -> Any:
-    """``div.full``: a / b, and 0 where the divisor is beyond 2^126."""
+    """``div.full``: a / b, and 0 where the divisor exceeds 2^126."""
     exact = a.astype(np.float64) / b.astype(np.float64)
     beyond = (np.abs(b) > 2.0**126) & np.isfinite(a)
-    return np.where(beyond, np.float32(0), _off_by_chance(exact, a, b))
+    return np.where(beyond, np.float32(0), _perturbed(exact, a, b))

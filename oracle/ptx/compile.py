@@ -1,4 +1,4 @@
-"""Compiles the kernels of a call instead of launching them, for an architecture that need not be here."""
+"""Compiles the kernels of a call for an architecture instead of launching them; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-Launched = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
+OnLaunch = Callable[[Any, tuple[int, int, int], tuple[Any, ...]], None]
 
 
 @contextmanager
-def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
-    """Within, a launch compiles for the architecture; instead of running, the kernel is handed on with its grid and arguments."""
+def compiling_for(capability: int, on_launch: OnLaunch) -> Iterator[None]:
+    """Within the block each launch compiles its kernel for the architecture, and calls ``on_launch`` with kernel, grid and arguments."""
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
@@ -23,12 +23,12 @@ def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
     def compile_instead(self: Any, *args: Any, grid: Any, **options: Any) -> Any:
         kernel = launching(self, *args, grid=grid, **options | {"warmup": True})
         constants = (options[name] for name in self.arg_names[len(args) :])
-        built = _Compiled(kernel, launched)
+        built = _Compiled(kernel, on_launch)
         built[(*grid, 1, 1)[:3]](*args, *constants)
         return built
 
-    kernels_for.cache_clear()  # what was compiled for another architecture
-    driver.set_active(_Absent(capability))
+    kernels_for.cache_clear()  # drops kernels compiled for another architecture
+    driver.set_active(_AbsentDriver(capability))
     JITFunction.run = compile_instead
     try:
         yield
@@ -41,26 +41,30 @@ def compiling_for(capability: int, launched: Launched) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A kernel that cannot be launched here."""
+    """A compiled kernel whose launches call ``on_launch``."""
 
     kernel: Any
-    launched: Launched
+    on_launch: OnLaunch
 
     def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
-        return lambda *arguments: self.launched(self.kernel, grid, arguments)
+        return lambda *arguments: self.on_launch(self.kernel, grid, arguments)
 
 
 def check_constants(kernel: Any, arguments: tuple[Any, ...]) -> None:
-    """Compare the constants among a launch's arguments with those that the kernel was compiled for."""
+    """Check that the constants among a launch's arguments are those that the kernel was compiled for.
+
+    Raises:
+        RuntimeError: a constant has another value.
+    """
     source = kernel.src
     expected = {source.fn.arg_names[at]: value for (at, *within), value in source.constants.items() if not within}
     passed = dict(zip(source.fn.arg_names, arguments, strict=True))
     if wrong := {name: passed[name] for name, value in expected.items() if passed[name] != value}:
-        raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, and is launched with {wrong}")
+        raise RuntimeError(f"{source.fn.__name__} was compiled for {expected}, but is launched with {wrong}")
 
 
-class _Absent:
-    """Stands in for the driver of a GPU that is not here: one device per architecture, so that each has a cache of kernels of its own."""
+class _AbsentDriver:
+    """Replaces the driver of a GPU; each architecture is one device, so that its kernels have a cache of their own."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability

@@ -1,4 +1,4 @@
-"""``cvt``: from one type of number to another."""
+"""``cvt``: conversions between types of numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from oracle.ptx.parser import Instruction
 from oracle.ptx.register_types import TYPES, Bits, Function, bits_of, flushed, typed
 
-HALVES = ("bf16", "f16x2", "bf16x2")  # Types that are converted from and to, and but for a sign not computed with.
+HALVES = ("bf16", "f16x2", "bf16x2")  # Types that occur in conversions and in ``abs`` only.
 ROUNDED = ("rn", "rzi", "rni", "rmi", "rpi", "ftz")
 
 
 def conversion(instruction: Instruction) -> Function | None:
-    """From one type to another, or two numbers to halves of one register; nothing where a modifier is not known."""
+    """Returns the conversion to a type, or of two numbers to the halves of a register; ``None`` where a modifier is unknown."""
     *modifiers, to, source = instruction.modifiers
     if set(modifiers) - set(ROUNDED):
         return None
@@ -30,7 +30,7 @@ def _one_conversion(modifiers: list[str], to: str, source: str) -> Function:
     if source == "bf16":
         return lambda bits: bits.astype(np.uint32) << np.uint32(16)
     if to[0] != "f" and source[0] == "f":
-        return lambda bits: _to_whole(typed(bits, source), modifiers, to)
+        return lambda bits: _to_integer(typed(bits, source), modifiers, to)
     rounding = {"rmi": np.floor, "rpi": np.ceil, "rzi": np.trunc, "rni": np.rint}
     whole = next((rounding[each] for each in modifiers if each in rounding), None)
 
@@ -43,15 +43,15 @@ def _one_conversion(modifiers: list[str], to: str, source: str) -> Function:
 
 
 def _to_bfloat16(bits: Bits) -> Bits:
-    """To nearest, ties to even; NaN is the one that the hardware writes."""
+    """Round to nearest, ties to even; NaN becomes the bits 0x7FFF, as on hardware."""
     number = bits.view(np.float32)
     even = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = (bits + np.uint32(0x7FFF) + even) >> np.uint32(16)
     return np.where(np.isnan(number), np.uint32(0x7FFF), rounded).astype(np.uint16)
 
 
-def _to_whole(number: Any, modifiers: list[str], to: str) -> Bits:
-    """Towards the direction that is asked for, at most the type's range; NaN is 0."""
+def _to_integer(number: Any, modifiers: list[str], to: str) -> Bits:
+    """Round in the direction of the modifier and clamp to the type's range; NaN becomes 0."""
     kind = TYPES[to]
     least, most = np.iinfo(kind).min, np.iinfo(kind).max
     direction = {"rmi": np.floor, "rpi": np.ceil, "rni": np.rint}

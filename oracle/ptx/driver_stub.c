@@ -1,6 +1,6 @@
-/* A driver library without a GPU: it hands every launch to a callback, and answers to the rest that all is well.
+/* A stub of the CUDA driver library: it passes every launch to a callback, and every other call succeeds.
 
-   Built by oracle.ptx.driver_stub against the cuda.h that Triton brings, so that Triton's own launcher can be tried on a machine without a GPU. */
+   oracle.ptx.driver_stub compiles it against the cuda.h that Triton ships, to test Triton's own launcher on a machine without a GPU. */
 
 #include "cuda.h"
 

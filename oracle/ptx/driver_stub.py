@@ -1,9 +1,9 @@
-"""``python -m oracle.ptx.driver_stub``: steps through Triton's own launcher, with a driver library that stands in for a GPU's.
+"""``python -m oracle.ptx.driver_stub``: runs steps through Triton's own launcher, with a stub of the CUDA driver library.
 
-What :mod:`oracle.ptx.triton_device` catches above the launcher is handed on by it here: so that the launcher's view of tuples, constants
-and numbers, and launches without Triton's look-up, which only a second call makes, are tried as well.
+:mod:`oracle.ptx.triton_device` replaces Triton's launcher. This program keeps the launcher and replaces the driver below it, so that the
+launcher's handling of tuples, constants and numbers is tested as well, and the launches that reuse kernels, from the second call on.
 
-Exit codes: 0 every answer is near that of the torch backend, 1 one is not, 2 there is no compiler or no Triton.
+Exit codes: 0 every result is within tolerance of the torch backend's, 1 one is not, 2 there is no compiler or no Triton.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from oracle.ptx.interpreter import run
 from oracle.ptx.launch import Launch
 from oracle.ptx.memory import Memory, Region
 from oracle.ptx.parser import Kernel, parse
-from oracle.ptx.triton_device import host_serves
+from oracle.ptx.triton_device import accept_host_tensors
 from twinloss import DetectionLoss
 
 SOURCE = Path(__file__).with_suffix(".c")
-LEAST, BEYOND = 1 << 12, 1 << 47  # Addresses of a process: bounds are looked after where launches are caught.
+FIRST_ADDRESS, END_ADDRESS = 1 << 12, 1 << 47  # Address range of a process; :mod:`oracle.ptx.triton_device` checks bounds.
 BYTES = {"u8": 1, "u16": 2, "u32": 4, "f32": 4, "b32": 4, "s32": 4, "u64": 8, "b64": 8, "s64": 8, "f64": 8}
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 3, ctypes.POINTER(ctypes.c_void_p))
-ALLOWED: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
+TOLERANCES: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
 CASES = {
     "few anchors": crowded(size=(64, 64), images=2),
     "misaligned": crowded(size=(56, 72), images=3, seed=1, strides=(8, 16)),
@@ -46,16 +46,16 @@ CASES = {
 
 
 def build(folder: Path) -> Path:
-    """The driver library, compiled into a folder under the name that the launcher looks for.
+    """Compile the stub library into a folder, under the name that the launcher loads; returns its path.
 
     Raises:
-        RuntimeError: there is no compiler, or it does not take the source.
+        RuntimeError: there is no compiler, or the compilation fails.
     """
     import triton
 
     compiler = shutil.which("cc")
     if compiler is None:
-        raise RuntimeError("there is no C compiler (cc), with which the stand-in for the driver is built")
+        raise RuntimeError("there is no C compiler (cc), which the driver stub needs; install one")
     headers = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
     library = folder / "libcuda.so.1"
     command = [compiler, "-shared", "-fPIC", f"-I{headers}", "-o", str(library), str(SOURCE), "-Wl,-soname,libcuda.so.1"]
@@ -67,32 +67,32 @@ def build(folder: Path) -> Path:
 
 
 @dataclass
-class StandIn:
-    """Launches that came through the launcher, run as they arrive.
+class DriverStub:
+    """Runs the launches that Triton's launcher makes.
 
     Attributes:
-        functions: kernels by the handle that the library gave them.
-        launched: kernels, in order.
+        functions: kernels by the handle that the library returned for them.
+        launched: names of the kernels, in order of launch.
     """
 
     functions: dict[int, Kernel] = field(default_factory=dict)
     launched: list[str] = field(default_factory=list)
 
     def launch(self, function: int, programs: int, threads: int, shared_bytes: int, parameters: Any) -> int:
-        """Run one; 1 when it failed, which has been said."""
+        """Run one launch; returns 1 after printing the traceback of a failure, else 0."""
         try:
             kernel = self.functions[function]
             sizes = [BYTES[kind] for kind in kernel.parameters.values()]
             arguments = [int.from_bytes(ctypes.string_at(parameters[k], size), "little") for k, size in enumerate(sizes)]
             self.launched.append(kernel.name.removesuffix("_kernel"))
-            run(Launch(kernel, programs, threads, shared_bytes, arguments, _everything(), len(self.launched), range(programs)))
+            run(Launch(kernel, programs, threads, shared_bytes, arguments, _process_memory(), len(self.launched), range(programs)))
         except Exception:
             traceback.print_exc()
             return 1
         return 0
 
-    def take_over(self, library: Path, capability: int = 90) -> Any:
-        """Make this the GPU of the process; the answer has to be kept as long as it is."""
+    def install(self, library: Path, capability: int = 90) -> Any:
+        """Make the library the driver of this process; the caller must keep the returned callback alive as long as launches happen."""
         from triton import knobs
         from triton.backends.compiler import GPUTarget
         from triton.backends.nvidia.driver import CudaDriver
@@ -114,12 +114,14 @@ class StandIn:
 
 
 @lru_cache(maxsize=1)
-def _everything() -> Memory:
-    return Memory([Region(LEAST, np.frombuffer((ctypes.c_uint8 * (BEYOND - LEAST)).from_address(LEAST), np.uint8))])
+def _process_memory() -> Memory:
+    return Memory(
+        [Region(FIRST_ADDRESS, np.frombuffer((ctypes.c_uint8 * (END_ADDRESS - FIRST_ADDRESS)).from_address(FIRST_ADDRESS), np.uint8))]
+    )
 
 
-def farthest(case: Case, dtype: DtypeName) -> float:
-    """Largest difference from the torch backend of the loss and both gradients, as a share of the largest element."""
+def largest_error(case: Case, dtype: DtypeName) -> float:
+    """Returns the largest difference of loss and gradients from the torch backend's, relative to the largest element."""
     answers = []
     for backend in ("triton", "torch"):
         preds, batch = case.build(Setting(dtype))
@@ -130,28 +132,28 @@ def farthest(case: Case, dtype: DtypeName) -> float:
 
 
 def main() -> int:
-    """Two steps on each case: the first builds kernels, the second launches them without Triton's look-up."""
+    """Run two steps on each case: the first compiles kernels, the second reuses them. Returns the exit code."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, host_serves():
-        # Beside the library, so that no launcher built against it is found by a process with a GPU.
+    with tempfile.TemporaryDirectory() as folder, accept_host_tensors():
+        # A cache beside the library, so that no process with a GPU finds a launcher built against the stub.
         os.environ |= {"TRITON_LIBCUDA_PATH": folder, "TRITON_CACHE_DIR": str(Path(folder, "cache"))}
         try:
             library = build(Path(folder))
         except (ImportError, RuntimeError) as error:
             print(error, file=sys.stderr)
             return 2
-        stand_in = StandIn()
-        kept = stand_in.take_over(library)
-        off = {}
+        stub = DriverStub()
+        kept = stub.install(library)
+        errors = {}
         for name, case in CASES.items():
-            for dtype, most in ALLOWED.items():
+            for dtype, tolerance in TOLERANCES.items():
                 for turn in ("first", "second"):
-                    off[name, dtype, turn] = farthest(case, dtype) / most
-        for key, share in off.items():
-            print(f"{' '.join(key)}: {share:.3f} of what is allowed")
-        print(f"{len(stand_in.launched)} launches of {', '.join(dict.fromkeys(stand_in.launched))}")
+                    errors[name, dtype, turn] = largest_error(case, dtype) / tolerance
+        for key, share in errors.items():
+            print(f"{' '.join(key)}: {share:.3f} of the tolerance")
+        print(f"{len(stub.launched)} launches of {', '.join(dict.fromkeys(stub.launched))}")
         del kept
-    return int(max(off.values()) > 1)
+    return int(max(errors.values()) > 1)
 
 
 if __name__ == "__main__":

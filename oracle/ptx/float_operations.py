@@ -1,4 +1,4 @@
-"""What an instruction computes from the bits of its sources: whole arrays at once, one element a thread."""
+"""The functions that instructions compute, on arrays of bits with one element for each thread."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import numpy as np
 
 from oracle.ptx.approximate import exponential, full_division, logarithm, reciprocal
 from oracle.ptx.conversions import HALVES, conversion
-from oracle.ptx.integer_operations import field, permutation, remainder, shift, upper_half, whole_quotient, widened
+from oracle.ptx.integer_operations import field, integer_quotient, permutation, remainder, shift, upper_half, widened
 from oracle.ptx.parser import Instruction
-from oracle.ptx.register_types import Bits, Function, UnknownInstructionError, known, on_numbers, typed
+from oracle.ptx.register_types import Bits, Function, UnknownInstructionError, has_only, on_numbers, typed
 
 
 def function_of(instruction: Instruction) -> Function:
-    """From the bits of an instruction's sources to the bits of its target.
+    """Returns the function from the bits of an instruction's sources to the bits of its target.
 
     Raises:
-        UnknownInstructionError: the machine does not know the instruction.
+        UnknownInstructionError: the instruction, or one of its modifiers, is not implemented.
     """
     make = MAKERS.get(instruction.operation)
     halves = HALVES if instruction.operation in ("cvt", "abs") else ()
-    found = make(instruction) if make and known(instruction, {*MODIFIERS, *COMPARISONS, *UNORDERED, *halves}) else None
+    found = make(instruction) if make and has_only(instruction, {*MODIFIERS, *COMPARISONS, *UNORDERED, *halves}) else None
     if found is None:
         raise UnknownInstructionError(instruction)
     return found
 
 
-def _alike(function: Callable[..., Any]) -> Callable[[Instruction], Function]:
+def _elementwise(function: Callable[..., Any]) -> Callable[[Instruction], Function]:
     return lambda instruction: on_numbers(instruction, function)
 
 
-def _rounded(function: Callable[..., Any]) -> Callable[[Instruction], Function | None]:
-    """To nearest, said so: a compiler may contract what does not say it."""
+def _to_nearest(function: Callable[..., Any]) -> Callable[[Instruction], Function | None]:
+    """Require the modifier ``rn`` of floats: without it the assembler may fuse a multiplication and an addition."""
     return lambda instruction: on_numbers(instruction, function) if instruction.type[0] != "f" or "rn" in instruction.modifiers else None
 
 
@@ -48,7 +48,7 @@ def _division(instruction: Instruction) -> Function | None:
     if "full" in instruction.modifiers:
         return on_numbers(instruction, full_division)
     if instruction.type[0] != "f":
-        return on_numbers(instruction, whole_quotient)
+        return on_numbers(instruction, integer_quotient)
     return on_numbers(instruction, np.divide) if "rn" in instruction.modifiers else None
 
 
@@ -73,12 +73,12 @@ def _multiply_add(instruction: Instruction) -> Function:
 
 
 def _fused(a: Any, b: Any, c: Any) -> Any:
-    """The sum of a product and a number, rounded twice in rare cases: the product is exact in float64, the sum almost."""
+    """Returns a · b + c, computed in a wider type: the product is exact there, and only the sum can round twice, in rare cases."""
     wide = np.float64 if a.dtype == np.float32 else np.longdouble
     return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(a.dtype)
 
 
-# A rounding that is not named here, a saturation and the like change what comes out: such instructions are not known.
+# Other modifiers, such as other roundings and saturation, change the result; instructions with them are refused.
 MODIFIERS = {"rn", "rzi", "rni", "rmi", "rpi", "ftz", "approx", "full", "lo", "hi", "wide", "NaN"}
 UNORDERED = tuple(f"{name}u" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -136,26 +136,26 @@ def _negation(instruction: Instruction) -> Function:
     return on_numbers(instruction, np.negative)
 
 
-def _only(modifier: str, function: Callable[..., Any]) -> Callable[[Instruction], Function | None]:
+def _requiring(modifier: str, function: Callable[..., Any]) -> Callable[[Instruction], Function | None]:
     return lambda instruction: on_numbers(instruction, function) if modifier in instruction.modifiers else None
 
 
 MAKERS: dict[str, Callable[[Instruction], Function | None]] = {
-    "add": _rounded(np.add),
-    "sub": _rounded(np.subtract),
+    "add": _to_nearest(np.add),
+    "sub": _to_nearest(np.subtract),
     "mul": _product,
     "mad": _multiply_add,
     "fma": _multiply_add,
     "div": _division,
-    "rem": _alike(remainder),
+    "rem": _elementwise(remainder),
     "min": _minimum_maximum,
     "max": _minimum_maximum,
     "abs": _magnitude,
     "neg": _negation,
-    "sqrt": _only("rn", np.sqrt),
-    "ex2": _only("approx", exponential),
-    "lg2": _only("approx", logarithm),
-    "rcp": _only("approx", reciprocal),
+    "sqrt": _requiring("rn", np.sqrt),
+    "ex2": _requiring("approx", exponential),
+    "lg2": _requiring("approx", logarithm),
+    "rcp": _requiring("approx", reciprocal),
     "and": _logical(np.bitwise_and),
     "or": _logical(np.bitwise_or),
     "xor": _logical(np.bitwise_xor),

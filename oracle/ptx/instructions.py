@@ -1,4 +1,4 @@
-"""What each instruction does to the threads that run it."""
+"""The effect of each instruction on the threads that run it."""
 
 from __future__ import annotations
 
@@ -10,71 +10,71 @@ from oracle.ptx.float_operations import function_of
 from oracle.ptx.load_store import atomic, load, store
 from oracle.ptx.parser import Instruction, Register, Symbol, Vector
 from oracle.ptx.register_types import UNSIGNED, Function, UnknownInstructionError
-from oracle.ptx.threads import DivergenceError, Frame, Source, Step, source_of
-from oracle.ptx.warp_operations import exchange, matrix, reduction
+from oracle.ptx.threads import ActiveThreads, DivergenceError, OperandReader, Step, operand_reader
+from oracle.ptx.warp_operations import matrix_transfer, reduction, shuffle
 
 
 def step_of(instruction: Instruction) -> Step:
-    """What the instruction does to the threads that run it.
+    """Returns the effect of the instruction on the threads that run it.
 
     Raises:
-        UnknownInstructionError: the machine does not know it.
+        UnknownInstructionError: the instruction is not implemented.
     """
     maker = SPECIAL.get(instruction.operation)
     return maker(instruction) if maker else _plain(instruction)
 
 
-def _guarded(instruction: Instruction, target: str, compute: Source) -> Step:
-    """A step that writes a register where its guard allows."""
+def _guarded(instruction: Instruction, target: str, compute: OperandReader) -> Step:
+    """Returns a step that writes a register in the threads whose guard is true."""
     guard = instruction.guard
     if guard is None:
-        return lambda frame: frame.write(target, compute(frame))
-    return lambda frame: frame.write(target, np.where(frame.read(guard) ^ instruction.negated, compute(frame), frame.read(target)))
+        return lambda active: active.write(target, compute(active))
+    return lambda active: active.write(target, np.where(active.read(guard) ^ instruction.negated, compute(active), active.read(target)))
 
 
 def _plain(instruction: Instruction) -> Step:
     function: Function = function_of(instruction)
-    sources = [source_of(instruction, position, operand) for position, operand in enumerate(instruction.sources)]
+    sources = [operand_reader(instruction, position, operand) for position, operand in enumerate(instruction.sources)]
     if not isinstance(instruction.target, Register):
         raise UnknownInstructionError(instruction)
-    return _guarded(instruction, instruction.target.name, lambda frame: function(*(source(frame) for source in sources)))
+    return _guarded(instruction, instruction.target.name, lambda active: function(*(source(active) for source in sources)))
 
 
 def _move(instruction: Instruction) -> Step:
-    """Copies; a vector's parts are one number's bits, lowest first."""
+    """Copy a register; the parts of a vector are the bits of one number, lowest first."""
     target, (source,) = instruction.target, instruction.sources
     if isinstance(target, Vector):
-        return _unpack(instruction, target, source_of(instruction, 0, source))
+        return _unpack(instruction, target, operand_reader(instruction, 0, source))
     if not isinstance(target, Register):
         raise UnknownInstructionError(instruction)
     if isinstance(source, Symbol):
-        return lambda frame: frame.write(target.name, np.uint32(0))  # Shared memory begins at 0.
+        return lambda active: active.write(target.name, np.uint32(0))  # Shared memory begins at 0.
     if isinstance(source, Vector):
-        return _pack(instruction, target.name, [source_of(instruction, 0, part) for part in source.parts])
-    return _guarded(instruction, target.name, source_of(instruction, 0, source))
+        return _pack(instruction, target.name, [operand_reader(instruction, 0, part) for part in source.parts])
+    return _guarded(instruction, target.name, operand_reader(instruction, 0, source))
 
 
-def _unpack(instruction: Instruction, target: Vector, source: Source) -> Step:
+def _unpack(instruction: Instruction, target: Vector, source: OperandReader) -> Step:
     width = int(instruction.type[1:]) // len(target.parts)
 
-    def step(frame: Frame) -> None:
-        bits = source(frame)
+    def step(active: ActiveThreads) -> None:
+        bits = source(active)
         for k, part in enumerate(target.parts):
-            if isinstance(part, Register):  # Else it is "_", which drops it.
-                frame.write(part.name, (bits >> bits.dtype.type(k * width)).astype(UNSIGNED[width // 8]))
+            if isinstance(part, Register):  # The other operand is "_", which drops the part.
+                active.write(part.name, (bits >> bits.dtype.type(k * width)).astype(UNSIGNED[width // 8]))
 
     return step
 
 
-def _pack(instruction: Instruction, target: str, sources: list[Source]) -> Step:
+def _pack(instruction: Instruction, target: str, sources: list[OperandReader]) -> Step:
     whole = UNSIGNED[int(instruction.type[1:]) // 8]
     width = int(instruction.type[1:]) // len(sources)
 
-    def step(frame: Frame) -> None:
+    def step(active: ActiveThreads) -> None:
         bits = whole(0)
         for k, source in enumerate(sources):
-            bits = bits | (source(frame).astype(whole) << whole(k * width))
-        frame.write(target, bits)
+            bits = bits | (source(active).astype(whole) << whole(k * width))
+        active.write(target, bits)
 
     return step
 
@@ -84,9 +84,9 @@ def _branch(instruction: Instruction) -> Step:
     if not isinstance(label, Symbol):
         raise UnknownInstructionError(instruction)
 
-    def step(frame: Frame) -> None:
-        jumping = slice(None) if guard is None else frame.spread(frame.read(guard) ^ instruction.negated)
-        frame.wave.at[frame.lanes[jumping]] = frame.wave.launch.kernel.labels[label.name]
+    def step(active: ActiveThreads) -> None:
+        jumping = slice(None) if guard is None else active.per_thread(active.read(guard) ^ instruction.negated)
+        active.running.next_block[active.lanes[jumping]] = active.running.launch.kernel.labels[label.name]
 
     return step
 
@@ -95,19 +95,19 @@ def _return(instruction: Instruction) -> Step:
     if instruction.guard is not None:
         raise UnknownInstructionError(instruction)
 
-    def step(frame: Frame) -> None:
-        frame.wave.at[frame.lanes] = len(frame.wave.launch.kernel.blocks)
+    def step(active: ActiveThreads) -> None:
+        active.running.next_block[active.lanes] = len(active.running.launch.kernel.blocks)
 
     return step
 
 
 def _barrier(instruction: Instruction) -> Step:
-    def step(frame: Frame) -> None:
-        wave = frame.wave
-        present = np.bincount(frame.of(wave.place))
-        if not np.isin(present, (0, wave.launch.threads)).all():
-            raise DivergenceError(f"part of a program is elsewhere at: {instruction.text}")
-        wave.barriers[frame.lanes] += 1
+    def step(active: ActiveThreads) -> None:
+        running = active.running
+        present = np.bincount(active.select(running.slot))
+        if not np.isin(present, (0, running.launch.threads)).all():
+            raise DivergenceError(f"some threads of a program did not reach: {instruction.text}")
+        running.barriers[active.lanes] += 1
 
     return step
 
@@ -117,12 +117,12 @@ SPECIAL: dict[str, Callable[[Instruction], Step]] = {
     "bra": _branch,
     "ret": _return,
     "bar": _barrier,
-    "shfl": exchange,
+    "shfl": shuffle,
     "redux": reduction,
     "ld": load,
     "st": store,
     "atom": atomic,
     "red": atomic,
-    "ldmatrix": matrix,
-    "stmatrix": matrix,
+    "ldmatrix": matrix_transfer,
+    "stmatrix": matrix_transfer,
 }

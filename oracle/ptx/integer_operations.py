@@ -1,4 +1,4 @@
-"""What instructions do with whole numbers and their bits."""
+"""Functions of integers and of their bits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from oracle.ptx.parser import Instruction
 from oracle.ptx.register_types import TYPES, Bits, Function, bits_of, typed
 
 
-def whole_quotient(a: Any, b: Any) -> Any:
-    """The quotient towards zero; all bits are set where the divisor is 0."""
+def integer_quotient(a: Any, b: Any) -> Any:
+    """Returns the quotient rounded towards zero; all bits are set where the divisor is 0."""
     safe = np.where(b == 0, b.dtype.type(1), b)
     floor = a // safe
     towards_zero = (floor * safe != a) & ((a < 0) != (safe < 0))
@@ -20,18 +20,18 @@ def whole_quotient(a: Any, b: Any) -> Any:
 
 
 def remainder(a: Any, b: Any) -> Any:
-    """What the quotient towards zero leaves."""
-    return a - whole_quotient(a, b) * b
+    """Returns the remainder of the quotient that is rounded towards zero."""
+    return a - integer_quotient(a, b) * b
 
 
 def widened(a: Bits, b: Bits, kind: str) -> Bits:
-    """The product of two numbers of a type, in twice as many bits."""
+    """Returns the product of two numbers of a type, in twice as many bits."""
     wide = TYPES[f"{kind[0]}{2 * int(kind[1:])}"]
     return bits_of(typed(a, kind).astype(wide) * typed(b, kind).astype(wide))
 
 
 def upper_half(a: Any, b: Any) -> Any:
-    """The upper half of a product; of 64 bits, which have no sign, by parts, since nothing is wider."""
+    """Returns the upper half of a product; that of unsigned 64-bit numbers is computed by parts, since no type is wider."""
     if a.dtype.itemsize == 4:
         wide = np.int64 if a.dtype.kind == "i" else np.uint64
         return ((a.astype(wide) * b.astype(wide)) >> wide(32)).astype(a.dtype)
@@ -42,7 +42,7 @@ def upper_half(a: Any, b: Any) -> Any:
 
 
 def shift(instruction: Instruction) -> Function:
-    """Left, or right with the sign where there is one; by more than all bits, nothing of them remains."""
+    """Returns a shift to the left, or to the right (arithmetic for signed types); a shift by more than the width leaves no bits."""
     kind = instruction.type
     width = 8 * np.dtype(TYPES[kind]).itemsize
 
@@ -59,7 +59,7 @@ def shift(instruction: Instruction) -> Function:
 
 
 def field(instruction: Instruction) -> Function:
-    """Bits from a position on, so many; the topmost is the sign of signed types."""
+    """Returns the extraction of a bit field by position and length; for signed types its top bit is the sign."""
     signed, width = instruction.type[0] == "s", 8 * np.dtype(TYPES[instruction.type]).itemsize
 
     def extracted(value: Bits, position: Bits, length: Bits) -> Bits:
@@ -73,7 +73,7 @@ def field(instruction: Instruction) -> Function:
 
 
 def permutation(instruction: Instruction) -> Function | None:
-    """Four of the eight bytes of two numbers, or their signs' repetitions, as each hexadecimal digit of the selector says."""
+    """Returns the selection of four of the eight bytes of two numbers, or of their sign bits, by hexadecimal digits of the selector."""
     if instruction.modifiers != ("b32",):
         return None
 

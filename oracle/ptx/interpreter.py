@@ -1,7 +1,7 @@
-"""A GPU's program, run on the host: many programs of a grid at once, one numpy operation an instruction.
+"""Runs a launch on the host: many programs of the grid at once, each instruction as one numpy operation over all their threads.
 
-Threads that are at the same block run together, those furthest behind first: so threads that parted meet again. What a device leaves open
-is chosen here by chance: the order of programs, and that of atomic operations.
+The threads whose next block is the earliest run first, all together, so that threads that diverged meet again. The orders that a device
+does not define, of programs and of atomic operations, are drawn at random from the launch's seed.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from oracle.ptx.access_log import Accesses
 from oracle.ptx.instructions import step_of
 from oracle.ptx.launch import Launch
 from oracle.ptx.parser import Kernel
-from oracle.ptx.threads import Frame, Step, Wave
+from oracle.ptx.threads import ActiveThreads, RunningPrograms, Step
 
-LANES = 16384  # Threads that run together, at most; one program, at least.
+LANES = 16384  # Largest number of threads that run together; at least one program runs.
 
 
 def run(launch: Launch) -> Accesses:
-    """Run a launch to its end; what it did to memory.
+    """Run a launch to its end; returns its accesses to global memory.
 
     Raises:
-        MemoryFaultError: an access out of bounds, or not aligned.
-        DivergenceError: a barrier or an exchange among threads of which some are elsewhere.
-        UnknownInstructionError: an instruction that the machine does not know.
+        MemoryFaultError: an access is out of bounds or misaligned.
+        DivergenceError: some threads did not reach a barrier or an exchange within a warp.
+        UnknownInstructionError: an instruction is not implemented.
     """
-    chance = np.random.default_rng(launch.seed)
-    order = chance.permutation(np.asarray(launch.only))
-    done = Accesses()
+    rng = np.random.default_rng(launch.seed)
+    order = rng.permutation(np.asarray(launch.only))
+    accesses = Accesses()
     together = max(LANES // launch.threads, 1)
     with np.errstate(all="ignore"):
         for start in range(0, len(order), together):
-            _run_together(Wave(launch, order[start : start + together], chance, done))
-    return done
+            _run_together(RunningPrograms(launch, order[start : start + together], rng, accesses))
+    return accesses
 
 
-def _run_together(wave: Wave) -> None:
-    code = _code(wave.launch.kernel)
-    while (block := int(wave.at.min())) < len(code):
-        here = wave.at == block
-        wave.at[here] = block + 1
-        frame = Frame(wave, np.flatnonzero(here))
+def _run_together(running: RunningPrograms) -> None:
+    code = _code(running.launch.kernel)
+    while (block := int(running.next_block.min())) < len(code):
+        here = running.next_block == block
+        running.next_block[here] = block + 1
+        active = ActiveThreads(running, np.flatnonzero(here))
         for step in code[block]:
-            step(frame)
-        frame.leave()
+            step(active)
+        active.write_back()
 
 
 @lru_cache(maxsize=256)
 def _code(kernel: Kernel) -> list[list[Step]]:
-    """What each instruction of each block does."""
+    """Returns the steps of each block."""
     return [[step_of(instruction) for instruction in block.instructions] for block in kernel.blocks]

@@ -1,4 +1,4 @@
-"""One launch of a kernel, as the machine runs it."""
+"""One launch of a kernel."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Launch:
 
     Attributes:
         kernel: its code.
-        programs: of the grid.
-        threads: of a program.
-        shared_bytes: of a program.
-        arguments: bits of each parameter.
-        memory: what the parameters point at.
-        seed: decides what a device leaves open.
-        only: the programs that run.
+        programs: number of programs of the grid.
+        threads: number of threads of a program.
+        shared_bytes: shared memory of a program.
+        arguments: the bits of each parameter.
+        memory: global memory that the launch may access.
+        seed: seed of the orders that a device does not define.
+        only: numbers of the programs that run.
     """
 
     kernel: Kernel

@@ -1,4 +1,4 @@
-"""Memory as the compiled kernels address it, with the checks that a GPU's sanitizer makes: bounds, alignment, and who else was there."""
+"""Memory of the compiled kernels, with checks of bounds and alignment."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Values = NDArray[np.unsignedinteger]
 
 
 class MemoryFaultError(RuntimeError):
-    """An access that a GPU answers with an error, or with bytes that are not meant."""
+    """An access is out of bounds or misaligned; the message names thread, size and address."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """Bytes that may be accessed, from an address on."""
+    """Bytes that may be accessed, from the address ``start`` on."""
 
     start: int
     data: NDArray[np.uint8]
 
     @property
     def end(self) -> int:
-        """The first address beyond."""
+        """The first address after the region."""
         return self.start + len(self.data)
 
     def elements(self, size: int) -> tuple[Values, int]:
-        """The region as aligned unsigned numbers of so many bytes, and the first one's address."""
+        """Returns the region as aligned unsigned numbers of ``size`` bytes, and the address of the first one."""
         skipped = -self.start % size
         count = max(len(self.data) - skipped, 0) // size
         return self.data[skipped : skipped + count * size].view(UNSIGNED[size]), self.start + skipped
 
 
 class Memory:
-    """A few regions, read and written by address."""
+    """Regions that are read and written by address."""
 
     def __init__(self, regions: Iterable[Region]) -> None:
         self.regions = sorted(regions, key=lambda region: region.start)
@@ -50,7 +50,7 @@ class Memory:
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor]) -> Memory:
-        """The bytes from each tensor's first element to its last; where tensors lie within one another, they are one region."""
+        """Returns the memory of tensors: a region from the first element to the last of each; overlapping tensors share a region."""
         spans = sorted(_span(tensor) for tensor in tensors if tensor.numel())
         merged: list[tuple[int, int]] = []
         for start, end in spans:
@@ -61,12 +61,12 @@ class Memory:
         return cls(Region(start, np.frombuffer((ctypes.c_uint8 * (end - start)).from_address(start), np.uint8)) for start, end in merged)
 
     def read(self, addresses: Addresses, size: int, count: int) -> list[Values]:
-        """``count`` neighbours of ``size`` bytes from each address.
+        """Returns ``count`` adjacent numbers of ``size`` bytes from each address.
 
         Raises:
-            MemoryFaultError: out of bounds, or not aligned to the whole access.
+            MemoryFaultError: an access is out of bounds, or its address is no multiple of its size.
         """
-        where = self._places(addresses, size, count)
+        where = self._located(addresses, size, count)
         answers = [np.zeros(len(addresses), UNSIGNED[size]) for _ in range(count)]
         for region, chosen, index in where:
             for k, answer in enumerate(answers):
@@ -74,23 +74,23 @@ class Memory:
         return answers
 
     def write(self, addresses: Addresses, size: int, values: list[Values]) -> None:
-        """Write neighbours at each address; of several at one, the last stays.
+        """Write adjacent numbers at each address; where several threads write one address, the last one wins.
 
         Raises:
             MemoryFaultError: as for :meth:`read`.
         """
-        for region, chosen, index in self._places(addresses, size, len(values)):
+        for region, chosen, index in self._located(addresses, size, len(values)):
             for k, value in enumerate(values):
                 region[index + k] = value[chosen]
 
     def maximum(self, addresses: Addresses, values: Values, order: NDArray[np.intp]) -> Values:
-        """Put the larger of what is there and what comes, one thread after the other in this order; what each found.
+        """Replace numbers by their maximum with the threads' values, one thread after the other; returns what each thread read.
 
         Raises:
             MemoryFaultError: as for :meth:`read`.
         """
         found = np.zeros_like(values)
-        for region, chosen, index in self._places(addresses, values.dtype.itemsize, 1):
+        for region, chosen, index in self._located(addresses, values.dtype.itemsize, 1):
             signed = region.view(values.dtype)
             places = np.full(len(addresses), -1, np.int64)
             places[chosen] = index
@@ -99,13 +99,13 @@ class Memory:
                 signed[places[thread]] = max(found[thread], values[thread])
         return found
 
-    def _places(self, addresses: Addresses, size: int, count: int) -> list[tuple[Values, NDArray[np.bool_] | slice, NDArray[np.int64]]]:
-        """Regions as numbers, with the threads that go there and their indices."""
+    def _located(self, addresses: Addresses, size: int, count: int) -> list[tuple[Values, NDArray[np.bool_] | slice, NDArray[np.int64]]]:
+        """Returns the accessed regions as numbers, each with the threads that access it and their indices."""
         if len(addresses) == 0:
             return []
-        if (off := addresses % (size * count) != 0).any():
-            at = int(off.argmax())
-            raise MemoryFaultError(f"thread {at} accesses {size * count} bytes at {addresses[at]:#x}, which is not a multiple of that")
+        if (misaligned := addresses % (size * count) != 0).any():
+            at = int(misaligned.argmax())
+            raise MemoryFaultError(f"thread {at} accesses {size * count} bytes at {addresses[at]:#x}, which is not a multiple of the size")
         region = np.searchsorted(self._starts, addresses, side="right") - 1
         outside = (region < 0) | (addresses + size * count > self._ends[region])
         if outside.any():
@@ -133,7 +133,7 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 
 def tensors_of(arguments: object) -> list[Tensor]:
-    """All tensors among a launch's arguments, those in tuples too."""
+    """Returns all tensors among a launch's arguments, including those in tuples."""
     if isinstance(arguments, tuple | list):
         return [tensor for each in arguments for tensor in tensors_of(each)]
     return [arguments] if isinstance(arguments, torch.Tensor) else []

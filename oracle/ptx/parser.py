@@ -1,4 +1,4 @@
-"""PTX as text, into kernels of instructions: what Triton's compiler writes, and no more of the language than that."""
+"""Parses PTX into kernels of instructions: the part of the language that Triton's compiler emits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Register(NamedTuple):
 
 
 class Immediate(NamedTuple):
-    """A number, as the bits of it."""
+    """A number, as its bits."""
 
     bits: int
 
@@ -37,14 +37,14 @@ class Symbol(NamedTuple):
 
 
 class Address(NamedTuple):
-    """A place in memory: a register or symbol, and bytes beyond it."""
+    """An address: a register or symbol, plus an offset in bytes."""
 
     base: Register | Symbol
     offset: int
 
 
 class Vector(NamedTuple):
-    """Registers that are read or written together."""
+    """Operands that are read or written together."""
 
     parts: tuple[Operand, ...]
 
@@ -57,12 +57,12 @@ class Instruction:
     """One instruction.
 
     Attributes:
-        text: as it was written.
-        operation: its name without modifiers, such as "ld".
-        modifiers: what follows the name, such as ("global", "v4", "b32").
+        text: source text.
+        operation: name without modifiers, such as "ld".
+        modifiers: parts after the name, such as ("global", "v4", "b32").
         operands: target first.
-        guard: the predicate that it waits for, if any.
-        negated: whether the predicate has to be false.
+        guard: predicate register under which it runs, if any.
+        negated: whether the predicate must be false.
     """
 
     text: str
@@ -74,17 +74,17 @@ class Instruction:
 
     @property
     def type(self) -> str:
-        """The last modifier, which is the type that it works on."""
+        """The last modifier, which is the type of its operands."""
         return self.modifiers[-1]
 
     @cached_property
     def target(self) -> Operand | None:
-        """What it writes, if that is registers."""
+        """The operand that it writes, if that is in registers."""
         return None if self.operation in WITHOUT_TARGET or not self.operands else self.operands[0]
 
     @cached_property
     def sources(self) -> tuple[Operand, ...]:
-        """The operands but for the target."""
+        """The operands without the target."""
         return self.operands if self.target is None else self.operands[1:]
 
     @cached_property
@@ -94,13 +94,13 @@ class Instruction:
 
     @cached_property
     def reads(self) -> frozenset[str]:
-        """Names of the registers that it reads, its guard included."""
+        """Names of the registers that it reads, including its guard."""
         return frozenset(_registers(self.sources)) | ({self.guard} if self.guard else set())
 
 
 @dataclass(frozen=True)
 class Block:
-    """Instructions that run one after the other; only the last may jump or wait."""
+    """Consecutive instructions, of which only the last may be a jump or a barrier."""
 
     instructions: tuple[Instruction, ...]
 
@@ -110,11 +110,11 @@ class Kernel:
     """A kernel's code.
 
     Attributes:
-        name: of the function.
-        parameters: types by name, in order.
-        widths: bits of each kind of register, by its prefix.
+        name: name of the function.
+        parameters: types of the parameters by name, in order.
+        widths: bits of each kind of register, by prefix.
         blocks: in the order of the text.
-        labels: block that each label stands before.
+        labels: number of the block that follows each label.
     """
 
     name: str
@@ -124,40 +124,40 @@ class Kernel:
     labels: dict[str, int]
 
     def width(self, register: str) -> int:
-        """Bits of a register."""
+        """Returns the number of bits of a register."""
         return self.widths[register.rstrip("0123456789")]
 
     @cached_property
     def shared_between_blocks(self) -> frozenset[str]:
-        """Registers whose value one block leaves to another, or to its own next turn."""
+        """Registers whose value is passed from one block to another, or to the next run of the same block."""
         seen: dict[str, int] = {}
         found: set[str] = set()
         for number, block in enumerate(self.blocks):
             written: set[str] = set()
             for instruction in block.instructions:
                 found |= {name for name in instruction.reads | instruction.writes if seen.setdefault(name, number) != number}
-                # Read before it is written here, or perhaps not written: the value may be one of an earlier turn.
+                # Read before it is written, or written under a guard: the value can come from an earlier run of this block.
                 found |= (instruction.reads | (instruction.writes if instruction.guard else set())) - written
                 written |= instruction.writes
         return frozenset(found)
 
 
 def parse(text: str) -> Kernel:
-    """The one kernel in the text.
+    """Returns the one kernel in the text.
 
     Raises:
-        ValueError: it holds none, or something that is not understood.
+        ValueError: the text contains no kernel, or syntax that is not supported.
     """
     lines = [COMMENT.sub("", line).rstrip() for line in text.splitlines()]
     start = next((number for number, line in enumerate(lines) if ".entry" in line), None)
     if start is None:
-        raise ValueError("the text has no .entry, so there is no kernel in it")
+        raise ValueError("the text contains no kernel: there is no .entry")
     opening = next(number for number in range(start, len(lines)) if lines[number] == "{")
     closing = next(number for number in range(opening, len(lines)) if lines[number] == "}")
     heading = "\n".join(lines[start:opening])
     entry = ENTRY.search(heading)
     if entry is None:
-        raise ValueError(f"the kernel's heading is not understood: {heading[:200]}")
+        raise ValueError(f"the kernel's heading is not supported: {heading[:200]}")
     parameters = {name: kind for kind, name in PARAMETER.findall(heading)}
     widths: dict[str, int] = {}
     blocks, labels = _blocks(list(_statements(lines[opening + 1 : closing], widths)))
@@ -165,7 +165,7 @@ def parse(text: str) -> Kernel:
 
 
 def _statements(lines: list[str], widths: dict[str, int]) -> Iterator[str]:
-    """Statements and labels; ``widths`` gets the declared registers'."""
+    """Yields statements and labels; adds the widths of declared registers to ``widths``."""
     for line in lines:
         for part in re.split(r";", line.strip()):
             statement = part.strip()
@@ -198,7 +198,7 @@ def _blocks(statements: Sequence[str]) -> tuple[tuple[Block, ...], dict[str, int
 def _instruction(statement: str) -> Instruction:
     found = STATEMENT.fullmatch(statement)
     if found is None:
-        raise ValueError(f"this is not understood as an instruction: {statement}")
+        raise ValueError(f"this instruction is not supported: {statement}")
     negated, guard, name, rest = found.groups()
     operation, *modifiers = name.replace("::", ".").split(".")
     operands = tuple(_operand(part.strip()) for part in PARTS.findall(rest))
@@ -212,7 +212,7 @@ def _operand(text: str) -> Operand:
         base, _, offset = text[1:-1].replace(" ", "").partition("+")
         place = _operand(base)
         if not isinstance(place, Register | Symbol):
-            raise ValueError(f"this is not understood as an address: {text}")
+            raise ValueError(f"this address is not supported: {text}")
         return Address(place, int(offset or "0", 0))
     if text.startswith("%"):
         return Register(text)

@@ -1,6 +1,6 @@
-"""``pytest -p oracle.ptx.plugin properties/tests/kernels``: the kernels' own properties, on their compiled code instead of the interpreter.
+"""``pytest -p oracle.ptx.plugin properties/tests/kernels``: runs the tests on the kernels' compiled code.
 
-``PTX_CAPABILITY`` names the architecture (90 when left out), ``PTX_SEED`` what a device leaves open.
+``PTX_CAPABILITY`` is the compute capability × 10 (90 by default), ``PTX_SEED`` the seed of the orders that a device does not define.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 
 from oracle.ptx.triton_device import Device, running_on
 
-LONG, EDGE = 100_000, 4  # Programs of a grid of which only some run, and how many of them at each end.
-UNDONE = pytest.StashKey[ExitStack]()
+LONG, EDGE = 100_000, 4  # Size from which only some programs of a grid run, and how many of them at each end.
+UNDO = pytest.StashKey[ExitStack]()
 
 
 def both_ends_and_the_middle(programs: int) -> Sequence[int]:
-    """The programs that run: of a long grid those where one kind of work may end and another begin."""
+    """Returns the programs that run: all, or those at the ends and in the middle of a long grid, where the kind of work changes."""
     if programs < LONG:
         return range(programs)
     middle = programs // 2
@@ -27,14 +27,14 @@ def both_ends_and_the_middle(programs: int) -> Sequence[int]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """From here on every launch runs on the machine: before modules are collected, which ask whether the host serves."""
+    """Run every launch in the interpreter from here on: before test modules are imported, since they check for a usable device."""
     capability, seed = (int(os.environ.get(name, default)) for name, default in (("PTX_CAPABILITY", "90"), ("PTX_SEED", "0")))
-    undone = config.stash[UNDONE] = ExitStack()
-    undone.enter_context(running_on(Device(capability, seed, programs=both_ends_and_the_middle)))
-    torch.use_deterministic_algorithms(True, warn_only=True)  # So that torch.empty is full of what must not matter.
-    undone.callback(torch.use_deterministic_algorithms, False)
+    undo = config.stash[UNDO] = ExitStack()
+    undo.enter_context(running_on(Device(capability, seed, programs=both_ends_and_the_middle)))
+    torch.use_deterministic_algorithms(True, warn_only=True)  # Fills torch.empty with NaN, so that reads of uninitialised memory show.
+    undo.callback(torch.use_deterministic_algorithms, False)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Launches go where they went before."""
-    config.stash[UNDONE].close()
+    """Restore Triton's launches."""
+    config.stash[UNDO].close()

@@ -1,4 +1,4 @@
-"""Registers are bits; an instruction's type says what they mean."""
+"""Conversions between the bits in registers and the numbers that an instruction's type defines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from oracle.ptx.parser import Immediate, Instruction
 
-Bits = Any  # An array of unsigned numbers or of truth values, or one such number for all threads.
+Bits = Any  # An array of unsigned numbers or of booleans with one element for each thread, or one element for all threads.
 Function = Callable[..., Bits]
 
 TYPES: dict[str, Any] = {
@@ -24,29 +24,29 @@ UNSIGNED: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint6
 
 
 class UnknownInstructionError(ValueError):
-    """Code that the machine does not know."""
+    """An instruction that the interpreter does not implement."""
 
     def __init__(self, instruction: Instruction) -> None:
-        super().__init__(f"the machine does not know the instruction: {instruction.text}")
+        super().__init__(f"this instruction is not implemented: {instruction.text}")
 
 
-def known(instruction: Instruction, modifiers: Iterable[str]) -> bool:
-    """Whether an instruction has no modifiers but types and these."""
+def has_only(instruction: Instruction, modifiers: Iterable[str]) -> bool:
+    """Whether all modifiers of an instruction are types or among ``modifiers``."""
     return set(instruction.modifiers) <= TYPES.keys() | set(modifiers)
 
 
 def typed(bits: Bits, kind: str) -> Any:
-    """Bits as numbers of a type."""
+    """Returns bits as numbers of a type."""
     return bits if kind == "pred" else bits.view(TYPES[kind])
 
 
 def bits_of(value: Any) -> Bits:
-    """Numbers as bits."""
+    """Returns numbers as bits."""
     return value if value.dtype == np.bool_ else value.view(UNSIGNED[value.dtype.itemsize])
 
 
 def immediate(instruction: Instruction, position: int, operand: Immediate) -> Bits:
-    """A number written into an instruction, as wide as the instruction takes it at a position among its sources."""
+    """Returns an immediate number in the width that the instruction takes at a position among its sources."""
     kind, doubled = TYPES[instruction.type], "wide" in instruction.modifiers and position == 2
     if kind is np.bool_:
         return np.bool_(operand.bits)
@@ -57,7 +57,7 @@ def immediate(instruction: Instruction, position: int, operand: Immediate) -> Bi
 
 
 def on_numbers(instruction: Instruction, function: Callable[..., Any]) -> Function:
-    """A function of numbers as one of bits; subnormal numbers are zero where the instruction says so."""
+    """Returns a function of bits from one of numbers; subnormal numbers become zero where the instruction has the modifier ``ftz``."""
     kind = instruction.type
     if "ftz" in instruction.modifiers:
         return lambda *operands: bits_of(flushed(function(*(flushed(typed(each, kind)) for each in operands))))
@@ -65,5 +65,5 @@ def on_numbers(instruction: Instruction, function: Callable[..., Any]) -> Functi
 
 
 def flushed(value: Any) -> Any:
-    """Subnormal numbers as zero of their sign."""
+    """Returns the numbers, with subnormal ones replaced by zeros of the same sign."""
     return np.where(np.abs(value) < np.finfo(value.dtype).tiny, np.copysign(value.dtype.type(0), value), value)

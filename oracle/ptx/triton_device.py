@@ -1,4 +1,4 @@
-"""Triton's launches, caught: each kernel is compiled for an architecture, and its PTX is run here on tensors of the host."""
+"""Runs Triton's launches without a GPU: compiles each kernel for an architecture, and interprets its PTX on tensors of the host."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from twinloss.backends.triton import availability
 
 
 class RaceError(RuntimeError):
-    """The outcome of a launch depends on who comes first."""
+    """The result of a launch depends on the order of threads; the message names the kernel and the instructions."""
 
 
 @dataclass
 class Device:
-    """A GPU that is not here.
+    """A simulated GPU.
 
     Attributes:
-        capability: of the architecture, times ten.
-        seed: of what a device leaves open; each launch draws from it anew.
-        look_for_races: whether every launch is searched for races, which takes memory for each access.
-        programs: which programs of a grid of so many run.
-        watch: told of each launch's name and accesses.
+        capability: compute capability × 10.
+        seed: seed of the orders that a device does not define; each launch draws new ones.
+        look_for_races: whether every launch is searched for races.
+        programs: function from the size of a grid to the programs that run.
+        watch: called with the name and accesses of each launch.
+        launches: number of launches so far.
     """
 
     capability: int = 90
@@ -48,12 +49,12 @@ class Device:
         """Run one launch.
 
         Raises:
-            RaceError: its outcome depends on who comes first.
-            MemoryFaultError: it accesses what it was not given.
+            RaceError: its result depends on the order of threads.
+            MemoryFaultError: it accesses memory outside of its tensors, or a misaligned address.
         """
         kernel, programs = _parsed(compiled.asm["ptx"]), grid[0]
         flat = list(_flat(arguments, compiled.src))
-        scratch = len(kernel.parameters) - len(flat)  # Triton's own, which none of these kernels asks for.
+        scratch = len(kernel.parameters) - len(flat)  # Parameters for Triton's scratch memory, which none of these kernels uses.
         self.launches += 1
         done = run(
             Launch(
@@ -75,13 +76,13 @@ class Device:
 
 @contextmanager
 def running_on(device: Device) -> Iterator[Device]:
-    """Within, every launch of a Triton kernel runs on this device, whose tensors are the host's."""
-    with host_serves(), compiling_for(device.capability, device.launch):
+    """Within the block every launch of a Triton kernel runs on this device, on tensors of the host."""
+    with accept_host_tensors(), compiling_for(device.capability, device.launch):
         yield device
 
 
-def host_serves() -> AbstractContextManager[Any]:
-    """Within, the Triton backend takes tensors of the host for those of a device that it can serve."""
+def accept_host_tensors() -> AbstractContextManager[Any]:
+    """Within the block the Triton backend accepts tensors of the host."""
     return patch.object(availability, "_why_not_device", lambda _: None)
 
 
@@ -91,7 +92,7 @@ def _parsed(text: str) -> Kernel:
 
 
 def _flat(arguments: Any, source: Any) -> Iterator[tuple[Any, str]]:
-    """Values and types of what is passed at run time, in the order in which Triton passes it: tuples' elements one by one, no constants."""
+    """Yields values and types of run-time arguments in the order in which Triton passes them: tuples are flattened, constants left out."""
     names = source.fn.arg_names
     for at, (name, value) in enumerate(zip(names, arguments, strict=True)):
         yield from _flat_value(value, source.signature[name], (at,), source.constants)
@@ -106,10 +107,10 @@ def _flat_value(value: Any, kind: Any, path: tuple[int, ...], constants: dict[tu
 
 
 def _bits(value: Any, kind: str) -> int:
-    """The bits of a parameter of one of Triton's types.
+    """Returns the bits of a parameter of one of Triton's types.
 
     Raises:
-        ValueError: a type that these kernels have none of.
+        ValueError: the type is not supported.
     """
     if isinstance(value, Tensor):
         return value.data_ptr()
@@ -117,4 +118,4 @@ def _bits(value: Any, kind: str) -> int:
         return int(struct.unpack("<I", struct.pack("<f", value))[0])
     if kind in ("i32", "i64", "u32", "u64", "i1"):
         return int(value) & ((1 << 64) - 1)
-    raise ValueError(f"a parameter has the type {kind!r}, which is not known here")
+    raise ValueError(f"a parameter has the type {kind!r}, which is not supported")

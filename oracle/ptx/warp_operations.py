@@ -1,4 +1,4 @@
-"""Instructions by which the threads of a warp act together."""
+"""Instructions that the threads of a warp execute together."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from typing import Any
 import numpy as np
 
 from oracle.ptx.access_log import WARP
-from oracle.ptx.load_store import address_of, checked, memory_of
+from oracle.ptx.load_store import address_of, memory_of, with_location
 from oracle.ptx.memory import MemoryFaultError
 from oracle.ptx.parser import Instruction, Register, Vector
 from oracle.ptx.register_types import UnknownInstructionError
-from oracle.ptx.threads import Frame, Step, source_of
+from oracle.ptx.threads import ActiveThreads, Step, operand_reader
 
 
-def exchange(instruction: Instruction) -> Step:
-    """``shfl.sync.bfly``: every thread gets the value of the one whose number differs in the given bits."""
+def shuffle(instruction: Instruction) -> Step:
+    """``shfl.sync.bfly``: every thread receives the value of the thread whose number differs in the given bits."""
     if instruction.modifiers[:2] != ("sync", "bfly") or not isinstance(instruction.target, Register):
         raise UnknownInstructionError(instruction)
     target = instruction.target.name
-    value, bits, *_ = (source_of(instruction, position, operand) for position, operand in enumerate(instruction.sources))
+    value, bits, *_ = (operand_reader(instruction, position, operand) for position, operand in enumerate(instruction.sources))
 
-    def step(frame: Frame) -> None:
-        shape = frame.warps(instruction)
-        partner = np.arange(WARP) ^ int(np.ravel(bits(frame))[0])
-        frame.write(target, frame.spread(value(frame)).reshape(shape)[:, partner].ravel())
+    def step(active: ActiveThreads) -> None:
+        shape = active.warps(instruction)
+        partner = np.arange(WARP) ^ int(np.ravel(bits(active))[0])
+        active.write(target, active.per_thread(value(active)).reshape(shape)[:, partner].ravel())
 
     return step
 
 
-OWNER, PAIR = np.arange(WARP) // 4, np.arange(WARP) % 4 * 2  # Row of a matrix and first of two columns that a thread has.
+OWNER, PAIR = np.arange(WARP) // 4, np.arange(WARP) % 4 * 2  # Row of a matrix, and first of the two columns, whose elements a thread holds.
 REDUCTIONS: dict[str, Any] = {"max": np.max, "min": np.min, "add": np.sum}
 
 
 def reduction(instruction: Instruction) -> Step:
-    """``redux.sync``: every thread gets the warp's largest, least or sum."""
+    """``redux.sync``: every thread receives the maximum, minimum or sum over its warp."""
     reduce, target = REDUCTIONS.get(instruction.modifiers[1]), instruction.target
     if reduce is None or not isinstance(target, Register):
         raise UnknownInstructionError(instruction)
-    value = source_of(instruction, 0, instruction.sources[0])
+    value = operand_reader(instruction, 0, instruction.sources[0])
     kind = np.int32 if instruction.type == "s32" else np.uint32
 
-    def step(frame: Frame) -> None:
-        rows = frame.spread(value(frame)).view(kind).reshape(frame.warps(instruction))
-        frame.write(target.name, np.repeat(reduce(rows, axis=1).astype(kind), WARP).view(np.uint32))
+    def step(active: ActiveThreads) -> None:
+        rows = active.per_thread(value(active)).view(kind).reshape(active.warps(instruction))
+        active.write(target.name, np.repeat(reduce(rows, axis=1).astype(kind), WARP).view(np.uint32))
 
     return step
 
 
-def matrix(instruction: Instruction) -> Step:
-    """``ldmatrix`` and ``stmatrix``: 8 x 8 matrices of two bytes an element; matrix k's row i is where thread 8 k + i says.
+def matrix_transfer(instruction: Instruction) -> Step:
+    """``ldmatrix`` and ``stmatrix``: 8 x 8 matrices of 2-byte elements; thread 8 k + i gives the address of row i of matrix k.
 
-    Thread t has two neighbours of row t // 4, from column 2 (t % 4) on, in each matrix's register; rows are columns where it says "trans".
+    The register of a matrix in thread t holds two elements of row t // 4, from column 2 (t % 4) on; "trans" swaps rows and columns.
     """
     loads, transposed = instruction.operation == "ldmatrix", "trans" in instruction.modifiers
     vector, place = instruction.operands if loads else instruction.operands[::-1]
@@ -59,23 +59,23 @@ def matrix(instruction: Instruction) -> Step:
         raise UnknownInstructionError(instruction)
     address, names = address_of(instruction, place), [part.name for part in vector.parts if isinstance(part, Register)]
 
-    def step(frame: Frame) -> None:
-        rows = address(frame).reshape(frame.warps(instruction))
+    def step(active: ActiveThreads) -> None:
+        rows = address(active).reshape(active.warps(instruction))
         if (rows % 16).any():
-            raise MemoryFaultError("a matrix's row does not begin at a multiple of 16 bytes")
-        everyone = np.arange(frame.count)
+            raise MemoryFaultError("a row of a matrix begins at an address that is no multiple of 16 bytes")
+        everyone = np.arange(active.count)
         for number, name in enumerate(names):
-            bits = np.zeros(frame.count, np.uint32) if loads else frame.spread(frame.read(name))
+            bits = np.zeros(active.count, np.uint32) if loads else active.per_thread(active.read(name))
             for half in (0, 1):
                 row, column = OWNER, PAIR + half
                 row, column = (column, row) if transposed else (row, column)
-                memory, addresses = memory_of(frame, instruction, (rows[:, 8 * number + row] + 2 * column).ravel(), everyone)
+                memory, addresses = memory_of(active, instruction, (rows[:, 8 * number + row] + 2 * column).ravel(), everyone)
                 shift = np.uint32(16 * half)
                 if loads:
                     bits |= memory.read(addresses, 2, 1)[0].astype(np.uint32) << shift
                 else:
                     memory.write(addresses, 2, [(bits >> shift).astype(np.uint16)])
             if loads:
-                frame.write(name, bits)
+                active.write(name, bits)
 
-    return checked(instruction, step)
+    return with_location(instruction, step)

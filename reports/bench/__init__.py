@@ -1,1 +1,1 @@
-"""The bench run: what the loss costs, of every contender on the same batches."""
+"""The report of a bench run: time and memory of every contender on the same batches."""

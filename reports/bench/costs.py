@@ -1,43 +1,38 @@
-"""The tables that say what the time and its growth consist of."""
+"""Tables of stages, lower bounds, growth and first calls."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from reports.bench.schema import REFERENCE, steps
+from reports.bench.tables import CONTENDER, WORKLOAD
 from reports.tables import Column, Table
 
 
 def stages(rows: pd.DataFrame) -> Table:
-    """Each stage's share of a step."""
-    frame = rows[rows["known"] & rows["phase"].str.startswith("stage: ")]
+    """Returns the table of each stage's share of a step."""
+    frame = rows[rows["measured"] & rows["phase"].str.startswith("stage: ")]
     frame = frame.assign(stage=frame["phase"].str.removeprefix("stage: "))
     return Table(
         "Where a step's time goes",
-        (
-            Column("workload", "workload"),
-            Column("who", "contender"),
-            Column("stage", "stage"),
-            Column("ms_median", "ms", "ms"),
-            Column("share", "share", "share"),
-        ),
+        (WORKLOAD, CONTENDER, Column("stage", "stage"), Column("ms_median", "ms", "ms"), Column("share", "share", "share")),
         frame,
         "One process. Decoding is part of the assignment and of the terms where a contender decodes only what they need.",
     )
 
 
 def training(rows: pd.DataFrame) -> Table:
-    """The loss in a whole training step."""
+    """Returns the table of the loss in a whole training step."""
     frame = rows[rows["phase"] == "training step"]
-    loss = rows[rows["phase"] == "loss in training step"][["who", "ms_median"]].rename(columns={"ms_median": "loss_ms"})
-    frame = frame.merge(loss, on="who", how="left")
-    baseline = frame.loc[frame["who"] == REFERENCE, "ms_median"]
+    loss = rows[rows["phase"] == "loss in training step"][["label", "ms_median"]].rename(columns={"ms_median": "loss_ms"})
+    frame = frame.merge(loss, on="label", how="left")
+    baseline = frame.loc[frame["label"] == REFERENCE, "ms_median"]
     frame = frame.assign(gain=(baseline.iloc[0] if len(baseline) else float("nan")) / frame["ms_median"])
     return Table(
         "The loss in a whole training step",
         (
             Column("note", "model"),
-            Column("who", "contender"),
+            CONTENDER,
             Column("ms_median", "step, ms", "ms"),
             Column("loss_ms", "loss, ms", "ms"),
             Column("share", "share of the loss", "share"),
@@ -49,14 +44,14 @@ def training(rows: pd.DataFrame) -> Table:
 
 
 def floors(rows: pd.DataFrame) -> Table:
-    """How far from what the machine could do."""
+    """Returns the table of step times relative to the machine's lower bounds."""
     frame = steps(rows)
     bound = frame[["floor_bytes_ms", "floor_exp_ms"]].max(axis=1)
     return Table(
         "Distance from the machine's floor",
         (
-            Column("workload", "workload"),
-            Column("who", "contender"),
+            WORKLOAD,
+            CONTENDER,
             Column("floor_bytes_ms", "bytes, ms", "ms"),
             Column("floor_exp_ms", "exponentials, ms", "ms"),
             Column("ms_median", "step, ms", "ms"),
@@ -76,12 +71,12 @@ def _rate(rows: pd.DataFrame, column: str, unit: str) -> str:
 
 
 def growth(rows: pd.DataFrame) -> Table:
-    """Exponents of growth."""
+    """Returns the table of exponents of growth."""
     return Table(
         "Exponents of growth",
         (
             Column("sweep", "of"),
-            Column("who", "contender"),
+            CONTENDER,
             Column("exponent", "exponent", "ratio"),
             Column("exponent_lo95", "from", "ratio"),
             Column("exponent_hi95", "to", "ratio"),
@@ -93,15 +88,10 @@ def growth(rows: pd.DataFrame) -> Table:
 
 
 def warm_up(rows: pd.DataFrame) -> Table:
-    """What the first call takes; kept out of every other table."""
+    """Returns the table of first calls, which no other table includes."""
     frame = steps(rows)
     return Table(
         "First call, compilation included",
-        (
-            Column("workload", "workload"),
-            Column("who", "contender"),
-            Column("warm_ms", "first call, ms", "ms"),
-            Column("ms_median", "later, ms", "ms"),
-        ),
+        (WORKLOAD, CONTENDER, Column("warm_ms", "first call, ms", "ms"), Column("ms_median", "later, ms", "ms")),
         frame[frame["backend"].isin(["compile", "triton"]) | (frame["workload"] == "coco")],
     )

@@ -1,4 +1,4 @@
-"""The drawings of a bench run."""
+"""Drawings of a bench run."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from reports.bench.schema import others, steps
 from reports.document import Figure
 from reports.plots import BAD, FAINT, SERIES, drawing
 
-LANES = 0.8  # Of a row's height, for the marks in it.
+LANES = 0.8  # Share of a row's height that its marks occupy.
 
 
 def ratios(rows: pd.DataFrame) -> Figure:
-    """Times faster than the reference, with interval: one row a workload, one lane a contender and heap."""
+    """Draws the ratio to the reference with its interval: one row for each workload, one mark for each contender and heap."""
     frame = others(pd.concat([steps(rows), steps(rows, "default")])).dropna(subset=["ratio_to_reference"])
-    frame = frame.assign(row=frame["workload"], lane=frame["who"] + ", " + frame["heap"] + " heap")
+    frame = frame.assign(row=frame["workload"], lane=frame["label"] + ", " + frame["heap"] + " heap")
     described = "; ".join(f"{name} {ratio:.3g}" for name, ratio in _worst_first(frame))
     return _dumbbells("ratios", frame, "Times faster than the reference, a step in float32", f"By workload: {described}.")
 
 
 def by_dtype(rows: pd.DataFrame) -> Figure:
-    """Times faster than the reference, with interval, by dtype."""
+    """Draws the ratio to the reference with its interval, by dtype."""
     frame = others(steps(rows, dtype=None)).dropna(subset=["ratio_to_reference"])
     frame = frame[frame.groupby("workload")["dtype"].transform("nunique") > 1]
-    frame = frame.assign(row=frame["workload"] + ", " + frame["dtype"], lane=frame["who"])
+    frame = frame.assign(row=frame["workload"] + ", " + frame["dtype"], lane=frame["label"])
     described = "; ".join(f"{name} {ratio:.3g}" for name, ratio in _worst_first(frame))
     return _dumbbells(
         "dtypes", frame, "Times faster than the reference in half and single precision", f"By workload and dtype: {described}."
@@ -60,24 +60,17 @@ def _dumbbells(name: str, frame: pd.DataFrame, title: str, description: str) -> 
 
 
 def memory(rows: pd.DataFrame) -> Figure:
-    """Peak memory of a step: contenders, and the gradients that all of them make."""
+    """Draws the peak memory of a step for each contender, and the size of the gradients."""
     frame = steps(rows).dropna(subset=["peak_bytes"])
     names = list(dict.fromkeys(frame["workload"]))
     with drawing("memory", height=1.2 + 0.32 * len(names)) as drawn:
         axes = drawn.axes
-        for at, (who, group) in enumerate(frame.groupby("who", sort=False)):
-            axes.plot(
-                group["peak_bytes"] / 2**20, [names.index(n) for n in group["workload"]], "o", color=SERIES[at % len(SERIES)], label=who
-            )
+        for at, (label, group) in enumerate(frame.groupby("label", sort=False)):
+            places = [names.index(n) for n in group["workload"]]
+            axes.plot(group["peak_bytes"] / 2**20, places, "o", color=SERIES[at % len(SERIES)], label=label)
         floor = frame.drop_duplicates("workload")
-        axes.plot(
-            floor["gradient_bytes"] / 2**20,
-            [names.index(n) for n in floor["workload"]],
-            "|",
-            color=BAD,
-            markersize=12,
-            label="gradients alone",
-        )
+        places = [names.index(n) for n in floor["workload"]]
+        axes.plot(floor["gradient_bytes"] / 2**20, places, "|", color=BAD, markersize=12, label="gradients alone")
         _logarithmic(axes, "x", lambda value: f"{value:,.0f}")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -92,25 +85,25 @@ def memory(rows: pd.DataFrame) -> Figure:
 
 
 def scaling(rows: pd.DataFrame) -> Iterator[Figure]:
-    """A step's time along each sweep, with the fitted exponents."""
+    """Draws the time of a step along each sweep, with the fitted exponents."""
     frame = steps(rows, swept=True)
     for sweep, along in frame.groupby("sweep", sort=False):
-        fits = rows[(rows["phase"] == "growth of step") & (rows["sweep"] == sweep)].set_index("who")["exponent"]
+        fits = rows[(rows["phase"] == "growth of step") & (rows["sweep"] == sweep)].set_index("label")["exponent"]
         with drawing(f"scaling-{str(sweep).split()[0]}", height=3.4) as drawn:
             axes = drawn.axes
-            for at, (who, group) in enumerate(along.groupby("who", sort=False)):
+            for at, (label, group) in enumerate(along.groupby("label", sort=False)):
                 ordered = group.sort_values("size")
-                exponent = f", exponent {fits[who]:.2f}" if who in fits else ""
+                exponent = f", exponent {fits[label]:.2f}" if label in fits else ""
                 colour = SERIES[at % len(SERIES)]
-                axes.plot(ordered["size"], ordered["ms_median"], "o-", color=colour, markersize=4, label=f"{who}{exponent}")
+                axes.plot(ordered["size"], ordered["ms_median"], "o-", color=colour, markersize=4, label=f"{label}{exponent}")
                 axes.fill_between(ordered["size"], ordered["ms_q1"], ordered["ms_q3"], color=colour, alpha=0.15, linewidth=0)
             _logarithmic(axes, "x", lambda value: f"{value:,.0f}")
             _logarithmic(axes, "y", lambda value: f"{value:g}")
             axes.set_xlabel(str(sweep))
             axes.set_ylabel("ms a step")
             _finish(axes)
-        told = ", ".join(f"{who} {exponent:.2f}" for who, exponent in fits.items())
-        yield Figure(f"Step against {sweep}", drawn.svg, f"Time of a step against {sweep}. Fitted exponents: {told or 'none'}.")
+        fitted = ", ".join(f"{label} {exponent:.2f}" for label, exponent in fits.items())
+        yield Figure(f"Step against {sweep}", drawn.svg, f"Time of a step against {sweep}. Fitted exponents: {fitted or 'none'}.")
 
 
 def _logarithmic(axes: Axes, which: str, text: Callable[[float], str]) -> None:
@@ -118,7 +111,7 @@ def _logarithmic(axes: Axes, which: str, text: Callable[[float], str]) -> None:
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    # Less than two decades show too few powers of ten; then the ticks between are named as well.
+    # Over less than two decades the minor ticks are labelled as well.
     axis.set_minor_formatter(
         FuncFormatter(lambda value, _: text(value) if f"{value:e}"[0] in "25" else "") if high < 150 * low else NullFormatter()
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports.bench import costs, plots, tables
-from reports.bench.schema import PHASES, REFERENCE, SCHEMA, SINGLE, named, others, steps
+from reports.bench.schema import PHASES, REFERENCE, SCHEMA, SINGLE, labelled, others, steps
 from reports.diff import schema as diff
 from reports.diff.plots import distances
 from reports.document import Block, Fact, Figure, Kind, Report, Section
@@ -20,13 +20,13 @@ MAIN = "coco"
 
 
 def build(rows: pd.DataFrame, diff_rows: Path = DIFF_ROWS) -> Report:
-    """The report of these rows, which have the columns of :data:`reports.bench.schema.SCHEMA`.
+    """Returns the report of these rows, which have the columns of :data:`reports.bench.schema.SCHEMA`.
 
     Args:
-        rows: of a bench run.
-        diff_rows: rows of a differential run, from which the distance from float64 is drawn beside the times, when there are any.
+        rows: rows of a bench run.
+        diff_rows: rows of a differential run, for a drawing of the distance from float64; the file may be missing.
     """
-    rows = named(rows)
+    rows = labelled(rows)
     by_workload, worse = tables.workloads(rows), tables.where_slower(rows)
     slower_steps = worse.frame[worse.frame["phase"] == "step"]
     tone: Tone = "warn" if len(slower_steps) else "good"
@@ -55,7 +55,7 @@ def _filled(*shown: Table) -> Iterator[Block]:
 
 
 def headline(rows: pd.DataFrame, slower: int) -> str:
-    """The outcome in a sentence."""
+    """Returns the outcome as one sentence."""
     compared = others(steps(rows)).dropna(subset=["ratio_to_reference"])
     if compared.empty:
         return "No contender was compared with the reference"
@@ -63,23 +63,23 @@ def headline(rows: pd.DataFrame, slower: int) -> str:
     first = main.iloc[0]
     spread = f"{first['ratio_to_reference']:.3g} [{first['ratio_lo95']:.3g}, {first['ratio_hi95']:.3g}] times the reference's speed"
     where = f"slower in {slower} of {_count(rows)} steps" if slower else f"slower in none of {_count(rows)} steps"
-    return f"{first['who']} runs {first['workload']} at {spread}; {where}"
+    return f"{first['label']} runs {first['workload']} at {spread}; {where}"
 
 
 def _count(rows: pd.DataFrame) -> int:
-    timed = others(rows[rows["known"] & (rows["phase"] == "step")])
+    timed = others(rows[rows["measured"] & (rows["phase"] == "step")])
     return int(timed["ratio_to_reference"].notna().sum())
 
 
 def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
-    """The figures at the top."""
+    """Returns the figures at the top."""
     compared = others(steps(rows)).dropna(subset=["ratio_to_reference"]).sort_values("ratio_to_reference")
     shown = []
     if len(compared):
         for row, word in ((compared.iloc[0], "least"), (compared.iloc[-1], "most")):
             tone: Tone = "warn" if row["ratio_to_reference"] < 1 else "plain"
-            shown.append(Fact(f"times faster at {word}: {row['who']}, {row['workload']}", f"{row['ratio_to_reference']:.3g}", tone))
-    step = rows[(rows["phase"] == "training step") & (rows["who"] == REFERENCE)]
+            shown.append(Fact(f"times faster at {word}: {row['label']}, {row['workload']}", f"{row['ratio_to_reference']:.3g}", tone))
+    step = rows[(rows["phase"] == "training step") & (rows["label"] == REFERENCE)]
     if len(step):
         shown.append(Fact("of a training step is the reference's loss", f"{100 * step['share'].iloc[0]:.1f} %"))
     calls = rows.loc[rows["phase"] == "step", "rounds"].sum()
@@ -87,7 +87,7 @@ def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
 
 
 def _distance(diff_rows: Path) -> Iterator[str | Figure]:
-    """How far from float64 the last differential run found the contenders, if there was one."""
+    """Yields the drawing of the contenders' distance from float64 in the last differential run, or a text where there was none."""
     try:
         compared = read(diff_rows, diff.SCHEMA)
     except RowsError:
@@ -97,8 +97,8 @@ def _distance(diff_rows: Path) -> Iterator[str | Figure]:
 
 
 def not_measured(rows: pd.DataFrame) -> Iterator[str]:
-    """One plain sentence for each thing that a whole run measures and this one did not."""
-    timed = rows[rows["known"] & rows["phase"].isin(PHASES)]
+    """Yields one sentence for each part of a whole run that this run did not measure."""
+    timed = rows[rows["measured"] & rows["phase"].isin(PHASES)]
     if not timed["device"].str.startswith("cuda").any():
         yield "CUDA was not measured: the run had no CUDA device."
     if not (timed["heap"] == "default").any():

@@ -74,19 +74,19 @@ PHASES = ("forward", "backward", "step")
 SINGLE = "float32"
 
 
-def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a column ``who``, contender and backend in one, and ``known``, whether there is a measurement and no failure."""
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows with columns ``label`` (contender and backend) and ``measured`` (false for failures)."""
     own = rows["backend"].isin(["eager", "own"])
-    who = rows["contender"].where(own, rows["contender"] + " (" + rows["backend"] + ")")
-    return rows.assign(who=who, known=rows["ms_median"].notna())
+    label = rows["contender"].where(own, rows["contender"] + " (" + rows["backend"] + ")")
+    return rows.assign(label=label, measured=rows["ms_median"].notna())
 
 
 def steps(rows: pd.DataFrame, heap: str = "steady", dtype: str | None = SINGLE, *, swept: bool = False) -> pd.DataFrame:
-    """The measured whole steps on a heap: of the plain workloads, or of the sweeps."""
-    kept = rows["known"] & (rows["phase"] == "step") & (rows["heap"] == heap) & (rows["sweep"].notna() == swept)
+    """Returns the measured whole steps on a heap: of the workloads, or with ``swept`` of the sweeps."""
+    kept = rows["measured"] & (rows["phase"] == "step") & (rows["heap"] == heap) & (rows["sweep"].notna() == swept)
     return rows[kept & (rows["dtype"] == dtype)] if dtype else rows[kept]
 
 
 def others(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without the baseline, which everything else is compared with."""
-    return rows[rows["who"] != REFERENCE]
+    """Returns the rows of all contenders but the reference."""
+    return rows[rows["label"] != REFERENCE]

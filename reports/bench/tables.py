@@ -13,17 +13,17 @@ UNIT = ["workload", "dtype", "device", "heap"]
 
 
 def faster(ratio: Any) -> Tone:
-    """A lower bound of a ratio: above 1 the contender is faster beyond doubt."""
+    """Returns the tone of a lower bound: above 1 the contender is faster."""
     return "good" if ratio > 1 else "plain"
 
 
 def slower(ratio: Any) -> Tone:
-    """An upper bound of a ratio: below 1 the contender is slower beyond doubt."""
+    """Returns the tone of an upper bound: below 1 the contender is slower."""
     return "bad" if ratio < 1 else "plain"
 
 
 def slow(ratio: Any) -> Tone:
-    """A ratio: below 1 the contender is slower, if perhaps by chance."""
+    """Returns the tone of a ratio: below 1 the contender may be slower."""
     return "warn" if ratio < 1 else "plain"
 
 
@@ -32,31 +32,25 @@ RATIO = (
     Column("ratio_lo95", "from", "ratio", faster),
     Column("ratio_hi95", "to", "ratio", slower),
 )
+TIMES = (Column("reference_ms", "reference, ms", "ms"), Column("ms_median", "ms", "ms"), *RATIO)
+WORKLOAD, CONTENDER = Column("workload", "workload"), Column("label", "contender")
 
 
 def against_reference(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each row with the reference's time and peak on the same unit and phase beside its own."""
+    """Returns each row with the reference's time, peak and faults on the same unit and phase."""
     keys = [*UNIT, "phase"]
-    baseline = frame[frame["who"] == REFERENCE][[*keys, "ms_median", "peak_bytes", "minor_faults"]]
+    baseline = frame[frame["label"] == REFERENCE][[*keys, "ms_median", "peak_bytes", "minor_faults"]]
     baseline = baseline.rename(columns={"ms_median": "reference_ms", "peak_bytes": "reference_peak", "minor_faults": "reference_faults"})
     return frame.merge(baseline, on=keys, how="left", sort=False)
 
 
 def workloads(rows: pd.DataFrame, heap: str = "steady") -> Table:
-    """Whole steps in float32, workload by workload."""
+    """Returns the table of whole steps in float32, by workload."""
     frame = others(against_reference(steps(rows, heap)))
     faults = (Column("reference_faults", "its faults", "count"), Column("minor_faults", "faults", "count"))
     return Table(
         f"Step in {SINGLE}, {heap} heap" if heap == "default" else f"Step in {SINGLE}",
-        (
-            Column("workload", "workload"),
-            Column("who", "contender"),
-            Column("reference_ms", "reference, ms", "ms"),
-            Column("ms_median", "ms", "ms"),
-            *RATIO,
-            Column("images_per_s", "images/s", "ratio"),
-            *(faults if heap == "default" else ()),
-        ),
+        (WORKLOAD, CONTENDER, *TIMES, Column("images_per_s", "images/s", "ratio"), *(faults if heap == "default" else ())),
         frame,
         "Forward and backward. Times are medians over all processes; the ratio is the median of the rounds' own ratios, with its 95 % "
         "interval over processes. " + HEAPS[heap],
@@ -70,27 +64,19 @@ HEAPS = {
 
 
 def dtypes(rows: pd.DataFrame) -> Table:
-    """Whole steps in every dtype, for the workloads that were measured in more than one."""
+    """Returns the table of whole steps by dtype, for the workloads that were measured in several."""
     frame = others(against_reference(steps(rows, dtype=None)))
     several = frame.groupby("workload")["dtype"].transform("nunique") > 1
     return Table(
         "Step by dtype",
-        (
-            Column("workload", "workload"),
-            Column("dtype", "logits"),
-            Column("who", "contender"),
-            Column("reference_ms", "reference, ms", "ms"),
-            Column("ms_median", "ms", "ms"),
-            *RATIO,
-            Column("peak_bytes", "peak", "bytes"),
-        ),
+        (WORKLOAD, Column("dtype", "logits"), CONTENDER, *TIMES, Column("peak_bytes", "peak", "bytes")),
         frame[several],
         "Without a reference's time the reference raises there.",
     )
 
 
 def memory(rows: pd.DataFrame) -> Table:
-    """Peak memory of a step above its inputs."""
+    """Returns the table of peak memory of a step above its inputs."""
     frame = others(against_reference(steps(rows)))
     frame = frame.assign(
         of_reference=frame["peak_bytes"] / frame["reference_peak"], of_gradients=frame["peak_bytes"] / frame["gradient_bytes"]
@@ -98,8 +84,8 @@ def memory(rows: pd.DataFrame) -> Table:
     return Table(
         "Peak memory of a step, above its inputs",
         (
-            Column("workload", "workload"),
-            Column("who", "contender"),
+            WORKLOAD,
+            CONTENDER,
             Column("reference_peak", "reference", "bytes"),
             Column("peak_bytes", "peak", "bytes"),
             Column("of_reference", "of the reference's", "share"),
@@ -111,59 +97,44 @@ def memory(rows: pd.DataFrame) -> Table:
     )
 
 
-def losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows in which a contender of ours or of the user's is slower than the reference, the worst first."""
-    timed = others(rows[rows["known"] & rows["phase"].isin(PHASES)])
+def slower_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows in which a contender is slower than the reference, the worst first."""
+    timed = others(rows[rows["measured"] & rows["phase"].isin(PHASES)])
     return against_reference_phases(rows, timed[timed["ratio_to_reference"] < 1]).sort_values("ratio_to_reference")
 
 
 def against_reference_phases(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """The chosen rows, with the reference's time in the same phase."""
-    baseline = rows[rows["who"] == REFERENCE][[*UNIT, "phase", "ms_median"]].rename(columns={"ms_median": "reference_ms"})
+    """Returns the chosen rows with the reference's time in the same phase."""
+    baseline = rows[rows["label"] == REFERENCE][[*UNIT, "phase", "ms_median"]].rename(columns={"ms_median": "reference_ms"})
     return chosen.merge(baseline, on=[*UNIT, "phase"], how="left", sort=False)
 
 
 def where_slower(rows: pd.DataFrame) -> Table:
-    """Every row in which a contender is slower than the reference."""
+    """Returns the table of rows in which a contender is slower than the reference."""
     return Table(
         "Slower than the reference",
-        (
-            Column("workload", "workload"),
-            Column("who", "contender"),
-            Column("phase", "phase"),
-            Column("dtype", "logits"),
-            Column("heap", "heap"),
-            Column("reference_ms", "reference, ms", "ms"),
-            Column("ms_median", "ms", "ms"),
-            *RATIO,
-        ),
-        losses(rows),
+        (WORKLOAD, CONTENDER, Column("phase", "phase"), Column("dtype", "logits"), Column("heap", "heap"), *TIMES),
+        slower_rows(rows),
         "Forward and backward count one by one here: a contender that takes its gradients while it goes forward has a slower forward.",
     )
 
 
 def failures(rows: pd.DataFrame) -> Table:
-    """What could not be measured, and why."""
+    """Returns the table of failures with their errors."""
     return Table(
         "Not measured",
-        (
-            Column("workload", "workload"),
-            Column("dtype", "logits"),
-            Column("heap", "heap"),
-            Column("who", "contender"),
-            Column("note", "because", "code"),
-        ),
-        rows[~rows["known"] & rows["note"].notna()],
+        (WORKLOAD, Column("dtype", "logits"), Column("heap", "heap"), CONTENDER, Column("note", "because", "code")),
+        rows[~rows["measured"] & rows["note"].notna()],
     )
 
 
 def described(rows: pd.DataFrame) -> Table:
-    """What each workload is."""
+    """Returns the table that describes the workloads."""
     frame = rows[rows["what"].notna() & rows["sweep"].isna()].drop_duplicates("workload")
     return Table(
         "Workloads",
         (
-            Column("workload", "workload"),
+            WORKLOAD,
             Column("what", "what"),
             Column("boxes", "boxes", "count"),
             Column("anchors", "anchors", "count"),
@@ -177,5 +148,5 @@ def described(rows: pd.DataFrame) -> Table:
 
 
 def environment(rows: pd.DataFrame) -> Table:
-    """Versions and machine; more than one value where files of several runs were joined."""
+    """Returns the table of versions and machine."""
     return made_with(rows, "twinloss", "ultralytics", "torch", "python", "cpu", "gpu", "threads", "system", "commit", "written")

@@ -1,1 +1,1 @@
-"""The planted faults: what caught each of them, and how soon."""
+"""The report of the planted faults: the stage that detected each, and after how many batches."""

@@ -34,7 +34,7 @@ SCHEMA = Schema(
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The report of these rows, which have the columns of :data:`SCHEMA`."""
+    """Returns the report of these rows, which have the columns of :data:`SCHEMA`."""
     faults, twin = rows[rows["fault"] != SOUND], rows[rows["fault"] == SOUND]
     survivors, alarms = int((faults["caught"] == 0).sum()), int(twin["caught"].sum())
     names = faults["fault"].nunique()
@@ -63,7 +63,7 @@ def _extent(caught: pd.DataFrame) -> str:
 
 
 def by_stage(faults: pd.DataFrame) -> Table:
-    """What caught the faults."""
+    """Returns the table of faults by the stage that detected them."""
     frame = faults.assign(survived=faults["caught"] == 0, stage=faults["stage"].where(faults["caught"] > 0, "nothing"))
     frame = frame.groupby(["mode", "stage"], sort=False).agg(
         faults=("fault", "nunique"), survived=("survived", "sum"), median=("examples", "median"), most=("examples", "max")
@@ -82,7 +82,7 @@ def by_stage(faults: pd.DataFrame) -> Table:
 
 
 def each(faults: pd.DataFrame) -> Table:
-    """One row a fault and mode, the latest caught first."""
+    """Returns the table of faults, one row for each fault and mode, those detected last first."""
     columns = (
         Column("fault", "fault"),
         Column("violates", "violates"),

@@ -19,7 +19,7 @@ HEADLINES = {
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The report of these rows, which have the columns of :data:`reports.gate.schema.SCHEMA`."""
+    """Returns the report of these rows, which have the columns of :data:`reports.gate.schema.SCHEMA`."""
     outcome = str(rows["outcome"].iloc[0])
     verdicts, measured = findings(rows[rows["kind"] == "finding"], "Verdicts"), estimates(rows)
     sections = [
@@ -38,14 +38,14 @@ def build(rows: pd.DataFrame) -> Report:
 
 
 def findings(rows: pd.DataFrame, title: str) -> Table:
-    """Verdicts with their grounds, the gravest first."""
+    """Returns the table of verdicts with their reasons, the gravest first."""
     rank = rows["verdict"].map({FAIL: 0, INCONCLUSIVE: 1, PASS: 2})
     columns = (Column("verdict", "verdict", "text", lambda verdict: TONES[verdict]), Column("row", "row"), Column("text", "because"))
     return Table(title, columns, rows.assign(rank=rank).sort_values("rank", kind="stable"))
 
 
 def estimates(rows: pd.DataFrame) -> Table:
-    """Head / base of twin and reference by both clocks, pass by pass."""
+    """Returns the table of the ratios head / base of twin and reference, by clock and pass."""
     frame = rows[rows["kind"] == "estimate"]
     limit = float(frame["threshold"].iloc[0]) if len(frame) else 1.0
     slow: dict[bool, Tone] = {True: "warn", False: "plain"}
@@ -63,12 +63,12 @@ def estimates(rows: pd.DataFrame) -> Table:
         ),
         frame,
         f"Medians of paired ratios with 95 % intervals over pairs of processes. The twin fails where its lower bound is above {limit:g} in "
-        "two passes in which the reference, the same program on both sides, held still.",
+        "two passes in which the reference, the same program on both sides, was steady.",
     )
 
 
 def ratios(frame: pd.DataFrame) -> Figure:
-    """The estimates as intervals, the processor's clock alone."""
+    """Draws the estimates of processor time as intervals."""
     frame = frame[frame["clock"] == "cpu"]
     frame = frame.assign(label=frame["row"] + ", pass " + frame["pass"].astype(int).astype(str))
     names, limit = list(dict.fromkeys(frame["label"])), float(frame["threshold"].iloc[0])

@@ -1,4 +1,4 @@
-"""The rows of a gate run: its findings, and the estimates behind them."""
+"""The rows of a gate run: findings, notes and estimates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PASS, FAIL, INCONCLUSIVE = OUTCOMES = ("PASS", "FAIL", "INCONCLUSIVE")
 
 SCHEMA = Schema(
     required={
-        "kind": "text",  # finding: a verdict on a row; note: why a pass counts for nothing; estimate: what was measured
+        "kind": "text",  # finding: a verdict on a row; note: why a pass is void; estimate: a measured ratio
         "row": "text",
         "outcome": "text",  # of the whole run
         "base": "text",

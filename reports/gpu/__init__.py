@@ -1,1 +1,1 @@
-"""The Triton kernels: what a run on a GPU found, and what the compiler makes of them where there is none."""
+"""Reports of the Triton kernels: a run on a GPU, the compiled kernels, and their memory traffic."""

@@ -1,8 +1,8 @@
-"""``python -m reports.gpu``: keep the last runs among the committed texts.
+"""``python -m reports.gpu``: write the committed texts from the rows of the last runs.
 
-``gpu.md`` is the short form of the last run on a GPU, or says that there was none; ``kernels.md`` that of the last compilation ahead of
-time, and ``traffic.md`` that of what the compiled code moves. Rows measured on a GPU are kept beside them, a file a run:
-``measured/DATE-GPU-REVISION.csv``, which no row of a CPU goes into.
+``gpu.md`` is the summary of the last run on a GPU, or states that there was none; ``kernels.md`` that of the last compilation, and
+``traffic.md`` that of the memory traffic. Rows measured on a GPU are written to one file for each run, ``measured/DATE-GPU-REVISION.csv``;
+rows without a GPU are not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OUT = HERE.parent / "out"
 
 
 def texts(gpu: pd.DataFrame | None, compiled: pd.DataFrame | None, traffic: pd.DataFrame | None = None) -> dict[str, str]:
-    """The committed files, by name; of a run that was not made there is none."""
+    """Returns the texts of the committed files by name, for the runs whose rows are given."""
     files = {}
     for kind, rows in ((COMPILED, compiled), (TRAFFIC, traffic)):
         if rows is not None:
@@ -39,22 +39,22 @@ def texts(gpu: pd.DataFrame | None, compiled: pd.DataFrame | None, traffic: pd.D
 
 
 def run_name(rows: pd.DataFrame) -> str:
-    """Date, GPU and revision of a run.
+    """Returns the name of a run: date, GPU and revision.
 
     Raises:
-        RowsError: the rows are of several runs, or were not taken on a GPU.
+        RowsError: the rows are of several runs, or of a run without a GPU.
     """
     runs = rows[["written", "gpu", "commit"]].drop_duplicates()
     if len(runs) != 1:
         raise RowsError(f"the rows are of {len(runs)} runs; keep each by itself, as `nox -s gpu` writes it")
     written, gpu, commit = map(str, runs.iloc[0])
     if gpu == "none":
-        raise RowsError("rows are said to be measured, but on no GPU; write them anew with `nox -s gpu`")
+        raise RowsError("the rows have measurements without a GPU; write them anew with `nox -s gpu`")
     return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (written[:10], gpu, commit))
 
 
 def main() -> int:
-    """Write the texts of whichever runs there are; 2 when there is none, or a run's rows are wrong."""
+    """Write the texts of the runs whose rows exist; returns 2 when there are none, or rows are wrong, else 0."""
     try:
         files = texts(*(read(_rows(kind.name), kind.schema) if _rows(kind.name).exists() else None for kind in (KIND, COMPILED, TRAFFIC)))
     except RowsError as error:

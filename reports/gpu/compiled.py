@@ -1,4 +1,4 @@
-"""The report of the kernels as compiled ahead of time: what each takes of a GPU that need not be there."""
+"""The report of the compiled kernels: registers, shared memory and spills on each architecture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMA = Schema(
         "kernel": "text",
         "variant": "text",  # the call of the loss that launches it
         "dtype": "text",
-        "capability": "count",  # times ten
+        "capability": "count",  # × 10
         "warps": "count",
         "registers": "count",  # of a thread
         "spills": "count",  # instructions that move registers to and from memory
@@ -35,7 +35,7 @@ HOW = (
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The report of these rows, which have the columns of :data:`SCHEMA`."""
+    """Returns the report of these rows, which have the columns of :data:`SCHEMA`."""
     spilling = rows[rows["spills"] > 0]
     names, architectures = rows["kernel"].nunique(), [f"sm_{int(capability)}" for capability in sorted(rows["capability"].unique())]
     headline = (
@@ -62,7 +62,7 @@ def build(rows: pd.DataFrame) -> Report:
 
 
 def widest(rows: pd.DataFrame) -> Table:
-    """The most that any call makes of each kernel, architecture and dtype."""
+    """Returns the table of the largest use of resources by kernel, architecture and dtype."""
     order = rows["kernel"].drop_duplicates().tolist()
     grouped = rows.groupby(["kernel", "capability", "dtype"], sort=True)
     frame = grouped.agg(
@@ -78,7 +78,7 @@ def widest(rows: pd.DataFrame) -> Table:
 
 
 def every(rows: pd.DataFrame) -> Table:
-    """One row a compilation."""
+    """Returns the table of compilations."""
     extra = (Column("variant", "call"), Column("warps", "warps", "count"))
     return Table("Every compilation", (*_keys(), *extra, *_numbers(), Column("instructions", "instructions", "count")), _named(rows))
 

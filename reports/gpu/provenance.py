@@ -1,4 +1,4 @@
-"""Which revision rows are of, and when they were made."""
+"""Revision and time of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reports.document import Fact
 
 
 def provenance(rows: pd.DataFrame, written: str) -> tuple[Fact, ...]:
-    """Revision and time, as far as the rows tell; ``written`` says what was done then."""
+    """Returns revision and time, where the rows have them; ``written`` is the label of the time."""
     return tuple(
         Fact(label, ", ".join(sorted(rows[name].dropna().unique())))
         for name, label in (("commit", "revision"), ("written", written))

@@ -1,4 +1,4 @@
-"""The report of a run on a GPU, or of what such a run would have measured."""
+"""The report of a run on a GPU; without a GPU it lists what such a run would measure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MADE_WITH = ("gpu", "cuda", "triton", "torch", "ultralytics", "twinloss", "pytho
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The report of these rows, which have the columns of :data:`SCHEMA`."""
+    """Returns the report of these rows, which have the columns of :data:`SCHEMA`."""
     counts = rows["verdict"].value_counts()
     failed, passed, missing = (int(counts.get(verdict, 0)) for verdict in (FAILED, PASSED, MISSING))
     held = rows[rows["limit"].notna() & (rows["verdict"] != FAILED)]
@@ -63,16 +63,16 @@ def build(rows: pd.DataFrame) -> Report:
 
 
 def headline(rows: pd.DataFrame, failed: int, missing: int) -> str:
-    """The outcome in a sentence."""
+    """Returns the outcome as one sentence."""
     if missing == len(rows):
-        return "Not measured on a GPU: there was none; below is what would be held against which limit"
+        return "Not measured on a GPU: there was none. The limits that would apply are listed below"
     if failed:
         return f"{failed} of {len(rows) - missing} findings failed"
-    return "Everything that was looked at holds" + (f"; {missing} things were not measured" if missing else "")
+    return "Every check passed" + (f"; {missing} findings were not measured" if missing else "")
 
 
 def findings(rows: pd.DataFrame, title: str) -> Table:
-    """Findings with value, limit and grounds, in the order of the run."""
+    """Returns the table of findings with value, limit and details, in the order of the run."""
     columns = (
         Column("check", "check"),
         Column("what", "what"),

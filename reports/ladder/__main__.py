@@ -1,7 +1,7 @@
-"""``python -m reports.ladder``: bring the committed texts of the ladder up to date with the rows of the last climb.
+"""``python -m reports.ladder``: write the committed texts of the ladder from the rows of the last run.
 
-They are small and made to be compared line by line: ``ladder.md`` is the page's short form, ``changes.csv`` every change, ``matrix.csv``
-kinds of case by releases, ``definitions.csv`` which definition each release computes, ``asked.txt`` the releases that were asked.
+Their lines can be compared between revisions: ``ladder.md`` is the summary, ``changes.csv`` every change, ``matrix.csv`` kinds of case by
+releases, ``definitions.csv`` the definition that each release computes, ``asked.txt`` the releases that were asked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHANGE = ["release", "before", "adjacent", "kind", "opening", "dtype", "verdict"
 
 
 def texts(rows: pd.DataFrame) -> dict[str, str]:
-    """The committed files, by name."""
+    """Returns the texts of the committed files by name."""
     changed = tables.changes(rows)
     largest = changed.sort_values("size", ascending=False, kind="stable").drop_duplicates(
         ["release", "kind", "opening", "dtype", "verdict"]
@@ -39,7 +39,7 @@ def texts(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write the texts; 2 when there are no rows."""
+    """Write the texts; returns 2 when there are no rows, else 0."""
     try:
         rows = read(ROWS, SCHEMA)
     except RowsError as error:

@@ -1,4 +1,4 @@
-"""The report of a climb: what changed, in which release first, and which definition each release computes."""
+"""The report of the release ladder: the changes, the first release of each, and the definition that each release computes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reports.tables import Tone
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The report of these rows."""
+    """Returns the report of these rows."""
     changed = tables.changes(rows)
     overview, unasked = tables.overview(rows), tables.unasked(rows)
     return Report(
@@ -29,7 +29,7 @@ def build(rows: pd.DataFrame) -> Report:
 
 
 def headline(rows: pd.DataFrame, changed: pd.DataFrame) -> str:
-    """What the climb found, in a sentence."""
+    """Returns the outcome as one sentence."""
     releases = tables.in_order(tables.asked(rows)["release"])
     values = changed[changed["verdict"].isin(VALUES)]["release"].nunique()
     others = changed["release"].nunique() - values
@@ -38,7 +38,7 @@ def headline(rows: pd.DataFrame, changed: pd.DataFrame) -> str:
 
 
 def facts(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Fact]:
-    """The figures at the top."""
+    """Yields the figures at the top."""
     frame = tables.asked(rows)
     yield Fact("releases asked", str(frame["release"].nunique()))
     yield Fact("questions each", str(frame["question"].nunique()))
@@ -55,7 +55,7 @@ def facts(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Fact]:
 
 
 def sections(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Section]:
-    """The report's parts."""
+    """Yields the sections."""
     if not len(changed):
         yield Section("What changed", ("Nothing: every release answers every question as the one before it does.",))
     else:
@@ -72,7 +72,7 @@ def sections(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Section]:
 
 
 def entry(changed: pd.DataFrame, rows: pd.DataFrame) -> Entry:
-    """One release's changes: kinds by verdict with the largest difference, stage, definition, and the smallest case that shows them."""
+    """Returns one release's changes: kinds by verdict with the largest difference, stage, definition, and the smallest case."""
     release, before = changed["release"].iloc[0], changed["before"].iloc[0]
     least = tables.smallest(changed)
     lines = [*_by_verdict(changed), f"stage: {tables.stages_of(changed, rows) or 'none'}", *_definition(release, before, rows)]

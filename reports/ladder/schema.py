@@ -1,4 +1,4 @@
-"""The rows of a climb of the release ladder: one for each release and question, beside what the release before answered."""
+"""The rows of the release ladder: one for each release and question, compared with the previous release."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ACCEPTANCE = ("raises", "accepts", "fails otherwise", "offered", "withdrawn")
 SCHEMA = Schema(
     required={
         "release": "text",
-        "before": "text",  # the release that it is compared with, or nothing
+        "before": "text",  # the release that it is compared with, or empty
         "adjacent": "count",  # 1 when no release was published between the two
         "kind": "text",  # of case
         "question": "text",
-        "opening": "text",  # of the release: the whole loss, or a stage
+        "opening": "text",  # entry point of the release: the whole loss, or a stage
         "dtype": "text",
         "outcome": "text",  # answered, raised, not offered, died, timed out; of a release: not installed and others
         "verdict": "text",

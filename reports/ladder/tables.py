@@ -1,4 +1,4 @@
-"""The tables of a climb."""
+"""Tables of the release ladder."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from reports.ladder.schema import ACCEPTANCE, MARKS, QUIET, UNASKED, VALUES
 from reports.tables import Column, Table, Tone
 
 GRAVITY = list(MARKS)
-STAGE_OPENINGS = ("anchors", "ground truth", "decoding", "assignment", "overlap", "distances", "distribution")
+STAGE_ENTRY_POINTS = ("anchors", "ground truth", "decoding", "assignment", "overlap", "distances", "distribution")
 
 
 def asked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of releases that answered."""
+    """Returns the rows of releases that answered."""
     return rows[rows["kind"] != UNASKED]
 
 
 def changes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows in which something changed that a user could notice."""
+    """Returns the rows with a change beyond rounding."""
     return asked(rows)[~asked(rows)["verdict"].isin(QUIET)]
 
 
 def in_order(releases: pd.Series) -> list[str]:
-    """Releases, oldest first."""
+    """Returns the releases, oldest first."""
     return sorted(releases.dropna().unique(), key=lambda release: tuple(map(int, release.split("."))))
 
 
 def stages_of(changed: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Which stage changed, as far as the release lets its stages be asked."""
+    """Returns the names of the stages that changed, where the release exposes its stages."""
     values = changed[changed["verdict"].isin(VALUES)]
-    stages = values[values["opening"].isin(STAGE_OPENINGS)]["opening"].unique()
+    stages = values[values["opening"].isin(STAGE_ENTRY_POINTS)]["opening"].unique()
     if len(stages):
         alone = set(values["dtype"]) == {"float64"}
         return ", ".join(sorted(stages)) + (", in float64 alone: a precision, not the definition" if alone else "")
     if values.empty:
         return ""
     asked_too = rows[(rows["release"] == changed["release"].iloc[0]) & rows["kind"].isin(changed["kind"])]
-    staged = asked_too[asked_too["opening"].isin(STAGE_OPENINGS) & (asked_too["outcome"] == "answered")]
+    staged = asked_too[asked_too["opening"].isin(STAGE_ENTRY_POINTS) & (asked_too["outcome"] == "answered")]
     return "none of those exposed: the terms" if len(staged) else "not exposed"
 
 
 def smallest(changed: pd.DataFrame) -> pd.Series:
-    """The row with the smallest case that shows a change: values before acceptance before interface, good input before bad."""
+    """Returns the row with the smallest case of a change: values before acceptance before interface, valid input before invalid."""
     gravity = changed["verdict"].map(GRAVITY.index)
     bad = changed["kind"].str.startswith("input:")
     order = changed.assign(gravity=-gravity, bad=bad, whole=changed["opening"] != "loss", nothing=changed["boxes"] == 0)
@@ -52,7 +52,7 @@ def smallest(changed: pd.DataFrame) -> pd.Series:
 
 
 def overview(rows: pd.DataFrame) -> Table:
-    """One line for each release that changed something."""
+    """Returns the table of releases with a change."""
     changed = changes(rows)
     lines = []
     for release in in_order(changed["release"]):
@@ -90,7 +90,7 @@ def _finite_max(sizes: pd.Series) -> float:
 
 
 def matrix(rows: pd.DataFrame) -> Table:
-    """Kinds of case by releases: each against the release before it."""
+    """Returns the table of kinds of case by releases, each compared with the previous release."""
     frame = asked(rows)
     worst = frame.assign(gravity=frame["verdict"].map(GRAVITY.index)).groupby(["kind", "release"], sort=False)["gravity"].max().unstack()
     releases = in_order(frame["release"])
@@ -103,12 +103,12 @@ def matrix(rows: pd.DataFrame) -> Table:
 
 
 def mark_tone(mark: Any) -> Tone:
-    """What a mark of the matrix means."""
+    """Returns the tone of a mark in the matrix."""
     return next((tone for symbol, tone in MARKS.values() if symbol == mark), "plain")
 
 
 def definitions(rows: pd.DataFrame) -> Table:
-    """Runs of releases with one definition, and how the twin of that definition did."""
+    """Returns the table of definitions, with the releases of each and the comparison with its twin."""
     frame = asked(rows)
     lines = []
     for definition in frame["definition"].drop_duplicates():
@@ -140,7 +140,7 @@ def definitions(rows: pd.DataFrame) -> Table:
 
 
 def disagreements(rows: pd.DataFrame) -> Table:
-    """Answers from which the twin differs."""
+    """Returns the table of answers from which the twin differs."""
     wrong = asked(rows)[asked(rows)["twin"] == "differs"]
     frame = (
         wrong.groupby(["definition", "question", "twin_why"], sort=False)
@@ -159,14 +159,14 @@ def disagreements(rows: pd.DataFrame) -> Table:
 
 
 def interfaces(rows: pd.DataFrame) -> Table:
-    """How the loss is called, and what of that changed."""
+    """Returns the table of changes of the loss's interface."""
     frame = asked(rows)
     frame = frame[(frame["kind"] == "interface") & frame["verdict"].isin(["first", "interface"])]
     return Table("How the loss is called", (Column("release", "since", "code"), Column("message", "what")), frame)
 
 
 def unasked(rows: pd.DataFrame) -> Table:
-    """Releases that could not be asked, and why."""
+    """Returns the table of releases that could not be asked, with the reasons."""
     frame = rows[rows["kind"] == UNASKED]
     return Table(
         "Releases that could not be asked",

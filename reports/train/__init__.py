@@ -1,1 +1,1 @@
-"""The training run: does a training change when the twin takes the reference's place?"""
+"""The report of training runs: does a training change when the twin takes the reference's place?"""

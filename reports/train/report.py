@@ -11,7 +11,7 @@ from reports.train.schema import CURVES, SCHEMA, SCORES, SECONDS, curve, runs
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The report of these rows, which have the columns of :data:`reports.train.schema.SCHEMA`."""
+    """Returns the report of these rows, which have the columns of :data:`reports.train.schema.SCHEMA`."""
     judged = rows[rows["role"] == "check"]
     failed = int((judged["passed"] == 0).sum())
     headline = (
@@ -38,7 +38,7 @@ HOW = (
 
 
 def facts(rows: pd.DataFrame, failed: int) -> tuple[Fact, ...]:
-    """The figures at the top."""
+    """Returns the figures at the top."""
     whole = rows[rows["role"].isin(["reference", "twin"])]
     seconds = rows[rows["quantity"] == SECONDS].groupby("run")["value"].max().sum()
     beside = rows[rows["quantity"].str.endswith("/twin/anchors")]
@@ -53,7 +53,7 @@ def facts(rows: pd.DataFrame, failed: int) -> tuple[Fact, ...]:
 
 
 def checks(judged: pd.DataFrame) -> Table:
-    """What was to hold."""
+    """Returns the table of checks."""
     frame = judged.assign(verdict=judged["passed"].map({1: "holds", 0: "FAILS"}))
     columns = (
         Column("quantity", "what is to hold"),
@@ -66,7 +66,7 @@ def checks(judged: pd.DataFrame) -> Table:
 
 
 def trainings(rows: pd.DataFrame) -> Table:
-    """Every run with its last loss and scores."""
+    """Returns the table of runs with their last losses and scores."""
     frame = pd.DataFrame([_training(rows, run, role) for role in ("reference", "twin", "nudged") for run in runs(rows, role)])
     columns = (
         Column("run", "run"),
@@ -91,7 +91,7 @@ def _training(rows: pd.DataFrame, run: str, role: str) -> dict[str, object]:
 
 
 def environment(rows: pd.DataFrame) -> Table:
-    """What ran."""
+    """Returns the table of versions, recipe and data."""
     names = ("recipe", "source", "torch", "ultralytics", "twinloss", "python")
     frame = pd.DataFrame({"what": names, "value": [str(rows[name].iloc[0]) for name in names]})
     return Table("Environment", (Column("what", "what"), Column("value", "value")), frame)

@@ -12,8 +12,8 @@ CURVES, SCORES, SECONDS = ("loss", "gradient norm"), ("mAP50", "mAP50-95"), "pro
 SCHEMA = Schema(
     required={
         "run": "text",
-        "role": "text",  # what the run is for; or that the row is a tolerance or a check
-        "quantity": "text",  # of a check: what was to hold
+        "role": "text",  # role of the run; or "tolerance" or "check" for such rows
+        "quantity": "text",  # of a check: its condition
         "value": "number",
         "seed": "number",
         "step": "number",
@@ -22,11 +22,11 @@ SCHEMA = Schema(
         "ultralytics": "text",
         "twinloss": "text",
         "python": "text",
-        "source": "text",  # what was trained on
+        "source": "text",  # training data
         "recipe": "text",  # model, epochs, size
     },
     optional={
-        "limit": "number",  # of a check: what the reference alone allows
+        "limit": "number",  # of a check: tolerance measured on the reference
         "passed": "count",
         "detail": "text",
     },
@@ -36,11 +36,11 @@ SCHEMA = Schema(
 
 
 def curve(rows: pd.DataFrame, run: str, quantity: str) -> pd.DataFrame:
-    """A run's values at every step, in order."""
+    """Returns a run's values at every step, in order."""
     chosen = rows[(rows["run"] == run) & (rows["quantity"] == quantity) & rows["step"].notna()]
     return chosen.sort_values("step")[["step", "value"]]
 
 
 def runs(rows: pd.DataFrame, role: str) -> list[str]:
-    """The runs of a role, the first that was planned first."""
+    """Returns the runs of a role, in the order of the plan."""
     return list(rows[rows["role"] == role]["run"].unique())

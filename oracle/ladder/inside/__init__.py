@@ -1,1 +1,1 @@
-"""What runs in a release's own process: imports numpy, torch and the release, and nothing of the suite besides its neighbours here."""
+"""Code that runs in the process of a release: imports numpy, torch, the release, and the modules of this package only."""

@@ -1,7 +1,7 @@
-"""What can be asked of a release: the whole loss with its gradients, each stage that it exposes, the two-headed losses, its interface.
+"""The entry points of a release: the whole loss with its gradients, each exposed stage, the two-headed losses, the interface.
 
-Every opening takes a question's facts and arrays (written once, by the suite) and gives arrays. This file runs inside a release's process:
-numpy, torch, ``adapters`` and the release are all that it may import.
+Each function takes the fields and arrays of a question and returns arrays. This file runs in the process of a release: it imports numpy,
+torch, ``eras`` and the release only.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .eras import Era, Model, NotOfferedError, accepted_layout, arrange, listed, make_criterion
+from .eras import Era, Model, NotOfferedError, accepted_layout, arrange, item_vector, make_criterion
 
-Facts = Mapping[str, Any]
+Fields = Mapping[str, Any]
 Tensors = dict[str, Tensor]
-USUAL: Facts = {"num_classes": 3, "reg_max": 16, "strides": (8, 16, 32), "gains": (7.5, 0.5, 1.5), "class_weights": None}
+USUAL: Fields = {"num_classes": 3, "reg_max": 16, "strides": (8, 16, 32), "gains": (7.5, 0.5, 1.5), "class_weights": None}
 HEADS = ("one2many", "one2one")
 
 
 def floating(name: str) -> torch.dtype:
-    """A torch dtype by its name."""
+    """Returns a torch dtype by its name."""
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
 
 @contextlib.contextmanager
-def arithmetic(facts: Facts) -> Iterator[None]:
-    """The default dtype and the autocast of a question; float64 logits are computed in float64 from end to end (spec 8a)."""
+def arithmetic(fields: Fields) -> Iterator[None]:
+    """The context with the default dtype and autocast of a question; float64 logits are computed in float64 throughout (spec 8a)."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if facts["dtype"] == "float64" else torch.float32)
-    cast = facts.get("autocast")
+    torch.set_default_dtype(torch.float64 if fields["dtype"] == "float64" else torch.float32)
+    cast = fields.get("autocast")
     try:
         with torch.autocast("cpu", floating(cast)) if cast else contextlib.nullcontext():
             yield
@@ -43,73 +43,68 @@ def arithmetic(facts: Facts) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def targets_of(facts: Facts, arrays: Tensors) -> Tensors:
-    """The batch as a trainer hands it over; ``target_dtypes`` in the facts names other dtypes than the usual one."""
-    usual = "float64" if facts["dtype"] == "float64" else "float32"
-    dtypes = facts.get("target_dtypes", {})
+def targets_of(fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns the batch as a trainer passes it; the field ``target_dtypes`` gives the dtypes that differ from the default."""
+    usual = "float64" if fields["dtype"] == "float64" else "float32"
+    dtypes = fields.get("target_dtypes", {})
     batch = {name: arrays[name].to(floating(dtypes.get(name, usual))) for name in ("batch_idx", "cls", "bboxes")}
-    return batch | ({"cls": batch["cls"].reshape(-1)} if facts.get("flat_classes") else {})
+    return batch | ({"cls": batch["cls"].reshape(-1)} if fields.get("flat_classes") else {})
 
 
-def leaf(array: Tensor, facts: Facts) -> Tensor:
-    """Logits in the question's dtype, ready to receive a gradient."""
-    return array.to(floating(facts["dtype"])).requires_grad_()
-
-
-def default_float() -> torch.dtype:
-    """Dtype of the stand-in model: the default of the moment."""
-    return torch.get_default_dtype()
+def leaf(array: Tensor, fields: Fields) -> Tensor:
+    """Returns logits in the question's dtype that require a gradient."""
+    return array.to(floating(fields["dtype"])).requires_grad_()
 
 
 @functools.cache
 def layout_of(era: Era) -> str:
-    """The layout that the release's loss takes: of an ordinary definition, so that an unusual one fails as itself."""
+    """Returns the layout of predictions that the release accepts, found with an ordinary definition, which every release accepts."""
     with arithmetic({"dtype": "float32"}):
-        return accepted_layout(era.criterion()(Model(USUAL, default_float()).build()), USUAL)
+        return accepted_layout(era.criterion()(Model(USUAL, torch.get_default_dtype()).build()), USUAL)
 
 
-def loss(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """The whole loss: its sum, its items, the gradients of its sum."""
+def loss(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns the whole loss: its sum, its items, the gradients of the sum."""
     layout = layout_of(era)
-    model = Model(facts["spec"], default_float())
-    criterion = make_criterion(era.criterion(), facts["spec"], model.build())
-    boxes, scores = leaf(arrays["boxes"], facts), leaf(arrays["scores"], facts)
-    value, items = criterion(arrange(layout, boxes, scores, facts["grids"]), targets_of(facts, arrays))
-    if facts["spec"]["class_weights"] is not None and "model.class_weights" not in model.asked:
+    model = Model(fields["spec"], torch.get_default_dtype())
+    criterion = make_criterion(era.criterion(), fields["spec"], model.build())
+    boxes, scores = leaf(arrays["boxes"], fields), leaf(arrays["scores"], fields)
+    value, items = criterion(arrange(layout, boxes, scores, fields["grids"]), targets_of(fields, arrays))
+    if fields["spec"]["class_weights"] is not None and "model.class_weights" not in model.attributes_read:
         raise NotOfferedError("class weights are not read")
     value.sum().backward()
-    return {"total": value.sum().detach(), "items": listed(items), **gradients(boxes=boxes, scores=scores)}
+    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(boxes=boxes, scores=scores)}
 
 
 def gradients(**leaves: Tensor) -> Tensors:
-    """Gradients by leaf; a missing one is an answer too, and is left out."""
+    """Returns the gradients of the leaves that have one."""
     return {f"gradient of {name}": value.grad for name, value in leaves.items() if value.grad is not None}
 
 
-def two_heads(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """A two-headed loss (spec section 12), named by the fact ``criterion``, after ``updates`` calls of its ``update``."""
-    kind = era.find("loss", facts["criterion"])
+def two_heads(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns a two-headed loss (spec section 12), named by the field ``criterion``, after ``updates`` calls of its ``update``."""
+    kind = era.find("loss", fields["criterion"])
     layout = layout_of(era)
-    criterion = kind(Model(facts["spec"], default_float(), epochs=facts["epochs"]).build())
-    for _ in range(facts["updates"]):
+    criterion = kind(Model(fields["spec"], torch.get_default_dtype(), epochs=fields["epochs"]).build())
+    for _ in range(fields["updates"]):
         criterion.update()
-    leaves = {f"{head} {name}": leaf(arrays[f"{head} {name}"], facts) for head in HEADS for name in ("boxes", "scores")}
-    preds = {head: arrange(layout, leaves[f"{head} boxes"], leaves[f"{head} scores"], facts["grids"]) for head in HEADS}
-    value, items = criterion(preds, targets_of(facts, arrays))
+    leaves = {f"{head} {name}": leaf(arrays[f"{head} {name}"], fields) for head in HEADS for name in ("boxes", "scores")}
+    preds = {head: arrange(layout, leaves[f"{head} boxes"], leaves[f"{head} scores"], fields["grids"]) for head in HEADS}
+    value, items = criterion(preds, targets_of(fields, arrays))
     value.sum().backward()
-    return {"total": value.sum().detach(), "items": listed(items), **gradients(**leaves)}
+    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(**leaves)}
 
 
-def plain_criterion(era: Era, facts: Facts) -> Any:
-    """A criterion of the question's definition, for its stages."""
-    return make_criterion(era.criterion(), facts["spec"], Model(facts["spec"], default_float()).build())
+def plain_criterion(era: Era, fields: Fields) -> Any:
+    """Returns a criterion with the question's definition."""
+    return make_criterion(era.criterion(), fields["spec"], Model(fields["spec"], torch.get_default_dtype()).build())
 
 
 def stage(criterion: Any, name: str) -> Any:
-    """A method or part of a criterion.
+    """Returns a method or part of a criterion.
 
     Raises:
-        NotOfferedError: it has none of that name.
+        NotOfferedError: the criterion has none of that name.
     """
     part = getattr(criterion, name, None)
     if part is None:
@@ -117,71 +112,71 @@ def stage(criterion: Any, name: str) -> Any:
     return part
 
 
-def anchors(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """Anchor centres in grid units and their strides (spec section 2)."""
-    dtype = floating(facts["dtype"])
-    maps = [torch.zeros(1, 1, *grid, dtype=dtype) for grid in facts["grids"]]
+def anchors(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns anchor centres (A, 2) in grid units and their strides (spec section 2)."""
+    dtype = floating(fields["dtype"])
+    maps = [torch.zeros(1, 1, *grid, dtype=dtype) for grid in fields["grids"]]
     centres, strides = era.find("tal", "make_anchors")(maps, arrays["strides"].to(dtype), 0.5)
     return {"centres": centres, "strides": strides}
 
 
-def ground_truth(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """Padded ground truth (spec section 3)."""
-    rows, scale = arrays["rows"].to(default_float()), arrays["scale"].to(default_float())
-    return {"padded": stage(plain_criterion(era, facts), "preprocess")(rows, facts["batch_size"], scale)}
+def ground_truth(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns padded ground truth (spec section 3)."""
+    rows, scale = arrays["rows"].to(torch.get_default_dtype()), arrays["scale"].to(torch.get_default_dtype())
+    return {"padded": stage(plain_criterion(era, fields), "preprocess")(rows, fields["batch_size"], scale)}
 
 
-def decoding(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """Decoded boxes in grid units (spec section 4)."""
-    dtype = floating(facts["dtype"])
+def decoding(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns decoded boxes (B, A, 4) in grid units (spec section 4)."""
+    dtype = floating(fields["dtype"])
     centres, logits = arrays["points"].to(dtype), arrays["boxes"].to(dtype).transpose(1, 2).contiguous()
-    return {"corners": stage(plain_criterion(era, facts), "bbox_decode")(centres, logits)}
+    return {"corners": stage(plain_criterion(era, fields), "bbox_decode")(centres, logits)}
 
 
-def assignment(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """What each anchor is given (spec section 5): weight t, and class and box where t > 0."""
-    assigner = stage(plain_criterion(era, facts), "assigner")
-    given = [arrays[name].to(default_float()) for name in ("probabilities", "corners", "centres")]
-    truth = [arrays["labels"].long(), arrays["truth"].to(default_float()), arrays["valid"].bool()]
+def assignment(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns the assignment (spec section 5): weight t of each anchor, and class and box where t > 0, else -1."""
+    assigner = stage(plain_criterion(era, fields), "assigner")
+    given = [arrays[name].to(torch.get_default_dtype()) for name in ("probabilities", "corners", "centres")]
+    truth = [arrays["labels"].long(), arrays["truth"].to(torch.get_default_dtype()), arrays["valid"].bool()]
     labels, _, scores, _, rows = assigner(*given, *truth)
     weight = scores.sum(-1)
     held = weight > 0
     return {"weight": weight, "class": labels.long().where(held, -1), "box": rows.long().where(held, -1)}
 
 
-def overlap(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """CIoU of pairs of boxes, and its gradient (spec section 6)."""
-    first, second = leaf(arrays["first"], facts), arrays["second"].to(floating(facts["dtype"]))
+def overlap(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns the CIoU of pairs of boxes, and its gradient (spec section 6)."""
+    first, second = leaf(arrays["first"], fields), arrays["second"].to(floating(fields["dtype"]))
     value = era.find("metrics", "bbox_iou")(first, second, xywh=False, CIoU=True)
     value.sum().backward()
     return {"ciou": value.detach(), **gradients(first=first)}
 
 
-def distances(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """Clamped distances from anchors to sides (spec section 7)."""
-    dtype = floating(facts["dtype"])
-    bins = facts["spec"]["reg_max"] - 1
+def distances(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns clamped distances from anchors to sides (spec section 7)."""
+    dtype = floating(fields["dtype"])
+    bins = fields["spec"]["reg_max"] - 1
     return {"distances": era.find("tal", "bbox2dist")(arrays["points"].to(dtype), arrays["second"].to(dtype), bins)}
 
 
-def distribution(era: Era, facts: Facts, arrays: Tensors) -> Tensors:
-    """The distribution term of each box, and its gradient (spec section 7)."""
-    term = era.find("loss", "DFLoss")(facts["spec"]["reg_max"])
-    bins, target = leaf(arrays["bins"], facts), arrays["target"].to(floating(facts["dtype"])).clone()
+def distribution(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
+    """Returns the distribution term of each box, and its gradient (spec section 7)."""
+    term = era.find("loss", "DFLoss")(fields["spec"]["reg_max"])
+    bins, target = leaf(arrays["bins"], fields), arrays["target"].to(floating(fields["dtype"])).clone()
     value = term(bins, target)
     value.sum().backward()
     return {"term": value.detach(), **gradients(bins=bins)}
 
 
-def interface(era: Era, facts: Facts) -> dict[str, Any]:
-    """How a release is called: place, signature, layout accepted, shapes given back, attributes read of the model."""
-    kind, spec = era.criterion(), facts["spec"]
-    model = Model(spec, default_float())
+def interface(era: Era, fields: Fields) -> dict[str, Any]:
+    """Returns how the loss is called: module, signature, layout of predictions, shape of results, attributes read of the model."""
+    kind, spec = era.criterion(), fields["spec"]
+    model = Model(spec, torch.get_default_dtype())
     layout = layout_of(era)
-    columns = sum(rows * width for rows, width in facts["grids"])
+    columns = sum(rows * width for rows, width in fields["grids"])
     logits = torch.zeros(1, 4 * spec["reg_max"], columns), torch.zeros(1, spec["num_classes"], columns)
     batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1, 1), "bboxes": torch.full((1, 4), 0.5)}
-    value, items = kind(model.build())(arrange(layout, *logits, facts["grids"]), batch)
+    value, items = kind(model.build())(arrange(layout, *logits, fields["grids"]), batch)
     return {
         "place": era.loss,
         "options": options(kind),
@@ -189,18 +184,18 @@ def interface(era: Era, facts: Facts) -> dict[str, Any]:
         "predictions": layout,
         "loss": "scalar" if value.ndim == 0 else f"vector of {len(value)}",
         "items": f"mapping of {', '.join(items)}" if isinstance(items, Mapping) else f"vector of {len(items)}",
-        "read of the model": ", ".join(sorted(model.asked)),
+        "read of the model": ", ".join(sorted(model.attributes_read)),
         **{f"has {name}": offers(era, *place) for name, place in PLACES.items()},
     }
 
 
 def options(call: Callable[..., Any]) -> str:
-    """Parameters of a call with their defaults, without annotations."""
+    """Returns the parameters of a callable with their defaults, without annotations."""
     return ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in inspect.signature(call).parameters.values())
 
 
 def offers(era: Era, module: str, name: str) -> bool:
-    """Whether a release has something."""
+    """Whether a release has an attribute of a module."""
     try:
         era.find(module, name)
     except NotOfferedError:
@@ -216,7 +211,7 @@ PLACES = {
     "bbox2dist": ("tal", "bbox2dist"),
     "make_anchors": ("tal", "make_anchors"),
 }
-OPENINGS: dict[str, Callable[[Era, Facts, Tensors], Tensors]] = {
+ENTRY_POINTS: dict[str, Callable[[Era, Fields, Tensors], Tensors]] = {
     "loss": loss,
     "two heads": two_heads,
     "anchors": anchors,
@@ -229,10 +224,10 @@ OPENINGS: dict[str, Callable[[Era, Facts, Tensors], Tensors]] = {
 }
 
 
-def answer(era: Era, facts: Facts, arrays: Tensors) -> tuple[dict[str, Any], Tensors]:
-    """One question, answered; the release's own exceptions are for the caller."""
+def answer(era: Era, fields: Fields, arrays: Tensors) -> tuple[dict[str, Any], Tensors]:
+    """Returns the fields and arrays of the answer to one question; exceptions of the release are passed on."""
     torch.manual_seed(0)
-    with arithmetic(facts):
-        if facts["opening"] == "interface":
-            return interface(era, facts), {}
-        return {}, OPENINGS[facts["opening"]](era, facts, arrays)
+    with arithmetic(fields):
+        if fields["entry_point"] == "interface":
+            return interface(era, fields), {}
+        return {}, ENTRY_POINTS[fields["entry_point"]](era, fields, arrays)

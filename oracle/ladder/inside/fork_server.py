@@ -1,7 +1,7 @@
-"""The process that releases' processes are forked from: ``python -m inside.fork_server``, with torch imported once and no release.
+"""``python -m inside.fork_server``: the process from which the processes of releases are forked; it imports torch once, and no release.
 
-It takes one request a datagram from the socket that it is given as standard input: a JSON record (folders of the release and of its
-dependencies, environment), and with it the descriptor of a socket on which the fork answers. It never imports a release itself.
+Standard input is a socket. Each datagram on it is one request: a JSON record (folder of the release, folder of dependencies, environment
+variables), and the descriptor of a socket on which the fork answers.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ COMMON = ("numpy", "torchvision", "cv2", "PIL.Image", "yaml", "matplotlib.pyplot
 def main() -> None:
     """Fork for every request, until the socket closes."""
     torch.set_num_threads(1)
-    for name in COMMON:  # what releases import, and the suite has: once for all of them
+    for name in COMMON:  # packages of the suite that releases import
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks; the system takes them away
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks are removed by the system
     with socket.socket(fileno=os.dup(0)) as requests:
         while True:
             data, descriptors, _, _ = socket.recv_fds(requests, LONGEST_REQUEST, 1)
@@ -36,24 +36,24 @@ def main() -> None:
                 return
             if os.fork() == 0:
                 requests.close()
-                become(json.loads(data), descriptors[0])
+                serve_fork(json.loads(data), descriptors[0])
             os.close(descriptors[0])
 
 
-def become(request: dict[str, Any], descriptor: int) -> None:
-    """What a fork does for the rest of its life."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or a release's own subprocesses could not be waited for
+def serve_fork(request: dict[str, Any], descriptor: int) -> None:
+    """Serve one release in a forked process, and end the process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # lets a release wait for its own subprocesses
     os.environ.update(request["environment"])
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):  # whatever a release prints goes nowhere
-        os.dup2(nowhere, standard)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):  # drops the output of the release
+        os.dup2(null, standard)
     code = 1
     try:
-        with socket.socket(fileno=descriptor) as line, line.makefile("rwb") as stream:
+        with socket.socket(fileno=descriptor) as connection, connection.makefile("rwb") as stream:
             serve(stream, request["folder"], request["dependencies"])
         code = 0
     finally:
-        os._exit(code)  # the nursery's own exit handlers are not the fork's
+        os._exit(code)  # skips the exit handlers of the fork server
 
 
 if __name__ == "__main__":

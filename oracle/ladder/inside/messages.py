@@ -1,6 +1,6 @@
-"""How the suite and a release's process talk: frames of one JSON record and named arrays, over pipes.
+"""Messages between the suite and the process of a release: one JSON record and named arrays, each sent with its length.
 
-Both sides import this, so it needs numpy alone.
+Both sides import this module, which needs numpy only.
 """
 
 from __future__ import annotations
@@ -14,56 +14,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
-FACTS = "__facts__"
+FIELDS = "__fields__"
 LENGTH = struct.Struct("<Q")
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """A source of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """As many bytes, or fewer at the end."""
+        """Returns ``size`` bytes, or fewer at the end of the stream."""
 
 
 class Writable(Protocol):
-    """What bytes are written to."""
+    """A sink of bytes."""
 
     def write(self, data: bytes, /) -> object:
-        """Take all of the bytes."""
+        """Write all bytes."""
 
     def flush(self) -> object:
-        """Let them go."""
+        """Send buffered bytes."""
 
 
-class Line(Readable, Writable, Protocol):
-    """Both ways."""
+class Stream(Readable, Writable, Protocol):
+    """A stream in both directions."""
 
 
 class Message(NamedTuple):
-    """One question or one answer: facts that JSON can say, and arrays by name."""
+    """One question or answer: fields that JSON can represent, and arrays by name."""
 
-    facts: dict[str, Any]
+    fields: dict[str, Any]
     arrays: Arrays
 
 
 def pack(message: Message, *, compress: bool = False) -> bytes:
-    """The message as the bytes of an npz archive, without pickles."""
+    """Returns the message as the bytes of an npz archive without pickles."""
     buffer = io.BytesIO()
-    facts = np.frombuffer(json.dumps(message.facts).encode(), dtype=np.uint8)
-    arrays: dict[str, Any] = {FACTS: facts, **message.arrays}
+    fields = np.frombuffer(json.dumps(message.fields).encode(), dtype=np.uint8)
+    arrays: dict[str, Any] = {FIELDS: fields, **message.arrays}
     (np.savez_compressed if compress else np.savez)(buffer, **arrays)
     return buffer.getvalue()
 
 
 def unpack(data: bytes) -> Message:
-    """What :func:`pack` packed."""
+    """Inverse of :func:`pack`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    return Message(json.loads(arrays.pop(FACTS).tobytes()), arrays)
+    return Message(json.loads(arrays.pop(FIELDS).tobytes()), arrays)
 
 
 def send(stream: Writable, message: Message) -> None:
-    """Write one frame."""
+    """Write one message."""
     data = pack(message)
     stream.write(LENGTH.pack(len(data)))
     stream.write(data)
@@ -71,7 +71,7 @@ def send(stream: Writable, message: Message) -> None:
 
 
 def receive(stream: Readable) -> Message | None:
-    """Read one frame; ``None`` when the other side has closed the pipe, at a frame's end or within it."""
+    """Read one message; returns ``None`` when the other side has closed the stream, even within a message."""
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None

@@ -1,4 +1,4 @@
-"""Reports of bench and gate runs: from rows alone, against golden summaries, and on a page that a browser opens without a word."""
+"""Reports of bench and gate runs: their golden summaries, and pages that a browser opens without errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MADE: dict[str, Any] = {
     "exp_per_s": 1.5e9,
     "origin": "COCO val2017 ground truth",
 }
-# Milliseconds of the reference and of the twin; the last is where the twin loses.
+# Milliseconds of the reference and of the twin, which is slower on the last workload.
 TIMES = {"coco": (140.0, 28.0), "gwhd": (182.0, 20.0), "batch-1": (7.0, 7.7)}
 FASTER = 5.0
 
@@ -124,10 +124,10 @@ def gate_rows(outcome: str) -> pd.DataFrame:
         "FAIL": [
             ("finding", "PASS", "coco", "head / base is 1.001 [0.985, 1.020]"),
             ("finding", "FAIL", "crowded", "slower: head / base is 1.152 [1.120, 1.180], and again 1.149 [1.118, 1.170]"),
-            ("finding", "FAIL", "coco", "peak_step: 1,000 before, 1,001 now; if that is meant, say --allow coco:peak_step"),
+            ("finding", "FAIL", "coco", "peak_step: 1,000 before, 1,001 now; if this is intended, give --allow coco:peak_step"),
         ],
         "INCONCLUSIVE": [
-            ("finding", "INCONCLUSIVE", "coco", "no pass in which the reference held still"),
+            ("finding", "INCONCLUSIVE", "coco", "no pass in which the reference was steady"),
             ("note", "INCONCLUSIVE", "coco", "pass 1: the reference moved by +9.0 % [+6.0 %, +12.0 %]"),
         ],
     }[outcome]

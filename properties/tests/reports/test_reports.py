@@ -1,4 +1,4 @@
-"""Reports are built from rows alone, read as they should, and fetch nothing."""
+"""Reports are built from rows only, show the expected text, and fetch nothing."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""What the gate concludes, from estimates that are given."""
+"""The decisions of the gate, from given estimates."""
 
 from __future__ import annotations
 
 import pytest
 
 from benches.gate.decision import (
-    Comparison,
     Decision,
-    Finding,
+    GateVerdict,
     Limits,
     Pass,
-    Verdict,
-    accuracy_findings,
+    RowFinding,
+    RowRatios,
     conclude,
     count_findings,
+    error_findings,
     given_up,
     row_findings,
     suspected,
@@ -23,15 +23,15 @@ from benches.run.estimates import Estimate
 
 LIMITS = Limits()
 STEADY = (1.0, 0.02)
-PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+PASS, FAIL, INCONCLUSIVE = GateVerdict.PASS, GateVerdict.FAIL, GateVerdict.INCONCLUSIVE
 
 
 def estimate(value: float, half: float) -> Estimate:
     return Estimate(value, value - half, value + half, 80, 8)
 
 
-def one(twin: tuple[float, float], control: tuple[float, float] = STEADY, row: str = "coco") -> dict[str, Comparison]:
-    return {row: Comparison(estimate(*twin), estimate(*control))}
+def one(twin: tuple[float, float], control: tuple[float, float] = STEADY, row: str = "coco") -> dict[str, RowRatios]:
+    return {row: RowRatios(estimate(*twin), estimate(*control))}
 
 
 SLOW, SAME, DOUBTFUL = one((1.2, 0.05)), one((1.0, 0.05)), one((1.12, 0.05))
@@ -57,7 +57,7 @@ MOVED, NOISY = one((1.2, 0.05), (1.09, 0.02)), one((1.0, 0.05), (1.0, 0.15))
         pytest.param([one((1.2, 0.05), (0.92, 0.02))], INCONCLUSIVE, id="control faster"),
     ],
 )
-def test_verdict_on_time(passes: list[Pass], verdict: Verdict) -> None:
+def test_verdict_on_time(passes: list[Pass], verdict: GateVerdict) -> None:
     assert time_verdict(passes, LIMITS).verdict is verdict
 
 
@@ -99,7 +99,7 @@ def test_later_passes_may_measure_fewer_rows() -> None:
         pytest.param(MOVED, False, id="control moved"),
     ],
 )
-def test_more_pairs_are_taken_where_they_can_decide(comparison: dict[str, Comparison], *, doubt: bool) -> None:
+def test_more_pairs_are_taken_where_they_can_decide(comparison: dict[str, RowRatios], *, doubt: bool) -> None:
     assert comparison["coco"].in_doubt(LIMITS) is doubt
 
 
@@ -130,7 +130,7 @@ def test_exact_measures_are_compared_exactly() -> None:
     assert not count_findings(base, {"coco": {"peak_step": 1000, "launches": 12}})
     (grown,) = count_findings(base, {"coco": {"peak_step": 1001, "launches": 12}})
     assert (grown.verdict, grown.row) == (FAIL, "coco")
-    assert "1,000 before, 1,001 now; if that is meant, say --allow coco:peak_step" in grown.text
+    assert "1,000 before, 1,001 now; if this is intended, give --allow coco:peak_step" in grown.text
     (less,) = count_findings(base, {"coco": {"peak_step": 1000, "launches": 11}})
     assert less.verdict is PASS
     (meant,) = count_findings(base, {"coco": {"peak_step": 1001}}, allowed=["coco:peak_step"])
@@ -144,14 +144,14 @@ def test_exact_measures_are_compared_exactly() -> None:
 )
 def test_accuracy_may_not_creep_up(before: float | None, after: float, fails: bool) -> None:
     base = {} if before is None else {"float32": {"loss": before}}
-    assert bool(accuracy_findings(base, {"float32": {"loss": after}}, LIMITS)) is fails
+    assert bool(error_findings(base, {"float32": {"loss": after}}, LIMITS)) is fails
 
 
 def test_what_has_no_noise_fails_even_when_the_clock_is_inconclusive() -> None:
-    failure = Finding(FAIL, "coco", "peak_step")
-    inconclusive = Decision(INCONCLUSIVE, (Finding(INCONCLUSIVE, "coco", "moved"),))
+    failure = RowFinding(FAIL, "coco", "peak_step")
+    inconclusive = Decision(INCONCLUSIVE, (RowFinding(INCONCLUSIVE, "coco", "moved"),))
     assert conclude(inconclusive, [failure]).verdict is FAIL
-    assert conclude(inconclusive, [Finding(PASS, "coco", "less")]).verdict is INCONCLUSIVE
+    assert conclude(inconclusive, [RowFinding(PASS, "coco", "less")]).verdict is INCONCLUSIVE
     assert conclude(Decision(PASS), []).verdict is PASS
 
 

@@ -1,4 +1,4 @@
-"""The whole course of a gate run, with a machine that is simulated: what it measures is drawn, so that no clock is asked."""
+"""The passes of a gate run on a simulated machine, whose times are drawn at random."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from benches.gate.decision import Limits, Verdict
-from benches.gate.passes import EXTENSION, Campaign, Clock, Pair
+from benches.gate.decision import GateVerdict, Limits
+from benches.gate.passes import EXTENSION, Clock, Pair, PassRunner
 
 ROWS = ("coco", "crowded", "one image")
 CLUSTERS, TURNS = 8, 10
-PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+PASS, FAIL, INCONCLUSIVE = GateVerdict.PASS, GateVerdict.FAIL, GateVerdict.INCONCLUSIVE
 
 
 @dataclass
@@ -61,9 +61,9 @@ class Machine:
         return pairs
 
 
-def run(machine: Machine, limits: Limits | None = None) -> tuple[Campaign, Verdict]:
-    campaign = Campaign(machine, ROWS, CLUSTERS, limits or Limits())
-    return campaign, campaign.decide(campaign.run()).verdict
+def run(machine: Machine, limits: Limits | None = None) -> tuple[PassRunner, GateVerdict]:
+    runner = PassRunner(machine, ROWS, CLUSTERS, limits or Limits())
+    return runner, runner.decide(runner.run()).verdict
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -75,12 +75,12 @@ def test_the_same_program_on_both_sides_passes(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_planted_slow_down_of_15_percent_fails(seed: int) -> None:
     machine = Machine(seed, slower={"crowded": 1.15}, busy=0.3)
-    campaign, verdict = run(machine)
+    runner, verdict = run(machine)
     assert verdict is FAIL
     later = {rows for rows, cluster in machine.asked if cluster >= EXTENSION * CLUSTERS}
     assert all("crowded" in rows for rows in later), "later passes measure what is open, and that is what was planted"
     assert len(later) >= 1, "one pass is not enough to fail"
-    assert campaign.limits.slower == 1.10
+    assert runner.limits.slower == 1.10
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -96,8 +96,8 @@ def test_a_slow_down_on_a_machine_that_moves_is_not_red(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_waiting_fails_by_the_clock_on_the_wall(seed: int) -> None:
     machine = Machine(seed, wall={"coco": 1.4}, busy=0.02)
-    campaign = Campaign(machine, ROWS, CLUSTERS, Limits())
-    decision = campaign.decide(campaign.run())
+    runner = PassRunner(machine, ROWS, CLUSTERS, Limits())
+    decision = runner.decide(runner.run())
     assert decision.verdict is FAIL
     assert any("by the wall clock" in finding.text for finding in decision.findings)
 
@@ -123,5 +123,5 @@ def test_a_row_in_doubt_gets_more_pairs_and_the_others_do_not() -> None:
 
 def test_passes_end() -> None:
     machine = Machine(0, drift=0.5)
-    assert len(Campaign(machine, ROWS, CLUSTERS, Limits(void=2)).run()) == 2
-    assert len(Campaign(machine, ROWS, CLUSTERS, Limits(passes=3, void=9)).run()) == 3
+    assert len(PassRunner(machine, ROWS, CLUSTERS, Limits(void=2)).run()) == 2
+    assert len(PassRunner(machine, ROWS, CLUSTERS, Limits(passes=3, void=9)).run()) == 3

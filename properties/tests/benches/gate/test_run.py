@@ -1,4 +1,4 @@
-"""Wheels of real revisions, the command's use, and the measurement itself with real processes."""
+"""Wheels of real revisions, the options of the command, and measurements in real processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from benches.gate import batches
 from benches.gate import run as run_module
 from benches.gate.__main__ import main, parsed
-from benches.gate.decision import Decision, Finding, Limits, Verdict
-from benches.gate.paired_processes import CALLS, TURNS, Row, SideBySide
+from benches.gate.decision import Decision, GateVerdict, Limits, RowFinding
+from benches.gate.paired_processes import CALLS, TURNS, GateRow, SideBySide
 from benches.gate.passes import Pair
 from benches.gate.run import Outcome, records
 from benches.gate.wheels import ROOT, RevisionError, commit_of, text_at, tree_at, unpacked
@@ -96,7 +96,7 @@ def test_options_reach_the_run() -> None:
 
 def test_two_real_processes_are_measured_in_turns(tmp_path: Path) -> None:
     case = Workload("small", "two small images", boxes=5, batch=2, imgsz=64, num_classes=3).case()
-    row = Row("small", save(case, tmp_path))
+    row = GateRow("small", save(case, tmp_path))
     impl = ROOT / "impl"
     pairs = SideBySide(impl, impl, {"small": row})(["small"], cluster=5)
     assert {(pair.row, pair.program, pair.cluster) for pair in pairs} == {("small", "twin", 5), ("small", "reference", 5)}
@@ -113,8 +113,8 @@ def test_records_hold_every_finding_note_and_estimate() -> None:
         for program in ("twin", "reference")
         for cluster in range(8)
     )
-    finding, note = Finding(Verdict.FAIL, "coco", "slower"), Finding(Verdict.INCONCLUSIVE, "coco", "moved")
-    outcome = Outcome(Decision(Verdict.FAIL, (finding,), (note,)), (pairs,), "cpu", "b" * 40, "head", Limits())
+    finding, note = RowFinding(GateVerdict.FAIL, "coco", "slower"), RowFinding(GateVerdict.INCONCLUSIVE, "coco", "moved")
+    outcome = Outcome(Decision(GateVerdict.FAIL, (finding,), (note,)), (pairs,), "cpu", "b" * 40, "head", Limits())
     frame = pd.DataFrame(list(records(outcome)))
     assert frame["kind"].tolist() == ["finding", "note", *["estimate"] * 4]
     assert set(frame["outcome"]) == {"FAIL"}
@@ -126,11 +126,11 @@ class Broken:
     """A worker whose twin raises on one of the rows."""
 
     def __init__(self, *_: object, **__: object) -> None:
-        self.place = ""
+        self.case_folder = ""
 
     def ask(self, do: str, /, **arguments: object) -> dict[str, object]:
         if do == "open":
-            failing = str(arguments["place"]) == "bad"
+            failing = str(arguments["case_folder"]) == "bad"
             return {"failures": {"twin/auto": "ValueError: no"} if failing else {}}
         return {"twin/auto": {"peak_step": 5}}
 
@@ -142,11 +142,11 @@ class Broken:
 
 def test_a_twin_that_raises_fails_at_the_head_and_is_a_wrong_use_at_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "Worker", Broken)
-    rows = {"good": Row("good", Path("good")), "bad": Row("bad", Path("bad"))}
+    rows = {"good": GateRow("good", Path("good")), "bad": GateRow("bad", Path("bad"))}
     counts, failures = run_module.exact_counts(Path(), rows, 1, forgiving=True)
     assert counts == {"good": {"peak_step": 5}}
     (failure,) = failures
-    assert (failure.verdict, failure.row) == (Verdict.FAIL, "bad")
+    assert (failure.verdict, failure.row) == (GateVerdict.FAIL, "bad")
     assert "the twin cannot be called on bad: ValueError: no" in failure.text
     with pytest.raises(WorkerError, match="the twin cannot be called on bad"):
         run_module.exact_counts(Path(), rows, 1, forgiving=False)

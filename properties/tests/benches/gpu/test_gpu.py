@@ -1,4 +1,4 @@
-"""The GPU run, where there is no GPU: it says so, and it is known to run to its end."""
+"""The GPU run without a GPU: it reports that nothing was measured, and a dry run ends."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from benches.gpu import correctness
 from benches.gpu.__main__ import CHECKS, NO_GPU
-from benches.gpu.dry_run import REHEARSED
-from benches.gpu.limits import TARGETS
+from benches.gpu.dry_run import DRY_RUN_CHECKS
+from benches.gpu.limits import LIMITS
 from oracle.tools.programs import run_python
 
 
@@ -23,28 +24,42 @@ def _run(module: str, out: Path, interpret: bool) -> tuple[subprocess.CompletedP
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so_and_lists_what_was_not_measured(tmp_path: Path) -> None:
+def test_without_a_gpu_the_rows_list_what_was_not_measured(tmp_path: Path) -> None:
     done, rows = _run("benches.gpu", tmp_path, interpret=False)
     assert done.returncode == 0, done.stderr
     assert NO_GPU in done.stdout
     assert {row["check"] for row in rows} >= set(CHECKS)
     assert {row["verdict"] for row in rows} == {"not measured"}
-    assert {(row["what"], row["workload"], row["limit"]) for row in rows} >= {(t.what, t.workload, t.limit) for t in TARGETS}
+    assert {(row["what"], row["workload"], row["limit"]) for row in rows} >= {(t.what, t.workload, t.limit) for t in LIMITS}
     assert (tmp_path / "rows.parquet").exists()
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so the GPU run was not rehearsed")
-def test_a_rehearsal_runs_every_check_to_its_end(tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so there was no dry run of the GPU run")
+def test_a_dry_run_runs_every_check_to_its_end(tmp_path: Path) -> None:
     done, rows = _run("benches.gpu.dry_run", tmp_path, interpret=True)
     stopped = [row["detail"] for row in rows if row["what"] == "ran to its end"]
     assert not stopped, stopped
-    assert {row["check"].replace(" ", "-") for row in rows} >= set(REHEARSED) - {"kernels"}, done.stdout + done.stderr
+    assert {row["check"].replace(" ", "-") for row in rows} >= set(DRY_RUN_CHECKS) - {"kernels"}, done.stdout + done.stderr
     # What does not depend on the machine has to hold here already.
     sure = [row for row in rows if row["check"] in {"bits", "graph", "judge", "beyond 32 bits"}]
     assert [row["detail"] for row in sure if row["verdict"] != "passed"] == []
 
 
-def test_an_unknown_check_is_named(tmp_path: Path) -> None:
+def test_the_kernels_tests_come_from_the_folder_that_is_given(tmp_path: Path) -> None:
+    (without,) = correctness.kernel_tests(None)
+    assert (without.verdict, without.detail) == ("not measured", "no tests given: name their folder with --kernel-tests")
+    (tmp_path / "helpers.py").write_text("")
+    (empty,) = correctness.kernel_tests(tmp_path)
+    assert (empty.verdict, empty.detail) == ("not measured", f"no tests in {tmp_path}")
+    for name, held in (("held", True), ("broken", False)):
+        (tmp_path / f"{name}.py").write_text(f"def test_it(): assert {held}")
+    assert {found.what: found.verdict for found in correctness.kernel_tests(tmp_path)} == {"held": "passed", "broken": "failed"}
+
+
+def test_an_unknown_check_or_folder_is_named(tmp_path: Path) -> None:
     done = run_python("-m", "benches.gpu", "bit", "--out", tmp_path)
     assert done.returncode == 2
-    assert "there is no check 'bit'; there are properties, counts" in done.stderr
+    assert "there is no check 'bit'; there are kernel-tests, counts" in done.stderr
+    done = run_python("-m", "benches.gpu", "--kernel-tests", "nowhere", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--kernel-tests nowhere: there is no such folder" in done.stderr

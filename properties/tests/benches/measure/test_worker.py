@@ -1,4 +1,4 @@
-"""A real worker: its heap, its samples, its exact measures; and workers that go wrong."""
+"""A real worker: its heap, its samples, its exact measures; and workers that fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = Workload("small", "two small images", boxes=5, batch=2, imgsz=96, num_cl
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def case_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(SMALL.case(), tmp_path_factory.mktemp("inputs"))
 
 
@@ -35,19 +35,19 @@ def started_worker() -> Iterator[Worker]:
 
 
 @pytest.fixture
-def worker(started_worker: Worker, place: Path) -> Worker:
-    assert not open_small(started_worker, place, LABELS)["failures"]
+def worker(started_worker: Worker, case_folder: Path) -> Worker:
+    assert not open_small(started_worker, case_folder, LABELS)["failures"]
     return started_worker
 
 
-def open_small(worker: Worker, place: Path, labels: list[str], dtype: str = "float32", autocast: str | None = None) -> dict[str, Any]:
-    surroundings = {"device": "cpu", "autocast": autocast}
-    answer: dict[str, Any] = worker.ask("open", entries=labels, place=str(place), dtype=dtype, surroundings=surroundings, seed=0)
+def open_small(worker: Worker, case_folder: Path, labels: list[str], dtype: str = "float32", autocast: str | None = None) -> dict[str, Any]:
+    setting = {"device": "cpu", "autocast": autocast}
+    answer: dict[str, Any] = worker.ask("open", contenders=labels, case_folder=str(case_folder), dtype=dtype, setting=setting, seed=0)
     return answer
 
 
 def test_rounds_hold_one_sample_of_every_contender(worker: Worker) -> None:
-    rounds = worker.ask("rounds", seconds=0.0, least=4, most=9)
+    rounds = worker.ask("rounds", seconds=0.0, min_rounds=4, max_rounds=9)
     assert len(rounds) == 4
     for one in rounds:
         assert set(one) == set(LABELS)
@@ -58,7 +58,7 @@ def test_rounds_hold_one_sample_of_every_contender(worker: Worker) -> None:
             assert sample["minor_faults"] >= 0
 
 
-def test_a_turn_takes_as_many_calls_as_it_is_told(worker: Worker) -> None:
+def test_a_turn_takes_the_requested_number_of_calls(worker: Worker) -> None:
     answer = worker.ask("turn", calls={TORCH_TWIN.label: 3, BASELINE.label: 1})
     assert {label: len(samples) for label, samples in answer.items()} == {TORCH_TWIN.label: 3, BASELINE.label: 1}
 
@@ -81,20 +81,20 @@ def test_stages_are_timed_for_both(worker: Worker) -> None:
     assert "decoding" in answer[BASELINE.label][0]
 
 
-def test_half_precision_and_autocast_are_what_the_worker_is_told(worker: Worker, place: Path) -> None:
-    opened = open_small(worker, place, LABELS, "bfloat16", "bfloat16")
+def test_half_precision_and_autocast_reach_the_worker(worker: Worker, case_folder: Path) -> None:
+    opened = open_small(worker, case_folder, LABELS, "bfloat16", "bfloat16")
     assert not opened["failures"]
-    assert worker.ask("rounds", seconds=0.0, least=1, most=1)
+    assert worker.ask("rounds", seconds=0.0, min_rounds=1, max_rounds=1)
 
 
-def test_a_contender_that_cannot_be_made_is_named_and_the_others_go_on(worker: Worker, place: Path) -> None:
-    opened = open_small(worker, place, [*LABELS, "no.such.module:factory/own"])
+def test_a_contender_that_cannot_be_made_is_named_and_the_others_go_on(worker: Worker, case_folder: Path) -> None:
+    opened = open_small(worker, case_folder, [*LABELS, "no.such.module:factory/own"])
     assert set(opened["warm"]) == set(LABELS)
     assert "no.such" in opened["failures"]["no.such.module:factory/own"]
-    assert set(worker.ask("rounds", seconds=0.0, least=1, most=1)[0]) == set(LABELS)
+    assert set(worker.ask("rounds", seconds=0.0, min_rounds=1, max_rounds=1)[0]) == set(LABELS)
 
 
-def test_an_error_is_passed_on_and_the_worker_lives(worker: Worker) -> None:
+def test_an_error_is_passed_on_and_the_worker_continues(worker: Worker) -> None:
     with pytest.raises(WorkerError, match="nowhere"):
         open_small(worker, Path("nowhere"), LABELS)
     assert worker.ask("floor")["copy_bytes_per_s"] > 0
@@ -104,16 +104,16 @@ def scripted(text: str) -> Worker:
     return Worker("default", 1, command=(sys.executable, "-c", text))
 
 
-def test_a_worker_that_dies_is_told_with_its_last_words() -> None:
+def test_a_worker_that_dies_is_reported_with_its_last_output() -> None:
     with (
-        pytest.raises(WorkerError, match=r"ended with 7 while asked to start(.|\n)*out of cheese"),
+        pytest.raises(WorkerError, match=r"ended with 7 in the request 'start'(.|\n)*out of cheese"),
         scripted("import sys; sys.stdin.readline(); print('out of cheese', file=sys.stderr); sys.exit(7)") as worker,
     ):
         worker.ask("start", threads=1)
 
 
 def test_a_worker_that_is_silent_is_ended() -> None:
-    hangs = r"hangs, asked to start: it used no processor time for 0\.2 s"
+    hangs = r"hangs in the request 'start': it used no processor time for 0\.2 s"
     with pytest.raises(WorkerError, match=hangs), scripted("import time; time.sleep(600)") as worker:
         worker.ask("start", patience=0.2, threads=1)
 

@@ -1,4 +1,4 @@
-"""What a run will measure, and on what."""
+"""The plan of a run: its units and its batches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 
 from benches.measure.case_files import load, load_spec, save
 from benches.measure.machine_rates import class_logits, moved_bytes
-from benches.plan.contenders import BASELINE, TORCH_TWIN, Entry, candidates
+from benches.plan.contenders import BASELINE, TORCH_TWIN, BenchContender, candidates
 from benches.plan.sweeps import SWEEPS, candidate_pairs
-from benches.plan.units import EFFORTS, units
-from benches.plan.workloads import COVER, WORKLOADS, Workload, generated, own
-from benches.run.campaign import tasks
+from benches.plan.units import SAMPLINGS, units
+from benches.plan.workloads import COVER, WORKLOADS, Workload, generated, labelled
+from benches.run.campaign import worker_plans
 from oracle.cases.case import Setting
 from twinloss import DetectionLoss
 
@@ -63,7 +63,7 @@ def test_labels_wrap_to_the_classes_of_the_workload() -> None:
 
 def test_a_users_labels_become_the_only_workload(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("2 0.5 0.5 0.25 0.5\n0 0.25 0.25 0.1 0.1\n")
-    workload = own(str(tmp_path), imgsz=128, batch=3)
+    workload = labelled(str(tmp_path), imgsz=128, batch=3)
     case = workload.case()
     assert (case.batch_size, case.image_size, len(case.boxes), case.spec.num_classes) == (3, (128, 128), 6, 3)
     planned = list(units("default", BOTH, workload))
@@ -76,30 +76,30 @@ def test_a_folder_may_be_called_like_a_layout(tmp_path: Path) -> None:
     folder = tmp_path / "my-mosaic"
     folder.mkdir()
     (folder / "a.txt").write_text("2 0.5 0.5 0.25 0.5\n")
-    assert len(own(str(folder), imgsz=128, batch=2).case().boxes) == 2
+    assert len(labelled(str(folder), imgsz=128, batch=2).case().boxes) == 2
 
 
 def test_labels_that_are_not_there_are_an_error() -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        own("nowhere", 640, 16)
+        labelled("nowhere", 640, 16)
 
 
-@pytest.mark.parametrize("extent", EFFORTS)
+@pytest.mark.parametrize("extent", SAMPLINGS)
 def test_every_unit_of_a_plan_has_a_name_of_its_own(extent: str) -> None:
     planned = list(units(extent, BOTH))  # type: ignore[arg-type]
     names = Counter(unit.name for unit in planned)
     assert max(names.values()) == 1
-    assert all(BASELINE in unit.entries for unit in planned), "nothing has a ratio without the baseline"
+    assert all(BASELINE in unit.contenders for unit in planned), "nothing has a ratio without the baseline"
 
 
 def test_the_default_plan_measures_every_workload_and_both_heaps() -> None:
-    planned = list(units("default", [*BOTH, Entry("reference", "compile")]))
+    planned = list(units("default", [*BOTH, BenchContender("reference", "compile")]))
     plain = [unit for unit in planned if unit.point is None]
     assert {unit.workload.name for unit in plain} == set(WORKLOADS)
     assert Counter(unit.heap for unit in plain)["default"] >= 5
-    assert [unit.workload.name for unit in planned if any(entry.compiled for entry in unit.entries) and unit.setting == Setting()] == [
-        "coco"
-    ]
+    assert [
+        unit.workload.name for unit in planned if any(contender.compiled for contender in unit.contenders) and unit.setting == Setting()
+    ] == ["coco"]
     assert {unit.point for unit in planned if unit.point} == set(SWEEPS)
 
 
@@ -126,20 +126,20 @@ def test_candidate_pairs_are_those_of_the_definition() -> None:
 
 def test_processes_are_shared_on_the_steady_heap_alone() -> None:
     planned = list(units("default", BOTH))
-    processes = tasks(planned)
-    alone = [task for task in processes if task.units[0].heap == "default"]
-    assert all(len(task.units) == 1 for task in alone)
-    assert all({unit.heap for unit in task.units} == {"steady"} for task in processes if task not in alone)
-    turns = Counter(unit for task in processes for unit in task.units)
-    assert turns == {unit: unit.effort.processes for unit in planned}
-    assert len([task for task in processes if task not in alone]) == max(unit.effort.processes for unit in planned)
+    processes = worker_plans(planned)
+    alone = [plan for plan in processes if plan.units[0].heap == "default"]
+    assert all(len(plan.units) == 1 for plan in alone)
+    assert all({unit.heap for unit in plan.units} == {"steady"} for plan in processes if plan not in alone)
+    turns = Counter(unit for plan in processes for unit in plan.units)
+    assert turns == {unit: unit.sampling.processes for unit in planned}
+    assert len([plan for plan in processes if plan not in alone]) == max(unit.sampling.processes for unit in planned)
 
 
 def test_saved_inputs_are_the_cases_own_to_the_bit(tmp_path: Path) -> None:
     case = SMALL.case()
-    place = save(case, tmp_path)
+    case_folder = save(case, tmp_path)
     for dtype in ("float32", "float16", "float64"):
-        built, read = case.build(Setting(dtype)), load(place, dtype, "cpu")
+        built, read = case.build(Setting(dtype)), load(case_folder, dtype, "cpu")
         for name in ("boxes", "scores"):
             assert torch.equal(built.preds[name], read.preds[name])
             assert read.preds[name].requires_grad
@@ -148,19 +148,19 @@ def test_saved_inputs_are_the_cases_own_to_the_bit(tmp_path: Path) -> None:
         for name, tensor in built.batch.items():
             torch.testing.assert_close(read.batch[name].float(), tensor.float(), rtol=1e-7, atol=0)
             assert read.batch[name].shape == tensor.shape
-    assert load_spec(place) == case.spec
-    assert save(case, tmp_path) == place, "the same case has the same place"
+    assert load_spec(case_folder) == case.spec
+    assert save(case, tmp_path) == case_folder, "the same case has the same place"
 
 
 def test_the_floor_counts_every_logit_once_in_and_once_out(tmp_path: Path) -> None:
-    place = save(SMALL.case(), tmp_path)
+    case_folder = save(SMALL.case(), tmp_path)
     anchors = 8 * 8 + 4 * 4 + 2 * 2
-    assert class_logits(place) == 2 * 3 * anchors
-    assert moved_bytes(place, 4) == 2 * 4 * 2 * (3 + 64) * anchors
-    assert np.load(place / "scores.npy").shape == (2, 3, anchors)
+    assert class_logits(case_folder) == 2 * 3 * anchors
+    assert moved_bytes(case_folder, 4) == 2 * 4 * 2 * (3 + 64) * anchors
+    assert np.load(case_folder / "scores.npy").shape == (2, 3, anchors)
 
 
 def test_labels_of_contenders_are_read_back() -> None:
-    entries = [*BOTH, *candidates(["my.module:make", "other:make"]), Entry("twin", "triton+graph")]
-    assert [Entry.parse(entry.label) for entry in entries] == entries
-    assert all(re.fullmatch(r"\S+/\S+", entry.label) for entry in entries)
+    contenders = [*BOTH, *candidates(["my.module:make", "other:make"]), BenchContender("twin", "triton+graph")]
+    assert [BenchContender.parse(contender.label) for contender in contenders] == contenders
+    assert all(re.fullmatch(r"\S+/\S+", contender.label) for contender in contenders)

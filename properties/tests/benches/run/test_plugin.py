@@ -28,8 +28,7 @@ def test_samples_reach_pytest_benchmark_unchanged(pytester: pytest.Pytester, mon
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST") or name == "CI"]:
         monkeypatch.delenv(name)
     pytester.makepyfile(REPLAYED)
-    root = Path(__file__).resolve().parents[4]
-    pytester.makeini(f"[pytest]\npythonpath = {root}")
+    pytester.makeini(f"[pytest]\npythonpath = {ROOT}")
     result = pytester.runpytest_subprocess(
         "-p", "no:xdist", "--benchmark-json=out.json", "--benchmark-save-data", "--benchmark-columns=median,rounds"
     )
@@ -43,20 +42,13 @@ def test_samples_reach_pytest_benchmark_unchanged(pytester: pytest.Pytester, mon
     assert data["extremes"]["data"] == [1e-7, 123.456]
 
 
+ROOT = Path(__file__).resolve().parents[4]
+BENCH = (f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"), str(ROOT / "benches" / "run" / "bench_loss.py"))
 COLLECT = ("-p", "benches.run.plugin", "-p", "no:xdist", "-p", "no:cacheprovider", "--collect-only", "-q")
 
 
 def test_every_benchmark_can_be_chosen_by_name(pytester: pytest.Pytester) -> None:
-    root = Path(__file__).resolve().parents[4]
-    chosen = pytester.runpytest_subprocess(
-        *COLLECT,
-        f"--rootdir={root}",
-        "-c",
-        str(root / "pyproject.toml"),
-        str(root / "benches" / "bench_loss.py"),
-        "-k",
-        "gwhd and default and step",
-    )
+    chosen = pytester.runpytest_subprocess(*COLLECT, *BENCH, "-k", "gwhd and default and step")
     lines = [line for line in chosen.outlines if "::" in line]
     assert [line.partition("[")[2] for line in lines] == [
         "gwhd-float32-default-reference/eager-step]",
@@ -66,11 +58,8 @@ def test_every_benchmark_can_be_chosen_by_name(pytester: pytest.Pytester) -> Non
 
 
 def test_a_candidate_is_measured_beside_the_others(pytester: pytest.Pytester) -> None:
-    root = Path(__file__).resolve().parents[4]
     options = ("--candidate", "mine.losses:make", "--extent", "quick", "--no-compile", "-k", "batch-1 and step")
-    chosen = pytester.runpytest_subprocess(
-        *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), *options
-    )
+    chosen = pytester.runpytest_subprocess(*COLLECT, *BENCH, *options)
     lines = [line.partition("steady-")[2] for line in chosen.outlines if "::" in line]
     assert lines == ["reference/eager-step]", "twin/native-step]", "twin/torch-step]", "mine.losses:make/own-step]"]
 
@@ -96,11 +85,8 @@ def test_labels_that_cannot_be_measured_are_a_usage_error(
         check_labels(str(tmp_path / labels) if labels in ("bad", "good") else labels, imgsz, batch)
 
 
-def test_a_usage_error_is_said_once(pytester: pytest.Pytester) -> None:
-    root = Path(__file__).resolve().parents[4]
-    ended = pytester.runpytest_subprocess(
-        *COLLECT, f"--rootdir={root}", "-c", str(root / "pyproject.toml"), str(root / "benches" / "bench_loss.py"), "--labels", "nowhere"
-    )
+def test_a_usage_error_is_printed_once(pytester: pytest.Pytester) -> None:
+    ended = pytester.runpytest_subprocess(*COLLECT, *BENCH, "--labels", "nowhere")
     assert ended.ret == pytest.ExitCode.USAGE_ERROR
     ended.stderr.fnmatch_lines(["ERROR: no labels at *nowhere; give a COCO-style*"])
     assert "Traceback" not in ended.stderr.str() + ended.stdout.str()

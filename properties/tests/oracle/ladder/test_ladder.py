@@ -1,4 +1,4 @@
-"""The release ladder, on releases made up here: what it must find, and what must not stop it. No network."""
+"""The release ladder on artificial releases: the changes that it must find, and the failures that it must survive. No network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import torch
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.ladder import __main__ as command
 from oracle.ladder import install, releases
-from oracle.ladder.answers import Answers, Desk
+from oracle.ladder.answers import AnswerCache, Answers
 from oracle.ladder.catalogue import all_questions, stage_questions
 from oracle.ladder.changes import compare, difference, judge_arrays
 from oracle.ladder.contender import ReleaseCriterion, ReleaseError, open_release
 from oracle.ladder.definitions import Matcher, departure
 from oracle.ladder.inside.messages import Message, pack, unpack
-from oracle.ladder.questions import SMALL, Question, Topic, questions
+from oracle.ladder.questions import SMALL, CaseKind, Question, questions
 from oracle.ladder.release_process import Release
-from oracle.ladder.rows import nothing, rows
+from oracle.ladder.rows import no_twin, rows
 from oracle.ladder.search import first_changes
 from reports.ladder.__main__ import texts
 from reports.ladder.report import KIND
@@ -68,7 +68,7 @@ def release(
     more: str = "",
     needs: str = "",
 ) -> Path:
-    """A made-up release in a folder of its own."""
+    """Returns the folder of an artificial release."""
     package = folder / version / "ultralytics"
     (package / place).mkdir(parents=True)
     for parent in (package, package / place):
@@ -84,81 +84,81 @@ def few() -> tuple[Question, ...]:
     """Some questions: two kinds of batch, one without boxes, and the interface."""
     box = Box(0, 1, 30.0, 30.0, 24.0, 24.0)
     one = Case(SMALL, (32, 32), 1, (box,), Prediction("random", 1))
-    topics = (Topic("one box", (one,)), Topic("no boxes", (Case(SMALL, (32, 32), 1, (), Prediction("random", 1)),)))
-    return (*questions(topics), *(question for question in stage_questions() if question.opening == "interface"))
+    case_kinds = (CaseKind("one box", (one,)), CaseKind("no boxes", (Case(SMALL, (32, 32), 1, (), Prediction("random", 1)),)))
+    return (*questions(case_kinds), *(question for question in stage_questions() if question.entry_point == "interface"))
 
 
 @functools.cache
 def real_questions() -> tuple[Question, ...]:
-    """What releases are asked in earnest."""
+    """Returns the questions that real releases are asked."""
     return all_questions()
 
 
-def climb(tmp_path: Path, made: dict[str, Path]) -> Desk:
-    return Desk(few(), tmp_path / "cache", made)
+def climb(tmp_path: Path, made: dict[str, Path]) -> AnswerCache:
+    return AnswerCache(few(), tmp_path / "cache", made)
 
 
-def verdicts(desk: Desk, before: str, after: str) -> dict[str, str]:
-    return {change.question.name: change.verdict for change in compare(desk(before), desk(after), few())}
+def verdicts(answers_of: AnswerCache, before: str, after: str) -> dict[str, str]:
+    return {change.question.name: change.verdict for change in compare(answers_of(before), answers_of(after), few())}
 
 
 class TestChangesAreFound:
     def test_nothing_changed(self, tmp_path: Path) -> None:
-        desk = climb(tmp_path, {name: release(tmp_path, name) for name in ("8.0.1", "8.0.2")})
-        assert set(verdicts(desk, "8.0.1", "8.0.2").values()) == {"same"}
+        answers_of = climb(tmp_path, {name: release(tmp_path, name) for name in ("8.0.1", "8.0.2")})
+        assert set(verdicts(answers_of, "8.0.1", "8.0.2").values()) == {"same"}
 
     def test_values(self, tmp_path: Path) -> None:
-        desk = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", scale="1.001")})
-        found = verdicts(desk, "8.0.1", "8.0.2")
+        answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", scale="1.001")})
+        found = verdicts(answers_of, "8.0.1", "8.0.2")
         assert found["one box/0/loss/float32"] == found["no boxes/0/loss/float64"] == "changed"
         assert found["interface/0/interface/float32"] == "same"
 
     def test_rounding_is_no_change(self, tmp_path: Path) -> None:
-        desk = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", scale="1.0000003")})
-        found = verdicts(desk, "8.0.1", "8.0.2")
+        answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", scale="1.0000003")})
+        found = verdicts(answers_of, "8.0.1", "8.0.2")
         assert found["one box/0/loss/float32"] == "rounding"
         assert found["one box/0/loss/float64"] == "changed"  # far more than float64 rounds: the definition, or a precision, moved
 
     def test_refusing_and_accepting(self, tmp_path: Path) -> None:
         empty = 'len(batch["cls"]) == 0'
-        desk = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", refuses=empty)})
-        assert verdicts(desk, "8.0.1", "8.0.2")["no boxes/0/loss/float32"] == "raises"
-        assert verdicts(desk, "8.0.2", "8.0.1")["no boxes/0/loss/float32"] == "accepts"
-        assert verdicts(desk, "8.0.1", "8.0.2")["one box/0/loss/float32"] == "same"
+        answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", refuses=empty)})
+        assert verdicts(answers_of, "8.0.1", "8.0.2")["no boxes/0/loss/float32"] == "raises"
+        assert verdicts(answers_of, "8.0.2", "8.0.1")["no boxes/0/loss/float32"] == "accepts"
+        assert verdicts(answers_of, "8.0.1", "8.0.2")["one box/0/loss/float32"] == "same"
 
     def test_interfaces_and_eras(self, tmp_path: Path) -> None:
         old = release(tmp_path, "8.0.1", place="yolo/utils", unpack=MAPS, result="terms.sum() * boxes.shape[0]")
         (old / "ultralytics" / "yolo" / "__init__.py").write_text("")
-        desk = climb(tmp_path, {"8.0.1": old, "8.0.2": release(tmp_path, "8.0.2", more=", tal_topk2=None")})
-        assert [desk(name).greeting["era"] for name in ("8.0.1", "8.0.2")] == ["yolo.utils", "utils"]
-        found = {change.question.opening: change for change in compare(desk("8.0.1"), desk("8.0.2"), few())}
+        answers_of = climb(tmp_path, {"8.0.1": old, "8.0.2": release(tmp_path, "8.0.2", more=", tal_topk2=None")})
+        assert [answers_of(name).greeting["era"] for name in ("8.0.1", "8.0.2")] == ["yolo.utils", "utils"]
+        found = {change.question.entry_point: change for change in compare(answers_of("8.0.1"), answers_of("8.0.2"), few())}
         assert found["loss"].verdict in ("same", "rounding")  # a list of maps and a scalar, a mapping and a vector: one loss
-        said = found["interface"].message
-        assert "yolo.utils.loss:v8DetectionLoss → ultralytics.utils.loss:v8DetectionLoss" in said
-        assert "predictions: maps → mapping" in said
-        assert "loss: scalar → vector of 3" in said
-        assert "tal_topk2=None" in said
+        text = found["interface"].message
+        assert "yolo.utils.loss:v8DetectionLoss → ultralytics.utils.loss:v8DetectionLoss" in text
+        assert "predictions: maps → mapping" in text
+        assert "loss: scalar → vector of 3" in text
+        assert "tal_topk2=None" in text
 
     def test_dying_is_an_answer(self, tmp_path: Path) -> None:
         kills = 'len(batch["cls"]) or __import__("os")._exit(3)'
-        desk = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", dies=kills)})
-        answers = desk("8.0.2")
-        assert answers.replies["no boxes/0/loss/float32"].facts["outcome"] == "died"
-        assert answers.replies["interface/0/interface/float32"].facts["outcome"] == "answered"  # asked after that, of a new process
-        assert verdicts(desk, "8.0.1", "8.0.2")["no boxes/0/loss/float64"] == "raises"
+        answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1"), "8.0.2": release(tmp_path, "8.0.2", dies=kills)})
+        answers = answers_of("8.0.2")
+        assert answers.replies["no boxes/0/loss/float32"].fields["outcome"] == "died"
+        assert answers.replies["interface/0/interface/float32"].fields["outcome"] == "answered"  # asked after that, of a new process
+        assert verdicts(answers_of, "8.0.1", "8.0.2")["no boxes/0/loss/float64"] == "raises"
 
     def test_hanging_is_an_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("oracle.ladder.release_process.ANSWER_SECONDS", 0.5)
         hangs = 'len(batch["cls"]) or __import__("time").sleep(60)'
         with Release(release(tmp_path, "8.0.1", dies=hangs), tmp_path / "cache") as process:
-            replies = {question.name: process.ask(question.message).facts["outcome"] for question in few()}
+            replies = {question.name: process.ask(question.message).fields["outcome"] for question in few()}
         assert replies["no boxes/0/loss/float32"] == "timed out"
 
 
 class TestFirstReleases:
     @pytest.fixture
     def made(self, tmp_path: Path) -> dict[str, Path]:
-        """Nine releases: the value changes with the fourth and with the eighth, the fifth does not come up."""
+        """Nine releases: the value changes with the fourth and with the eighth, the fifth fails to import."""
         scales = ["1.0", "1.0", "1.0", "2.0", "2.0", "2.0", "2.0", "3.0", "3.0"]
         broken = {4: "raise RuntimeError('broken at birth')"}
         return {f"8.0.{n}": release(tmp_path, f"8.0.{n}", scale=scale, needs=broken.get(n, "")) for n, scale in enumerate(scales)}
@@ -167,7 +167,7 @@ class TestFirstReleases:
         assert list(first_changes(list(made), climb(tmp_path, made), few())) == [("8.0.2", "8.0.3"), ("8.0.6", "8.0.7")]
 
     def test_halving_asks_few(self) -> None:
-        """Two questions change at two places: each release in between is asked only what is still open there."""
+        """Two questions change at two places: each release in between is asked only the questions that are still undecided there."""
         first, second = few()[:2]
         asked: list[tuple[str, int]] = []
 
@@ -191,13 +191,13 @@ class TestFirstReleases:
         monkeypatch.setattr(command, "all_questions", few)
         monkeypatch.setattr(command, "cache_folder", lambda: tmp_path / "cache")
         monkeypatch.setattr(command, "published", lambda: tuple(made))
-        monkeypatch.setattr(command, "Desk", lambda asked, cache: Desk(asked, cache, made))
-        monkeypatch.setattr(command, "Matcher", lambda: lambda *asked: nothing(*asked) | {"definition": "newest"})
+        monkeypatch.setattr(command, "AnswerCache", lambda asked, cache: AnswerCache(asked, cache, made))
+        monkeypatch.setattr(command, "Matcher", lambda: lambda *asked: no_twin(*asked) | {"definition": "newest"})
         file = tmp_path / "rows.parquet"
         assert command.main(["8.0.0", "8.0.4", "8.0.8", "--rows", str(file)]) == 0
-        said = capsys.readouterr().out
-        assert "change: 8.0.2 -> 8.0.3" in said
-        assert re.search(r"\n(\d+) of \1 releases asked in \d+ s; \d+ differ: 8\.0\.\d \(", said), said
+        text = capsys.readouterr().out
+        assert "change: 8.0.2 -> 8.0.3" in text
+        assert re.search(r"\n(\d+) of \1 releases asked in \d+ s; \d+ differ: 8\.0\.\d \(", text), text
         assert command.main(["8.0.2", "--rows", str(tmp_path / "one.parquet"), "--quiet"]) == 0
         assert "releases asked in" not in capsys.readouterr().out
         frame = validated(pd.read_parquet(file), KIND.schema, file)
@@ -216,7 +216,7 @@ class TestFirstReleases:
     ) -> None:
         monkeypatch.setattr(command, "all_questions", few)
         monkeypatch.setattr(command, "cache_folder", lambda: tmp_path / "cache")
-        monkeypatch.setattr(command, "Desk", lambda asked, cache: Desk(asked, cache, made))
+        monkeypatch.setattr(command, "AnswerCache", lambda asked, cache: AnswerCache(asked, cache, made))
         assert command.main(["8.0.2", "8.0.3", "--show", "one box/0/loss/float32"]) == 0
         assert "against 8.0.2: changed" in capsys.readouterr().out
         assert command.main(["8.0.2", "--show", "no such"]) == 2
@@ -237,8 +237,8 @@ class TestWhatCannotBeAsked:
             raise install.InstallError(f"{requirement} could not be installed: there is no version of it")
 
         monkeypatch.setattr(install, "install", fails)
-        desk = Desk(few(), tmp_path / "cache", {"8.0.1": release(tmp_path, "8.0.1")})
-        frame = rows(["8.0.1", "8.0.99"], ["8.0.1", "8.0.99"], desk, few())
+        answers_of = AnswerCache(few(), tmp_path / "cache", {"8.0.1": release(tmp_path, "8.0.1")})
+        frame = rows(["8.0.1", "8.0.99"], ["8.0.1", "8.0.99"], answers_of, few())
         last = frame.iloc[-1]
         assert (last["release"], last["kind"], last["outcome"]) == ("8.0.99", "release", "not installed")
         assert "there is no version" in last["message"]
@@ -252,22 +252,22 @@ class TestWhatCannotBeAsked:
 
         monkeypatch.setattr(install, "install", adds)
         monkeypatch.setitem(install.DEPENDENCIES, "seaborn", "seaborn-for-this-test")
-        desk = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1", needs="import seaborn")})
-        assert desk("8.0.1").asked
+        answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1", needs="import seaborn")})
+        assert answers_of("8.0.1").asked
         assert installed == ["seaborn-for-this-test"]
 
     def test_an_unknown_package_is_not_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(install, "install", lambda *_: pytest.fail("nothing is to be installed"))
-        desk = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1", needs="import a_package_that_nobody_knows")})
-        assert desk("8.0.1").greeting["outcome"] == "not installed"
-        assert "a_package_that_nobody_knows" in desk("8.0.1").greeting["message"]
+        answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1", needs="import a_package_that_nobody_knows")})
+        assert answers_of("8.0.1").greeting["outcome"] == "not installed"
+        assert "a_package_that_nobody_knows" in answers_of("8.0.1").greeting["message"]
 
     def test_a_release_reaches_no_network(self, tmp_path: Path) -> None:
         calls = "import socket\nsocket.create_connection(('127.0.0.1', 9))"
-        desk = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1", needs=calls)})
-        assert "without a network" in desk("8.0.1").greeting["message"]
+        answers_of = climb(tmp_path, {"8.0.1": release(tmp_path, "8.0.1", needs=calls)})
+        assert "without a network" in answers_of("8.0.1").greeting["message"]
 
-    def test_an_installer_that_fails_says_why(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failing_installer_gives_the_reason(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         script = tmp_path / "fails"
         script.write_text("#!/bin/sh\necho 'error: there is no version of it at https://somewhere' >&2\nexit 1\n")
         script.chmod(0o755)
@@ -288,7 +288,7 @@ class TestPieces:
         message = Message({"a": [1, "two"]}, {"x": np.array([[1.5, np.nan]]), "y": np.array(3, dtype=np.int64)})
         for compress in (False, True):
             back = unpack(pack(message, compress=compress))
-            assert back.facts == message.facts
+            assert back.fields == message.fields
             assert all(np.array_equal(back.arrays[name], message.arrays[name], equal_nan=name == "x") for name in message.arrays)
 
     def test_differences(self) -> None:
@@ -322,19 +322,19 @@ class TestPieces:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    """The reference of this environment, asked a part of the real questions."""
+    """Answers of the reference of this environment to some of the real questions."""
     kinds = ("typical", "reg_max 1", "sides below 8 px", "sides 8 to 16 px", "no boxes", "interface", "class weights", "second cut")
     asked = [question for question in real_questions() if question.kind in kinds]
-    desk = Desk(asked, tmp_path_factory.mktemp("cache"), {"8.4.190": None})
-    answers = desk("8.4.190")
+    answers_of = AnswerCache(asked, tmp_path_factory.mktemp("cache"), {"8.4.190": None})
+    answers = answers_of("8.4.190")
     assert answers.greeting["version"] == "8.4.190"
     return answers
 
 
 class TestTheInstalledRelease:
     def test_it_answers_everything(self, installed: Answers) -> None:
-        assert {reply.facts["outcome"] for reply in installed.replies.values()} == {"answered"}
-        interface = installed.replies["interface/0/interface/float32"].facts["interface"]
+        assert {reply.fields["outcome"] for reply in installed.replies.values()} == {"answered"}
+        interface = installed.replies["interface/0/interface/float32"].fields["interface"]
         assert interface["predictions"] == "mapping"
         assert interface["loss"] == "vector of 3"
 

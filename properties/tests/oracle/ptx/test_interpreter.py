@@ -1,4 +1,4 @@
-"""The machine that runs compiled kernels: its instructions, what it must refuse, and that chance decides what a device leaves open."""
+"""The interpreter of compiled kernels: its instructions, the errors that it must raise, and the orders that it draws at random."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _register(kind: str, number: int) -> str:
 
 
 def _answers(instruction: str, takes: str, gives: str, operands: Sequence[Sequence[Any]]) -> list[Any]:
-    """What the machine makes of each tuple of operands: of one after the other, a program each."""
+    """Returns the results of an instruction for each tuple of operands, each in a program of its own."""
     results = []
     for values in operands:
         source, target = torch.zeros(2 * COUNT, dtype=torch.int64), torch.zeros(2 * COUNT, dtype=torch.int64)
@@ -279,9 +279,9 @@ def test_an_access_has_to_be_aligned_to_all_of_it() -> None:
 
 WRITE = "st.global.b32 [%rd2 + 0], %r3;"
 RACES: dict[str, tuple[str, int, str | None]] = {
-    "two programs write": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE}", 2, "two programs are in each other's way"),
+    "two programs write": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE}", 2, "two programs race"),
     "one program writes": (f"setp.eq.b32 %p1, %r3, 0; @%p1 {WRITE}", 2, None),
-    "threads write": (f"setp.lt.s32 %p1, %r1, 2; @%p1 {WRITE}", 1, "two threads of a program are"),
+    "threads write": (f"setp.lt.s32 %p1, %r1, 2; @%p1 {WRITE}", 1, "two threads of a program race"),
     "a thread reads what another writes": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE} ld.global.b32 %r7, [%rd2 + 0];", 1, "two threads"),
     "a barrier lies between": (f"setp.eq.b32 %p1, %r1, 0; @%p1 {WRITE} bar.sync 0; ld.global.b32 %r7, [%rd2 + 0];", 1, None),
     "a barrier is not for other programs": (
@@ -309,9 +309,9 @@ def test_races_are_found_and_nothing_else(name: str) -> None:
 def test_a_barrier_wants_the_whole_program_and_an_exchange_the_whole_warp() -> None:
     source, target = (torch.zeros(COUNT, dtype=torch.int64) for _ in range(2))
     parted = "setp.lt.s32 %p1, %r1, {}; @%p1 bra $skip; {} $skip: add.s32 %r7, %r1, 1;"
-    with pytest.raises(DivergenceError, match=r"part of a program is elsewhere at: bar\.sync 0"):
+    with pytest.raises(DivergenceError, match=r"some threads of a program did not reach: bar\.sync 0"):
         launched(parted.format(32, "bar.sync 0;").replace("$skip:", "\n$skip:;"), source, target)
-    with pytest.raises(DivergenceError, match=r"part of a warp is elsewhere at: shfl"):
+    with pytest.raises(DivergenceError, match=r"some threads of a warp did not reach: shfl"):
         launched(parted.format(5, "shfl.sync.bfly.b32 %r9, %r1, 1, 31, -1;").replace("$skip:", "\n$skip:;"), source, target)
 
 
@@ -343,5 +343,5 @@ UNKNOWN = (
 @pytest.mark.parametrize("text", UNKNOWN)
 def test_what_the_machine_does_not_know_it_refuses(text: str) -> None:
     source, target = (torch.zeros(COUNT, dtype=torch.int64) for _ in range(2))
-    with pytest.raises(UnknownInstructionError, match=r"the machine does not know the instruction: @?"):
+    with pytest.raises(UnknownInstructionError, match=r"this instruction is not implemented: @?"):
         launched(text, source, target)

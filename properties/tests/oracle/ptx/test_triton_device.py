@@ -1,8 +1,7 @@
-"""Triton's kernels on the machine for compiled code: the loss's own, and some with a fault that must not go unseen."""
+"""Triton kernels run by the interpreter of compiled code: those of the loss, and some with a fault that it must find."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +16,12 @@ pytest.importorskip("triton", minversion="3.3", reason="there is no Triton whose
 import triton
 import triton.language as tl
 
-from benches.gpu import correctness
-from benches.gpu.traffic import traffic
-from oracle.cases.case import Case, DtypeName, Setting
-from oracle.cases.workloads.labelled_images import data_folder
+from oracle.cases.case import Case, Setting
 from oracle.cases.workloads.small_dense import crowded
 from oracle.ptx.memory import MemoryFaultError
 from oracle.ptx.triton_device import Device, RaceError, running_on
 from oracle.tools.programs import run_python
-from twinloss import DetectionLoss, LossSpec
+from twinloss import DetectionLoss
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -54,34 +50,11 @@ def test_a_step_has_the_same_bits_whatever_a_device_leaves_open(definition: dict
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.skipif(data_folder() is None, reason="there is no real ground truth beside the checkout: set TWINLOSS_DATA to its folder")
-@pytest.mark.parametrize(("workload", "dtype"), correctness.JUDGED)
-def test_whole_batches_are_judged_as_on_a_gpu(workload: str, dtype: DtypeName, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    device.look_for_races = False  # Minutes at this size; there were none.
-    monkeypatch.setattr(correctness, "device", lambda: "cpu")
-    monkeypatch.setattr(correctness, "free", lambda: None)
-    monkeypatch.setattr(correctness, "JUDGED", [(workload, dtype)])
-    (finding,) = correctness.judged()
-    assert finding.verdict == "passed", finding.line
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_step_asks_for_little_more_than_any_implementation_moves(dtype: DtypeName) -> None:
-    spec = LossSpec(num_classes=80)
-    case = Case(spec, (640, 640), 1, tuple(dataclasses.replace(box, image=0) for box in crowded(8).boxes), crowded(8).prediction)
-    moved = {each.kernel: each for each in traffic(case, dtype)}
-    floor = moved["candidates_and_softplus"].floor_bytes
-    assert sum(each.sector_bytes for each in moved.values()) <= 1.25 * floor
-    # Each of these is a stream: what lies side by side is read and written together.
-    for kernel in ("decode", "dense_gradient"):
-        assert moved[kernel].sector_bytes <= 1.13 * moved[kernel].asked_bytes
-
-
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc), with which the stand-in for the driver is built")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc), which the driver stub needs")
 def test_steps_through_tritons_own_launcher() -> None:
     done = run_python("-m", "oracle.ptx.driver_stub", env={"TRITON_INTERPRET": "0"})
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    assert done.stdout.count("of what is allowed") == 16
+    assert done.stdout.count("of the tolerance") == 16
     launched = set(done.stdout.splitlines()[-1].partition(" launches of ")[2].split(", "))
     assert launched == {
         "decode",
@@ -119,14 +92,14 @@ def test_programs_that_write_one_place_are_found() -> None:
     x, y = torch.arange(512.0), torch.zeros(128)
     _last_wins[(1,)](x, y, 128, enable_fp_fusion=False)
     assert torch.equal(y, x[:128])
-    with pytest.raises(RaceError, match=r"^_last_wins: two programs are in each other's way at 0x"):
+    with pytest.raises(RaceError, match=r"^_last_wins: two programs race at 0x"):
         _last_wins[(4,)](x, y, 128, enable_fp_fusion=False)
 
 
 @pytest.mark.usefixtures("device")
 def test_a_program_that_reads_what_other_threads_of_it_wrote_is_found() -> None:
     # The interpreter, which has no threads, sees nothing wrong with it.
-    with pytest.raises(RaceError, match=r"^_read_back: two threads of a program are in each other's way"):
+    with pytest.raises(RaceError, match=r"^_read_back: two threads of a program race"):
         _read_back[(1,)](torch.arange(128.0), torch.zeros(256), 128, enable_fp_fusion=False)
 
 
