@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-NOBODY = -1
+UNASSIGNED = -1
 
 
 @dataclass(frozen=True)
-class ImageDetail:
+class ImageTrace:
     """Everything that was decided in one image, in float64: M valid boxes in order of arrival, A anchors.
 
     Attributes:
@@ -27,7 +27,7 @@ class ImageDetail:
         overlap: (M, A) CIoU clamped at 0 for candidate pairs, 0 elsewhere [5.2].
         metric: (M, A) alignment metric for candidate pairs, 0 elsewhere [5.3].
         picked: (M, A) bool, the anchors that each box picks before conflicts, under the criterion's rule for ties [5.4].
-        before_cut: (A,) index j of the box that holds the anchor after conflicts, or ``NOBODY`` [5.5].
+        before_cut: (A,) index j of the box that holds the anchor after conflicts, or ``UNASSIGNED`` [5.5].
         holder: (A,) the same after the second cut, when there is one [5.6]; includes anchors held with zero weight.
         weight: (A,) soft target t of the anchor, 0 where nobody holds it [5.7].
     """

@@ -15,12 +15,11 @@ import numpy as np
 from oracle.tolerance.margins import Bools, Boxes, Floats, Ints, Margins, Pairs
 from twinloss import LossSpec
 
-NOBODY = -1
 KINDS = ("border", "kth place", "conflict", "second cut", "zero pick")
 
 
 @dataclass(frozen=True)
-class Rules:
+class TieRules:
     """How a contender settles what the definition leaves open.
 
     Attributes:
@@ -35,7 +34,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Tally:
+class DecisionCount:
     """Decisions of one kind in a batch: how many there are, how many rounding could tip, and the smallest margin over its tolerance."""
 
     decisions: int
@@ -44,7 +43,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Allowed:
+class AllowedAssignments:
     """The answers that the margins allow.
 
     Attributes:
@@ -62,8 +61,8 @@ class Allowed:
     possible: Bools
     pair: Bools
     vanishing: Bools
-    nobody: Bools
-    tallies: dict[str, Tally]
+    may_be_unassigned: Bools
+    decision_counts: dict[str, DecisionCount]
     opened_border: Bools
     opened_cut: Bools
     opened_zero: Bools
@@ -71,13 +70,13 @@ class Allowed:
     @property
     def open_to_ties(self) -> bool:
         """Whether the rule for ties can matter: a zero pick, or equals across a last place."""
-        return any(self.tallies[kind].open for kind in ("zero pick", "kth place", "second cut") if kind in self.tallies)
+        return any(self.decision_counts[kind].open for kind in ("zero pick", "kth place", "second cut") if kind in self.decision_counts)
 
     @property
     def alone(self) -> Bools:
         """Pairs (P,) that may be picked and have no rival at their anchor: of these a box has at most K. A conflict may give it others."""
         cell = self.margins.pairs.cell
-        rivals = np.bincount(cell[self.possible | self.pair | self.vanishing], minlength=len(self.nobody))
+        rivals = np.bincount(cell[self.possible | self.pair | self.vanishing], minlength=len(self.may_be_unassigned))
         alone: Bools = self.possible & (rivals[cell] == 1)
         return alone
 
@@ -91,7 +90,7 @@ class Allowed:
         return np.where((keys[at] == wanted) & (box >= 0), at, -1)
 
 
-def allow(margins: Margins, spec: LossSpec, rules: Rules) -> Allowed:
+def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> AllowedAssignments:
     """What correct programs may answer in a batch.
 
     Args:
@@ -114,24 +113,24 @@ def allow(margins: Margins, spec: LossSpec, rules: Rules) -> Allowed:
     may = alone | winner
     vanishing = may & ((pairs.metric_low == 0) | (_least_weight(pairs, groups, spec) < rules.smallest_weight))
     held = may & (pairs.metric_high > 0)
-    nobody = sure == 0
-    nobody[pairs.cell[vanishing]] = True
-    kept, cut = _second_cut(pairs, held, nobody, groups, cells, spec)
-    nobody[pairs.cell[held & cut]] = True
+    may_be_unassigned = sure == 0
+    may_be_unassigned[pairs.cell[vanishing]] = True
+    kept, cut = _second_cut(pairs, held, may_be_unassigned, groups, cells, spec)
+    may_be_unassigned[pairs.cell[held & cut]] = True
     vanishing |= held & cut
     final = held & kept
-    tallies = {
-        "border": _border_tally(pairs),
-        "kth place": _kth_tally(pairs, picked, possible, groups, spec.topk),
-        "conflict": _conflict_tally(boxes, pairs, final, possible, cells, rules),
-        "zero pick": Tally(len(np.unique(pairs.cell[by_zero])), len(np.unique(pairs.cell[by_zero])), np.inf),
+    decision_counts = {
+        "border": _border_decisions(pairs),
+        "kth place": _kth_decisions(pairs, picked, possible, groups, spec.topk),
+        "conflict": _conflict_decisions(boxes, pairs, final, possible, cells, rules),
+        "zero pick": DecisionCount(len(np.unique(pairs.cell[by_zero])), len(np.unique(pairs.cell[by_zero])), np.inf),
     }
     if spec.topk2 is not None and spec.topk2 != spec.topk:
         holders = np.unique(pairs.box[held])
-        tallies["second cut"] = Tally(len(holders), len(np.unique(pairs.box[held & kept & cut])), np.inf)
+        decision_counts["second cut"] = DecisionCount(len(holders), len(np.unique(pairs.box[held & kept & cut])), np.inf)
     border = np.abs(pairs.border) <= pairs.border_tolerance
-    return Allowed(
-        margins, picked, possible, final, vanishing, nobody, tallies, opened_border=border | boxes.validity_open[pairs.box],
+    return AllowedAssignments(
+        margins, picked, possible, final, vanishing, may_be_unassigned, decision_counts, opened_border=border | boxes.validity_open[pairs.box],
         opened_cut=held & cut, opened_zero=by_zero,
     )  # fmt: skip
 
@@ -160,7 +159,7 @@ def _picks(pairs: Pairs, groups: int, topk: int) -> tuple[Bools, Bools]:
     return picked, possible
 
 
-def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: Rules) -> Bools:
+def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: TieRules) -> Bools:
     """Pairs (P,) that a box with fewer than K positive metrics may pick although their own is zero [9]."""
     if rules.ties == "stable":
         return np.zeros(len(pairs), dtype=bool)
@@ -169,7 +168,7 @@ def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: Rules) -> Bools:
     return may
 
 
-def _winners(boxes: Boxes, pairs: Pairs, picked: Bools, joined: Bools, rules: Rules) -> Bools:
+def _winners(boxes: Boxes, pairs: Pairs, picked: Bools, joined: Bools, rules: TieRules) -> Bools:
     """Pairs (P,) that may win a conflict at their anchor: no certain rival's overlap is certainly larger [5.5]."""
     everyone = np.ones(len(pairs), dtype=bool)
     # Twins stand inside or outside of a border together, however open it is.
@@ -196,27 +195,27 @@ def _least_weight(pairs: Pairs, groups: int, spec: LossSpec) -> Floats:
     return pairs.metric_low * pairs.overlap_low / (largest[pairs.box] + spec.assign_eps)
 
 
-def _second_cut(pairs: Pairs, held: Bools, nobody: Bools, groups: int, cells: int, spec: LossSpec) -> tuple[Bools, Bools]:
+def _second_cut(pairs: Pairs, held: Bools, may_be_unassigned: Bools, groups: int, cells: int, spec: LossSpec) -> tuple[Bools, Bools]:
     """Pairs (P,) that may be kept, and that may be dropped, by the second cut [5.6]."""
     none = np.zeros(len(pairs), dtype=bool)
     if spec.topk2 is None or spec.topk2 == spec.topk:
         return ~none, none
-    options = np.bincount(pairs.cell[held], minlength=cells) + nobody
+    options = np.bincount(pairs.cell[held], minlength=cells) + may_be_unassigned
     sure = held & (options[pairs.cell] == 1)
     bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, spec.topk2, 0.0)
     danger = nth_largest(pairs.metric_high[held], pairs.box[held], groups, spec.topk2 + 1, -1.0)
     return pairs.metric_high >= bar[pairs.box], pairs.metric_low <= danger[pairs.box]
 
 
-def _border_tally(pairs: Pairs) -> Tally:
+def _border_decisions(pairs: Pairs) -> DecisionCount:
     """One decision for each pair that can be a candidate."""
     away = np.abs(pairs.border)
     rounded = pairs.border_tolerance > 0
     ratios = away[rounded] / pairs.border_tolerance[rounded]
-    return Tally(len(pairs), int((~pairs.inside).sum()), float(ratios.min(initial=np.inf)))
+    return DecisionCount(len(pairs), int((~pairs.inside).sum()), float(ratios.min(initial=np.inf)))
 
 
-def _kth_tally(pairs: Pairs, picked: Bools, possible: Bools, groups: int, topk: int) -> Tally:
+def _kth_decisions(pairs: Pairs, picked: Bools, possible: Bools, groups: int, topk: int) -> DecisionCount:
     """One decision for each box that has a candidate of positive metric; its margin is the gap at the K-th place."""
     open_boxes = np.unique(pairs.box[possible & ~picked])
     at, after = (nth_largest(pairs.metric, pairs.box, groups, n, 0.0) for n in (topk, topk + 1))
@@ -224,12 +223,12 @@ def _kth_tally(pairs: Pairs, picked: Bools, possible: Bools, groups: int, topk: 
         nth_largest(pairs.metric_low, pairs.box, groups, topk, 0.0),
         nth_largest(pairs.metric_high, pairs.box, groups, topk + 1, 0.0),
     )
-    slack = (at - low) + (high - after)
-    gaps = (at - after)[slack > 0] / slack[slack > 0]
-    return Tally(len(np.unique(pairs.box[possible])), len(open_boxes), float(gaps[after[slack > 0] > 0].min(initial=np.inf)))
+    tolerance = (at - low) + (high - after)
+    gaps = (at - after)[tolerance > 0] / tolerance[tolerance > 0]
+    return DecisionCount(len(np.unique(pairs.box[possible])), len(open_boxes), float(gaps[after[tolerance > 0] > 0].min(initial=np.inf)))
 
 
-def _conflict_tally(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, cells: int, rules: Rules) -> Tally:
+def _conflict_decisions(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, cells: int, rules: TieRules) -> DecisionCount:
     """One decision for each anchor that two boxes or more may pick; its margin is the gap between the two largest overlaps."""
     contested = np.bincount(pairs.cell[possible], minlength=cells) > 1
     options = np.bincount(pairs.cell[final], minlength=cells)
@@ -242,6 +241,6 @@ def _conflict_tally(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, c
     same = cell[1:] == cell[:-1]
     # The first two of each anchor's rivals, which stand in order of overlap.
     second = np.flatnonzero(same & ~np.concatenate([np.zeros(1, dtype=bool), same[:-1]])[: len(same)]) + 1
-    gap, slack = value[second - 1] - value[second], off[second - 1] + off[second]
-    ratios = gap / np.maximum(slack, np.finfo(np.float64).tiny)
-    return Tally(int(contested.sum()), int((contested & (options > 1)).sum()), float(ratios.min(initial=np.inf)))
+    gap, tolerance = value[second - 1] - value[second], off[second - 1] + off[second]
+    ratios = gap / np.maximum(tolerance, np.finfo(np.float64).tiny)
+    return DecisionCount(int(contested.sum()), int((contested & (options > 1)).sum()), float(ratios.min(initial=np.inf)))

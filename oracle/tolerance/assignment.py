@@ -8,21 +8,22 @@ import numpy as np
 import torch
 
 from oracle.contract.answer_form import MalformedError
-from oracle.tolerance.allowed_assignments import NOBODY, Allowed
+from oracle.definition.assignment_trace import UNASSIGNED
+from oracle.tolerance.allowed_assignments import AllowedAssignments
 from oracle.tolerance.margins import Floats, Ints
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
 WEIGHT_ROUNDINGS = 4.0  # Product, sum, quotient, and the rounding of the target score itself.
 
 
 @dataclass(frozen=True)
-class Holdings:
+class IndexedAssignment:
     """Entries of positive weight, in order of anchor: H entries.
 
     Attributes:
         cell: (H,) image times A plus anchor.
-        box: (H,) index into the margins' boxes, or ``NOBODY`` for a row that is no valid box of the image.
+        box: (H,) index into the margins' boxes, or ``UNASSIGNED`` for a row that is no valid box of the image.
         row: (H,) row of the batch, as the contender said it.
         weight: (H,) soft targets.
     """
@@ -33,8 +34,8 @@ class Holdings:
     weight: Floats
 
     def holder(self, cells: int) -> Ints:
-        """Box that holds each anchor of the batch (B·A,), or ``NOBODY``."""
-        answer = np.full(cells, NOBODY, dtype=np.int64)
+        """Box that holds each anchor of the batch (B·A,), or ``UNASSIGNED``."""
+        answer = np.full(cells, UNASSIGNED, dtype=np.int64)
         answer[self.cell] = self.box
         return answer
 
@@ -55,10 +56,10 @@ class Weights:
     """Soft targets of some holdings by the definition (H,), and by how much a correct program's may differ (H,)."""
 
     value: Floats
-    slack: Floats
+    tolerance: Floats
 
 
-def holdings_of(allowed: Allowed, assignment: Assignment) -> Holdings:
+def indexed_assignment(allowed: AllowedAssignments, assignment: Assignment) -> IndexedAssignment:
     """Entries of an assignment; those of weight 0 say nothing and are left out.
 
     Raises:
@@ -82,13 +83,15 @@ def holdings_of(allowed: Allowed, assignment: Assignment) -> Holdings:
         raise MalformedError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
     boxes = margins.boxes
     index_of_row = {r: g for g, r in enumerate(boxes.row.tolist())}
-    box = np.array([index_of_row.get(r, NOBODY) for r in row.tolist()], dtype=np.int64)
+    box = np.array([index_of_row.get(r, UNASSIGNED) for r in row.tolist()], dtype=np.int64)
     if len(boxes.row):
-        box[boxes.image[box] != cell // margins.anchors] = NOBODY
-    return Holdings(cell, box, row, weight)
+        box[boxes.image[box] != cell // margins.anchors] = UNASSIGNED
+    return IndexedAssignment(cell, box, row, weight)
 
 
-def weights_of(allowed: Allowed, held: Holdings, spec: LossSpec, arithmetic: Arithmetic, zero_held: Ints | None = None) -> Weights:
+def weights_of(
+    allowed: AllowedAssignments, held: IndexedAssignment, spec: LossSpec, precision: Precision, zero_held: Ints | None = None
+) -> Weights:
     """Soft targets of allowed holdings.
 
     Args:
@@ -117,11 +120,11 @@ def weights_of(allowed: Allowed, held: Holdings, spec: LossSpec, arithmetic: Ari
     m, o = largest(pairs.metric, at, certain), largest(pairs.overlap, at, certain)
     m_low, o_low = largest(pairs.metric_low, at), largest(pairs.overlap_low, at)
     m_high, o_high = largest(pairs.metric_high, at, unseen), largest(pairs.overlap_high, at, unseen)
-    rounding = WEIGHT_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation)
+    rounding = WEIGHT_ROUNDINGS * max(precision.score, precision.evaluation)
     value = pairs.metric[at] * o / (m + spec.assign_eps)
     low = pairs.metric_low[at] * o_low / (m_high + spec.assign_eps)
     high = pairs.metric_high[at] * o_high / (m_low + spec.assign_eps)
     # An anchor's metric is at most its box's largest, in any program.
     high = np.minimum(high, o_high)
-    slack = np.maximum(high - value, value - low) + rounding * value + arithmetic.smallest_score
-    return Weights(value, slack)
+    tolerance = np.maximum(high - value, value - low) + rounding * value + precision.smallest_score
+    return Weights(value, tolerance)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.precision import Precision
 
 # Roundings that a correct program may commit at each step, as multiples of the unit roundoff. Measured over some thousand batches, the
 # reference and the twin stay within the intervals that follow from them (properties/tests/oracle/judge/test_assignment.py repeats the
@@ -47,14 +47,14 @@ def decoded(logits: Tensor, reg_max: int) -> Decoded:
     return Decoded(sides, away.sum(-1), (away * (rows.amax(-1, keepdim=True) - rows)).sum(-1))
 
 
-def corner_tolerance(decoded: Decoded, corners: Tensor, arithmetic: Arithmetic) -> Tensor:
+def predicted_corner_tolerance(decoded: Decoded, corners: Tensor, precision: Precision) -> Tensor:
     """Rounding of predicted corners (..., 4) in grid units."""
     size = decoded.sides.abs()
-    moved = arithmetic.distance * (PRODUCT_ROUNDINGS * size * (decoded.spread > 0) + SOFTMAX_ROUNDINGS * decoded.spread)
-    return moved + arithmetic.core * decoded.reach + CORNER_ROUNDINGS * arithmetic.corner * (corners.abs() + size)
+    moved = precision.distance * (PRODUCT_ROUNDINGS * size * (decoded.spread > 0) + SOFTMAX_ROUNDINGS * decoded.spread)
+    return moved + precision.core * decoded.reach + CORNER_ROUNDINGS * precision.corner * (corners.abs() + size)
 
 
-def truth_tolerance(corners: Tensor, boxes: Tensor, image_size: tuple[int, int], roundoff: float) -> Tensor:
+def truth_corner_tolerance(corners: Tensor, boxes: Tensor, image_size: tuple[int, int], roundoff: float) -> Tensor:
     """Rounding of pixel corners (N, 4) that were made of boxes (N, 4) as they arrive, centre and size divided by the image's.
 
     It is 0 where nothing is rounded, in whatever order a program scales and adds: a border that runs through an anchor's centre is then

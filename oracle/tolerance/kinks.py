@@ -19,7 +19,7 @@ from torch import Tensor
 from oracle.cases.noise import Noise
 from oracle.definition.formulas import ciou
 
-STIFF = 16.0  # An extent of fewer roundings than that is no place for first-order bounds: corners are moved together.
+SMALL_EXTENT = 16.0  # An extent of fewer roundings than that is no place for first-order bounds: corners are moved together.
 _TOGETHER = 1 << 17  # Boxes, moved ones counted each, that are looked at together.
 
 
@@ -84,14 +84,14 @@ def overlap_extent(a: Tensor, b: Tensor) -> Tensor:
     return torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)
 
 
-def possible_facts(a: Tensor, a_slack: Tensor, b: Tensor, b_slack: Tensor) -> Iterator[Facts]:
+def possible_facts(a: Tensor, a_tolerance: Tensor, b: Tensor, b_tolerance: Tensor) -> Iterator[Facts]:
     """The facts at boxes (H, 4) whose corners are known to within a slack: one where none is hidden, else each combination of extremes."""
     outwards = a.new_tensor([-1.0, -1.0, 1.0, 1.0])
     beyond = (a - b) * outwards
-    hidden = beyond.abs() <= a_slack + b_slack
+    hidden = beyond.abs() <= a_tolerance + b_tolerance
     within = torch.where(beyond < 0, 1.0, torch.where(beyond == 0, 0.5, 0.0)).double()
-    extent, slack = overlap_extent(a, b), torch.maximum(a_slack, b_slack)
-    touching = (extent.abs() <= slack[..., :2] + slack[..., 2:]).repeat(1, 2)
+    extent, tolerance = overlap_extent(a, b), torch.maximum(a_tolerance, b_tolerance)
+    touching = (extent.abs() <= tolerance[..., :2] + tolerance[..., 2:]).repeat(1, 2)
     overlapping = (extent > 0).double().repeat(1, 2)
     withins = [within.where(~hidden, end) for end in (0.0, 1.0)] if hidden.any() else [within]
     overlappings = [overlapping.where(~touching, end) for end in (0.0, 1.0)] if touching.any() else [overlapping]
@@ -102,11 +102,11 @@ class Moved(NamedTuple):
     """Values (H, ...) where the corners are, and by how much rounding of the corners moves them."""
 
     value: Tensor
-    slack: Tensor
+    tolerance: Tensor
 
 
 def moved_by_rounding(
-    a: Tensor, a_slack: Tensor, b: Tensor, b_slack: Tensor, eps: float, facts: Sequence[Facts], *, roughly: bool = False
+    a: Tensor, a_tolerance: Tensor, b: Tensor, b_tolerance: Tensor, eps: float, facts: Sequence[Facts], *, one_at_a_time: bool = False
 ) -> list[Moved]:
     """CIoU (H,) of predictions and truths (H, 4), and its slopes (H, 4) by each of the facts, with the rounding of each.
 
@@ -114,26 +114,26 @@ def moved_by_rounding(
     the size of another's effect, all are moved together besides: in all combinations, and in many by parts of their rounding;
     not where it is asked roughly.
     """
-    corners, errors = torch.cat([a, b], 1), torch.cat([a_slack, b_slack], 1)
+    corners, errors = torch.cat([a, b], 1), torch.cat([a_tolerance, b_tolerance], 1)
     single = torch.eye(8, dtype=torch.float64)
     still, up, down = (_values(corners, way[:, None] * errors, eps, facts) for way in (0 * single[:1], single, -single))
-    slacks = [torch.maximum(_change(u, s), _change(d, s)).sum(0) for s, u, d in zip(still, up, down, strict=True)]
-    small = stiff(corners, errors) & (not roughly)
+    tolerances = [torch.maximum(_change(u, s), _change(d, s)).sum(0) for s, u, d in zip(still, up, down, strict=True)]
+    small = is_small(corners, errors) & (not one_at_a_time)
     for some in small.nonzero()[:, 0].split(_TOGETHER // len(_ALL_WAYS)):
         told = [Facts(*(part[some] for part in one)) for one in facts]
         moved = _values(corners[some], _ALL_WAYS * errors[some], eps, told)
-        for slack, values, origin in zip(slacks, moved, still, strict=True):
-            slack[some] = torch.maximum(slack[some], _change(values, origin[:, some]).amax(0))
-    return [Moved(origin[0], slack) for origin, slack in zip(still, slacks, strict=True)]
+        for tolerance, values, origin in zip(tolerances, moved, still, strict=True):
+            tolerance[some] = torch.maximum(tolerance[some], _change(values, origin[:, some]).amax(0))
+    return [Moved(origin[0], tolerance) for origin, tolerance in zip(still, tolerances, strict=True)]
 
 
-def stiff(corners: Tensor, errors: Tensor) -> Tensor:
+def is_small(corners: Tensor, errors: Tensor) -> Tensor:
     """Whether one of each pair of boxes (H, 8), or what they have in common, is of few roundings along an axis (H,)."""
     a, b = corners.unflatten(1, (2, 4)).unbind(1)
     low, high = errors.unflatten(1, (2, 2, 2)).unbind(2)
     extents = torch.stack([a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2], overlap_extent(a, b)], 1).abs()
-    slack = low + high
-    return (extents < STIFF * torch.cat([slack, slack.amax(1, keepdim=True)], 1)).flatten(1).any(1)
+    tolerance = low + high
+    return (extents < SMALL_EXTENT * torch.cat([tolerance, tolerance.amax(1, keepdim=True)], 1)).flatten(1).any(1)
 
 
 _ALL_WAYS = torch.cat(

@@ -20,13 +20,13 @@ from oracle.tolerance.held_anchors import (
     OUTPUT_ROUNDINGS,
     Bounds,
     BoxPart,
-    Held,
+    HeldAnchors,
     box_part,
     boxes_gradient,
     held_anchors,
     third_term,
 )
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
 LOGIT_ROUNDINGS = 3.0  # Of a logit, in an entropy that is computed as the difference of two numbers of its size.
@@ -34,7 +34,7 @@ _SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
-class Allowance:
+class OutcomeTolerance:
     """Rounding of the loss and its gradients on one assignment of H entries.
 
     Attributes:
@@ -66,9 +66,15 @@ class _Scale:
 
 
 @torch.no_grad()
-def allowance(
-    exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignment, slack: Tensor, classification: float, arithmetic: Arithmetic
-) -> Allowance:
+def outcome_tolerance(
+    exact: ExactCriterion,
+    preds: Preds,
+    batch: Batch,
+    assignment: Assignment,
+    tolerance: Tensor,
+    classification: float,
+    precision: Precision,
+) -> OutcomeTolerance:
     """Rounding of the loss and its gradients on an assignment.
 
     Args:
@@ -81,90 +87,90 @@ def allowance(
         arithmetic: unit roundoffs.
     """
     spec = exact.spec
-    weight, slack = assignment.weight.double(), slack.double()
-    held = held_anchors(exact, preds, batch, assignment, arithmetic)
-    normaliser, drift = _normaliser(weight, slack, assignment.box, arithmetic)
+    weight, tolerance = assignment.weight.double(), tolerance.double()
+    held = held_anchors(exact, preds, batch, assignment, precision)
+    normaliser, drift = _normaliser(weight, tolerance, assignment.box, precision)
     box_gain, cls_gain, third_gain = (gain * len(preds["boxes"]) / normaliser for gain in spec.gains)
     factors = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float64)
     scale = _Scale((box_gain, cls_gain, third_gain), drift, factors.double())
-    share, share_slack = _shares(weight, slack, assignment.box, spec)
-    part = box_part(held, spec.ciou_eps, max(arithmetic.corner, arithmetic.evaluation))
-    box, third = _held_terms(held, part, assignment.box, (share, share_slack), scale, spec, arithmetic)
-    entropy = _classification(held, assignment.box, (weight, slack), scale, preds["scores"].detach(), abs(classification), arithmetic)
-    rounding = max(arithmetic.score, arithmetic.evaluation)
-    return Allowance(
+    share, share_tolerance = _shares(weight, tolerance, assignment.box, spec)
+    part = box_part(held, spec.ciou_eps, max(precision.corner, precision.evaluation))
+    box, third = _held_terms(held, part, assignment.box, (share, share_tolerance), scale, spec, precision)
+    entropy = _classification(held, assignment.box, (weight, tolerance), scale, preds["scores"].detach(), abs(classification), precision)
+    rounding = max(precision.score, precision.evaluation)
+    return OutcomeTolerance(
         loss=torch.stack([box, entropy, third]),
-        boxes=boxes_gradient(held, part, share, share_slack, (box_gain, third_gain), spec, arithmetic, drift),
-        held_score=_held_scores(held, weight, slack, scale, arithmetic),
-        score_share=_relative(scale, arithmetic),
+        boxes=boxes_gradient(held, part, share, share_tolerance, (box_gain, third_gain), spec, precision, drift),
+        held_score=_held_scores(held, weight, tolerance, scale, precision),
+        score_share=_relative(scale, precision),
         score_per_logit=2 * rounding,
-        smallest=arithmetic.smallest_output * max(1.0, cls_gain),
-        largest=arithmetic.largest_output,
+        smallest=precision.smallest_output * max(1.0, cls_gain),
+        largest=precision.largest_output,
     )
 
 
 def _held_terms(
-    held: Held,
+    held: HeldAnchors,
     part: BoxPart,
     row: Tensor,
     shares: tuple[Tensor, Tensor],
     scale: _Scale,
     spec: LossSpec,
-    arithmetic: Arithmetic,
+    precision: Precision,
 ) -> tuple[Tensor, Tensor]:
     """Rounding of the box term and of the third."""
-    rounding = max(arithmetic.corner, arithmetic.evaluation)
-    relative = scale.drift + _summation(len(row)) * rounding + EVALUATION_ROUNDINGS * arithmetic.core
-    share, share_slack = shares
+    rounding = max(precision.corner, precision.evaluation)
+    relative = scale.drift + _summation(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
+    share, share_tolerance = shares
     answers = []
-    terms = ((1 - part.overlap).abs(), part.overlap_slack), third_term(held, spec, rounding)
+    terms = ((1 - part.overlap).abs(), part.overlap_tolerance), third_term(held, spec, rounding)
     for gain, (value, off) in zip((scale.gains[0], scale.gains[2]), terms, strict=True):
-        lost = max(gain, 1.0) * len(row) * arithmetic.smallest_core
-        answers.append(gain * (_gathered(share * off + value * share_slack, row) + (value * share).sum() * relative) + lost)
+        lost = max(gain, 1.0) * len(row) * precision.smallest_core
+        answers.append(gain * (_gathered(share * off + value * share_tolerance, row) + (value * share).sum() * relative) + lost)
     return answers[0], answers[1]
 
 
 def _classification(
-    held: Held, row: Tensor, weights: tuple[Tensor, Tensor], scale: _Scale, scores: Tensor, value: float, arithmetic: Arithmetic
+    held: HeldAnchors, row: Tensor, weights: tuple[Tensor, Tensor], scale: _Scale, scores: Tensor, value: float, precision: Precision
 ) -> Tensor:
     """Rounding of the classification term, of which ``value`` is the magnitude."""
-    (weight, slack), gain = weights, scale.gains[1]
-    rounding = max(arithmetic.score, arithmetic.evaluation)
+    (weight, tolerance), gain = weights, scale.gains[1]
+    rounding = max(precision.score, precision.evaluation)
     logit = held.score.abs()
-    relative = scale.drift + (ENTROPY_ROUNDINGS + _summation(scores.numel())) * rounding + EVALUATION_ROUNDINGS * arithmetic.core
+    relative = scale.drift + (ENTROPY_ROUNDINGS + _summation(scores.numel())) * rounding + EVALUATION_ROUNDINGS * precision.core
     # The framework's own formula subtracts a logarithm from the logit: each element is off by the logit's rounding.
     elementwise = LOGIT_ROUNDINGS * rounding * _systematic(scores.double() * scale.classes[:, None])
-    targets = _gathered(scale.classes[held.label] * logit * (slack + ENTROPY_ROUNDINGS * rounding * (1 + weight)), row)
-    return gain * (targets + elementwise) + value * relative + max(gain, 1.0) * scores.numel() * arithmetic.smallest_score
+    targets = _gathered(scale.classes[held.label] * logit * (tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight)), row)
+    return gain * (targets + elementwise) + value * relative + max(gain, 1.0) * scores.numel() * precision.smallest_score
 
 
-def _held_scores(held: Held, weight: Tensor, slack: Tensor, scale: _Scale, arithmetic: Arithmetic) -> Tensor:
+def _held_scores(held: HeldAnchors, weight: Tensor, tolerance: Tensor, scale: _Scale, precision: Precision) -> Tensor:
     """Rounding (H,) of the gradient of the score of each held anchor's class."""
-    rounding = max(arithmetic.score, arithmetic.evaluation)
+    rounding = max(precision.score, precision.evaluation)
     probability = held.score.sigmoid()
-    off = slack + rounding * (EVALUATION_ROUNDINGS + 2 * held.score.abs()) * probability
-    off = off + _relative(scale, arithmetic) * (probability + weight)
-    return scale.gains[1] * scale.classes[held.label] * off + arithmetic.smallest_output
+    off = tolerance + rounding * (EVALUATION_ROUNDINGS + 2 * held.score.abs()) * probability
+    off = off + _relative(scale, precision) * (probability + weight)
+    return scale.gains[1] * scale.classes[held.label] * off + precision.smallest_output
 
 
-def _relative(scale: _Scale, arithmetic: Arithmetic) -> float:
+def _relative(scale: _Scale, precision: Precision) -> float:
     """Rounding of a score's gradient relative to its parts."""
-    return scale.drift + EVALUATION_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation) + OUTPUT_ROUNDINGS * arithmetic.output
+    return scale.drift + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) + OUTPUT_ROUNDINGS * precision.output
 
 
-def _normaliser(weight: Tensor, slack: Tensor, box: Tensor, arithmetic: Arithmetic) -> tuple[float, float]:
+def _normaliser(weight: Tensor, tolerance: Tensor, box: Tensor, precision: Precision) -> tuple[float, float]:
     """S of the loss, and its relative rounding."""
     total = float(weight.sum())
-    off = float(_gathered(slack, box)) + EVALUATION_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation) * total
+    off = float(_gathered(tolerance, box)) + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) * total
     normaliser = max(total, 1.0)
     return normaliser, min(off, max(total + off - 1, 0.0)) / normaliser
 
 
-def _shares(weight: Tensor, slack: Tensor, box: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
+def _shares(weight: Tensor, tolerance: Tensor, box: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
     """What weighs each anchor (H,) in the box and third terms, and its rounding: its own t or, in one older definition, the sum of all."""
     if spec.anchor_weights == "own":
-        return weight, slack
-    return weight.sum().expand_as(weight), _gathered(slack, box).expand_as(weight)
+        return weight, tolerance
+    return weight.sum().expand_as(weight), _gathered(tolerance, box).expand_as(weight)
 
 
 def _gathered(parts: Tensor, box: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
-from oracle.definition.criterion import ExactCriterion, Grid, Truth
+from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
 from oracle.definition.formulas import border_distance, corners_of, lengthened
-from oracle.tolerance.coordinates import corner_tolerance, decoded, truth_tolerance
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.coordinates import decoded, predicted_corner_tolerance, truth_corner_tolerance
+from oracle.tolerance.precision import Precision
 from twinloss import LossSpec
 
 Floats = NDArray[np.float64]
@@ -101,8 +101,8 @@ class Margins:
     anchors: int
 
 
-def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arithmetic) -> Margins:
-    """Boxes and pairs of a batch, with the intervals of a program that computes in ``arithmetic``.
+def measure(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision) -> Margins:
+    """Boxes and pairs of a batch, with the intervals of a program that computes in ``precision``.
 
     Args:
         exact: the definition; of its answers the grid, the prepared truth and the decoded distances are used.
@@ -113,33 +113,33 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arith
     spec = exact.spec
     with torch.no_grad():
         grid, truth = exact.grid(preds), exact.truth(preds, batch)
-        anchor_error = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
-        boxes = boxes_of(truth, truth_tolerance(truth.corners, batch["bboxes"], (grid.height, grid.width), arithmetic.core))
+        anchor_error = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
+        boxes = boxes_of(truth, truth_corner_tolerance(truth.corners, batch["bboxes"], (grid.height, grid.width), precision.core))
         windows = _windows(truth.corners[boxes.row], boxes, spec)
         box, anchor, border, tolerance = _possible_pairs(boxes, windows, grid, anchor_error, spec)
         image, label = boxes.image[box], boxes.label[box]
         logit = preds["scores"].detach()[image, label, anchor].double().numpy()
         sides = decoded(preds["boxes"].detach()[image, :, anchor], spec.reg_max)
         predicted = corners_of(sides.sides, grid.centres[anchor])
-        wobble = corner_tolerance(sides, predicted, arithmetic) + anchor_error[anchor].repeat(1, 2)
+        predicted_tolerance = predicted_corner_tolerance(sides, predicted, precision) + anchor_error[anchor].repeat(1, 2)
         scale = grid.strides[anchor, None]
     images, anchors = len(preds["boxes"]), len(grid.centres)
     overlap, low, high = overlap_interval(
         boxes.corners[box],
         boxes.tolerance[box],
         (predicted * scale).numpy(),
-        (wobble * scale).numpy(),
+        (predicted_tolerance * scale).numpy(),
         spec.ciou_eps,
-        arithmetic.evaluation,
+        precision.evaluation,
     )
-    metric, metric_low, metric_high = metric_interval(logit, (overlap, low, high), spec, arithmetic)
+    metric, metric_low, metric_high = metric_interval(logit, (overlap, low, high), spec, precision)
     inside = (border > tolerance) & boxes.valid[box] & ~boxes.validity_open[box]
     cell = boxes.image[box] * anchors + anchor
     pairs = Pairs(box, cell, border, tolerance, inside, overlap, low, high, metric, metric_low, metric_high)
     return Margins(boxes, pairs, images, anchors)
 
 
-def boxes_of(truth: Truth, rounding: Tensor) -> Boxes:
+def boxes_of(truth: GroundTruth, rounding: Tensor) -> Boxes:
     """Valid and possibly valid boxes of a batch from its prepared rows and the rounding (N, 4) of their corners [3]."""
     image, label, corners, tolerance = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy(), rounding.numpy()
     total, slack = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
@@ -243,20 +243,20 @@ def ciou_parts(a: Floats, b: Floats, eps: float) -> tuple[Floats, Floats]:
 
 
 def metric_interval(
-    logit: Floats, overlap: tuple[Floats, Floats, Floats], spec: LossSpec, arithmetic: Arithmetic
+    logit: Floats, overlap: tuple[Floats, Floats, Floats], spec: LossSpec, precision: Precision
 ) -> tuple[Floats, Floats, Floats]:
     """Alignment metric (P,) and its interval, from class logits (P,) and the overlap's interval [5.3]."""
     value, low, high = overlap
     with np.errstate(over="ignore", under="ignore"):
         p = np.where(logit >= 0, 1 / (1 + np.exp(-np.abs(logit))), np.exp(-np.abs(logit)) / (1 + np.exp(-np.abs(logit))))
-        share = SCORE_ROUNDINGS * max(arithmetic.score, arithmetic.flat)
-        p_low, p_high = p * (1 - share) - arithmetic.smallest_score, np.minimum(p * (1 + share) + arithmetic.smallest_score, 1)
-        p_low = np.where(p_low < arithmetic.smallest_score, 0, p_low)
+        share = SCORE_ROUNDINGS * max(precision.score, precision.flat)
+        p_low, p_high = p * (1 - share) - precision.smallest_score, np.minimum(p * (1 + share) + precision.smallest_score, 1)
+        p_low = np.where(p_low < precision.smallest_score, 0, p_low)
         # The power is rounded once more, in the dtype of the scores; the product in that of the targets.
-        grown = max(arithmetic.score, arithmetic.flat) + SCORE_ROUNDINGS * arithmetic.evaluation
+        relative = max(precision.score, precision.flat) + SCORE_ROUNDINGS * precision.evaluation
         metric = p**spec.alpha * value**spec.beta
         power_low, power_high = low**spec.beta, high**spec.beta
-        metric_low = p_low**spec.alpha * power_low * (1 - grown)
-        metric_high = p_high**spec.alpha * power_high * (1 + grown)
-    lost = (power_low < arithmetic.smallest_core) | (metric_low < arithmetic.smallest_core)
+        metric_low = p_low**spec.alpha * power_low * (1 - relative)
+        metric_high = p_high**spec.alpha * power_high * (1 + relative)
+    lost = (power_low < precision.smallest_core) | (metric_low < precision.smallest_core)
     return metric, np.where(lost, 0, metric_low), np.maximum(metric_high, metric)

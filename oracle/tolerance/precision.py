@@ -17,7 +17,7 @@ FLAT = 2e-11
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Precision:
     """Unit roundoffs of one program in one setting.
 
     Attributes:
@@ -71,12 +71,12 @@ def smallest(dtype: torch.dtype) -> float:
     return float(info.tiny) * (float(info.eps) if dtype == torch.float16 else 1.0)
 
 
-def arithmetic_of(setting: Setting, claim: str) -> Arithmetic:
+def precision_of(setting: Setting, claim: str) -> Precision:
     """What a contender computes in.
 
     Args:
         setting: dtype of the logits, and autocast.
-        claim: the contender's ``arithmetic``: ``"float32"`` or ``"logits"``.
+        claim: the contender's ``precision``: ``"float32"`` or ``"logits"``.
 
     Raises:
         ValueError: the claim is neither.
@@ -91,7 +91,7 @@ def arithmetic_of(setting: Setting, claim: str) -> Arithmetic:
     if setting.autocast is not None and claim == "logits":
         # Autocast computes the expectation's product in half precision, and the classification term with its sum in float32.
         distance = max((working, getattr(torch, setting.autocast)), key=unit_roundoff)
-    return Arithmetic(
+    return Precision(
         distance=unit_roundoff(distance),
         corner=unit_roundoff(working),
         score=unit_roundoff(scores),

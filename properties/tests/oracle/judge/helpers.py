@@ -17,7 +17,7 @@ from oracle.comparison.registry import shipped
 from oracle.comparison.trial import Trial
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Judgement, Verdict
-from oracle.judge.truth import Definition
+from oracle.judge.truth import DefinitionAnswers
 from twinloss import Assignment, DetectionLoss, LossSpec
 
 FLOAT32, FLOAT64 = Setting("float32"), Setting("float64")
@@ -142,5 +142,5 @@ def handed(to: int) -> Callable[[Assignment], Assignment]:
 
 def trial_of(case: Case, contender: Contender = TWIN, setting: Setting = FLOAT32) -> Trial:
     """A contender on a case."""
-    definition = Definition(case, setting)
+    definition = DefinitionAnswers(case, setting)
     return Trial(contender, definition, definition.inputs)

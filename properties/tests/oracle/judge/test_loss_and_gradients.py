@@ -23,13 +23,13 @@ from oracle.contract.contender import Contender
 from oracle.contract.run import Outcome
 from oracle.contract.verdict import Verdict, ratio
 from oracle.definition.formulas import ciou
-from oracle.judge.loss_and_gradients import outcome_peaks
-from oracle.judge.worst_elements import Peak, Peaks, judge_peaks, peak_of
+from oracle.judge.loss_and_gradients import outcome_errors
+from oracle.judge.worst_elements import QuantityError, WorstElement, judge_quantity, worst_element
 from oracle.tolerance.allowed_assignments import nth_largest
-from oracle.tolerance.assignment import Holdings, weights_of
-from oracle.tolerance.coordinates import corner_tolerance, decoded, truth_tolerance
+from oracle.tolerance.assignment import IndexedAssignment, weights_of
+from oracle.tolerance.coordinates import decoded, predicted_corner_tolerance, truth_corner_tolerance
 from oracle.tolerance.margins import ciou_parts, overlap_interval
-from oracle.tolerance.precision import arithmetic_of
+from oracle.tolerance.precision import precision_of
 from properties.selfcheck.planted_faults import CATALOGUE
 from properties.strategies import cases
 from properties.tests.oracle.judge.helpers import (
@@ -51,11 +51,11 @@ from twinloss import DetectionLoss, LossSpec
 SETTINGS = [Setting("float32"), Setting("float64"), Setting("bfloat16"), Setting("float16"), Setting("float32", autocast="bfloat16")]
 
 
-def peaks(value: float, slack: float = 1.0, truth: float = 0.0, group: str = "g") -> Peaks:
-    expected, said, allowed = (torch.tensor([x], dtype=torch.float64) for x in (truth, value, slack))
-    found = peak_of(group, expected, said, allowed)
+def peaks(value: float, tolerance: float = 1.0, truth: float = 0.0, group: str = "g") -> QuantityError:
+    right, said, allowed = (torch.tensor([x], dtype=torch.float64) for x in (truth, value, tolerance))
+    found = worst_element(group, right, said, allowed)
     assert found is not None
-    return Peaks("q", (found,))
+    return QuantityError("q", (found,))
 
 
 @pytest.mark.parametrize(
@@ -76,30 +76,30 @@ def peaks(value: float, slack: float = 1.0, truth: float = 0.0, group: str = "g"
 )
 def test_twice_the_references_error_and_the_rounding(value: float, own: float | None, widen: bool, verdict: Verdict) -> None:
     reference = None if own is None else peaks(own)
-    found = judge_peaks("loss", peaks(value), reference, widen=widen)
+    found = judge_quantity("loss", peaks(value), reference, widen=widen)
     assert found.verdict is verdict
     assert (found.error_over_allowance <= 1) == (verdict is Verdict.AGREE)
     assert (found.finding is None) == (verdict is not Verdict.DIFFER)
 
 
 def test_the_references_error_in_one_group_excuses_nothing_in_another() -> None:
-    found = judge_peaks("loss", peaks(1.5, group="level 0"), peaks(9.0, group="level 1"))
+    found = judge_quantity("loss", peaks(1.5, group="level 0"), peaks(9.0, group="level 1"))
     assert found.verdict is Verdict.DIFFER
 
 
 def test_a_finding_says_by_what_share_and_to_which_side() -> None:
     for value, said in ((1.5, "off by 0.5, +0.5 of it, at g"), (0.75, "off by 0.25, -0.25 of it, at g")):
-        finding = judge_peaks("loss", peaks(value, slack=0.1, truth=1.0), None).finding
+        finding = judge_quantity("loss", peaks(value, tolerance=0.1, truth=1.0), None).finding
         assert finding is not None
         assert finding.what == said
 
 
 def test_the_worst_element_is_found_and_named() -> None:
     truth, value = torch.zeros(2, 3, dtype=torch.float64), torch.tensor([[0.0, 1, 0], [0, 0, 2]], dtype=torch.float64)
-    peak = peak_of("g", truth, value, torch.tensor([[1.0, 0.25, 1], [1, 1, 1]], dtype=torch.float64), ("row", "column"))
-    assert peak is not None
-    assert (peak.ratio, peak.where, peak.value) == (4.0, {"row": 0, "column": 1}, 1.0)
-    assert peak_of("g", truth[:0], value[:0], truth[:0]) is None
+    worst = worst_element("g", truth, value, torch.tensor([[1.0, 0.25, 1], [1, 1, 1]], dtype=torch.float64), ("row", "column"))
+    assert worst is not None
+    assert (worst.ratio, worst.where, worst.value) == (4.0, {"row": 0, "column": 1}, 1.0)
+    assert worst_element("g", truth[:0], value[:0], truth[:0]) is None
     assert ratio(0.0, 0.0) == 0.0
     assert ratio(1e-300, 0.0) == math.inf
 
@@ -143,10 +143,10 @@ def test_intervals_hold_what_float32_makes_of_distances() -> None:
     centres = torch.from_numpy(rng.integers(0, 80, (3000, 2)) + 0.5)
     exact = decoded(logits, 16)
     corners = torch.cat([centres - exact.sides[:, :2], centres + exact.sides[:, 2:]], dim=1)
-    slack = corner_tolerance(exact, corners, arithmetic_of(FLOAT32, "float32"))
+    tolerance = predicted_corner_tolerance(exact, corners, precision_of(FLOAT32, "float32"))
     sides = logits.unflatten(1, (4, 16)).softmax(-1) @ torch.arange(16.0)
     found = torch.cat([centres.float() - sides[:, :2], centres.float() + sides[:, 2:]], dim=1).double()
-    used = (found - corners).abs() / slack
+    used = (found - corners).abs() / tolerance
     assert used.max() < 1
     assert used.quantile(0.9) > 0.05
 
@@ -174,21 +174,21 @@ def test_ground_truth_may_be_prepared_in_any_order(order: Callable[[Tensor, Tens
     pixels[::3] = (pixels[::3] / 4).round() * 4
     boxes = (pixels / size.repeat(2)).float()
     corners = scaled_first(boxes, size)
-    slack = truth_tolerance(corners, boxes, image_size, 2.0**-24)
+    tolerance = truth_corner_tolerance(corners, boxes, image_size, 2.0**-24)
     error = (order(boxes, size).double() - corners.double()).abs()
-    assert (error <= slack).all()
+    assert (error <= tolerance).all()
     # Where no rounding happens in any order there is nothing to excuse.
-    assert ((slack == 0).all(1).sum() > 500) == (image_size == (64, 128))
+    assert ((tolerance == 0).all(1).sum() > 500) == (image_size == (64, 128))
 
 
 @pytest.mark.parametrize("claim", ["logits", "float32"])
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_roundoff_follows_the_setting_and_the_claim(setting: Setting, claim: str) -> None:
-    arithmetic = arithmetic_of(setting, claim)
+    arithmetic = precision_of(setting, claim)
     assert arithmetic.output == {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8 / 2 * 2, "float16": 2.0**-11}[setting.dtype]
     assert arithmetic.half == (claim == "logits" and setting.name not in ("float32", "float64"))
     with pytest.raises(ValueError, match="must be 'float32' or 'logits'"):
-        arithmetic_of(setting, "double")
+        precision_of(setting, "double")
 
 
 def test_what_the_two_programs_round_stays_within_the_allowance_and_uses_it() -> None:
@@ -234,13 +234,13 @@ def _scaled(outcome: Outcome, name: str, part: slice, trial: Trial) -> Outcome:
 @pytest.mark.parametrize("group", ["box_loss", "cls_loss", "dfl_loss", *(f"{n}, {k}" for n in ("boxes", "held", "others") for k in (0, 1))])
 def test_one_in_ten_thousand_shows_in_every_group(group: str) -> None:
     trial = trial_of(ordinary(5, kind="late"))
-    standard, layout = trial.standard(given=True), trial.definition.layout
-    assert {layout.place(0, int(a))["level"] for a in standard.assignment.anchor} >= {0, 1}
-    right = standard.truth
-    assert all(found.worst_ratio < 0.01 for found in outcome_peaks(right, standard, layout).values())
+    expected, layout = trial.standard(given=True), trial.definition.layout
+    assert {layout.place(0, int(a))["level"] for a in expected.assignment.anchor} >= {0, 1}
+    right = expected.truth
+    assert all(found.worst_ratio < 0.01 for found in outcome_errors(right, expected, layout).values())
     name, _, level = group.partition(", ")
     wrong = _scaled(right, name, level_part(trial, int(level)), trial) if level else _longer(right, layout.spec.term_names.index(name))
-    ratios = {name: found.worst_ratio for name, found in outcome_peaks(wrong, standard, layout).items()}
+    ratios = {name: found.worst_ratio for name, found in outcome_errors(wrong, expected, layout).items()}
     assert sum(value > 1 for value in ratios.values()) == 1, ratios
     # As many allowances go into it: they are a few roundings, also of a sum of many.
     assert max(ratios.values()) > 12
@@ -252,19 +252,19 @@ def test_where_nothing_is_unseen_a_weight_has_the_room_of_its_rounding_alone(see
     assert not trial.allowed.vanishing.any()
     weights = weights_of(trial.allowed, trial.holdings(), trial.definition.case.spec, trial.arithmetic, trial.decided.zero_held)
     # The overlap to the sixth power makes hundreds of one rounding; what other anchors would weigh has no part in it.
-    assert (weights.slack / weights.value).max() < 2000 * 2**-24
+    assert (weights.tolerance / weights.value).max() < 2000 * 2**-24
 
 
 def test_a_gradient_where_nothing_is_held_must_be_zero() -> None:
     trial = trial_of(ordinary(4))
-    standard = trial.standard(given=True)
-    held = set(standard.assignment.anchor[standard.assignment.image == 0].tolist())
+    expected = trial.standard(given=True)
+    held = set(expected.assignment.anchor[expected.assignment.image == 0].tolist())
     free = next(a for a in range(trial.definition.case.num_anchors) if a not in held)
-    grad = standard.truth.grad_boxes.clone()
+    grad = expected.truth.grad_boxes.clone()
     grad[0, 5, free] = 1e-30
-    found = outcome_peaks(dataclasses.replace(standard.truth, grad_boxes=grad), standard, trial.definition.layout)["gradient of boxes"]
+    found = outcome_errors(dataclasses.replace(expected.truth, grad_boxes=grad), expected, trial.definition.layout)["gradient of boxes"]
     assert found.worst_ratio == math.inf
-    worst = max(found.peaks, key=lambda peak: peak.ratio)
+    worst = max(found.elements, key=lambda worst: worst.ratio)
     assert (worst.where["anchor"], worst.where["side"], worst.where["bin"]) == (free, "left", 5)
 
 
@@ -283,18 +283,18 @@ def kinked_case(offset: float) -> Case:
 @pytest.mark.parametrize(("offset", "open_"), [(0.0, True), (1e-7, True), (-1e-7, True), (1e-3, False), (-1e-3, False)])
 def test_a_kink_allows_its_one_sided_values_and_nothing_beyond(offset: float, open_: bool) -> None:
     trial = trial_of(kinked_case(offset))
-    standard, layout = trial.standard(given=True), trial.definition.layout
-    held = standard.assignment
+    expected, layout = trial.standard(given=True), trial.definition.layout
+    held = expected.assignment
     assert held.anchor.tolist() == [27]
-    sides = [trial_of(kinked_case(shift)).standard(given=True).truth.grad_boxes for shift in (-1e-5, 1e-5)]
+    sides = [trial_of(kinked_case(shift)).expected(given=True).truth.grad_boxes for shift in (-1e-5, 1e-5)]
     jump = (sides[1] - sides[0])[0, 0, 27].abs()
     assert jump > 0.1
-    truth = standard.truth.grad_boxes[0, 0, 27]
+    truth = expected.truth.grad_boxes[0, 0, 27]
 
     def ratio_at(value: Tensor) -> float:
-        grad = standard.truth.grad_boxes.clone()
+        grad = expected.truth.grad_boxes.clone()
         grad[0, 0, 27] = value
-        return outcome_peaks(dataclasses.replace(standard.truth, grad_boxes=grad), standard, layout)["gradient of boxes"].worst_ratio
+        return outcome_errors(dataclasses.replace(expected.truth, grad_boxes=grad), expected, layout)["gradient of boxes"].worst_ratio
 
     for side in (grad[0, 0, 27] for grad in sides):
         own = bool((side - truth).abs() < jump / 4)
@@ -344,7 +344,7 @@ def test_an_assignment_is_read_from_the_gradient_where_none_is_shown(case: Case)
         assert any(_alike(held, read, trial) for read in (trial.decided.held, *(reading.holdings for reading in trial.inferred())))
 
 
-def _alike(held: Holdings, read: Holdings, trial: Trial) -> bool:
+def _alike(held: IndexedAssignment, read: IndexedAssignment, trial: Trial) -> bool:
     """The same anchors of the same class, as far as gradients tell: not two boxes of one class, nor a weight lost beside a probability."""
     own, shown = (dict(zip(h.cell.tolist(), h.row.tolist(), strict=True)) for h in (held, read))
     seen, said = ({c for c, weight in zip(h.cell.tolist(), h.weight.tolist(), strict=True) if weight > 1e-9} for h in (held, read))
@@ -440,8 +440,8 @@ def test_inputs_that_are_no_numbers_are_not_judged() -> None:
 
 
 def test_a_peak_says_where_it_is() -> None:
-    peak = Peak("g", 2.0, 1.0, 0.5, {"image": 1}, 0.0, 1.0, finite=True)
-    finding = judge_peaks("loss", Peaks("q", (peak,)), None).finding
+    worst = WorstElement("g", 2.0, 1.0, 0.5, {"image": 1}, 0.0, 1.0, finite=True)
+    finding = judge_quantity("loss", QuantityError("q", (worst,)), None).finding
     assert finding is not None
     assert finding.error_over_allowance == 2.0
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from oracle.cases.case import Box, Case, Prediction
-from oracle.judge.truth import Definition
-from oracle.tolerance.allowed_assignments import NOBODY, Allowed, Rules, allow
+from oracle.definition.assignment_trace import UNASSIGNED
+from oracle.judge.truth import DefinitionAnswers
+from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules, allowed_assignments
 from oracle.tolerance.margins import Bools, Floats, Ints, Margins
-from oracle.tolerance.precision import arithmetic_of
+from oracle.tolerance.precision import precision_of
 from properties.tests.oracle.judge.helpers import FLOAT64
 from twinloss import LossSpec
 
@@ -63,7 +64,7 @@ def drawn_program(margins: Margins, rng: np.random.Generator) -> tuple[Floats, F
     return overlap, metric, pairs.inside | (one(alike) > 0.5)
 
 
-def answer_of(margins: Margins, spec: LossSpec, rules: Rules, rng: np.random.Generator) -> Ints:
+def answer_of(margins: Margins, spec: LossSpec, rules: TieRules, rng: np.random.Generator) -> Ints:
     """Who holds each anchor of positive weight (B·A,) by spec sections 5.4 to 5.7, in a program drawn within the margins."""
     pairs, groups = margins.pairs, len(margins.boxes.row)
     cells = margins.images * margins.anchors
@@ -77,20 +78,20 @@ def answer_of(margins: Margins, spec: LossSpec, rules: Rules, rng: np.random.Gen
     picked &= candidate
     rivals = overlap if rules.conflicts == "overlap" else np.where(picked, overlap, -1.0)
     holder: Ints = np.where(picked.sum(0) > 1, rivals.argmax(0), picked.argmax(0)).astype(np.int64)
-    holder[~picked.any(0)] = NOBODY
+    holder[~picked.any(0)] = UNASSIGNED
     if spec.topk2 is not None:
         for g in range(groups):
             held = np.flatnonzero(holder == g)
-            holder[held[np.argsort(-metric[g, held])[spec.topk2 :]]] = NOBODY
-    lost = (holder != NOBODY) & (metric[np.maximum(holder, 0), np.arange(cells)] == 0)
-    holder[lost] = NOBODY
+            holder[held[np.argsort(-metric[g, held])[spec.topk2 :]]] = UNASSIGNED
+    lost = (holder != UNASSIGNED) & (metric[np.maximum(holder, 0), np.arange(cells)] == 0)
+    holder[lost] = UNASSIGNED
     return holder
 
 
-def permits(allowed: Allowed, holder: Ints) -> Bools:
+def permits(allowed: AllowedAssignments, holder: Ints) -> Bools:
     """Whether each anchor's answer (B·A,) is allowed."""
     pair = allowed.lookup(np.arange(len(holder)), holder)
-    return np.where(holder == NOBODY, allowed.nobody, (pair >= 0) & allowed.pair[np.maximum(pair, 0)])
+    return np.where(holder == UNASSIGNED, allowed.may_be_unassigned, (pair >= 0) & allowed.pair[np.maximum(pair, 0)])
 
 
 @pytest.mark.parametrize("conflicts", ["overlap", "pickers"])
@@ -101,11 +102,11 @@ def test_what_any_rounding_leads_to_is_allowed(
     share: float, topk2: int | None, ties: Literal["stable", "reference"], conflicts: Literal["overlap", "pickers"]
 ) -> None:
     options, reached, sure = 0, 0, 0
-    rules = Rules(ties, conflicts)
+    rules = TieRules(ties, conflicts)
     for seed in range(4):
         case = crowd(seed, topk=(1, 4, 12)[seed % 3], topk2=topk2)
-        margins = widened(Definition(case, FLOAT64).margins(arithmetic_of(FLOAT64, "float32")), share)
-        allowed = allow(margins, case.spec, rules)
+        margins = widened(DefinitionAnswers(case, FLOAT64).margins(precision_of(FLOAT64, "float32")), share)
+        allowed = allowed_assignments(margins, case.spec, rules)
         rng = np.random.default_rng(seed)
         seen: set[tuple[int, int]] = set()
         for _ in range(PROGRAMS):
@@ -115,7 +116,7 @@ def test_what_any_rounding_leads_to_is_allowed(
             seen |= set(enumerate(holder.tolist()))
         pairs = margins.pairs
         offered = {(int(c), int(g)) for c, g in zip(pairs.cell[allowed.pair], pairs.box[allowed.pair], strict=True)}
-        offered |= {(int(c), NOBODY) for c in np.flatnonzero(allowed.nobody)}
+        offered |= {(int(c), UNASSIGNED) for c in np.flatnonzero(allowed.may_be_unassigned)}
         options, reached = options + len(offered), reached + len(seen & offered)
         sure += len(offered) == case.num_anchors
     # Nearly all of what is allowed is what some rounding leads to; what is not needs several roundings at once, each at its end.
