@@ -103,7 +103,7 @@ def _forbidden(allowed: AllowedAssignments, holder: Ints, reported: IndexedAssig
 
 
 def _attribute(allowed: AllowedAssignments, truth: Ints, answer: Ints, cells: Ints) -> dict[str, int]:
-    """Returns the number of tipped decisions of each kind at the anchors ``cells`` (n,), whose boxes are allowed but not the definition's."""
+    """Returns the number of tipped decisions of each kind at anchors (n,) whose boxes are allowed but not the definition's."""
     pairs = np.stack([allowed.lookup(cells, holder[cells]) for holder in (truth, answer)])
     both = np.logical_and(*(pairs >= 0))
 

@@ -1,4 +1,4 @@
-"""An assignment as the judge sees it: which box holds each anchor of the batch, and what its weights must then be (spec section 5.7)."""
+"""An assignment with indices into the margins, and the soft targets that follow from it (spec section 5.7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oracle.tolerance.margins import Floats, Ints
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
-WEIGHT_ROUNDINGS = 4.0  # Product, sum, quotient, and the rounding of the target score itself.
+WEIGHT_ROUNDINGS = 4.0  # Product, sum, quotient, and the soft target itself.
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class IndexedAssignment:
     Attributes:
         cell: (H,) image times A plus anchor.
         box: (H,) index into the margins' boxes, or ``UNASSIGNED`` for a row that is no valid box of the image.
-        row: (H,) row of the batch, as the contender said it.
+        row: (H,) row of the batch, as reported.
         weight: (H,) soft targets.
     """
 
@@ -34,37 +34,37 @@ class IndexedAssignment:
     weight: Floats
 
     def holder(self, cells: int) -> Ints:
-        """Box that holds each anchor of the batch (B·A,), or ``UNASSIGNED``."""
+        """Returns the box that holds each anchor of the batch (B·A,), or ``UNASSIGNED``."""
         answer = np.full(cells, UNASSIGNED, dtype=np.int64)
         answer[self.cell] = self.box
         return answer
 
     def assignment(self, anchors: int, weight: Floats | None = None) -> Assignment:
-        """The same as a record of tensors, with other weights if they are given."""
+        """Returns the same as a record of tensors, with other weights if they are given."""
         image, anchor = np.divmod(self.cell, anchors)
         parts = (image, anchor, self.row, self.weight if weight is None else weight)
         return Assignment(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
     @property
     def key(self) -> bytes:
-        """What two assignments share when they are the same: anchors and boxes of positive weight."""
+        """The anchors and rows as bytes, equal for equal assignments whatever the weights."""
         return self.cell.tobytes() + self.row.tobytes()
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Soft targets of some holdings by the definition (H,), and by how much a correct program's may differ (H,)."""
+    """The definition's soft targets (H,) of an assignment, and by how much a correct program's may differ (H,)."""
 
     value: Floats
     tolerance: Floats
 
 
 def indexed_assignment(allowed: AllowedAssignments, assignment: Assignment) -> IndexedAssignment:
-    """Entries of an assignment; those of weight 0 say nothing and are left out.
+    """Returns the entries of positive weight of an assignment, with indices.
 
     Raises:
-        MalformedError: an entry names an anchor or an image that does not exist, or an anchor twice, or its weight is negative or no
-            number.
+        MalformedError: an entry names an anchor or an image that does not exist, or an anchor twice, or its weight is negative or
+            not-a-number.
     """
     margins = allowed.margins
     image, anchor, row = (getattr(assignment, name).detach().cpu().numpy().astype(np.int64) for name in ("image", "anchor", "box"))
@@ -92,18 +92,18 @@ def indexed_assignment(allowed: AllowedAssignments, assignment: Assignment) -> I
 def weights_of(
     allowed: AllowedAssignments, held: IndexedAssignment, spec: LossSpec, precision: Precision, zero_held: Ints | None = None
 ) -> Weights:
-    """Soft targets of allowed holdings.
+    """Returns the soft targets of an allowed assignment.
 
     Args:
         allowed: the margins, and which pairs may hold an anchor with a weight of 0.
-        held: the holdings; every entry must be a pair.
+        held: the assignment; every entry must be a pair.
         spec: epsilon.
-        arithmetic: roundings.
-        zero_held: box (B·A,) that holds an anchor with weight 0 by the definition: its overlap counts for its box although nobody sees it.
+        precision: the contender's.
+        zero_held: box (B·A,) that holds an anchor with weight 0 by the definition: its overlap still enters the box's maximum.
     """
     pairs, groups = allowed.margins.pairs, len(allowed.margins.boxes.row)
     at = allowed.lookup(held.cell, held.box)
-    # What stands at anchors without visible holder may still count towards its box's largest overlap: surely, perhaps, or not at all.
+    # A pair of weight 0 at an anchor without reported box may still enter its box's maximum: certainly, possibly, or not.
     empty = np.ones(allowed.margins.images * allowed.margins.anchors, dtype=bool)
     empty[held.cell] = False
     unseen = np.flatnonzero(allowed.vanishing & empty[pairs.cell])

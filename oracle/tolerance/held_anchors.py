@@ -1,8 +1,7 @@
-"""By how much rounding moves the terms and gradients of each held anchor (spec sections 6 to 8).
+"""Tolerances of the terms and gradients of each held anchor (spec sections 6 to 8).
 
-Box terms are moved corner by corner, as the overlaps of :mod:`oracle.tolerance.margins` are. Where a side coincides with the truth's
-within rounding, the gradient may be any number between its one-sided values (:mod:`oracle.tolerance.kinks`), and no anchor has to be left
-out (spec section 8).
+The tolerance of a box term is found by moving each corner, as in :mod:`oracle.tolerance.margins`. Where a side coincides with the truth's
+within rounding, the gradient may be any number between its one-sided values (:mod:`oracle.tolerance.kinks`).
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from oracle.tolerance.kinks import moved_by_rounding, possible_facts
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
-EVALUATION_ROUNDINGS = 4.0  # Of an expression, beyond what its operands bring along.
+EVALUATION_ROUNDINGS = 4.0  # Of an expression, beyond those of its operands.
 ENTROPY_ROUNDINGS = 3.0  # Of an elementwise logarithm or exponential.
-OUTPUT_ROUNDINGS = 2.0  # Of a gradient, when it is brought into the logits' dtype.
+OUTPUT_ROUNDINGS = 2.0  # Of a gradient's conversion to the logits' dtype.
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,10 @@ class BoxPart:
     """CIoU and its gradient at held anchors.
 
     Attributes:
-        overlap, overlap_slack: CIoU (H,) and its rounding.
-        lowest, highest: (H, 4) by how much its slopes in the four sides may be less, and more, than the definition's: 0 but at a kink.
-        steepest: (H, 4) largest magnitude of the slopes in between.
-        slope_slack: (H, 4) rounding of any of them.
+        overlap, overlap_tolerance: CIoU (H,) and its tolerance.
+        lowest, highest: (H, 4) ends of the interval of its slopes in the sides, less the definition's slope: 0 except at a kink.
+        steepest: (H, 4) largest magnitude of the slopes in the interval.
+        slope_tolerance: (H, 4) tolerance of any of them.
     """
 
     overlap: Tensor
@@ -47,11 +46,11 @@ class BoxPart:
 
 
 class Bounds(NamedTuple):
-    """What a correct program's gradient of the box logits (H, 4R) may be.
+    """Bounds on a correct program's gradient of the box logits (H, 4R).
 
     Attributes:
-        rounding: of any value that it may have.
-        below, above: by how much the values may be less, and more, than the definition's before any rounding: 0 but at a kink.
+        rounding: tolerance of any value of the interval.
+        below, above: ends of the interval before rounding, less the definition's gradient: 0 except at a kink.
     """
 
     rounding: Tensor
@@ -61,7 +60,17 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldAnchors:
-    """What the terms need of the held anchors, in float64: H entries, grid units unless said otherwise."""
+    """Inputs of the terms at the held anchors, in float64: H entries, in grid units.
+
+    Attributes:
+        logits, sides: (H, 4R) box logits, and the distances (H, 4) decoded from them.
+        centres, strides: (H, 2) and, in pixels, (H,).
+        corners, corner_tolerance: (H, 4) corners of the truth.
+        predicted_tolerance: (H, 4) of the predicted corners.
+        target, target_tolerance: (H, 4) distances from the centre to the truth's sides.
+        score, label: (H,) logit of the box's class, and the class.
+        image_size: (4,) width, height, width, height in pixels.
+    """
 
     logits: Tensor
     sides: Tensor
@@ -78,7 +87,7 @@ class HeldAnchors:
 
 
 def held_anchors(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: Assignment, precision: Precision) -> HeldAnchors:
-    """What stands at the held anchors of an assignment of H entries; logits and targets on the CPU."""
+    """Gathers the inputs of the terms at the H entries of an assignment; logits and targets on the CPU."""
     spec, grid, truth = exact.spec, exact.grid(preds), exact.truth(preds, batch)
     image, anchor, row = assignment.image, assignment.anchor, assignment.box
     logits = preds["boxes"].detach()[image, :, anchor].double()
@@ -108,9 +117,9 @@ def held_anchors(exact: ExactCriterion, preds: Preds, batch: Batch, assignment: 
 
 
 def box_part(held: HeldAnchors, eps: float, rounding: float, *, one_at_a_time: bool = False) -> BoxPart:
-    """CIoU, prediction first, and its slope in the sides, where they are and with the corners moved by rounding [6].
+    """Returns the CIoU and its slope in the predicted sides, with tolerances [6].
 
-    ``one_at_a_time``: they are moved one at a time, never together.
+    ``one_at_a_time``: corners are moved one at a time, never together, which is faster.
     """
     at, own = corners_of(held.sides, held.centres), _own_slope(held, eps)
     known = at, held.predicted_tolerance, held.corners, held.corner_tolerance
@@ -118,7 +127,7 @@ def box_part(held: HeldAnchors, eps: float, rounding: float, *, one_at_a_time: b
     (overlap, overlap_tolerance), *ends = moved_by_rounding(*known, eps, facts, one_at_a_time=one_at_a_time)
     beyond = torch.stack([end.value - own for end in ends]) if len(facts) > 1 else torch.zeros_like(own)[None]
     steepest = torch.stack([own, *(end.value for end in ends)]).abs().amax(0)
-    # The slope is a sum of parts as large as one over the box's sides, which may cancel.
+    # The slope is a sum of parts, each up to one over the box's sides, that may cancel.
     parts = steepest + 1 / (held.corners[:, 2:] - held.corners[:, :2] + eps).clamp(min=eps).repeat(1, 2).maximum(
         held.sides[:, :2].add(held.sides[:, 2:]).abs().repeat(1, 2)
     )
@@ -134,7 +143,7 @@ def box_part(held: HeldAnchors, eps: float, rounding: float, *, one_at_a_time: b
 
 
 def _own_slope(held: HeldAnchors, eps: float) -> Tensor:
-    """The definition's slope (H, 4) of the CIoU in the sides [8]."""
+    """Returns the definition's slope (H, 4) of the CIoU in the sides [8]."""
     with torch.enable_grad():
         sides = held.sides.detach().clone().requires_grad_()
         overlap = ciou(corners_of(sides, held.centres), held.corners, eps)
@@ -143,7 +152,7 @@ def _own_slope(held: HeldAnchors, eps: float) -> Tensor:
 
 
 def third_term(held: HeldAnchors, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
-    """Distribution or distance term of each held anchor (H,) and its rounding [7]."""
+    """Returns the distribution or distance term of each held anchor (H,) and its tolerance [7]."""
     if spec.reg_max == 1:
         scale = held.strides[:, None] / held.image_size * spec.distance_term
         off = held.target_tolerance + EVALUATION_ROUNDINGS * rounding * (held.sides - held.target).abs()
@@ -165,7 +174,7 @@ def third_term(held: HeldAnchors, spec: LossSpec, rounding: float) -> tuple[Tens
 
 
 def _clamped(held: HeldAnchors, spec: LossSpec, rounding: float) -> tuple[Tensor, Tensor]:
-    """Clamped target distances (H, 4) and their rounding (H, 4): that of the limit alone where they are clamped for certain."""
+    """Returns clamped target distances (H, 4) and their tolerance (H, 4): that of the limit where they are certainly clamped."""
     limit = spec.reg_max - 1 - spec.clamp_margin
     clamped = held.target.clamp(0, limit)
     free = (held.target > -held.target_tolerance) & (held.target < limit + held.target_tolerance)
@@ -182,11 +191,21 @@ def boxes_gradient(
     precision: Precision,
     drift: float,
 ) -> Bounds:
-    """Bounds of the gradient of the box logits (H, 4R): slopes through the expectation, plus the third term's own."""
+    """Returns bounds on the gradient of the box logits (H, 4R): of the CIoU, by the chain rule, plus the third term's.
+
+    Args:
+        held: H held anchors.
+        part: their CIoU and its slopes.
+        weight, tolerance: (H,) share of each anchor, and its tolerance.
+        gains: factors of the box and the third term, times B / S.
+        spec: bins and gains.
+        precision: the contender's.
+        drift: relative rounding of B / S.
+    """
     box_gain, third_gain = gains
     rounding = max(precision.corner, precision.evaluation)
     through = _distribution(held, spec, rounding) if spec.reg_max > 1 else _distance(held, spec)
-    # How far each logit moves its side, then magnitudes and roundings of the two parts at each logit.
+    # Slopes of each side in its logits, then magnitudes and tolerances of the two parts at each logit.
     side_slope, side_slope_tolerance, third, third_tolerance, third_below, third_above = through
     steepest, slope_tolerance = part.steepest[..., None], part.slope_tolerance[..., None]
     size = box_gain * steepest * side_slope.abs() + third_gain / 4 * third
@@ -203,12 +222,12 @@ def boxes_gradient(
 
 
 class _LogitSlopes(NamedTuple):
-    """What stands between a logit (H, 4, R) and its side, and the third term's own gradient there, times 4.
+    """Slopes of the sides in their logits (H, 4, R), and the third term's gradient there, times 4.
 
     Attributes:
-        steep, steep_slack: slope of the side in the logit, and its rounding.
-        third, third_slack: magnitude of the third term's gradient, and its rounding.
-        third_below, third_above: by how much that may be less, and more, than the definition's: 0 but at a kink.
+        side_slope, side_slope_tolerance: slope of the side in the logit, and its tolerance.
+        third, third_tolerance: magnitude of the third term's gradient, and its tolerance.
+        third_below, third_above: ends of the interval of that gradient, less the definition's: 0 except at a kink.
     """
 
     side_slope: Tensor
@@ -220,7 +239,7 @@ class _LogitSlopes(NamedTuple):
 
 
 def _distribution(held: HeldAnchors, spec: LossSpec, rounding: float) -> _LogitSlopes:
-    """R > 1: the expectation, and the cross-entropy, whose gradient has no kink."""
+    """Returns the slopes for R > 1, where the third term is a cross-entropy, whose gradient has no kink."""
     bins = torch.arange(spec.reg_max, dtype=torch.float64)
     rows = held.logits.unflatten(1, (4, spec.reg_max))
     share = rows.softmax(-1)
@@ -237,7 +256,7 @@ def _distribution(held: HeldAnchors, spec: LossSpec, rounding: float) -> _LogitS
 
 
 def _distance(held: HeldAnchors, spec: LossSpec) -> _LogitSlopes:
-    """R = 1: the logit is the side; the sign of its difference from the target may be any where rounding hides it."""
+    """Returns the slopes for R = 1, where the logit is the side; rounding may hide the sign of its difference from the target."""
     scale = (held.strides[:, None] / held.image_size)[..., None] * spec.distance_term
     difference = (held.sides - held.target)[..., None]
     hidden = difference.abs() <= held.target_tolerance[..., None]

@@ -1,7 +1,7 @@
-"""How far a correct program may be from the definition: the rounding of the loss and its gradients, by their conditioning.
+"""Tolerances of the loss and its gradients, by their conditioning.
 
-Each allowance is a first-order bound: unit roundoffs times the magnitudes that are rounded, carried through the formulas of spec
-section 7. What rounding does at one held anchor is in :mod:`oracle.tolerance.held_anchors`; here it is added up.
+Each is a first-order bound: unit roundoffs times the magnitudes that are rounded, propagated through the formulas of spec section 7.
+:mod:`oracle.tolerance.held_anchors` bounds the errors at each held anchor; this module adds them up.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _SAMPLE = 1 << 16
 
 @dataclass(frozen=True)
 class OutcomeTolerance:
-    """Rounding of the loss and its gradients on one assignment of H entries.
+    """Tolerances of the loss and its gradients on one assignment of H entries.
 
     Attributes:
-        loss: (3,).
-        boxes: (H, 4R) each, of the gradient of the box logits at held anchors; it is zero elsewhere, exactly.
+        loss: (T,) of the terms.
+        boxes: bounds (H, 4R) on the gradient of the box logits at held anchors; elsewhere it is exactly zero.
         held_score: (H,) of the gradient of the score of each held anchor's class.
         score_share: of the gradient of any other score, relative to it.
         score_per_logit: the same, for each unit of the logit's magnitude.
-        smallest: magnitude below which a gradient may be lost.
-        largest: magnitude beyond which it overflows, and is infinite in every program.
+        smallest: magnitude below which a gradient may underflow.
+        largest: magnitude beyond which a gradient overflows to infinity in every program.
     """
 
     loss: Tensor
@@ -58,7 +58,7 @@ class OutcomeTolerance:
 
 @dataclass(frozen=True)
 class _Scale:
-    """What every term is multiplied by: gain times images over S for each, with the relative rounding of S; and class factors (C,)."""
+    """Factors of the terms: gain · B / S of each, the relative rounding of S, and the class weights (C,)."""
 
     gains: tuple[float, float, float]
     drift: float
@@ -75,16 +75,16 @@ def outcome_tolerance(
     classification: float,
     precision: Precision,
 ) -> OutcomeTolerance:
-    """Rounding of the loss and its gradients on an assignment.
+    """Returns the tolerances of the loss and its gradients on an assignment.
 
     Args:
         exact: the definition.
         preds: logits, on the CPU.
         batch: targets, on the CPU.
-        assignment: H entries with the weights t that the definition demands, float64.
-        slack: (H,) by how much a correct program's weights may differ from them: 0 where the weights were given.
+        assignment: H entries with the definition's soft targets t, float64.
+        tolerance: (H,) of the soft targets: 0 where they were given to the contender.
         classification: the classification term of the loss on this assignment, times gain and images.
-        arithmetic: unit roundoffs.
+        precision: the contender's unit roundoffs.
     """
     spec = exact.spec
     weight, tolerance = assignment.weight.double(), tolerance.double()
@@ -118,7 +118,7 @@ def _held_terms(
     spec: LossSpec,
     precision: Precision,
 ) -> tuple[Tensor, Tensor]:
-    """Rounding of the box term and of the third."""
+    """Returns the tolerances of the box term and of the third."""
     rounding = max(precision.corner, precision.evaluation)
     relative = scale.drift + _summation(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
     share, share_tolerance = shares
@@ -133,19 +133,19 @@ def _held_terms(
 def _classification(
     held: HeldAnchors, row: Tensor, weights: tuple[Tensor, Tensor], scale: _Scale, scores: Tensor, value: float, precision: Precision
 ) -> Tensor:
-    """Rounding of the classification term, of which ``value`` is the magnitude."""
+    """Returns the tolerance of the classification term, of which ``value`` is the magnitude."""
     (weight, tolerance), gain = weights, scale.gains[1]
     rounding = max(precision.score, precision.evaluation)
     logit = held.score.abs()
     relative = scale.drift + (ENTROPY_ROUNDINGS + _summation(scores.numel())) * rounding + EVALUATION_ROUNDINGS * precision.core
-    # The framework's own formula subtracts a logarithm from the logit: each element is off by the logit's rounding.
+    # The framework's formula subtracts a logarithm from the logit: each element has the logit's rounding error.
     elementwise = LOGIT_ROUNDINGS * rounding * _systematic(scores.double() * scale.classes[:, None])
     targets = _gathered(scale.classes[held.label] * logit * (tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight)), row)
     return gain * (targets + elementwise) + value * relative + max(gain, 1.0) * scores.numel() * precision.smallest_score
 
 
 def _held_scores(held: HeldAnchors, weight: Tensor, tolerance: Tensor, scale: _Scale, precision: Precision) -> Tensor:
-    """Rounding (H,) of the gradient of the score of each held anchor's class."""
+    """Returns the tolerance (H,) of the gradient of the score of each held anchor's class."""
     rounding = max(precision.score, precision.evaluation)
     probability = held.score.sigmoid()
     off = tolerance + rounding * (EVALUATION_ROUNDINGS + 2 * held.score.abs()) * probability
@@ -154,12 +154,12 @@ def _held_scores(held: HeldAnchors, weight: Tensor, tolerance: Tensor, scale: _S
 
 
 def _relative(scale: _Scale, precision: Precision) -> float:
-    """Rounding of a score's gradient relative to its parts."""
+    """Returns the tolerance of a score's gradient relative to its parts."""
     return scale.drift + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) + OUTPUT_ROUNDINGS * precision.output
 
 
 def _normaliser(weight: Tensor, tolerance: Tensor, box: Tensor, precision: Precision) -> tuple[float, float]:
-    """S of the loss, and its relative rounding."""
+    """Returns S and its relative rounding."""
     total = float(weight.sum())
     off = float(_gathered(tolerance, box)) + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) * total
     normaliser = max(total, 1.0)
@@ -167,14 +167,14 @@ def _normaliser(weight: Tensor, tolerance: Tensor, box: Tensor, precision: Preci
 
 
 def _shares(weight: Tensor, tolerance: Tensor, box: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
-    """What weighs each anchor (H,) in the box and third terms, and its rounding: its own t or, in one older definition, the sum of all."""
+    """Returns the factor (H,) of each anchor in the box and third terms, with its tolerance: its t, or in one older definition the sum."""
     if spec.anchor_weights == "own":
         return weight, tolerance
     return weight.sum().expand_as(weight), _gathered(tolerance, box).expand_as(weight)
 
 
 def _gathered(parts: Tensor, box: Tensor) -> Tensor:
-    """Rounding of a sum of parts (H,): those of one box share its roundings and add up, those of different boxes are independent."""
+    """Returns the error of a sum, from errors (H,): those of one box share its roundings and add up, others are independent."""
     if len(parts) == 0:
         return parts.new_zeros(())
     per_box = parts.new_zeros(int(box.max()) + 1).index_add(0, box, parts)
@@ -182,9 +182,9 @@ def _gathered(parts: Tensor, box: Tensor) -> Tensor:
 
 
 def _systematic(values: Tensor) -> float:
-    """Root of the sum of squares of values, where equal ones, whose roundings are equal too, are added up first.
+    """Returns the root of the sum of squares of values, where equal ones, which have equal roundings, are added up first.
 
-    Of a large tensor a sample is looked at, and taken for the whole.
+    For a large tensor it is estimated from a sample.
     """
     step = max(values.numel() // _SAMPLE, 1)
     distinct, counts = values.reshape(-1)[::step].unique(return_counts=True)
@@ -194,5 +194,5 @@ def _systematic(values: Tensor) -> float:
 
 
 def _summation(count: int) -> float:
-    """Roundings of a sum of that many terms, added up pairwise or in blocks."""
+    """Returns the roundings of a sum of ``count`` terms, added up pairwise or in blocks."""
     return 1.0 + math.log2(max(count, 1)) / 2

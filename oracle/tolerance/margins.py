@@ -1,8 +1,19 @@
-"""How decided is each decision of an assignment: every candidate pair with intervals in which a correct program may find its numbers.
+"""The margins of an assignment's decisions: every candidate pair, with the intervals in which correct programs find its numbers.
 
-Everything is float64, over the ragged list of pairs of a whole batch that can be candidates at all. A program that computes in a working
-dtype sees corners that are off by some roundings; what that does to an overlap is found by moving each corner and looking, so that kinks,
-crossings and degenerate boxes need no formula. Two programs may then disagree on a decision only where their intervals overlap.
+Everything is float64, over the ragged list of possible candidate pairs of a batch. A program that computes in a working dtype has corners
+with rounding errors; their effect on an overlap is found by moving each corner, so that kinks, crossings and degenerate boxes need no
+formula. Two programs can disagree on a decision only where intervals overlap. Example: a truth of 24 × 8 pixels and three predictions of
+width 24 with the same score; in float32 the first two metrics may be in either order, the third is larger in every program.
+
+>>> from oracle.cases.case import Setting
+>>> from oracle.tolerance.precision import precision_of
+>>> u, truth = 2.0**-24, np.array([[0.0, 0, 24, 8]])
+>>> predicted = np.array([[0.0, 0, 24, height] for height in (7, 7.000001, 7.00001)])
+>>> overlap = overlap_interval(truth.repeat(3, 0), truth.repeat(3, 0) * u, predicted, predicted * u, 1e-7, u)
+>>> float32 = precision_of(Setting("float32"), "float32")
+>>> metric, low, high = metric_interval(np.full(3, 2.0), overlap, LossSpec(num_classes=1), float32)
+>>> [f"{low:.6f} to {high:.6f}" for low, high in zip(low, high, strict=True)]
+['0.420062 to 0.420064', '0.420062 to 0.420065', '0.420065 to 0.420068']
 """
 
 from __future__ import annotations
@@ -31,23 +42,23 @@ Bools = NDArray[np.bool_]
 OVERLAP_ROUNDINGS = 4.0  # Of the overlap's own expressions, once its corners are given.
 SCORE_ROUNDINGS = 3.0  # Sigmoid and power.
 WINDOW_ROUNDINGS = 1.5  # Of a lengthened box's corners, relative to the rounding of its own.
-_CHUNK = 64  # Boxes at a time: a dense (boxes, A) matrix of a crowded batch would take hundreds of megabytes.
+_CHUNK = 64  # Boxes at a time: a dense (boxes, A) matrix of a crowded batch takes hundreds of megabytes.
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Ground truth that is valid, or might be within rounding, in order of image, then arrival: G boxes.
+    """Boxes of ground truth that are valid, or may be within rounding, in order of image, then arrival: G boxes.
 
     Attributes:
         row: (G,) row of the batch.
         image: (G,) image.
         label: (G,) class.
         corners: (G, 4) pixels.
-        tolerance: (G, 4) rounding of the corners in pixels.
+        tolerance: (G, 4) of the corners, in pixels.
         first_twin: (G,) lowest index of a box of the same image with the same corners, itself when there is no other.
-        shadowed: (G,) whether a box of the same image, corners and class comes before it: that one takes whatever both pick.
-        valid: (G,) whether the row counts in exact arithmetic.
-        validity_open: (G,) whether rounding can tip that.
+        shadowed: (G,) whether a box of the same image, corners and class comes before it and gets all anchors that both pick.
+        valid: (G,) whether the row is valid by the definition.
+        validity_open: (G,) whether rounding can change that.
     """
 
     row: Ints
@@ -63,15 +74,15 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of a box and an anchor of its image that are candidates or might be within rounding, sorted by box, then anchor: P pairs.
+    """Pairs of a box and an anchor of its image that are candidates, or may be within rounding, sorted by box, then anchor: P pairs.
 
     Attributes:
         box: (P,) index into :class:`Boxes`.
         cell: (P,) image times A plus anchor: the anchor's index in the batch.
         border: (P,) distance to the nearest side in pixels less epsilon: positive strictly inside.
-        border_tolerance: (P,) rounding of that distance.
+        border_tolerance: (P,) tolerance of that distance.
         inside: (P,) whether the pair is a candidate in every correct program.
-        overlap, overlap_low, overlap_high: (P,) clamped CIoU, and the interval it may be found in.
+        overlap, overlap_low, overlap_high: (P,) clamped CIoU and its interval.
         metric, metric_low, metric_high: (P,) alignment metric, likewise; ``metric_low`` is 0 where the metric may underflow.
     """
 
@@ -93,7 +104,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Margins:
-    """The boxes and pairs of a batch: ``boxes``, ``pairs``; ``images`` B and ``anchors`` A give the shape of what is held."""
+    """The boxes and pairs of a batch of ``images`` B, with ``anchors`` A each."""
 
     boxes: Boxes
     pairs: Pairs
@@ -102,13 +113,13 @@ class Margins:
 
 
 def measure(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision) -> Margins:
-    """Boxes and pairs of a batch, with the intervals of a program that computes in ``precision``.
+    """Returns the boxes and pairs of a batch, with the intervals of a program of a given precision.
 
     Args:
-        exact: the definition; of its answers the grid, the prepared truth and the decoded distances are used.
+        exact: the definition, of which grid and prepared truth are used.
         preds: ``boxes`` (B, 4R, A) and ``scores`` (B, C, A) logits, finite; ``feats``.
         batch: the targets.
-        arithmetic: unit roundoffs.
+        precision: the program's unit roundoffs.
     """
     spec = exact.spec
     with torch.no_grad():
@@ -140,14 +151,14 @@ def measure(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precis
 
 
 def boxes_of(truth: GroundTruth, rounding: Tensor) -> Boxes:
-    """Valid and possibly valid boxes of a batch from its prepared rows and the rounding (N, 4) of their corners [3]."""
+    """Returns the valid and possibly valid boxes of a batch, from its prepared rows and the tolerance (N, 4) of their corners [3]."""
     image, label, corners, tolerance = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy(), rounding.numpy()
-    total, slack = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
+    total, of_total = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
     order = np.argsort(image, kind="stable")
-    row = order[total[order] > -np.maximum(slack[order], 0)]
-    row = row[(total[row] > 0) | (slack[row] > 0)]
+    row = order[total[order] > -np.maximum(of_total[order], 0)]
+    row = row[(total[row] > 0) | (of_total[row] > 0)]
     image, corners = image[row], corners[row]
-    # Identical boxes have equal overlaps to the bit in any program, so that the lowest index wins: never an open question [9].
+    # Boxes with equal corners have equal overlaps, to the bit, in any program; the lowest index wins and the decision is closed [9].
     first_twin = _first_of_equals(np.column_stack([image, corners]))
     return Boxes(
         row=row,
@@ -158,12 +169,12 @@ def boxes_of(truth: GroundTruth, rounding: Tensor) -> Boxes:
         first_twin=first_twin,
         shadowed=_first_of_equals(np.column_stack([first_twin, label[row]])) < np.arange(len(row)),
         valid=total[row] > 0,
-        validity_open=np.abs(total[row]) < slack[row],
+        validity_open=np.abs(total[row]) < of_total[row],
     )
 
 
 def _first_of_equals(rows: NDArray[Any]) -> Ints:
-    """Index of the first row equal to each row (n,)."""
+    """Returns the index of the first row equal to each row (n,)."""
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)
     _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -171,7 +182,7 @@ def _first_of_equals(rows: NDArray[Any]) -> Ints:
 
 
 def _windows(corners: Tensor, boxes: Boxes, spec: LossSpec) -> tuple[Tensor, Tensor]:
-    """The least and the largest window (G, 4) that each box can have [5.1].
+    """Returns the least and the largest window (G, 4) that each box can have [5.1].
 
     They differ where an older definition makes a short side jump to ``shortest_side`` and rounding decides whether it is short.
     """
@@ -187,11 +198,11 @@ def _windows(corners: Tensor, boxes: Boxes, spec: LossSpec) -> tuple[Tensor, Ten
 def _possible_pairs(
     boxes: Boxes, windows: tuple[Tensor, Tensor], grid: Grid, anchor_error: Tensor, spec: LossSpec
 ) -> tuple[Ints, Ints, Floats, Floats]:
-    """Box, anchor, border distance and its tolerance (each (P,)) of pairs that can be candidates of boxes with windows (G, 4) [5.1].
+    """Returns box, anchor, border distance and its tolerance (each (P,)) of the possible candidate pairs [5.1].
 
-    Of a box's two windows the first is the least that it can have, and the second the largest: a pair between them is on the border.
+    ``windows``: the least and the largest window (G, 4) of each box; a pair between them lies on the border.
     """
-    # Whoever lengthens a box, or might have, computes its corners once more, from centre and size.
+    # A program that lengthens boxes computes corners once more, from centre and size, which adds a rounding.
     error = boxes.tolerance.max(1, initial=0) * WINDOW_ROUNDINGS
     shift = (anchor_error.amax(1) * grid.strides).numpy()
     pixels = grid.centres * grid.strides[:, None]
@@ -212,7 +223,7 @@ def _possible_pairs(
 def overlap_interval(
     truth: Floats, truth_error: Floats, predicted: Floats, predicted_error: Floats, eps: float, roundoff: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Clamped CIoU (P,) of boxes (P, 4), and the interval that corners off by the given errors (P, 4) allow."""
+    """Returns the clamped CIoU (P,) of boxes (P, 4), and its interval for errors (P, 4) of the corners."""
     corners, errors = np.concatenate([truth, predicted], axis=-1), np.concatenate([truth_error, predicted_error], axis=-1)
     shifts = np.concatenate([np.zeros((1, 8)), np.eye(8), -np.eye(8)])[:, None, :] * errors
     moved = corners + shifts
@@ -220,13 +231,13 @@ def overlap_interval(
     overlaps = iou - penalty
     overlap = overlaps[0]
     change = np.abs(overlaps[1:] - overlap)
-    # A degenerate box that some rounding makes undefined may have any overlap.
+    # A degenerate box whose overlap is undefined for some rounding may have any overlap.
     off = np.nan_to_num(np.maximum(change[:8], change[8:]), nan=np.inf).sum(0) + OVERLAP_ROUNDINGS * roundoff * (iou[0] + penalty[0])
     return np.maximum(overlap, 0), np.maximum(overlap - off, 0), np.maximum(overlap + off, 0)
 
 
 def ciou_parts(a: Floats, b: Floats, eps: float) -> tuple[Floats, Floats]:
-    """IoU and what CIoU subtracts from it, each (...), of boxes (..., 4) as corners [6]."""
+    """Returns the IoU and the penalty that CIoU subtracts from it, each (...), of boxes (..., 4) as corners [6]."""
     ax1, ay1, ax2, ay2 = np.moveaxis(a, -1, 0)
     bx1, by1, bx2, by2 = np.moveaxis(b, -1, 0)
     aw, ah, bw, bh = ax2 - ax1, ay2 - ay1 + eps, bx2 - bx1, by2 - by1 + eps
@@ -245,7 +256,7 @@ def ciou_parts(a: Floats, b: Floats, eps: float) -> tuple[Floats, Floats]:
 def metric_interval(
     logit: Floats, overlap: tuple[Floats, Floats, Floats], spec: LossSpec, precision: Precision
 ) -> tuple[Floats, Floats, Floats]:
-    """Alignment metric (P,) and its interval, from class logits (P,) and the overlap's interval [5.3]."""
+    """Returns the alignment metric (P,) and its interval, from class logits (P,) and the overlap's interval [5.3]."""
     value, low, high = overlap
     with np.errstate(over="ignore", under="ignore"):
         p = np.where(logit >= 0, 1 / (1 + np.exp(-np.abs(logit))), np.exp(-np.abs(logit)) / (1 + np.exp(-np.abs(logit))))
