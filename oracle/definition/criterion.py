@@ -61,10 +61,7 @@ class ExactCriterion:
     leaf_dtype = torch.float64
 
     def __init__(
-        self,
-        spec: LossSpec,
-        ties: Literal["stable", "reference"] = "stable",
-        conflicts: Literal["overlap", "pickers"] = "overlap",
+        self, spec: LossSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
     ) -> None:
         self.spec, self.ties, self.conflicts = spec, ties, conflicts
 

@@ -113,7 +113,7 @@ class AssignmentInference:
     def _weights(self, holder: Ints) -> Floats:
         """Returns the soft targets (H,) of the anchors that ``holder`` (B·A,) assigns."""
         (held,) = np.nonzero(holder != UNASSIGNED)
-        return weight_intervals(self.allowed, self.allowed.lookup(held, holder[held]), holder, self.definition.case.spec).value
+        return weight_intervals(self.allowed, self.allowed.margins.lookup(held, holder[held]), holder, self.definition.case.spec).value
 
     def _rate(self, evidence: PairEvidence, holder: Ints) -> float:
         """Returns B / S as the scores' gradients show it, else for the assignment ``holder`` (B·A,) [7]."""

@@ -257,7 +257,7 @@ def weight_intervals(allowed: AllowedAssignments, pair: Ints, holder: Ints, spec
     """Returns soft targets of pairs (Q,), each added to what its box holds in the assignment ``holder`` (B·A,) [5.7]."""
     pairs, groups = allowed.margins.pairs, len(allowed.margins.boxes.row)
     (cell,) = np.nonzero(holder != UNASSIGNED)
-    at = allowed.lookup(cell, holder[cell])
+    at = allowed.margins.lookup(cell, holder[cell])
     at = at[at >= 0]
 
     def largest(values: Floats) -> Floats:

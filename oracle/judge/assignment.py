@@ -96,7 +96,7 @@ def judge_assignment(
 def _forbidden(allowed: AllowedAssignments, holder: Ints, reported: IndexedAssignment) -> Ints:
     """Returns the anchors (n,) whose box in ``holder`` (B·A,) is not an allowed one."""
     held = np.flatnonzero(holder != UNASSIGNED)
-    pair = allowed.lookup(held, holder[held])
+    pair = allowed.margins.lookup(held, holder[held])
     wrong = held[(pair < 0) | ~allowed.pair[np.maximum(pair, 0)]] if len(allowed.margins.pairs) else held
     empty = (holder == UNASSIGNED) & ~allowed.may_be_unassigned
     return np.union1d(np.union1d(wrong, np.flatnonzero(empty)), reported.cell[reported.box == UNASSIGNED])
@@ -104,7 +104,7 @@ def _forbidden(allowed: AllowedAssignments, holder: Ints, reported: IndexedAssig
 
 def _attribute(allowed: AllowedAssignments, truth: Ints, answer: Ints, cells: Ints) -> dict[str, int]:
     """Returns the number of tipped decisions of each kind at anchors (n,) whose boxes are allowed but not the definition's."""
-    pairs = np.stack([allowed.lookup(cells, holder[cells]) for holder in (truth, answer)])
+    pairs = np.stack([allowed.margins.lookup(cells, holder[cells]) for holder in (truth, answer)])
     both = np.logical_and(*(pairs >= 0))
 
     def touched(mask: Bools) -> Bools:
@@ -208,7 +208,7 @@ def _describe(allowed: AllowedAssignments, cell: int, box: int) -> str:
         return "held by no box"
     margins = allowed.margins
     row = margins.boxes.row[box]
-    (pair,) = allowed.lookup(np.array([cell]), np.array([box]))
+    (pair,) = allowed.margins.lookup(np.array([cell]), np.array([box]))
     if pair < 0:
         return f"held by box {row}, of which the anchor is no candidate"
     pairs = margins.pairs

@@ -58,10 +58,7 @@ def _rules(pairs: Pairs, answer: Ints, place: Ints, topk: int) -> Iterator[tuple
     alone = np.bincount(pairs.cell, minlength=len(answer))[pairs.cell] == 1
     kept = place[alone & (answer[pairs.cell] == pairs.box) & (pairs.metric > 0)]
     if kept.size and kept.max() != topk:
-        yield (
-            f"K = {kept.max()} instead of {topk} [5.4]",
-            _Rule(int(kept.max()), pickers_alone=False, rank=pairs.overlap),
-        )
+        yield (f"K = {kept.max()} instead of {topk} [5.4]", _Rule(int(kept.max()), pickers_alone=False, rank=pairs.overlap))
     earlier = -pairs.box.astype(np.float64)
     yield (
         "conflicts settled among the boxes that picked the anchor, not among all of which it is a candidate [5.5]",

@@ -145,8 +145,7 @@ def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
 
 def target_errors(found: Targets, boxes: Boxes) -> QuantityError:
     """Compares the pixel corners of the rows that are valid for both [3]."""
-    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
-    at = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
+    at = boxes.index_of(found.row.tolist())
     known = np.flatnonzero(at >= 0)
     value = found.corners.detach().cpu().double()[torch.from_numpy(known)]
     truth, tolerance = (torch.from_numpy(array[at[known]]) for array in (boxes.corners, boxes.tolerance))
@@ -182,16 +181,13 @@ class MatchedPairs:
 
 def match_pairs(found: Metrics, margins: Margins) -> MatchedPairs:
     """Matches a contender's candidate pairs with the margins'."""
-    boxes, pairs = margins.boxes, margins.pairs
-    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
-    box = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
+    boxes = margins.boxes
+    box = boxes.index_of(found.row.tolist())
     anchor = found.anchor.detach().cpu().numpy().astype(np.int64)
     image = boxes.image[box] if len(boxes.row) else np.zeros_like(box)
-    width = margins.images * margins.anchors
-    keys, wanted = pairs.box * width + pairs.cell, box * width + image * margins.anchors + anchor
-    at = np.searchsorted(keys, wanted).clip(max=max(len(keys) - 1, 0))
-    known = (box >= 0) & (keys[at] == wanted) if len(keys) else np.zeros(len(wanted), dtype=bool)
-    missing = np.setdiff1d(np.arange(len(keys)), at[known])
+    at = margins.lookup(image * margins.anchors + anchor, box)
+    known = at >= 0
+    missing = np.setdiff1d(np.arange(len(margins.pairs)), at[known])
     return MatchedPairs(at[known], np.flatnonzero(known), missing, np.flatnonzero(~known))
 
 
@@ -210,17 +206,7 @@ def judge_candidates(found: Metrics, matched: MatchedPairs, margins: Margins, la
         where = layout.place(*divmod(int(cell), margins.anchors)) | {"box": int(boxes.row[box])}
         inside = f"a candidate, {pairs.border[lost[0]]:.6g} px inside"
         what = f"{lost.size} candidate pairs are missing"
-        return differs(
-            Finding(
-                "candidates",
-                "pairs",
-                what,
-                where,
-                exact=inside,
-                candidate="not a candidate",
-                shapes=shapes,
-            )
-        )
+        return differs(Finding("candidates", "pairs", what, where, exact=inside, candidate="not a candidate", shapes=shapes))
     if matched.unknown.size:
         entry = int(matched.unknown[0])
         where = {"row": int(found.row[entry]), "anchor": int(found.anchor[entry])}

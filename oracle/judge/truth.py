@@ -107,21 +107,15 @@ class DefinitionAnswers:
 
     def _decide(self, precision: Precision, rules: TieRules) -> ExactAssignment:
         allowed = self.allowed(precision, rules)
-        index = {int(row): g for g, row in enumerate(allowed.margins.boxes.row)}
         traces = self.exact(rules).trace(*self.inputs)
-        image, anchor, row, weight = [], [], [], []
+        entries = []
         zero_held = torch.full((len(traces), self.case.num_anchors), UNASSIGNED, dtype=torch.int64)
-        for image_trace in traces:
-            (held,) = (image_trace.weight > 0).nonzero(as_tuple=True)
-            (unseen,) = ((image_trace.holder >= 0) & (image_trace.weight == 0)).nonzero(as_tuple=True)
-            image.append(torch.full_like(held, image_trace.image))
-            anchor.append(held)
-            row.append(image_trace.rows[image_trace.holder[held]])
-            weight.append(image_trace.weight[held])
-            zero_held[image_trace.image, unseen] = torch.tensor(
-                [index[int(r)] for r in image_trace.rows[image_trace.holder[unseen]]], dtype=torch.int64
-            )
-        assignment = Assignment(*(torch.cat(parts) for parts in (image, anchor, row, weight)))
+        for one in traces:
+            (held,) = (one.weight > 0).nonzero(as_tuple=True)
+            (unseen,) = ((one.holder >= 0) & (one.weight == 0)).nonzero(as_tuple=True)
+            entries.append((torch.full_like(held, one.image), held, one.rows[one.holder[held]], one.weight[held]))
+            zero_held[one.image, unseen] = torch.from_numpy(allowed.margins.boxes.index_of(one.rows[one.holder[unseen]].tolist()))
+        assignment = Assignment(*(torch.cat(column) for column in zip(*entries, strict=True)))
         return ExactAssignment(assignment, zero_held.reshape(-1).numpy(), indexed_assignment(allowed, assignment))
 
     def weights(self, held: IndexedAssignment, precision: Precision, rules: TieRules) -> Weights:

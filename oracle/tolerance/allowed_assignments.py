@@ -90,15 +90,6 @@ class AllowedAssignments:
         alone: Bools = self.possible & (rivals[cell] == 1)
         return alone
 
-    def lookup(self, cell: Ints, box: Ints) -> Ints:
-        """Returns the index of the pair of each anchor and box (n,), or -1 where it is not a pair."""
-        pairs, width = self.margins.pairs, self.margins.images * self.margins.anchors
-        if len(pairs) == 0:
-            return np.full(len(cell), -1)
-        keys, wanted = pairs.box * width + pairs.cell, box * width + cell
-        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-        return np.where((keys[at] == wanted) & (box >= 0), at, -1)
-
 
 def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> AllowedAssignments:
     """Returns the assignments of correct programs for a batch.
@@ -135,7 +126,7 @@ def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> Al
         "conflict": _conflict_decisions(boxes, pairs, final, possible, cells, rules),
         "zero pick": DecisionCount(len(np.unique(pairs.cell[by_zero])), len(np.unique(pairs.cell[by_zero])), np.inf),
     }
-    if spec.topk2 is not None and spec.topk2 != spec.topk:
+    if spec.second_topk is not None:
         holders = np.unique(pairs.box[held])
         decision_counts["second cut"] = DecisionCount(len(holders), len(np.unique(pairs.box[held & kept & cut])), np.inf)
     border = np.abs(pairs.border) <= pairs.border_tolerance
@@ -208,12 +199,12 @@ def _least_weight(pairs: Pairs, groups: int, spec: LossSpec) -> Floats:
 def _second_cut(pairs: Pairs, held: Bools, may_be_unassigned: Bools, groups: int, cells: int, spec: LossSpec) -> tuple[Bools, Bools]:
     """Returns the pairs (P,) that the second cut may keep, and those that it may drop [5.6]."""
     none = np.zeros(len(pairs), dtype=bool)
-    if spec.topk2 is None or spec.topk2 == spec.topk:
+    if spec.second_topk is None:
         return ~none, none
     options = np.bincount(pairs.cell[held], minlength=cells) + may_be_unassigned
     sure = held & (options[pairs.cell] == 1)
-    bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, spec.topk2, 0.0)
-    danger = nth_largest(pairs.metric_high[held], pairs.box[held], groups, spec.topk2 + 1, -1.0)
+    bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, spec.second_topk, 0.0)
+    danger = nth_largest(pairs.metric_high[held], pairs.box[held], groups, spec.second_topk + 1, -1.0)
     return pairs.metric_high >= bar[pairs.box], pairs.metric_low <= danger[pairs.box]
 
 

@@ -82,8 +82,7 @@ def indexed_assignment(allowed: AllowedAssignments, assignment: Assignment) -> I
     if (twice := np.flatnonzero(np.diff(cell) == 0)).size:
         raise MalformedError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
     boxes = margins.boxes
-    index_of_row = {r: g for g, r in enumerate(boxes.row.tolist())}
-    box = np.array([index_of_row.get(r, UNASSIGNED) for r in row.tolist()], dtype=np.int64)
+    box = boxes.index_of(row.tolist())
     if len(boxes.row):
         box[boxes.image[box] != cell // margins.anchors] = UNASSIGNED
     return IndexedAssignment(cell, box, row, weight)
@@ -102,7 +101,7 @@ def weights_of(
         zero_held: box (B·A,) that holds an anchor with weight 0 by the definition: its overlap still enters the box's maximum.
     """
     pairs, groups = allowed.margins.pairs, len(allowed.margins.boxes.row)
-    at = allowed.lookup(held.cell, held.box)
+    at = allowed.margins.lookup(held.cell, held.box)
     # A pair of weight 0 at an anchor without reported box may still enter its box's maximum: certainly, possibly, or not.
     empty = np.ones(allowed.margins.images * allowed.margins.anchors, dtype=bool)
     empty[held.cell] = False

@@ -110,13 +110,7 @@ def outcome_tolerance(
 
 
 def _held_terms(
-    held: HeldAnchors,
-    part: BoxPart,
-    row: Tensor,
-    shares: tuple[Tensor, Tensor],
-    scale: _Scale,
-    spec: LossSpec,
-    precision: Precision,
+    held: HeldAnchors, part: BoxPart, row: Tensor, shares: tuple[Tensor, Tensor], scale: _Scale, spec: LossSpec, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     """Returns the tolerances of the box term and of the third."""
     rounding = max(precision.corner, precision.evaluation)

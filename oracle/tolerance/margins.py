@@ -18,6 +18,7 @@ width 24 with the same score; in float32 the first two metrics may be in either 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
+from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
 from oracle.definition.formulas import border_distance, corners_of, lengthened
 from oracle.tolerance.coordinates import decoded, predicted_corner_tolerance, truth_corner_tolerance
@@ -71,6 +73,11 @@ class Boxes:
     valid: Bools
     validity_open: Bools
 
+    def index_of(self, rows: Iterable[int]) -> Ints:
+        """Returns the index (n,) of the box of each row of the batch, or ``UNASSIGNED`` for a row that is not a valid box."""
+        known = {row: g for g, row in enumerate(self.row.tolist())}
+        return np.array([known.get(int(row), UNASSIGNED) for row in rows], dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -110,6 +117,15 @@ class Margins:
     pairs: Pairs
     images: int
     anchors: int
+
+    def lookup(self, cell: Ints, box: Ints) -> Ints:
+        """Returns the index of the pair of each anchor and box (n,), or -1 where it is not a pair."""
+        pairs, width = self.pairs, self.images * self.anchors
+        if len(pairs) == 0:
+            return np.full(len(cell), -1)
+        keys, wanted = pairs.box * width + pairs.cell, box * width + cell
+        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        return np.where((keys[at] == wanted) & (box >= 0), at, -1)
 
 
 def measure(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision) -> Margins:

@@ -16,7 +16,7 @@ def observed() -> tuple[PairEvidence, WeightInterval]:
     """Evidence of the twin's gradients at the anchors that it assigns, and its soft targets."""
     trial = trial_of(ordinary(2), TWIN)
     held, allowed, arithmetic = trial.holdings(), trial.allowed, trial.arithmetic
-    pair = allowed.lookup(held.cell, held.box)
+    pair = allowed.margins.lookup(held.cell, held.box)
     evidence = pair_evidence(trial.outcome().on_host(), allowed, pair, trial.definition, arithmetic)
     return evidence, WeightInterval(held.weight, held.weight, held.weight)
 

@@ -90,7 +90,7 @@ def answer_of(margins: Margins, spec: LossSpec, rules: TieRules, rng: np.random.
 
 def permits(allowed: AllowedAssignments, holder: Ints) -> Bools:
     """Returns whether each anchor's box (B·A,) is allowed."""
-    pair = allowed.lookup(np.arange(len(holder)), holder)
+    pair = allowed.margins.lookup(np.arange(len(holder)), holder)
     return np.where(holder == UNASSIGNED, allowed.may_be_unassigned, (pair >= 0) & allowed.pair[np.maximum(pair, 0)])
 
 

@@ -1,4 +1,4 @@
-"""The judge at kinks: whoever is right agrees, wherever in the interval it stands, and the ratio says how well it rounds alone."""
+"""The judge at kinks: any number in the interval has no error, and the ratio measures rounding alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from oracle.tolerance.held_anchors import BoxPart, HeldAnchors, box_part, held_a
 from oracle.tolerance.kinks import Facts, in_order, overlap_extent, possible_facts, slopes
 from oracle.tolerance.precision import precision_of
 from properties.strategies.kinks import kinked_cases
-from properties.tests.oracle.judge.helpers import FLOAT32, REFERENCE, TWIN, ordinary, trial_of
+from properties.tests.oracle.judge.helpers import FLOAT32, FLOAT64, REFERENCE, TWIN, ordinary, silent, trial_of
 from twinloss import Assignment, LossSpec
 
 SETTINGS = tuple(Setting(dtype) for dtype in ("float32", "float64", "bfloat16", "float16"))
@@ -48,7 +48,7 @@ BOUNDED = settings(max_examples=5, deadline=None, suppress_health_check=list(Hea
 
 
 def everywhere(case: Case, setting: Setting, contender: Contender) -> dict[str, QuantityError] | None:
-    """A contender's numbers where every anchor that may be a candidate is held: kinks that no assignment of positive weight reaches."""
+    """Returns a contender's errors where every possible candidate is held, which reaches kinks that no real assignment reaches."""
     definition = DefinitionAnswers(case, setting)
     if contender.declines and contender.declines(case.spec, definition.inputs, setting):
         return None
@@ -64,7 +64,7 @@ def everywhere(case: Case, setting: Setting, contender: Contender) -> dict[str, 
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_whoever_is_right_agrees_at_kinks(setting: Setting) -> None:
+def test_a_correct_contender_agrees_at_kinks(setting: Setting) -> None:
     @BOUNDED
     @given(kinked_cases())
     def agrees(case: Case) -> None:
@@ -75,7 +75,7 @@ def test_whoever_is_right_agrees_at_kinks(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_whoever_is_right_agrees_at_kinks_that_no_assignment_reaches(setting: Setting) -> None:
+def test_a_correct_contender_agrees_at_kinks_that_no_assignment_reaches(setting: Setting) -> None:
     @BOUNDED
     @given(kinked_cases())
     def agrees(case: Case) -> None:
@@ -143,7 +143,7 @@ def _held(case: Case, setting: Setting, claim: str) -> tuple[HeldAnchors, float,
 
 
 def _used(held: HeldAnchors, part: BoxPart, eps: float) -> float:
-    """Farthest of the slopes of programs whose corners are rounded by chance, from the interval, in units of the rounding."""
+    """Returns the largest distance of slopes from the interval, in roundings, over programs with randomly rounded corners."""
     errors = torch.cat([held.predicted_tolerance, held.corner_tolerance], 1)
     shifts = (torch.from_numpy(Noise(7).uniform(24, *errors.shape)).double() * 2 - 1) * errors
     at = corners_of(held.sides, held.centres)
@@ -159,7 +159,7 @@ def _leaf(at: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kink(sides: tuple[float, float, float, float]) -> Case:
-    """A box of 24 px, and what anchor 27 predicts of it, in cells; one cell is its distance to the left, two to the right."""
+    """Returns a box of 24 px and the distances, in cells, that anchor 27 predicts; the true ones are 1 to the left, 2 to the right."""
     distances = np.full((1, 4, 64), 1.0, np.float32)
     distances[0, :, 27] = sides
     box = Box(0, 0, 32.0, 28.0, 24.0, 24.0)
@@ -169,7 +169,7 @@ def kink(sides: tuple[float, float, float, float]) -> Case:
 
 
 def worst_at(expected: Expected, case: Case, channel: int, value: float) -> WorstElement:
-    """The worst element of the boxes' gradient where one number of the held anchor is this, and all others are the definition's."""
+    """Returns the worst element of the box gradient after one number of the held anchor is replaced."""
     grad = expected.truth.grad_boxes.clone()
     grad[0, channel, 27] = value
     outcome = dataclasses.replace(expected.truth, grad_boxes=grad)
@@ -194,8 +194,39 @@ def test_a_number_at_a_kink_is_judged_by_its_distance_from_the_interval() -> Non
             assert worst.reach == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("offset", "open_"), [(0.0, True), (1e-7, True), (-1e-7, True), (1e-3, False), (-1e-3, False)])
+def test_a_kink_allows_its_one_sided_values_and_nothing_beyond(offset: float, open_: bool) -> None:
+    trial = trial_of(kink((1.0 + offset, 1.6, 1.6, 1.6)))
+    expected, layout = trial.standard(given=True), trial.definition.layout
+    held = expected.assignment
+    assert held.anchor.tolist() == [27]
+    sides = [trial_of(kink((1.0 + shift, 1.6, 1.6, 1.6))).standard(given=True).truth.grad_boxes for shift in (-1e-5, 1e-5)]
+    jump = (sides[1] - sides[0])[0, 0, 27].abs()
+    assert jump > 0.1
+    truth = expected.truth.grad_boxes[0, 0, 27]
+
+    def ratio_at(value: Tensor) -> float:
+        grad = expected.truth.grad_boxes.clone()
+        grad[0, 0, 27] = value
+        return outcome_errors(dataclasses.replace(expected.truth, grad_boxes=grad), expected, layout)["gradient of boxes"].worst_ratio
+
+    for side in (grad[0, 0, 27] for grad in sides):
+        own = bool((side - truth).abs() < jump / 4)
+        assert (ratio_at(side) <= 1.001) == open_ or own
+        assert open_ or own or ratio_at(side) > 100
+    assert ratio_at(truth + 1.5 * jump) > 1
+    assert ratio_at(truth - 1.5 * jump) > 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e-7])
+def test_the_two_programs_pass_at_a_kink(offset: float) -> None:
+    for setting in (FLOAT32, FLOAT64):
+        comparison = compare(kink((1.0 + offset, 1.6, 1.6, 1.6)), setting, [REFERENCE, TWIN, silent(TWIN)], REFERENCE)
+        assert comparison.verdict is not Verdict.DIFFER, comparison.report()
+
+
 def test_a_prediction_that_is_right_may_be_rounded_on_top_of_a_kinks_end() -> None:
-    """Its own slope is zero, so that neither the weight's rounding nor the normaliser's may be measured by it."""
+    """Its own slope is zero, which is no measure of the weight's or the normaliser's rounding."""
     case = kink((1.0, 1.5, 2.0, 1.5))
     expected = trial_of(case).standard()
     bounds = expected.tolerance.boxes
@@ -203,8 +234,8 @@ def test_a_prediction_that_is_right_may_be_rounded_on_top_of_a_kinks_end() -> No
     assert tolerance > 8 * 2.0**-24 * weight
     ends = bounds.above[0] * (1 + tolerance / weight)
     assert (expected.truth.grad_boxes[0, :, 27].abs() < 1e-3 * ends).all()
-    worsts = [worst_at(expected, case, channel, float(expected.truth.grad_boxes[0, channel, 27] + ends[channel])) for channel in range(4)]
-    assert all(worst.ratio < 1 for worst in worsts)
+    elements = [worst_at(expected, case, channel, float(expected.truth.grad_boxes[0, channel, 27] + ends[channel])) for channel in range(4)]
+    assert all(worst.ratio < 1 for worst in elements)
     assert all(worst_at(expected, case, channel, 1.001 * float(ends[channel])).ratio > 1 for channel in range(4))
 
 
@@ -213,7 +244,7 @@ def _tolerance_of(case: Case) -> float:
     return float(trial.definition.weights(trial.decided.held, trial.arithmetic, trial.rules).tolerance[0])
 
 
-def test_a_finding_at_a_kink_says_between_what_the_number_may_lie() -> None:
+def test_a_finding_at_a_kink_names_the_interval() -> None:
     case = kink((1.0, 1.6, 1.6, 1.6))
     expected = trial_of(case).standard(given=True)
     finding = judge_quantity("loss", QuantityError("gradient of boxes", (worst_at(expected, case, 0, 9.0),)), None).finding
