@@ -31,7 +31,7 @@ __all__ = ["UNASSIGNED", "ExactCriterion", "Grid", "GroundTruth", "ImageTrace", 
 
 
 class Grid(NamedTuple):
-    """What the shapes of ``feats`` say: centres (A, 2) in grid units, strides (A,) in pixels, image size in pixels."""
+    """The anchors by the shapes of ``feats``: centres (A, 2) in grid units, strides (A,) in pixels, image size in pixels."""
 
     centres: Tensor
     strides: Tensor
@@ -40,7 +40,7 @@ class Grid(NamedTuple):
 
 
 class GroundTruth(NamedTuple):
-    """Ground truth as it arrived: image index, class (each (N,)), corners in pixels (N, 4)."""
+    """Ground truth of the batch, in its order: image index, class (each (N,)), corners in pixels (N, 4)."""
 
     image: Tensor
     label: Tensor
@@ -48,7 +48,7 @@ class GroundTruth(NamedTuple):
 
 
 class ExactCriterion:
-    """The loss as it is defined, in float64 on the CPU or wherever its inputs live.
+    """The loss by its definition, in float64, on the device of its inputs.
 
     Args:
         spec: the numbers of the definition.
@@ -66,7 +66,7 @@ class ExactCriterion:
         self.spec, self.ties, self.conflicts = spec, ties, conflicts
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
-        """Loss (3,) in float64, times the number of images, and the logged items."""
+        """Returns the loss (T,) in float64, times the number of images, and the logged items."""
         return self.loss_given(preds, batch, self.assign(preds, batch))
 
     def grid(self, preds: Preds) -> Grid:
@@ -92,8 +92,8 @@ class ExactCriterion:
     def truth(self, preds: Preds, batch: Batch) -> GroundTruth:
         """[3] Centre and size become pixel corners.
 
-        Ground truth is float32, unless logits and targets are both float64, and so are the corners: which anchors lie inside a box whose
-        side runs through their centres is a matter of its last bit, and the definition's, not of the program that asks.
+        Ground truth is float32, unless logits and targets are both float64, and so are the corners: whether an anchor lies inside a box
+        whose side runs through its centre depends on the last bit of that side, which the definition fixes.
         """
         check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
         grid = self.grid(preds)
@@ -129,7 +129,7 @@ class ExactCriterion:
         )
 
     def assign(self, preds: Preds, batch: Batch) -> Assignment:
-        """[5] Anchors held with positive weight; a weight that is not a number counts, so that it reaches the loss [10]."""
+        """[5] Anchors held with positive weight; a weight that is not-a-number is included, and so reaches the loss [10]."""
         traces = self.trace(preds, batch)
         held = [((d.weight > 0) | d.weight.isnan()).nonzero().reshape(-1) for d in traces]
         return Assignment(
@@ -141,7 +141,7 @@ class ExactCriterion:
 
     @torch.no_grad()
     def trace(self, preds: Preds, batch: Batch) -> list[ImageTrace]:
-        """[5] Assignment with every intermediate quantity, one record per image; no gradient."""
+        """[5] Returns the assignment with every intermediate quantity, one record per image; no gradient."""
         grid, truth = self.grid(preds), self.truth(preds, batch)
         predicted = self.decode(preds) * grid.strides[:, None]
         probability = preds["scores"].double().sigmoid().transpose(1, 2)
@@ -202,7 +202,7 @@ class ExactCriterion:
             return torch.full((picked.shape[1],), UNASSIGNED, device=picked.device)
         rivals = overlap if self.conflicts == "overlap" else overlap.where(picked, -1.0)
         pickers = picked.sum(0)
-        # argmax answers the first of equal maxima, and so index 0 of the image when all overlaps are 0 [9].
+        # argmax returns the first of equal maxima, and so index 0 of the image where all overlaps are 0 [9].
         holder = torch.where(pickers > 1, rivals.argmax(0), picked.int().argmax(0))
         return holder.where(pickers > 0, UNASSIGNED)
 
@@ -229,15 +229,15 @@ class ExactCriterion:
         return weight
 
     def loss_given(self, preds: Preds, batch: Batch, assignment: Assignment) -> LossAndItems:
-        """[7] Loss (3,) in float64, times gains and the number of images, and the logged items, on a given assignment."""
+        """[7] Returns the loss (T,) in float64, times gains and the number of images, and the logged items, on a given assignment."""
         spec, grid, truth = self.spec, self.grid(preds), self.truth(preds, batch)
         device = grid.centres.device
         image, anchor, row = (index.to(device) for index in (assignment.image, assignment.anchor, assignment.box))
         weight = assignment.weight.to(device).double()
         normaliser = weight.sum().clamp(min=1)  # [7] S
-        # What weighs an anchor in the box and third terms: its own t; in one older definition the sum of all.
+        # Factor of an anchor in the box and third terms: its own t; in one older definition the sum of all.
         share = weight if spec.anchor_weights == "own" else torch.ones_like(weight) * weight.sum()
-        # Only held anchors are read: whatever stands at the others, their gradient is zero, and it is never missing [7], [10].
+        # Only held anchors are read: the gradient at the others is zero, whatever their logits, and never missing [7], [10].
         logits = preds["boxes"].double().transpose(1, 2)[image, anchor]
         centres, strides = grid.centres[anchor], grid.strides[anchor]
         predicted = distances(logits, spec.reg_max)

@@ -34,7 +34,8 @@ from oracle.judge.indistinguishable import NO_ALTERNATIVES, Alternatives, TermBo
 from oracle.judge.truth import DefinitionAnswers
 from oracle.tolerance.allowed_assignments import AllowedAssignments
 from oracle.tolerance.assignment import IndexedAssignment
-from oracle.tolerance.margins import Floats, Ints
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Ints
 from oracle.tolerance.precision import Precision
 
 _PASSES = 6

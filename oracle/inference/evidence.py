@@ -28,7 +28,8 @@ from oracle.definition.formulas import ciou, corners_of, distance_term, distance
 from oracle.judge.truth import DefinitionAnswers
 from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules
 from oracle.tolerance.held_anchors import EVALUATION_ROUNDINGS, HeldAnchors, box_part, boxes_gradient, held_anchors
-from oracle.tolerance.margins import Bools, Floats, Ints
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Bools, Ints
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
@@ -101,12 +102,9 @@ class PairEvidence:
     roundoff: float
     smallest: float
 
+    @np.errstate(divide="ignore", over="ignore", invalid="ignore")  # A misfit may overflow.
     def misfit(self, expected: WeightInterval, rate: float) -> Misfit:
         """Returns how well each pair explains the observed gradients, given the expected weights and ``rate``, B / S."""
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # A misfit may overflow.
-            return self._misfit(expected, rate)
-
-    def _misfit(self, expected: WeightInterval, rate: float) -> Misfit:
         fitted = self._fitted_weight(expected, rate)
         within = np.clip(fitted, expected.low, expected.high)
         weight_deviation = np.abs(fitted - within) / np.maximum(expected.value, _LEAST_WEIGHT)

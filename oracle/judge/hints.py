@@ -13,7 +13,8 @@ import numpy as np
 
 from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.tolerance.allowed_assignments import AllowedAssignments
-from oracle.tolerance.margins import Floats, Ints, Pairs
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Ints, Pairs
 
 
 class _Rule(NamedTuple):

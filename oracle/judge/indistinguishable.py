@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracle.tolerance.margins import Floats
+from oracle.tolerance.intervals import Floats
 
 
 class Alternatives(NamedTuple):

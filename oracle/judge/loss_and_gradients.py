@@ -128,7 +128,7 @@ def _boxes(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityErro
         here = _within(held, part)
         interval = Interval(low[here], high[here])
         worst = worst_element(f"level {level}", truth[here], value[here], bounds.rounding[here], ("entry", "channel"), interval)
-        found.append(_named_entry(worst, here, held, layout, bins))
+        found.append(_at_held(worst, here, expected, layout))
     found.append(_unheld(outcome, held, layout))
     read = _reader(
         outcome.grad_boxes, lambda where: (where["image"], SIDES.index(str(where["side"])) * bins + int(where["bin"]), where["anchor"])
@@ -141,14 +141,18 @@ def _within(held: Assignment, part: slice) -> Tensor:
     return torch.nonzero((held.anchor >= part.start) & (held.anchor < part.stop))[:, 0]
 
 
-def _named_entry(worst: WorstElement | None, here: Tensor, held: Assignment, layout: Layout, bins: int) -> WorstElement | None:
-    """Returns the worst element with its anchor, side, bin and box instead of its index among the held anchors of a level."""
+def _at_held(worst: WorstElement | None, here: Tensor, expected: Expected, layout: Layout) -> WorstElement | None:
+    """Returns the worst element with its anchor, side and bin, or class, and box instead of its index among the entries ``here``."""
     if worst is None:
         return None
-    entry, channel = int(here[int(worst.where["entry"])]), int(worst.where["channel"])
+    entry, held = int(here[int(worst.where["entry"])]), expected.assignment
     where = layout.place(int(held.image[entry]), int(held.anchor[entry]))
-    where |= {"side": SIDES[channel // bins], "bin": channel % bins, "box": int(held.box[entry])}
-    return replace(worst, where=where)
+    if "channel" in worst.where:
+        side, place = divmod(int(worst.where["channel"]), layout.spec.reg_max)
+        where |= {"side": SIDES[side], "bin": place}
+    else:
+        where |= {"class": int(expected.label[entry])}
+    return replace(worst, where=where | {"box": int(held.box[entry])})
 
 
 def _unheld(outcome: Outcome, held: Assignment, layout: Layout) -> WorstElement | None:
@@ -181,19 +185,9 @@ def _scores(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityErr
             found.append(replace(other, where=place))
         at = (image, own, anchor - part.start)
         worst = worst_element(f"level {level}, held", truth[at], value[at], allowed.held_score[here], ("entry",))
-        found.append(_named_score(worst, here, expected, layout))
+        found.append(_at_held(worst, here, expected, layout))
     read = _reader(outcome.grad_scores, lambda where: (where["image"], where["class"], where["anchor"]))
     return QuantityError("gradient of scores", tuple(p for p in found if p is not None), {"scores": tuple(outcome.grad_scores.shape)}, read)
-
-
-def _named_score(worst: WorstElement | None, here: Tensor, expected: Expected, layout: Layout) -> WorstElement | None:
-    if worst is None:
-        return None
-    entry = int(here[int(worst.where["entry"])])
-    held = expected.assignment
-    where = layout.place(int(held.image[entry]), int(held.anchor[entry]))
-    where |= {"class": int(expected.label[entry]), "box": int(held.box[entry])}
-    return replace(worst, where=where)
 
 
 def _reader(tensor: Tensor, index: Callable[[Where], tuple[int | str, ...]]) -> Callable[[Where], str]:

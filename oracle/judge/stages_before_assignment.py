@@ -38,13 +38,7 @@ class DecodedGrid:
 
 
 def expect(what: str, found: object, shape: tuple[int | None, ...], *, whole: bool = False) -> None:
-    """Checks that ``found`` is a plain tensor of a shape, in which ``None`` stands for any size.
-
-    Args:
-        what: its name, for the message.
-        found: what a contender returned.
-        shape: the shape.
-        whole: whether it must hold integers; real numbers otherwise.
+    """Checks that ``found`` is a plain tensor of a shape, ``None`` for any size, of integers if ``whole``, else of real numbers.
 
     Raises:
         MalformedError: it is not.
@@ -60,16 +54,10 @@ def expect(what: str, found: object, shape: tuple[int | None, ...], *, whole: bo
 
 
 def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | None, ...]], whole: Collection[str] = ()) -> None:
-    """Checks that a record has columns of one length; further columns are ignored.
-
-    Args:
-        what: its name, for the message.
-        found: what a contender returned.
-        columns: the shape of one entry of each column, by name.
-        whole: names of the columns that must hold integers.
+    """Checks that a record has columns of one length and the given shape of an entry; those of ``whole`` must hold integers.
 
     Raises:
-        MalformedError: a column is missing, or has another shape or dtype.
+        MalformedError: a column is missing, or has another shape or dtype; further columns are ignored.
     """
     for name, rest in columns.items():
         expect(f"{what}'s {name}", getattr(found, name, None), (None, *rest), whole=name in whole)

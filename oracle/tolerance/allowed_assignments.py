@@ -22,7 +22,8 @@ from typing import Literal
 
 import numpy as np
 
-from oracle.tolerance.margins import Bools, Boxes, Floats, Ints, Margins, Pairs
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Bools, Boxes, Ints, Margins, Pairs
 from twinloss import LossSpec
 
 KINDS = ("border", "kth place", "conflict", "second cut", "zero pick")

@@ -10,7 +10,8 @@ import torch
 from oracle.contract.answer_form import MalformedError
 from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.tolerance.allowed_assignments import AllowedAssignments
-from oracle.tolerance.margins import Floats, Ints
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Ints
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 

@@ -157,12 +157,12 @@ def third_term(held: HeldAnchors, spec: LossSpec, rounding: float) -> tuple[Tens
         scale = held.strides[:, None] / held.image_size * spec.distance_term
         off = held.target_tolerance + EVALUATION_ROUNDINGS * rounding * (held.sides - held.target).abs()
         return ((held.sides - held.target).abs() * scale).mean(1), (off * scale).mean(1)
-    surprise = -held.logits.unflatten(1, (4, spec.reg_max)).log_softmax(-1)
+    nll = -held.logits.unflatten(1, (4, spec.reg_max)).log_softmax(-1)
     clamped, target_tolerance = _clamped(held, spec, rounding)
     lower = clamped.floor().long()
-    first, second = (surprise.gather(2, (lower + k)[..., None])[..., 0] for k in (0, 1))
+    first, second = (nll.gather(2, (lower + k)[..., None])[..., 0] for k in (0, 1))
     share = clamped - lower
-    step = surprise.diff(dim=2).abs()
+    step = nll.diff(dim=2).abs()
     # Within rounding of a whole number, the pair of bins, and so the slope, may be the neighbour's.
     around = torch.stack([step.gather(2, (lower + k).clamp(0, spec.reg_max - 2)[..., None])[..., 0] for k in (-1, 0, 1)])
     near = torch.stack([share < target_tolerance, torch.ones_like(share, dtype=torch.bool), 1 - share < target_tolerance])
@@ -193,14 +193,8 @@ def boxes_gradient(
 ) -> Bounds:
     """Returns bounds on the gradient of the box logits (H, 4R): of the CIoU, by the chain rule, plus the third term's.
 
-    Args:
-        held: H held anchors.
-        part: their CIoU and its slopes.
-        weight, tolerance: (H,) share of each anchor, and its tolerance.
-        gains: factors of the box and the third term, times B / S.
-        spec: bins and gains.
-        precision: the contender's.
-        drift: relative rounding of B / S.
+    ``weight`` (H,) is the share of each anchor and ``tolerance`` (H,) its own; ``gains`` are those of the box and the third term times
+    B / S, of which ``drift`` is the relative rounding.
     """
     box_gain, third_gain = gains
     rounding = max(precision.corner, precision.evaluation)

@@ -69,7 +69,7 @@ def test_local_links_lead_somewhere(page: Path) -> None:
 PUBLIC = [name for _, name, _ in pkgutil.walk_packages(twinloss.__path__, "twinloss.") if "triton" not in name and "native" not in name]
 
 
-EXAMPLES = ["inference.assignment", "judge.indistinguishable", "tolerance.kinks", "tolerance.margins"]
+EXAMPLES = ["inference.assignment", "judge.indistinguishable", "tolerance.intervals", "tolerance.kinks"]
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, *(f"oracle.{name}" for name in EXAMPLES)])

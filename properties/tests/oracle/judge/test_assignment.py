@@ -52,7 +52,7 @@ def test_a_tie_for_the_last_place_may_go_either_way_and_the_rest_may_not() -> No
     assert judged(case, edited(moved(1, 2))).verdict is Verdict.DIFFER
 
 
-def test_a_last_place_that_is_decided_excuses_nobody() -> None:
+def test_a_last_place_that_is_decided_excuses_no_other_answer() -> None:
     comparison = judged(tied_case(gap=2e-4), edited(moved(0, 2)))
     assert verdict_of(comparison, "assign", "holders") is Verdict.DIFFER
     finding = comparison.said[0].findings[0]
@@ -96,7 +96,7 @@ def test_identical_boxes_are_never_an_open_question() -> None:
     assert verdict_of(judged(case, edited(handed(1))), "assign", "holders") is Verdict.DIFFER
 
 
-def test_overlaps_within_rounding_may_be_won_by_either() -> None:
+def test_overlaps_within_rounding_may_go_to_either_box() -> None:
     # Mirror images of each other about the prediction's centre line, in coordinates that float32 rounds.
     boxes = [Box(0, 0, 12.0, 16.0 - 0.3, 24.0, 8.0), Box(0, 1, 12.0, 16.0 + 0.3, 24.0, 8.0)]
     spec = dataclasses.replace(ONE_LEVEL, strides=(32,), topk=1)
@@ -143,7 +143,7 @@ def test_in_float64_the_assigners_epsilon_decides_a_border() -> None:
     assert verdict_of(judged(case, changed(assign_eps=-1e-9), FLOAT64), "candidates", "pairs") is Verdict.DIFFER
 
 
-def test_a_zero_pick_is_open_to_those_who_settle_ties_as_the_reference_does() -> None:
+def test_a_zero_pick_is_open_with_the_references_rule_for_ties_alone() -> None:
     # Boxes crowded into the first corner, with fewer than K anchors of positive metric: their other picks fall among the zeros there.
     crowd = [Box(0, k % 2, 6.0 + 3 * k, 5.0 + 2 * k, 9.0 + 4 * k, 8.0 + 5 * k) for k in range(6)]
     opened = 0
@@ -186,7 +186,7 @@ def test_an_answer_that_is_no_assignment_is_named(edit: Callable[[Assignment], A
     assert said in comparison.report()
 
 
-def test_a_box_of_another_image_is_nobodys() -> None:
+def test_a_box_of_another_image_is_named() -> None:
     comparison = judged(ordinary(), edited(lambda held: dataclasses.replace(held, box=7 - held.box)))
     assert verdict_of(comparison, "assign", "holders") is Verdict.DIFFER
     assert "no valid box of this image" in comparison.report()

@@ -28,7 +28,7 @@ EIGHTHS = st.integers(0, 8).map(lambda n: n / 8)
 
 
 @st.composite
-def choices(draw: st.DrawFn) -> list[Alternatives]:
+def open_anchors(draw: st.DrawFn) -> list[Alternatives]:
     """A few anchors, each with one to three boxes and perhaps none; eighths, so that equal sums are equal."""
     answer = []
     for _ in range(draw(st.integers(1, 5))):
@@ -38,8 +38,8 @@ def choices(draw: st.DrawFn) -> list[Alternatives]:
     return answer
 
 
-@given(choices())
-def test_no_way_to_choose_that_leaves_the_normaliser_is_out_of_bounds(anchors: list[Alternatives]) -> None:
+@given(open_anchors())
+def test_every_choice_that_keeps_the_normaliser_is_within_bounds(anchors: list[Alternatives]) -> None:
     below, above = term_bounds(anchors)
     budget = sum(anchor.weight[anchor.chosen] for anchor in anchors)
     read = sum(anchor.term_values[anchor.chosen] for anchor in anchors)
@@ -102,6 +102,6 @@ class Scaled(Hidden):
 
 @pytest.mark.parametrize("term", range(TERMS))
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_what_no_choice_explains_differs_all_the_same(entropy: Saved, term: int, factor: float) -> None:
+def test_a_term_beyond_the_bounds_differs(entropy: Saved, term: int, factor: float) -> None:
     wrong = Contender("wrong", "", lambda spec: Scaled(spec, term, factor), arithmetic="float32")
     assert compare(entropy.case, entropy.setting, [wrong], REFERENCE, stages=("loss",)).verdict is Verdict.DIFFER

@@ -12,7 +12,8 @@ from oracle.cases.case import Box, Case, Prediction
 from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.judge.truth import DefinitionAnswers
 from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules, allowed_assignments
-from oracle.tolerance.margins import Bools, Boxes, Floats, Ints, Margins, Pairs
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Bools, Boxes, Ints, Margins, Pairs
 from oracle.tolerance.precision import precision_of
 from properties.tests.oracle.judge.helpers import FLOAT64
 from twinloss import LossSpec
