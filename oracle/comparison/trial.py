@@ -201,8 +201,7 @@ class Trial:
 
     def rule_on(self, held: IndexedAssignment, reference: IndexedAssignment | None = None) -> AssignmentJudgement:
         """Verdict on an assignment that is, or may be, its own."""
-        topk = self.definition.case.spec.topk
-        return judge_assignment(self.allowed, self.decided.held, held, reference, self.definition.layout, topk)
+        return judge_assignment(self.allowed, self.decided.held, held, reference, self.definition.layout)
 
     def weights(self) -> QuantityError:
         """Soft targets of its own, allowed, assignment."""

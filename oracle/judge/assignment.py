@@ -41,12 +41,7 @@ class AssignmentJudgement:
 
 
 def judge_assignment(
-    allowed: AllowedAssignments,
-    exact: IndexedAssignment,
-    candidate: IndexedAssignment,
-    reference: IndexedAssignment | None,
-    layout: Layout,
-    topk: int,
+    allowed: AllowedAssignments, exact: IndexedAssignment, candidate: IndexedAssignment, reference: IndexedAssignment | None, layout: Layout
 ) -> AssignmentJudgement:
     """Judges which box holds each anchor.
 
@@ -55,13 +50,12 @@ def judge_assignment(
         exact: the definition's.
         candidate: the contender's.
         reference: the reference's, for the record.
-        layout: names the anchors.
-        topk: K, for the number of anchors that a box must pick.
+        layout: names the anchors, and gives K.
 
     Raises:
         JudgeError: the definition's own assignment is not among the allowed ones.
     """
-    cells = allowed.margins.images * allowed.margins.anchors
+    cells, topk = allowed.margins.images * allowed.margins.anchors, layout.spec.topk
     truth, answer = exact.holder(cells), candidate.holder(cells)
     if (wrong := _forbidden(allowed, truth, exact)).size:
         raise JudgeError(f"the definition's own answer at {_place(layout, allowed, wrong[0])} is not among those that the margins allow")
@@ -71,7 +65,7 @@ def judge_assignment(
     judgements = [_judge_decisions(allowed, kind, tipped.get(kind, 0)) for kind in allowed.decision_counts]
     finding: Finding | None = None
     if forbidden.size:
-        finding = _wrong_holder(allowed, truth, answer, forbidden, reference, layout, candidate)
+        finding = _wrong_holder(allowed, truth, forbidden, candidate, reference, layout)
         finding = replace(finding, hint=assignment_hint(allowed, truth, answer, forbidden, topk))
     elif count := _wrong_count(allowed, answer, topk):
         finding = count
@@ -168,14 +162,13 @@ def _wrong_count(allowed: AllowedAssignments, answer: Ints, topk: int) -> Findin
 def _wrong_holder(
     allowed: AllowedAssignments,
     truth: Ints,
-    answer: Ints,
     forbidden: Ints,
+    reported: IndexedAssignment,
     reference: IndexedAssignment | None,
     layout: Layout,
-    reported: IndexedAssignment,
 ) -> Finding:
     """Returns the finding for the first forbidden anchor that the contender assigns, else for the first one."""
-    boxes = allowed.margins.boxes
+    boxes, answer = allowed.margins.boxes, reported.holder(len(truth))
     held = forbidden[answer[forbidden] != UNASSIGNED]
     cell = int(held[0] if held.size else forbidden[0])
     other = reference.holder(len(truth))[cell] if reference is not None else None

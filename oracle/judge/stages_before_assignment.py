@@ -93,12 +93,11 @@ def decode_errors(found: Tensor, grid: DecodedGrid, precision: Precision, layout
         if worst is not None:
             place = layout.place(int(worst.where["image"]), int(worst.where["anchor"]) + part.start)
             elements.append(replace(worst, where=place | {"corner": CORNERS[int(worst.where["corner"])]}))
-    read = {name: k for k, name in enumerate(CORNERS)}
     return QuantityError(
         "corners",
         tuple(elements),
         {"corners": tuple(found.shape)},
-        lambda where: f"{float(value[int(where['image']), int(where['anchor']), read[str(where['corner'])]]):.9g}",
+        lambda where: f"{float(value[int(where['image']), int(where['anchor']), CORNERS.index(str(where['corner']))]):.9g}",
     )
 
 

@@ -19,7 +19,7 @@ from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules, a
 from oracle.tolerance.assignment import IndexedAssignment, Weights, indexed_assignment, weights_of
 from oracle.tolerance.coordinates import decoded
 from oracle.tolerance.loss_and_gradients import outcome_tolerance
-from oracle.tolerance.margins import Ints, Margins, measure
+from oracle.tolerance.margins import Ints, Margins, margins_of
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment
 
@@ -86,7 +86,7 @@ class DefinitionAnswers:
     def margins(self, precision: Precision) -> Margins:
         """Returns boxes and pairs with the intervals of a precision."""
         if precision not in self._margins:
-            self._margins[precision] = measure(self.exact(TieRules()), *self.inputs, precision)
+            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision)
         return self._margins[precision]
 
     def allowed(self, precision: Precision, rules: TieRules) -> AllowedAssignments:

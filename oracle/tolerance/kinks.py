@@ -28,7 +28,7 @@ from oracle.cases.noise import Noise
 from oracle.definition.formulas import ciou
 
 SMALL_EXTENT = 16.0  # First-order bounds do not hold for an extent of fewer roundings: there the corners are moved together.
-_TOGETHER = 1 << 17  # Moved boxes that are evaluated together.
+_CHUNK = 1 << 17  # Moved boxes that are evaluated together.
 
 
 class Facts(NamedTuple):
@@ -127,9 +127,9 @@ def moved_by_rounding(
     still, up, down = (_values(corners, way[:, None] * errors, eps, facts) for way in (0 * single[:1], single, -single))
     tolerances = [torch.maximum(_change(u, s), _change(d, s)).sum(0) for s, u, d in zip(still, up, down, strict=True)]
     small = is_small(corners, errors) & (not one_at_a_time)
-    for some in small.nonzero()[:, 0].split(_TOGETHER // len(_ALL_WAYS)):
+    for some in small.nonzero()[:, 0].split(_CHUNK // len(_JOINT_SHIFTS)):
         of_some = [Facts(*(part[some] for part in one)) for one in facts]
-        moved = _values(corners[some], _ALL_WAYS * errors[some], eps, of_some)
+        moved = _values(corners[some], _JOINT_SHIFTS * errors[some], eps, of_some)
         for tolerance, values, origin in zip(tolerances, moved, still, strict=True):
             tolerance[some] = torch.maximum(tolerance[some], _change(values, origin[:, some]).amax(0))
     return [Moved(origin[0], tolerance) for origin, tolerance in zip(still, tolerances, strict=True)]
@@ -144,7 +144,7 @@ def is_small(corners: Tensor, errors: Tensor) -> Tensor:
     return (extents < SMALL_EXTENT * torch.cat([tolerance, tolerance.amax(1, keepdim=True)], 1)).flatten(1).any(1)
 
 
-_ALL_WAYS = torch.cat(
+_JOINT_SHIFTS = torch.cat(
     [
         torch.tensor(list(itertools.product((-1.0, 1.0), repeat=8)), dtype=torch.float64),
         torch.from_numpy(Noise(0).uniform(256, 8)).double() * 2 - 1,  # The extreme may lie in between.

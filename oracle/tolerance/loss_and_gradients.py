@@ -102,7 +102,7 @@ def outcome_tolerance(
         loss=torch.stack([box, entropy, third]),
         boxes=boxes_gradient(held, part, share, share_tolerance, (box_gain, third_gain), spec, precision, drift),
         held_score=_held_scores(held, weight, tolerance, scale, precision),
-        score_share=_relative(scale, precision),
+        score_share=_score_relative(scale, precision),
         score_per_logit=2 * rounding,
         smallest=precision.smallest_output * max(1.0, cls_gain),
         largest=precision.largest_output,
@@ -114,13 +114,13 @@ def _held_terms(
 ) -> tuple[Tensor, Tensor]:
     """Returns the tolerances of the box term and of the third."""
     rounding = max(precision.corner, precision.evaluation)
-    relative = scale.drift + _summation(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
+    relative = scale.drift + _summation_roundings(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
     share, share_tolerance = shares
     answers = []
     terms = ((1 - part.overlap).abs(), part.overlap_tolerance), third_term(held, spec, rounding)
     for gain, (value, off) in zip((scale.gains[0], scale.gains[2]), terms, strict=True):
         lost = max(gain, 1.0) * len(row) * precision.smallest_core
-        answers.append(gain * (_gathered(share * off + value * share_tolerance, row) + (value * share).sum() * relative) + lost)
+        answers.append(gain * (_error_of_sum(share * off + value * share_tolerance, row) + (value * share).sum() * relative) + lost)
     return answers[0], answers[1]
 
 
@@ -131,10 +131,10 @@ def _classification(
     (weight, tolerance), gain = weights, scale.gains[1]
     rounding = max(precision.score, precision.evaluation)
     logit = held.score.abs()
-    relative = scale.drift + (ENTROPY_ROUNDINGS + _summation(scores.numel())) * rounding + EVALUATION_ROUNDINGS * precision.core
+    relative = scale.drift + (ENTROPY_ROUNDINGS + _summation_roundings(scores.numel())) * rounding + EVALUATION_ROUNDINGS * precision.core
     # The framework's formula subtracts a logarithm from the logit: each element has the logit's rounding error.
-    elementwise = LOGIT_ROUNDINGS * rounding * _systematic(scores.double() * scale.classes[:, None])
-    targets = _gathered(scale.classes[held.label] * logit * (tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight)), row)
+    elementwise = LOGIT_ROUNDINGS * rounding * _root_sum_of_squares(scores.double() * scale.classes[:, None])
+    targets = _error_of_sum(scale.classes[held.label] * logit * (tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight)), row)
     return gain * (targets + elementwise) + value * relative + max(gain, 1.0) * scores.numel() * precision.smallest_score
 
 
@@ -143,11 +143,11 @@ def _held_scores(held: HeldAnchors, weight: Tensor, tolerance: Tensor, scale: _S
     rounding = max(precision.score, precision.evaluation)
     probability = held.score.sigmoid()
     off = tolerance + rounding * (EVALUATION_ROUNDINGS + 2 * held.score.abs()) * probability
-    off = off + _relative(scale, precision) * (probability + weight)
+    off = off + _score_relative(scale, precision) * (probability + weight)
     return scale.gains[1] * scale.classes[held.label] * off + precision.smallest_output
 
 
-def _relative(scale: _Scale, precision: Precision) -> float:
+def _score_relative(scale: _Scale, precision: Precision) -> float:
     """Returns the tolerance of a score's gradient relative to its parts."""
     return scale.drift + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) + OUTPUT_ROUNDINGS * precision.output
 
@@ -155,7 +155,7 @@ def _relative(scale: _Scale, precision: Precision) -> float:
 def _normaliser(weight: Tensor, tolerance: Tensor, box: Tensor, precision: Precision) -> tuple[float, float]:
     """Returns S and its relative rounding."""
     total = float(weight.sum())
-    off = float(_gathered(tolerance, box)) + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) * total
+    off = float(_error_of_sum(tolerance, box)) + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) * total
     normaliser = max(total, 1.0)
     return normaliser, min(off, max(total + off - 1, 0.0)) / normaliser
 
@@ -164,10 +164,10 @@ def _shares(weight: Tensor, tolerance: Tensor, box: Tensor, spec: LossSpec) -> t
     """Returns the factor (H,) of each anchor in the box and third terms, with its tolerance: its t, or in one older definition the sum."""
     if spec.anchor_weights == "own":
         return weight, tolerance
-    return weight.sum().expand_as(weight), _gathered(tolerance, box).expand_as(weight)
+    return weight.sum().expand_as(weight), _error_of_sum(tolerance, box).expand_as(weight)
 
 
-def _gathered(parts: Tensor, box: Tensor) -> Tensor:
+def _error_of_sum(parts: Tensor, box: Tensor) -> Tensor:
     """Returns the error of a sum, from errors (H,): those of one box share its roundings and add up, others are independent."""
     if len(parts) == 0:
         return parts.new_zeros(())
@@ -175,7 +175,7 @@ def _gathered(parts: Tensor, box: Tensor) -> Tensor:
     return per_box.square().sum().sqrt()
 
 
-def _systematic(values: Tensor) -> float:
+def _root_sum_of_squares(values: Tensor) -> float:
     """Returns the root of the sum of squares of values, where equal ones, which have equal roundings, are added up first.
 
     For a large tensor it is estimated from a sample.
@@ -187,6 +187,6 @@ def _systematic(values: Tensor) -> float:
     return float((single * step + several * step**2).sqrt())
 
 
-def _summation(count: int) -> float:
+def _summation_roundings(count: int) -> float:
     """Returns the roundings of a sum of ``count`` terms, added up pairwise or in blocks."""
     return 1.0 + math.log2(max(count, 1)) / 2

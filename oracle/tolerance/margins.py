@@ -113,7 +113,7 @@ class Margins:
         return np.where((keys[at] == wanted) & (box >= 0), at, -1)
 
 
-def measure(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision) -> Margins:
+def margins_of(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision) -> Margins:
     """Returns the boxes and pairs of a batch, with the intervals of a program of a given precision.
 
     Args:
