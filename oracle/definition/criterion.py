@@ -85,7 +85,7 @@ class ExactCriterion:
         )
 
     def anchors(self, preds: Preds) -> tuple[Tensor, Tensor]:
-        """Centres (A, 2) in grid units and strides (A,) in pixels."""
+        """Returns centres (A, 2) in grid units and strides (A,) in pixels."""
         grid = self.grid(preds)
         return grid.centres, grid.strides
 

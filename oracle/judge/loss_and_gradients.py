@@ -33,7 +33,7 @@ class Layout:
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def place(self, image: int, anchor: int) -> dict[str, int | str]:
-        """An anchor's image, index, level and cell."""
+        """Returns an anchor's image, index, level, row and column."""
         for level, part in enumerate(self.slices):
             if anchor < part.stop:
                 row, column = divmod(anchor - part.start, self.grids[level][1])

@@ -25,7 +25,7 @@ from twinloss import Assignment
 
 
 class ExactAssignment(NamedTuple):
-    """The definition's assignment, the same with indices, and the box (B·A,) that holds each anchor with weight 0, or ``UNASSIGNED``."""
+    """The definition's assignment, the box (B·A,) that holds each anchor with weight 0 or ``UNASSIGNED``, and the first with indices."""
 
     assignment: Assignment
     zero_held: Ints
