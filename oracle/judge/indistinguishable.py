@@ -6,8 +6,8 @@ so is S. The terms differ, because the cross-entropy of an exact distribution is
 Two anchors of soft target 0.5, of which the box holds one; the first would add 2 to a term, the second 3:
 
 >>> first, second = (Alternatives(np.array([0.5, 0]), np.array([[value], [0]]), k) for k, value in enumerate((2.0, 3.0)))
->>> term_bounds([first, second])
-TermBounds(below=array([0.]), above=array([1.]))
+>>> [bound.tolist() for bound in term_bounds([first, second])]  # below, above
+[[0.0], [1.0]]
 """
 
 from __future__ import annotations
