@@ -18,12 +18,12 @@ from oracle.comparison.trial import Trial
 from oracle.contract.calls import HANGS, ContenderFailed, warned
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared, worst
-from oracle.inference.assignment import Reading
-from oracle.judge.indistinguishable import NONE, Room
+from oracle.inference.assignment import InferredAssignment
+from oracle.judge.indistinguishable import NO_ALTERNATIVES, TermBounds
 from oracle.judge.loss_and_gradients import NUMBERS
-from oracle.judge.truth import Definition
-from oracle.judge.worst_elements import Peaks, judge_peaks
-from oracle.tolerance.assignment import Holdings
+from oracle.judge.truth import DefinitionAnswers
+from oracle.judge.worst_elements import QuantityError, judge_quantity
+from oracle.tolerance.assignment import IndexedAssignment
 
 Answer = TypeVar("Answer")
 
@@ -102,7 +102,7 @@ def compare(
     Raises:
         JudgeError: the judge contradicts the definition.
     """
-    definition = Definition(case, setting)
+    definition = DefinitionAnswers(case, setting)
     inputs = definition.inputs if setting.device == "cpu" else case.build(setting)
     if not definition.finite:
         reason = "a logit is not a finite number in this dtype"
@@ -119,7 +119,7 @@ def compare(
     return Comparison(case, setting, said)
 
 
-def _control(reference: Contender | None, definition: Definition, inputs: Inputs) -> Trial | None:
+def _control(reference: Contender | None, definition: DefinitionAnswers, inputs: Inputs) -> Trial | None:
     """The reference at work on the case, or ``None`` where it has nothing to say about it."""
     if reference is None:
         return None
@@ -136,7 +136,7 @@ def _warnings(found: Mapping[str, int]) -> list[Judgement]:
 
 
 def _judge(
-    contender: Contender, trial: Trial | None, control: Trial | None, definition: Definition, inputs: Inputs, stages: Sequence[str]
+    contender: Contender, trial: Trial | None, control: Trial | None, definition: DefinitionAnswers, inputs: Inputs, stages: Sequence[str]
 ) -> Iterable[Judgement]:
     try:
         reason = declined(contender, definition.case.spec, inputs, definition.setting)
@@ -210,7 +210,7 @@ def _metrics(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         return
     own = _available(control, Trial.metrics)
     for k, peaks in enumerate(trial.metrics()):
-        yield judge_peaks("metrics", peaks, own[k] if own else None, widen=_same_arithmetic(trial, control))
+        yield judge_quantity("metrics", peaks, own[k] if own else None, widen=_same_arithmetic(trial, control))
 
 
 def _assign(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -224,7 +224,7 @@ def _assign(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         yield dataclasses.replace(judgement, decisions=0, open_decisions=0, ambiguous_decisions=0) if counted else judgement
     if ruling.usable:
         widest = _available(control, Trial.weights) if control is not None and own is not None and control.ruling().usable else None
-        yield judge_peaks("assign", trial.weights(), widest, widen=_same_arithmetic(trial, control))
+        yield judge_quantity("assign", trial.weights(), widest, widen=_same_arithmetic(trial, control))
 
 
 def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -233,7 +233,7 @@ def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     own = _available(control, Trial.given)
     found = trial.given()
     judgements = [
-        judge_peaks("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control)) for name in NUMBERS
+        judge_quantity("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control)) for name in NUMBERS
     ]
     yield from (_complete(judgement, trial.missing_items(given=True)) for judgement in judgements)
 
@@ -254,10 +254,12 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     yield from judgements
 
 
-def _judge_reading(trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, reading: Reading) -> Iterable[Judgement]:
-    shown = reading.holdings.key != trial.decided.held.key
+def _judge_reading(
+    trial: Trial, control: Trial | None, own: dict[str, QuantityError] | None, reading: InferredAssignment
+) -> Iterable[Judgement]:
+    shown = reading.assignment.key != trial.decided.held.key
     what = "show another assignment, one that the definition allows" if shown else "do not show its whole assignment"
-    yield from _judge_loss(trial, control, own, reading.holdings, f"its gradients {what}", reading.room)
+    yield from _judge_loss(trial, control, own, reading.assignment, f"its gradients {what}", reading.bounds)
 
 
 def _wrong(judgements: Sequence[Judgement]) -> bool:
@@ -276,10 +278,15 @@ def _form(trial: Trial) -> Iterable[Judgement]:
 
 
 def _judge_loss(
-    trial: Trial, control: Trial | None, own: dict[str, Peaks] | None, held: Holdings | None, ambiguous: str, room: Room = NONE
+    trial: Trial,
+    control: Trial | None,
+    own: dict[str, QuantityError] | None,
+    held: IndexedAssignment | None,
+    ambiguous: str,
+    room: TermBounds = NO_ALTERNATIVES,
 ) -> Iterable[Judgement]:
     found, widen = trial.loss(held, room), _same_arithmetic(trial, control)
-    judgements = [judge_peaks("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
+    judgements = [judge_quantity("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
     yield from (_complete(judgement, trial.missing_items()) for judgement in judgements)
 
 
@@ -290,13 +297,13 @@ def _complete(judgement: Judgement, missing: str) -> Judgement:
     return differs(Finding(judgement.stage, "items", missing))
 
 
-def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
+def _own_loss(control: Trial | None) -> dict[str, QuantityError] | None:
     """The reference's end-to-end error, on its own assignment where that is allowed."""
     if control is None:
         return None
     try:
         if not control.offers_assignment:
-            answers = [control.loss(), *(control.loss(reading.holdings) for reading in control.inferred())]
+            answers = [control.loss(), *(control.loss(reading.assignment) for reading in control.inferred())]
             return min(answers, key=lambda found: max(peaks.worst_ratio for peaks in found.values()))
         ruling = control.ruling()
         return control.loss(control.holdings() if ruling.ambiguous else None) if ruling.usable else None
@@ -304,9 +311,9 @@ def _own_loss(control: Trial | None) -> dict[str, Peaks] | None:
         return None
 
 
-def _numbers(stage: str, trial: Trial, control: Trial | None, measured: Callable[[Trial], Peaks]) -> Iterable[Judgement]:
+def _numbers(stage: str, trial: Trial, control: Trial | None, measured: Callable[[Trial], QuantityError]) -> Iterable[Judgement]:
     if trial.offers_stages:
-        yield judge_peaks(stage, measured(trial), _available(control, measured), widen=_same_arithmetic(trial, control))
+        yield judge_quantity(stage, measured(trial), _available(control, measured), widen=_same_arithmetic(trial, control))
 
 
 def _available(control: Trial | None, measured: Callable[[Trial], Answer]) -> Answer | None:

@@ -20,8 +20,8 @@ from oracle.contract.calls import ContenderFailed
 from oracle.contract.contender import Contender, Criterion
 from oracle.contract.run import Outcome, run_loss
 from oracle.contract.verdict import Finding
-from oracle.judge.term_factors import reweighed
-from oracle.judge.truth import Definition
+from oracle.judge.term_factors import term_factors
+from oracle.judge.truth import DefinitionAnswers
 
 NEARLY = 0.02
 """A suspect that leaves this share of the difference, or less, is named with what it leaves."""
@@ -43,7 +43,7 @@ class _Asked(NamedTuple):
 
     found: Outcome
     truth: Outcome
-    definition: Definition
+    definition: DefinitionAnswers
     exact: float
 
     @property
@@ -68,7 +68,7 @@ def localise(
     wrong = {finding.quantity for finding in findings if finding.stage == "loss"}
     if not wrong & {"loss", "gradient of boxes", "gradient of scores"}:
         return []
-    definition = Definition(case, setting)
+    definition = DefinitionAnswers(case, setting)
     try:
         trial = Trial(contender, definition, definition.inputs if setting.device == "cpu" else case.build(setting))
         notes = [("pattern", line) for line in _pattern(trial.outcome().on_host(), trial, wrong)]
@@ -79,18 +79,18 @@ def localise(
 
 def _pattern(found: Outcome, trial: Trial, wrong: set[str]) -> Iterator[str]:
     standard, layout, spec = trial.standard(), trial.definition.layout, trial.definition.case.spec
-    truth, allowance, held = standard.truth, standard.allowance, standard.assignment
+    truth, tolerance, held = standard.truth, standard.tolerance, standard.assignment
     loss_off = "loss" in wrong
     yield ", ".join(
         f"{name} {_relative(float(value), float(right)) if loss_off and not abs(float(value - right)) <= float(slack) else 'agrees'}"
-        for name, value, right, slack in zip(spec.term_names, found.loss, truth.loss, allowance.loss, strict=True)
+        for name, value, right, slack in zip(spec.term_names, found.loss, truth.loss, tolerance.loss, strict=True)
     )
-    slack, middle, bounds = torch.zeros_like(truth.grad_boxes), truth.grad_boxes.clone(), allowance.boxes
+    slack, middle, bounds = torch.zeros_like(truth.grad_boxes), truth.grad_boxes.clone(), tolerance.boxes
     slack[held.image, :, held.anchor] = bounds.rounding + (bounds.below + bounds.above) / 2
     middle[held.image, :, held.anchor] += (bounds.above - bounds.below) / 2  # of the interval at a kink
     boxes = _beyond(found.grad_boxes, middle, slack, there="gradient of boxes" in wrong)
-    slack = (standard.scores.abs() * allowance.score_per_logit + allowance.score_share) * truth.grad_scores.abs() + allowance.smallest
-    slack[held.image, standard.label, held.anchor] = allowance.held_score
+    slack = (standard.scores.abs() * tolerance.score_per_logit + tolerance.score_share) * truth.grad_scores.abs() + tolerance.smallest
+    slack[held.image, standard.label, held.anchor] = tolerance.held_score
     scores = _beyond(found.grad_scores, truth.grad_scores, slack, there="gradient of scores" in wrong)
     holds = torch.zeros(truth.grad_scores.shape[0], truth.grad_scores.shape[2], dtype=torch.bool)
     holds[held.image, held.anchor] = True
@@ -154,7 +154,7 @@ def _explanations(case: Case, setting: Setting, contender: Contender, others: Se
     most = max((count for _, count in named), default=0)
     for fault, count in dict(one for one in named if one[1] == most).items():
         yield "looks like", f"{fault}: it explains the whole difference{_elsewhere(count, len(more))}"
-    if not named and (mix := reweighed(asked.found, asked.truth, asked.definition, asked.exact)):
+    if not named and (mix := term_factors(asked.found, asked.truth, asked.definition, asked.exact)):
         yield "looks like", f"{mix}: it explains the whole difference, of this batch"
     elif not named:
         for gap, fault in sorted(partly)[:1]:
@@ -174,7 +174,7 @@ def _ask(case: Case, setting: Setting, contender: Contender) -> _Asked | None:
     for asked in dict.fromkeys((Setting("float64", device=setting.device), setting)):
         if asked.dtype not in EXACT or asked.autocast is not None:
             continue
-        definition = Definition(case, asked)
+        definition = DefinitionAnswers(case, asked)
         inputs = definition.inputs if asked.device == "cpu" else case.build(asked)
         if contender.declines is not None and contender.declines(case.spec, inputs, asked):
             continue

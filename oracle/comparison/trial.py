@@ -14,28 +14,28 @@ from oracle.contract.calls import ContenderFailed, called
 from oracle.contract.contender import Contender, Metrics, OffersAssignment, OffersStages, Targets
 from oracle.contract.run import Outcome, fresh, make_criterion, run_assign, run_given, run_loss, within
 from oracle.contract.verdict import Judgement
-from oracle.inference.assignment import Reader, Reading
-from oracle.judge.assignment import Ruling, judge_assignment, judge_weights
-from oracle.judge.indistinguishable import NONE, Room
-from oracle.judge.loss_and_gradients import Standard, outcome_peaks
+from oracle.inference.assignment import AssignmentInference, InferredAssignment
+from oracle.judge.assignment import AssignmentJudgement, judge_assignment, weight_errors
+from oracle.judge.indistinguishable import NO_ALTERNATIVES, TermBounds
+from oracle.judge.loss_and_gradients import Expected, outcome_errors
 from oracle.judge.stages_before_assignment import (
-    Matched,
-    anchor_peaks,
-    decode_peaks,
+    MatchedPairs,
+    anchor_errors,
+    decode_errors,
     expect,
     expect_columns,
     judge_candidates,
     judge_target_rows,
     match_pairs,
-    metric_peaks,
-    target_peaks,
+    metric_errors,
+    target_errors,
 )
-from oracle.judge.truth import Decided, Definition
-from oracle.judge.worst_elements import Peaks
-from oracle.tolerance.allowed_assignments import Allowed, Rules
-from oracle.tolerance.assignment import Holdings, holdings_of
+from oracle.judge.truth import DefinitionAnswers, ExactAssignment
+from oracle.judge.worst_elements import QuantityError
+from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules
+from oracle.tolerance.assignment import IndexedAssignment, indexed_assignment
 from oracle.tolerance.margins import Margins
-from oracle.tolerance.precision import arithmetic_of
+from oracle.tolerance.precision import precision_of
 from twinloss import Assignment
 
 Answer = TypeVar("Answer")
@@ -53,19 +53,19 @@ class Trial:
         ContenderFailed: its factory raised.
     """
 
-    def __init__(self, contender: Contender, definition: Definition, inputs: Inputs) -> None:
+    def __init__(self, contender: Contender, definition: DefinitionAnswers, inputs: Inputs) -> None:
         self.contender, self.definition, self.inputs = contender, definition, inputs
         self.setting = definition.setting
-        self.arithmetic = arithmetic_of(self.setting, contender.arithmetic)
+        self.arithmetic = precision_of(self.setting, contender.arithmetic)
         self._kept: dict[str, Any] = {}
         self.criterion = self._asked("factory", lambda: make_criterion(contender, definition.case.spec, self.setting))
         # Who says nothing about ties may settle them as the reference does.
         self.rules = self._asked("rules", self._rules)
 
-    def _rules(self) -> Rules:
+    def _rules(self) -> TieRules:
         ties = attribute(self.criterion, "ties", "reference", ("stable", "reference"))
         conflicts = attribute(self.criterion, "conflicts", "overlap", ("overlap", "pickers"))
-        return Rules(ties, conflicts, self.arithmetic.smallest_score)
+        return TieRules(ties, conflicts, self.arithmetic.smallest_score)
 
     def _asked(self, name: str, call: Callable[[], Answer]) -> Answer:
         """The contender's answer, or its failure, remembered."""
@@ -90,12 +90,12 @@ class Trial:
         return self.definition.margins(self.arithmetic)
 
     @property
-    def allowed(self) -> Allowed:
+    def allowed(self) -> AllowedAssignments:
         """What it may answer."""
         return self.definition.allowed(self.arithmetic, self.rules)
 
     @property
-    def decided(self) -> Decided:
+    def decided(self) -> ExactAssignment:
         """What the definition answers."""
         return self.definition.decided(self.arithmetic, self.rules)
 
@@ -125,7 +125,7 @@ class Trial:
 
         return self._asked(name, call)
 
-    def anchors(self) -> Peaks:
+    def anchors(self) -> QuantityError:
         """Anchors against the definition."""
         count = self.definition.case.num_anchors
 
@@ -135,22 +135,22 @@ class Trial:
             expect("anchors' strides", strides, (count,))
 
         found = self._stage("anchors", check, targets=False)
-        return self._computed("anchor peaks", lambda: anchor_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
+        return self._computed("anchor peaks", lambda: anchor_errors(found, self.definition.grid, self.arithmetic, self.definition.layout))
 
-    def decode(self) -> Peaks:
+    def decode(self) -> QuantityError:
         """Decoded corners against the definition."""
         shape = (self.definition.case.batch_size, self.definition.case.num_anchors, 4)
         found = self._stage("decode", lambda found: expect("decoded corners", found, shape), targets=False)
-        return self._computed("decode peaks", lambda: decode_peaks(found, self.definition.grid, self.arithmetic, self.definition.layout))
+        return self._computed("decode peaks", lambda: decode_errors(found, self.definition.grid, self.arithmetic, self.definition.layout))
 
     def target_rows(self) -> Judgement:
         """Which rows are valid."""
         return judge_target_rows(self._targets(), self.margins.boxes)
 
-    def target_corners(self) -> Peaks:
+    def target_corners(self) -> QuantityError:
         """Prepared corners against the definition."""
         found = self._targets()
-        return self._computed("target peaks", lambda: target_peaks(found, self.margins.boxes))
+        return self._computed("target peaks", lambda: target_errors(found, self.margins.boxes))
 
     def _targets(self) -> Targets:
         columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (4,)}
@@ -162,17 +162,17 @@ class Trial:
         """Which pairs are candidates."""
         return judge_candidates(self._metrics(), self._matched(), self.margins, self.definition.layout)
 
-    def metrics(self) -> list[Peaks]:
+    def metrics(self) -> list[QuantityError]:
         """Overlaps and metrics against the definition."""
         found, matched = self._metrics(), self._matched()
-        return self._computed("metric peaks", lambda: metric_peaks(found, matched, self.margins, self.definition.layout, self.arithmetic))
+        return self._computed("metric peaks", lambda: metric_errors(found, matched, self.margins, self.definition.layout, self.arithmetic))
 
     def _metrics(self) -> Metrics:
         columns: dict[str, tuple[int, ...]] = {"row": (), "anchor": (), "overlap": (), "metric": ()}
         found: Metrics = self._stage("metrics", lambda found: expect_columns("metrics", found, columns, ("row", "anchor")))
         return found
 
-    def _matched(self) -> Matched:
+    def _matched(self) -> MatchedPairs:
         found = self._metrics()
         return self._computed("matched", lambda: match_pairs(found, self.margins))
 
@@ -180,59 +180,58 @@ class Trial:
         """The loss, end to end."""
         return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting))
 
-    def holdings(self) -> Holdings:
+    def holdings(self) -> IndexedAssignment:
         """Its own assignment."""
         criterion = self._offering()
 
         allowed = self.allowed
 
-        def call() -> Holdings:
+        def call() -> IndexedAssignment:
             found = run_assign(criterion, self.inputs, self.setting)
             columns: dict[str, tuple[int, ...]] = {"image": (), "anchor": (), "box": (), "weight": ()}
             expect_columns("the assignment", found, columns, ("image", "anchor", "box"))
-            return holdings_of(allowed, found)
+            return indexed_assignment(allowed, found)
 
         return self._asked("assign", call)
 
-    def ruling(self, reference: Holdings | None = None) -> Ruling:
+    def ruling(self, reference: IndexedAssignment | None = None) -> AssignmentJudgement:
         """Verdict on its assignment."""
         held = self.holdings()
         return self._computed("ruling", lambda: self.rule_on(held, reference))
 
-    def rule_on(self, held: Holdings, reference: Holdings | None = None) -> Ruling:
+    def rule_on(self, held: IndexedAssignment, reference: IndexedAssignment | None = None) -> AssignmentJudgement:
         """Verdict on an assignment that is, or may be, its own."""
-        topk = self.definition.case.spec.topk
-        return judge_assignment(self.allowed, self.decided.held, held, reference, self.definition.layout, topk)
+        return judge_assignment(self.allowed, self.decided.held, held, reference, self.definition.layout)
 
-    def weights(self) -> Peaks:
+    def weights(self) -> QuantityError:
         """Soft targets of its own, allowed, assignment."""
         held = self.holdings()
 
-        def compute() -> Peaks:
+        def compute() -> QuantityError:
             demanded = self.definition.weights(held, self.arithmetic, self.rules)
-            return judge_weights(held, demanded, self.definition.layout, self.allowed.margins.anchors)
+            return weight_errors(held, demanded, self.definition.layout, self.allowed.margins.anchors)
 
         return self._computed("weight peaks", compute)
 
-    def standard(self, held: Holdings | None = None, *, given: bool = False) -> Standard:
+    def standard(self, held: IndexedAssignment | None = None, *, given: bool = False) -> Expected:
         """What its numbers are held against on holdings that it is allowed, or on the definition's own."""
         held = held if held is not None else self.decided.held
         demanded = self.definition.weights(held, self.arithmetic, self.rules)
-        return self.definition.standard(held, demanded, self.arithmetic, given=given)
+        return self.definition.expected(held, demanded, self.arithmetic, given=given)
 
-    def given(self) -> dict[str, Peaks]:
+    def given(self) -> dict[str, QuantityError]:
         """The loss and its gradients on the definition's assignment."""
         criterion, standard = self._offering(), self.standard(given=True)
         fields = (getattr(standard.assignment, name).to(self.setting.device) for name in ("image", "anchor", "box", "weight"))
         handed = Assignment(*fields)
         outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed))
-        return self._computed("given peaks", lambda: outcome_peaks(outcome.on_host(), standard, self.definition.layout))
+        return self._computed("given peaks", lambda: outcome_errors(outcome.on_host(), standard, self.definition.layout))
 
-    def loss(self, held: Holdings | None = None, room: Room = NONE) -> dict[str, Peaks]:
+    def loss(self, held: IndexedAssignment | None = None, room: TermBounds = NO_ALTERNATIVES) -> dict[str, QuantityError]:
         """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own, with room for its terms."""
         outcome = self.outcome().on_host()
-        key = f"loss peaks {'own' if held is None else held.key!r} {room is NONE}"
-        return self._computed(key, lambda: outcome_peaks(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
+        key = f"loss peaks {'own' if held is None else held.key!r} {room is NO_ALTERNATIVES}"
+        return self._computed(key, lambda: outcome_errors(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
 
     def missing_items(self, *, given: bool = False) -> str:
         """Which of the logged terms it does not give, in a sentence; empty when it gives all."""
@@ -241,13 +240,13 @@ class Trial:
             return ""
         return f"missing: {', '.join(missing)}; it gives {', '.join(map(str, items)) or 'no items'}, and must give {', '.join(names)}"
 
-    def inferred(self) -> list[Reading]:
+    def inferred(self) -> list[InferredAssignment]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
-        reader = Reader(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
+        inference = AssignmentInference(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
         own = self.decided.held.key
 
-        def read() -> list[Reading]:
-            others = (one for one in reader.readings() if one.holdings.key != own or one.room is not NONE)
-            return [one for one in others if self.rule_on(one.holdings).usable]
+        def read() -> list[InferredAssignment]:
+            others = (one for one in inference.assignments() if one.assignment.key != own or one.bounds is not NO_ALTERNATIVES)
+            return [one for one in others if self.rule_on(one.assignment).usable]
 
         return self._computed("inferred", read)

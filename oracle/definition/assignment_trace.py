@@ -1,4 +1,4 @@
-"""What the definition decided in one image, and the quantities that it decided on."""
+"""The trace of an assignment: every decision in one image, with the quantities that it depends on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-NOBODY = -1
+UNASSIGNED = -1
 
 
 @dataclass(frozen=True)
-class ImageDetail:
-    """Everything that was decided in one image, in float64: M valid boxes in order of arrival, A anchors.
+class ImageTrace:
+    """Every step of the assignment in one image, in float64: M valid boxes in order of arrival, A anchors.
 
     Attributes:
         image: index of the image in the batch.
@@ -27,9 +27,9 @@ class ImageDetail:
         overlap: (M, A) CIoU clamped at 0 for candidate pairs, 0 elsewhere [5.2].
         metric: (M, A) alignment metric for candidate pairs, 0 elsewhere [5.3].
         picked: (M, A) bool, the anchors that each box picks before conflicts, under the criterion's rule for ties [5.4].
-        before_cut: (A,) index j of the box that holds the anchor after conflicts, or ``NOBODY`` [5.5].
+        before_cut: (A,) index j of the box that holds the anchor after conflicts, or ``UNASSIGNED`` [5.5].
         holder: (A,) the same after the second cut, when there is one [5.6]; includes anchors held with zero weight.
-        weight: (A,) soft target t of the anchor, 0 where nobody holds it [5.7].
+        weight: (A,) soft target t of the anchor, 0 where no box holds it [5.7].
     """
 
     image: int

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from oracle.contract.contender import Batch, LossAndItems, Metrics, Preds, Targets
-from oracle.definition.assignment_trace import NOBODY, ImageDetail
+from oracle.definition.assignment_trace import UNASSIGNED, ImageTrace
 from oracle.definition.formulas import (
     border_distance,
     ciou,
@@ -27,11 +27,11 @@ from oracle.definition.formulas import (
 from oracle.definition.input_checks import check_predictions, check_targets
 from twinloss import Assignment, LossSpec
 
-__all__ = ["NOBODY", "ExactCriterion", "Grid", "ImageDetail", "Truth", "border_distance", "ciou", "distances"]
+__all__ = ["UNASSIGNED", "ExactCriterion", "Grid", "GroundTruth", "ImageTrace", "border_distance", "ciou", "distances"]
 
 
 class Grid(NamedTuple):
-    """What the shapes of ``feats`` say: centres (A, 2) in grid units, strides (A,) in pixels, image size in pixels."""
+    """The anchors by the shapes of ``feats``: centres (A, 2) in grid units, strides (A,) in pixels, image size in pixels."""
 
     centres: Tensor
     strides: Tensor
@@ -39,8 +39,8 @@ class Grid(NamedTuple):
     width: int
 
 
-class Truth(NamedTuple):
-    """Ground truth as it arrived: image index, class (each (N,)), corners in pixels (N, 4)."""
+class GroundTruth(NamedTuple):
+    """Ground truth of the batch, in its order: image index, class (each (N,)), corners in pixels (N, 4)."""
 
     image: Tensor
     label: Tensor
@@ -48,7 +48,7 @@ class Truth(NamedTuple):
 
 
 class ExactCriterion:
-    """The loss as it is defined, in float64 on the CPU or wherever its inputs live.
+    """The loss by its definition, in float64, on the device of its inputs.
 
     Args:
         spec: the numbers of the definition.
@@ -61,15 +61,12 @@ class ExactCriterion:
     leaf_dtype = torch.float64
 
     def __init__(
-        self,
-        spec: LossSpec,
-        ties: Literal["stable", "reference"] = "stable",
-        conflicts: Literal["overlap", "pickers"] = "overlap",
+        self, spec: LossSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
     ) -> None:
         self.spec, self.ties, self.conflicts = spec, ties, conflicts
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
-        """Loss (3,) in float64, times the number of images, and the logged items."""
+        """Returns the loss (T,) in float64, times the number of images, and the logged items."""
         return self.loss_given(preds, batch, self.assign(preds, batch))
 
     def grid(self, preds: Preds) -> Grid:
@@ -88,15 +85,15 @@ class ExactCriterion:
         )
 
     def anchors(self, preds: Preds) -> tuple[Tensor, Tensor]:
-        """Centres (A, 2) in grid units and strides (A,) in pixels."""
+        """Returns centres (A, 2) in grid units and strides (A,) in pixels."""
         grid = self.grid(preds)
         return grid.centres, grid.strides
 
-    def truth(self, preds: Preds, batch: Batch) -> Truth:
+    def truth(self, preds: Preds, batch: Batch) -> GroundTruth:
         """[3] Centre and size become pixel corners.
 
-        Ground truth is float32, unless logits and targets are both float64, and so are the corners: which anchors lie inside a box whose
-        side runs through their centres is a matter of its last bit, and the definition's, not of the program that asks.
+        Ground truth is float32, unless logits and targets are both float64, and so are the corners: whether an anchor lies inside a box
+        whose side runs through its centre depends on the last bit of that side, which the definition fixes.
         """
         check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
         grid = self.grid(preds)
@@ -105,7 +102,9 @@ class ExactCriterion:
         cx, cy, w, h = batch["bboxes"].to(grid.centres.device, kept).reshape(-1, 4).unbind(1)
         cx, w, cy, h = cx * grid.width, w * grid.width, cy * grid.height, h * grid.height
         corners = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
-        return Truth(batch["batch_idx"].reshape(-1).to(corners.device).long(), batch["cls"].reshape(-1).to(corners.device).long(), corners)
+        return GroundTruth(
+            batch["batch_idx"].reshape(-1).to(corners.device).long(), batch["cls"].reshape(-1).to(corners.device).long(), corners
+        )
 
     def targets(self, preds: Preds, batch: Batch) -> Targets:
         """[3] Boxes that are valid, in order of image, then of arrival."""
@@ -120,35 +119,35 @@ class ExactCriterion:
 
     def metrics(self, preds: Preds, batch: Batch) -> Metrics:
         """[5.1-5.3] Every candidate pair of a valid box and an anchor of its image, with overlap and alignment metric."""
-        details = self.examine(preds, batch)
-        pairs = [d.candidate.nonzero(as_tuple=True) for d in details]
+        traces = self.trace(preds, batch)
+        pairs = [d.candidate.nonzero(as_tuple=True) for d in traces]
         return Metrics(
-            row=torch.cat([d.rows[box] for d, (box, _) in zip(details, pairs, strict=True)]),
+            row=torch.cat([d.rows[box] for d, (box, _) in zip(traces, pairs, strict=True)]),
             anchor=torch.cat([anchor for _, anchor in pairs]),
-            overlap=torch.cat([d.overlap[pair] for d, pair in zip(details, pairs, strict=True)]),
-            metric=torch.cat([d.metric[pair] for d, pair in zip(details, pairs, strict=True)]),
+            overlap=torch.cat([d.overlap[pair] for d, pair in zip(traces, pairs, strict=True)]),
+            metric=torch.cat([d.metric[pair] for d, pair in zip(traces, pairs, strict=True)]),
         )
 
     def assign(self, preds: Preds, batch: Batch) -> Assignment:
-        """[5] Anchors held with positive weight; a weight that is not a number counts, so that it reaches the loss [10]."""
-        details = self.examine(preds, batch)
-        held = [((d.weight > 0) | d.weight.isnan()).nonzero().reshape(-1) for d in details]
+        """[5] Anchors held with positive weight; a weight that is not-a-number is included, and so reaches the loss [10]."""
+        traces = self.trace(preds, batch)
+        held = [((d.weight > 0) | d.weight.isnan()).nonzero().reshape(-1) for d in traces]
         return Assignment(
-            image=torch.cat([torch.full_like(i, d.image) for d, i in zip(details, held, strict=True)]),
+            image=torch.cat([torch.full_like(i, d.image) for d, i in zip(traces, held, strict=True)]),
             anchor=torch.cat(held),
-            box=torch.cat([d.rows[d.holder[i]] for d, i in zip(details, held, strict=True)]),
-            weight=torch.cat([d.weight[i] for d, i in zip(details, held, strict=True)]),
+            box=torch.cat([d.rows[d.holder[i]] for d, i in zip(traces, held, strict=True)]),
+            weight=torch.cat([d.weight[i] for d, i in zip(traces, held, strict=True)]),
         )
 
     @torch.no_grad()
-    def examine(self, preds: Preds, batch: Batch) -> list[ImageDetail]:
-        """[5] Assignment with every intermediate quantity, one record per image; no gradient."""
+    def trace(self, preds: Preds, batch: Batch) -> list[ImageTrace]:
+        """[5] Returns the assignment with every intermediate quantity, one record per image; no gradient."""
         grid, truth = self.grid(preds), self.truth(preds, batch)
         predicted = self.decode(preds) * grid.strides[:, None]
         probability = preds["scores"].double().sigmoid().transpose(1, 2)
-        return [self._examine_image(b, grid, truth, predicted[b], probability[b]) for b in range(len(predicted))]
+        return [self._trace_image(b, grid, truth, predicted[b], probability[b]) for b in range(len(predicted))]
 
-    def _examine_image(self, image: int, grid: Grid, truth: Truth, predicted: Tensor, probability: Tensor) -> ImageDetail:
+    def _trace_image(self, image: int, grid: Grid, truth: GroundTruth, predicted: Tensor, probability: Tensor) -> ImageTrace:
         spec = self.spec
         arrived = (truth.image == image).nonzero().reshape(-1)
         # [3] A row is valid when the sum of its four corner coordinates is > 0.
@@ -171,7 +170,7 @@ class ExactCriterion:
         picked &= candidate
         before_cut = self._settle_conflicts(picked, overlap)
         holder = self._second_cut(before_cut, metric)
-        return ImageDetail(
+        return ImageTrace(
             image=image,
             arrived=arrived,
             corner_sum=corner_sum,
@@ -200,19 +199,19 @@ class ExactCriterion:
     def _settle_conflicts(self, picked: Tensor, overlap: Tensor) -> Tensor:
         """[5.5] Index of the box that holds each anchor (A,): its only picker or, if contested, the largest overlap, lowest index first."""
         if len(picked) == 0:
-            return torch.full((picked.shape[1],), NOBODY, device=picked.device)
+            return torch.full((picked.shape[1],), UNASSIGNED, device=picked.device)
         rivals = overlap if self.conflicts == "overlap" else overlap.where(picked, -1.0)
         pickers = picked.sum(0)
-        # argmax answers the first of equal maxima, and so index 0 of the image when all overlaps are 0 [9].
+        # argmax returns the first of equal maxima, and so index 0 of the image where all overlaps are 0 [9].
         holder = torch.where(pickers > 1, rivals.argmax(0), picked.int().argmax(0))
-        return holder.where(pickers > 0, NOBODY)
+        return holder.where(pickers > 0, UNASSIGNED)
 
     def _second_cut(self, before_cut: Tensor, metric: Tensor) -> Tensor:
         """[5.6] Of what each box still holds, only its topk2 anchors of largest metric remain, when topk2 differs from topk."""
         topk2 = self.spec.topk2
         if topk2 is None or topk2 == self.spec.topk:
             return before_cut
-        holder = torch.full_like(before_cut, NOBODY)
+        holder = torch.full_like(before_cut, UNASSIGNED)
         for j, row in enumerate(metric):
             held = before_cut == j
             first = self._largest(row.where(held, 0.0), topk2)
@@ -230,15 +229,15 @@ class ExactCriterion:
         return weight
 
     def loss_given(self, preds: Preds, batch: Batch, assignment: Assignment) -> LossAndItems:
-        """[7] Loss (3,) in float64, times gains and the number of images, and the logged items, on a given assignment."""
+        """[7] Returns the loss (T,) in float64, times gains and the number of images, and the logged items, on a given assignment."""
         spec, grid, truth = self.spec, self.grid(preds), self.truth(preds, batch)
         device = grid.centres.device
         image, anchor, row = (index.to(device) for index in (assignment.image, assignment.anchor, assignment.box))
         weight = assignment.weight.to(device).double()
         normaliser = weight.sum().clamp(min=1)  # [7] S
-        # What weighs an anchor in the box and third terms: its own t; in one older definition the sum of all.
+        # Factor of an anchor in the box and third terms: its own t; in one older definition the sum of all.
         share = weight if spec.anchor_weights == "own" else torch.ones_like(weight) * weight.sum()
-        # Only held anchors are read: whatever stands at the others, their gradient is zero, and it is never missing [7], [10].
+        # Only held anchors are read: the gradient at the others is zero, whatever their logits, and never missing [7], [10].
         logits = preds["boxes"].double().transpose(1, 2)[image, anchor]
         centres, strides = grid.centres[anchor], grid.strides[anchor]
         predicted = distances(logits, spec.reg_max)

@@ -1,6 +1,6 @@
-"""Formulas of the definition, each by itself, in float64; numbers in brackets are sections of the specification.
+"""Formulas of the definition in float64; numbers in brackets are sections of the specification.
 
-:mod:`oracle.definition.criterion` puts them together. Nothing here is shared with the implementation under test.
+:mod:`oracle.definition.criterion` combines them. Nothing here is shared with the implementation under test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def lengthened(corners: Tensor, shortest_side: float, below: float | None = None
     """[5.1] Boxes (M, 4) whose sides shorter than ``shortest_side`` are lengthened to it about the centre, in the dtype of the corners.
 
     Older definitions lengthen other sides to it: those shorter than ``below``.
-    Every box goes through centre and size and back, also one without a short side: that is where the last bit of a side is decided.
+    Every box is converted to centre and size and back, also one without a short side, which fixes the last bit of each side.
     """
     x1, y1, x2, y2 = corners.unbind(1)
     cx, cy, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
@@ -69,9 +69,9 @@ def distribution_term(logits: Tensor, target: Tensor, spec: LossSpec) -> Tensor:
     """[7] Cross-entropy with the two bins around each clamped target distance, mean over the four sides (n,)."""
     clamped = target.clamp(0, spec.reg_max - 1 - spec.clamp_margin)
     lower = clamped.floor()
-    surprise: Tensor = -logits.unflatten(-1, (4, spec.reg_max)).log_softmax(-1)
-    at_lower = surprise.gather(-1, lower.long()[..., None])[..., 0]
-    at_upper = surprise.gather(-1, lower.long()[..., None] + 1)[..., 0]
+    nll: Tensor = -logits.unflatten(-1, (4, spec.reg_max)).log_softmax(-1)
+    at_lower = nll.gather(-1, lower.long()[..., None])[..., 0]
+    at_upper = nll.gather(-1, lower.long()[..., None] + 1)[..., 0]
     return (at_lower * (lower + 1 - clamped) + at_upper * (clamped - lower)).mean(-1)
 
 

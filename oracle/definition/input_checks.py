@@ -1,4 +1,4 @@
-"""What the definition refuses: inputs that have no meaning, named by row or shape (spec section 10)."""
+"""Checks of the definition's inputs; messages name the row or the shapes (spec section 10)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from twinloss import LossSpec
 
 
 def check_predictions(preds: Preds, spec: LossSpec) -> None:
-    """Refuse logits whose shapes contradict each other or the definition.
+    """Checks that the shapes of the logits agree with each other and with the definition.
 
     Raises:
-        ValueError: they do; the message gives all shapes.
+        ValueError: they do not; the message gives all shapes.
     """
     boxes, scores, levels = preds["boxes"].shape, preds["scores"].shape, [tuple(f.shape[2:]) for f in preds["feats"]]
     anchors = sum(rows * columns for rows, columns in levels)
@@ -23,10 +23,10 @@ def check_predictions(preds: Preds, spec: LossSpec) -> None:
 
 
 def check_targets(batch: Batch, num_images: int, num_classes: int) -> None:
-    """[10] Refuse rows that have no meaning.
+    """[10] Checks the rows of the targets.
 
     Raises:
-        ValueError: an image index, class or box is not one; the message names the first such row.
+        ValueError: an image index, class or box is invalid; the message names the first such row.
     """
     image, label = batch["batch_idx"].reshape(-1).double(), batch["cls"].reshape(-1).double()
     boxes = batch["bboxes"].reshape(-1, 4).double()

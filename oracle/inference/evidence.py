@@ -1,8 +1,16 @@
-"""What the gradients at an anchor would be if this box or that one held it, and which of them explain what was seen (spec sections 7, 8).
+"""Compares the gradients at an anchor with those that each box would produce if it held the anchor (spec sections 7, 8).
 
-The gradient of the boxes is zero, exactly, at every anchor that nothing holds; elsewhere it points where the box is, whatever S is and the
-weight, and is as long as w · B / S makes it. The gradient of a score is sigmoid(x) · gain · B / S where there is no target, which gives
-B / S, and less by the soft target in the class of the box that holds the anchor.
+Where a box holds an anchor with soft target w, sigmoid(x) of its class's score x, and S the sum of all soft targets:
+
+    gradient of the box logits  =  w · B / S · box_gradient                          (direction depends on the box alone)
+    gradient of the score       =  B / S · score_gradient · (sigmoid(x) − w)         (score_gradient = gain · class weight)
+
+At an anchor without box the first is exactly 0 and the second has w = 0: it shows B / S. Example: score_gradient = 0.5, B / S = 1,
+x = 2, so that sigmoid(x) = 0.8808. An observed score gradient of 0.3347 means w = 0.8808 − 0.3347 / 0.5 = 0.2113; one of 0.4404 means
+w = 0. The first also follows from a box gradient of −1.808 where the box's own would be −8.557: both agree, so the box fits.
+
+A *misfit* is |observed − computed| divided by the rounding of the computed value. The likelihood model takes that rounding as the standard
+deviation of a Gaussian: a hypothesis whose tolerance is wide, as at a kink of the CIoU, fits easily and is therefore penalised.
 """
 
 from __future__ import annotations
@@ -15,150 +23,163 @@ import torch
 from torch import Tensor
 
 from oracle.contract.run import Outcome
+from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.definition.formulas import ciou, corners_of, distance_term, distances, distribution_term
-from oracle.judge.truth import Definition
-from oracle.tolerance.allowed_assignments import NOBODY, Allowed, Rules
-from oracle.tolerance.held_anchors import EVALUATION_ROUNDINGS, Held, box_part, boxes_gradient, held_anchors
-from oracle.tolerance.margins import Bools, Floats, Ints
-from oracle.tolerance.precision import Arithmetic
+from oracle.judge.truth import DefinitionAnswers
+from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules
+from oracle.tolerance.held_anchors import EVALUATION_ROUNDINGS, HeldAnchors, box_part, boxes_gradient, held_anchors
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Bools, Ints
+from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
-_DRIFT = 8.0  # Roundings of a rate and of a weight that were read from gradients.
+_DRIFT = 8.0  # Roundings of a rate and of a weight that were computed from gradients.
 _LEAST_WEIGHT = 1e-100
-_LOUD = 32.0  # Roundings of a gain beyond which a gradient can not round to 0.
+_CANNOT_VANISH = 32.0  # Roundings of a gain beyond which a gradient cannot round to 0.
 
 
-class Expected(NamedTuple):
-    """Soft targets (Q,) that pairs would have, and the interval that rounding leaves them."""
+class WeightInterval(NamedTuple):
+    """Soft targets (Q,) of pairs, and the interval in which rounding leaves them."""
 
     value: Floats
     low: Floats
     high: Floats
 
 
-class Explained(NamedTuple):
-    """How far gradients are, by pair (Q,), from what they would be, in units of rounding.
+class Misfit(NamedTuple):
+    """Distance (Q,) of the observed gradients from those that each pair would produce, in roundings.
 
     Attributes:
-        off: by how much the weight that the gradients show lies beyond the interval expected, relative to it.
-        expected: farthest of the boxes' gradient and of its own class's score, if the box holds the anchor with a weight of that interval.
-        fitted: the same with the weight that fits best.
-        without: of the class's score, if no box of the class holds the anchor.
-        surprise: of the gradients seen, were rounding a bell curve, if the box holds the anchor with the weight of ``expected``: an
-            explanation that fits because it leaves anything open, as at a kink, is a bad one.
-        loud: whether no rounding can make all of the boxes' gradient 0 if the box holds the anchor.
+        weight_deviation: distance of the weight that fits best from the expected interval, relative to the expected weight.
+        expected: largest misfit of the box gradient and of the class's score, for the weight of the interval that fits best.
+        fitted: the same for the weight that fits best, in the interval or not.
+        unassigned: misfit of the class's score if no box of that class holds the anchor.
+        nll: negative log-likelihood of the observed gradients under Gaussian rounding errors, for the weight of ``expected``.
+        cannot_vanish: whether the box gradient is too large for rounding to make all of it 0.
     """
 
-    off: Floats
+    weight_deviation: Floats
     expected: Floats
     fitted: Floats
-    without: Floats
-    surprise: Floats
-    loud: Bools
+    unassigned: Floats
+    nll: Floats
+    cannot_vanish: Bools
 
 
 @dataclass(frozen=True)
-class Clues:
-    """Gradients at pairs that may hold their anchor: Q pairs.
+class PairEvidence:
+    """Observed and computed gradients at pairs of an open anchor and a box that may hold it: Q pairs.
 
     Attributes:
         pair: (Q,) index into the margins' pairs.
         label: (Q,) class of each pair's box.
-        pull: (Q, 4R) gradient of the box logits that the pair gives, with weight 1 and B / S = 1; ``doubt`` (Q, 4R) is its rounding.
-        least: (Q,) largest element of that which no rounding can make 0: none at a kink.
-        seen: (Q, 4R) gradient of the box logits at the anchor; ``seen_score`` (Q,) of the score of the pair's class.
-        push: (Q,) gradient of that score for a probability of 1 and B / S = 1.
-        worth: (Q, 3) what the pair adds to each term of the loss, with weight 1 and B / S = 1, if its score tells nothing.
+        box_gradient: (Q, 4R) gradient of the box logits that the pair produces, for weight 1 and B / S = 1.
+        box_tolerance: (Q, 4R) its rounding.
+        least_gradient: (Q,) largest element of ``box_gradient`` that no rounding can make 0; an element at a kink counts as 0.
+        observed_boxes: (Q, 4R) observed gradient of the box logits at the anchor.
+        observed_score: (Q,) observed gradient of the score of the pair's class.
+        score_gradient: (Q,) gradient of that score for a probability of 1 without target, and B / S = 1.
+        term_values: (Q, T) what the pair adds to each term of the loss, for weight 1 and B / S = 1; 0 for classification.
         logit: (Q,) the score.
-        rate: B / S as the scores show it, or ``None`` where they show nothing.
-        gain: the larger one of boxes and third term.
-        roundoff, smallest: of the gradients: relative, and below which one may be lost.
+        rate: B / S as the scores' gradients show it, or ``None`` where they do not.
+        gain: the larger of the gains of the box term and the distribution or distance term.
+        roundoff: relative rounding of the gradients.
+        smallest: magnitude below which a gradient may underflow.
     """
 
     pair: Ints
     label: Ints
-    pull: Floats
-    doubt: Floats
-    least: Floats
-    seen: Floats
-    seen_score: Floats
-    push: Floats
-    worth: Floats
+    box_gradient: Floats
+    box_tolerance: Floats
+    least_gradient: Floats
+    observed_boxes: Floats
+    observed_score: Floats
+    score_gradient: Floats
+    term_values: Floats
     logit: Floats
     rate: float | None
     gain: float
     roundoff: float
     smallest: float
 
-    def explained(self, expected: Expected, rate: float) -> Explained:
-        """How well each pair explains what was seen, given B / S and the weights expected."""
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # What is nowhere near may overflow.
-            return self._explained(expected, rate)
-
-    def _explained(self, expected: Expected, rate: float) -> Explained:
-        fitted = self._fitted(expected, rate)
+    @np.errstate(divide="ignore", over="ignore", invalid="ignore")  # A misfit may overflow.
+    def misfit(self, expected: WeightInterval, rate: float) -> Misfit:
+        """Returns how well each pair explains the observed gradients, given the expected weights and ``rate``, B / S."""
+        fitted = self._fitted_weight(expected, rate)
         within = np.clip(fitted, expected.low, expected.high)
-        off = np.abs(fitted - within) / np.maximum(expected.value, _LEAST_WEIGHT)
-        loud = (self.least > _LOUD * self.roundoff * self.gain) & (rate * expected.low * self.least > 4 * self.smallest)
-        without = self._score(np.zeros_like(within), rate)
-        return Explained(off, self._farthest(within, rate), self._farthest(fitted, rate), without, self._surprise(within, rate), loud)
+        weight_deviation = np.abs(fitted - within) / np.maximum(expected.value, _LEAST_WEIGHT)
+        cannot_vanish = (self.least_gradient > _CANNOT_VANISH * self.roundoff * self.gain) & (
+            rate * expected.low * self.least_gradient > 4 * self.smallest
+        )
+        unassigned = self._score_misfit(np.zeros_like(within), rate)
+        return Misfit(
+            weight_deviation,
+            self._largest_misfit(within, rate),
+            self._largest_misfit(fitted, rate),
+            unassigned,
+            self._nll(within, rate),
+            cannot_vanish,
+        )
 
-    def _fitted(self, expected: Expected, rate: float) -> Floats:
-        """Weight with which the gradients are as they were seen, each by its precision; as expected where they show none."""
+    def _fitted_weight(self, expected: WeightInterval, rate: float) -> Floats:
+        """Returns the weight (Q,) that fits the observed gradients best, by weighted least squares."""
         value = np.maximum(expected.value, _LEAST_WEIGHT)
-        boxes, score = self._slack(value, rate)
-        scale = rate * self.push
-        missing = scale / (1 + np.exp(-self.logit)) - self.seen_score
-        # Each is divided by its rounding before it is squared: a class of weight 0 leaves a score nothing but the least number there is.
-        pulled, pushed = rate * self.pull / boxes, scale / score
-        shown = (pulled * (self.seen / boxes)).sum(1) + pushed * (missing / score)
-        trust = (pulled**2).sum(1) + pushed**2
-        # The weight expected counts as one more observation, and a vague one.
-        weight = (shown + 1 / value) / (trust + 1 / value**2)
+        boxes, score = self._tolerances(value, rate)
+        scale = rate * self.score_gradient
+        missing = scale / (1 + np.exp(-self.logit)) - self.observed_score
+        # Division by the rounding comes before the square: for a class of weight 0 the score's is the smallest number of the dtype.
+        unit_boxes, unit_score = rate * self.box_gradient / boxes, scale / score
+        product = (unit_boxes * (self.observed_boxes / boxes)).sum(1) + unit_score * (missing / score)
+        square = (unit_boxes**2).sum(1) + unit_score**2
+        # The expected weight counts as one more observation, with a standard deviation of its own size.
+        weight = (product + 1 / value) / (square + 1 / value**2)
         fitted: Floats = np.maximum(np.nan_to_num(weight), 0)
         return fitted
 
-    def _slack(self, weight: Floats, rate: float) -> tuple[Floats, Floats]:
-        """Rounding of the gradients of boxes (Q, 4R) and of the score (Q,) where a box holds the anchor with such a weight."""
-        p, scale = 1 / (1 + np.exp(-self.logit)), rate * self.push
-        boxes = rate * weight[:, None] * (self.doubt + _DRIFT * self.roundoff * np.abs(self.pull)) + self.smallest
+    def _tolerances(self, weight: Floats, rate: float) -> tuple[Floats, Floats]:
+        """Returns the rounding of the gradients of the box logits (Q, 4R) and of the score (Q,) for given weights (Q,)."""
+        p, scale = 1 / (1 + np.exp(-self.logit)), rate * self.score_gradient
+        boxes = rate * weight[:, None] * (self.box_tolerance + _DRIFT * self.roundoff * np.abs(self.box_gradient)) + self.smallest
         relative = (EVALUATION_ROUNDINGS + _DRIFT + 2 * np.abs(self.logit)) * p + 2 * _DRIFT * weight
         return boxes, scale * self.roundoff * relative + self.smallest
 
-    def _farthest(self, weight: Floats, rate: float) -> Floats:
-        """Farthest of the gradients at each pair with such weights."""
-        slack = self._slack(weight, rate)[0]
-        boxes = _number(np.abs(self.seen - rate * weight[:, None] * self.pull) / slack).max(1)
-        farthest: Floats = np.maximum(boxes, self._score(weight, rate))
-        return farthest
+    def _largest_misfit(self, weight: Floats, rate: float) -> Floats:
+        """Returns the largest misfit (Q,) over box logits and score, for given weights (Q,)."""
+        tolerance = self._tolerances(weight, rate)[0]
+        boxes = _nan_to_inf(np.abs(self.observed_boxes - rate * weight[:, None] * self.box_gradient) / tolerance).max(1)
+        largest: Floats = np.maximum(boxes, self._score_misfit(weight, rate))
+        return largest
 
-    def _surprise(self, weight: Floats, rate: float) -> Floats:
-        slack, score_slack = self._slack(weight, rate)
-        boxes = ((self.seen - rate * weight[:, None] * self.pull) / slack) ** 2 / 2 + np.log(slack)
-        # The bins of a side share their roundings, so that together they tell no more than one.
+    def _nll(self, weight: Floats, rate: float) -> Floats:
+        """Returns the negative log-likelihood (Q,) for given weights (Q,), less a constant."""
+        tolerance, score_tolerance = self._tolerances(weight, rate)
+        boxes = ((self.observed_boxes - rate * weight[:, None] * self.box_gradient) / tolerance) ** 2 / 2 + np.log(tolerance)
+        # The bins of a side share their roundings: together they count as one observation.
         sides = 4 * boxes.mean(1)
-        answer: Floats = np.nan_to_num(sides + self._score(weight, rate) ** 2 / 2 + np.log(score_slack), nan=np.inf)
+        answer: Floats = np.nan_to_num(sides + self._score_misfit(weight, rate) ** 2 / 2 + np.log(score_tolerance), nan=np.inf)
         return answer
 
-    def _score(self, weight: Floats, rate: float) -> Floats:
-        """Of the score alone."""
-        right = rate * self.push * (1 / (1 + np.exp(-self.logit)) - weight)
-        return _number(np.abs(self.seen_score - right) / self._slack(weight, rate)[1])
+    def _score_misfit(self, weight: Floats, rate: float) -> Floats:
+        """Returns the misfit (Q,) of the score alone."""
+        right = rate * self.score_gradient * (1 / (1 + np.exp(-self.logit)) - weight)
+        return _nan_to_inf(np.abs(self.observed_score - right) / self._tolerances(weight, rate)[1])
 
 
-def _number(ratio: Floats) -> Floats:
+def _nan_to_inf(ratio: Floats) -> Floats:
     return np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)
 
 
-def clues_of(outcome: Outcome, allowed: Allowed, pair: Ints, definition: Definition, arithmetic: Arithmetic) -> Clues:
-    """What the gradients show about some pairs (Q,).
+def pair_evidence(
+    outcome: Outcome, allowed: AllowedAssignments, pair: Ints, definition: DefinitionAnswers, precision: Precision
+) -> PairEvidence:
+    """Returns observed and computed gradients at pairs.
 
     Args:
-        outcome: the contender's.
-        allowed: what it may answer, with the pairs.
-        pair: which pairs.
-        definition: the case.
-        arithmetic: the contender's.
+        outcome: the contender's loss and gradients, on the CPU.
+        allowed: the assignments that it may give.
+        pair: (Q,) indices into the margins' pairs.
+        definition: the definition's answers for the case.
+        precision: the contender's.
     """
     spec, margins = definition.case.spec, allowed.margins
     image, anchor = np.divmod(margins.pairs.cell[pair], margins.anchors)
@@ -167,34 +188,34 @@ def clues_of(outcome: Outcome, allowed: Allowed, pair: Ints, definition: Definit
     label = box.label[group]
     one = torch.ones(len(pair), dtype=torch.float64)
     every = Assignment(torch.from_numpy(image), torch.from_numpy(anchor), torch.from_numpy(box.row[group]), one)
-    held = held_anchors(definition.exact(Rules()), *definition.inputs, every, arithmetic)
+    held = held_anchors(definition.exact(TieRules()), *definition.inputs, every, precision)
     factors = np.ones(spec.num_classes) if spec.class_weights is None else np.array(spec.class_weights, dtype=np.float64)
-    push = spec.gains[1] * factors
+    score_gradient = spec.gains[1] * factors
     images = definition.case.batch_size
-    smallest = arithmetic.smallest_output * max(1.0, *spec.gains) * images
-    (pull, worth), doubt = _pull(held, spec, spec.gains[0]), _doubt(held, spec, arithmetic)
-    # A side that is right has no gradient through the overlap, and rounding decides whether it is; a distribution's own has no kink.
-    steady = _pull(held, spec, 0.0)[0].abs() if spec.reg_max > 1 else pull.abs() - doubt
-    return Clues(
+    smallest = precision.smallest_output * max(1.0, *spec.gains) * images
+    (box_gradient, term_values), box_tolerance = _unit_gradient(held, spec, spec.gains[0]), _unit_tolerance(held, spec, precision)
+    # At a kink of the CIoU the gradient may be 0; that of the distribution term has no kink.
+    steady = _unit_gradient(held, spec, 0.0)[0].abs() if spec.reg_max > 1 else box_gradient.abs() - box_tolerance
+    return PairEvidence(
         pair=pair,
         label=label,
-        pull=pull.numpy(),
-        doubt=doubt.numpy(),
-        least=steady.amax(1).numpy(),
-        seen=outcome.grad_boxes[image, :, anchor].numpy(),
-        seen_score=outcome.grad_scores[image, label, anchor].numpy(),
-        push=push[label],
-        worth=worth.numpy(),
+        box_gradient=box_gradient.numpy(),
+        box_tolerance=box_tolerance.numpy(),
+        least_gradient=steady.amax(1).numpy(),
+        observed_boxes=outcome.grad_boxes[image, :, anchor].numpy(),
+        observed_score=outcome.grad_scores[image, label, anchor].numpy(),
+        score_gradient=score_gradient[label],
+        term_values=term_values.numpy(),
         logit=held.score.numpy(),
-        rate=_rate(outcome.grad_scores, allowed, definition, torch.from_numpy(push)),
+        rate=_rate(outcome.grad_scores, allowed, definition, torch.from_numpy(score_gradient)),
         gain=max(spec.gains[0], spec.gains[2]),
-        roundoff=max(arithmetic.score, arithmetic.evaluation, arithmetic.output),
+        roundoff=max(precision.score, precision.evaluation, precision.output),
         smallest=smallest,
     )
 
 
-def _pull(held: Held, spec: LossSpec, box_gain: float) -> tuple[Tensor, Tensor]:
-    """Gradient (Q, 4R) of the box logits that each entry gives with weight 1 and B / S = 1, and the terms (Q, 3), of which it is."""
+def _unit_gradient(held: HeldAnchors, spec: LossSpec, box_gain: float) -> tuple[Tensor, Tensor]:
+    """Returns the gradient (Q, 4R) of the box logits and the terms (Q, T) that it was taken of, for weight 1 and B / S = 1."""
     logits = held.logits.clone().requires_grad_()
     sides = distances(logits, spec.reg_max)
     box = 1 - ciou(corners_of(sides, held.centres), held.corners, spec.ciou_eps)
@@ -204,22 +225,22 @@ def _pull(held: Held, spec: LossSpec, box_gain: float) -> tuple[Tensor, Tensor]:
         width, height = held.image_size[:2].tolist()
         third = distance_term(sides, held.target, held.strides, (height, width)) * spec.distance_term
     terms = torch.stack([box_gain * box, torch.zeros_like(box), spec.gains[2] * third], 1)
-    (pull,) = torch.autograd.grad(terms.sum(), logits)
-    return pull, terms.detach()
+    (box_gradient,) = torch.autograd.grad(terms.sum(), logits)
+    return box_gradient, terms.detach()
 
 
-def _doubt(held: Held, spec: LossSpec, arithmetic: Arithmetic) -> Tensor:
-    """Rounding (Q, 4R) of the pull, at a kink as wide as what it may be there."""
+def _unit_tolerance(held: HeldAnchors, spec: LossSpec, precision: Precision) -> Tensor:
+    """Returns the rounding (Q, 4R) of that gradient; at a kink the width of the interval is added."""
     one = torch.ones(len(held.logits), dtype=torch.float64)
-    # Readings are told apart roughly, and judged like what is shown; there may be very many pairs.
-    part = box_part(held, spec.ciou_eps, max(arithmetic.corner, arithmetic.evaluation), roughly=True)
-    bounds = boxes_gradient(held, part, one, torch.zeros_like(one), (spec.gains[0], spec.gains[2]), spec, arithmetic, 0.0)
+    # An estimate suffices here, because an inferred assignment is judged afterwards; there may be very many pairs.
+    part = box_part(held, spec.ciou_eps, max(precision.corner, precision.evaluation), one_at_a_time=True)
+    bounds = boxes_gradient(held, part, one, torch.zeros_like(one), (spec.gains[0], spec.gains[2]), spec, precision, 0.0)
     return bounds.rounding + torch.maximum(-bounds.below, bounds.above)
 
 
-def _rate(gradient: Tensor, allowed: Allowed, definition: Definition, push: Tensor) -> float | None:
-    """B / S from the scores at which there can be no target; the largest of them are the best resolved."""
-    full = definition.scores.sigmoid() * push[:, None]
+def _rate(gradient: Tensor, allowed: AllowedAssignments, definition: DefinitionAnswers, score_gradient: Tensor) -> float | None:
+    """Returns B / S from the scores that can have no target, or ``None`` without such; large gradients have the least relative error."""
+    full = definition.scores.sigmoid() * score_gradient[:, None]
     pairs, margins = allowed.margins.pairs, allowed.margins
     image, anchor = np.divmod(pairs.cell[allowed.pair], margins.anchors)
     full[image, margins.boxes.label[pairs.box[allowed.pair]], anchor] = 0
@@ -230,11 +251,11 @@ def _rate(gradient: Tensor, allowed: Allowed, definition: Definition, push: Tens
     return float((gradient[clear] / full[clear]).median())
 
 
-def expected_weights(allowed: Allowed, pair: Ints, holder: Ints, spec: LossSpec) -> Expected:
-    """Soft targets of pairs (Q,), had their boxes these pairs too besides what they hold by ``holder`` (B·A,) [5.7]."""
+def weight_intervals(allowed: AllowedAssignments, pair: Ints, holder: Ints, spec: LossSpec) -> WeightInterval:
+    """Returns soft targets of pairs (Q,), each added to what its box holds in the assignment ``holder`` (B·A,) [5.7]."""
     pairs, groups = allowed.margins.pairs, len(allowed.margins.boxes.row)
-    (cell,) = np.nonzero(holder != NOBODY)
-    at = allowed.lookup(cell, holder[cell])
+    (cell,) = np.nonzero(holder != UNASSIGNED)
+    at = allowed.margins.lookup(cell, holder[cell])
     at = at[at >= 0]
 
     def largest(values: Floats) -> Floats:
@@ -248,4 +269,4 @@ def expected_weights(allowed: Allowed, pair: Ints, holder: Ints, spec: LossSpec)
     value = pairs.metric[pair] * o / (m + spec.assign_eps)
     low = pairs.metric_low[pair] * o_low / (m_high + spec.assign_eps)
     high = np.minimum(pairs.metric_high[pair] * o_high / (m_low + spec.assign_eps), o_high)
-    return Expected(value, np.minimum(low, value), np.maximum(high, value))
+    return WeightInterval(value, np.minimum(low, value), np.maximum(high, value))

@@ -1,7 +1,7 @@
-"""AGREE, AMBIGUOUS or DIFFER, stage by stage: decisions against what the margins allow, numbers against their rounding.
+"""The verdict on an assignment and on its soft targets.
 
-A wrong verdict is the worst fault that the suite can have, so the judge also judges itself: the definition's own answer has to be among
-those that it allows, or :class:`JudgeError` stops the run.
+AGREE: the definition's assignment. AMBIGUOUS: another allowed one (:mod:`oracle.tolerance.allowed_assignments`). DIFFER: any other.
+The judge also checks itself: :class:`JudgeError` stops the run where the definition's own assignment is not among the allowed ones.
 """
 
 from __future__ import annotations
@@ -12,21 +12,28 @@ import numpy as np
 import torch
 
 from oracle.contract.verdict import Finding, Judgement, Verdict
+from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.judge.hints import assignment_hint
 from oracle.judge.loss_and_gradients import Layout
-from oracle.judge.worst_elements import Peaks, Where, peak_of
-from oracle.tolerance.allowed_assignments import NOBODY, Allowed
-from oracle.tolerance.assignment import Holdings, Weights
+from oracle.judge.worst_elements import QuantityError, Where, worst_element
+from oracle.tolerance.allowed_assignments import AllowedAssignments
+from oracle.tolerance.assignment import IndexedAssignment, Weights
 from oracle.tolerance.margins import Bools, Ints
 
 
 class JudgeError(AssertionError):
-    """The judge contradicts the definition: neither the contender nor the reference is to blame."""
+    """The allowed assignments lack the definition's: a fault of the judge, not of the contender or the reference."""
 
 
 @dataclass(frozen=True)
-class Ruling:
-    """The judgements on an assignment, and whether its numbers can be compared on it."""
+class AssignmentJudgement:
+    """The judgements on an assignment.
+
+    Attributes:
+        judgements: on the whole assignment, then on each kind of decision.
+        usable: whether the contender's numbers can be compared on it.
+        ambiguous: which decisions make it AMBIGUOUS, as text; empty for another verdict.
+    """
 
     judgements: list[Judgement]
     usable: bool
@@ -34,65 +41,64 @@ class Ruling:
 
 
 def judge_assignment(
-    allowed: Allowed, exact: Holdings, candidate: Holdings, reference: Holdings | None, layout: Layout, topk: int
-) -> Ruling:
-    """Verdict on which box holds each anchor.
+    allowed: AllowedAssignments, exact: IndexedAssignment, candidate: IndexedAssignment, reference: IndexedAssignment | None, layout: Layout
+) -> AssignmentJudgement:
+    """Judges which box holds each anchor.
 
     Args:
-        allowed: what correct programs may answer.
-        exact: the definition's answer.
+        allowed: the assignments of correct programs.
+        exact: the definition's.
         candidate: the contender's.
         reference: the reference's, for the record.
-        layout: names the anchors.
-        topk: K, for the number of anchors that a box must pick.
+        layout: names the anchors, and gives K.
 
     Raises:
-        JudgeError: the definition's own answer is not among those allowed.
+        JudgeError: the definition's own assignment is not among the allowed ones.
     """
-    cells = allowed.margins.images * allowed.margins.anchors
+    cells, topk = allowed.margins.images * allowed.margins.anchors, layout.spec.topk
     truth, answer = exact.holder(cells), candidate.holder(cells)
     if (wrong := _forbidden(allowed, truth, exact)).size:
         raise JudgeError(f"the definition's own answer at {_place(layout, allowed, wrong[0])} is not among those that the margins allow")
     forbidden = _forbidden(allowed, answer, candidate)
     differing = np.flatnonzero(truth != answer)
     tipped = _attribute(allowed, truth, answer, np.setdiff1d(differing, forbidden))
-    judgements = [_tally(allowed, kind, tipped.get(kind, 0)) for kind in allowed.tallies]
+    judgements = [_judge_decisions(allowed, kind, tipped.get(kind, 0)) for kind in allowed.decision_counts]
     finding: Finding | None = None
     if forbidden.size:
-        finding = _wrong_holder(allowed, truth, answer, forbidden, reference, layout, candidate)
+        finding = _wrong_holder(allowed, truth, forbidden, candidate, reference, layout)
         finding = replace(finding, hint=assignment_hint(allowed, truth, answer, forbidden, topk))
     elif count := _wrong_count(allowed, answer, topk):
         finding = count
     verdict = Verdict.DIFFER if finding else Verdict.AMBIGUOUS if differing.size else Verdict.AGREE
     ambiguous = ", ".join(f"{count} {kind}" for kind, count in tipped.items()) if verdict is Verdict.AMBIGUOUS else ""
-    margin = min((tally.margin for tally in allowed.tallies.values()), default=float("inf"))
+    margin = min((count.margin for count in allowed.decision_counts.values()), default=float("inf"))
     whole = Judgement(
         "assign",
         "holders",
         verdict,
         float(differing.size),
         margin=margin,
-        decisions=sum(t.decisions for t in allowed.tallies.values()),
-        open_decisions=sum(t.open for t in allowed.tallies.values()),
+        decisions=sum(t.decisions for t in allowed.decision_counts.values()),
+        open_decisions=sum(t.open for t in allowed.decision_counts.values()),
         ambiguous_decisions=sum(tipped.values()),
         reason=ambiguous or (finding.what if finding else ""),
         finding=finding,
     )
-    return Ruling([whole, *judgements], finding is None, ambiguous and f"tipped by rounding or a tie: {ambiguous}")
+    return AssignmentJudgement([whole, *judgements], finding is None, ambiguous and f"tipped by rounding or a tie: {ambiguous}")
 
 
-def _forbidden(allowed: Allowed, holder: Ints, said: Holdings) -> Ints:
-    """Anchors (n,) at which an answer (B·A,) is not one of those allowed."""
-    held = np.flatnonzero(holder != NOBODY)
-    pair = allowed.lookup(held, holder[held])
+def _forbidden(allowed: AllowedAssignments, holder: Ints, reported: IndexedAssignment) -> Ints:
+    """Returns the anchors (n,) whose box in ``holder`` (B·A,) is not an allowed one."""
+    held = np.flatnonzero(holder != UNASSIGNED)
+    pair = allowed.margins.lookup(held, holder[held])
     wrong = held[(pair < 0) | ~allowed.pair[np.maximum(pair, 0)]] if len(allowed.margins.pairs) else held
-    empty = (holder == NOBODY) & ~allowed.nobody
-    return np.union1d(np.union1d(wrong, np.flatnonzero(empty)), said.cell[said.box == NOBODY])
+    empty = (holder == UNASSIGNED) & ~allowed.may_be_unassigned
+    return np.union1d(np.union1d(wrong, np.flatnonzero(empty)), reported.cell[reported.box == UNASSIGNED])
 
 
-def _attribute(allowed: Allowed, truth: Ints, answer: Ints, cells: Ints) -> dict[str, int]:
-    """How many decisions of each kind tipped, from the anchors (n,) at which an allowed answer is not the definition's."""
-    pairs = np.stack([allowed.lookup(cells, holder[cells]) for holder in (truth, answer)])
+def _attribute(allowed: AllowedAssignments, truth: Ints, answer: Ints, cells: Ints) -> dict[str, int]:
+    """Returns the number of tipped decisions of each kind at anchors (n,) whose boxes are allowed but not the definition's."""
+    pairs = np.stack([allowed.margins.lookup(cells, holder[cells]) for holder in (truth, answer)])
     both = np.logical_and(*(pairs >= 0))
 
     def touched(mask: Bools) -> Bools:
@@ -118,17 +124,17 @@ def _attribute(allowed: Allowed, truth: Ints, answer: Ints, cells: Ints) -> dict
     return {kind: count for kind, count in counts.items() if count}
 
 
-def _tally(allowed: Allowed, kind: str, tipped: int) -> Judgement:
-    tally = allowed.tallies[kind]
+def _judge_decisions(allowed: AllowedAssignments, kind: str, tipped: int) -> Judgement:
+    count = allowed.decision_counts[kind]
     verdict = Verdict.AMBIGUOUS if tipped else Verdict.AGREE
     return Judgement(
-        "assign", kind, verdict, margin=tally.margin, decisions=tally.decisions, open_decisions=tally.open, ambiguous_decisions=tipped
+        "assign", kind, verdict, margin=count.margin, decisions=count.decisions, open_decisions=count.open, ambiguous_decisions=tipped
     )
 
 
-def _wrong_count(allowed: Allowed, answer: Ints, topk: int) -> Finding | None:
-    """A box that holds too many or too few anchors although each of them, alone, could be open: the K-th place has to go to somebody."""
-    if allowed.opened_cut.any() or "second cut" in allowed.tallies or not len(allowed.margins.pairs):
+def _wrong_count(allowed: AllowedAssignments, answer: Ints, topk: int) -> Finding | None:
+    """Returns the finding for a box with more than K, or too few, uncontested anchors, each of which is allowed by itself."""
+    if allowed.opened_cut.any() or "second cut" in allowed.decision_counts or not len(allowed.margins.pairs):
         return None
     pairs, boxes = allowed.margins.pairs, allowed.margins.boxes
     groups = len(boxes.row)
@@ -154,23 +160,29 @@ def _wrong_count(allowed: Allowed, answer: Ints, topk: int) -> Finding | None:
 
 
 def _wrong_holder(
-    allowed: Allowed, truth: Ints, answer: Ints, forbidden: Ints, reference: Holdings | None, layout: Layout, said: Holdings
+    allowed: AllowedAssignments,
+    truth: Ints,
+    forbidden: Ints,
+    reported: IndexedAssignment,
+    reference: IndexedAssignment | None,
+    layout: Layout,
 ) -> Finding:
-    """The finding for the first of the forbidden anchors, one that the contender holds if there is any."""
-    boxes = allowed.margins.boxes
-    held = forbidden[answer[forbidden] != NOBODY]
+    """Returns the finding for the first forbidden anchor that the contender assigns, else for the first one."""
+    boxes, answer = allowed.margins.boxes, reported.holder(len(truth))
+    held = forbidden[answer[forbidden] != UNASSIGNED]
     cell = int(held[0] if held.size else forbidden[0])
     other = reference.holder(len(truth))[cell] if reference is not None else None
     where = _place(layout, allowed, cell)
     shown = _describe(allowed, cell, int(answer[cell]))
-    strange = said.row[(said.cell == cell) & (said.box == NOBODY)]
-    if strange.size:
-        shown = f"row {strange[0]}, which is no valid box of this image"
-    names = sorted({int(boxes.row[g]) for g in (truth[cell], answer[cell]) if g != NOBODY})
+    foreign = reported.row[(reported.cell == cell) & (reported.box == UNASSIGNED)]
+    if foreign.size:
+        shown = f"row {foreign[0]}, which is no valid box of this image"
+    assigned = np.count_nonzero((truth != UNASSIGNED) | (answer != UNASSIGNED))
+    names = sorted({int(boxes.row[g]) for g in (truth[cell], answer[cell]) if g != UNASSIGNED})
     return Finding(
         "assign",
         "holders",
-        f"{forbidden.size} of {np.count_nonzero((truth != NOBODY) | (answer != NOBODY))} anchors are not held by a box that may hold them",
+        f"{forbidden.size} of {assigned} anchors are not held by a box that may hold them",
         where=where | ({"boxes": ", ".join(map(str, names))} if names else {}),
         exact=_describe(allowed, cell, int(truth[cell])),
         reference="not available" if other is None else _describe(allowed, cell, int(other)),
@@ -179,17 +191,17 @@ def _wrong_holder(
     )
 
 
-def _place(layout: Layout, allowed: Allowed, cell: int) -> dict[str, int | str]:
+def _place(layout: Layout, allowed: AllowedAssignments, cell: int) -> dict[str, int | str]:
     return layout.place(*divmod(int(cell), allowed.margins.anchors))
 
 
-def _describe(allowed: Allowed, cell: int, box: int) -> str:
-    """Who holds an anchor, and what speaks for it: overlap, metric, and rank within the box."""
-    if box == NOBODY:
-        return "held by nobody"
+def _describe(allowed: AllowedAssignments, cell: int, box: int) -> str:
+    """Returns the box that holds an anchor, with overlap, metric, and place in the box's order by metric, as text."""
+    if box == UNASSIGNED:
+        return "held by no box"
     margins = allowed.margins
     row = margins.boxes.row[box]
-    (pair,) = allowed.lookup(np.array([cell]), np.array([box]))
+    (pair,) = allowed.margins.lookup(np.array([cell]), np.array([box]))
     if pair < 0:
         return f"held by box {row}, of which the anchor is no candidate"
     pairs = margins.pairs
@@ -197,17 +209,17 @@ def _describe(allowed: Allowed, cell: int, box: int) -> str:
     return f"held by box {row} (overlap {pairs.overlap[pair]:.6g}, metric {pairs.metric[pair]:.6g}, place {rank} of its box's)"
 
 
-def judge_weights(held: Holdings, weights: Weights, layout: Layout, anchors: int) -> Peaks:
-    """Soft targets of holdings that are allowed."""
-    value, weight, slack = (torch.from_numpy(part) for part in (weights.value, held.weight, weights.slack))
-    peak = peak_of("", value, weight, slack, ("entry",))
-    if peak is None:
-        return Peaks("weights", ())
-    entry = int(peak.where["entry"])
+def weight_errors(held: IndexedAssignment, weights: Weights, layout: Layout, anchors: int) -> QuantityError:
+    """Compares the soft targets of an allowed assignment with the definition's."""
+    value, weight, tolerance = (torch.from_numpy(part) for part in (weights.value, held.weight, weights.tolerance))
+    worst = worst_element("", value, weight, tolerance, ("entry",))
+    if worst is None:
+        return QuantityError("weights", ())
+    entry = int(worst.where["entry"])
     where = layout.place(*divmod(int(held.cell[entry]), anchors)) | {"box": int(held.row[entry])}
-    said = dict(zip(held.cell.tolist(), held.weight.tolist(), strict=True))
+    reported = dict(zip(held.cell.tolist(), held.weight.tolist(), strict=True))
 
     def read(where: Where) -> str:
-        return f"{said.get(int(where['image']) * anchors + int(where['anchor']), 0.0):.9g}"
+        return f"{reported.get(int(where['image']) * anchors + int(where['anchor']), 0.0):.9g}"
 
-    return Peaks("weights", (replace(peak, where=where),), {"weights": held.weight.shape}, read)
+    return QuantityError("weights", (replace(worst, where=where),), {"weights": held.weight.shape}, read)

@@ -1,6 +1,6 @@
-"""What rule an assignment was made by, where it is not the definition's: a guess for the reader of a finding, never a part of the verdict.
+"""Guesses the rule by which a wrong assignment was made, for the reader of a finding; the verdict does not depend on it.
 
-A rule is named only when the whole assignment, every anchor of every image, is what the rule gives.
+A rule is named only when it gives the contender's answer at every anchor of every image that rounding leaves decided.
 """
 
 from __future__ import annotations
@@ -11,28 +11,36 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracle.tolerance.allowed_assignments import NOBODY, Allowed
-from oracle.tolerance.margins import Floats, Ints, Pairs
+from oracle.definition.assignment_trace import UNASSIGNED
+from oracle.tolerance.allowed_assignments import AllowedAssignments
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Ints, Pairs
 
 
 class _Rule(NamedTuple):
-    """How many candidates a box keeps, among whom a contested anchor is settled, and what the winner has most of (P,)."""
+    """A rule of assignment.
+
+    Attributes:
+        topk: number of candidates that a box picks.
+        pickers_alone: whether a contested anchor goes to one of the boxes that picked it, or of all whose candidate it is.
+        rank: (P,) the number of which the winner has the most.
+    """
 
     topk: int
     pickers_alone: bool
     rank: Floats
 
 
-def assignment_hint(allowed: Allowed, truth: Ints, answer: Ints, forbidden: Ints, topk: int) -> str:
-    """The rule that gives an assignment, or an empty text where none of those that are tried does, or several do.
+def assignment_hint(allowed: AllowedAssignments, truth: Ints, answer: Ints, forbidden: Ints, topk: int) -> str:
+    """Returns the rule that gives an assignment, as text; empty where none of the rules does, or several do.
 
     Args:
-        allowed: margins, pairs and what may be answered.
-        truth, answer: (B·A,) holders by the definition and by the contender.
-        forbidden: anchors that the contender may not have answered so.
+        allowed: the allowed assignments.
+        truth, answer: (B·A,) box of each anchor by the definition and by the contender.
+        forbidden: anchors whose box by the contender is not allowed.
         topk: K.
     """
-    if "second cut" in allowed.tallies or not len(allowed.margins.pairs):
+    if "second cut" in allowed.decision_counts or not len(allowed.margins.pairs):
         return ""
     decided = np.ones(len(answer), dtype=bool)
     decided[truth != answer] = False
@@ -51,10 +59,7 @@ def _rules(pairs: Pairs, answer: Ints, place: Ints, topk: int) -> Iterator[tuple
     alone = np.bincount(pairs.cell, minlength=len(answer))[pairs.cell] == 1
     kept = place[alone & (answer[pairs.cell] == pairs.box) & (pairs.metric > 0)]
     if kept.size and kept.max() != topk:
-        yield (
-            f"K = {kept.max()} instead of {topk} [5.4]",
-            _Rule(int(kept.max()), pickers_alone=False, rank=pairs.overlap),
-        )
+        yield (f"K = {kept.max()} instead of {topk} [5.4]", _Rule(int(kept.max()), pickers_alone=False, rank=pairs.overlap))
     earlier = -pairs.box.astype(np.float64)
     yield (
         "conflicts settled among the boxes that picked the anchor, not among all of which it is a candidate [5.5]",
@@ -66,13 +71,13 @@ def _rules(pairs: Pairs, answer: Ints, place: Ints, topk: int) -> Iterator[tuple
 
 
 def _candidates(pairs: Pairs) -> Pairs:
-    """Those that lie inside their boxes: others are near enough to a border to be looked at."""
+    """Returns the pairs inside their boxes; the others are pairs that rounding could bring inside."""
     inside = pairs.border > 0
     return dataclasses.replace(pairs, **{field.name: getattr(pairs, field.name)[inside] for field in dataclasses.fields(pairs)})
 
 
 def _places(pairs: Pairs) -> Ints:
-    """Place (P,) of each pair among its box's, from 1, by the metric."""
+    """Returns the place (P,) of each pair in its box's order by metric, from 1."""
     order = np.lexsort((-pairs.metric, pairs.box))
     box = pairs.box[order]
     start = np.flatnonzero(np.r_[True, box[1:] != box[:-1]])
@@ -82,13 +87,13 @@ def _places(pairs: Pairs) -> Ints:
 
 
 def _holders(pairs: Pairs, place: Ints, rule: _Rule, cells: int) -> Ints:
-    """Box (cells,) that holds each anchor by a rule, or ``NOBODY``."""
+    """Returns the box (cells,) that holds each anchor by a rule, or ``UNASSIGNED``."""
     picked = (place <= rule.topk) & (pairs.metric > 0)
     pickers = np.bincount(pairs.cell[picked], minlength=cells)
     contested = pickers[pairs.cell] > 1
     eligible = picked & ((pickers[pairs.cell] == 1) | rule.pickers_alone) | contested & ~np.bool_(rule.pickers_alone)
     order = np.flatnonzero(eligible)
     order = order[np.lexsort((-pairs.box[order], rule.rank[order]))]  # the last that is written wins: the first box of equals
-    holder = np.full(cells, NOBODY)
+    holder = np.full(cells, UNASSIGNED)
     holder[pairs.cell[order]] = pairs.box[order]
     return holder

@@ -1,7 +1,13 @@
-"""How far the loss may be from what one reading of an assignment gives, where no gradient tells which anchors are held.
+"""Bounds on the loss terms when several assignments produce the same gradients.
 
-A prediction that is right to the last bit has no gradient: whichever of several such anchors a box holds, the gradients are the same, and
-so is S. The terms are not, since a distribution that is right still has its entropy. What they may be is bounded here, given S.
+A prediction that is exact to the last bit has no gradient: whichever of several such anchors a box holds, the gradients are the same, and
+so is S. The terms differ, because the cross-entropy of an exact distribution is its entropy, not 0. The bounds hold for a given S.
+
+Two anchors of soft target 0.5, of which the box holds one; the first would add 2 to a term, the second 3:
+
+>>> first, second = (Alternatives(np.array([0.5, 0]), np.array([[value], [0]]), k) for k, value in enumerate((2.0, 3.0)))
+>>> [bound.tolist() for bound in term_bounds([first, second])]  # below, above
+[[0.0], [1.0]]
 """
 
 from __future__ import annotations
@@ -11,58 +17,56 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracle.tolerance.margins import Floats
-
-TERMS = 3
+from oracle.tolerance.intervals import Floats
 
 
-class Choice(NamedTuple):
-    """An anchor that may be held in several ways that its gradients do not tell apart: O of them, one of which may be by nobody.
+class Alternatives(NamedTuple):
+    """The boxes that may hold one anchor with the same gradients: O of them, one of which may stand for no box.
 
     Attributes:
-        weight: (O,) soft targets; 0 for nobody.
-        worth: (O, 3) what each adds to the terms.
-        taken: index of the one that was read.
+        weight: (O,) soft targets; 0 for no box.
+        term_values: (O, T) what each adds to the T terms.
+        chosen: index of the one that was inferred.
     """
 
     weight: Floats
-    worth: Floats
-    taken: int
+    term_values: Floats
+    chosen: int
 
 
-class Room(NamedTuple):
-    """By how much the terms (3,) may be less, and more, than those of what was read."""
+class TermBounds(NamedTuple):
+    """By how much the terms (T,) may be ``below`` and ``above`` those of the inferred assignment; both are at least 0."""
 
-    less: Floats
-    more: Floats
-
-
-NONE = Room(np.zeros(TERMS), np.zeros(TERMS))
+    below: Floats
+    above: Floats
 
 
-def room(choices: Sequence[Choice]) -> Room:
-    """Bounds over all ways to choose that leave S as it is; they are as wide as if an anchor could be held in part."""
-    if not choices:
-        return NONE
-    budget = sum(float(choice.weight[choice.taken]) for choice in choices)
-    capacity = np.array([choice.weight.max() for choice in choices])
-    read = np.sum([choice.worth[choice.taken] for choice in choices], axis=0)
-    dense = [_densities(choice) for choice in choices]
-    most = np.array([_filled(capacity, np.array([d.max(0)[k] for d in dense]), budget) for k in range(TERMS)])
-    least = np.array([-_filled(capacity, np.array([-d.min(0)[k] for d in dense]), budget) for k in range(TERMS)])
-    return Room(np.maximum(read - least, 0), np.maximum(most - read, 0))
+NO_ALTERNATIVES = TermBounds(np.zeros(()), np.zeros(()))
 
 
-def _densities(choice: Choice) -> Floats:
-    """What each box (O', 3) adds to the terms for each unit of soft target."""
-    held = choice.weight > 0
-    densities: Floats = choice.worth[held] / choice.weight[held, None] if held.any() else np.zeros((1, TERMS))
+def term_bounds(anchors: Sequence[Alternatives]) -> TermBounds:
+    """Returns bounds over all choices that leave S unchanged; they are as wide as if an anchor could be held in part."""
+    if not anchors:
+        return NO_ALTERNATIVES
+    budget = sum(float(anchor.weight[anchor.chosen]) for anchor in anchors)
+    capacity = np.array([anchor.weight.max() for anchor in anchors])
+    inferred = np.sum([anchor.term_values[anchor.chosen] for anchor in anchors], axis=0)
+    densities = [_densities(anchor) for anchor in anchors]
+    most = np.array([_fractional_knapsack(capacity, column, budget) for column in np.array([d.max(0) for d in densities]).T])
+    least = np.array([-_fractional_knapsack(capacity, column, budget) for column in np.array([-d.min(0) for d in densities]).T])
+    return TermBounds(np.maximum(inferred - least, 0), np.maximum(most - inferred, 0))
+
+
+def _densities(anchor: Alternatives) -> Floats:
+    """Returns what each box (O', T) adds to the terms for each unit of soft target; zeros (1, T) where no box may hold the anchor."""
+    held = anchor.weight > 0
+    densities: Floats = anchor.term_values[held] / anchor.weight[held, None] if held.any() else np.zeros_like(anchor.term_values[:1])
     return densities
 
 
-def _filled(capacity: Floats, density: Floats, budget: float) -> float:
-    """Most that can be added up with so much soft target to give away: the densest anchors first."""
+def _fractional_knapsack(capacity: Floats, density: Floats, budget: float) -> float:
+    """Returns the largest sum of density times soft target over anchors (n,), for soft targets that add up to ``budget``."""
     order = np.argsort(-density, kind="stable")
-    room_there = capacity[order]
-    given = np.clip(budget - (room_there.cumsum() - room_there), 0, room_there)
+    available = capacity[order]
+    given = np.clip(budget - (available.cumsum() - available), 0, available)
     return float((given * density[order]).sum())

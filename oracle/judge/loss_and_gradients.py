@@ -1,4 +1,4 @@
-"""The loss and its gradients against the definition's on one assignment: worst elements by term, by level, held and not."""
+"""Compares the loss and its gradients with the definition's on one assignment: worst elements by term, by level, held and not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from oracle.contract.run import Outcome
-from oracle.judge.indistinguishable import NONE, Room
-from oracle.judge.worst_elements import Interval, Peak, Peaks, Where, peak_of
-from oracle.tolerance.loss_and_gradients import Allowance
+from oracle.judge.indistinguishable import NO_ALTERNATIVES, TermBounds
+from oracle.judge.worst_elements import Interval, QuantityError, Where, WorstElement, worst_element
+from oracle.tolerance.loss_and_gradients import OutcomeTolerance
 from twinloss import Assignment, LossSpec
 
 SIDES = ("left", "top", "right", "bottom")
@@ -21,7 +21,7 @@ NUMBERS = ("loss", "items", "gradient of boxes", "gradient of scores")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an anchor's index lies: the definition and each level's rows and columns."""
+    """Names anchors by level, row and column; ``grids`` gives each level's rows and columns."""
 
     spec: LossSpec
     grids: tuple[tuple[int, int], ...]
@@ -33,7 +33,7 @@ class Layout:
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def place(self, image: int, anchor: int) -> dict[str, int | str]:
-        """An anchor's image, index, level and cell."""
+        """Returns an anchor's image, index, level, row and column."""
         for level, part in enumerate(self.slices):
             if anchor < part.stop:
                 row, column = divmod(anchor - part.start, self.grids[level][1])
@@ -42,58 +42,67 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Standard:
-    """What an outcome is held against: the definition's outcome on an assignment, and the rounding of each of its numbers."""
+class Expected:
+    """The expected loss and gradients on an assignment of H entries.
+
+    Attributes:
+        assignment: the assignment, with the definition's soft targets.
+        truth: the definition's loss and gradients, in float64 on the CPU.
+        tolerance: the rounding of each number.
+        label: (H,) class of each entry.
+        scores: (B, C, A) class logits.
+    """
 
     assignment: Assignment
     truth: Outcome
-    allowance: Allowance
+    tolerance: OutcomeTolerance
     label: Tensor
     scores: Tensor
 
-    def widened(self, outcome: Outcome, room: Room) -> Standard:
-        """The same, with room for the terms of an outcome on the CPU beside their rounding, on the side on which they lie."""
-        if room is NONE:
+    def widened(self, outcome: Outcome, bounds: TermBounds) -> Expected:
+        """Returns a copy with the tolerance of each term widened by ``bounds``, on the side on which the outcome deviates."""
+        if bounds is NO_ALTERNATIVES:
             return self
-        less, more = (torch.from_numpy(bound) for bound in room)
-        beyond = torch.where(outcome.loss < self.truth.loss, less, more)
-        return replace(self, allowance=replace(self.allowance, loss=self.allowance.loss + beyond))
+        below, above = (torch.from_numpy(bound) for bound in bounds)
+        beyond = torch.where(outcome.loss < self.truth.loss, below, above)
+        return replace(self, tolerance=replace(self.tolerance, loss=self.tolerance.loss + beyond))
 
 
-def outcome_peaks(outcome: Outcome, standard: Standard, layout: Layout) -> dict[str, Peaks]:
-    """The worst elements of each of :data:`NUMBERS`.
+def outcome_errors(outcome: Outcome, expected: Expected, layout: Layout) -> dict[str, QuantityError]:
+    """Returns the worst elements of each of :data:`NUMBERS`, by its name.
 
     Args:
-        outcome: a contender's, on the CPU.
-        standard: what it is held against.
+        outcome: a contender's loss and gradients, on the CPU.
+        expected: the definition's, with their tolerances.
         layout: names the elements.
     """
     return {
-        "loss": _loss(outcome, standard, layout.spec),
-        "items": _items(outcome, standard, layout.spec),
-        "gradient of boxes": _boxes(outcome, standard, layout),
-        "gradient of scores": _scores(outcome, standard, layout),
+        "loss": _loss(outcome, expected, layout.spec),
+        "items": _items(outcome, expected, layout.spec),
+        "gradient of boxes": _boxes(outcome, expected, layout),
+        "gradient of scores": _scores(outcome, expected, layout),
     }
 
 
-def _loss(outcome: Outcome, standard: Standard, spec: LossSpec) -> Peaks:
-    truth, slack, value = standard.truth.loss, standard.allowance.loss, outcome.loss
-    found = [_scalar(name, truth[k], value[k], slack[k]) for k, name in enumerate(spec.term_names)]
-    return Peaks(
-        "loss", tuple(found), {"loss": tuple(value.shape)}, lambda where: f"{float(value[spec.term_names.index(str(where['term']))]):.9g}"
-    )
+def _loss(outcome: Outcome, expected: Expected, spec: LossSpec) -> QuantityError:
+    truth, tolerance, value = (_by_term(spec, terms) for terms in (expected.truth.loss, expected.tolerance.loss, outcome.loss))
+    found = tuple(_scalar(name, truth[name], value[name], tolerance[name]) for name in spec.term_names)
+    return QuantityError("loss", found, {"loss": tuple(outcome.loss.shape)}, lambda where: f"{float(value[str(where['term'])]):.9g}")
 
 
-def _items(outcome: Outcome, standard: Standard, spec: LossSpec) -> Peaks:
-    images = len(standard.truth.grad_boxes)
-    slack = standard.allowance.loss / images
-    found = [
-        _scalar(name, _number(standard.truth.items[name]), _number(outcome.items[name]), slack[k])
-        for k, name in enumerate(spec.term_names)
+def _by_term(spec: LossSpec, terms: Tensor) -> dict[str, Tensor]:
+    return dict(zip(spec.term_names, terms, strict=True))
+
+
+def _items(outcome: Outcome, expected: Expected, spec: LossSpec) -> QuantityError:
+    tolerance = _by_term(spec, expected.tolerance.loss / len(expected.truth.grad_boxes))
+    found = tuple(
+        _scalar(name, _number(expected.truth.items[name]), _number(outcome.items[name]), tolerance[name])
+        for name in spec.term_names
         if name in outcome.items
-    ]
-    return Peaks(
-        "items", tuple(found), {}, lambda where: f"{outcome.items[str(where['term'])]:.9g}" if where["term"] in outcome.items else "missing"
+    )
+    return QuantityError(
+        "items", found, {}, lambda where: f"{outcome.items[str(where['term'])]:.9g}" if where["term"] in outcome.items else "missing"
     )
 
 
@@ -101,86 +110,84 @@ def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def _scalar(name: str, truth: Tensor, value: Tensor, slack: Tensor) -> Peak:
-    found = peak_of(name, truth[None], value[None], slack[None])
+def _scalar(name: str, truth: Tensor, value: Tensor, tolerance: Tensor) -> WorstElement:
+    found = worst_element(name, truth[None], value[None], tolerance[None])
     assert found is not None
     return replace(found, where={"term": name})
 
 
-def _boxes(outcome: Outcome, standard: Standard, layout: Layout) -> Peaks:
-    held, bins, bounds = standard.assignment, layout.spec.reg_max, standard.allowance.boxes
-    value, truth = (o.grad_boxes[held.image, :, held.anchor] for o in (outcome, standard.truth))
-    # What the logits' dtype cannot hold is infinite, and no further off than the largest number that it can.
-    largest = standard.allowance.largest
+def _boxes(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityError:
+    held, bins, bounds = expected.assignment, layout.spec.reg_max, expected.tolerance.boxes
+    value, truth = (o.grad_boxes[held.image, :, held.anchor] for o in (outcome, expected.truth))
+    # A gradient beyond the largest number of the logits' dtype is infinite; it counts as that number.
+    largest = expected.tolerance.largest
     low, high = ((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above))
     value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
-    found: list[Peak | None] = []
+    found: list[WorstElement | None] = []
     for level, part in enumerate(layout.slices):
-        here = ((held.anchor >= part.start) & (held.anchor < part.stop)).nonzero()[:, 0]
+        here = _within(held, part)
         interval = Interval(low[here], high[here])
-        peak = peak_of(f"level {level}", truth[here], value[here], bounds.rounding[here], ("entry", "channel"), interval)
-        found.append(_at_entry(peak, here, held, layout, bins))
+        worst = worst_element(f"level {level}", truth[here], value[here], bounds.rounding[here], ("entry", "channel"), interval)
+        found.append(_at_held(worst, here, expected, layout))
     found.append(_unheld(outcome, held, layout))
     read = _reader(
         outcome.grad_boxes, lambda where: (where["image"], SIDES.index(str(where["side"])) * bins + int(where["bin"]), where["anchor"])
     )
-    return Peaks("gradient of boxes", tuple(p for p in found if p is not None), {"boxes": tuple(outcome.grad_boxes.shape)}, read)
+    return QuantityError("gradient of boxes", tuple(p for p in found if p is not None), {"boxes": tuple(outcome.grad_boxes.shape)}, read)
 
 
-def _at_entry(peak: Peak | None, here: Tensor, held: Assignment, layout: Layout, bins: int) -> Peak | None:
-    """The peak with its place named instead of its number among the held anchors of a level."""
-    if peak is None:
+def _within(held: Assignment, part: slice) -> Tensor:
+    """Returns the entries (h,) whose anchors lie in one level's part of the columns."""
+    return torch.nonzero((held.anchor >= part.start) & (held.anchor < part.stop))[:, 0]
+
+
+def _at_held(worst: WorstElement | None, here: Tensor, expected: Expected, layout: Layout) -> WorstElement | None:
+    """Returns the worst element with its anchor, side and bin, or class, and box instead of its index among the entries ``here``."""
+    if worst is None:
         return None
-    entry, channel = int(here[int(peak.where["entry"])]), int(peak.where["channel"])
+    entry, held = int(here[int(worst.where["entry"])]), expected.assignment
     where = layout.place(int(held.image[entry]), int(held.anchor[entry]))
-    where |= {"side": SIDES[channel // bins], "bin": channel % bins, "box": int(held.box[entry])}
-    return replace(peak, where=where)
+    if "channel" in worst.where:
+        side, place = divmod(int(worst.where["channel"]), layout.spec.reg_max)
+        where |= {"side": SIDES[side], "bin": place}
+    else:
+        where |= {"class": int(expected.label[entry])}
+    return replace(worst, where=where | {"box": int(held.box[entry])})
 
 
-def _unheld(outcome: Outcome, held: Assignment, layout: Layout) -> Peak | None:
-    """Where nothing is held the gradient of boxes is zero, exactly."""
+def _unheld(outcome: Outcome, held: Assignment, layout: Layout) -> WorstElement | None:
+    """Returns the worst element at anchors without box, where the gradient of the box logits is exactly zero."""
     largest = outcome.grad_boxes.abs().amax(1)
     largest[held.image, held.anchor] = 0
-    peak = peak_of("anchors that are not held", torch.zeros_like(largest), largest, torch.zeros_like(largest), ("image", "anchor"))
-    if peak is None:
+    worst = worst_element("anchors that are not held", torch.zeros_like(largest), largest, torch.zeros_like(largest), ("image", "anchor"))
+    if worst is None:
         return None
-    image, anchor = int(peak.where["image"]), int(peak.where["anchor"])
+    image, anchor = int(worst.where["image"]), int(worst.where["anchor"])
     channel = int(outcome.grad_boxes[image, :, anchor].abs().argmax())
     side, place = divmod(channel, layout.spec.reg_max)
     where = layout.place(image, anchor) | {"side": SIDES[side], "bin": place}
-    return replace(peak, where=where)
+    return replace(worst, where=where)
 
 
-def _scores(outcome: Outcome, standard: Standard, layout: Layout) -> Peaks:
-    held, label, allowed = standard.assignment, standard.label, standard.allowance
-    found: list[Peak | None] = []
+def _scores(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityError:
+    held, label, allowed = expected.assignment, expected.label, expected.tolerance
+    found: list[WorstElement | None] = []
     for level, part in enumerate(layout.slices):
-        here = ((held.anchor >= part.start) & (held.anchor < part.stop)).nonzero()[:, 0]
+        here = _within(held, part)
         image, anchor, own = held.image[here], held.anchor[here], label[here]
-        value, truth = outcome.grad_scores[:, :, part], standard.truth.grad_scores[:, :, part]
-        slack = standard.scores[:, :, part].abs().mul_(allowed.score_per_logit).add_(allowed.score_share)
-        slack.mul_(truth.abs()).add_(allowed.smallest)
-        slack[image, own, anchor - part.start] = torch.inf
-        other = peak_of(f"level {level}, not held", truth, value, slack, ("image", "class", "anchor"))
+        value, truth = outcome.grad_scores[:, :, part], expected.truth.grad_scores[:, :, part]
+        tolerance = expected.scores[:, :, part].abs().mul_(allowed.score_per_logit).add_(allowed.score_share)
+        tolerance.mul_(truth.abs()).add_(allowed.smallest)
+        tolerance[image, own, anchor - part.start] = torch.inf
+        other = worst_element(f"level {level}, not held", truth, value, tolerance, ("image", "class", "anchor"))
         if other is not None:
             place = layout.place(int(other.where["image"]), int(other.where["anchor"]) + part.start) | {"class": other.where["class"]}
             found.append(replace(other, where=place))
         at = (image, own, anchor - part.start)
-        found.append(
-            _held_score(peak_of(f"level {level}, held", truth[at], value[at], allowed.held_score[here], ("entry",)), here, standard, layout)
-        )
+        worst = worst_element(f"level {level}, held", truth[at], value[at], allowed.held_score[here], ("entry",))
+        found.append(_at_held(worst, here, expected, layout))
     read = _reader(outcome.grad_scores, lambda where: (where["image"], where["class"], where["anchor"]))
-    return Peaks("gradient of scores", tuple(p for p in found if p is not None), {"scores": tuple(outcome.grad_scores.shape)}, read)
-
-
-def _held_score(peak: Peak | None, here: Tensor, standard: Standard, layout: Layout) -> Peak | None:
-    if peak is None:
-        return None
-    entry = int(here[int(peak.where["entry"])])
-    held = standard.assignment
-    where = layout.place(int(held.image[entry]), int(held.anchor[entry]))
-    where |= {"class": int(standard.label[entry]), "box": int(held.box[entry])}
-    return replace(peak, where=where)
+    return QuantityError("gradient of scores", tuple(p for p in found if p is not None), {"scores": tuple(outcome.grad_scores.shape)}, read)
 
 
 def _reader(tensor: Tensor, index: Callable[[Where], tuple[int | str, ...]]) -> Callable[[Where], str]:

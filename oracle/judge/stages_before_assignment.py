@@ -1,4 +1,4 @@
-"""The stages before assignment, each against the definition: anchors, targets, decoded corners, candidate pairs, overlaps and metrics."""
+"""Compares the stages before assignment with the definition: anchors, targets, decoded corners, candidate pairs, overlaps, metrics."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from oracle.contract.contender import Metrics, Targets
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs
 from oracle.definition.formulas import corners_of
 from oracle.judge.loss_and_gradients import Layout
-from oracle.judge.worst_elements import Peaks, Where, peak_of
-from oracle.tolerance.coordinates import Decoded, corner_tolerance
+from oracle.judge.worst_elements import QuantityError, Where, worst_element
+from oracle.tolerance.coordinates import Decoded, predicted_corner_tolerance
 from oracle.tolerance.margins import Bools, Boxes, Ints, Margins
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.precision import Precision
 
 CORNERS = ("x1", "y1", "x2", "y2")
 
 
 @dataclass(frozen=True)
-class Grid:
+class DecodedGrid:
     """The definition's anchors: centres (A, 2) in grid units, strides (A,), distances (B, A, 4) decoded at them."""
 
     centres: Tensor
@@ -38,10 +38,10 @@ class Grid:
 
 
 def expect(what: str, found: object, shape: tuple[int | None, ...], *, whole: bool = False) -> None:
-    """Refuse what is no plain tensor of a shape, in which ``None`` stands for any size, of integers if ``whole``, else of real numbers.
+    """Checks that ``found`` is a plain tensor of a shape, ``None`` for any size, of integers if ``whole``, else of real numbers.
 
     Raises:
-        MalformedError: it is something else.
+        MalformedError: it is not.
     """
     shown = f"({', '.join('n' if size is None else str(size) for size in shape)})"
     if not isinstance(found, Tensor):
@@ -54,10 +54,10 @@ def expect(what: str, found: object, shape: tuple[int | None, ...], *, whole: bo
 
 
 def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | None, ...]], whole: Collection[str] = ()) -> None:
-    """Refuse a record whose columns are no tensors of equal length and the given further shape; those of ``whole`` are of integers.
+    """Checks that a record has columns of one length and the given shape of an entry; those of ``whole`` must hold integers.
 
     Raises:
-        MalformedError: it is something else; a record may have more columns.
+        MalformedError: a column is missing, or has another shape or dtype; further columns are ignored.
     """
     for name, rest in columns.items():
         expect(f"{what}'s {name}", getattr(found, name, None), (None, *rest), whole=name in whole)
@@ -66,37 +66,38 @@ def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | N
         raise MalformedError(f"{what} must have columns of one length; found {', '.join(f'{n} {k}' for n, k in lengths.items())}")
 
 
-def anchor_peaks(found: tuple[Tensor, Tensor], grid: Grid, arithmetic: Arithmetic, layout: Layout) -> Peaks:
-    """Centres and strides: exact, but where the logits' dtype cannot hold a centre and the contender computes in it [2]."""
-    held = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
-    centres = peak_of("centres", grid.centres, found[0].detach().cpu().double(), held, ("anchor", "axis"))
-    strides = peak_of("strides", grid.strides, found[1].detach().cpu().double().reshape(-1), torch.zeros_like(grid.strides), ("anchor",))
-    peaks = tuple(
-        replace(peak, where={**layout.place(0, int(peak.where["anchor"])), **{k: v for k, v in peak.where.items() if k == "axis"}})
-        for peak in (centres, strides)
-        if peak is not None
+def anchor_errors(found: tuple[Tensor, Tensor], grid: DecodedGrid, precision: Precision, layout: Layout) -> QuantityError:
+    """Compares centres and strides, which are exact unless the contender computes in a dtype that cannot hold a centre [2]."""
+    held = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
+    centres = worst_element("centres", grid.centres, found[0].detach().cpu().double(), held, ("anchor", "axis"))
+    strides = worst_element(
+        "strides", grid.strides, found[1].detach().cpu().double().reshape(-1), torch.zeros_like(grid.strides), ("anchor",)
     )
-    return Peaks("anchors", peaks, {"centres": tuple(found[0].shape)}, lambda where: _read(found[0], where, ("anchor", "axis")))
+    elements = tuple(
+        replace(worst, where={**layout.place(0, int(worst.where["anchor"])), **{k: v for k, v in worst.where.items() if k == "axis"}})
+        for worst in (centres, strides)
+        if worst is not None
+    )
+    return QuantityError("anchors", elements, {"centres": tuple(found[0].shape)}, lambda where: _read(found[0], where, ("anchor", "axis")))
 
 
-def decode_peaks(found: Tensor, grid: Grid, arithmetic: Arithmetic, layout: Layout) -> Peaks:
-    """Predicted corners, level by level [4]."""
+def decode_errors(found: Tensor, grid: DecodedGrid, precision: Precision, layout: Layout) -> QuantityError:
+    """Compares predicted corners, level by level [4]."""
     truth, value = grid.corners, found.detach().cpu().double()
-    slack = corner_tolerance(grid.decoded, truth, arithmetic)
-    held = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs().repeat(1, 2)
-    allowed = slack + held + arithmetic.evaluation * truth.abs() + arithmetic.smallest_score
-    peaks = []
+    tolerance = predicted_corner_tolerance(grid.decoded, truth, precision)
+    held = (grid.centres.to(precision.anchors).double() - grid.centres).abs().repeat(1, 2)
+    allowed = tolerance + held + precision.evaluation * truth.abs() + precision.smallest_score
+    elements = []
     for level, part in enumerate(layout.slices):
-        peak = peak_of(f"level {level}", truth[:, part], value[:, part], allowed[:, part], ("image", "anchor", "corner"))
-        if peak is not None:
-            place = layout.place(int(peak.where["image"]), int(peak.where["anchor"]) + part.start)
-            peaks.append(replace(peak, where=place | {"corner": CORNERS[int(peak.where["corner"])]}))
-    read = {name: k for k, name in enumerate(CORNERS)}
-    return Peaks(
+        worst = worst_element(f"level {level}", truth[:, part], value[:, part], allowed[:, part], ("image", "anchor", "corner"))
+        if worst is not None:
+            place = layout.place(int(worst.where["image"]), int(worst.where["anchor"]) + part.start)
+            elements.append(replace(worst, where=place | {"corner": CORNERS[int(worst.where["corner"])]}))
+    return QuantityError(
         "corners",
-        tuple(peaks),
+        tuple(elements),
         {"corners": tuple(found.shape)},
-        lambda where: f"{float(value[int(where['image']), int(where['anchor']), read[str(where['corner'])]]):.9g}",
+        lambda where: f"{float(value[int(where['image']), int(where['anchor']), CORNERS.index(str(where['corner']))]):.9g}",
     )
 
 
@@ -107,7 +108,7 @@ def _read(tensor: Tensor, where: Where, names: Sequence[str]) -> str:
 
 
 def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
-    """Which rows are valid, in which image and with which class [3]."""
+    """Judges which rows are valid, and their images and classes [3]."""
     seen = {int(r): (int(b), int(c)) for r, b, c in zip(found.row.tolist(), found.image.tolist(), found.label.tolist(), strict=True)}
     names = {int(r): g for g, r in enumerate(boxes.row.tolist())}
     if len(seen) < len(found.row):
@@ -129,30 +130,29 @@ def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
     return Judgement("targets", "rows", verdict, 0.0, 0.0, 0.0, float("nan"), *counts, reason)
 
 
-def target_peaks(found: Targets, boxes: Boxes) -> Peaks:
-    """Pixel corners of the rows that both call valid [3]."""
-    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
-    at = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
+def target_errors(found: Targets, boxes: Boxes) -> QuantityError:
+    """Compares the pixel corners of the rows that are valid for both [3]."""
+    at = boxes.index_of(found.row.tolist())
     known = np.flatnonzero(at >= 0)
     value = found.corners.detach().cpu().double()[torch.from_numpy(known)]
-    truth, slack = (torch.from_numpy(array[at[known]]) for array in (boxes.corners, boxes.tolerance))
-    peak = peak_of("", truth, value, slack, ("row", "corner"))
-    if peak is None:
-        return Peaks("corners", ())
-    entry, corner = int(peak.where["row"]), int(peak.where["corner"])
+    truth, tolerance = (torch.from_numpy(array[at[known]]) for array in (boxes.corners, boxes.tolerance))
+    worst = worst_element("", truth, value, tolerance, ("row", "corner"))
+    if worst is None:
+        return QuantityError("corners", ())
+    entry, corner = int(worst.where["row"]), int(worst.where["corner"])
     where: Where = {"row": int(found.row[known[entry]]), "corner": CORNERS[corner]}
     of_row = dict(zip(found.row.tolist(), found.corners.tolist(), strict=True))
-    return Peaks(
+    return QuantityError(
         "corners",
-        (replace(peak, where=where),),
+        (replace(worst, where=where),),
         {"corners": tuple(found.corners.shape)},
         lambda where: f"{of_row[int(where['row'])][CORNERS.index(str(where['corner']))]:.9g}" if int(where["row"]) in of_row else "",
     )
 
 
 @dataclass(frozen=True)
-class Matched:
-    """A contender's candidate pairs against the margins'.
+class MatchedPairs:
+    """A contender's candidate pairs matched with the margins'.
 
     Attributes:
         pair, own: (n,) index of the margins' pair, and of the contender's, for those in both.
@@ -166,23 +166,20 @@ class Matched:
     unknown: Ints
 
 
-def match_pairs(found: Metrics, margins: Margins) -> Matched:
-    """Pairs of both, pairs of the margins that the contender lacks, and pairs of the contender that cannot be candidates."""
-    boxes, pairs = margins.boxes, margins.pairs
-    index = {int(r): g for g, r in enumerate(boxes.row.tolist())}
-    box = np.array([index.get(int(r), -1) for r in found.row.tolist()], dtype=np.int64)
+def match_pairs(found: Metrics, margins: Margins) -> MatchedPairs:
+    """Matches a contender's candidate pairs with the margins'."""
+    boxes = margins.boxes
+    box = boxes.index_of(found.row.tolist())
     anchor = found.anchor.detach().cpu().numpy().astype(np.int64)
     image = boxes.image[box] if len(boxes.row) else np.zeros_like(box)
-    width = margins.images * margins.anchors
-    keys, wanted = pairs.box * width + pairs.cell, box * width + image * margins.anchors + anchor
-    at = np.searchsorted(keys, wanted).clip(max=max(len(keys) - 1, 0))
-    known = (box >= 0) & (keys[at] == wanted) if len(keys) else np.zeros(len(wanted), dtype=bool)
-    missing = np.setdiff1d(np.arange(len(keys)), at[known])
-    return Matched(at[known], np.flatnonzero(known), missing, np.flatnonzero(~known))
+    at = margins.lookup(image * margins.anchors + anchor, box)
+    known = at >= 0
+    missing = np.setdiff1d(np.arange(len(margins.pairs)), at[known])
+    return MatchedPairs(at[known], np.flatnonzero(known), missing, np.flatnonzero(~known))
 
 
-def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout: Layout) -> Judgement:
-    """Which pairs are candidates: every one that lies inside for certain, none that lies outside for certain [5.1]."""
+def judge_candidates(found: Metrics, matched: MatchedPairs, margins: Margins, layout: Layout) -> Judgement:
+    """Judges which pairs are candidates: all that are certainly inside must be, none that is certainly outside may be [5.1]."""
     pairs, boxes = margins.pairs, margins.boxes
     candidate = (pairs.border > 0) & boxes.valid[pairs.box]
     away = np.abs(pairs.border) / np.where(pairs.border_tolerance > 0, pairs.border_tolerance, np.nan)
@@ -196,17 +193,7 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
         where = layout.place(*divmod(int(cell), margins.anchors)) | {"box": int(boxes.row[box])}
         inside = f"a candidate, {pairs.border[lost[0]]:.6g} px inside"
         what = f"{lost.size} candidate pairs are missing"
-        return differs(
-            Finding(
-                "candidates",
-                "pairs",
-                what,
-                where,
-                exact=inside,
-                candidate="not a candidate",
-                shapes=shapes,
-            )
-        )
+        return differs(Finding("candidates", "pairs", what, where, exact=inside, candidate="not a candidate", shapes=shapes))
     if matched.unknown.size:
         entry = int(matched.unknown[0])
         where = {"row": int(found.row[entry]), "anchor": int(found.anchor[entry])}
@@ -221,24 +208,24 @@ def judge_candidates(found: Metrics, matched: Matched, margins: Margins, layout:
     return Judgement("candidates", "pairs", verdict, nan, nan, nan, margin, len(pairs), int((~pairs.inside).sum()), tipped, reason)
 
 
-def metric_peaks(found: Metrics, matched: Matched, margins: Margins, layout: Layout, arithmetic: Arithmetic) -> list[Peaks]:
-    """Overlaps and alignment metrics of the pairs that both call candidates [5.2], [5.3]."""
+def metric_errors(found: Metrics, matched: MatchedPairs, margins: Margins, layout: Layout, precision: Precision) -> list[QuantityError]:
+    """Compares overlaps and alignment metrics of the pairs that are candidates for both [5.2], [5.3]."""
     pairs, boxes = margins.pairs, margins.boxes
     answer = []
     for name in ("overlap", "metric"):
         value, low, high = (getattr(pairs, name + end)[matched.pair] for end in ("", "_low", "_high"))
-        said = getattr(found, name).detach().cpu().double().numpy()[matched.own]
-        # What may be lost altogether is granted with room to spare: whether it was is not a matter of degree.
-        slack = np.maximum(high - value, (value - low) * np.where(low > 0, 1, 2)) + arithmetic.core * value + arithmetic.smallest_core
-        peak = peak_of("", torch.from_numpy(value), torch.from_numpy(said), torch.from_numpy(slack), ("pair",))
-        if peak is None:
-            answer.append(Peaks(name, ()))
+        reported = getattr(found, name).detach().cpu().double().numpy()[matched.own]
+        # Where the lower bound is 0, because the value may underflow, the tolerance downwards is doubled.
+        tolerance = np.maximum(high - value, (value - low) * np.where(low > 0, 1, 2)) + precision.core * value + precision.smallest_core
+        worst = worst_element("", torch.from_numpy(value), torch.from_numpy(reported), torch.from_numpy(tolerance), ("pair",))
+        if worst is None:
+            answer.append(QuantityError(name, ()))
             continue
-        pair = matched.pair[int(peak.where["pair"])]
+        pair = matched.pair[int(worst.where["pair"])]
         where = layout.place(*divmod(int(pairs.cell[pair]), margins.anchors)) | {"box": int(boxes.row[pairs.box[pair]])}
-        own = dict(zip(matched.pair.tolist(), said.tolist(), strict=True))
+        own = dict(zip(matched.pair.tolist(), reported.tolist(), strict=True))
         read = partial(_read_pair, own)
-        answer.append(Peaks(name, (replace(peak, where=where | {"pair": int(pair)}),), {name: said.shape}, read))
+        answer.append(QuantityError(name, (replace(worst, where=where | {"pair": int(pair)}),), {name: reported.shape}, read))
     return answer
 
 

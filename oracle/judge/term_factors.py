@@ -1,51 +1,59 @@
-"""Whether an outcome is the definition's with its terms, or their gradients, taken so many times: a gain, a mean, a detached term."""
+"""Recognises an outcome whose terms, or their gradients, are the definition's times a factor: a gain, a mean, a detached term."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from oracle.contract.run import Outcome, run_loss
-from oracle.judge.truth import Definition
-from oracle.tolerance.allowed_assignments import Rules
+from oracle.judge.truth import DefinitionAnswers
+from oracle.tolerance.allowed_assignments import TieRules
 
 FACTOR = 1e-6
 """Relative difference up to which two factors are the same."""
 
 
-def reweighed(found: Outcome, truth: Outcome, definition: Definition, exact: float) -> str:
-    """What was done to the terms, in a few words; empty where no factors of the terms and their gradients give what was found.
+def term_factors(found: Outcome, truth: Outcome, definition: DefinitionAnswers, exact: float) -> str:
+    """Returns the factors of the terms and their gradients as text; empty where no factors give the outcome.
 
     Args:
-        found: a contender's outcome.
+        found: a contender's loss and gradients.
         truth: the definition's.
-        definition: the case.
-        exact: differences, relative to the largest number of their kind, that are rounding.
+        definition: the definition's answers for the case.
+        exact: largest difference, relative to the largest number of its kind, that counts as rounding.
     """
-    terms = range(3)
-    cotangents = [(float(k == 0), float(k == 1), float(k == 2)) for k in terms]
-    parts = [run_loss(definition.exact(Rules()), definition.inputs, definition.setting, c) for c in cotangents]
-    gradients = [torch.cat([part.grad_boxes.flatten(), part.grad_scores.flatten()]) for part in parts]
-    whole = torch.cat([found.grad_boxes.flatten(), found.grad_scores.flatten()])
-    if not bool(whole.isfinite().all() and found.loss.isfinite().all()):
+    names = definition.case.spec.term_names
+    gradients = dict(zip(names, _term_gradients(definition), strict=True))
+    values, truths = (dict(zip(names, outcome.loss.tolist(), strict=True)) for outcome in (found, truth))
+    whole = _flat(found)
+    there = [name for name in names if bool(gradients[name].any())]
+    if not there or not bool(whole.isfinite().all() and found.loss.isfinite().all()):
         return ""
-    there = [k for k in terms if bool(gradients[k].any())]
-    if not there:
+    solved = torch.linalg.lstsq(torch.stack([gradients[name] for name in there], 1), whole[:, None]).solution[:, 0]
+    mixed = torch.stack([factor * gradients[name] for name, factor in zip(there, solved, strict=True)]).sum(0)
+    zero = [name for name in names if not truths[name]]
+    if any(abs(values[name]) > exact for name in zero) or float((whole - mixed).abs().max()) > exact * float(whole.abs().max()):
         return ""
-    slopes = torch.linalg.lstsq(torch.stack([gradients[k] for k in there], 1), whole[:, None]).solution[:, 0]
-    mixed = torch.stack([slope * gradients[k] for k, slope in zip(there, slopes, strict=True)]).sum(0)
-    zero = [k for k in terms if not float(truth.loss[k])]
-    if any(float(found.loss[k].abs()) > exact for k in zero) or float((whole - mixed).abs().max()) > exact * float(whole.abs().max()):
-        return ""
-    value = {k: float(found.loss[k] / truth.loss[k]) for k in terms if k not in zero}
-    slope = dict(zip(there, slopes.tolist(), strict=True))
-    return _all_alike(value, slope, len(truth.grad_boxes)) or _each(value, slope, definition.case.spec.term_names)
+    value = {name: float(found.loss[k] / truth.loss[k]) for k, name in enumerate(names) if name not in zero}
+    gradient = dict(zip(there, solved.tolist(), strict=True))
+    return _common_factor(value, gradient, len(truth.grad_boxes)) or _each(value, gradient, names)
 
 
-def _all_alike(value: dict[int, float], slope: dict[int, float], images: int) -> str:
-    """One factor for everything, by its name where it has one."""
-    factors = [*value.values(), *slope.values()]
+def _term_gradients(definition: DefinitionAnswers) -> Iterator[Tensor]:
+    """Yields the gradient (n,) of each term in all logits."""
+    for cotangent in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
+        yield _flat(run_loss(definition.exact(TieRules()), definition.inputs, definition.setting, cotangent))
+
+
+def _flat(outcome: Outcome) -> Tensor:
+    return torch.cat([outcome.grad_boxes.flatten(), outcome.grad_scores.flatten()])
+
+
+def _common_factor(value: dict[str, float], gradient: dict[str, float], images: int) -> str:
+    """Returns a text for one factor of all terms and gradients; empty where the factors differ."""
+    factors = [*value.values(), *gradient.values()]
     if len(value) < 2 or not all(_same(factor, factors[0]) for factor in factors):
         return ""
     if images > 1 and _same(factors[0], 1 / images):
@@ -55,21 +63,23 @@ def _all_alike(value: dict[int, float], slope: dict[int, float], images: int) ->
     return f"another normaliser: every term and its gradient are {_times(factors[0])} what they should be [7]"
 
 
-def _each(value: dict[int, float], slope: dict[int, float], names: Sequence[str]) -> str:
-    said = []
-    for k, name in enumerate(names):
-        worth, steep = value.get(k, 1.0), slope.get(k, value.get(k, 1.0))
-        if _same(worth, steep) and not _same(worth, 1):
-            said.append(f"{name} and its gradient are {_times(worth)} what they should be")
-        elif _same(worth, 1) and abs(steep) <= FACTOR:
-            said.append(f"{name} has no gradient")
-        elif not _same(worth, 1) and _same(steep, 1):
-            said.append(f"{name} is {_times(worth)} what it should be, its gradient is right")
-        elif _same(worth, 1) and not _same(steep, 1):
-            said.append(f"the gradient of {name} is {_times(steep)} what it should be, its value is right")
-        elif not _same(worth, steep):
-            said.append(f"{name} is {_times(worth)}, its gradient {_times(steep)} what it should be")
-    return ", ".join(said)
+def _each(value: dict[str, float], gradient: dict[str, float], names: Sequence[str]) -> str:
+    """Returns a text for the factors of each term and its gradient that differ from 1."""
+    notes = []
+    for name in names:
+        of_value = value.get(name, 1.0)
+        of_gradient = gradient.get(name, of_value)
+        if _same(of_value, of_gradient) and not _same(of_value, 1):
+            notes.append(f"{name} and its gradient are {_times(of_value)} what they should be")
+        elif _same(of_value, 1) and abs(of_gradient) <= FACTOR:
+            notes.append(f"{name} has no gradient")
+        elif not _same(of_value, 1) and _same(of_gradient, 1):
+            notes.append(f"{name} is {_times(of_value)} what it should be, its gradient is right")
+        elif _same(of_value, 1) and not _same(of_gradient, 1):
+            notes.append(f"the gradient of {name} is {_times(of_gradient)} what it should be, its value is right")
+        elif not _same(of_value, of_gradient):
+            notes.append(f"{name} is {_times(of_value)}, its gradient {_times(of_gradient)} what it should be")
+    return ", ".join(notes)
 
 
 def _same(one: float, other: float) -> bool:

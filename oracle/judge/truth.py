@@ -1,4 +1,4 @@
-"""What the definition says about one case in one setting: everything that contenders are held against, computed once and kept."""
+"""The definition's answers for one case in one setting, each computed once and cached."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from torch import Tensor
 
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.contract.run import Outcome, run_given
+from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.definition.criterion import ExactCriterion
-from oracle.judge.loss_and_gradients import Layout, Standard
-from oracle.judge.stages_before_assignment import Grid
-from oracle.tolerance.allowed_assignments import Allowed, Rules, allow
-from oracle.tolerance.assignment import Holdings, Weights, holdings_of, weights_of
+from oracle.judge.loss_and_gradients import Expected, Layout
+from oracle.judge.stages_before_assignment import DecodedGrid
+from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules, allowed_assignments
+from oracle.tolerance.assignment import IndexedAssignment, Weights, indexed_assignment, weights_of
 from oracle.tolerance.coordinates import decoded
-from oracle.tolerance.loss_and_gradients import allowance
-from oracle.tolerance.margins import Ints, Margins, measure
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.loss_and_gradients import outcome_tolerance
+from oracle.tolerance.margins import Ints, Margins, margins_of
+from oracle.tolerance.precision import Precision
 from twinloss import Assignment
 
 
-class Decided(NamedTuple):
-    """The definition's assignment, and the box (B·A,) that holds each anchor with a weight of 0, or -1."""
+class ExactAssignment(NamedTuple):
+    """The definition's assignment, the box (B·A,) that holds each anchor with weight 0 or ``UNASSIGNED``, and the first with indices."""
 
     assignment: Assignment
     zero_held: Ints
-    held: Holdings
+    held: IndexedAssignment
 
 
-class Definition:
-    """The definition's answers for one case, in float64 on the CPU, each computed when it is first asked for.
+class DefinitionAnswers:
+    """The definition's answers for one case, in float64 on the CPU, each computed at its first use.
 
     Args:
         case: the batch.
-        setting: the logits' dtype, whose rounded values are the inputs of everybody.
+        setting: the logits' dtype; all contenders and the definition get the logits rounded to it.
     """
 
     def __init__(self, case: Case, setting: Setting) -> None:
@@ -44,112 +45,108 @@ class Definition:
         self.layout = Layout(case.spec, case.grids)
         self.inputs: Inputs = case.build(Setting(setting.dtype, device="cpu"))
         self._exact: dict[tuple[str, str], ExactCriterion] = {}
-        self._margins: dict[Arithmetic, Margins] = {}
-        self._allowed: dict[tuple[Arithmetic, Rules], Allowed] = {}
-        self._decided: dict[tuple[str, str], Decided] = {}
-        self._weights: dict[tuple[bytes, Arithmetic, Rules], Weights] = {}
+        self._margins: dict[Precision, Margins] = {}
+        self._allowed: dict[tuple[Precision, TieRules], AllowedAssignments] = {}
+        self._decided: dict[tuple[str, str], ExactAssignment] = {}
+        self._weights: dict[tuple[bytes, Precision, TieRules], Weights] = {}
         self._truths: dict[bytes, Outcome] = {}
-        self._standards: dict[tuple[bytes, bytes, Arithmetic], Standard] = {}
+        self._expected: dict[tuple[bytes, bytes, Precision], Expected] = {}
 
     @property
     def finite(self) -> bool:
-        """Whether every logit is a finite number: others are bad input, which is not a matter of judgement."""
+        """Whether every logit is finite; a case with others is bad input and is not judged."""
         return all(bool(self.inputs.preds[name].isfinite().all()) for name in ("boxes", "scores"))
 
     @cached_property
-    def grid(self) -> Grid:
-        """Anchors, and the distances decoded at them."""
-        exact = self.exact(Rules())
+    def grid(self) -> DecodedGrid:
+        """The anchors and the distances decoded at them."""
+        exact = self.exact(TieRules())
         centres, strides = exact.anchors(self.inputs.preds)
-        return Grid(centres, strides, decoded(self.inputs.preds["boxes"].transpose(1, 2), self.case.spec.reg_max))
+        return DecodedGrid(centres, strides, decoded(self.inputs.preds["boxes"].transpose(1, 2), self.case.spec.reg_max))
 
     @cached_property
     def labels(self) -> Tensor:
-        """Class of each row of the batch (N,)."""
+        """The class (N,) of each row of the batch."""
         labels: Tensor = self.inputs.batch["cls"].reshape(-1).long()
         return labels
 
     @cached_property
     def scores(self) -> Tensor:
-        """Class logits (B, C, A) in float64."""
+        """The class logits (B, C, A) in float64."""
         scores: Tensor = self.inputs.preds["scores"].detach().double()
         return scores
 
-    def exact(self, rules: Rules) -> ExactCriterion:
-        """The criterion that settles open questions as a contender does."""
+    def exact(self, rules: TieRules) -> ExactCriterion:
+        """Returns the definition's criterion with a contender's rules for ties and conflicts."""
         key = (rules.ties, rules.conflicts)
         if key not in self._exact:
             self._exact[key] = ExactCriterion(self.case.spec, rules.ties, rules.conflicts)
         return self._exact[key]
 
-    def margins(self, arithmetic: Arithmetic) -> Margins:
-        """Boxes and pairs with the intervals of an arithmetic."""
-        if arithmetic not in self._margins:
-            self._margins[arithmetic] = measure(self.exact(Rules()), *self.inputs, arithmetic)
-        return self._margins[arithmetic]
+    def margins(self, precision: Precision) -> Margins:
+        """Returns boxes and pairs with the intervals of a precision."""
+        if precision not in self._margins:
+            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision)
+        return self._margins[precision]
 
-    def allowed(self, arithmetic: Arithmetic, rules: Rules) -> Allowed:
-        """What a contender may answer."""
-        key = (arithmetic, rules)
+    def allowed(self, precision: Precision, rules: TieRules) -> AllowedAssignments:
+        """Returns the assignments that a contender may give."""
+        key = (precision, rules)
         if key not in self._allowed:
-            self._allowed[key] = allow(self.margins(arithmetic), self.case.spec, rules)
+            self._allowed[key] = allowed_assignments(self.margins(precision), self.case.spec, rules)
         return self._allowed[key]
 
-    def decided(self, arithmetic: Arithmetic, rules: Rules) -> Decided:
-        """The definition's own assignment."""
-        # Ties are settled alike by everybody where there are none.
-        tied = rules.ties == "reference" and self.allowed(arithmetic, rules).open_to_ties
+    def decided(self, precision: Precision, rules: TieRules) -> ExactAssignment:
+        """Returns the definition's assignment under a contender's rules."""
+        # Without ties both rules give the same assignment.
+        tied = rules.ties == "reference" and self.allowed(precision, rules).open_to_ties
         key = (rules.ties if tied else "stable", rules.conflicts)
         if key not in self._decided:
-            self._decided[key] = self._decide(arithmetic, replace(rules, ties=key[0]))
+            self._decided[key] = self._decide(precision, replace(rules, ties=key[0]))
         return self._decided[key]
 
-    def _decide(self, arithmetic: Arithmetic, rules: Rules) -> Decided:
-        allowed = self.allowed(arithmetic, rules)
-        index = {int(row): g for g, row in enumerate(allowed.margins.boxes.row)}
-        details = self.exact(rules).examine(*self.inputs)
-        image, anchor, row, weight = [], [], [], []
-        zero_held = torch.full((len(details), self.case.num_anchors), -1, dtype=torch.int64)
-        for detail in details:
-            (held,) = (detail.weight > 0).nonzero(as_tuple=True)
-            (unseen,) = ((detail.holder >= 0) & (detail.weight == 0)).nonzero(as_tuple=True)
-            image.append(torch.full_like(held, detail.image))
-            anchor.append(held)
-            row.append(detail.rows[detail.holder[held]])
-            weight.append(detail.weight[held])
-            zero_held[detail.image, unseen] = torch.tensor([index[int(r)] for r in detail.rows[detail.holder[unseen]]], dtype=torch.int64)
-        assignment = Assignment(*(torch.cat(parts) for parts in (image, anchor, row, weight)))
-        return Decided(assignment, zero_held.reshape(-1).numpy(), holdings_of(allowed, assignment))
+    def _decide(self, precision: Precision, rules: TieRules) -> ExactAssignment:
+        allowed = self.allowed(precision, rules)
+        traces = self.exact(rules).trace(*self.inputs)
+        entries = []
+        zero_held = torch.full((len(traces), self.case.num_anchors), UNASSIGNED, dtype=torch.int64)
+        for one in traces:
+            (held,) = (one.weight > 0).nonzero(as_tuple=True)
+            (unseen,) = ((one.holder >= 0) & (one.weight == 0)).nonzero(as_tuple=True)
+            entries.append((torch.full_like(held, one.image), held, one.rows[one.holder[held]], one.weight[held]))
+            zero_held[one.image, unseen] = torch.from_numpy(allowed.margins.boxes.index_of(one.rows[one.holder[unseen]].tolist()))
+        assignment = Assignment(*(torch.cat(column) for column in zip(*entries, strict=True)))
+        return ExactAssignment(assignment, zero_held.reshape(-1).numpy(), indexed_assignment(allowed, assignment))
 
-    def weights(self, held: Holdings, arithmetic: Arithmetic, rules: Rules) -> Weights:
-        """The soft targets that the definition demands of allowed holdings."""
-        key = (held.key, arithmetic, rules)
+    def weights(self, held: IndexedAssignment, precision: Precision, rules: TieRules) -> Weights:
+        """Returns the definition's soft targets on an allowed assignment."""
+        key = (held.key, precision, rules)
         if key not in self._weights:
-            zero_held = self.decided(arithmetic, rules).zero_held
-            self._weights[key] = weights_of(self.allowed(arithmetic, rules), held, self.case.spec, arithmetic, zero_held)
+            zero_held = self.decided(precision, rules).zero_held
+            self._weights[key] = weights_of(self.allowed(precision, rules), held, self.case.spec, precision, zero_held)
         return self._weights[key]
 
-    def standard(self, held: Holdings, weights: Weights, arithmetic: Arithmetic, *, given: bool) -> Standard:
-        """The loss and its gradients on holdings, and the rounding of each number.
+    def expected(self, held: IndexedAssignment, weights: Weights, precision: Precision, *, given: bool) -> Expected:
+        """Returns the loss and its gradients on an assignment, with the tolerance of each number.
 
         Args:
-            held: which box holds which anchor.
-            weights: the soft targets; their slack is granted to a contender that computed them itself.
-            arithmetic: the contender's.
-            given: whether it was handed them instead.
+            held: the assignment.
+            weights: its soft targets, with the tolerance for a contender that computes them.
+            precision: the contender's.
+            given: whether the contender was given the soft targets, which then have no tolerance.
         """
-        key = (held.key, weights.slack.tobytes() * (not given), arithmetic)
-        if key not in self._standards:
+        key = (held.key, weights.tolerance.tobytes() * (not given), precision)
+        if key not in self._expected:
             assignment = held.assignment(self.case.num_anchors, weights.value)
             truth = self.truth(held, assignment)
-            slack = torch.zeros_like(assignment.weight) if given else torch.from_numpy(weights.slack)
+            of_weights = torch.zeros_like(assignment.weight) if given else torch.from_numpy(weights.tolerance)
             classification = float(truth.loss[1])
-            granted = allowance(self.exact(Rules()), *self.inputs, assignment, slack, classification, arithmetic)
-            self._standards[key] = Standard(assignment, truth, granted, self.labels[assignment.box], self.scores)
-        return self._standards[key]
+            tolerance = outcome_tolerance(self.exact(TieRules()), *self.inputs, assignment, of_weights, classification, precision)
+            self._expected[key] = Expected(assignment, truth, tolerance, self.labels[assignment.box], self.scores)
+        return self._expected[key]
 
-    def truth(self, held: Holdings, assignment: Assignment) -> Outcome:
-        """The definition's loss and gradients on an assignment."""
+    def truth(self, held: IndexedAssignment, assignment: Assignment) -> Outcome:
+        """Returns the definition's loss and gradients on an assignment."""
         if held.key not in self._truths:
-            self._truths[held.key] = run_given(self.exact(Rules()), self.inputs, self.setting, assignment)
+            self._truths[held.key] = run_given(self.exact(TieRules()), self.inputs, self.setting, assignment)
         return self._truths[held.key]

@@ -1,6 +1,6 @@
-"""Where numbers are farthest from the definition: the worst element of each group, in units of its rounding.
+"""The verdict on numbers, by the worst element of each group: the one with the largest error relative to its tolerance.
 
-At a kink the definition is an interval: what lies within is right, and what lies beyond is as far off as from the nearer end.
+At a kink the definition is an interval: a value within it has no error, and the error of another is its distance from the nearer end.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ Array = NDArray[Any]
 
 
 class Interval(NamedTuple):
-    """Between what numbers may lie before any rounding: both ends are the definition's but at a kink."""
+    """Bounds of the definition's numbers before rounding; they coincide except at a kink."""
 
     low: Tensor
     high: Tensor
 
 
 @dataclass(frozen=True)
-class Peak:
+class WorstElement:
     """The worst element of a group of numbers.
 
     Attributes:
         group: which elements, such as ``level 1, held``.
-        ratio: error ÷ slack; infinite where the value is no finite number.
-        error, slack: of that element; the error is counted from the nearer end of what it may be.
-        where: its index, by name.
-        truth, value: what the definition and the contender say there.
+        ratio: error ÷ tolerance; infinite where the value is not finite.
+        error: distance of the value from the nearer end of the interval.
+        tolerance: rounding of the value.
+        where: its index, by name of the axis.
+        truth, value: the definition's number and the contender's.
         finite: whether all of the group's values are finite.
-        low, high: ends of what it may be; both are ``truth`` where it lies at no kink.
-        kinks: how many of the group's elements lie at a kink, that is, may differ by more than their rounding.
-        reach: how far into such an interval the contender stands: 0 where the definition does, 1 at an end; the largest of all.
+        low, high: ends of the interval; both are ``truth`` except at a kink.
+        kinks: number of the group's elements at a kink, whose interval is wider than their tolerance.
+        reach: position of the contender in such an interval, the largest of the group: 0 at the definition's number, 1 at an end.
     """
 
     group: str
     ratio: float
     error: float
-    slack: float
+    tolerance: float
     where: Where
     truth: float
     value: float
@@ -58,51 +59,51 @@ class Peak:
 
 
 @dataclass(frozen=True)
-class Peaks:
+class QuantityError:
     """The worst elements of one quantity, one for each group.
 
     Attributes:
-        quantity: what the numbers are.
-        peaks: of each group that has elements.
-        shapes: of what was compared, by name.
-        read: the contender's value at an index, as text.
+        quantity: its name, as in the rows.
+        elements: the worst element of each group that is not empty.
+        shapes: shapes of the compared tensors, by name.
+        read: returns the contender's value at an index, as text.
     """
 
     quantity: str
-    peaks: tuple[Peak, ...]
+    elements: tuple[WorstElement, ...]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read: Callable[[Where], str] = str
 
     @property
     def worst_ratio(self) -> float:
-        """The largest error ÷ slack of all groups, 0 when there is nothing to compare."""
-        return max((peak.ratio for peak in self.peaks), default=0.0)
+        """The largest error ÷ tolerance of all groups, 0 where all are empty."""
+        return max((worst.ratio for worst in self.elements), default=0.0)
 
     @property
     def kinks(self) -> int:
-        """How many elements lie at a kink."""
-        return sum(peak.kinks for peak in self.peaks)
+        """Number of elements at a kink."""
+        return sum(worst.kinks for worst in self.elements)
 
     @property
     def kink_reach(self) -> float:
-        """How far into its interval the contender stands, the largest of all; no number where nothing lies at a kink."""
-        return max((peak.reach for peak in self.peaks if peak.kinks), default=math.nan)
+        """The largest position in an interval at a kink, from 0 to 1; not-a-number where no element lies at a kink."""
+        return max((worst.reach for worst in self.elements if worst.kinks), default=math.nan)
 
 
-def peak_of(
-    group: str, truth: Tensor, value: Tensor, slack: Tensor, name: Sequence[str] | None = None, interval: Interval | None = None
-) -> Peak | None:
-    """The worst element of equally shaped tensors; its index is named by axis. ``None`` for empty ones."""
+def worst_element(
+    group: str, truth: Tensor, value: Tensor, tolerance: Tensor, name: Sequence[str] | None = None, interval: Interval | None = None
+) -> WorstElement | None:
+    """Returns the worst element of equally shaped tensors, its index named by axis, or ``None`` where they are empty."""
     if truth.numel() == 0:
         return None
-    # On the host and in numpy: the judge asks for a thousand small peaks a second.
-    expected, found, allowed = truth.numpy(), value.numpy(), np.broadcast_to(slack.numpy(), truth.shape)
+    # On the CPU and in numpy, which is faster for the thousand small groups of a case.
+    expected, found, allowed = truth.numpy(), value.numpy(), np.broadcast_to(tolerance.numpy(), truth.shape)
     low, high = (expected, expected) if interval is None else (end.numpy() for end in interval)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.maximum(np.maximum(low - found, found - high), 0)
         ratios = error / allowed
     at = np.unravel_index(int(ratios.argmax()), truth.shape)
-    if np.isnan(ratios[at]):  # argmax answers the first that is no number, if there is one.
+    if np.isnan(ratios[at]):  # argmax returns the first not-a-number, if there is one.
         ratios = np.where(error == 0, 0.0, ratios)
         ratios[np.isnan(ratios)] = np.inf
         at = np.unravel_index(int(ratios.argmax()), truth.shape)
@@ -110,11 +111,11 @@ def peak_of(
     farthest, off, rounding, right, said, least, most = (float(array[at]) for array in (ratios, error, allowed, expected, found, low, high))
     finite = bool(np.isfinite(ratios[at])) or bool(np.isfinite(found).all())
     kinks, reach = (0, 0.0) if interval is None else _kinks(expected, found, allowed, low, high)
-    return Peak(group, farthest, off, rounding, where, right, said, finite, low=least, high=most, kinks=kinks, reach=reach)
+    return WorstElement(group, farthest, off, rounding, where, right, said, finite, low=least, high=most, kinks=kinks, reach=reach)
 
 
 def _kinks(expected: Array, found: Array, allowed: Array, low: Array, high: Array) -> tuple[int, float]:
-    """How many elements lie at a kink, and how far into its interval the contender stands."""
+    """Returns the number of elements at a kink and the largest position in their intervals."""
     at = high - low > allowed
     if not at.any():
         return 0, 0.0
@@ -125,55 +126,57 @@ def _kinks(expected: Array, found: Array, allowed: Array, low: Array, high: Arra
     return int(at.sum()), float(np.nan_to_num(shares).clip(0, 1).max())
 
 
-def judge_peaks(stage: str, candidate: Peaks, reference: Peaks | None, widen: bool = True, ambiguous: str = "") -> Judgement:
-    """Verdict on a quantity: its error may be the rounding, and twice the reference's own error in the same group on top.
-
-    At a kink the error is counted from the nearer end of what the definition allows there; how far within it lies is told beside it.
+def judge_quantity(
+    stage: str, candidate: QuantityError, reference: QuantityError | None, widen: bool = True, ambiguous: str = ""
+) -> Judgement:
+    """Judges a quantity: AGREE where each error is at most its rounding plus twice the reference's own error in the same group.
 
     Args:
-        stage: for the record.
-        candidate: the contender's peaks.
+        stage: name of the stage, for the record.
+        candidate: the contender's worst elements.
         reference: the reference's, in the same groups; ``None`` where it could not be run.
-        widen: whether the reference's own error counts: not for a contender that claims a finer arithmetic.
-        ambiguous: why the numbers were compared on another assignment than the definition's own, if they were.
+        widen: whether the reference's own error counts; it does not for a contender that claims a finer precision.
+        ambiguous: the reason, if the numbers were compared on another assignment than the definition's.
     """
-    allowed = {peak.group: peak for peak in reference.peaks} if reference is not None and widen else {}
-    judged = [(peak, 1 + 2 * _own_error(allowed.get(peak.group))) for peak in candidate.peaks]
+    allowed = {worst.group: worst for worst in reference.elements} if reference is not None and widen else {}
+    judged = [(worst, 1 + 2 * _own_error(allowed.get(worst.group))) for worst in candidate.elements]
     if not judged:
         return Judgement(stage, candidate.quantity, Verdict.AGREE, 0.0, 0.0, 0.0)
-    peak, share = max(judged, key=lambda entry: entry[0].ratio / entry[1])
-    allowance, excess = peak.slack * share, peak.ratio / share
+    worst, share = max(judged, key=lambda entry: entry[0].ratio / entry[1])
+    allowance, excess = worst.tolerance * share, worst.ratio / share
     common = (stage, candidate.quantity)
     kinks: dict[str, Any] = {"kinks": candidate.kinks, "kink_reach": candidate.kink_reach}
     if excess <= 1:
         verdict = Verdict.AMBIGUOUS if ambiguous else Verdict.AGREE
-        return Judgement(*common, verdict, peak.error, allowance, excess, reason=ambiguous, **kinks)
+        return Judgement(*common, verdict, worst.error, allowance, excess, reason=ambiguous, **kinks)
     overflows = [p for p, _ in judged if not p.finite and p.group in allowed and not allowed[p.group].finite]
     if overflows and all(p.ratio / s <= 1 or p in overflows for p, s in judged):
         reason = f"not finite, as the reference's own {candidate.quantity} in this dtype"
-        return Judgement(*common, Verdict.AMBIGUOUS, peak.error, allowance, excess, reason=reason, **kinks)
-    finding = _finding(*common, peak, share, candidate, reference)
-    return Judgement(*common, Verdict.DIFFER, peak.error, allowance, excess, reason=ambiguous, finding=finding, **kinks)
+        return Judgement(*common, Verdict.AMBIGUOUS, worst.error, allowance, excess, reason=reason, **kinks)
+    finding = _finding(*common, worst, share, candidate, reference)
+    return Judgement(*common, Verdict.DIFFER, worst.error, allowance, excess, reason=ambiguous, finding=finding, **kinks)
 
 
-def _own_error(peak: Peak | None) -> float:
-    """The reference's error in units of rounding; an answer that is no number widens nothing."""
-    return 0.0 if peak is None or not peak.finite else peak.ratio
+def _own_error(worst: WorstElement | None) -> float:
+    """Returns the reference's error in roundings; 0 where it is not finite, so that it widens no tolerance."""
+    return 0.0 if worst is None or not worst.finite else worst.ratio
 
 
-def _finding(stage: str, quantity: str, peak: Peak, share: float, candidate: Peaks, reference: Peaks | None) -> Finding:
-    at_kink = peak.low < peak.high
-    off = (peak.value - peak.truth) / peak.truth if peak.truth and not at_kink else float("nan")
+def _finding(
+    stage: str, quantity: str, worst: WorstElement, share: float, candidate: QuantityError, reference: QuantityError | None
+) -> Finding:
+    at_kink = worst.low < worst.high
+    off = (worst.value - worst.truth) / worst.truth if worst.truth and not at_kink else float("nan")
     relative = f", {off:+.3g} of it" if not math.isnan(off) else ""
     return Finding(
         stage,
         quantity,
-        f"off by {peak.error:.3g}{relative}" + (f", at {peak.group}" if peak.group else ""),
-        where=peak.where,
-        exact=f"{peak.truth:.9g}" + (f", at a kink: from {peak.low:.9g} to {peak.high:.9g}" if at_kink else ""),
-        reference=reference.read(peak.where) if reference is not None else "not available",
-        candidate=f"{peak.value:.9g}",
-        error=peak.error,
-        allowance=peak.slack * share,
+        f"off by {worst.error:.3g}{relative}" + (f", at {worst.group}" if worst.group else ""),
+        where=worst.where,
+        exact=f"{worst.truth:.9g}" + (f", at a kink: from {worst.low:.9g} to {worst.high:.9g}" if at_kink else ""),
+        reference=reference.read(worst.where) if reference is not None else "not available",
+        candidate=f"{worst.value:.9g}",
+        error=worst.error,
+        allowance=worst.tolerance * share,
         shapes=candidate.shapes,
     )

@@ -1,8 +1,18 @@
-"""What correct programs may answer: for every anchor, the boxes it may be held by, or nobody, within the margins (spec sections 5 and 9).
+"""The assignments of correct programs: for every anchor the boxes that may hold it, or none (spec sections 5 and 9).
 
-Each kind of decision is opened only where intervals say so: a *border* (is the anchor a candidate?), a *K-th place* (is it among its box's
-K?), a *conflict* (which box wins it?), a *second cut* (does its box keep it?) and a *zero pick* (did a box with too few positive metrics
-pick a zero here, and so make a conflict?). Everything else has one answer, and any other is a fault.
+A decision is open only where the intervals of :mod:`~oracle.tolerance.margins` overlap. There are five kinds: *border* (is the anchor a
+candidate?), *K-th place* (is it among its box's K?), *conflict* (which box wins it?), *second cut* (does its box keep it?) and *zero pick*
+(did a box with fewer than K positive metrics pick a zero here, and thereby make a conflict?). Example: K = 2, metric by box and anchor:
+
+    ========  ======  ======  ======  ======  ======   =======================  ====================
+    box       a0      a1      a2      a3      a4       picked (certainly)       possible
+    ========  ======  ======  ======  ======  ======   =======================  ====================
+    box 0     0.9     0.5     0.5                      a0                       a0, a1, a2: a tie
+    box 1                     0.8     0.7              a2, a3                   a2, a3
+    box 2                             0.6     0.4      a3, a4                   a3, a4
+    allowed   box 0   box 0   box 1   box 1   box 2    conflicts at a2 and a3 go to the largest overlap, here box 1
+              or none
+    ========  ======  ======  ======  ======  ======   =======================  ====================
 """
 
 from __future__ import annotations
@@ -12,21 +22,21 @@ from typing import Literal
 
 import numpy as np
 
-from oracle.tolerance.margins import Bools, Boxes, Floats, Ints, Margins, Pairs
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Bools, Boxes, Ints, Margins, Pairs
 from twinloss import LossSpec
 
-NOBODY = -1
 KINDS = ("border", "kth place", "conflict", "second cut", "zero pick")
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How a contender settles what the definition leaves open.
+class TieRules:
+    """A contender's rules for what the definition leaves open.
 
     Attributes:
-        ties: ``"stable"`` picks positive metrics alone; ``"reference"`` may pick zeros, so that zero picks are open to it.
+        ties: ``"stable"`` picks positive metrics alone; ``"reference"`` may pick zeros, which opens zero picks.
         conflicts: whether a contested anchor goes to the largest overlap of all candidate boxes or of those that picked it.
-        smallest_weight: soft targets below this may be lost.
+        smallest_weight: soft targets below this may underflow.
     """
 
     ties: Literal["stable", "reference"] = "stable"
@@ -35,8 +45,8 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Decisions of one kind in a batch: how many there are, how many rounding could tip, and the smallest margin over its tolerance."""
+class DecisionCount:
+    """Number of decisions of one kind in a batch, of those that rounding could tip, and the smallest margin ÷ tolerance."""
 
     decisions: int
     open: int
@@ -44,17 +54,17 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """The answers that the margins allow.
+class AllowedAssignments:
+    """The assignments that the margins allow.
 
     Attributes:
-        margins: what they were computed from.
-        picked, possible: (P,) pairs that every, or some, correct program picks before conflicts.
+        margins: the boxes and pairs, with their intervals.
+        picked, possible: (P,) pairs that every correct program, or some, picks before conflicts.
         pair: (P,) pairs that may hold their anchor in the end.
-        vanishing: (P,) pairs that may hold their anchor with a weight of 0, which nobody sees.
-        nobody: (B·A,) anchors that may be held by nobody, or with weight 0.
-        tallies: of each kind.
-        opened_border, opened_cut, opened_zero: (P,) pairs that owe their openness to a border, to the second cut, to a zero pick.
+        vanishing: (P,) pairs that may hold their anchor with a weight of 0, which no contender reports.
+        may_be_unassigned: (B·A,) anchors that no box, or a box with weight 0, may hold.
+        decision_counts: the count of each kind.
+        opened_border, opened_cut, opened_zero: (P,) pairs that are open because of a border, the second cut, a zero pick.
     """
 
     margins: Margins
@@ -62,42 +72,33 @@ class Allowed:
     possible: Bools
     pair: Bools
     vanishing: Bools
-    nobody: Bools
-    tallies: dict[str, Tally]
+    may_be_unassigned: Bools
+    decision_counts: dict[str, DecisionCount]
     opened_border: Bools
     opened_cut: Bools
     opened_zero: Bools
 
     @property
     def open_to_ties(self) -> bool:
-        """Whether the rule for ties can matter: a zero pick, or equals across a last place."""
-        return any(self.tallies[kind].open for kind in ("zero pick", "kth place", "second cut") if kind in self.tallies)
+        """Whether the rule for ties can matter: a zero pick, or equal metrics at the last place."""
+        return any(self.decision_counts[kind].open for kind in ("zero pick", "kth place", "second cut") if kind in self.decision_counts)
 
     @property
     def alone(self) -> Bools:
-        """Pairs (P,) that may be picked and have no rival at their anchor: of these a box has at most K. A conflict may give it others."""
+        """Pairs (P,) that may be picked and have no rival at their anchor; a box holds at most K of them, beside those won in conflicts."""
         cell = self.margins.pairs.cell
-        rivals = np.bincount(cell[self.possible | self.pair | self.vanishing], minlength=len(self.nobody))
+        rivals = np.bincount(cell[self.possible | self.pair | self.vanishing], minlength=len(self.may_be_unassigned))
         alone: Bools = self.possible & (rivals[cell] == 1)
         return alone
 
-    def lookup(self, cell: Ints, box: Ints) -> Ints:
-        """Index of the pair of each anchor and box (n,), or -1 where it is none."""
-        pairs, width = self.margins.pairs, self.margins.images * self.margins.anchors
-        if len(pairs) == 0:
-            return np.full(len(cell), -1)
-        keys, wanted = pairs.box * width + pairs.cell, box * width + cell
-        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-        return np.where((keys[at] == wanted) & (box >= 0), at, -1)
 
-
-def allow(margins: Margins, spec: LossSpec, rules: Rules) -> Allowed:
-    """What correct programs may answer in a batch.
+def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> AllowedAssignments:
+    """Returns the assignments of correct programs for a batch.
 
     Args:
-        margins: pairs with their intervals.
+        margins: the pairs, with their intervals.
         spec: K and the second cut.
-        rules: how the contender settles open questions.
+        rules: the contender's, for ties and conflicts.
     """
     boxes, pairs = margins.boxes, margins.pairs
     cells, groups = margins.images * margins.anchors, len(boxes.row)
@@ -114,30 +115,30 @@ def allow(margins: Margins, spec: LossSpec, rules: Rules) -> Allowed:
     may = alone | winner
     vanishing = may & ((pairs.metric_low == 0) | (_least_weight(pairs, groups, spec) < rules.smallest_weight))
     held = may & (pairs.metric_high > 0)
-    nobody = sure == 0
-    nobody[pairs.cell[vanishing]] = True
-    kept, cut = _second_cut(pairs, held, nobody, groups, cells, spec)
-    nobody[pairs.cell[held & cut]] = True
+    may_be_unassigned = sure == 0
+    may_be_unassigned[pairs.cell[vanishing]] = True
+    kept, cut = _second_cut(pairs, held, may_be_unassigned, groups, cells, spec)
+    may_be_unassigned[pairs.cell[held & cut]] = True
     vanishing |= held & cut
     final = held & kept
-    tallies = {
-        "border": _border_tally(pairs),
-        "kth place": _kth_tally(pairs, picked, possible, groups, spec.topk),
-        "conflict": _conflict_tally(boxes, pairs, final, possible, cells, rules),
-        "zero pick": Tally(len(np.unique(pairs.cell[by_zero])), len(np.unique(pairs.cell[by_zero])), np.inf),
+    decision_counts = {
+        "border": _border_decisions(pairs),
+        "kth place": _kth_decisions(pairs, picked, possible, groups, spec.topk),
+        "conflict": _conflict_decisions(boxes, pairs, final, possible, cells, rules),
+        "zero pick": DecisionCount(len(np.unique(pairs.cell[by_zero])), len(np.unique(pairs.cell[by_zero])), np.inf),
     }
-    if spec.topk2 is not None and spec.topk2 != spec.topk:
+    if spec.second_topk is not None:
         holders = np.unique(pairs.box[held])
-        tallies["second cut"] = Tally(len(holders), len(np.unique(pairs.box[held & kept & cut])), np.inf)
+        decision_counts["second cut"] = DecisionCount(len(holders), len(np.unique(pairs.box[held & kept & cut])), np.inf)
     border = np.abs(pairs.border) <= pairs.border_tolerance
-    return Allowed(
-        margins, picked, possible, final, vanishing, nobody, tallies, opened_border=border | boxes.validity_open[pairs.box],
-        opened_cut=held & cut, opened_zero=by_zero,
+    return AllowedAssignments(
+        margins, picked, possible, final, vanishing, may_be_unassigned, decision_counts,
+        opened_border=border | boxes.validity_open[pairs.box], opened_cut=held & cut, opened_zero=by_zero,
     )  # fmt: skip
 
 
 def nth_largest(values: Floats, group: Ints, groups: int, n: int, otherwise: float) -> Floats:
-    """The n-th largest value of each group (groups,), counted from 1; ``otherwise`` where a group has fewer."""
+    """Returns the n-th largest value of each group (groups,), from 1; ``otherwise`` where a group has fewer."""
     order = np.lexsort((-values, group))
     counts = np.bincount(group, minlength=groups)
     starts = np.cumsum(counts) - counts
@@ -148,9 +149,9 @@ def nth_largest(values: Floats, group: Ints, groups: int, n: int, otherwise: flo
 
 
 def _picks(pairs: Pairs, groups: int, topk: int) -> tuple[Bools, Bools]:
-    """Pairs (P,) that every, and that some, correct program picks [5.4].
+    """Returns the pairs (P,) that every correct program picks, and those that some does [5.4].
 
-    K pairs that are certainly larger bar a pair; K others that may be as large endanger it.
+    A pair is not possible where K others are certainly larger, and not certain where K others may be as large.
     """
     sure = pairs.inside
     bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, topk, 0.0)
@@ -160,8 +161,8 @@ def _picks(pairs: Pairs, groups: int, topk: int) -> tuple[Bools, Bools]:
     return picked, possible
 
 
-def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: Rules) -> Bools:
-    """Pairs (P,) that a box with fewer than K positive metrics may pick although their own is zero [9]."""
+def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: TieRules) -> Bools:
+    """Returns the pairs (P,) of metric zero that a box with fewer than K positive metrics may pick [9]."""
     if rules.ties == "stable":
         return np.zeros(len(pairs), dtype=bool)
     positive = np.bincount(pairs.box[pairs.inside & (pairs.metric_low > 0)], minlength=groups)
@@ -169,10 +170,10 @@ def _zero_picks(pairs: Pairs, groups: int, topk: int, rules: Rules) -> Bools:
     return may
 
 
-def _winners(boxes: Boxes, pairs: Pairs, picked: Bools, joined: Bools, rules: Rules) -> Bools:
-    """Pairs (P,) that may win a conflict at their anchor: no certain rival's overlap is certainly larger [5.5]."""
+def _winners(boxes: Boxes, pairs: Pairs, picked: Bools, joined: Bools, rules: TieRules) -> Bools:
+    """Returns the pairs (P,) that may win a conflict at their anchor: no certain rival's overlap is certainly larger [5.5]."""
     everyone = np.ones(len(pairs), dtype=bool)
-    # Twins stand inside or outside of a border together, however open it is.
+    # Boxes with equal corners have the same candidates, even at an open border.
     rival, twin, entrant = (picked, picked, joined) if rules.conflicts == "pickers" else (pairs.inside, everyone, everyone)
     best = np.full(int(pairs.cell.max(initial=-1)) + 1, -1.0)
     np.maximum.at(best, pairs.cell[rival], pairs.overlap_low[rival])
@@ -180,7 +181,7 @@ def _winners(boxes: Boxes, pairs: Pairs, picked: Bools, joined: Bools, rules: Ru
 
 
 def _behind_twin(boxes: Boxes, pairs: Pairs, rival: Bools) -> Bools:
-    """Pairs (P,) whose anchor also has a rival box with the same corners and a lower index, which wins on the equal overlap [9]."""
+    """Returns the pairs (P,) with a rival box of the same corners and a lower index, which wins on the equal overlap [9]."""
     span = int(pairs.cell.max(initial=-1)) + 1
     key = boxes.first_twin[pairs.box] * span + pairs.cell
     _, group = np.unique(key, return_inverse=True)
@@ -190,47 +191,47 @@ def _behind_twin(boxes: Boxes, pairs: Pairs, rival: Bools) -> Bools:
 
 
 def _least_weight(pairs: Pairs, groups: int, spec: LossSpec) -> Floats:
-    """A lower bound (P,) of the soft target of a pair that holds its anchor [5.7]: the box's overlap is at least its own."""
+    """Returns a lower bound (P,) of the soft target of each pair [5.7]: the box's largest overlap is at least the pair's."""
     largest = np.zeros(groups)
     np.maximum.at(largest, pairs.box, pairs.metric_high)
     return pairs.metric_low * pairs.overlap_low / (largest[pairs.box] + spec.assign_eps)
 
 
-def _second_cut(pairs: Pairs, held: Bools, nobody: Bools, groups: int, cells: int, spec: LossSpec) -> tuple[Bools, Bools]:
-    """Pairs (P,) that may be kept, and that may be dropped, by the second cut [5.6]."""
+def _second_cut(pairs: Pairs, held: Bools, may_be_unassigned: Bools, groups: int, cells: int, spec: LossSpec) -> tuple[Bools, Bools]:
+    """Returns the pairs (P,) that the second cut may keep, and those that it may drop [5.6]."""
     none = np.zeros(len(pairs), dtype=bool)
-    if spec.topk2 is None or spec.topk2 == spec.topk:
+    if spec.second_topk is None:
         return ~none, none
-    options = np.bincount(pairs.cell[held], minlength=cells) + nobody
+    options = np.bincount(pairs.cell[held], minlength=cells) + may_be_unassigned
     sure = held & (options[pairs.cell] == 1)
-    bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, spec.topk2, 0.0)
-    danger = nth_largest(pairs.metric_high[held], pairs.box[held], groups, spec.topk2 + 1, -1.0)
+    bar = nth_largest(pairs.metric_low[sure], pairs.box[sure], groups, spec.second_topk, 0.0)
+    danger = nth_largest(pairs.metric_high[held], pairs.box[held], groups, spec.second_topk + 1, -1.0)
     return pairs.metric_high >= bar[pairs.box], pairs.metric_low <= danger[pairs.box]
 
 
-def _border_tally(pairs: Pairs) -> Tally:
-    """One decision for each pair that can be a candidate."""
+def _border_decisions(pairs: Pairs) -> DecisionCount:
+    """Counts one decision for each pair that can be a candidate."""
     away = np.abs(pairs.border)
     rounded = pairs.border_tolerance > 0
     ratios = away[rounded] / pairs.border_tolerance[rounded]
-    return Tally(len(pairs), int((~pairs.inside).sum()), float(ratios.min(initial=np.inf)))
+    return DecisionCount(len(pairs), int((~pairs.inside).sum()), float(ratios.min(initial=np.inf)))
 
 
-def _kth_tally(pairs: Pairs, picked: Bools, possible: Bools, groups: int, topk: int) -> Tally:
-    """One decision for each box that has a candidate of positive metric; its margin is the gap at the K-th place."""
+def _kth_decisions(pairs: Pairs, picked: Bools, possible: Bools, groups: int, topk: int) -> DecisionCount:
+    """Counts one decision for each box that has a candidate of positive metric; its margin is the gap at the K-th place."""
     open_boxes = np.unique(pairs.box[possible & ~picked])
     at, after = (nth_largest(pairs.metric, pairs.box, groups, n, 0.0) for n in (topk, topk + 1))
     low, high = (
         nth_largest(pairs.metric_low, pairs.box, groups, topk, 0.0),
         nth_largest(pairs.metric_high, pairs.box, groups, topk + 1, 0.0),
     )
-    slack = (at - low) + (high - after)
-    gaps = (at - after)[slack > 0] / slack[slack > 0]
-    return Tally(len(np.unique(pairs.box[possible])), len(open_boxes), float(gaps[after[slack > 0] > 0].min(initial=np.inf)))
+    tolerance = (at - low) + (high - after)
+    gaps = (at - after)[tolerance > 0] / tolerance[tolerance > 0]
+    return DecisionCount(len(np.unique(pairs.box[possible])), len(open_boxes), float(gaps[after[tolerance > 0] > 0].min(initial=np.inf)))
 
 
-def _conflict_tally(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, cells: int, rules: Rules) -> Tally:
-    """One decision for each anchor that two boxes or more may pick; its margin is the gap between the two largest overlaps."""
+def _conflict_decisions(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, cells: int, rules: TieRules) -> DecisionCount:
+    """Counts one decision for each anchor that several boxes may pick; its margin is the gap between the two largest overlaps."""
     contested = np.bincount(pairs.cell[possible], minlength=cells) > 1
     options = np.bincount(pairs.cell[final], minlength=cells)
     entrants = contested[pairs.cell] & (boxes.first_twin[pairs.box] == pairs.box)
@@ -240,8 +241,8 @@ def _conflict_tally(boxes: Boxes, pairs: Pairs, final: Bools, possible: Bools, c
     order = np.lexsort((-value, cell))
     cell, value, off = cell[order], value[order], off[order]
     same = cell[1:] == cell[:-1]
-    # The first two of each anchor's rivals, which stand in order of overlap.
+    # The second of each anchor's rivals in order of overlap.
     second = np.flatnonzero(same & ~np.concatenate([np.zeros(1, dtype=bool), same[:-1]])[: len(same)]) + 1
-    gap, slack = value[second - 1] - value[second], off[second - 1] + off[second]
-    ratios = gap / np.maximum(slack, np.finfo(np.float64).tiny)
-    return Tally(int(contested.sum()), int((contested & (options > 1)).sum()), float(ratios.min(initial=np.inf)))
+    gap, tolerance = value[second - 1] - value[second], off[second - 1] + off[second]
+    ratios = gap / np.maximum(tolerance, np.finfo(np.float64).tiny)
+    return DecisionCount(int(contested.sum()), int((contested & (options > 1)).sum()), float(ratios.min(initial=np.inf)))

@@ -1,4 +1,4 @@
-"""An assignment as the judge sees it: which box holds each anchor of the batch, and what its weights must then be (spec section 5.7)."""
+"""An assignment with indices into the margins, and the soft targets that follow from it (spec section 5.7)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import numpy as np
 import torch
 
 from oracle.contract.answer_form import MalformedError
-from oracle.tolerance.allowed_assignments import NOBODY, Allowed
-from oracle.tolerance.margins import Floats, Ints
-from oracle.tolerance.precision import Arithmetic
+from oracle.definition.assignment_trace import UNASSIGNED
+from oracle.tolerance.allowed_assignments import AllowedAssignments
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Ints
+from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
-WEIGHT_ROUNDINGS = 4.0  # Product, sum, quotient, and the rounding of the target score itself.
+WEIGHT_ROUNDINGS = 4.0  # Product, sum, quotient, and the soft target itself.
 
 
 @dataclass(frozen=True)
-class Holdings:
+class IndexedAssignment:
     """Entries of positive weight, in order of anchor: H entries.
 
     Attributes:
         cell: (H,) image times A plus anchor.
-        box: (H,) index into the margins' boxes, or ``NOBODY`` for a row that is no valid box of the image.
-        row: (H,) row of the batch, as the contender said it.
+        box: (H,) index into the margins' boxes, or ``UNASSIGNED`` for a row that is no valid box of the image.
+        row: (H,) row of the batch, as reported.
         weight: (H,) soft targets.
     """
 
@@ -33,37 +35,37 @@ class Holdings:
     weight: Floats
 
     def holder(self, cells: int) -> Ints:
-        """Box that holds each anchor of the batch (B·A,), or ``NOBODY``."""
-        answer = np.full(cells, NOBODY, dtype=np.int64)
+        """Returns the box that holds each anchor of the batch (B·A,), or ``UNASSIGNED``."""
+        answer = np.full(cells, UNASSIGNED, dtype=np.int64)
         answer[self.cell] = self.box
         return answer
 
     def assignment(self, anchors: int, weight: Floats | None = None) -> Assignment:
-        """The same as a record of tensors, with other weights if they are given."""
+        """Returns the same as a record of tensors, with other weights if they are given."""
         image, anchor = np.divmod(self.cell, anchors)
         parts = (image, anchor, self.row, self.weight if weight is None else weight)
         return Assignment(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
     @property
     def key(self) -> bytes:
-        """What two assignments share when they are the same: anchors and boxes of positive weight."""
+        """The anchors and rows as bytes, equal for equal assignments whatever the weights."""
         return self.cell.tobytes() + self.row.tobytes()
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Soft targets of some holdings by the definition (H,), and by how much a correct program's may differ (H,)."""
+    """The definition's soft targets (H,) of an assignment, and by how much a correct program's may differ (H,)."""
 
     value: Floats
-    slack: Floats
+    tolerance: Floats
 
 
-def holdings_of(allowed: Allowed, assignment: Assignment) -> Holdings:
-    """Entries of an assignment; those of weight 0 say nothing and are left out.
+def indexed_assignment(allowed: AllowedAssignments, assignment: Assignment) -> IndexedAssignment:
+    """Returns the entries of positive weight of an assignment, with indices.
 
     Raises:
-        MalformedError: an entry names an anchor or an image that does not exist, or an anchor twice, or its weight is negative or no
-            number.
+        MalformedError: an entry names an anchor or an image that does not exist, or an anchor twice, or its weight is negative or
+            not-a-number.
     """
     margins = allowed.margins
     image, anchor, row = (getattr(assignment, name).detach().cpu().numpy().astype(np.int64) for name in ("image", "anchor", "box"))
@@ -81,26 +83,27 @@ def holdings_of(allowed: Allowed, assignment: Assignment) -> Holdings:
     if (twice := np.flatnonzero(np.diff(cell) == 0)).size:
         raise MalformedError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
     boxes = margins.boxes
-    index_of_row = {r: g for g, r in enumerate(boxes.row.tolist())}
-    box = np.array([index_of_row.get(r, NOBODY) for r in row.tolist()], dtype=np.int64)
+    box = boxes.index_of(row.tolist())
     if len(boxes.row):
-        box[boxes.image[box] != cell // margins.anchors] = NOBODY
-    return Holdings(cell, box, row, weight)
+        box[boxes.image[box] != cell // margins.anchors] = UNASSIGNED
+    return IndexedAssignment(cell, box, row, weight)
 
 
-def weights_of(allowed: Allowed, held: Holdings, spec: LossSpec, arithmetic: Arithmetic, zero_held: Ints | None = None) -> Weights:
-    """Soft targets of allowed holdings.
+def weights_of(
+    allowed: AllowedAssignments, held: IndexedAssignment, spec: LossSpec, precision: Precision, zero_held: Ints | None = None
+) -> Weights:
+    """Returns the soft targets of an allowed assignment.
 
     Args:
         allowed: the margins, and which pairs may hold an anchor with a weight of 0.
-        held: the holdings; every entry must be a pair.
+        held: the assignment; every entry must be a pair.
         spec: epsilon.
-        arithmetic: roundings.
-        zero_held: box (B·A,) that holds an anchor with weight 0 by the definition: its overlap counts for its box although nobody sees it.
+        precision: the contender's.
+        zero_held: box (B·A,) that holds an anchor with weight 0 by the definition: its overlap still enters the box's maximum.
     """
     pairs, groups = allowed.margins.pairs, len(allowed.margins.boxes.row)
-    at = allowed.lookup(held.cell, held.box)
-    # What stands at anchors without visible holder may still count towards its box's largest overlap: surely, perhaps, or not at all.
+    at = allowed.margins.lookup(held.cell, held.box)
+    # A pair of weight 0 at an anchor without reported box may still enter its box's maximum: certainly, possibly, or not.
     empty = np.ones(allowed.margins.images * allowed.margins.anchors, dtype=bool)
     empty[held.cell] = False
     unseen = np.flatnonzero(allowed.vanishing & empty[pairs.cell])
@@ -117,11 +120,11 @@ def weights_of(allowed: Allowed, held: Holdings, spec: LossSpec, arithmetic: Ari
     m, o = largest(pairs.metric, at, certain), largest(pairs.overlap, at, certain)
     m_low, o_low = largest(pairs.metric_low, at), largest(pairs.overlap_low, at)
     m_high, o_high = largest(pairs.metric_high, at, unseen), largest(pairs.overlap_high, at, unseen)
-    rounding = WEIGHT_ROUNDINGS * max(arithmetic.score, arithmetic.evaluation)
+    rounding = WEIGHT_ROUNDINGS * max(precision.score, precision.evaluation)
     value = pairs.metric[at] * o / (m + spec.assign_eps)
     low = pairs.metric_low[at] * o_low / (m_high + spec.assign_eps)
     high = pairs.metric_high[at] * o_high / (m_low + spec.assign_eps)
     # An anchor's metric is at most its box's largest, in any program.
     high = np.minimum(high, o_high)
-    slack = np.maximum(high - value, value - low) + rounding * value + arithmetic.smallest_score
-    return Weights(value, slack)
+    tolerance = np.maximum(high - value, value - low) + rounding * value + precision.smallest_score
+    return Weights(value, tolerance)

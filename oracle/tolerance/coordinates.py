@@ -1,4 +1,4 @@
-"""By how much rounding moves the corners of ground truth and of predictions (spec sections 3, 4 and 8a)."""
+"""Tolerances of the corners of ground truth and of predictions (spec sections 3, 4 and 8a)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.precision import Precision
 
 # Roundings that a correct program may commit at each step, as multiples of the unit roundoff. Measured over some thousand batches, the
 # reference and the twin stay within the intervals that follow from them (properties/tests/oracle/judge/test_assignment.py repeats the
@@ -21,12 +21,12 @@ EXACT_QUANTUM, EXACT_LIMIT = 1 / 256, 2.0**14
 
 
 class Decoded(NamedTuple):
-    """Distances (..., 4) from logits, and what their rounding depends on.
+    """Distances (..., 4) decoded from logits, and the numbers on which their rounding depends.
 
     Attributes:
         sides: left, top, right, bottom in grid units.
-        spread: mean distance of the bins from the expectation: what a relative error of one probability moves; 0 for R = 1.
-        reach: the same, each bin times how far its logit lies below the largest: the argument of the exponential is rounded too.
+        spread: mean distance of the bins from the expectation, by which relative errors of the probabilities move it; 0 for R = 1.
+        reach: the same, each bin times the distance of its logit from the largest: the argument of the exponential is rounded too.
     """
 
     sides: Tensor
@@ -35,7 +35,7 @@ class Decoded(NamedTuple):
 
 
 def decoded(logits: Tensor, reg_max: int) -> Decoded:
-    """Distances (..., 4) from logits (..., 4R), in float64 [4]."""
+    """Decodes distances (..., 4) from logits (..., 4R), in float64 [4]."""
     logits = logits.detach().double()
     if reg_max == 1:
         return Decoded(logits, torch.zeros_like(logits), torch.zeros_like(logits))
@@ -47,18 +47,17 @@ def decoded(logits: Tensor, reg_max: int) -> Decoded:
     return Decoded(sides, away.sum(-1), (away * (rows.amax(-1, keepdim=True) - rows)).sum(-1))
 
 
-def corner_tolerance(decoded: Decoded, corners: Tensor, arithmetic: Arithmetic) -> Tensor:
-    """Rounding of predicted corners (..., 4) in grid units."""
+def predicted_corner_tolerance(decoded: Decoded, corners: Tensor, precision: Precision) -> Tensor:
+    """Returns the tolerance of predicted corners (..., 4) in grid units."""
     size = decoded.sides.abs()
-    moved = arithmetic.distance * (PRODUCT_ROUNDINGS * size * (decoded.spread > 0) + SOFTMAX_ROUNDINGS * decoded.spread)
-    return moved + arithmetic.core * decoded.reach + CORNER_ROUNDINGS * arithmetic.corner * (corners.abs() + size)
+    moved = precision.distance * (PRODUCT_ROUNDINGS * size * (decoded.spread > 0) + SOFTMAX_ROUNDINGS * decoded.spread)
+    return moved + precision.core * decoded.reach + CORNER_ROUNDINGS * precision.corner * (corners.abs() + size)
 
 
-def truth_tolerance(corners: Tensor, boxes: Tensor, image_size: tuple[int, int], roundoff: float) -> Tensor:
-    """Rounding of pixel corners (N, 4) that were made of boxes (N, 4) as they arrive, centre and size divided by the image's.
+def truth_corner_tolerance(corners: Tensor, boxes: Tensor, image_size: tuple[int, int], roundoff: float) -> Tensor:
+    """Returns the tolerance of pixel corners (N, 4) computed from the batch's boxes (N, 4), centre and size relative to the image.
 
-    It is 0 where nothing is rounded, in whatever order a program scales and adds: a border that runs through an anchor's centre is then
-    decided.
+    It is 0 where no order of scaling and adding rounds: a border through an anchor's centre is then decided.
     """
     height, width = image_size
     scaled = boxes.double().reshape(-1, 4) * boxes.new_tensor([width, height, width, height], dtype=torch.float64)

@@ -1,12 +1,13 @@
-"""How decided is each decision of an assignment: every candidate pair with intervals in which a correct program may find its numbers.
+"""The margins of an assignment's decisions: every candidate pair, with the intervals in which correct programs find its numbers.
 
-Everything is float64, over the ragged list of pairs of a whole batch that can be candidates at all. A program that computes in a working
-dtype sees corners that are off by some roundings; what that does to an overlap is found by moving each corner and looking, so that kinks,
-crossings and degenerate boxes need no formula. Two programs may then disagree on a decision only where their intervals overlap.
+Everything is float64, over the ragged list of possible candidate pairs of a batch. A program that computes in a working dtype has corners
+with rounding errors; their effect on an overlap is found by moving each corner, so that kinks, crossings and degenerate boxes need no
+formula. Two programs can disagree on a decision only where intervals overlap; :mod:`oracle.tolerance.intervals` has an example.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,38 +17,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
-from oracle.definition.criterion import ExactCriterion, Grid, Truth
+from oracle.definition.assignment_trace import UNASSIGNED
+from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
 from oracle.definition.formulas import border_distance, corners_of, lengthened
-from oracle.tolerance.coordinates import corner_tolerance, decoded, truth_tolerance
-from oracle.tolerance.precision import Arithmetic
+from oracle.tolerance.coordinates import decoded, predicted_corner_tolerance, truth_corner_tolerance
+from oracle.tolerance.intervals import Floats, metric_interval, overlap_interval
+from oracle.tolerance.precision import Precision
 from twinloss import LossSpec
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# Roundings that a correct program may commit, as multiples of the unit roundoff; those of corners are in
-# :mod:`oracle.tolerance.coordinates`.
-OVERLAP_ROUNDINGS = 4.0  # Of the overlap's own expressions, once its corners are given.
-SCORE_ROUNDINGS = 3.0  # Sigmoid and power.
 WINDOW_ROUNDINGS = 1.5  # Of a lengthened box's corners, relative to the rounding of its own.
-_CHUNK = 64  # Boxes at a time: a dense (boxes, A) matrix of a crowded batch would take hundreds of megabytes.
+_CHUNK = 64  # Boxes at a time: a dense (boxes, A) matrix of a crowded batch takes hundreds of megabytes.
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Ground truth that is valid, or might be within rounding, in order of image, then arrival: G boxes.
+    """Boxes of ground truth that are valid, or may be within rounding, in order of image, then arrival: G boxes.
 
     Attributes:
         row: (G,) row of the batch.
         image: (G,) image.
         label: (G,) class.
         corners: (G, 4) pixels.
-        tolerance: (G, 4) rounding of the corners in pixels.
+        tolerance: (G, 4) of the corners, in pixels.
         first_twin: (G,) lowest index of a box of the same image with the same corners, itself when there is no other.
-        shadowed: (G,) whether a box of the same image, corners and class comes before it: that one takes whatever both pick.
-        valid: (G,) whether the row counts in exact arithmetic.
-        validity_open: (G,) whether rounding can tip that.
+        shadowed: (G,) whether a box of the same image, corners and class comes before it and gets all anchors that both pick.
+        valid: (G,) whether the row is valid by the definition.
+        validity_open: (G,) whether rounding can change that.
     """
 
     row: Ints
@@ -60,18 +58,23 @@ class Boxes:
     valid: Bools
     validity_open: Bools
 
+    def index_of(self, rows: Iterable[int]) -> Ints:
+        """Returns the index (n,) of the box of each row of the batch, or ``UNASSIGNED`` for a row that is not a valid box."""
+        known = {row: g for g, row in enumerate(self.row.tolist())}
+        return np.array([known.get(int(row), UNASSIGNED) for row in rows], dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of a box and an anchor of its image that are candidates or might be within rounding, sorted by box, then anchor: P pairs.
+    """Pairs of a box and an anchor of its image that are candidates, or may be within rounding, sorted by box, then anchor: P pairs.
 
     Attributes:
         box: (P,) index into :class:`Boxes`.
         cell: (P,) image times A plus anchor: the anchor's index in the batch.
         border: (P,) distance to the nearest side in pixels less epsilon: positive strictly inside.
-        border_tolerance: (P,) rounding of that distance.
+        border_tolerance: (P,) tolerance of that distance.
         inside: (P,) whether the pair is a candidate in every correct program.
-        overlap, overlap_low, overlap_high: (P,) clamped CIoU, and the interval it may be found in.
+        overlap, overlap_low, overlap_high: (P,) clamped CIoU and its interval.
         metric, metric_low, metric_high: (P,) alignment metric, likewise; ``metric_low`` is 0 where the metric may underflow.
     """
 
@@ -93,61 +96,70 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Margins:
-    """The boxes and pairs of a batch: ``boxes``, ``pairs``; ``images`` B and ``anchors`` A give the shape of what is held."""
+    """The boxes and pairs of a batch of ``images`` B, with ``anchors`` A each."""
 
     boxes: Boxes
     pairs: Pairs
     images: int
     anchors: int
 
+    def lookup(self, cell: Ints, box: Ints) -> Ints:
+        """Returns the index of the pair of each anchor and box (n,), or -1 where it is not a pair."""
+        pairs, width = self.pairs, self.images * self.anchors
+        if len(pairs) == 0:
+            return np.full(len(cell), -1)
+        keys, wanted = pairs.box * width + pairs.cell, box * width + cell
+        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        return np.where((keys[at] == wanted) & (box >= 0), at, -1)
 
-def measure(exact: ExactCriterion, preds: Preds, batch: Batch, arithmetic: Arithmetic) -> Margins:
-    """Boxes and pairs of a batch, with the intervals of a program that computes in ``arithmetic``.
+
+def margins_of(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision) -> Margins:
+    """Returns the boxes and pairs of a batch, with the intervals of a program of a given precision.
 
     Args:
-        exact: the definition; of its answers the grid, the prepared truth and the decoded distances are used.
+        exact: the definition, of which grid and prepared truth are used.
         preds: ``boxes`` (B, 4R, A) and ``scores`` (B, C, A) logits, finite; ``feats``.
         batch: the targets.
-        arithmetic: unit roundoffs.
+        precision: the program's unit roundoffs.
     """
     spec = exact.spec
     with torch.no_grad():
         grid, truth = exact.grid(preds), exact.truth(preds, batch)
-        anchor_error = (grid.centres.to(arithmetic.anchors).double() - grid.centres).abs()
-        boxes = boxes_of(truth, truth_tolerance(truth.corners, batch["bboxes"], (grid.height, grid.width), arithmetic.core))
+        anchor_error = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
+        boxes = boxes_of(truth, truth_corner_tolerance(truth.corners, batch["bboxes"], (grid.height, grid.width), precision.core))
         windows = _windows(truth.corners[boxes.row], boxes, spec)
         box, anchor, border, tolerance = _possible_pairs(boxes, windows, grid, anchor_error, spec)
         image, label = boxes.image[box], boxes.label[box]
         logit = preds["scores"].detach()[image, label, anchor].double().numpy()
         sides = decoded(preds["boxes"].detach()[image, :, anchor], spec.reg_max)
         predicted = corners_of(sides.sides, grid.centres[anchor])
-        wobble = corner_tolerance(sides, predicted, arithmetic) + anchor_error[anchor].repeat(1, 2)
+        predicted_tolerance = predicted_corner_tolerance(sides, predicted, precision) + anchor_error[anchor].repeat(1, 2)
         scale = grid.strides[anchor, None]
     images, anchors = len(preds["boxes"]), len(grid.centres)
     overlap, low, high = overlap_interval(
         boxes.corners[box],
         boxes.tolerance[box],
         (predicted * scale).numpy(),
-        (wobble * scale).numpy(),
+        (predicted_tolerance * scale).numpy(),
         spec.ciou_eps,
-        arithmetic.evaluation,
+        precision.evaluation,
     )
-    metric, metric_low, metric_high = metric_interval(logit, (overlap, low, high), spec, arithmetic)
+    metric, metric_low, metric_high = metric_interval(logit, (overlap, low, high), spec, precision)
     inside = (border > tolerance) & boxes.valid[box] & ~boxes.validity_open[box]
     cell = boxes.image[box] * anchors + anchor
     pairs = Pairs(box, cell, border, tolerance, inside, overlap, low, high, metric, metric_low, metric_high)
     return Margins(boxes, pairs, images, anchors)
 
 
-def boxes_of(truth: Truth, rounding: Tensor) -> Boxes:
-    """Valid and possibly valid boxes of a batch from its prepared rows and the rounding (N, 4) of their corners [3]."""
+def boxes_of(truth: GroundTruth, rounding: Tensor) -> Boxes:
+    """Returns the valid and possibly valid boxes of a batch, from its prepared rows and the tolerance (N, 4) of their corners [3]."""
     image, label, corners, tolerance = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy(), rounding.numpy()
-    total, slack = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
+    total, of_total = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
     order = np.argsort(image, kind="stable")
-    row = order[total[order] > -np.maximum(slack[order], 0)]
-    row = row[(total[row] > 0) | (slack[row] > 0)]
+    row = order[total[order] > -np.maximum(of_total[order], 0)]
+    row = row[(total[row] > 0) | (of_total[row] > 0)]
     image, corners = image[row], corners[row]
-    # Identical boxes have equal overlaps to the bit in any program, so that the lowest index wins: never an open question [9].
+    # Boxes with equal corners have equal overlaps, to the bit, in any program; the lowest index wins and the decision is closed [9].
     first_twin = _first_of_equals(np.column_stack([image, corners]))
     return Boxes(
         row=row,
@@ -158,12 +170,12 @@ def boxes_of(truth: Truth, rounding: Tensor) -> Boxes:
         first_twin=first_twin,
         shadowed=_first_of_equals(np.column_stack([first_twin, label[row]])) < np.arange(len(row)),
         valid=total[row] > 0,
-        validity_open=np.abs(total[row]) < slack[row],
+        validity_open=np.abs(total[row]) < of_total[row],
     )
 
 
 def _first_of_equals(rows: NDArray[Any]) -> Ints:
-    """Index of the first row equal to each row (n,)."""
+    """Returns the index of the first row equal to each row (n,)."""
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)
     _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -171,7 +183,7 @@ def _first_of_equals(rows: NDArray[Any]) -> Ints:
 
 
 def _windows(corners: Tensor, boxes: Boxes, spec: LossSpec) -> tuple[Tensor, Tensor]:
-    """The least and the largest window (G, 4) that each box can have [5.1].
+    """Returns the least and the largest window (G, 4) that each box can have [5.1].
 
     They differ where an older definition makes a short side jump to ``shortest_side`` and rounding decides whether it is short.
     """
@@ -187,11 +199,11 @@ def _windows(corners: Tensor, boxes: Boxes, spec: LossSpec) -> tuple[Tensor, Ten
 def _possible_pairs(
     boxes: Boxes, windows: tuple[Tensor, Tensor], grid: Grid, anchor_error: Tensor, spec: LossSpec
 ) -> tuple[Ints, Ints, Floats, Floats]:
-    """Box, anchor, border distance and its tolerance (each (P,)) of pairs that can be candidates of boxes with windows (G, 4) [5.1].
+    """Returns box, anchor, border distance and its tolerance (each (P,)) of the possible candidate pairs [5.1].
 
-    Of a box's two windows the first is the least that it can have, and the second the largest: a pair between them is on the border.
+    ``windows``: the least and the largest window (G, 4) of each box; a pair between them lies on the border.
     """
-    # Whoever lengthens a box, or might have, computes its corners once more, from centre and size.
+    # A program that lengthens boxes computes corners once more, from centre and size, which adds a rounding.
     error = boxes.tolerance.max(1, initial=0) * WINDOW_ROUNDINGS
     shift = (anchor_error.amax(1) * grid.strides).numpy()
     pixels = grid.centres * grid.strides[:, None]
@@ -207,56 +219,3 @@ def _possible_pairs(
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0)
     return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore[return-value]
-
-
-def overlap_interval(
-    truth: Floats, truth_error: Floats, predicted: Floats, predicted_error: Floats, eps: float, roundoff: float
-) -> tuple[Floats, Floats, Floats]:
-    """Clamped CIoU (P,) of boxes (P, 4), and the interval that corners off by the given errors (P, 4) allow."""
-    corners, errors = np.concatenate([truth, predicted], axis=-1), np.concatenate([truth_error, predicted_error], axis=-1)
-    shifts = np.concatenate([np.zeros((1, 8)), np.eye(8), -np.eye(8)])[:, None, :] * errors
-    moved = corners + shifts
-    iou, penalty = ciou_parts(moved[..., :4], moved[..., 4:], eps)
-    overlaps = iou - penalty
-    overlap = overlaps[0]
-    change = np.abs(overlaps[1:] - overlap)
-    # A degenerate box that some rounding makes undefined may have any overlap.
-    off = np.nan_to_num(np.maximum(change[:8], change[8:]), nan=np.inf).sum(0) + OVERLAP_ROUNDINGS * roundoff * (iou[0] + penalty[0])
-    return np.maximum(overlap, 0), np.maximum(overlap - off, 0), np.maximum(overlap + off, 0)
-
-
-def ciou_parts(a: Floats, b: Floats, eps: float) -> tuple[Floats, Floats]:
-    """IoU and what CIoU subtracts from it, each (...), of boxes (..., 4) as corners [6]."""
-    ax1, ay1, ax2, ay2 = np.moveaxis(a, -1, 0)
-    bx1, by1, bx2, by2 = np.moveaxis(b, -1, 0)
-    aw, ah, bw, bh = ax2 - ax1, ay2 - ay1 + eps, bx2 - bx1, by2 - by1 + eps
-    inner_w, inner_h = np.minimum(ax2, bx2) - np.maximum(ax1, bx1), np.minimum(ay2, by2) - np.maximum(ay1, by1)
-    intersection = np.maximum(inner_w, 0) * np.maximum(inner_h, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        iou = intersection / (aw * ah + bw * bh - intersection + eps)
-        angle = np.arctan(bw / bh) - np.arctan(aw / ah)
-    enclosing_w, enclosing_h = np.maximum(ax2, bx2) - np.minimum(ax1, bx1), np.maximum(ay2, by2) - np.minimum(ay1, by1)
-    diagonal = enclosing_w**2 + enclosing_h**2 + eps
-    distance = ((bx1 + bx2 - ax1 - ax2) ** 2 + (by1 + by2 - ay1 - ay2) ** 2) / 4
-    v = 4 / np.pi**2 * angle**2
-    return iou, distance / diagonal + v * v / (1 - iou + v + eps)
-
-
-def metric_interval(
-    logit: Floats, overlap: tuple[Floats, Floats, Floats], spec: LossSpec, arithmetic: Arithmetic
-) -> tuple[Floats, Floats, Floats]:
-    """Alignment metric (P,) and its interval, from class logits (P,) and the overlap's interval [5.3]."""
-    value, low, high = overlap
-    with np.errstate(over="ignore", under="ignore"):
-        p = np.where(logit >= 0, 1 / (1 + np.exp(-np.abs(logit))), np.exp(-np.abs(logit)) / (1 + np.exp(-np.abs(logit))))
-        share = SCORE_ROUNDINGS * max(arithmetic.score, arithmetic.flat)
-        p_low, p_high = p * (1 - share) - arithmetic.smallest_score, np.minimum(p * (1 + share) + arithmetic.smallest_score, 1)
-        p_low = np.where(p_low < arithmetic.smallest_score, 0, p_low)
-        # The power is rounded once more, in the dtype of the scores; the product in that of the targets.
-        grown = max(arithmetic.score, arithmetic.flat) + SCORE_ROUNDINGS * arithmetic.evaluation
-        metric = p**spec.alpha * value**spec.beta
-        power_low, power_high = low**spec.beta, high**spec.beta
-        metric_low = p_low**spec.alpha * power_low * (1 - grown)
-        metric_high = p_high**spec.alpha * power_high * (1 + grown)
-    lost = (power_low < arithmetic.smallest_core) | (metric_low < arithmetic.smallest_core)
-    return metric, np.where(lost, 0, metric_low), np.maximum(metric_high, metric)

@@ -1,6 +1,6 @@
-"""How precisely a program computes: the unit roundoff of each step, by setting and by what the contender claims (spec section 8a).
+"""The precision of a program: the unit roundoff of each step, by setting and by the contender's claim (spec section 8a).
 
-The *unit roundoff* u of a dtype is half the distance from 1 to the next number: no rounding is off by more than u times the value.
+The *unit roundoff* u of a dtype is half the distance from 1 to the next number: a rounding error is at most u times the value.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import torch
 
 from oracle.cases.case import Setting
 
-# Demanded of each evaluated expression in float64, where the definition is compared and not the arithmetic: a value is a few of them, which
-# makes 1e-10 of its scale.
+# Relative tolerance of each evaluated expression in float64, where definitions are compared and not roundings; a value consists of a few
+# expressions, which makes 1e-10 of its scale.
 FLAT = 2e-11
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Precision:
     """Unit roundoffs of one program in one setting.
 
     Attributes:
         distance: of decoded distances (R > 1).
         corner: of predicted corners and of the prediction's own sides in the box loss.
         score: of probabilities, target scores and the classification term.
-        core: of everything that ground truth has entered: the targets' dtype.
-        output: of the gradients, which come back in the logits' dtype.
-        flat: relative error that is granted to any evaluated value, whatever its conditioning.
-        smallest_score: magnitude below which a probability or target score may be lost.
+        core: of everything computed from ground truth: the targets' dtype.
+        output: of the gradients, which have the logits' dtype.
+        flat: minimum relative tolerance of any evaluated value, independent of conditioning.
+        smallest_score: magnitude below which a probability or soft target may underflow.
         smallest_core: the same of overlaps and metrics.
         smallest_output: the same of gradients.
         largest_output: magnitude beyond which a gradient overflows.
-        anchors: dtype in which anchors' centres are held.
+        anchors: dtype of the anchors' centres.
     """
 
     distance: float
@@ -58,25 +58,25 @@ class Arithmetic:
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
-    """Half the distance from 1 to the next number of the dtype."""
+    """Returns half the distance from 1 to the next number of the dtype."""
     return float(torch.finfo(dtype).eps) / 2
 
 
 def smallest(dtype: torch.dtype) -> float:
-    """Magnitude below which a value may be lost.
+    """Returns the magnitude below which a value may underflow.
 
-    The wide dtypes' subnormal numbers are flushed to zero by some kernels, so that their smallest normal number counts; float16's are not.
+    It is the smallest normal number, because some kernels flush subnormal numbers to zero; those of float16 are kept.
     """
     info = torch.finfo(dtype)
     return float(info.tiny) * (float(info.eps) if dtype == torch.float16 else 1.0)
 
 
-def arithmetic_of(setting: Setting, claim: str) -> Arithmetic:
-    """What a contender computes in.
+def precision_of(setting: Setting, claim: str) -> Precision:
+    """Returns the precision of a contender.
 
     Args:
         setting: dtype of the logits, and autocast.
-        claim: the contender's ``arithmetic``: ``"float32"`` or ``"logits"``.
+        claim: the contender's ``precision``: ``"float32"`` or ``"logits"``.
 
     Raises:
         ValueError: the claim is neither.
@@ -89,9 +89,9 @@ def arithmetic_of(setting: Setting, claim: str) -> Arithmetic:
     scores = working
     distance = working
     if setting.autocast is not None and claim == "logits":
-        # Autocast computes the expectation's product in half precision, and the classification term with its sum in float32.
+        # Autocast computes the expectation's product in half precision, and the classification term and its sum in float32.
         distance = max((working, getattr(torch, setting.autocast)), key=unit_roundoff)
-    return Arithmetic(
+    return Precision(
         distance=unit_roundoff(distance),
         corner=unit_roundoff(working),
         score=unit_roundoff(scores),

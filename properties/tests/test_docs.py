@@ -69,6 +69,9 @@ def test_local_links_lead_somewhere(page: Path) -> None:
 PUBLIC = [name for _, name, _ in pkgutil.walk_packages(twinloss.__path__, "twinloss.") if "triton" not in name and "native" not in name]
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+EXAMPLES = ["inference.assignment", "judge.indistinguishable", "tolerance.intervals", "tolerance.kinks"]
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, *(f"oracle.{name}" for name in EXAMPLES)])
 def test_examples_in_docstrings_hold(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0

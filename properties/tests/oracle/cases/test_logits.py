@@ -31,7 +31,7 @@ def best_overlaps(case: Case) -> Tensor:
     preds, batch = case.build(FLOAT64)
     best = torch.zeros(case.batch_size, case.num_anchors, dtype=torch.float64)
     seen = torch.zeros_like(best, dtype=torch.bool)
-    for detail in ExactCriterion(case.spec).examine(preds, batch):
+    for detail in ExactCriterion(case.spec).trace(preds, batch):
         if len(detail.rows):
             best[detail.image], seen[detail.image] = detail.overlap.amax(0), detail.candidate.any(0)
     return best[seen]
@@ -134,7 +134,7 @@ def test_stages_of_training_follow_each_other() -> None:
     for case in real_batches("synthetic-coco", imgsz=320, batch=8, count=3, seed=4):
         assert case.prediction.kind in STAGES
         preds, batch = case.build(FLOAT64)
-        details = [d for d in ExactCriterion(case.spec).examine(preds, batch) if len(d.rows)]
+        details = [d for d in ExactCriterion(case.spec).trace(preds, batch) if len(d.rows)]
         held = [(d, d.weight > 0) for d in details]
         overlaps.append(float(torch.cat([d.overlap.gather(0, d.holder.clamp(min=0)[None])[0][mask] for d, mask in held]).median()))
         confidences.append(float(torch.cat([d.probability.gather(0, d.holder.clamp(min=0)[None])[0][mask] for d, mask in held]).median()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from oracle.cases.case import Box, Case, Inputs, Prediction, PredictionKind, Setting
 from oracle.contract.contender import OffersStages
 from oracle.contract.run import run_given, run_loss
-from oracle.definition.criterion import NOBODY, ExactCriterion
+from oracle.definition.criterion import UNASSIGNED, ExactCriterion
 from oracle.definition.formulas import border_distance, ciou, distance_term, distances, distribution_term, lengthened
 from twinloss import LossSpec
 
@@ -106,7 +106,7 @@ class TestAgainstReference:
         close(ours.grad_scores, theirs.grad_scores)
 
     def test_the_batches_reach_what_they_should(self) -> None:
-        details = [d for seed in range(80) for d in ExactCriterion(random_case(seed).spec).examine(*random_case(seed).build(FLOAT64))]
+        details = [d for seed in range(80) for d in ExactCriterion(random_case(seed).spec).trace(*random_case(seed).build(FLOAT64))]
         assert sum(bool((d.picked.sum(0) > 1).any()) for d in details) > 20, "contested anchors"
         assert sum(bool((d.before_cut != d.holder).any()) for d in details) > 20, "anchors that the second cut takes"
         cases = [random_case(seed) for seed in range(80)]
@@ -179,29 +179,29 @@ class TestByHand:
 
     def test_a_short_side_is_lengthened_for_the_inside_test_alone(self) -> None:
         # 1 x 1 px beside the centre (20, 12) of anchor 6: lengthened to 8 px it holds that centre; its overlap is that of 1 x 1.
-        detail = ExactCriterion(self.SPEC).examine(*self.inputs([[0, 1, 18, 12, 1, 1]]))[0]
+        detail = ExactCriterion(self.SPEC).trace(*self.inputs([[0, 1, 18, 12, 1, 1]]))[0]
         assert detail.candidate.nonzero().tolist() == [[0, 6]]
         assert float(detail.border[0, 6]) == pytest.approx(2, abs=1e-6)
         expected = 1 / 576 - 4 / (24**2 + 24**2)
         assert float(detail.overlap[0, 6]) == pytest.approx(max(expected, 0), abs=1e-6)
 
     def test_a_centre_on_the_border_is_outside(self) -> None:
-        detail = ExactCriterion(self.SPEC).examine(*self.inputs([[0, 1, 20, 12, 16, 16]]))[0]
+        detail = ExactCriterion(self.SPEC).trace(*self.inputs([[0, 1, 20, 12, 16, 16]]))[0]
         assert detail.candidate.nonzero().tolist() == [[0, 6]]  # 5 and 7, 2 and 10 lie on the border.
 
     def test_conflict_goes_to_the_largest_overlap_even_of_a_box_that_did_not_pick(self) -> None:
         picked = torch.tensor([[True, False, False, True], [True, False, True, True], [False, False, False, False]])
         overlap = torch.tensor([[0.2, 0.9, 0.0, 0.0], [0.3, 0.8, 0.1, 0.0], [0.4, 0.1, 0.5, 0.0]])
         by_rule = {rule: ExactCriterion(self.SPEC, conflicts=rule)._settle_conflicts(picked, overlap) for rule in ("overlap", "pickers")}
-        assert by_rule["overlap"].tolist() == [2, NOBODY, 1, 0]
-        assert by_rule["pickers"].tolist() == [1, NOBODY, 1, 0]
+        assert by_rule["overlap"].tolist() == [2, UNASSIGNED, 1, 0]
+        assert by_rule["pickers"].tolist() == [1, UNASSIGNED, 1, 0]
 
     def test_second_cut_and_soft_targets(self) -> None:
         exact = ExactCriterion(LossSpec(num_classes=1, topk=3, topk2=2))
         metric = torch.tensor([[0.5, 0.25, 0.125, 0.9], [0.0, 0.0, 0.0, 0.3]], dtype=torch.float64)
         overlap = torch.tensor([[0.6, 0.8, 0.7, 0.9], [0.0, 0.0, 0.0, 0.4]], dtype=torch.float64)
         holder = exact._second_cut(torch.tensor([0, 0, 0, 1]), metric)
-        assert holder.tolist() == [0, 0, NOBODY, 1]
+        assert holder.tolist() == [0, 0, UNASSIGNED, 1]
         # The largest overlap and metric among what is held: 0.8 and 0.5, although anchor 3 would offer 0.9.
         assert exact._soft_targets(holder, metric, overlap).tolist() == pytest.approx([0.8, 0.4, 0, 0.4])
 
@@ -351,7 +351,7 @@ class TestInput:
 
     def test_nan_shows_where_it_is_read(self) -> None:
         inputs = self.inputs(self.GOOD[:1])
-        detail = ExactCriterion(self.SPEC).examine(*inputs)[0]
+        detail = ExactCriterion(self.SPEC).trace(*inputs)[0]
         inside, outside = int(detail.candidate[0].nonzero()[0]), int((~detail.candidate[0]).nonzero()[0])
 
         def finite_terms(name: str, channel: int, anchor: int) -> list[bool]:

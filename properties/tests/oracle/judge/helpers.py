@@ -1,4 +1,4 @@
-"""Contenders that are wrong on purpose, and small cases made by hand, for the tests of the judge."""
+"""Wrong contenders and small hand-made cases for the tests of the judge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oracle.comparison.registry import shipped
 from oracle.comparison.trial import Trial
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Judgement, Verdict
-from oracle.judge.truth import Definition
+from oracle.judge.truth import DefinitionAnswers
 from twinloss import Assignment, DetectionLoss, LossSpec
 
 FLOAT32, FLOAT64 = Setting("float32"), Setting("float64")
@@ -26,7 +26,7 @@ REFERENCE, TWIN, TIED_TWIN = SHIPPED["reference"], SHIPPED["twin"], SHIPPED["twi
 
 
 class Edited(DetectionLoss):
-    """The twin with its assignment edited, consistently in every answer."""
+    """The twin with an edited assignment, the same in every answer."""
 
     edit: Callable[[Assignment], Assignment]
 
@@ -40,7 +40,7 @@ class Edited(DetectionLoss):
 
 
 class Silent:
-    """A criterion that shows nothing but its loss."""
+    """A criterion without stages."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -51,39 +51,39 @@ class Silent:
 
 
 def edited(edit: Callable[[Assignment], Assignment]) -> Contender:
-    """The twin, but for its assignment."""
+    """Returns the twin with an edited assignment."""
     kind = type("EditedTwin", (Edited,), {"edit": staticmethod(edit)})
     return Contender("edited", "", kind, arithmetic="float32")
 
 
 def changed(**numbers: Any) -> Contender:
-    """The twin of another definition."""
+    """Returns the twin with another definition's numbers."""
     return Contender("changed", "", lambda spec: DetectionLoss(dataclasses.replace(spec, **numbers)), arithmetic="float32")
 
 
 def silent(contender: Contender) -> Contender:
-    """A contender without its stages."""
+    """Returns a contender without its stages."""
     return dataclasses.replace(contender, factory=lambda spec: Silent(contender.factory(spec)))
 
 
 def judged(case: Case, contender: Contender, setting: Setting = FLOAT32) -> Comparison:
-    """One contender on a case, beside the reference."""
+    """Compares one contender on a case, with the reference."""
     return compare(case, setting, [contender], REFERENCE)
 
 
 def judgement_of(comparison: Comparison, stage: str, quantity: str) -> Judgement:
-    """What was said about the first contender."""
+    """Returns one judgement on the first contender."""
     (found,) = [j for j in comparison.said[0].judgements if (j.stage, j.quantity) == (stage, quantity)]
     return found
 
 
 def verdict_of(comparison: Comparison, stage: str, quantity: str) -> Verdict:
-    """The verdict on the first contender."""
+    """Returns one verdict on the first contender."""
     return judgement_of(comparison, stage, quantity).verdict
 
 
 def ordinary(seed: int = 0, kind: PredictionKind = "middle", **numbers: Any) -> Case:
-    """Two images with overlapping boxes of ordinary size, none of whose decisions is close."""
+    """Returns two images with overlapping boxes of ordinary size, none of whose decisions is close."""
     rng = np.random.default_rng(seed)
     spec = LossSpec(num_classes=4, **numbers)
     boxes = [
@@ -95,7 +95,7 @@ def ordinary(seed: int = 0, kind: PredictionKind = "middle", **numbers: Any) -> 
 
 
 def drawn(boxes: list[Box], sides: Mapping[int, tuple[float, ...]], scores: Mapping[tuple[int, int], float], spec: LossSpec) -> Case:
-    """One image of 64 px and R = 1: predicted distances and class logits as given by anchor, distances of 1 and logits of -4 elsewhere."""
+    """Returns one image of 64 px and R = 1, with distances and class logits as given by anchor; 1 and -4 elsewhere."""
     anchors = sum((64 // s) ** 2 for s in spec.strides)
     distances = np.ones((1, 4, anchors), np.float32)
     logits = np.full((1, spec.num_classes, anchors), -4, np.float32)
@@ -111,14 +111,14 @@ ONE_LEVEL = LossSpec(num_classes=2, reg_max=1, strides=(8,), topk=2)
 
 
 def tied_case(gap: float = 0.0) -> Case:
-    """A box over three anchors, K = 2: one is better than the others, which tie for the second place but for a gap in their logits."""
+    """Returns a box over three anchors, K = 2: one is best, the others tie for the second place, except for a gap in their logits."""
     box = Box(0, 0, 12.0, 4.0, 24.0, 8.0)
     exact = {0: (0.5, 0.5, 2.5, 0.5), 1: (1.5, 0.5, 1.5, 0.5), 2: (2.5, 0.5, 0.5, 0.5)}
     return drawn([box], exact, {(0, 0): 1.0, (0, 1): 3.0, (0, 2): 1.0 - gap}, ONE_LEVEL)
 
 
 def moved(old: int, new: int) -> Callable[[Assignment], Assignment]:
-    """Give what one anchor holds to another, of the same weight."""
+    """Returns an edit that moves an entry from one anchor to another."""
 
     def edit(held: Assignment) -> Assignment:
         anchor = torch.where(held.anchor == old, new, held.anchor)
@@ -129,18 +129,18 @@ def moved(old: int, new: int) -> Callable[[Assignment], Assignment]:
 
 
 def contested_case(second: Box, spec: LossSpec = ONE_LEVEL) -> Case:
-    """Two boxes that want the same two anchors; what is predicted there lies between them."""
+    """Returns two boxes that pick the same two anchors, whose predictions lie between them."""
     first = Box(0, 0, 12.0, 4.0, 24.0, 8.0)
     sides = {0: (0.5, 0.5, 2.5, 0.5), 1: (1.5, 0.5, 1.5, 0.5)}
     return drawn([first, second], sides, {(0, 0): 2.0, (0, 1): 2.0, (1, 0): 2.0, (1, 1): 2.0}, spec)
 
 
 def handed(to: int) -> Callable[[Assignment], Assignment]:
-    """Give every held anchor to one box."""
+    """Returns an edit that assigns every held anchor to one box."""
     return lambda held: dataclasses.replace(held, box=torch.full_like(held.box, to))
 
 
 def trial_of(case: Case, contender: Contender = TWIN, setting: Setting = FLOAT32) -> Trial:
-    """A contender on a case."""
-    definition = Definition(case, setting)
+    """Returns the trial of a contender on a case."""
+    definition = DefinitionAnswers(case, setting)
     return Trial(contender, definition, definition.inputs)

@@ -14,9 +14,9 @@ from oracle.cases.case import Box, Case, Prediction
 from oracle.comparison.compare import compare
 from oracle.contract.contender import Contender, Metrics
 from oracle.contract.verdict import Verdict
-from oracle.judge.truth import Definition
-from oracle.tolerance.allowed_assignments import Rules
-from oracle.tolerance.precision import arithmetic_of
+from oracle.judge.truth import DefinitionAnswers
+from oracle.tolerance.allowed_assignments import TieRules
+from oracle.tolerance.precision import precision_of
 from properties.tests.oracle.judge.helpers import (
     FLOAT32,
     FLOAT64,
@@ -41,7 +41,7 @@ from twinloss import Assignment, DetectionLoss, LossSpec
 
 def test_a_tie_for_the_last_place_may_go_either_way_and_the_rest_may_not() -> None:
     case = tied_case()
-    held = Definition(case, FLOAT32).decided(arithmetic_of(FLOAT32, "float32"), Rules()).assignment
+    held = DefinitionAnswers(case, FLOAT32).decided(precision_of(FLOAT32, "float32"), TieRules()).assignment
     assert held.anchor.tolist() == [0, 1]
     other = judged(case, edited(moved(0, 2)))
     assert verdict_of(other, "assign", "holders") is Verdict.AMBIGUOUS
@@ -52,13 +52,13 @@ def test_a_tie_for_the_last_place_may_go_either_way_and_the_rest_may_not() -> No
     assert judged(case, edited(moved(1, 2))).verdict is Verdict.DIFFER
 
 
-def test_a_last_place_that_is_decided_excuses_nobody() -> None:
+def test_a_last_place_that_is_decided_excuses_no_other_answer() -> None:
     comparison = judged(tied_case(gap=2e-4), edited(moved(0, 2)))
     assert verdict_of(comparison, "assign", "holders") is Verdict.DIFFER
     finding = comparison.said[0].findings[0]
     assert finding.where["anchor"] in (0, 2)
     assert "place 3 of its box's" in finding.candidate
-    assert finding.exact == "held by nobody"
+    assert finding.exact == "held by no box"
     assert 1 < judgement_of(comparison, "assign", "kth place").margin < 50
     assert tied_case(gap=2e-4).digest in comparison.report()
 
@@ -88,15 +88,15 @@ def test_a_contested_anchor_goes_to_the_larger_overlap() -> None:
 
 def test_identical_boxes_are_never_an_open_question() -> None:
     case = contested_case(Box(0, 1, 12.0, 4.0, 24.0, 8.0))
-    definition = Definition(case, FLOAT32)
-    allowed = definition.allowed(arithmetic_of(FLOAT32, "float32"), Rules())
-    assert allowed.tallies["conflict"].decisions == 2
-    assert allowed.tallies["conflict"].open == 0
+    definition = DefinitionAnswers(case, FLOAT32)
+    allowed = definition.allowed(precision_of(FLOAT32, "float32"), TieRules())
+    assert allowed.decision_counts["conflict"].decisions == 2
+    assert allowed.decision_counts["conflict"].open == 0
     assert judged(case, TWIN).verdict is Verdict.AGREE
     assert verdict_of(judged(case, edited(handed(1))), "assign", "holders") is Verdict.DIFFER
 
 
-def test_overlaps_within_rounding_may_be_won_by_either() -> None:
+def test_overlaps_within_rounding_may_go_to_either_box() -> None:
     # Mirror images of each other about the prediction's centre line, in coordinates that float32 rounds.
     boxes = [Box(0, 0, 12.0, 16.0 - 0.3, 24.0, 8.0), Box(0, 1, 12.0, 16.0 + 0.3, 24.0, 8.0)]
     spec = dataclasses.replace(ONE_LEVEL, strides=(32,), topk=1)
@@ -104,7 +104,7 @@ def test_overlaps_within_rounding_may_be_won_by_either() -> None:
     for box in (0, 1):
         comparison = judged(case, edited(handed(box)))
         assert verdict_of(comparison, "assign", "holders") in {Verdict.AGREE, Verdict.AMBIGUOUS}
-    assert Definition(case, FLOAT32).allowed(arithmetic_of(FLOAT32, "float32"), Rules()).tallies["conflict"].open == 1
+    assert DefinitionAnswers(case, FLOAT32).allowed(precision_of(FLOAT32, "float32"), TieRules()).decision_counts["conflict"].open == 1
 
 
 class Narrow(DetectionLoss):
@@ -125,14 +125,14 @@ def test_a_pair_inside_for_certain_must_be_a_candidate() -> None:
 def test_a_border_on_a_centre_is_decided_where_no_coordinate_is_rounded() -> None:
     # Sides at 4 and 36: the centres of four anchors lie on them, and strictly inside excludes them in every program.
     case = Case(ONE_LEVEL, (64, 64), 1, (Box(0, 0, 20.0, 20.0, 32.0, 32.0),), Prediction("random"))
-    pairs = Definition(case, FLOAT32).margins(arithmetic_of(FLOAT32, "float32")).pairs
+    pairs = DefinitionAnswers(case, FLOAT32).margins(precision_of(FLOAT32, "float32")).pairs
     assert len(pairs) == 9
     assert pairs.inside.all()
     wide = changed(assign_eps=-1e-3)
     assert verdict_of(judged(case, wide), "candidates", "pairs") is Verdict.DIFFER
     # The same sides in an image whose size makes every coordinate inexact: either answer is one that a correct program may give.
     inexact = dataclasses.replace(case, image_size=(56, 88))
-    pairs = Definition(inexact, FLOAT32).margins(arithmetic_of(FLOAT32, "float32")).pairs
+    pairs = DefinitionAnswers(inexact, FLOAT32).margins(precision_of(FLOAT32, "float32")).pairs
     assert not pairs.inside.all()
     assert verdict_of(judged(inexact, changed(assign_eps=-1e-5)), "candidates", "pairs") is not Verdict.DIFFER
 
@@ -143,17 +143,17 @@ def test_in_float64_the_assigners_epsilon_decides_a_border() -> None:
     assert verdict_of(judged(case, changed(assign_eps=-1e-9), FLOAT64), "candidates", "pairs") is Verdict.DIFFER
 
 
-def test_a_zero_pick_is_open_to_those_who_settle_ties_as_the_reference_does() -> None:
+def test_a_zero_pick_is_open_with_the_references_rule_for_ties_alone() -> None:
     # Boxes crowded into the first corner, with fewer than K anchors of positive metric: their other picks fall among the zeros there.
     crowd = [Box(0, k % 2, 6.0 + 3 * k, 5.0 + 2 * k, 9.0 + 4 * k, 8.0 + 5 * k) for k in range(6)]
     opened = 0
     for seed in range(8):
         case = Case(LossSpec(num_classes=2, strides=(8, 16), topk=10), (64, 64), 1, tuple(crowd), Prediction("random", seed=seed))
-        definition = Definition(case, FLOAT64)
-        arithmetic = arithmetic_of(FLOAT64, "float32")
-        tallies = definition.allowed(arithmetic, Rules(ties="reference")).tallies
-        opened += tallies["zero pick"].open > 0
-        assert definition.allowed(arithmetic, Rules(ties="stable")).tallies["zero pick"].open == 0
+        definition = DefinitionAnswers(case, FLOAT64)
+        arithmetic = precision_of(FLOAT64, "float32")
+        decision_counts = definition.allowed(arithmetic, TieRules(ties="reference")).decision_counts
+        opened += decision_counts["zero pick"].open > 0
+        assert definition.allowed(arithmetic, TieRules(ties="stable")).decision_counts["zero pick"].open == 0
         comparison = compare(case, FLOAT64, [REFERENCE, TIED_TWIN, TWIN], REFERENCE)
         assert comparison.verdict is Verdict.AGREE, comparison.report()
     assert opened >= 2
@@ -186,7 +186,7 @@ def test_an_answer_that_is_no_assignment_is_named(edit: Callable[[Assignment], A
     assert said in comparison.report()
 
 
-def test_a_box_of_another_image_is_nobodys() -> None:
+def test_a_box_of_another_image_is_named() -> None:
     comparison = judged(ordinary(), edited(lambda held: dataclasses.replace(held, box=7 - held.box)))
     assert verdict_of(comparison, "assign", "holders") is Verdict.DIFFER
     assert "no valid box of this image" in comparison.report()

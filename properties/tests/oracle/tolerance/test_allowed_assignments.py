@@ -1,4 +1,4 @@
-"""Every answer that some rounding leads to is allowed, and little else: programs are simulated within the margins."""
+"""Every assignment that some rounding leads to is allowed, and few others: programs are simulated within the margins."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from oracle.cases.case import Box, Case, Prediction
-from oracle.judge.truth import Definition
-from oracle.tolerance.allowed_assignments import NOBODY, Allowed, Rules, allow
-from oracle.tolerance.margins import Bools, Floats, Ints, Margins
-from oracle.tolerance.precision import arithmetic_of
+from oracle.definition.assignment_trace import UNASSIGNED
+from oracle.judge.truth import DefinitionAnswers
+from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules, allowed_assignments
+from oracle.tolerance.intervals import Floats
+from oracle.tolerance.margins import Bools, Boxes, Ints, Margins, Pairs
+from oracle.tolerance.precision import precision_of
 from properties.tests.oracle.judge.helpers import FLOAT64
 from twinloss import LossSpec
 
@@ -29,7 +31,7 @@ def crowd(seed: int, topk: int, topk2: int | None) -> Case:
 
 
 def widened(margins: Margins, share: float) -> Margins:
-    """The margins of a very imprecise program: overlaps and metrics to a share of themselves, borders to a tenth of a pixel."""
+    """Returns the margins of an imprecise program: overlaps and metrics are off by a share of themselves, borders by a tenth of a pixel."""
     pairs = margins.pairs
     metric = np.where(pairs.metric < np.quantile(pairs.metric, 0.1), 0.0, 1 - share) * pairs.metric
     return dataclasses.replace(
@@ -47,12 +49,12 @@ def widened(margins: Margins, share: float) -> Margins:
 
 
 def drawn_program(margins: Margins, rng: np.random.Generator) -> tuple[Floats, Floats, Bools]:
-    """Overlaps, metrics and candidates (P,) that a program might have found: anywhere in the intervals, often at an end; twins alike."""
+    """Draws overlaps, metrics and candidates (P,) in the intervals, often at an end; equal for boxes with equal corners."""
     boxes, pairs = margins.boxes, margins.pairs
     shape = (len(boxes.row), margins.images * margins.anchors)
 
     def one(group: Ints) -> Floats:
-        """A number in [0, 1] for each pair, the same for boxes of one group."""
+        """Draws a number in [0, 1] for each pair, the same for boxes of one group."""
         values: Floats = rng.choice([0.0, 1.0, 0.5, rng.random()], size=shape)[group[pairs.box], pairs.cell]
         return values
 
@@ -63,8 +65,8 @@ def drawn_program(margins: Margins, rng: np.random.Generator) -> tuple[Floats, F
     return overlap, metric, pairs.inside | (one(alike) > 0.5)
 
 
-def answer_of(margins: Margins, spec: LossSpec, rules: Rules, rng: np.random.Generator) -> Ints:
-    """Who holds each anchor of positive weight (B·A,) by spec sections 5.4 to 5.7, in a program drawn within the margins."""
+def answer_of(margins: Margins, spec: LossSpec, rules: TieRules, rng: np.random.Generator) -> Ints:
+    """Returns the box of each anchor (B·A,) by spec sections 5.4 to 5.7, in a program drawn within the margins."""
     pairs, groups = margins.pairs, len(margins.boxes.row)
     cells = margins.images * margins.anchors
     o, m, inside = drawn_program(margins, rng)
@@ -77,20 +79,20 @@ def answer_of(margins: Margins, spec: LossSpec, rules: Rules, rng: np.random.Gen
     picked &= candidate
     rivals = overlap if rules.conflicts == "overlap" else np.where(picked, overlap, -1.0)
     holder: Ints = np.where(picked.sum(0) > 1, rivals.argmax(0), picked.argmax(0)).astype(np.int64)
-    holder[~picked.any(0)] = NOBODY
+    holder[~picked.any(0)] = UNASSIGNED
     if spec.topk2 is not None:
         for g in range(groups):
             held = np.flatnonzero(holder == g)
-            holder[held[np.argsort(-metric[g, held])[spec.topk2 :]]] = NOBODY
-    lost = (holder != NOBODY) & (metric[np.maximum(holder, 0), np.arange(cells)] == 0)
-    holder[lost] = NOBODY
+            holder[held[np.argsort(-metric[g, held])[spec.topk2 :]]] = UNASSIGNED
+    lost = (holder != UNASSIGNED) & (metric[np.maximum(holder, 0), np.arange(cells)] == 0)
+    holder[lost] = UNASSIGNED
     return holder
 
 
-def permits(allowed: Allowed, holder: Ints) -> Bools:
-    """Whether each anchor's answer (B·A,) is allowed."""
-    pair = allowed.lookup(np.arange(len(holder)), holder)
-    return np.where(holder == NOBODY, allowed.nobody, (pair >= 0) & allowed.pair[np.maximum(pair, 0)])
+def permits(allowed: AllowedAssignments, holder: Ints) -> Bools:
+    """Returns whether each anchor's box (B·A,) is allowed."""
+    pair = allowed.margins.lookup(np.arange(len(holder)), holder)
+    return np.where(holder == UNASSIGNED, allowed.may_be_unassigned, (pair >= 0) & allowed.pair[np.maximum(pair, 0)])
 
 
 @pytest.mark.parametrize("conflicts", ["overlap", "pickers"])
@@ -101,11 +103,11 @@ def test_what_any_rounding_leads_to_is_allowed(
     share: float, topk2: int | None, ties: Literal["stable", "reference"], conflicts: Literal["overlap", "pickers"]
 ) -> None:
     options, reached, sure = 0, 0, 0
-    rules = Rules(ties, conflicts)
+    rules = TieRules(ties, conflicts)
     for seed in range(4):
         case = crowd(seed, topk=(1, 4, 12)[seed % 3], topk2=topk2)
-        margins = widened(Definition(case, FLOAT64).margins(arithmetic_of(FLOAT64, "float32")), share)
-        allowed = allow(margins, case.spec, rules)
+        margins = widened(DefinitionAnswers(case, FLOAT64).margins(precision_of(FLOAT64, "float32")), share)
+        allowed = allowed_assignments(margins, case.spec, rules)
         rng = np.random.default_rng(seed)
         seen: set[tuple[int, int]] = set()
         for _ in range(PROGRAMS):
@@ -115,9 +117,35 @@ def test_what_any_rounding_leads_to_is_allowed(
             seen |= set(enumerate(holder.tolist()))
         pairs = margins.pairs
         offered = {(int(c), int(g)) for c, g in zip(pairs.cell[allowed.pair], pairs.box[allowed.pair], strict=True)}
-        offered |= {(int(c), NOBODY) for c in np.flatnonzero(allowed.nobody)}
+        offered |= {(int(c), UNASSIGNED) for c in np.flatnonzero(allowed.may_be_unassigned)}
         options, reached = options + len(offered), reached + len(seen & offered)
         sure += len(offered) == case.num_anchors
     # Nearly all of what is allowed is what some rounding leads to; what is not needs several roundings at once, each at its end.
     assert reached > (0.97 if share < 0.1 else 0.8) * options
     assert sure > 0 or share > 1e-3
+
+
+def worked_example() -> Margins:
+    """Three boxes and five anchors, as in the docstring of the module; overlaps equal metrics, off by 1e-6."""
+    metric = {(0, 0): 0.9, (0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.8, (1, 3): 0.7, (2, 3): 0.6, (2, 4): 0.4}
+    box, cell = np.array(list(metric)).T
+    value, number = np.array(list(metric.values())), np.arange(3)
+    interval, yes, no = (value, value - 1e-6, value + 1e-6), np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+    boxes = Boxes(number, 0 * number, number, np.zeros((3, 4)), np.zeros((3, 4)), number, shadowed=no, valid=yes, validity_open=no)
+    return Margins(boxes, Pairs(box, cell, np.ones(7), np.zeros(7), np.ones(7, dtype=bool), *interval, *interval), images=1, anchors=5)
+
+
+def test_the_worked_example() -> None:
+    margins = worked_example()
+    allowed = allowed_assignments(margins, LossSpec(num_classes=3, topk=2), TieRules())
+    pairs = [(int(box), int(anchor)) for box, anchor in zip(margins.pairs.box, margins.pairs.cell, strict=True)]
+
+    def chosen(mask: Bools) -> list[tuple[int, int]]:
+        return [pair for pair, here in zip(pairs, mask, strict=True) if here]
+
+    assert chosen(allowed.picked) == [(0, 0), (1, 2), (1, 3), (2, 3), (2, 4)]
+    assert chosen(allowed.possible) == pairs
+    assert chosen(allowed.pair) == [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4)]
+    assert np.flatnonzero(allowed.may_be_unassigned).tolist() == [1]
+    counted = {kind: (count.decisions, count.open) for kind, count in allowed.decision_counts.items()}
+    assert counted == {"border": (7, 0), "kth place": (3, 1), "conflict": (2, 0), "zero pick": (0, 0)}

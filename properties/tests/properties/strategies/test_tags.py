@@ -84,6 +84,6 @@ def test_ties_are_found_where_they_are() -> None:
 def test_zero_metric_agrees_with_the_definition(drawn: list[Case]) -> None:
     """The tag means that the exact criterion has fewer than K positive metrics for a box."""
     for case in drawn[:: len(drawn) // 20]:
-        details = ExactCriterion(case.spec).examine(*case.build(Setting(dtype="float64")))
+        details = ExactCriterion(case.spec).trace(*case.build(Setting(dtype="float64")))
         short = any(bool(((d.metric > 0).sum(1) < case.spec.topk).any()) for d in details if len(d.metric))
         assert ("zero-metric" in case.tags) == short
