@@ -1,6 +1,6 @@
-"""What a contender says, made harmless for the format that it is written in: one function a format; HTML has markupsafe's own.
+"""Escapes a candidate's texts for a format, with one function per format; for HTML, markupsafe does it.
 
-Names, versions, reasons and the texts of exceptions are a stranger's: none of it may end a fence, begin a heading, or move a cursor.
+Names, versions, reasons and messages of exceptions come from a candidate: none may end a fence, begin a heading, or move a cursor.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import re
 import unicodedata
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Categories of Unicode that a terminal or page obeys, hides or cannot show: control and format characters, halves of pairs."""
+"""Categories of Unicode characters that are invisible or control a terminal or page: control, format, surrogate, private, unassigned."""
 
 _ACTIVE = re.compile(
     r"[\\`*<>|~$]|\](?=[(\[])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|^[-+#=:\[]|(?<=ttp):(?=//)|(?<=ttps):(?=//)|(?<=www)\.", re.IGNORECASE
 )
-"""What is markup in the middle of a line of Markdown as GitHub reads it, or makes a link; or begins a block at the start of one."""
+"""Characters that are markup or make a link within a line of GitHub's Markdown, or begin a block at the start of a line."""
 
 
 def plain(text: str) -> str:
-    """Text for a terminal or a file of text: line breaks stay, other characters that are not seen are written as their escapes."""
+    """Escapes text for a terminal or a text file: every invisible character except line breaks and tabs."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE else _named(c) for c in text)
 
 
@@ -27,12 +27,12 @@ def _named(character: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text within a line of Markdown, a cell of a table included: nothing in it is markup, a link, or the end of the line."""
+    """Escapes text for a line of Markdown or a cell of a table, without markup, links and line breaks."""
     return _ACTIVE.sub(lambda found: f"\\{found[0]}", plain(" ".join(text.split())))
 
 
 def code(text: str) -> str:
-    """Text as code within a line of Markdown: between more backticks than it holds in a row."""
+    """Returns text as code within a line of Markdown, between more backticks than its longest row of them."""
     text = plain(" ".join(text.split()))
     ticks = "`" * (_longest(text) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
@@ -40,7 +40,7 @@ def code(text: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Text as a block of Markdown, as it is: in a fence that is longer than any row of backticks in it."""
+    """Returns text as a block of Markdown, in a fence longer than any row of backticks in it."""
     text = plain(text)
     fence = "`" * max(3, _longest(text) + 1)
     return f"{fence}text\n{text}\n{fence}"

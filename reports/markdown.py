@@ -11,7 +11,7 @@ OUTCOMES: dict[Tone, str] = {"plain": "", "good": "✓ ", "warn": "⚠ ", "bad":
 
 
 def render(report: Report) -> str:
-    """The report's headline, figures and brief sections."""
+    """Returns the report's headline, facts and brief sections."""
     parts = [f"# {escape.markdown(report.title)}", f"**{OUTCOMES[report.tone]}{escape.markdown(report.headline)}**"]
     parts.append(" · ".join(f"{MARKS[fact.tone]}{fact.value} {fact.label}" for fact in report.facts))
     for section in report.sections:
@@ -30,7 +30,7 @@ def _block(block: Block) -> str:
             more = [f"{block.left_out:,} more are in the rows."] if block.left_out else []
             return "\n\n".join([*map(_entry, block.entries), *more])
         case _:
-            return ""  # drawings are the page's
+            return ""  # drawings are on the page only
 
 
 def _table(table: Table) -> str:
@@ -43,7 +43,7 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str, tone: Tone, *, code: bool) -> str:
-    # A table ends its cells at every bar, also at one within code.
+    # A bar ends a cell, also within code.
     return MARKS[tone] + (escape.code(text).replace("|", "\\|") if code else escape.markdown(text))
 
 

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing but itself: style, tables and drawings are inside, and nothing is fetched."""
+"""A report as one self-contained HTML file, with its style, tables and drawings."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ HERE = Path(__file__).parent
 
 
 def render(report: Report) -> str:
-    """The page's text."""
+    """Returns the HTML of a report."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"kind": _kind, "table": _table, "prose": _prose, "drawing": lambda figure: Markup(figure.svg), "anchor": anchor}
     style = Markup((HERE / "page.css").read_text("utf-8"))
-    # What a browser does not show, a direction of writing say, is written out, as on a terminal.
+    # Invisible characters, such as those that change the direction of writing, are escaped as for a terminal.
     return plain(environment.get_template("page.html.j2").render(report=report, style=style))
 
 
 def anchor(heading: str) -> str:
-    """A heading's name in links to it, and in selectors, which take no commas and slashes."""
+    """Returns a heading's anchor, without characters that selectors do not allow."""
     return re.sub(r"\W+", "-", heading.lower()).strip("-")
 
 
@@ -47,12 +47,12 @@ def _kind(block: Block) -> str:
 
 
 def _prose(text: str) -> Markup:
-    """Text in which `backticks` mark what is typed."""
+    """Returns text as HTML, with `backticks` as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _table(table: Table) -> Markup:
-    """The table through pandas' Styler: texts as every rendering writes them, tones and alignment as classes."""
+    """Renders a table with pandas' Styler; tones and alignment become classes."""
     cells = list(table.cells())
     titles = [column.title for column in table.columns]
     texts = pd.DataFrame([[text for text, _ in row] for row in cells], columns=titles, dtype="object")
@@ -66,6 +66,6 @@ def _table(table: Table) -> Markup:
 
 
 def _class(column: Column, cell: tuple[str, Tone]) -> str:
-    """A cell's classes: how it is aligned, whether it may be broken into lines, and what it means."""
+    """Returns a cell's classes: alignment, line breaking, and tone."""
     text, tone = cell
     return f"{'number' if column.numeric else column.form} {'short' if len(text) <= SHORT else ''} {tone}"

@@ -37,7 +37,7 @@ def worst() -> dict[str, dict[str, float]]:
 
 def _ratios(case: Case, setting: Setting, contenders: dict[str, Contender]) -> Iterator[tuple[str, float]]:
     comparison = compare(case, setting, [contenders["twin"]], contenders["reference"], STAGES)
-    for judgement in comparison.said[0].judgements:
+    for judgement in comparison.results[0].judgements:
         if not math.isnan(judgement.error_over_allowance):
             yield judgement.stage, judgement.error_over_allowance
 

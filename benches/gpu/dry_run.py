@@ -18,7 +18,7 @@ from benches.gpu import __main__ as program
 from benches.gpu import correctness, costs, steps
 from benches.measure import cuda
 from oracle.cases.case import Case, PredictionKind
-from oracle.cases.workloads.small_dense import crowded
+from oracle.cases.workloads.small_dense import small_dense
 
 # All checks but those that start processes.
 DRY_RUN_CHECKS = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
@@ -33,7 +33,7 @@ def small_case(name: str) -> Case:
     }.get(name, {})
     several = name == "classes-365"
     kind: PredictionKind = "exact" if several else "near"
-    return crowded(0 if name == "empty" else 2, size=(32, 32), images=4 if several else 1, seed=1, kind=kind, **numbers)
+    return small_dense(0 if name == "empty" else 2, size=(32, 32), images=4 if several else 1, seed=1, kind=kind, **numbers)
 
 
 class HostReplay:

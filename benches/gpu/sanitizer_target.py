@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from oracle.cases.case import Setting
-from oracle.cases.workloads.small_dense import crowded
+from oracle.cases.workloads.small_dense import small_dense
 from twinloss import DetectionLoss
 
 CASES = (
-    crowded(12, seed=1, reg_max=16),
-    crowded(9, seed=2, size=(56, 72), images=3, strides=(8, 16), topk2=3, class_weights=(1.0, 2.0, 0.5)),
-    crowded(7, seed=3, reg_max=1, topk=7, topk2=1),
-    crowded(5, seed=4, size=(256, 256), images=1, num_classes=2, strides=(4, 8)),
-    crowded(0),
+    small_dense(12, seed=1, reg_max=16),
+    small_dense(9, seed=2, size=(56, 72), images=3, strides=(8, 16), topk2=3, class_weights=(1.0, 2.0, 0.5)),
+    small_dense(7, seed=3, reg_max=1, topk=7, topk2=1),
+    small_dense(5, seed=4, size=(256, 256), images=1, num_classes=2, strides=(4, 8)),
+    small_dense(0),
 )
 
 

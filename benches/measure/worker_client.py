@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from benches.plan.malloc_settings import Heap, environment
-from oracle.tools.programs import watched
+from oracle.tools.programs import end_if_it_hangs
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 900.0  # Limit on processor time, and on time without any.
@@ -78,7 +78,7 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")
             self._process.stdin.flush()
-            with watched(self._process.pid, patience, patience) as why:
+            with end_if_it_hangs(self._process.pid, patience, patience) as why:
                 line = self._lines.get()
         except (BrokenPipeError, OSError):
             line = ""

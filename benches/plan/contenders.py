@@ -72,9 +72,9 @@ def make_criterion(contender: BenchContender, spec: LossSpec, device: str) -> Cr
 
 
 def _reference(backend: str, spec: LossSpec, device: str) -> Criterion:
-    from oracle.reference.criterion import as_installed
+    from oracle.reference.criterion import installed_criterion
 
-    plain = as_installed(spec, device)
+    plain = installed_criterion(spec, device)
     if backend == "compile":
         import torch
 

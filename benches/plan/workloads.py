@@ -10,7 +10,7 @@ import numpy as np
 
 from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
-from oracle.cases.workloads import Pack, open_pack, real_batches
+from oracle.cases.workloads import LabelledImages, open_images, real_batches
 from twinloss import LossSpec
 
 STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the ground truth.
@@ -65,8 +65,8 @@ class Workload:
 
 
 @cache
-def _pack(source: str) -> Pack:
-    return open_pack(_source(source))
+def _pack(source: str) -> LabelledImages:
+    return open_images(_source(source))
 
 
 def _source(boxes: str) -> str:

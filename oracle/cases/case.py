@@ -26,7 +26,7 @@ _MOST_LOGITS = 1 << 31  # 8 GiB in float32.
 
 
 class Inputs(NamedTuple):
-    """What a criterion is called with (spec section 1)."""
+    """Arguments of a criterion (spec section 1)."""
 
     preds: dict[str, Any]
     batch: dict[str, Tensor]
@@ -34,11 +34,11 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and in which arithmetic a case is run.
+    """Dtypes and device in which a case is run.
 
     Attributes:
         dtype: dtype of the logits; targets are float32, or float64 with float64 logits.
-        autocast: dtype of the surrounding autocast context, or ``None`` outside of one.
+        autocast: dtype of the autocast context, or ``None`` without one.
         device: a torch device string.
     """
 
@@ -53,7 +53,7 @@ class Setting:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The logits' dtype as torch names it."""
+        """The logits' dtype."""
         dtype = getattr(torch, self.dtype)
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -73,13 +73,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Prediction:
-    """How the logits of a case come about; see :mod:`oracle.cases.logits` for what each kind means.
+    """Recipe of the logits of a case; :mod:`oracle.cases.logits` describes the kinds.
 
     Attributes:
-        kind: the recipe.
-        seed: of the pseudo-random part.
-        spread: size of the pseudo-random part, in logits or cells, as the kind says.
-        inline: for kind ``"inline"`` alone, the logits themselves: base64 text of float32 bytes under ``boxes`` and ``scores``.
+        kind: kind of the recipe.
+        seed: seed of the pseudo-random part.
+        spread: size of the pseudo-random part, in logits or cells, depending on the kind.
+        inline: for kind ``"inline"`` only, the logits: base64 text of float32 bytes under ``boxes`` and ``scores``.
     """
 
     kind: PredictionKind = "random"
@@ -103,17 +103,17 @@ class Case:
     def __post_init__(self) -> None:
         finest = self.spec.strides[0]
         if self.image_size[0] % finest or self.image_size[1] % finest:
-            raise ValueError(f"image size {self.image_size} is not a multiple of the finest stride, {finest}")
+            raise ValueError(f"image_size {self.image_size} is not a multiple of the finest stride, {finest}; round both sides up")
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of each level's grid; coarser levels round up, as strided convolutions with padding do."""
+        """Rows and columns of each level's grid, rounded up as by strided convolutions with padding."""
         height, width = self.image_size
         return tuple((-(-height // s), -(-width // s)) for s in self.spec.strides)
 
     @property
     def num_anchors(self) -> int:
-        """A, over all levels."""
+        """Number of anchors A of all levels."""
         return sum(rows * columns for rows, columns in self.grids)
 
     def build(self, setting: Setting = Setting()) -> Inputs:
@@ -140,26 +140,26 @@ class Case:
         return Inputs(preds, batch)
 
     def to_json(self) -> str:
-        """The case as readable JSON; :meth:`from_json` gives it back, equal."""
+        """Returns the case as JSON, from which :meth:`from_json` makes an equal case."""
         record = dataclasses.asdict(self)
-        # Floats even where a box was given whole numbers, so that equal cases have equal digests.
+        # Floats even for boxes given in whole numbers, so that equal cases have equal digests.
         record["boxes"] = [[b.image, b.label, *map(float, (b.cx, b.cy, b.w, b.h))] for b in self.boxes]
         record["prediction"]["spread"] = float(self.prediction.spread)
         return json.dumps(record, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Case:
-        """The case that :meth:`to_json` wrote.
+        """Reads a case from the JSON of :meth:`to_json`.
 
         Raises:
             ValueError: the text is not JSON, or a field is missing, unknown to this version, of another type or length, or holds a value
                 from which no batch can be built; the message names the field.
         """
-        from oracle.tools.parsing import json_of  # and with it msgspec, which a machine that only measures may lack
+        from oracle.tools.parsing import parse_json  # needs msgspec, which a machine for measurements may lack
 
         try:
-            json_of(text, _schema())
-            record = json.loads(text)  # As it stands: a whole number stays one, and with it the digest.
+            parse_json(text, _schema())
+            record = json.loads(text)  # Not the parsed values: whole numbers stay whole, so that the digest stays the same.
             spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.pop("spec").items()}
             record |= {name: tuple(record[name]) for name in ("image_size", "tags") if name in record}
             boxes = tuple(Box(i, c, *map(float, xywh)) for i, c, *xywh in record.pop("boxes", ()))
@@ -171,22 +171,22 @@ class Case:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits of the content, workload and tags apart: the case's name in files and reports."""
+        """Twelve hexadecimal digits of the hash of the content without workload and tags: the case's name in files and reports."""
         content = dataclasses.replace(self, workload="", tags=()).to_json()
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 @functools.cache
 def _schema() -> type:
-    """What :meth:`Case.to_json` writes, as a type."""
-    from oracle.tools.parsing import strict
+    """Returns the type of the JSON that :meth:`Case.to_json` writes."""
+    from oracle.tools.parsing import strict_type
 
     row = tuple[int, int, float, float, float, float]
-    return strict(Case, spec=strict(LossSpec), prediction=strict(Prediction), boxes=list[row])
+    return strict_type(Case, spec=strict_type(LossSpec), prediction=strict_type(Prediction), boxes=list[row])
 
 
 def _check_buildable(case: Case) -> None:
-    """Refuse what a file may say and no batch can be."""
+    """Raises a ValueError if no batch can be built from the case."""
     images, (height, width) = case.batch_size, case.image_size
     if min(images, height, width) < 1:
         raise ValueError(f"batch_size is {images} and image_size {case.image_size}; each must be at least 1")

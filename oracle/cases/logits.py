@@ -1,13 +1,13 @@
-"""The logits of a case, from its recipe: what a head might have said, from its first step to its last, and what only a test says.
+"""Computes the logits of a case from its recipe: predictions of a head at stages of its training, and special ones for tests.
 
 ========== ===========================================================================================================
 random     noise of ``spread`` logits everywhere; for R = 1 distances of 2 cells give or take ``spread`` times 2
 untrained  a freshly initialised head: every distribution flat, every class at the prior, noise of ``spread`` / 10
-near       every anchor within a box predicts one such box, off by ``spread`` cells a side, with its class likely
+near       every anchor within a box predicts one such box, with an error of ``spread`` cells a side, and its class likely
 exact      the same, without error: as close as float32 logits come, to the bit for R = 1 and for halves and integers
 saturated  logits of ±30 to ±80 times ``spread``, a quarter of the scores around ±17.4, where float16 loses its probability
 early,     a network in training: errors proportional to the box, confidence that falls off from its centre; ``spread``
-middle,    scales the errors. :data:`STAGES` has the numbers
+middle,    scales the errors. :data:`TRAINING_STAGES` has the numbers
 late
 zeros      all zero: every decision that can tie, does
 inline     the case carries its logits
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Logits = tuple[Floats, Floats]
 
-_OFF = -100.0  # A logit whose probability is lost beside 1, in float64 too, and that float16 still holds.
+_OFF = -100.0  # A logit with a probability below the rounding of 1, in float64 too, and within the range of float16.
 _HALF_LIMIT = 17.4  # |logit| at which float16's sigmoid reaches 0 (spec section 8a).
-_TAIL = -12.0  # Logits of a trained head's unlikely bins: seldom lower, and every bin keeps a gradient.
+_TAIL = -12.0  # Lowest logit of a bin, as of a trained head's unlikely bins, so that every bin has a gradient.
 _AWAY = 2.0  # Distance in cells that an anchor of no box predicts.
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A network at one time of its training.
+class TrainingStage:
+    """Statistics of a network's predictions at one stage of its training.
 
     Attributes:
         error: deviation of each predicted side as a share of the box's side.
-        floor: deviation in cells that remains on however small a box.
+        floor: least deviation in cells, for small boxes.
         peak: mean class logit at the centre of a box.
         background: mean logit of every other class and place.
         wobble: deviation of the class logits.
@@ -60,18 +60,18 @@ class Stage:
     width: float
 
 
-STAGES = {
-    "early": Stage(error=0.25, floor=0.5, peak=-2.5, background=-8.0, wobble=1.0, width=2.5),
-    "middle": Stage(error=0.09, floor=0.2, peak=1.0, background=-10.0, wobble=1.2, width=1.2),
-    "late": Stage(error=0.03, floor=0.1, peak=3.5, background=-12.0, wobble=1.2, width=0.7),
+TRAINING_STAGES = {
+    "early": TrainingStage(error=0.25, floor=0.5, peak=-2.5, background=-8.0, wobble=1.0, width=2.5),
+    "middle": TrainingStage(error=0.09, floor=0.2, peak=1.0, background=-10.0, wobble=1.2, width=1.2),
+    "late": TrainingStage(error=0.03, floor=0.1, peak=3.5, background=-12.0, wobble=1.2, width=0.7),
 }
 
 
 def logits(case: Case) -> Logits:
-    """Box logits (B, 4R, A) and class logits (B, C, A), float32, the same bits on every call.
+    """Returns box logits (B, 4R, A) and class logits (B, C, A) in float32, with the same bits on every call.
 
     Raises:
-        ValueError: the case's kind is unknown, or an inline case's logits don't have the shape that the case implies.
+        ValueError: the case's kind is unknown, or the logits of an inline case have another shape than the case implies.
     """
     recipe = _RECIPES.get(case.prediction.kind)
     if recipe is None:
@@ -80,7 +80,7 @@ def logits(case: Case) -> Logits:
 
 
 def inline_text(boxes: Floats, scores: Floats) -> dict[str, str]:
-    """What :attr:`Prediction.inline` holds for these logits."""
+    """Returns :attr:`Prediction.inline` for these logits."""
     parts = {"boxes": boxes, "scores": scores}
     return {name: base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode() for name, array in parts.items()}
 
@@ -144,7 +144,7 @@ def _inline(case: Case) -> Logits:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What each anchor sees: whether it lies in a box, that box's class, distances (B, 4, A) and the box's sides, in cells."""
+    """The box of each anchor that lies in one (P,): class, distances (P, 4) to its sides, and lengths (P, 4) of its sides, in cells."""
 
     image: NDArray[np.int64]
     anchor: NDArray[np.int64]
@@ -154,7 +154,7 @@ class _Scene:
 
 
 def _scene(case: Case, *, smallest_on_top: bool) -> _Scene:
-    """One box for each anchor that lies in any: the smallest, as a trained head learns, or one by chance."""
+    """Chooses a box for each anchor that lies in any: the smallest, as a trained head learns, or a random one."""
     boxes = _corners(case)
     areas = (boxes[:, 4] - boxes[:, 2]) * (boxes[:, 5] - boxes[:, 3])
     order = np.argsort(-areas, kind="stable") if smallest_on_top else Noise(case.prediction.seed, 3).order(len(boxes))
@@ -172,7 +172,7 @@ def _scene(case: Case, *, smallest_on_top: bool) -> _Scene:
         _paint(seen[:, level].reshape(case.batch_size, rows, columns), boxes, order, stride, shortest)
     image, anchor = np.nonzero(seen >= 0)
     box = boxes[seen[image, anchor]]
-    # Ground truth is float32 by the time that a loss sees it; so is the scene, or an exact prediction would not be.
+    # A loss gets ground truth in float32; an exact prediction has to be computed from the same values.
     corners = (box[:, 2:] / strides[anchor, None]).astype(np.float32)
     distances = np.concatenate([centres[anchor] - corners[:, :2], corners[:, 2:] - centres[anchor]], axis=1)
     sides = np.maximum(corners[:, 2:] - corners[:, :2], 0)
@@ -180,7 +180,7 @@ def _scene(case: Case, *, smallest_on_top: bool) -> _Scene:
 
 
 def _corners(case: Case) -> NDArray[np.float32]:
-    """Rows of image, class, and pixel corners of the boxes that a head could respond to, malformed ones left out."""
+    """Returns rows of image, class and pixel corners of the valid boxes."""
     rows = np.array([(b.image, b.label, b.cx, b.cy, b.w, b.h) for b in case.boxes], dtype=np.float64).reshape(-1, 6)
     sound = np.isfinite(rows).all(1) & (rows[:, 0] >= 0) & (rows[:, 0] < case.batch_size)
     sound &= (rows[:, 1] >= 0) & (rows[:, 1] < case.spec.num_classes) & (rows[:, 4:] >= 0).all(1)
@@ -193,7 +193,7 @@ def _corners(case: Case) -> NDArray[np.float32]:
 
 
 def _paint(seen: NDArray[np.int64], boxes: Floats, order: NDArray[np.int64], stride: int, shortest: int) -> None:
-    """Mark, later boxes over earlier ones, the cells (B, rows, columns) of one level whose centres lie within each box."""
+    """Marks the cells (B, rows, columns) of one level whose centres lie within a box; a later box overwrites an earlier one."""
     middle = (boxes[:, 2:4] + boxes[:, 4:6]) / 2
     half = np.maximum(boxes[:, 4:6] - boxes[:, 2:4], shortest) / 2
     first = np.ceil((middle - half) / stride - 0.5).clip(0).astype(np.int64)
@@ -204,7 +204,7 @@ def _paint(seen: NDArray[np.int64], boxes: Floats, order: NDArray[np.int64], str
 
 
 def _distributions(distances: Floats, reg_max: int, width: float) -> Floats:
-    """Logits (B, 4R, A) of bell-shaped distributions about the distances (B, 4, A); for R = 1 the distances themselves."""
+    """Returns logits (B, 4R, A) of bell-shaped distributions around the distances (B, 4, A); for R = 1 the distances."""
     if reg_max == 1:
         return distances
     batch, _, anchors = distances.shape
@@ -214,8 +214,8 @@ def _distributions(distances: Floats, reg_max: int, width: float) -> Floats:
     return shaped.reshape(batch, 4 * reg_max, anchors)
 
 
-def distributed(distances: Floats, reg_max: int) -> Floats:
-    """Logits (B, 4R, A) whose expectation is the distance, all probability in the two bins around it; for R = 1 the distances."""
+def two_bin_logits(distances: Floats, reg_max: int) -> Floats:
+    """Returns logits (B, 4R, A) whose expectation is the distance, with two bins of positive probability; for R = 1 the distances."""
     if reg_max == 1:
         return distances
     batch, _, anchors = distances.shape
@@ -232,7 +232,7 @@ def distributed(distances: Floats, reg_max: int) -> Floats:
 
 
 def _spread_out(case: Case, scene: _Scene, values: Floats, elsewhere: float) -> Floats:
-    """Distances (B, 4, A): the scene's where there is a box, ``elsewhere`` where there is none."""
+    """Returns distances (B, 4, A): ``values`` for anchors in a box, ``elsewhere`` for the others."""
     out = np.full((case.batch_size, 4, case.num_anchors), elsewhere, dtype=np.float32)
     out[scene.image, :, scene.anchor] = values
     return out
@@ -252,11 +252,11 @@ def _exact(case: Case) -> Logits:
     distances = _spread_out(case, scene, scene.distances, _AWAY)
     scores = np.full(_shapes(case)[1], -4, dtype=np.float32)
     scores[scene.image, scene.label, scene.anchor] = 2
-    return distributed(distances, reg_max), scores
+    return two_bin_logits(distances, reg_max), scores
 
 
 def _in_training(case: Case) -> Logits:
-    stage, scene = STAGES[case.prediction.kind], _scene(case, smallest_on_top=True)
+    stage, scene = TRAINING_STAGES[case.prediction.kind], _scene(case, smallest_on_top=True)
     scale, seed = np.float32(case.prediction.spread), case.prediction.seed
     error = scene.sides * np.float32(stage.error) + np.float32(stage.floor)
     values = scene.distances + scale * error * Noise(seed, 0).bell(*scene.distances.shape)
@@ -270,7 +270,7 @@ def _in_training(case: Case) -> Logits:
 
 
 def _centredness(distances: Floats) -> Floats:
-    """1 at a box's centre, falling to 0 at its border: the square root of that of FCOS (arXiv 1904.01355, equation 3)."""
+    """Returns the square root of the centre-ness of FCOS (arXiv 1904.01355, equation 3): 1 at a box's centre, 0 at its border."""
     left_top, right_bottom = distances[:, :2].clip(0), distances[:, 2:].clip(0)
     ratios = np.minimum(left_top, right_bottom) / np.maximum(np.maximum(left_top, right_bottom), np.float32(1e-6))
     centredness: Floats = np.sqrt(np.sqrt(ratios[:, 0] * ratios[:, 1]))

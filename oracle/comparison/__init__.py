@@ -1,1 +1,1 @@
-"""Runs contenders on a case and collects their verdicts: :func:`oracle.comparison.compare.compare` is the entrance of the whole oracle."""
+"""Runs contenders on a case and collects their verdicts: :func:`oracle.comparison.compare.compare` is the oracle's entry point."""

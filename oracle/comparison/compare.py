@@ -13,9 +13,9 @@ import torch
 
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.comparison.conduct import STAGE as CONDUCT
-from oracle.comparison.conduct import WARNINGS, declined, judge_conduct
+from oracle.comparison.conduct import WARNINGS, judge_conduct, why_declined
 from oracle.comparison.trial import Trial
-from oracle.contract.calls import HANGS, ContenderFailed, warned
+from oracle.contract.calls import HANGS, ContenderFailed, collected_warnings
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared, worst
 from oracle.inference.assignment import InferredAssignment
@@ -31,14 +31,14 @@ STAGES = ("anchors", "targets", "decode", "candidates", "metrics", "assign", "lo
 
 
 @dataclass(frozen=True)
-class Said:
-    """Everything that was said about one contender on one case.
+class ContenderResult:
+    """The judgements on one contender for one case.
 
     Attributes:
-        contender: who was judged.
-        judgements: by stage and quantity.
-        seconds: that this took.
-        replay: the command that judges it again; empty where the case was not saved, so that no command could.
+        contender: the contender.
+        judgements: one for each stage and quantity.
+        seconds: time that the comparison took.
+        replay: the command that repeats the comparison; empty if the case was not saved.
     """
 
     contender: Contender
@@ -48,36 +48,36 @@ class Said:
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of them."""
+        """The gravest verdict of the judgements."""
         return worst([j.verdict for j in self.judgements])
 
     @property
     def findings(self) -> list[Finding]:
-        """What differs."""
+        """The findings of the judgements that differ."""
         return [j.finding for j in self.judgements if j.finding is not None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case in a setting, and what was said about each contender."""
+    """A case in a setting, with a result for each contender."""
 
     case: Case
     setting: Setting
-    said: list[Said]
+    results: list[ContenderResult]
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of all."""
-        return worst([said.verdict for said in self.said])
+        """The gravest verdict of the results."""
+        return worst([result.verdict for result in self.results])
 
     def report(self) -> str:
-        """Every finding as text, in the order of the stages, and the line that replays a saved case; empty when nothing differs."""
+        """Returns the findings as text, in the order of the stages, with the command that replays a saved case; empty if there is none."""
         lines = []
-        for said in self.said:
-            for finding in said.findings:
-                lines += [f"{said.contender.name} on {self.case.digest} ({self.setting.name}, {self.setting.device})", *finding.lines()]
-            if said.findings and said.replay:
-                lines.append(f"  replay     {said.replay}")
+        for result in self.results:
+            for finding in result.findings:
+                lines += [f"{result.contender.name} on {self.case.digest} ({self.setting.name}, {self.setting.device})", *finding.lines()]
+            if result.findings and result.replay:
+                lines.append(f"  replay     {result.replay}")
         return "\n".join(lines)
 
 
@@ -89,15 +89,15 @@ def compare(
     stages: Sequence[str] = STAGES,
     around: Callable[[Contender], contextlib.AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
 ) -> Comparison:
-    """Judge contenders on a case.
+    """Compares contenders with the definition on a case.
 
     Args:
         case: the batch.
         setting: dtype, autocast and device.
-        contenders: who is judged; the reference may be among them.
-        reference: whose own error widens the allowance; ``None`` leaves the rounding alone.
-        stages: which of :data:`STAGES` to compare, and "conduct" for how a contender behaves (:mod:`oracle.comparison.conduct`).
-        around: entered while a contender's code runs.
+        contenders: the implementations to judge; the reference may be one of them.
+        reference: its error widens the tolerance of the contenders; with ``None`` the tolerance is rounding alone.
+        stages: names from :data:`STAGES`, and "conduct" for side effects and failures (:mod:`oracle.comparison.conduct`).
+        around: returns a context in which the code of the given contender runs.
 
     Raises:
         JudgeError: the judge contradicts the definition.
@@ -106,17 +106,17 @@ def compare(
     inputs = definition.inputs if setting.device == "cpu" else case.build(setting)
     if not definition.finite:
         reason = "a logit is not a finite number in this dtype"
-        return Comparison(case, setting, [Said(c, [not_compared(stage, reason) for stage in stages], 0.0) for c in contenders])
+        return Comparison(case, setting, [ContenderResult(c, [not_compared(stage, reason) for stage in stages], 0.0) for c in contenders])
     control = _control(reference, definition, inputs)
-    said = []
+    results = []
     for contender in contenders:
         start = time.perf_counter()
         trial = control if contender is reference and isinstance(control, Trial) else None
-        with around(contender), warned() as warnings:
+        with around(contender), collected_warnings() as warnings:
             judgements = list(_judge(contender, trial, control, definition, inputs, stages))
         judgements += _warnings(warnings)
-        said.append(Said(contender, judgements, time.perf_counter() - start))
-    return Comparison(case, setting, said)
+        results.append(ContenderResult(contender, judgements, time.perf_counter() - start))
+    return Comparison(case, setting, results)
 
 
 def _control(reference: Contender | None, definition: DefinitionAnswers, inputs: Inputs) -> Trial | None:
@@ -124,22 +124,22 @@ def _control(reference: Contender | None, definition: DefinitionAnswers, inputs:
     if reference is None:
         return None
     try:
-        return None if declined(reference, definition.case.spec, inputs, definition.setting) else Trial(reference, definition, inputs)
+        return None if why_declined(reference, definition.case.spec, inputs, definition.setting) else Trial(reference, definition, inputs)
     except ContenderFailed:
         return None
 
 
 def _warnings(found: Mapping[str, int]) -> list[Judgement]:
-    """What a stranger's code warned of: told, and no fault."""
-    told = "\n".join(f"{text}, {times} times" if times > 1 else text for text, times in found.items())
-    return [Judgement(CONDUCT, WARNINGS, Verdict.AGREE, reason=told)] if told else []
+    """Returns the judgement that lists the warnings of a candidate's code; a warning is no fault."""
+    listed = "\n".join(f"{text}, {times} times" if times > 1 else text for text, times in found.items())
+    return [Judgement(CONDUCT, WARNINGS, Verdict.AGREE, reason=listed)] if listed else []
 
 
 def _judge(
     contender: Contender, trial: Trial | None, control: Trial | None, definition: DefinitionAnswers, inputs: Inputs, stages: Sequence[str]
 ) -> Iterable[Judgement]:
     try:
-        reason = declined(contender, definition.case.spec, inputs, definition.setting)
+        reason = why_declined(contender, definition.case.spec, inputs, definition.setting)
     except ContenderFailed as failure:
         yield differs(Finding(CONDUCT, failure.mode, failure.what))
         reason = "whether it takes part is not known"
@@ -173,7 +173,7 @@ def _quantity(failure: ContenderFailed) -> str:
 
 
 def _finite(control: Trial | None) -> bool:
-    """Whether the reference, where it can say anything, gives finite numbers alone."""
+    """Whether all numbers of the reference are finite; true if the reference gives none."""
     outcome = _available(control, Trial.outcome)
     return outcome is None or all(bool(t.isfinite().all()) for t in (outcome.loss, outcome.grad_boxes, outcome.grad_scores))
 
@@ -248,7 +248,7 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         held, ambiguous = None, ""
     judgements = list(_judge_loss(trial, control, own, held, ambiguous))
     if _wrong(judgements):
-        # Also of a contender whose assignment can be seen: another call may settle an open question otherwise.
+        # Also for a contender that shows its assignment: in another call it may decide a tie differently.
         read = (list(_judge_reading(trial, control, own, reading)) for reading in trial.inferred())
         judgements = next((other for other in read if not _wrong(other)), judgements)
     yield from judgements
@@ -267,14 +267,13 @@ def _wrong(judgements: Sequence[Judgement]) -> bool:
 
 
 def _form(trial: Trial) -> Iterable[Judgement]:
-    """What is no matter of degree: the loss is float32 or float64 [7], and no gradient is missing."""
+    """Yields a difference if the loss is neither float32 nor float64 [7], and one for each missing gradient."""
     outcome = trial.outcome()
     if outcome.loss_dtype not in (torch.float32, torch.float64):
-        yield differs(Finding("loss", "dtype", f"the loss is {outcome.loss_dtype}; it must be float32, or float64"))
+        yield differs(Finding("loss", "dtype", f"the loss is {outcome.loss_dtype}; it must be float32 or float64"))
     for name in outcome.missing:
-        yield differs(
-            Finding("loss", f"gradient of {name}", f"the loss gives {name} no gradient; where there is nothing to learn it is zero")
-        )
+        what = f"the loss has no gradient with respect to {name}; return zeros if it does not depend on them"
+        yield differs(Finding("loss", f"gradient of {name}", what))
 
 
 def _judge_loss(
@@ -291,7 +290,7 @@ def _judge_loss(
 
 
 def _complete(judgement: Judgement, missing: str) -> Judgement:
-    """The judgement; on the items, that some are missing, where they are: there is no number to be off."""
+    """Returns the judgement, or a difference if it concerns the items and some are missing."""
     if judgement.quantity != "items" or not missing:
         return judgement
     return differs(Finding(judgement.stage, "items", missing))
@@ -317,7 +316,7 @@ def _numbers(stage: str, trial: Trial, control: Trial | None, measured: Callable
 
 
 def _available(control: Trial | None, measured: Callable[[Trial], Answer]) -> Answer | None:
-    """What the reference has to say, or ``None``."""
+    """Returns a measurement of the reference, or ``None`` if the reference does not offer it."""
     try:
         return measured(control) if control is not None else None
     except ContenderFailed:
@@ -325,7 +324,7 @@ def _available(control: Trial | None, measured: Callable[[Trial], Answer]) -> An
 
 
 def _same_arithmetic(trial: Trial, control: Trial | None) -> bool:
-    """Whether the reference's own error says anything about what the contender may do: not about one that claims to be finer."""
+    """Whether the reference's error widens the contender's tolerance: it does not for a contender of a finer precision."""
     return control is not None and trial.arithmetic == control.arithmetic
 
 

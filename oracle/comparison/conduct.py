@@ -1,9 +1,8 @@
-"""How a contender behaves, whatever it computes: named verdicts for what a trainer would suffer from, each a quantity of its own.
+"""Failures and side effects of a contender, which would disturb a training: each failure mode is a quantity with its own verdict.
 
-A contender is called five times: on the case, on it again, on another batch, on the case once more; and afresh on that other batch.
-What it leaves changed in the process is read around each call (:mod:`oracle.contract.process_state`).
-On the CPU the answers to the same question must be the same bits. Elsewhere atomic additions come in any order, and :data:`DRIFT` of
-the largest number is granted.
+A criterion is called four times: twice on the case, on another batch, and on the case again; a second criterion is called on that other
+batch. Changes of the process state are read around each call (:mod:`oracle.contract.process_state`). On the CPU repeated answers must have
+the same bits. On other devices the order of atomic additions varies: the tolerance is :data:`RELATIVE_DRIFT` of the largest number.
 """
 
 from __future__ import annotations
@@ -17,45 +16,54 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Case, Inputs, Setting
-from oracle.contract.answer_form import WRONG_ATTRIBUTE, WRONG_DTYPE, WRONG_SHAPE, WRONG_TENSOR, MalformedError, kind, shown, whole_loss
-from oracle.contract.calls import HANGS, RAISES, Called, ContenderFailed, called
+from oracle.contract.answer_form import (
+    WRONG_ATTRIBUTE,
+    WRONG_DTYPE,
+    WRONG_SHAPE,
+    WRONG_TENSOR,
+    MalformedError,
+    describe,
+    loss_and_items,
+    type_name,
+)
+from oracle.contract.calls import HANGS, RAISES, CallResult, ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
 from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS
-from oracle.contract.run import fresh, gradients, make_criterion, within
+from oracle.contract.run import fresh_leaves, gradients, in_setting, make_criterion
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
-from oracle.tools.printable import plain
+from oracle.tools.printable import printable
 from twinloss import LossSpec
 
 STAGE = "conduct"
 WARNINGS = "warnings"
-"""Quantity of what a contender's code warned of, which is told and no failure mode."""
+"""Quantity of the warnings of a contender's code, which are reported and no failure mode."""
 
 MODES = {
     RAISES: "it raised instead of answering",
     HANGS: "it did not answer in time",
-    WRONG_ATTRIBUTE: "an attribute of its factory or criterion cannot be read, or is not what the contract says",
+    WRONG_ATTRIBUTE: "an attribute of its factory or criterion cannot be read, or violates the contract",
     WRONG_SHAPE: "its answer is not (loss (3,), items by name)",
     WRONG_DTYPE: "its loss is neither float32 nor float64, or its items are no numbers",
     WRONG_TENSOR: "its loss or a gradient is a tensor subclass, sparse, or on another device than the logits",
     "not finite": "its loss or a gradient is not a finite number where the definition's is",
-    "mutates inputs": "it changed what it was given",
+    "mutates inputs": "it changed its inputs",
     SETTINGS: "it left torch with other global settings",
     RANDOM: "it left a generator of random numbers, torch's, numpy's or Python's, in another state",
     PROCESS: "it left the process changed: its folder, environment, warning filters, signal handlers, logging and the like",
     "keeps state": "the same call on the same batch gave another answer",
-    "depends on history": "its answer depends on the batches that it saw before",
+    "depends on history": "its answer depends on earlier batches",
 }
-"""Name of each failure mode, and what it means. The last two need further calls, and are left out of large batches."""
+"""Meaning of each failure mode by name. The last two need further calls, and are not checked on large batches."""
 
 REPEATED_UP_TO = 4_000_000
-"""Logits of a batch up to which the calls are repeated."""
+"""Largest number of logits of a batch for which the calls are repeated."""
 
-DRIFT = 1e-4
+RELATIVE_DRIFT = 1e-4
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one call gave: the loss, the items, the gradients of its sum; and what it did to its inputs."""
+    """Answer of one call: the loss, the items, the gradients of the loss's sum; and the change of the inputs as text."""
 
     loss: Tensor
     items: Mapping[str, float]
@@ -64,31 +72,31 @@ class Answer:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All numbers by name."""
+        """All numbers of the answer, by name."""
         named = {f"gradient of {name}": g for name, g in zip(("boxes", "scores"), self.gradients, strict=True) if g is not None}
         items = torch.tensor([self.items[name] for name in sorted(self.items)], dtype=torch.float64)
         return {"loss": self.loss, "items": items, **named}
 
 
 def judge_conduct(contender: Contender, case: Case, inputs: Inputs, setting: Setting, *, finite: Callable[[], bool]) -> Iterator[Judgement]:
-    """A judgement for each of :data:`MODES`.
+    """Yields a judgement for each of :data:`MODES`.
 
     Args:
-        contender: who is called.
+        contender: the contender to call.
         case: the batch.
-        inputs: the case as built for its setting.
+        inputs: the tensors of the case in its setting.
         setting: dtype, autocast and device.
-        finite: asked only when a number of the contender's is not: whether the reference's own numbers are all finite here.
+        finite: returns whether all numbers of the reference are finite here; called only if a number of the contender is not.
     """
     try:
         found = dict(_observe(contender, case, inputs, setting, finite))
     except ContenderFailed as failure:
-        # What the call did not live to show is not known.
+        # A call that failed shows nothing about the other modes.
         unknown = f"not known, since it {failure.mode if failure.mode in (RAISES, HANGS) else 'has a ' + failure.mode}"
         found = {failure.mode: failure.what}
         yield from (_verdict(mode, found) if mode in found else not_compared(STAGE, unknown, mode) for mode in MODES)
         return
-    repeated = _repeats(inputs)
+    repeated = _may_repeat(inputs)
     yield from (_verdict(mode, found) for mode in MODES if repeated or mode not in ("keeps state", "depends on history"))
 
 
@@ -96,31 +104,31 @@ def _verdict(mode: str, found: Mapping[str, str]) -> Judgement:
     return differs(Finding(STAGE, mode, found[mode])) if mode in found else Judgement(STAGE, mode, Verdict.AGREE)
 
 
-def _repeats(inputs: Inputs) -> bool:
+def _may_repeat(inputs: Inputs) -> bool:
     return sum(int(inputs.preds[name].numel()) for name in ("boxes", "scores")) <= REPEATED_UP_TO
 
 
 def _observe(contender: Contender, case: Case, inputs: Inputs, setting: Setting, finite: Callable[[], bool]) -> Iterator[tuple[str, str]]:
     criterion = _make(contender, case, setting)
-    first, changed = call(contender, criterion, inputs, setting)
+    first, changed = call_once(contender, criterion, inputs, setting)
     if first.mutated:
         yield "mutates inputs", first.mutated
     if (wrong := _not_finite(first)) and not _overflows(contender, setting) and finite():
         yield "not finite", wrong
-    if _repeats(inputs):
-        again, changed_again = call(contender, criterion, inputs, setting)
+    if _may_repeat(inputs):
+        again, changed_again = call_once(contender, criterion, inputs, setting)
         changed = changed_again | changed
         yield from changed.items()
-        if gap := _gap(first, again):
+        if gap := _difference(first, again):
             yield "keeps state", f"the second call on the same batch gave another {gap}"
         else:
-            yield from _memory(contender, criterion, first, case, inputs, setting)
+            yield from _history(contender, criterion, first, case, inputs, setting)
     else:
         yield from changed.items()
 
 
 def _overflows(contender: Contender, setting: Setting) -> bool:
-    """Whether sums in float16 may overflow: the judge of the numbers decides about those."""
+    """Whether sums in float16 may overflow; the judge of the loss then decides whether that is allowed."""
     return contender.arithmetic == "logits" and "float16" in (setting.dtype, setting.autocast)
 
 
@@ -131,26 +139,29 @@ def _not_finite(answer: Answer) -> str:
     return ""
 
 
-def _memory(
+def _history(
     contender: Contender, criterion: Criterion, first: Answer, case: Case, inputs: Inputs, setting: Setting
 ) -> Iterator[tuple[str, str]]:
-    """What a criterion remembers of earlier calls, by the answers that this changes."""
-    other = another(case)
+    """Yields a failure if the answers of a criterion depend on earlier calls."""
+    other = another_batch(case)
     other_inputs = other.build(setting)
-    if declined(contender, other.spec, other_inputs, setting):
+    if why_declined(contender, other.spec, other_inputs, setting):
         return
-    between, _ = call(contender, criterion, other_inputs, setting)
-    after, _ = call(contender, criterion, inputs, setting)
-    if gap := _gap(first, after):
+    between, _ = call_once(contender, criterion, other_inputs, setting)
+    after, _ = call_once(contender, criterion, inputs, setting)
+    if gap := _difference(first, after):
         yield "depends on history", f"after another batch, of {_size(other)}, this one, of {_size(case)}, gave another {gap}"
         return
-    alone, _ = call(contender, _make(contender, other, setting), other_inputs, setting)
-    if gap := _gap(alone, between):
-        yield "depends on history", f"after one of {_size(case)}, a batch of {_size(other)} gave another {gap}, than by itself"
+    alone, _ = call_once(contender, _make(contender, other, setting), other_inputs, setting)
+    if gap := _difference(alone, between):
+        yield (
+            "depends on history",
+            f"after one of {_size(case)}, a batch of {_size(other)} gave another {gap}, compared with a new criterion",
+        )
 
 
-def another(case: Case) -> Case:
-    """A batch of the same definition: other logits, boxes in another order and fewer of them, and an image of another shape."""
+def another_batch(case: Case) -> Case:
+    """Returns a batch of the same definition with other logits, fewer boxes in another order, and another image size."""
     height, width = case.image_size
     shape = (width, height) if height != width else (height, width + case.spec.strides[-1])
     seed = dataclasses.replace(case.prediction, seed=case.prediction.seed + 1)
@@ -164,24 +175,24 @@ def _size(case: Case) -> str:
     return f"{case.image_size[0]} × {case.image_size[1]} px"
 
 
-def declined(contender: Contender, spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
-    """Why a contender does not take part in a batch, or ``None`` when it does.
+def why_declined(contender: Contender, spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
+    """Returns the reason why a contender declines a batch, or ``None``.
 
     Raises:
-        ContenderFailed: its ``declines`` raised, took too long, or gave something else than a text or ``None``.
+        ContenderFailed: its ``declines`` raised, took too long, or returned neither text nor ``None``.
     """
     declines = contender.declines
     if declines is None:
         return None
 
     def ask() -> str | None:
-        found = declines(spec, fresh(None, inputs) if contender.stranger else inputs, setting)
+        found = declines(spec, fresh_leaves(None, inputs) if contender.is_candidate else inputs, setting)
         if found is None or isinstance(found, str):
-            return found and plain(found)
-        raise MalformedError(f"its `declines` gave {shown(found)}; it must give a sentence that says why, or None", WRONG_ATTRIBUTE)
+            return found and printable(found)
+        raise MalformedError(f"its `declines` gave {describe(found)}; it must return a sentence with the reason, or None", WRONG_ATTRIBUTE)
 
     try:
-        return called(contender, ask).answer
+        return call_contender(contender, ask).answer
     except ContenderFailed as failure:
         if failure.mode != RAISES:
             raise
@@ -190,43 +201,45 @@ def declined(contender: Contender, spec: LossSpec, inputs: Inputs, setting: Sett
 
 def _make(contender: Contender, case: Case, setting: Setting) -> Criterion:
     try:
-        return called(contender, lambda: make_criterion(contender, case.spec, setting)).answer
+        return call_contender(contender, lambda: make_criterion(contender, case.spec, setting)).answer
     except ContenderFailed as failure:
         subject = "the factory " if failure.mode in (RAISES, HANGS) else ""
         raise ContenderFailed(failure.mode, f"{subject}{failure.what}") from failure
 
 
-def call(contender: Contender, criterion: Criterion, inputs: Inputs, setting: Setting) -> tuple[Answer, dict[str, str]]:
-    """One call on copies of the inputs, and the gradients of the loss's sum; and what the call left changed in the process, by mode.
+def call_once(contender: Contender, criterion: Criterion, inputs: Inputs, setting: Setting) -> tuple[Answer, dict[str, str]]:
+    """Calls a criterion on copies of the inputs; returns its answer, and the changes of the process state by mode.
 
     Raises:
-        ContenderFailed: it raised, took too long, or its answer is not of the form that the contract asks for.
+        ContenderFailed: the call raised, took too long, or returned an answer that violates the contract.
     """
 
     def ask() -> Answer:
-        given, kept = fresh(criterion, inputs), fresh(criterion, inputs)
+        given, kept = fresh_leaves(criterion, inputs), fresh_leaves(criterion, inputs)
         leaves = (given.preds["boxes"], given.preds["scores"])
-        # The contender's own containers: what it puts into them, or takes out of them, is seen below.
+        # Separate containers for the contender: changes of their keys are found below.
         preds, batch = {**given.preds, "feats": list(given.preds["feats"])}, dict(given.batch)
-        with within(setting, criterion):
+        with in_setting(setting, criterion):
             answer: Any = criterion(preds, batch)
-        loss, items = whole_loss(answer, leaves[0].device)
+        loss, items = loss_and_items(answer, leaves[0].device)
         if loss.dtype not in (torch.float32, torch.float64):
-            raise MalformedError(f"the loss is {loss.dtype}; it must be float32, or float64", WRONG_DTYPE)
+            raise MalformedError(f"the loss is {loss.dtype}; it must be float32 or float64", WRONG_DTYPE)
         found = gradients(loss, leaves)
         return Answer(loss.detach(), items, found, _mutated(Inputs(preds, batch), kept))
 
     try:
-        found: Called[Answer] = called(contender, ask)
+        found: CallResult[Answer] = call_contender(contender, ask)
     except ContenderFailed as failure:
         if failure.mode != HANGS:
             raise
-        raise ContenderFailed(HANGS, f"the call {failure.what}; what compiles first may be given longer, --time-limit SECONDS") from failure
+        raise ContenderFailed(
+            HANGS, f"the call {failure.what}; if it compiles at its first call, allow more with --time-limit SECONDS"
+        ) from failure
     return found.answer, found.changed
 
 
 def _mutated(found: Inputs, kept: Inputs) -> str:
-    """What a call changed of the inputs that it was given."""
+    """Describes how a call changed its inputs; empty if it did not."""
     for role, after, before in (("preds", found.preds, kept.preds), ("batch", found.batch, kept.batch)):
         if list(after) != list(before):
             return f"the keys of {role} were {', '.join(before)}; the call left {', '.join(_key(name) for name in after) or 'none'}"
@@ -242,7 +255,7 @@ def _mutated(found: Inputs, kept: Inputs) -> str:
 
 
 def _key(name: object) -> str:
-    return plain(name) if isinstance(name, str) else f"one of type {kind(name)}"
+    return printable(name) if isinstance(name, str) else f"one of type {type_name(name)}"
 
 
 def _other_bits(found: Any, kept: Tensor) -> bool:
@@ -257,17 +270,19 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().view(_WORDS[tensor.element_size()])
 
 
-def _gap(one: Answer, other: Answer) -> str:
-    """Which numbers of two answers to the same question differ, and by how much; empty when none does."""
+def _difference(one: Answer, other: Answer) -> str:
+    """Describes which numbers of two answers on the same batch differ, and by how much; empty if none does."""
     if one.tensors.keys() != other.tensors.keys():
         return "set of gradients"
     for name, value in one.tensors.items():
         found = other.tensors[name]
         if found.shape != value.shape or found.dtype != value.dtype:
-            return f"{name}: {shown(found)} after {shown(value)}"
+            return f"{name}: {describe(found)} after {describe(value)}"
         if value.device.type == "cpu" and _other_bits(found, value):
             return f"{name}, off by up to {float((found.double() - value.double()).abs().max()):.3g}"
-        if value.device.type != "cpu" and not torch.allclose(found, value, rtol=DRIFT, atol=DRIFT * _largest(value), equal_nan=True):
+        if value.device.type != "cpu" and not torch.allclose(
+            found, value, rtol=RELATIVE_DRIFT, atol=RELATIVE_DRIFT * _largest(value), equal_nan=True
+        ):
             return f"{name}, off by up to {float((found.double() - value.double()).abs().max()):.3g}"
     return ""
 

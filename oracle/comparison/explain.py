@@ -1,8 +1,8 @@
-"""Where a contender differs, and what fault that looks like: read off its loss and gradients alone.
+"""Describes where a contender differs, and which fault explains it, from its loss and gradients alone.
 
-A difference is described by its pattern, which terms, which anchors, which levels, classes and images; then wrong definitions
-(:mod:`oracle.comparison.wrong_definitions`) are run on the case, in float64 where the contender can be asked in it. One is named when it
-says what the contender says, and with how many of the other batches on which the contender differs it explains as well.
+The pattern of a difference lists terms, anchors, levels, classes and images. Then wrong definitions
+(:mod:`oracle.comparison.wrong_definitions`) are run on the case, in float64 if the contender accepts it. A wrong definition that gives the
+contender's numbers is named, with the number of other differing batches that it explains too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from oracle.cases.case import Case, Setting
 from oracle.comparison.trial import Trial
-from oracle.comparison.wrong_definitions import suspects
+from oracle.comparison.wrong_definitions import wrong_definitions
 from oracle.contract.calls import ContenderFailed
 from oracle.contract.contender import Contender, Criterion
 from oracle.contract.run import Outcome, run_loss
@@ -23,23 +23,23 @@ from oracle.contract.verdict import Finding
 from oracle.judge.term_factors import term_factors
 from oracle.judge.truth import DefinitionAnswers
 
-NEARLY = 0.02
-"""A suspect that leaves this share of the difference, or less, is named with what it leaves."""
+LARGEST_REMAINDER = 0.02
+"""Largest share of the difference that a wrong definition may leave unexplained to be named as a partial explanation."""
 
-EXACT = {"float64": 1e-10, "float32": 1e-5}
-"""Differences, relative to the largest number of their kind, that are taken for rounding: elsewhere nothing is explained."""
+ROUNDING = {"float64": 1e-10, "float32": 1e-5}
+"""Differences that count as rounding, relative to the largest number of their kind, by dtype; other dtypes are not explained."""
 
-TELLING = 100.0
-"""How many times that a difference has to be for its cause to be told."""
+LEAST_DIFFERENCE = 100.0
+"""Smallest difference that is explained, in units of :data:`ROUNDING`."""
 
-OTHERS = 4
-"""More batches that a suspect has to explain, as far as there are so many."""
+MOST_OTHERS = 4
+"""Largest number of other differing batches on which a wrong definition is tried."""
 
 Note = tuple[str, str]
 
 
-class _Asked(NamedTuple):
-    """A contender's answer to a case, and the definition's."""
+class _Answered(NamedTuple):
+    """The answers of a contender and of the definition on a case."""
 
     found: Outcome
     truth: Outcome
@@ -51,19 +51,19 @@ class _Asked(NamedTuple):
         return _distance(self.found, self.truth, self.truth)
 
 
-def localise(
+def explain(
     case: Case, setting: Setting, contender: Contender, findings: Sequence[Finding], others: Sequence[tuple[Case, Setting]] = ()
 ) -> list[Note]:
-    """What to add to findings: which terms, anchors, levels, classes and images differ, and which fault explains that.
+    """Returns notes for findings: which terms, anchors, levels, classes and images differ, and which fault explains it.
 
     Args:
         case, setting: a batch on which the contender differs.
-        contender: who differs.
-        findings: what was found there.
-        others: more such batches, with their settings.
+        contender: the contender.
+        findings: its findings on that batch.
+        others: further batches on which it differs, with their settings.
 
     Returns:
-        Pairs of a word and what it introduces; none where the contender gives no loss, or its loss and gradients agree in full.
+        Pairs of label and text; none if the contender gives no loss, or if its loss and gradients agree.
     """
     wrong = {finding.quantity for finding in findings if finding.stage == "loss"}
     if not wrong & {"loss", "gradient of boxes", "gradient of scores"}:
@@ -102,7 +102,7 @@ def _pattern(found: Outcome, trial: Trial, wrong: set[str]) -> Iterator[str]:
 
 
 def _relative(value: float, right: float) -> str:
-    """How far a number is from what it should be: as a factor, or in digits where that would read 1."""
+    """Describes a wrong number by its factor, or by its relative difference if the factor would round to 1."""
     if not right:
         return f"is {value:.3g}, not 0"
     factor = value / right
@@ -110,15 +110,15 @@ def _relative(value: float, right: float) -> str:
 
 
 def _beyond(value: Tensor, right: Tensor, slack: Tensor, *, there: bool) -> Tensor:
-    """Which elements are farther off than their rounding; none where the judge found no difference."""
+    """Returns a mask of the elements whose error exceeds the tolerance; all false if the judge found no difference."""
     return ~((value - right).abs() <= slack) if there else torch.zeros_like(value, dtype=torch.bool)
 
 
 def _places(differs: Tensor, holds: Tensor, ends: list[int]) -> str:
-    """How many anchors (B, A) differ, held and not, by level and image."""
+    """Describes how many anchors (B, A) differ, assigned and not, and on which levels and images."""
     if not differs.any():
         return "agrees"
-    parts = [f"differs at {int((differs & holds).sum())} of {int(holds.sum())} held anchors, {int((differs & ~holds).sum())} others"]
+    parts = [f"differs at {int((differs & holds).sum())} of {int(holds.sum())} assigned anchors, {int((differs & ~holds).sum())} others"]
     if len(ends) > 1:
         levels = torch.stack([differs[:, a:b].any() for a, b in zip([0, *ends], ends, strict=False)])
         parts.append(f"levels {_members(levels)}")
@@ -136,20 +136,20 @@ def _members(mask: Tensor) -> str:
 
 
 def _explanations(case: Case, setting: Setting, contender: Contender, others: Sequence[tuple[Case, Setting]]) -> Iterator[Note]:
-    asked = _ask(case, setting, contender)
+    asked = _answered(case, setting, contender)
     if asked is None:
         return
     distance = asked.distance
-    if distance <= TELLING * asked.exact:
+    if distance <= LEAST_DIFFERENCE * asked.exact:
         return
-    more = list(filter(None, (_ask(*other, contender) for other in others[:OTHERS])))
-    more = [other for other in more if other.distance > TELLING * other.exact]
+    more = list(filter(None, (_answered(*other, contender) for other in others[:MOST_OTHERS])))
+    more = [other for other in more if other.distance > LEAST_DIFFERENCE * other.exact]
     named, partly = [], []
-    for fault, criterion in suspects(case.spec):
-        gap = _gap(asked, criterion)
+    for fault, criterion in wrong_definitions(case.spec):
+        gap = _distance_from(asked, criterion)
         if gap <= asked.exact:
             named.append((fault, sum(_explains(other, fault) for other in more)))
-        elif gap <= NEARLY * distance:
+        elif gap <= LARGEST_REMAINDER * distance:
             partly.append((gap, fault))
     most = max((count for _, count in named), default=0)
     for fault, count in dict(one for one in named if one[1] == most).items():
@@ -169,10 +169,10 @@ def _elsewhere(count: int, total: int) -> str:
     return f", here and on {count} of {total} other batches that differ"
 
 
-def _ask(case: Case, setting: Setting, contender: Contender) -> _Asked | None:
-    """The contender on a case: in float64 if it can, or else in float32 where the setting is that."""
+def _answered(case: Case, setting: Setting, contender: Contender) -> _Answered | None:
+    """Runs the contender on a case in float64, or in float32 if it declines float64 and the setting is float32; else returns ``None``."""
     for asked in dict.fromkeys((Setting("float64", device=setting.device), setting)):
-        if asked.dtype not in EXACT or asked.autocast is not None:
+        if asked.dtype not in ROUNDING or asked.autocast is not None:
             continue
         definition = DefinitionAnswers(case, asked)
         inputs = definition.inputs if asked.device == "cpu" else case.build(asked)
@@ -180,26 +180,26 @@ def _ask(case: Case, setting: Setting, contender: Contender) -> _Asked | None:
             continue
         try:
             trial = Trial(contender, definition, inputs)
-            return _Asked(trial.outcome().on_host(), trial.standard().truth, definition, EXACT[asked.dtype])
+            return _Answered(trial.outcome().on_host(), trial.standard().truth, definition, ROUNDING[asked.dtype])
         except ContenderFailed:
             continue
     return None
 
 
-def _gap(asked: _Asked, criterion: Criterion) -> float:
-    """How far the contender is from another criterion."""
+def _distance_from(asked: _Answered, criterion: Criterion) -> float:
+    """Returns the distance of the contender's answer from another criterion's."""
     return _distance(asked.found, run_loss(criterion, asked.definition.inputs, Setting("float64")), asked.truth)
 
 
-def _explains(asked: _Asked, fault: str) -> bool:
-    """Whether the suspect of this name, or what stands for it in another definition, says what the contender says."""
+def _explains(asked: _Answered, fault: str) -> bool:
+    """Whether the wrong definition of this name, or one of the same kind for another spec, gives the contender's numbers."""
     kind = fault.partition(" = ")[0]
-    alike = (criterion for name, criterion in suspects(asked.definition.case.spec) if name.partition(" = ")[0] == kind)
-    return any(_gap(asked, criterion) <= asked.exact for criterion in alike)
+    alike = (criterion for name, criterion in wrong_definitions(asked.definition.case.spec) if name.partition(" = ")[0] == kind)
+    return any(_distance_from(asked, criterion) <= asked.exact for criterion in alike)
 
 
 def _distance(one: Outcome, other: Outcome, scale: Outcome) -> float:
-    """The largest difference of two outcomes, each number by the size of its kind."""
+    """Returns the largest difference of two outcomes, relative to the largest number of each kind."""
     pairs = [(one.loss, other.loss, scale.loss.abs().clamp(min=1e-3))]
     for name in ("grad_boxes", "grad_scores"):
         size = getattr(scale, name).abs().max().clamp(min=1e-6) if getattr(scale, name).numel() else torch.ones(())

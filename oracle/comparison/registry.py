@@ -1,47 +1,49 @@
-"""The contenders that we ship, and those that a user names by a dotted path."""
+"""The contenders of this project, and candidates that a user names by a dotted path."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
 import operator
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import twinloss
 from oracle.cases.case import Inputs, Setting
-from oracle.contract.answer_form import MalformedError, attribute, shown
-from oracle.contract.assumptions import Assumption, AssumptionError, assuming, named
-from oracle.contract.calls import ContenderFailed, called
+from oracle.contract.answer_form import MalformedError, describe, read_attribute
+from oracle.contract.assumptions import Assumption, AssumptionError, find_assumptions, with_assumptions
+from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
 from oracle.definition.criterion import ExactCriterion
-from oracle.tools.printable import plain
+from oracle.tools.printable import printable
 from twinloss import DetectionLoss, LossSpec
 
 REFERENCE_DISTRIBUTIONS = ("ultralytics-opencv-headless", "ultralytics")
 TIME_LIMIT = 30.0
-"""Seconds that one call of a candidate may take: a hundred times what the slowest of ours takes on the largest batch."""
+"""Seconds that one call of a candidate may take: a hundred times the slowest of our contenders on the largest batch."""
 
 
 class CandidateError(ValueError):
-    """A candidate's dotted path leads nowhere; the message says which part of it, and what to do."""
+    """A candidate cannot be loaded; the message names the faulty part of its path, and the remedy."""
 
 
 def shipped() -> dict[str, Contender]:
-    """Contenders of this project by name. Nothing heavy is imported before a factory is called."""
+    """Returns the contenders of this project by name. The reference is imported when its factory is first called."""
     twin_version = f"twinloss {twinloss.__version__}"
     contenders = [
-        Contender("reference", f"ultralytics {_reference_version()}", _reference, declines=_reference_declines),
+        Contender("reference", f"ultralytics {reference_version()}", _reference, declines=_reference_declines),
         Contender("exact", "the definition in float64", ExactCriterion, arithmetic="float32"),
-        Contender("twin", twin_version, partial(DetectionLoss, validate=True), arithmetic="float32"),
-        Contender("twin-torch", twin_version, partial(DetectionLoss, validate=True, backend="torch"), arithmetic="float32"),
-        Contender("twin-reference-ties", twin_version, partial(DetectionLoss, validate=True, ties="reference"), arithmetic="float32"),
+        Contender("twin", twin_version, functools.partial(DetectionLoss, validate=True), arithmetic="float32"),
+        Contender("twin-torch", twin_version, functools.partial(DetectionLoss, validate=True, backend="torch"), arithmetic="float32"),
+        Contender(
+            "twin-reference-ties", twin_version, functools.partial(DetectionLoss, validate=True, ties="reference"), arithmetic="float32"
+        ),
     ]
     return {contender.name: contender for contender in contenders}
 
@@ -53,61 +55,60 @@ def _reference(spec: LossSpec) -> Criterion:
 
 
 def _reference_declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
-    from oracle.reference.criterion import declines  # As above.
+    from oracle.reference.criterion import declines  # Importing the reference takes seconds.
 
     return declines(spec, inputs, setting)
 
 
-def _reference_version() -> str:
+@functools.cache
+def reference_version() -> str:
+    """Returns the version of the installed reference, under either of its names, or "not installed"."""
     installed = {distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()}
-    return next((installed[name] for name in REFERENCE_DISTRIBUTIONS if name in installed), "(not installed)")
+    return next((installed[name] for name in REFERENCE_DISTRIBUTIONS if name in installed), "not installed")
 
 
 def load_candidate(path: str) -> Contender:
-    """The contender at ``package.module:factory``, found in the current folder or on ``PYTHONPATH``.
+    """Loads the contender at ``package.module:factory`` from the current folder or ``PYTHONPATH``.
 
-    The factory takes a :class:`~twinloss.LossSpec` and returns a callable ``(preds, batch) -> (loss, items)``. It may carry an attribute
-    ``arithmetic = "float32"``, which claims that half-precision logits are computed in float32, and is held to that; an attribute
-    ``declines``, a function ``(spec, inputs, setting)`` that says why it cannot take part in a batch, or ``None``; and an attribute
-    ``assumes``, names of assumptions (:mod:`oracle.contract.assumptions`).
+    :mod:`oracle.contract.contender` describes the factory and its attributes.
 
     Raises:
-        CandidateError: the path is malformed, or names a module or factory that does not exist or cannot be imported or called, or whose
-            attributes are not what they should be.
+        CandidateError: the path is malformed, the module or factory does not exist or cannot be imported or called, or an attribute of the
+            factory violates the contract.
     """
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name):
-        raise CandidateError(f"{path!r} is no candidate: write package.module:factory, with a colon before the factory's name")
+        raise CandidateError(f"candidate {path!r} has no module or no factory; write --candidate package.module:factory")
     module = _import(module_name, path)
     try:
-        return called(LOADING, lambda: _contender(module, name, path)).answer
+        return call_contender(LOADING, lambda: _contender(module, name, path)).answer
     except ContenderFailed as failure:
         raise CandidateError(f"candidate {path!r}: {failure.what}") from failure
 
 
 LOADING = Contender("a candidate that is loaded", "", lambda _: None, time_limit=600.0)  # type: ignore[arg-type, return-value]
-"""Whose code runs while a candidate is loaded: it may take long to import."""
+"""Contender for calls that load a candidate: its time limit allows for long imports."""
 
 
 def _contender(module: ModuleType, name: str, path: str) -> Contender:
     factory = _factory(module, name)
-    arithmetic = attribute(factory, "arithmetic", "logits", ("logits", "float32"))
-    declines = attribute(factory, "declines")
+    arithmetic = read_attribute(factory, "arithmetic", "logits", ("logits", "float32"))
+    declines = read_attribute(factory, "declines")
     if declines is not None and not callable(declines):
-        raise MalformedError(f"its attribute `declines` is {shown(declines)}; it must be a function (spec, inputs, setting), or None")
-    contender = Contender(path, plain(_version(module), 200), factory, arithmetic, declines, TIME_LIMIT)
-    return assuming(contender, _assumed(attribute(factory, "assumes", ())))
+        raise MalformedError(f"its attribute `declines` is {describe(declines)}; it must be a function (spec, inputs, setting), or None")
+    contender = Contender(path, printable(_version(module), 200), factory, arithmetic, declines, TIME_LIMIT)
+    return with_assumptions(contender, _assumed(read_attribute(factory, "assumes", ())))
 
 
 def _assumed(names: Any) -> list[Assumption]:
-    """The assumptions that a factory names: one, several with commas between, or a sequence of them."""
+    """Returns the assumptions that a factory names: a name, several separated by commas, or a sequence of names."""
     listed = [names] if isinstance(names, str) else names
     if not isinstance(listed, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in listed):
-        raise MalformedError(f"its attribute `assumes` is {shown(names)}; it must be a sequence of names of assumptions")
+        raise MalformedError(f"its attribute `assumes` is {describe(names)}; it must be a sequence of names of assumptions")
     try:
-        return named(listed)
+        return find_assumptions(listed)
     except AssumptionError as error:
-        raise MalformedError(f"its attribute `assumes` is {shown(names)}: {error}") from error
+        raise MalformedError(f"its attribute `assumes` is {describe(names)}: {error}") from error
 
 
 def _import(module_name: str, path: str) -> ModuleType:
@@ -115,15 +116,15 @@ def _import(module_name: str, path: str) -> ModuleType:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return called(LOADING, lambda: importlib.import_module(module_name)).answer
+        return call_contender(LOADING, lambda: importlib.import_module(module_name)).answer
     except ContenderFailed as failure:
         error = failure.__cause__
         if not isinstance(error, ModuleNotFoundError):
             raise CandidateError(f"candidate {path!r}: importing {module_name} {failure.what}") from error
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            remedy = f"run from the folder that holds it, here {here}, or add that folder to PYTHONPATH"
+            remedy = f"run from the folder that holds it (this is {here}), or add that folder to PYTHONPATH"
             raise CandidateError(f"candidate {path!r}: there is no module {error.name!r}; {remedy}") from error
-        raise CandidateError(f"candidate {path!r}: {module_name} needs {error.name!r}, which is not installed here") from error
+        raise CandidateError(f"candidate {path!r}: {module_name} imports {error.name!r}, which is not installed; install it") from error
 
 
 def _factory(module: ModuleType, name: str) -> Callable[[LossSpec], Any]:
@@ -134,16 +135,16 @@ def _factory(module: ModuleType, name: str) -> Callable[[LossSpec], Any]:
         hint = f"; did you mean {' or '.join(close)}?" if close else f"; {module.__file__} does not define it"
         raise MalformedError(f"{module.__name__} has no {name!r}{hint}") from error
     if not callable(factory):
-        raise MalformedError(f"{name} is {shown(factory)}; it must be a function that takes a LossSpec")
+        raise MalformedError(f"{name} is {describe(factory)}; it must be a function that takes a LossSpec")
     found: Callable[[LossSpec], Any] = factory
     return found
 
 
 def _version(module: ModuleType) -> str:
-    """The version that the module, its package or its distribution states."""
+    """Returns the version of the module, its package or its distribution."""
     package = module.__name__.partition(".")[0]
     for holder in (module, sys.modules.get(package)):
-        if isinstance(version := attribute(holder, "__version__"), str):
+        if isinstance(version := read_attribute(holder, "__version__"), str):
             return f"{package} {version}"
     try:
         return f"{package} {importlib.metadata.version(package)}"

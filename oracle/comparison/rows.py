@@ -1,25 +1,20 @@
-"""Every comparison as a row, and rows as a parquet file."""
+"""The rows of a comparison: one for each contender, stage and quantity."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
-from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
 import twinloss
-from oracle.comparison.compare import Comparison, Said
-from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS
+from oracle.comparison.compare import Comparison, ContenderResult
+from oracle.comparison.registry import reference_version
 from oracle.contract.verdict import Judgement, Verdict
-from oracle.tools.atomic_files import write_frame
-from oracle.tools.printable import plain
+from oracle.tools.printable import printable
 
-MOST = 20_000
-"""Characters of a row's text."""
+MOST_CHARACTERS = 20_000
+"""Largest number of characters of a text in a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,21 +22,20 @@ class Row:
     """One judgement: a contender, a case in a setting, a stage and a quantity.
 
     Attributes:
-        workload, case, source, tags: where the boxes come from, the case's digest, where its workload was read, its tags.
-        contender, version: who was judged.
-        stage, quantity: what was compared.
-        dtype, device: of the logits, with the surrounding autocast.
-        verdict, reason: the outcome, and why it is AMBIGUOUS or NOT COMPARED; of the conduct's warnings, what they say.
-        error, allowance, error_over_allowance: of the worst element; no numbers where decisions were compared.
-        kinks, kink_reach: how many numbers lie at a kink, where the definition is an interval, and how far into one the contender stands
-            at most: 0 where the definition does, 1 at an end. What it stands within is no error.
-        margin: the narrowest decision, in units of its tolerance; below 1 it is open.
-        decisions, open_decisions, ambiguous_decisions: of this row's kind; the row of the holders has the total of its stage's.
-        seconds: of all that was done for this contender on this case; what the definition and the reference took is the first's.
-        detail, replay: the finding as text, empty where nothing differs, and the command that runs the case again, if it was saved.
-        example: 1 for a case that was made smaller and saved, beside those that the run drew: it shows a difference, and is not counted.
+        workload, case, source, tags: name of the workload, digest of the case, origin of the boxes, tags of the case.
+        contender, version: the contender.
+        stage, quantity: the compared quantity.
+        dtype, device: dtype of the logits with the autocast, and device.
+        verdict, reason: the verdict, and the reason if it is AMBIGUOUS or NOT COMPARED; the warnings in the row of the conduct's warnings.
+        error, allowance, error_over_allowance: error and tolerance of the worst element; not-a-number for decisions.
+        kinks, kink_reach: as in :class:`~oracle.contract.verdict.Judgement`.
+        margin: the smallest margin of a decision in units of its tolerance; a decision below 1 is open.
+        decisions, open_decisions, ambiguous_decisions: counts of this row's kind; the row "holders" has the total of its stage.
+        seconds: time of this contender on this case; the first contender's includes that of the definition and the reference.
+        detail, replay: the finding as text, empty if nothing differs; the command that repeats the case, if it was saved.
+        example: 1 for a case that was made smaller and saved after the run drew it; reports show it, and do not count it.
         torch, ultralytics, twinloss, python: versions.
-        profile, seed: of the run.
+        profile, seed: profile and seed of the run.
     """
 
     workload: str
@@ -79,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """What all rows of a run share: its profile, its seed, where each workload's boxes were read or generated, and if they are examples."""
+    """Fields that all rows of a run share: profile, seed, origin of the boxes, and whether the case is an example."""
 
     profile: str
     seed: str
@@ -88,18 +82,18 @@ class Run:
 
 
 def rows_of(comparison: Comparison, run: Run) -> list[Row]:
-    """The rows of a comparison, one for each contender and judgement."""
-    return [_row(comparison, said, judgement, run) for said in comparison.said for judgement in said.judgements]
+    """Returns the rows of a comparison, one for each contender and judgement."""
+    return [_row(comparison, result, judgement, run) for result in comparison.results for judgement in result.judgements]
 
 
-def _row(comparison: Comparison, said: Said, judgement: Judgement, run: Run) -> Row:
+def _row(comparison: Comparison, result: ContenderResult, judgement: Judgement, run: Run) -> Row:
     case, setting = comparison.case, comparison.setting
     differs = judgement.verdict is Verdict.DIFFER
     return Row(
         workload=case.workload,
         case=case.digest,
-        contender=said.contender.name,
-        version=said.contender.version,
+        contender=result.contender.name,
+        version=result.contender.version,
         stage=judgement.stage,
         quantity=judgement.quantity,
         dtype=setting.name,
@@ -112,7 +106,7 @@ def _row(comparison: Comparison, said: Said, judgement: Judgement, run: Run) -> 
         decisions=judgement.decisions,
         open_decisions=judgement.open_decisions,
         ambiguous_decisions=judgement.ambiguous_decisions,
-        seconds=said.seconds,
+        seconds=result.seconds,
         torch=torch.__version__,
         ultralytics=reference_version(),
         twinloss=twinloss.__version__,
@@ -121,48 +115,10 @@ def _row(comparison: Comparison, said: Said, judgement: Judgement, run: Run) -> 
         seed=run.seed,
         source=run.source,
         tags=" ".join(case.tags),
-        reason=plain(judgement.reason, MOST),
-        detail=plain("\n".join(judgement.finding.lines()), MOST) if judgement.finding else "",
-        replay=said.replay if differs else "",
+        reason=printable(judgement.reason, MOST_CHARACTERS),
+        detail=printable("\n".join(judgement.finding.lines()), MOST_CHARACTERS) if judgement.finding else "",
+        replay=result.replay if differs else "",
         kinks=judgement.kinks,
         kink_reach=judgement.kink_reach,
         example=int(run.example),
     )
-
-
-@cache
-def reference_version() -> str:
-    """Version of the installed reference, under whichever of its names."""
-    installed = {distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()}
-    return next((installed[name] for name in REFERENCE_DISTRIBUTIONS if name in installed), "not installed")
-
-
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as parquet; the file appears whole or not at all.
-
-    Raises:
-        ValueError: there are no rows: an empty file would read as a run in which nothing differed.
-    """
-    import pandas as pd  # Judging needs no pandas.
-
-    table = pd.DataFrame([asdict(row) for row in rows])
-    if table.empty:
-        raise ValueError(f"there are no rows to write to {path}: nothing was compared")
-    write_frame(table, path)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows that :func:`write_rows` wrote; columns that a row does not have are left out.
-
-    Files that were written before kinks had columns hold none.
-
-    Raises:
-        ValueError: the file lacks a column.
-    """
-    import pandas as pd
-
-    table = pd.read_parquet(path)
-    if missing := [field.name for field in fields(Row) if field.name not in table and field.default is MISSING]:
-        raise ValueError(f"{path} lacks the columns: {', '.join(missing)}")
-    names = [field.name for field in fields(Row) if field.name in table]
-    return [Row(**{str(name): value for name, value in record.items()}) for record in table[names].to_dict("records")]

@@ -1,4 +1,4 @@
-"""One contender at work on one case: what it answers at each stage, each asked for once, and how far that is from the definition."""
+"""One contender on one case: its answer at each stage, computed once, and the errors against the definition."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import torch
 
 from oracle.cases.case import Inputs
-from oracle.contract.answer_form import WRONG_ATTRIBUTE, attribute
-from oracle.contract.calls import ContenderFailed, called
+from oracle.contract.answer_form import WRONG_ATTRIBUTE, read_attribute
+from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Metrics, OffersAssignment, OffersStages, Targets
-from oracle.contract.run import Outcome, fresh, make_criterion, run_assign, run_given, run_loss, within
+from oracle.contract.run import Outcome, fresh_leaves, in_setting, make_criterion, run_assign, run_given, run_loss
 from oracle.contract.verdict import Judgement
 from oracle.inference.assignment import AssignmentInference, InferredAssignment
 from oracle.judge.assignment import AssignmentJudgement, judge_assignment, weight_errors
@@ -45,9 +45,9 @@ class Trial:
     """A contender on a case.
 
     Args:
-        contender: who answers.
-        definition: what it is held against.
-        inputs: the case as built for its setting, on the setting's device.
+        contender: the contender.
+        definition: the expected answers.
+        inputs: the tensors of the case in its setting, on the setting's device.
 
     Raises:
         ContenderFailed: its factory raised.
@@ -59,19 +59,19 @@ class Trial:
         self.arithmetic = precision_of(self.setting, contender.arithmetic)
         self._kept: dict[str, Any] = {}
         self.criterion = self._asked("factory", lambda: make_criterion(contender, definition.case.spec, self.setting))
-        # Who says nothing about ties may settle them as the reference does.
+        # A criterion without a `ties` attribute is judged by the reference's tie rule.
         self.rules = self._asked("rules", self._rules)
 
     def _rules(self) -> TieRules:
-        ties = attribute(self.criterion, "ties", "reference", ("stable", "reference"))
-        conflicts = attribute(self.criterion, "conflicts", "overlap", ("overlap", "pickers"))
+        ties = read_attribute(self.criterion, "ties", "reference", ("stable", "reference"))
+        conflicts = read_attribute(self.criterion, "conflicts", "overlap", ("overlap", "pickers"))
         return TieRules(ties, conflicts, self.arithmetic.smallest_score)
 
     def _asked(self, name: str, call: Callable[[], Answer]) -> Answer:
-        """The contender's answer, or its failure, remembered."""
+        """Returns the contender's answer, or raises its failure; both are cached."""
         if name not in self._kept:
             try:
-                self._kept[name] = called(self.contender, call).answer
+                self._kept[name] = call_contender(self.contender, call).answer
             except ContenderFailed as failure:
                 self._kept[name] = failure
         if isinstance(answer := self._kept[name], ContenderFailed):
@@ -79,14 +79,14 @@ class Trial:
         return answer  # type: ignore[no-any-return]
 
     def _computed(self, name: str, compute: Callable[[], Answer]) -> Answer:
-        """Something of our own, remembered: an error in it is not the contender's."""
+        """Returns a result of our own code, cached; its errors are not the contender's."""
         if name not in self._kept:
             self._kept[name] = compute()
         return self._kept[name]  # type: ignore[no-any-return]
 
     @property
     def margins(self) -> Margins:
-        """Boxes and pairs with this contender's intervals."""
+        """Boxes and pairs with the intervals of this contender's precision."""
         return self.definition.margins(self.arithmetic)
 
     @property
@@ -101,7 +101,7 @@ class Trial:
 
     @cached_property
     def offers_assignment(self) -> bool:
-        """Whether its assignment can be seen."""
+        """Whether the criterion returns its assignment."""
         return isinstance(self.criterion, OffersAssignment)
 
     def _offering(self) -> OffersAssignment:
@@ -111,13 +111,13 @@ class Trial:
 
     @cached_property
     def offers_stages(self) -> bool:
-        """Whether every stage can be seen."""
+        """Whether every stage of the criterion can be called."""
         return isinstance(self.criterion, OffersStages)
 
     def _stage(self, name: str, check: Callable[[Any], None], *, targets: bool = True) -> Any:
         def call() -> Any:
-            preds, batch = fresh(self.criterion, self.inputs)
-            with within(self.setting, self.criterion), torch.no_grad():
+            preds, batch = fresh_leaves(self.criterion, self.inputs)
+            with in_setting(self.setting, self.criterion), torch.no_grad():
                 method = getattr(self.criterion, name)
                 answer = method(preds, batch) if targets else method(preds)
             check(answer)
@@ -144,7 +144,7 @@ class Trial:
         return self._computed("decode peaks", lambda: decode_errors(found, self.definition.grid, self.arithmetic, self.definition.layout))
 
     def target_rows(self) -> Judgement:
-        """Which rows are valid."""
+        """Returns the verdict on the set of valid rows."""
         return judge_target_rows(self._targets(), self.margins.boxes)
 
     def target_corners(self) -> QuantityError:
@@ -159,7 +159,7 @@ class Trial:
         return found
 
     def candidates(self) -> Judgement:
-        """Which pairs are candidates."""
+        """Returns the verdict on the set of candidate pairs."""
         return judge_candidates(self._metrics(), self._matched(), self.margins, self.definition.layout)
 
     def metrics(self) -> list[QuantityError]:
@@ -177,7 +177,7 @@ class Trial:
         return self._computed("matched", lambda: match_pairs(found, self.margins))
 
     def outcome(self) -> Outcome:
-        """The loss, end to end."""
+        """Returns loss and gradients of a complete call."""
         return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting))
 
     def holdings(self) -> IndexedAssignment:
@@ -234,11 +234,11 @@ class Trial:
         return self._computed(key, lambda: outcome_errors(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
 
     def missing_items(self, *, given: bool = False) -> str:
-        """Which of the logged terms it does not give, in a sentence; empty when it gives all."""
+        """Returns a sentence on the logged terms that are missing; empty if there are none."""
         names, items = self.definition.case.spec.term_names, self._kept["loss_given" if given else "loss"].items
         if not (missing := [name for name in names if name not in items]):
             return ""
-        return f"missing: {', '.join(missing)}; it gives {', '.join(map(str, items)) or 'no items'}, and must give {', '.join(names)}"
+        return f"missing: {', '.join(missing)}; its items are {', '.join(map(str, items)) or 'empty'}, and must have {', '.join(names)}"
 
     def inferred(self) -> list[InferredAssignment]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""

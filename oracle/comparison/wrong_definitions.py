@@ -1,4 +1,4 @@
-"""Wrong definitions that programs compute by mistake, each run on a case to see whether it explains what a contender said."""
+"""Wrong definitions of the loss, with which :mod:`oracle.comparison.explain` explains a contender's difference."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from oracle.definition.criterion import ExactCriterion
 from twinloss import LossSpec
 
 
-class Suspect(NamedTuple):
-    """A fault in a sentence, and the criterion in float64 that has it."""
+class WrongDefinition(NamedTuple):
+    """A fault in words, and a criterion in float64 that has it."""
 
     fault: str
     criterion: Criterion
 
 
-class Twisted:
-    """The definition with its inputs or its answer twisted; a criterion in float64, as the exact one."""
+class TransformedCriterion:
+    """The definition in float64 with its inputs or its loss transformed."""
 
     leaf_dtype = torch.float64
 
@@ -35,7 +35,7 @@ class Twisted:
         self.exact, self.before, self.after = ExactCriterion(spec), before, after
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
-        """The twisted loss; the items follow it."""
+        """Returns the transformed loss, and the items that follow from it."""
         if self.before is not None:
             preds, batch = self.before(preds, batch)
         loss, items = self.exact(preds, batch)
@@ -44,22 +44,25 @@ class Twisted:
         return loss, {name: value / images for name, value in zip(items, loss.detach(), strict=True)}
 
 
-def suspects(spec: LossSpec) -> Iterator[Suspect]:
-    """Every suspect that is another definition than this one."""
+def wrong_definitions(spec: LossSpec) -> Iterator[WrongDefinition]:
+    """Yields the wrong definitions that differ from this definition."""
     for fault, numbers in _other_numbers(spec):
         changed = {name: value for name, value in numbers.items() if getattr(spec, name) != value}
         if changed:
-            yield Suspect(fault, ExactCriterion(dataclasses.replace(spec, **changed)))
-    yield Suspect("conflicts settled among the boxes that picked the anchor alone [5.5]", ExactCriterion(spec, conflicts="pickers"))
-    yield Suspect("no factor of the number of images [7]", Twisted(spec, after=lambda loss, preds: loss / preds["scores"].shape[0]))
-    yield Suspect(
-        "the factor of the number of images applied twice [7]", Twisted(spec, after=lambda loss, preds: loss * preds["scores"].shape[0])
+            yield WrongDefinition(fault, ExactCriterion(dataclasses.replace(spec, **changed)))
+    yield WrongDefinition("conflicts settled among the boxes that picked the anchor alone [5.5]", ExactCriterion(spec, conflicts="pickers"))
+    yield WrongDefinition(
+        "no factor of the number of images [7]", TransformedCriterion(spec, after=lambda loss, preds: loss / preds["scores"].shape[0])
     )
-    yield Suspect("image width and height exchanged [3]", Twisted(spec, before=_exchanged))
-    yield Suspect("a box's width and height exchanged [3]", Twisted(spec, before=_turned))
-    yield Suspect("the first image's boxes alone [3]", Twisted(spec, before=_first_image))
-    yield Suspect("class c taken as c + 1, or c - 1 for the last [1]", Twisted(spec, before=_next_class))
-    yield Suspect("every box taken as class 0 [1]", Twisted(spec, before=_class_zero))
+    yield WrongDefinition(
+        "the factor of the number of images applied twice [7]",
+        TransformedCriterion(spec, after=lambda loss, preds: loss * preds["scores"].shape[0]),
+    )
+    yield WrongDefinition("image width and height exchanged [3]", TransformedCriterion(spec, before=_exchanged))
+    yield WrongDefinition("a box's width and height exchanged [3]", TransformedCriterion(spec, before=_turned))
+    yield WrongDefinition("the first image's boxes alone [3]", TransformedCriterion(spec, before=_first_image))
+    yield WrongDefinition("class c taken as c + 1, or c - 1 for the last [1]", TransformedCriterion(spec, before=_next_class))
+    yield WrongDefinition("every box taken as class 0 [1]", TransformedCriterion(spec, before=_class_zero))
 
 
 def _other_numbers(spec: LossSpec) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -91,7 +94,7 @@ def _other_numbers(spec: LossSpec) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _exchanged(preds: Any, batch: Any) -> tuple[Any, Any]:
-    """Boxes scaled as if the image were turned."""
+    """Scales the boxes as if the image's width and height were exchanged."""
     strides = preds["feats"][0].shape
     ratio = strides[2] / strides[3]
     factors = batch["bboxes"].new_tensor([ratio, 1 / ratio, ratio, 1 / ratio])

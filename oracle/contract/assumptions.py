@@ -1,4 +1,4 @@
-"""What a candidate may be taken to assume, by name: batches that break an assumption are not put to it, and are reported as not asked."""
+"""Assumptions of a candidate about its batches, by name. A batch that breaks one is left out, and reported as not asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twinloss import LossSpec
 
 Holds = Callable[[LossSpec, Inputs, Setting], bool]
 NOT_ASKED = "not asked"
-"""How the reason of a batch that was left out by an assumption begins."""
+"""Beginning of the reason of a batch that an assumption leaves out."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Assumption:
     """One assumption.
 
     Attributes:
-        name: as it is given to ``--assume``.
-        what: the same as a clause of a sentence.
-        holds: whether a batch of a definition in a setting is as assumed.
+        name: value for the option ``--assume``.
+        what: the assumption as a clause of a sentence.
+        holds: whether a batch of a definition in a setting satisfies it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Assumption:
 
 
 class AssumptionError(ValueError):
-    """A name is none of an assumption; the message lists those that there are."""
+    """No assumption has this name; the message lists all names."""
 
 
 def _enough_anchors(spec: LossSpec, inputs: Inputs, _: Setting) -> bool:
@@ -89,23 +89,23 @@ ASSUMPTIONS: dict[str, Assumption] = {
 }  # fmt: skip
 
 
-def named(names: Iterable[str]) -> list[Assumption]:
-    """The assumptions of these names, each of which may be several with commas between, each once.
+def find_assumptions(names: Iterable[str]) -> list[Assumption]:
+    """Returns the assumptions of these names, without repetition; a name may be several, separated by commas.
 
     Raises:
-        AssumptionError: there is none of that name.
+        AssumptionError: no assumption has one of the names.
     """
     asked = dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip())
     for name in asked:
         if name not in ASSUMPTIONS:
             close = difflib.get_close_matches(name, ASSUMPTIONS, n=1, cutoff=0.5)
             hint = f" Did you mean {close[0]!r}? Quote it where a shell reads it." if close else ""
-            raise AssumptionError(f"there is no assumption {name!r}; there are {', '.join(ASSUMPTIONS)}.{hint}")
+            raise AssumptionError(f"there is no assumption {name!r}; choose from {', '.join(ASSUMPTIONS)}.{hint}")
     return [ASSUMPTIONS[name] for name in asked]
 
 
-def assuming(contender: Contender, assumptions: Sequence[Assumption]) -> Contender:
-    """The contender, not asked about batches that break an assumption, nor about those that it declines itself."""
+def with_assumptions(contender: Contender, assumptions: Sequence[Assumption]) -> Contender:
+    """Returns the contender with a ``declines`` that also declines batches that break an assumption."""
     own = contender.declines
 
     def declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
@@ -117,7 +117,7 @@ def assuming(contender: Contender, assumptions: Sequence[Assumption]) -> Contend
     return replace(contender, declines=declines) if assumptions else contender
 
 
-def broken(case: Case, setting: Setting) -> set[str]:
-    """Names of the assumptions that a batch breaks."""
+def broken_assumptions(case: Case, setting: Setting) -> set[str]:
+    """Returns the names of the assumptions that a batch breaks."""
     inputs = case.build(Setting(setting.dtype, setting.autocast))
     return {one.name for one in ASSUMPTIONS.values() if not one.holds(case.spec, inputs, setting)}

@@ -1,8 +1,8 @@
-"""Calls of a contender's code: within its time limit, its warnings collected, its traces removed, and whatever it raises made a failure.
+"""Calls of a contender's code: with a time limit, warnings collected, process state restored, and every exception turned into a failure.
 
-Of a stranger's code, one with a time limit, everything is expected: it may raise what only a test runner or an event loop raises, or
-``KeyboardInterrupt`` without anybody having pressed a key. A real interruption is told apart by its signal. Warnings are a stranger's own
-affair, so that a filter that makes errors of them, as a test run has, does not hold inside its calls.
+A candidate's code may raise anything: exceptions of a test runner or an event loop, or ``KeyboardInterrupt`` although no signal came. A
+real interruption is recognised by its signal. Filters that turn warnings into errors, as a test run sets them, do not apply inside the
+calls of a candidate.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Any, Generic, TypeVar
 from oracle.contract.answer_form import MalformedError
 from oracle.contract.contender import Contender
 from oracle.contract.process_state import Snapshot
-from oracle.contract.time_limit import Overrun, limited
-from oracle.tools.printable import described
+from oracle.contract.time_limit import TimeLimitExceeded, time_limit
+from oracle.tools.printable import exception_text
 
 Answer = TypeVar("Answer")
 RAISES, HANGS = "raises", "hangs"
 MOST_WARNINGS = 20
 
 
-class ContenderFailed(Exception):  # noqa: N818 - it is what a contender did, not what went wrong here
-    """A contender gave no answer, or none that can be looked at; the cause, where there is one, is the error that it raised.
+class ContenderFailed(Exception):  # noqa: N818 - a property of the contender, not an error of the suite
+    """A contender gave no answer, or a malformed one; the cause is the error that it raised, if any.
 
     Attributes:
-        mode: a failure mode of :mod:`oracle.comparison.conduct`.
-        what: one sentence, after "it", or about the answer.
+        mode: the failure mode, a key of :data:`oracle.comparison.conduct.MODES`.
+        what: a predicate for the subject "it", or a sentence about the answer.
     """
 
     def __init__(self, mode: str, what: str) -> None:
@@ -44,42 +44,42 @@ class ContenderFailed(Exception):  # noqa: N818 - it is what a contender did, no
 
 
 @dataclass(frozen=True)
-class Called(Generic[Answer]):
-    """A call's answer, and what it changed in the process, by group of :mod:`oracle.contract.process_state`."""
+class CallResult(Generic[Answer]):
+    """The answer of a call, and the changes that it left in the process, by group of :mod:`oracle.contract.process_state`."""
 
     answer: Answer
     changed: dict[str, str]
 
 
-def called(contender: Contender, function: Callable[[], Answer]) -> Called[Answer]:
-    """What a function that runs a contender's code returns.
+def call_contender(contender: Contender, function: Callable[[], Answer]) -> CallResult[Answer]:
+    """Calls a function that runs a contender's code, and restores the process state after it.
 
     Raises:
-        ContenderFailed: it raised, took too long, or says itself that the contender's answer is malformed.
-        KeyboardInterrupt: somebody interrupted the run.
+        ContenderFailed: the function raised, exceeded the time limit, or found the contender's answer malformed.
+        KeyboardInterrupt: a signal interrupted the run.
     """
-    everything = BaseException if contender.stranger else (Exception, SystemExit)
-    with _heard(contender), _signalled(contender):
+    everything = BaseException if contender.is_candidate else (Exception, SystemExit)
+    with _collect_warnings(contender), _interruptible(contender):
         before = Snapshot()
         changed: dict[str, str] = {}
         try:
-            with limited(contender.time_limit):
+            with time_limit(contender.time_limit):
                 answer = function()
-        except Overrun as overrun:
-            raise ContenderFailed(HANGS, str(overrun)) from None
+        except TimeLimitExceeded as exceeded:
+            raise ContenderFailed(HANGS, str(exceeded)) from None
         except MalformedError as error:
             raise ContenderFailed(error.mode, str(error)) from error
         except everything as error:
-            raise ContenderFailed(RAISES, f"raised {described(error)}") from error
+            raise ContenderFailed(RAISES, f"raised {exception_text(error)}") from error
         finally:
-            changed |= before.put_back()
-    return Called(answer, changed)
+            changed |= before.restore()
+    return CallResult(answer, changed)
 
 
 @contextlib.contextmanager
-def _signalled(contender: Contender) -> Iterator[None]:
-    """An interruption from outside, whatever the contender makes of it, ends as ``KeyboardInterrupt``."""
-    if not contender.stranger or threading.current_thread() is not threading.main_thread():
+def _interruptible(contender: Contender) -> Iterator[None]:
+    """Turns SIGINT and SIGTERM into ``KeyboardInterrupt``, also if the contender catches or replaces that exception."""
+    if not contender.is_candidate or threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
@@ -98,35 +98,35 @@ def _signalled(contender: Contender) -> Iterator[None]:
         for number, handler in held.items():
             signal.signal(number, handler)
         if came:
-            held[came[0]](came[0], None)  # whoever waits for the signal hears of it
+            held[came[0]](came[0], None)  # the handlers that were set before are called as well
             raise KeyboardInterrupt from None
 
 
-_warned: ContextVar[dict[str, int] | None] = ContextVar("warned", default=None)
+_collector: ContextVar[dict[str, int] | None] = ContextVar("warnings", default=None)
 
 
 @contextlib.contextmanager
-def warned() -> Iterator[dict[str, int]]:
-    """Warnings of the strangers that are called inside, and how often each came: type, message, file and line."""
+def collected_warnings() -> Iterator[dict[str, int]]:
+    """Collects the warnings of candidates called inside, as text with type, message, file and line, and the count of each."""
     found: dict[str, int] = {}
-    token = _warned.set(found)
+    token = _collector.set(found)
     try:
         yield found
     finally:
-        _warned.reset(token)
+        _collector.reset(token)
 
 
 @contextlib.contextmanager
-def _heard(contender: Contender) -> Iterator[None]:
-    """Collect a stranger's warnings, and what it raises where nobody can catch it, in a destructor or callback."""
-    if not contender.stranger:
+def _collect_warnings(contender: Contender) -> Iterator[None]:
+    """Collects a candidate's warnings, and its exceptions in destructors and callbacks, which cannot be caught."""
+    if not contender.is_candidate:
         yield
         return
     lost: list[str] = []
 
     def unraisable(event: Any) -> None:
-        if not isinstance(event.exc_value, Overrun) and event.exc_value is not None:
-            lost.append(f"ignored, in a destructor or callback: {described(event.exc_value)}")
+        if not isinstance(event.exc_value, TimeLimitExceeded) and event.exc_value is not None:
+            lost.append(f"ignored, in a destructor or callback: {exception_text(event.exc_value)}")
 
     hook, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
@@ -135,17 +135,17 @@ def _heard(contender: Contender) -> Iterator[None]:
             yield
     finally:
         sys.unraisablehook = hook
-        _note([*(_said(one) for one in log), *lost])
+        _count([*(_warning_text(one) for one in log), *lost])
 
 
-def _said(warning: warnings.WarningMessage) -> str:
+def _warning_text(warning: warnings.WarningMessage) -> str:
     place = "/".join(Path(warning.filename).parts[-2:])
     message = warning.message if isinstance(warning.message, Warning) else Warning(warning.message)
-    return f"{described(message)} ({place}:{warning.lineno})"
+    return f"{exception_text(message)} ({place}:{warning.lineno})"
 
 
-def _note(texts: list[str]) -> None:
-    if (found := _warned.get()) is not None:
+def _count(texts: list[str]) -> None:
+    if (found := _collector.get()) is not None:
         for text in texts:
             if text in found or len(found) < MOST_WARNINGS:
                 found[text] = found.get(text, 0) + 1

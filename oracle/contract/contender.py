@@ -1,4 +1,4 @@
-"""The contract that every implementation under test satisfies.
+"""The contract of an implementation under test.
 
 ``--candidate package.module:factory`` names a factory: ``factory(spec) -> criterion``. It is called for every batch, with a
 :class:`~twinloss.LossSpec`: ``num_classes`` C, ``reg_max`` R, ``strides``, ``gains`` (box, classification, distribution), ``topk`` K,
@@ -16,14 +16,14 @@ The criterion is a callable ``(preds, batch) -> (loss, items)``, as the referenc
 
 The factory may carry attributes:
 
-- ``factory.declines``: a function ``(spec, inputs, setting)`` that says in a sentence why a batch cannot be put to it, or ``None``.
-  ``inputs.preds`` and ``inputs.batch`` are what the criterion would get; ``setting.dtype``, ``.autocast`` and ``.device`` are in what.
+- ``factory.declines``: a function ``(spec, inputs, setting)`` that returns a sentence if the criterion cannot take a batch, or ``None``.
+  ``inputs.preds`` and ``inputs.batch`` are the arguments of the criterion; ``setting`` has ``dtype``, ``autocast`` and ``device``.
 - ``factory.assumes``: names of assumptions, as ``--assume`` takes them, for the common reasons.
-- ``factory.arithmetic = "float32"``: half-precision logits are computed in float32. It is then held to that; ``"logits"``, which stands
-  where nothing is said, is held to the logits' own dtype.
+- ``factory.arithmetic = "float32"``: the criterion computes half-precision logits in float32, and gets the tolerance of float32. The
+  default, ``"logits"``, gives it the tolerance of the logits' dtype.
 
 A criterion may also offer ``assign(preds, batch)`` and ``loss_given(preds, batch, assignment)``, and the further stages of
-:class:`OffersStages`: what it offers is compared, and a difference is then told by stage.
+:class:`OffersStages`. Each stage that it offers is compared, and a difference is reported for its stage.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ LossAndItems = tuple[Tensor, dict[str, Tensor]]
 
 
 class Criterion(Protocol):
-    """The loss, whole: ``loss`` is (3,), already multiplied by the number of images, differentiable in the logits."""
+    """The complete loss: (3,), multiplied by the number of images, differentiable with respect to the logits."""
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
-        """Loss and logged items of a batch."""
+        """Returns loss and logged items of a batch."""
 
 
 @runtime_checkable
 class OffersAssignment(Protocol):
-    """A criterion that lets its assignment be seen, and takes one: the minimum for a verdict by stage."""
+    """A criterion that returns its assignment, and takes one: the minimum for verdicts by stage."""
 
     def assign(self, preds: Preds, batch: Batch) -> Assignment:
-        """Anchors held with positive weight; ``box`` counts rows of the batch as they arrived."""
+        """Returns the assigned anchors with positive weight; ``box`` is the row of the batch."""
 
     def loss_given(self, preds: Preds, batch: Batch, assignment: Assignment) -> LossAndItems:
-        """Loss and items on this assignment instead of the criterion's own."""
+        """Returns loss and items on this assignment instead of the criterion's own."""
 
 
 class Targets(NamedTuple):
@@ -80,7 +80,7 @@ class Metrics(NamedTuple):
 
 @runtime_checkable
 class OffersStages(OffersAssignment, Protocol):
-    """A criterion whose every stage can be called alone, as ours, the reference and the exact one can."""
+    """A criterion whose stages can be called one by one."""
 
     def anchors(self, preds: Preds) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels."""
@@ -102,11 +102,11 @@ class Contender:
     Attributes:
         name: short name in tables, such as ``twin``.
         version: what exactly is tested, such as ``twinloss 0.1.0``.
-        factory: makes the criterion for a definition.
-        declines: why it cannot take part in a batch in a setting, or ``None``: reported as "not compared", never as a difference.
-        arithmetic: ``"float32"`` when half-precision logits are computed in float32, ``"logits"`` when in their own dtype; it
-            decides which margins excuse a decision, so a contender that claims float32 is held to float32.
-        time_limit: seconds that one call may take before its verdict is that it hangs, or ``None``; ours need no limit.
+        factory: returns the criterion for a definition.
+        declines: returns the reason if it cannot take a batch in a setting, which is then "not compared"; otherwise ``None``.
+        arithmetic: ``"float32"`` if half-precision logits are computed in float32, ``"logits"`` if in their own dtype; the tolerance
+            follows from it.
+        time_limit: seconds of one call after which the contender counts as hanging; ``None``, as for the shipped ones, sets no limit.
     """
 
     name: str
@@ -117,6 +117,6 @@ class Contender:
     time_limit: float | None = None
 
     @property
-    def stranger(self) -> bool:
-        """Whether this is somebody else's code, of which anything may be expected: what has a time limit."""
+    def is_candidate(self) -> bool:
+        """Whether this is a user's candidate, whose code may do anything; candidates have a time limit."""
         return self.time_limit is not None

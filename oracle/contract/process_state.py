@@ -1,6 +1,6 @@
-"""What a call may leave changed in its process: read before it, compared and put back after it, lest one contender spoils the next.
+"""State of the process that a call may change: read before the call, compared and restored after it, so that contenders stay independent.
 
-:data:`STATES` is the whole list. Each state belongs to a group, which is a failure mode of :mod:`oracle.comparison.conduct`.
+:data:`STATES` lists every state. Its group is a failure mode of :mod:`oracle.comparison.conduct`.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ SETTINGS, RANDOM, PROCESS = "changes settings", "changes random numbers", "chang
 
 @dataclass(frozen=True)
 class State:
-    """One thing that a process has one of.
+    """One piece of global state of a process.
 
     Attributes:
-        name: in sentences.
-        group: failure mode of a call that leaves it changed.
-        read: gives its value, one that can be compared and is not changed by what happens later.
-        write: puts a value back.
-        told: whether a sentence tells the values, or, by a function of both, what of them is another.
+        name: name in sentences.
+        group: failure mode of a call that changes it.
+        read: returns its value as an immutable object that can be compared.
+        write: restores a value.
+        detail: whether a message shows both values, or a function of both that returns the text to show.
     """
 
     name: str
     group: str
     read: Callable[[], Any]
     write: Callable[[Any], object]
-    told: bool | Callable[[Any, Any], str] = False
+    detail: bool | Callable[[Any, Any], str] = False
 
     def value(self) -> Any:
-        """What it is; ``None`` where it cannot be read, such as a working directory that was removed."""
+        """Returns the current value; ``None`` if it cannot be read, such as a working directory that was removed."""
         try:
             return self.read()
         except (OSError, RuntimeError, ValueError):
             return None
 
     def change(self, before: Any, after: Any) -> str:
-        """The change in words."""
-        if callable(self.told):
-            return f"{self.name} ({self.told(before, after)})"
-        return f"{self.name} from {before} to {after}" if self.told else self.name
+        """Describes a change from one value to another."""
+        if callable(self.detail):
+            return f"{self.name} ({self.detail(before, after)})"
+        return f"{self.name} from {before} to {after}" if self.detail else self.name
 
 
-def _flag(holder: Any, name: str, said: str) -> State:
+def _flag(holder: Any, name: str, label: str) -> State:
     def write(value: Any) -> None:
         if value is not None:
             setattr(holder, name, value)
 
-    return State(said, SETTINGS, partial(getattr, holder, name, None), write, told=True)
+    return State(label, SETTINGS, partial(getattr, holder, name, None), write, detail=True)
 
 
 def _autocast(device: str) -> State:
@@ -73,7 +73,7 @@ def _autocast(device: str) -> State:
         torch.set_autocast_dtype(device, value[1])
 
     return State(
-        f"autocast on {device}", SETTINGS, lambda: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)), write, told=True
+        f"autocast on {device}", SETTINGS, lambda: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)), write, detail=True
     )
 
 
@@ -81,7 +81,7 @@ _TINY, _HALF = sys.float_info.min, 0.5
 
 
 def _flushes() -> bool:
-    """Whether denormal numbers are flushed to zero in this thread, Python's own included; torch does not tell."""
+    """Whether this thread flushes denormal numbers to zero, which torch sets but does not report."""
     return _TINY * _HALF == 0.0
 
 
@@ -118,7 +118,7 @@ def _set_environment(value: dict[str, str]) -> None:
 
 
 def _changed_names(before: dict[str, str], after: dict[str, str]) -> str:
-    """Names of variables alone, since their values may be secrets."""
+    """Returns the names of the changed variables; their values may be secrets."""
     return ", ".join(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
 
 
@@ -146,7 +146,7 @@ def _set_signals(value: dict[Any, Any]) -> None:
 def _set_filters(value: tuple[Any, ...]) -> None:
     with contextlib.suppress(AttributeError):
         warnings.filters[:] = value  # type: ignore[index]
-        warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 - or what was silenced stays so
+        warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 - without it the cache of shown warnings stays in effect
 
 
 def _decimal() -> tuple[Any, ...]:
@@ -169,7 +169,9 @@ def _set_output(value: tuple[Any, Any]) -> None:
 
 
 def _set_default_device(value: torch.device) -> None:
-    torch.set_default_device(None if value == torch.device("cpu") else value)  # A device that is named costs every call something.
+    torch.set_default_device(
+        None if value == torch.device("cpu") else value
+    )  # A default device that is set explicitly slows down every call.
 
 
 def _set_deterministic(value: tuple[bool, bool]) -> None:
@@ -177,27 +179,27 @@ def _set_deterministic(value: tuple[bool, bool]) -> None:
 
 
 STATES = (
-    State("default dtype", SETTINGS, torch.get_default_dtype, torch.set_default_dtype, told=True),
-    State("default device", SETTINGS, torch.get_default_device, _set_default_device, told=True),
-    State("gradients enabled", SETTINGS, torch.is_grad_enabled, torch.set_grad_enabled, told=True),
-    State("number of threads", SETTINGS, torch.get_num_threads, torch.set_num_threads, told=True),
+    State("default dtype", SETTINGS, torch.get_default_dtype, torch.set_default_dtype, detail=True),
+    State("default device", SETTINGS, torch.get_default_device, _set_default_device, detail=True),
+    State("gradients enabled", SETTINGS, torch.is_grad_enabled, torch.set_grad_enabled, detail=True),
+    State("number of threads", SETTINGS, torch.get_num_threads, torch.set_num_threads, detail=True),
     State(
         "deterministic algorithms",
         SETTINGS,
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         _set_deterministic,
-        told=True,
+        detail=True,
     ),
-    State("flushing of denormal numbers", SETTINGS, _flushes, torch.set_flush_denormal, told=True),
-    State("float32 matmul precision", SETTINGS, torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, told=True),
+    State("flushing of denormal numbers", SETTINGS, _flushes, torch.set_flush_denormal, detail=True),
+    State("float32 matmul precision", SETTINGS, torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, detail=True),
     State(
         "anomaly mode",
         SETTINGS,
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda value: torch.autograd.set_detect_anomaly(*value),
-        told=True,
+        detail=True,
     ),
-    State("warnings of torch said always", SETTINGS, torch.is_warn_always_enabled, torch.set_warn_always, told=True),
+    State("repetition of torch's warnings", SETTINGS, torch.is_warn_always_enabled, torch.set_warn_always, detail=True),
     _autocast("cpu"),
     _autocast("cuda"),
     *(_flag(torch.backends.cudnn, name, f"cudnn.{name}") for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
@@ -216,7 +218,7 @@ STATES = (
     State("warning filters", PROCESS, lambda: tuple(warnings.filters), _set_filters),
     State("logging", PROCESS, _logging, _set_logging),
     State("signal handlers", PROCESS, lambda: {number: signal.getsignal(number) for number in _SIGNALS}, _set_signals),
-    State("locale", PROCESS, lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value), told=True),
+    State("locale", PROCESS, lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value), detail=True),
     State("decimal context", PROCESS, _decimal, _set_decimal),
     State("numpy's handling of floating-point errors", PROCESS, np.geterr, lambda value: np.seterr(**value)),
     State("standard output", PROCESS, lambda: (sys.stdout, sys.stderr), _set_output),
@@ -225,23 +227,22 @@ STATES = (
         PROCESS,
         lambda: (gc.isenabled(), gc.get_threshold()),
         _set_collection,
-        told=True,
+        detail=True,
     ),
 )
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The surroundings at a moment: the value of every state by name, and how many modules were loaded."""
+    """The values of all states at one moment, by name, and the number of loaded modules."""
 
     values: dict[str, Any] = field(default_factory=lambda: {state.name: state.value() for state in STATES})
     modules: int = field(default_factory=lambda: len(sys.modules))
 
-    def put_back(self) -> dict[str, str]:
-        """Put back what is no longer as it was, and say what, in one sentence for each group.
+    def restore(self) -> dict[str, str]:
+        """Restores every state that has changed, and returns one sentence for each group of changes.
 
-        What libraries change in the process as they are loaded, such as variables that they set for themselves, is theirs and stays; only
-        what changes without that is a call's own doing.
+        If modules were loaded in between, changes of the group :data:`PROCESS` stay: libraries set variables for themselves when imported.
         """
         loaded = len(sys.modules) != self.modules
         found: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Runs a criterion in a setting, from fresh leaves, and takes its gradients."""
+"""Runs a criterion in a setting on fresh leaves, and takes its gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Inputs, Setting
-from oracle.contract.answer_form import expect_plain, leaf_dtype, shown, whole_loss
+from oracle.contract.answer_form import check_tensor, describe, leaf_dtype, loss_and_items
 from oracle.contract.contender import Contender, Criterion, OffersAssignment
 from twinloss import Assignment, DetectionLoss, LossSpec
 
@@ -21,15 +21,15 @@ ALL_TERMS: Cotangent = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a criterion answered, as float64 whatever it computed in.
+    """The answer of a criterion, converted to float64.
 
     Attributes:
-        loss: (3,), times the number of images.
+        loss: (3,), multiplied by the number of images.
         items: the logged terms by name.
-        grad_boxes: (B, 4R, A) gradient of ``cotangent · loss``; zeros where it is missing.
+        grad_boxes: (B, 4R, A) gradient of ``cotangent · loss``; zeros if it is missing.
         grad_scores: (B, C, A), likewise.
-        missing: names of the logits that the loss gives no gradient, not even of zeros.
-        loss_dtype: dtype of the loss as it was returned.
+        missing: names of the logits without a gradient.
+        loss_dtype: dtype of the loss before the conversion.
     """
 
     loss: Tensor
@@ -40,13 +40,13 @@ class Outcome:
     loss_dtype: torch.dtype
 
     def on_host(self) -> Outcome:
-        """The same on the CPU, where the judge works."""
+        """Returns a copy on the CPU, where the judge computes."""
         return replace(self, loss=self.loss.cpu(), grad_boxes=self.grad_boxes.cpu(), grad_scores=self.grad_scores.cpu())
 
 
 @contextlib.contextmanager
 def double_precision() -> Iterator[None]:
-    """Make float64 the default dtype, in which the reference then computes from end to end (spec section 8a)."""
+    """Makes float64 the default dtype, so that the reference computes in float64 throughout (spec section 8a)."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -56,11 +56,11 @@ def double_precision() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def within(setting: Setting, criterion: object = None) -> Iterator[None]:
-    """The surroundings that a setting asks for: autocast, and with float64 logits float64 as default dtype.
+def in_setting(setting: Setting, criterion: object = None) -> Iterator[None]:
+    """Enters the autocast of a setting and, for float64 logits, float64 as default dtype.
 
-    The exact criterion is left out of autocast, since truth has one arithmetic. The twin is left out of the default dtype: it is held to
-    computing in float64 because its logits are.
+    The exact criterion runs without autocast, since it always computes in float64. The twin runs with the default dtype unchanged: it has
+    to compute in float64 because its logits are.
     """
     with contextlib.ExitStack() as stack:
         if setting.dtype == "float64" and not isinstance(criterion, DetectionLoss):
@@ -71,24 +71,24 @@ def within(setting: Setting, criterion: object = None) -> Iterator[None]:
 
 
 def make_criterion(contender: Contender, spec: LossSpec, setting: Setting) -> Criterion:
-    """A contender's criterion, made in the surroundings in which it will run.
+    """Returns a contender's criterion, created in the setting in which it will run.
 
     Raises:
-        TypeError: the factory returned something that cannot be called.
+        TypeError: the factory did not return a callable.
         MalformedError: the criterion's ``leaf_dtype`` is no dtype.
     """
-    with within(setting):
+    with in_setting(setting):
         criterion = contender.factory(spec)
     if not callable(criterion):
         raise TypeError(
-            f"the factory of {contender.name} returned {shown(criterion)}; it must return a callable (preds, batch) -> (loss, items)"
+            f"the factory of {contender.name} returned {describe(criterion)}; it must return a callable (preds, batch) -> (loss, items)"
         )
     leaf_dtype(criterion)
     return criterion
 
 
 def run_loss(criterion: Criterion, inputs: Inputs, setting: Setting, cotangent: Cotangent = ALL_TERMS) -> Outcome:
-    """The whole loss and its gradients.
+    """Returns the complete loss and its gradients.
 
     Raises:
         MalformedError: the answer is not (loss (3,), items), or a gradient is no plain tensor.
@@ -99,21 +99,21 @@ def run_loss(criterion: Criterion, inputs: Inputs, setting: Setting, cotangent: 
 def run_given(
     criterion: OffersAssignment, inputs: Inputs, setting: Setting, assignment: Assignment, cotangent: Cotangent = ALL_TERMS
 ) -> Outcome:
-    """The loss and its gradients on a given assignment; raises as :func:`run_loss`."""
+    """Returns the loss and its gradients on a given assignment; raises like :func:`run_loss`."""
     return _run(criterion, lambda preds, batch: criterion.loss_given(preds, batch, assignment), inputs, setting, cotangent)
 
 
 def run_assign(criterion: OffersAssignment, inputs: Inputs, setting: Setting) -> Assignment:
-    """The assignment alone."""
-    preds, batch = fresh(criterion, inputs)
-    with within(setting, criterion), torch.no_grad():
+    """Returns the criterion's assignment."""
+    preds, batch = fresh_leaves(criterion, inputs)
+    with in_setting(setting, criterion), torch.no_grad():
         return criterion.assign(preds, batch)
 
 
-def fresh(criterion: Any, inputs: Inputs) -> Inputs:
-    """Copies that one contender cannot spoil for the next; logits are leaves, in the criterion's ``leaf_dtype`` where it has one.
+def fresh_leaves(criterion: Any, inputs: Inputs) -> Inputs:
+    """Returns copies of the inputs for one call; the logits are leaves, in the criterion's ``leaf_dtype`` if it has one.
 
-    A criterion with a ``leaf_dtype`` sees the very values that the others see, in more digits, and gives its gradient unrounded.
+    A criterion with a ``leaf_dtype`` gets the same values as the others in a wider dtype, so that its gradient is not rounded.
     """
     dtype = leaf_dtype(criterion)
     leaves = {name: inputs.preds[name].detach().to(dtype, copy=True).requires_grad_() for name in ("boxes", "scores")}
@@ -122,11 +122,11 @@ def fresh(criterion: Any, inputs: Inputs) -> Inputs:
 
 
 def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, setting: Setting, cotangent: Cotangent) -> Outcome:
-    preds, batch = fresh(criterion, inputs)
+    preds, batch = fresh_leaves(criterion, inputs)
     leaves = (preds["boxes"], preds["scores"])
-    with within(setting, criterion):
+    with in_setting(setting, criterion):
         answer = call(preds, batch)
-    loss, items = whole_loss(answer, leaves[0].device)
+    loss, items = loss_and_items(answer, leaves[0].device)
     found_gradients = gradients(loss, leaves, cotangent)
     return Outcome(
         loss=loss.detach().double(),
@@ -139,17 +139,17 @@ def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, settin
 
 
 def gradients(loss: Tensor, leaves: tuple[Tensor, Tensor], cotangent: Cotangent = ALL_TERMS) -> tuple[Tensor | None, ...]:
-    """Gradients of ``cotangent · loss`` in the logits; ``None`` where the loss gives none.
+    """Returns the gradients of ``cotangent · loss`` with respect to the logits; ``None`` for logits that it does not depend on.
 
     Raises:
-        MalformedError: one is no plain tensor.
+        MalformedError: a gradient is no plain tensor.
     """
     if not loss.requires_grad:
         return None, None
     found = torch.autograd.grad(loss, leaves, grad_outputs=loss.new_tensor(cotangent), allow_unused=True)
     for name, leaf, gradient in zip(("boxes", "scores"), leaves, found, strict=True):
         if gradient is not None:
-            expect_plain(f"the gradient of {name}", gradient, leaf.device)
+            check_tensor(f"the gradient of {name}", gradient, leaf.device)
     return found
 
 

@@ -1,15 +1,14 @@
-"""A time limit on one call of a contender, so that one that hangs gets a verdict and the run goes on.
+"""A time limit on one call of a contender, so that a hanging contender gets a verdict and the run goes on.
 
-What counts is the processor time of the calling thread, since on a busy machine a right call takes long by the clock on the wall. A stretch
-in which modules were loaded does not count, nor is an import interrupted, which would leave half of a module behind. A timer's signal looks
-at the time: past the limit the call ends with :class:`Overrun`, and again every second for those who swallow it. Who sleeps uses no
-processor time: after :data:`PATIENCE` times the limit by the clock on the wall the call ends too. Code that never comes back to Python, a
-kernel or an extension in an endless loop, sees no signal; there, after :data:`LAST` times the limit, a thread of C code prints the
-traceback and ends the process, whether or not the interpreter's lock is held. The differential run repeats the call in a process of its own
-before it says that somebody hangs.
+The limit is on processor time of the calling thread, because wall-clock time depends on the load of the machine. Time in which modules are
+loaded does not count, and no import is interrupted, since a half-loaded module would remain. The handler of a timer signal checks the time;
+past the limit it raises :class:`TimeLimitExceeded`, and repeats this every :data:`REPEAT_S` seconds if the call catches the exception. A
+call that sleeps uses no processor time: it ends after :data:`WALL_CLOCK_FACTOR` times the limit on the wall clock. Native code in an
+endless loop handles no Python signal: after :data:`KILL_FACTOR` times the limit, ``faulthandler`` prints the traceback and ends the process
+without the interpreter's lock. The differential run repeats such a call in a process of its own before it reports a hang.
 
-Limits: signals exist on POSIX alone and reach the main thread alone; elsewhere the last line is the only one. What a contender does in a
-subprocess or thread of its own is not ended.
+Limits: signals exist on POSIX only and reach the main thread only; elsewhere ``faulthandler`` alone applies. Subprocesses and threads of a
+contender are not ended.
 """
 
 from __future__ import annotations
@@ -23,36 +22,36 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-PATIENCE = 10.0
-LAST = 12.0
-AGAIN = 1.0
-LEAST = 0.02
+WALL_CLOCK_FACTOR = 10.0
+KILL_FACTOR = 12.0
+REPEAT_S = 1.0
+SHORTEST_TIMER_S = 0.02
 
 
-class Overrun(BaseException):
-    """A call ran past its time limit. It is no :class:`Exception`, lest a contender's own ``except Exception`` hides it."""
+class TimeLimitExceeded(BaseException):
+    """A call exceeded its time limit. It is no :class:`Exception`, so that ``except Exception`` in a contender does not catch it."""
 
 
 _interrupted_imports: list[str] = []
 
 
 def import_interrupted() -> bool:
-    """Whether a limit has ended an import in this process, whose modules are then not to be trusted."""
+    """Whether a time limit has interrupted an import in this process, whose modules may then be incomplete."""
     return bool(_interrupted_imports)
 
 
 @contextlib.contextmanager
-def limited(seconds: float | None) -> Iterator[None]:
-    """Let what happens inside take this long; ``None`` sets no limit. A timer that was running is put back with what it had left.
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Limits the time of the block; ``None`` sets no limit. A running timer is restored with its remaining time.
 
     Raises:
-        Overrun: it took longer, whatever it made of being interrupted.
+        TimeLimitExceeded: the block took longer, also if it caught the exception.
     """
     if seconds is None:
         yield
         return
     file = sys.__stderr__ if sys.__stderr__ is not None and not sys.__stderr__.closed else 2
-    faulthandler.dump_traceback_later(seconds * LAST, exit=True, file=file)
+    faulthandler.dump_traceback_later(seconds * KILL_FACTOR, exit=True, file=file)
     try:
         with _interrupted(seconds):
             yield
@@ -71,47 +70,48 @@ def _interrupted(seconds: float) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        clock.ended()
+        clock.finish()
         raise
     else:
-        clock.ended()
+        clock.finish()
     finally:
         clock.done = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if left:
-            signal.setitimer(signal.ITIMER_REAL, max(left - clock.waited, 1e-3), interval)
+            signal.setitimer(signal.ITIMER_REAL, max(left - clock.wall_s, 1e-3), interval)
 
 
 class _Clock:
-    """What a call has used of its limit; a call cannot use more processor time than passes on the wall, so it is seldom looked at."""
+    """Time that a call has used. The timer is set to the remaining limit, since processor time never exceeds wall-clock time."""
 
     def __init__(self, seconds: float) -> None:
         self.limit, self.start = seconds, time.monotonic()
         self.spent, self.seen, self.modules = 0.0, time.thread_time(), len(sys.modules)
-        self.overrun, self.done = "", False
+        self.exceeded, self.done = "", False
 
     @property
-    def waited(self) -> float:
-        """Seconds on the wall since it began."""
+    def wall_s(self) -> float:
+        """Seconds of wall-clock time since the start."""
         return time.monotonic() - self.start
 
     def tick(self, _number: int, frame: FrameType | None) -> None:
-        """Look, and interrupt or look again later."""
+        """Handles the timer's signal: raises past the limit, and sets the timer again."""
         if self.done:
             return
         self._count()
-        impatient = self.waited >= self.limit * PATIENCE
-        if not self.overrun and self.spent >= self.limit:
-            self.overrun = f"took more than the {self.limit:g} s of processor time that a call may take"
-        if not self.overrun and impatient:
-            self.overrun = f"did not come back within {self.limit * PATIENCE:g} s, of which it computed {self.spent:.2g} s"
+        wall_limit = self.limit * WALL_CLOCK_FACTOR
+        past_wall_limit = self.wall_s >= wall_limit
+        if not self.exceeded and self.spent >= self.limit:
+            self.exceeded = f"took more than the {self.limit:g} s of processor time that a call may take"
+        if not self.exceeded and past_wall_limit:
+            self.exceeded = f"did not come back within {wall_limit:g} s, of which it computed {self.spent:.2g} s"
         importing = _importing(frame)
-        signal.setitimer(signal.ITIMER_REAL, AGAIN if self.overrun else max(self.limit - self.spent, LEAST))
-        if self.overrun and not _visiting(frame) and (impatient or not importing):
+        signal.setitimer(signal.ITIMER_REAL, REPEAT_S if self.exceeded else max(self.limit - self.spent, SHORTEST_TIMER_S))
+        if self.exceeded and not _in_test_runner(frame) and (past_wall_limit or not importing):
             if importing:
-                _interrupted_imports.append(self.overrun)
-            raise Overrun(self.overrun)
+                _interrupted_imports.append(self.exceeded)
+            raise TimeLimitExceeded(self.exceeded)
 
     def _count(self) -> None:
         now, modules = time.thread_time(), len(sys.modules)
@@ -119,15 +119,15 @@ class _Clock:
             self.spent += now - self.seen
         self.seen, self.modules = now, modules
 
-    def ended(self) -> None:
-        """Insist on an interruption that the call swallowed or made into something else."""
+    def finish(self) -> None:
+        """Raises the exception again if the call caught it or replaced it by another."""
         self.done = True
-        if self.overrun:
-            raise Overrun(self.overrun) from None
+        if self.exceeded:
+            raise TimeLimitExceeded(self.exceeded) from None
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether an import is under way."""
+    """Whether the frame is inside an import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -135,6 +135,6 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _visiting(frame: FrameType | None) -> bool:
-    """Whether this is a callback of the test runner's, such as that of Hypothesis at a garbage collection, which would eat an exception."""
+def _in_test_runner(frame: FrameType | None) -> bool:
+    """Whether the frame is a callback of the test runner, such as Hypothesis' at garbage collections, which discards exceptions."""
     return frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in ("hypothesis", "_pytest", "pluggy")

@@ -1,4 +1,4 @@
-"""What the judge says: a verdict with the arithmetic behind it and, for a failure, everything that one needs to see it for oneself."""
+"""Verdicts, with the numbers that they rest on and, for a difference, everything needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from enum import Enum
 
 
 class Verdict(str, Enum):
-    """Whether an answer agrees.
+    """Whether an answer agrees with the definition.
 
-    ``AMBIGUOUS`` only where a computed margin says that rounding or a tie could tip a decision, and the answer is one that the definition
-    allows.
+    ``AMBIGUOUS``: the answer differs, but the definition allows it, because a decision lies within its rounding margin or is a tie.
     """
 
     AGREE = "AGREE"
@@ -25,7 +24,7 @@ class Verdict(str, Enum):
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:
-    """The verdict of a whole from those of its parts."""
+    """Returns the gravest of the verdicts; NOT COMPARED if there are none."""
     for verdict in (Verdict.DIFFER, Verdict.AMBIGUOUS, Verdict.AGREE):
         if verdict in verdicts:
             return verdict
@@ -37,15 +36,15 @@ class Finding:
     """One difference.
 
     Attributes:
-        stage: where in the pipeline.
-        quantity: what differs there.
-        what: one sentence that says how.
-        where: the worst element's index, by name.
-        exact, reference, candidate: the three values there, as text; empty where there is none.
-        error, allowance: of that element, where it is a number.
-        shapes: of the compared tensors, by name.
-        hint: the kind of fault that such a pattern suggests, or empty.
-        notes: further lines, each a word and what it introduces.
+        stage: stage of the loss.
+        quantity: the compared quantity of the stage.
+        what: description of the difference in one sentence.
+        where: indices of the worst element, by name.
+        exact, reference, candidate: the three values of that element, as text; empty if there is none.
+        error, allowance: error and tolerance of that element, if it is a number.
+        shapes: shapes of the compared tensors, by name.
+        hint: the likely kind of fault, or empty.
+        notes: further lines, each as a label and a text.
     """
 
     stage: str
@@ -63,11 +62,11 @@ class Finding:
 
     @property
     def error_over_allowance(self) -> float:
-        """How many times the allowance the error is."""
+        """Error divided by tolerance."""
         return ratio(self.error, self.allowance)
 
     def lines(self) -> list[str]:
-        """The finding as indented text."""
+        """Returns the finding as lines of text."""
         text = [f"{self.stage}, {self.quantity}: {self.what}"]
         if self.where:
             text.append("  where      " + ", ".join(f"{name} {value}" for name, value in self.where.items()))
@@ -90,17 +89,17 @@ class Judgement:
     """The verdict on one quantity of one stage.
 
     Attributes:
-        stage, quantity: what was compared.
-        verdict: the outcome.
-        error, allowance: of the element with the largest error ÷ allowance; not-a-number where decisions were compared.
-        error_over_allowance: the largest ratio; the error of a number at a kink is its distance from the interval that it may lie in.
-        kinks, kink_reach: how many numbers lie at a kink, and how far into its interval the contender stands, the largest of all: 0 where
-            the definition does, 1 at an end; no number where there are none.
-        margin: smallest gap of a decision over its tolerance; below 1 it is open.
-        decisions, open_decisions, ambiguous_decisions: how many there were; how many rounding or a tie could tip, whatever the contenders
-            did; and in how many the contender differs from the definition, as it may.
-        reason: why the verdict is AMBIGUOUS or NOT COMPARED.
-        finding: what differs, for DIFFER.
+        stage, quantity: the compared quantity.
+        verdict: the verdict.
+        error, allowance: error and tolerance of the element with the largest ratio; not-a-number for decisions.
+        error_over_allowance: the largest ratio; the error of a number at a kink is its distance from the interval of allowed values.
+        kinks, kink_reach: number of values at a kink, and the contender's largest relative position in their intervals: 0 is the
+            definition's value, 1 an end; not-a-number if there are none.
+        margin: smallest margin of a decision in units of its tolerance; a decision below 1 is open.
+        decisions, open_decisions, ambiguous_decisions: total; those within their tolerance, or tied; those in which the contender differs
+            permissibly.
+        reason: reason of an AMBIGUOUS or NOT COMPARED verdict.
+        finding: the difference, for DIFFER.
     """
 
     stage: str
@@ -120,7 +119,7 @@ class Judgement:
 
 
 def differs(finding: Finding) -> Judgement:
-    """The judgement that a finding alone decides."""
+    """Returns the DIFFER judgement of a finding."""
     return Judgement(
         finding.stage,
         finding.quantity,
@@ -134,12 +133,12 @@ def differs(finding: Finding) -> Judgement:
 
 
 def not_compared(stage: str, reason: str, quantity: str = "all") -> Judgement:
-    """The judgement on what could not be compared."""
+    """Returns the judgement on a quantity that could not be compared."""
     return Judgement(stage, quantity, Verdict.NOT_COMPARED, reason=reason)
 
 
 def ratio(error: float, allowance: float) -> float:
-    """Error ÷ allowance, where 0 ÷ 0 is 0 and no number is infinitely far."""
+    """Returns error ÷ tolerance; 0 ÷ 0 is 0, and not-a-number counts as infinite."""
     if math.isnan(error) or math.isnan(allowance):
         return float("inf")
     if error == 0:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oracle.contract.answer_form import WRONG_DTYPE, MalformedError, expect_plain, kind
+from oracle.contract.answer_form import WRONG_DTYPE, MalformedError, check_tensor, type_name
 from oracle.contract.contender import Metrics, Targets
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs
 from oracle.definition.formulas import corners_of
@@ -45,8 +45,8 @@ def expect(what: str, found: object, shape: tuple[int | None, ...], *, whole: bo
     """
     shown = f"({', '.join('n' if size is None else str(size) for size in shape)})"
     if not isinstance(found, Tensor):
-        raise MalformedError(f"{what} must be a tensor of shape {shown}; found {kind(found)}")
-    expect_plain(what, found)
+        raise MalformedError(f"{what} must be a tensor of shape {shown}; found {type_name(found)}")
+    check_tensor(what, found)
     if len(found.shape) != len(shape) or any(size not in (None, own) for own, size in zip(found.shape, shape, strict=True)):
         raise MalformedError(f"{what} must have shape {shown}; found {tuple(found.shape)}")
     if found.is_complex() or found.dtype == torch.bool or (whole and found.is_floating_point()):

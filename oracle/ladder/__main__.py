@@ -101,7 +101,7 @@ def _with_progress(answers_of: AnswerCache, progress: Progress) -> Ask:
                 progress.done(RELEASE)
             seen.add(release)
             how = f"{new} asked in {time.monotonic() - start:.1f} s" if new else "from the cache"
-            progress.say(f"  {release:<8} {answers.summary} ({how})")
+            progress.print_line(f"  {release:<8} {answers.summary} ({how})")
         return answers
 
     return ask
@@ -117,13 +117,13 @@ def _with_first_changes(
     halvings = {pair: math.ceil(math.log2(len(step) - 1)) for pair, step in steps.items()}
     progress.add(RELEASE, sum(halvings.values()))
     for pair, step in steps.items():
-        asked = progress.pace.made[RELEASE]
+        asked = progress.estimate.made[RELEASE]
         for before, after in first_changes(step, ask, questions):
-            progress.say(f"  change: {before} -> {after}")
+            progress.print_line(f"  change: {before} -> {after}")
             found |= {*between(before, after, known)}  # includes the releases between them that could not be asked
             for entry_point in {question.entry_point for question in different(ask(before), ask(after), questions)}:
                 progress.differs(after, entry_point)
-        progress.add(RELEASE, progress.pace.made[RELEASE] - asked - halvings[pair])
+        progress.add(RELEASE, progress.estimate.made[RELEASE] - asked - halvings[pair])
     for release in found:
         ask(release)
     return tuple(sorted(found, key=order))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from oracle.ladder.inside.messages import Message, receive, send
 from oracle.ladder.install import InstallError, add_dependency, dependency_folder
-from oracle.tools.programs import watched
+from oracle.tools.programs import end_if_it_hangs
 
 if TYPE_CHECKING:
     from io import BufferedRWPair
@@ -169,7 +169,7 @@ class Release:
         if self._socket is None or self._stream is None:
             return Message({"outcome": "died", "message": "the process ended"}, {})
         reply = None
-        with watched(self._pid or fork_server().pid, busy_s=seconds, idle_s=seconds) as why, contextlib.suppress(OSError):
+        with end_if_it_hangs(self._pid or fork_server().pid, busy_s=seconds, idle_s=seconds) as why, contextlib.suppress(OSError):
             if question is not None:
                 send(self._stream, question)
             reply = receive(self._stream)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from oracle.cases.case import Case, DtypeName, Setting
-from oracle.cases.workloads.small_dense import crowded
+from oracle.cases.workloads.small_dense import small_dense
 from oracle.ptx.interpreter import run
 from oracle.ptx.launch import Launch
 from oracle.ptx.memory import Memory, Region
@@ -38,10 +38,10 @@ BYTES = {"u8": 1, "u16": 2, "u32": 4, "f32": 4, "b32": 4, "s32": 4, "u64": 8, "b
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 3, ctypes.POINTER(ctypes.c_void_p))
 TOLERANCES: dict[DtypeName, float] = {"float32": 2e-5, "float16": 2e-3}
 CASES = {
-    "few anchors": crowded(size=(64, 64), images=2),
-    "misaligned": crowded(size=(56, 72), images=3, seed=1, strides=(8, 16)),
-    "second cut": crowded(seed=6, reg_max=1, topk=7, topk2=1),
-    "class weights": crowded(seed=12, class_weights=(1.0, 0.0, 2.5)),
+    "few anchors": small_dense(size=(64, 64), images=2),
+    "misaligned": small_dense(size=(56, 72), images=3, seed=1, strides=(8, 16)),
+    "second cut": small_dense(seed=6, reg_max=1, topk=7, topk2=1),
+    "class weights": small_dense(seed=12, class_weights=(1.0, 0.0, 2.5)),
 }
 
 

@@ -1,7 +1,7 @@
-"""Ultralytics behind the contract of contenders, as a black box: the only module of the oracle that imports it.
+"""Ultralytics' detection loss as a contender, called as a black box.
 
-Nothing of it is looked into. Its stages are called through their public names, and what passes between its stages in a real call is
-recorded at the one seam where a part can be exchanged from outside: the assigner.
+Its stages are called through their public names. The values between its stages are recorded at its assigner, the one part that can be
+replaced from outside.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from oracle.contract.run import double_precision
 from oracle.reference.stand_ins import FixedAssigner, Recording, RecordingAssigner, StandInModel, rows_by_slot, slot_by_row
 from twinloss import Assignment, LossSpec
 
-# On import the package greets, writes its settings where YOLO_CONFIG_DIR points to, silences warnings, and sets variables such as
-# OMP_NUM_THREADS=1, which would slow down every process started from here. Of all this only the folder may last.
+# On import the package prints, writes its settings to YOLO_CONFIG_DIR, silences warnings, and sets variables such as OMP_NUM_THREADS=1,
+# which would slow down every process started from here. All of this is undone, except for the folder of settings.
 _settings = tempfile.TemporaryDirectory(prefix="reference-settings-")
 os.environ.setdefault("YOLO_CONFIG_DIR", _settings.name)
 _environment = dict(os.environ)
@@ -39,24 +39,24 @@ os.environ.update(_environment)
 
 VERSION: str = ultralytics.__version__
 
-__all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "as_installed", "declines", "detection_model"]
+__all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "declines", "detection_model", "installed_criterion"]
 
 
-class ReferenceDeclines(Exception):  # noqa: N818 - it is an answer, "not compared, because", rather than an error
-    """The reference cannot compute this; its one argument says why."""
+class ReferenceDeclines(Exception):  # noqa: N818 - a reason for "not compared", not an error
+    """The reference cannot compute this; the argument is the reason."""
 
 
 class ReferenceCriterion:
     """The reference's detection loss, and its stages.
 
-    With float64 logits it computes in float64 from end to end, whatever the default dtype. In any other dtype it computes as it does in
-    a trainer: most of the arithmetic in the logits' dtype, what ground truth has entered in float32 (spec section 8a).
+    With float64 logits it computes in float64 throughout, with any default dtype. In other dtypes it computes as in a trainer: mostly in
+    the logits' dtype, and in float32 where ground truth takes part (spec section 8a).
 
     Args:
         spec: the numbers of the definition.
 
     Raises:
-        ReferenceDeclines: the definition departs from a number that the reference has no opening for.
+        ReferenceDeclines: the spec changes a number that the reference has no parameter for.
     """
 
     def __init__(self, spec: LossSpec) -> None:
@@ -67,13 +67,13 @@ class ReferenceCriterion:
             raise ReferenceDeclines(reason)
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
-        """Loss (3,), times the number of images, and the logged items, in the reference's own dtypes."""
-        with precision_of(preds):
+        """Returns loss (3,), multiplied by the number of images, and the logged items, in the reference's dtypes."""
+        with precision_context(preds):
             criterion = self._criterion(preds)
             return cast(LossAndItems, criterion(preds, batch))
 
     def _criterion(self, preds: Preds) -> Any:
-        """The reference's own object, made once for a default dtype and device."""
+        """Returns the reference's object, created once per default dtype and device."""
         key = (torch.get_default_dtype(), preds["boxes"].device)
         if key not in self._made:
             model = StandInModel(self.spec, key[1])
@@ -84,7 +84,7 @@ class ReferenceCriterion:
         return self._made[key]
 
     def last_assignment(self, batch: Batch) -> Assignment:
-        """The assignment of the last whole call, which was made with this batch: anchors whose target score is positive."""
+        """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
         recording = self._recording()
         weight = recording.target_scores.amax(2)
         image, anchor = ((weight > 0) & recording.foreground).nonzero(as_tuple=True)
@@ -97,16 +97,16 @@ class ReferenceCriterion:
         return self.recorder.last
 
     def assign(self, preds: Preds, batch: Batch) -> Assignment:
-        """The assignment that a whole call makes."""
+        """Returns the assignment of a complete call."""
         with torch.no_grad():
             self(preds, batch)
         return self.last_assignment(batch)
 
     def loss_given(self, preds: Preds, batch: Batch, assignment: Assignment) -> LossAndItems:
-        """Loss and items on a given assignment, through the reference's own decoding and terms."""
+        """Returns loss and items on a given assignment, computed with the reference's decoding and terms."""
         device = preds["boxes"].device
         moved = Assignment(*(getattr(assignment, f.name).detach().to(device) for f in fields(assignment)))
-        with precision_of(preds):
+        with precision_context(preds):
             criterion = self._criterion(preds)
             own, criterion.assigner = criterion.assigner, FixedAssigner(moved, slot_by_row(batch).to(device)[moved.box])
             try:
@@ -116,12 +116,12 @@ class ReferenceCriterion:
 
     def anchors(self, preds: Preds) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels."""
-        with precision_of(preds):
+        with precision_context(preds):
             centres, strides = make_anchors(preds["feats"], torch.tensor([float(s) for s in self.spec.strides]), 0.5)
         return cast(Tensor, centres), cast(Tensor, strides)[:, 0]
 
     def targets(self, preds: Preds, batch: Batch) -> Targets:
-        """Valid ground truth as the assigner is given it in a whole call."""
+        """Returns valid ground truth as the assigner gets it in a complete call."""
         self.assign(preds, batch)
         recording = self._recording()
         image, slot, _ = recording.valid.nonzero(as_tuple=True)
@@ -129,7 +129,7 @@ class ReferenceCriterion:
         return Targets(row, image, recording.labels[image, slot, 0].long(), recording.corners[image, slot])
 
     def dtypes(self, preds: Preds, batch: Batch) -> dict[str, torch.dtype]:
-        """In which dtype each stage of a whole call answers."""
+        """Returns the dtype of each stage's result in a complete call."""
         with torch.no_grad():
             loss, _ = self(preds, batch)
         seen = self._recording()
@@ -146,18 +146,18 @@ class ReferenceCriterion:
 
     @torch.no_grad()
     def decode(self, preds: Preds) -> Tensor:
-        """Predicted corners (B, A, 4) in grid units."""
-        with precision_of(preds):
+        """Returns predicted corners (B, A, 4) in grid units."""
+        with precision_context(preds):
             centres, _ = self.anchors(preds)
             return cast(Tensor, self._criterion(preds).bbox_decode(centres, preds["boxes"].transpose(1, 2).contiguous()))
 
     @torch.no_grad()
     def metrics(self, preds: Preds, batch: Batch) -> Metrics:
-        """Candidate pairs of valid boxes, from the assigner's own steps on what a whole call gives it."""
+        """Returns the candidate pairs of valid boxes, from the assigner's methods on its inputs in a complete call."""
         self.assign(preds, batch)
         assert self.recorder is not None
         assigner, recording = self.recorder.assigner, self._recording()
-        with precision_of(preds):
+        with precision_context(preds):
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
             metric, overlap = assigner.get_box_metrics(recording.scores, recording.boxes, recording.labels, recording.corners, mask)
@@ -166,29 +166,29 @@ class ReferenceCriterion:
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])
 
 
-def precision_of(preds: Preds) -> contextlib.AbstractContextManager[None]:
-    """The context in which the reference computes in float64 throughout when its logits are float64."""
+def precision_context(preds: Preds) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which the reference computes in float64 throughout if its logits are float64."""
     return double_precision() if preds["boxes"].dtype == torch.float64 else contextlib.nullcontext()
 
 
 def declines_spec(spec: LossSpec) -> str | None:
-    """Why the reference cannot be told this definition, or ``None``."""
+    """Returns the reason why the reference cannot compute this definition, or ``None``."""
     standard = LossSpec(num_classes=1)
     for field in ("assign_eps", "ciou_eps", "clamp_margin"):
         if getattr(spec, field) != getattr(standard, field):
-            return f"the reference has no opening for {field} = {getattr(spec, field)}"
+            return f"the reference has no parameter for {field} = {getattr(spec, field)}"
     if not spec.newest:
-        return "this is the definition of an older release than the one installed; name that release with --reference"
+        return "this is the definition of an older release than the installed one; compare with that release by --reference RELEASE"
     return None
 
 
 def declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
-    """Why the reference cannot compute this batch in this setting, or ``None`` when it can: to be reported as "not compared"."""
+    """Returns the reason why the reference cannot compute this batch in this setting, for "not compared", or ``None``."""
     return declines_spec(spec) or declines_inputs(spec, inputs, setting)
 
 
 def declines_inputs(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
-    """The same, whatever the definition: a batch that this or another release would not take."""
+    """Returns the reason why any release of the reference cannot compute this batch in this setting, or ``None``."""
     anchors, batch = inputs.preds["boxes"].shape[2], inputs.batch
     most = max(spec.topk, spec.topk2 or spec.topk)
     expected = torch.float64 if setting.dtype == "float64" else torch.float32
@@ -204,8 +204,8 @@ def declines_inputs(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | N
     return None
 
 
-def as_installed(spec: LossSpec, device: str = "cpu") -> Criterion:
-    """The reference's own criterion with nothing around it, made once as a trainer makes it: for measuring what it costs."""
+def installed_criterion(spec: LossSpec, device: str = "cpu") -> Criterion:
+    """Returns the reference's own criterion as a trainer creates it, for measurements."""
     if reason := declines_spec(spec):
         raise ReferenceDeclines(reason)
     criterion = v8DetectionLoss(StandInModel(spec, torch.device(device)), tal_topk=spec.topk, tal_topk2=spec.topk2)
@@ -214,7 +214,7 @@ def as_installed(spec: LossSpec, device: str = "cpu") -> Criterion:
 
 
 def detection_model(name: str, num_classes: int) -> torch.nn.Module:
-    """A freshly initialised model of the reference, such as ``yolov8n.yaml``, in training mode: its output is a criterion's ``preds``."""
+    """Returns a new model of the reference, such as ``yolov8n.yaml``, in training mode; its output is a criterion's ``preds``."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         model = DetectionModel(name, nc=num_classes, verbose=False)
     return cast(torch.nn.Module, model.train())

@@ -1,4 +1,4 @@
-"""The reference's losses of end-to-end heads, both generations, as black boxes (spec section 12)."""
+"""The reference's losses of end-to-end heads, both generations, called as black boxes (spec section 12)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any, cast
 import torch
 
 from oracle.contract.contender import Batch, LossAndItems, Preds
-from oracle.reference.criterion import ReferenceDeclines, declines_spec, precision_of
+from oracle.reference.criterion import ReferenceDeclines, declines_spec, precision_context
 from oracle.reference.stand_ins import StandInModel
 from twinloss import LossSpec
 
 
 class ReferenceEndToEnd:
-    """The reference's loss of an end-to-end head; in float64 from end to end when the logits are.
+    """The reference's loss of an end-to-end head; computes in float64 throughout if the logits are float64.
 
     Args:
         spec: the numbers of the definition.
         generation: 1 or 2 (spec section 12).
-        epochs: of the training.
+        epochs: number of epochs of the training.
 
     Raises:
-        ReferenceDeclines: the definition departs from a number that the reference has no opening for.
+        ReferenceDeclines: the spec changes a number that the reference has no parameter for.
     """
 
     def __init__(self, spec: LossSpec, *, generation: int, epochs: int) -> None:
@@ -31,18 +31,18 @@ class ReferenceEndToEnd:
         self._made: dict[torch.dtype, Any] = {}
 
     def __call__(self, preds: dict[str, Preds], batch: Batch) -> LossAndItems:
-        """Loss (3,), times the number of images, and the logged items."""
-        with precision_of(preds["one2many"]):
+        """Returns loss (3,), multiplied by the number of images, and the logged items."""
+        with precision_context(preds["one2many"]):
             return cast(LossAndItems, self.criterion()(preds, batch))
 
     def update(self) -> None:
-        """Say that an epoch has ended."""
+        """Ends an epoch."""
         for criterion in self._made.values():
             criterion.update()
 
     def criterion(self) -> Any:
-        """The reference's own object for the default dtype, made once."""
-        from ultralytics.utils.loss import E2EDetectLoss, E2ELoss  # oracle.reference.criterion has to prepare the surroundings first
+        """Returns the reference's object, created once per default dtype."""
+        from ultralytics.utils.loss import E2EDetectLoss, E2ELoss  # after oracle.reference.criterion, which handles its import
 
         dtype = torch.get_default_dtype()
         if dtype not in self._made:
@@ -56,5 +56,5 @@ def _declines_candidates(spec: LossSpec) -> str | None:
     standard = LossSpec(num_classes=1)
     for field in ("topk", "topk2", "alpha", "beta"):
         if getattr(spec, field) != getattr(standard, field):
-            return f"the reference's end-to-end losses have no opening for {field} = {getattr(spec, field)}"
+            return f"the reference's end-to-end losses have no parameter for {field} = {getattr(spec, field)}"
     return None

@@ -1,4 +1,4 @@
-"""The reference's own reader of label files: which images of a folder it keeps, of which size, with which boxes."""
+"""The reference's reader of label files: the images of a folder that it keeps, their sizes and boxes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import oracle.reference.criterion  # noqa: F401 - before anything of the reference itself: it prepares the surroundings
+import oracle.reference.criterion  # noqa: F401 - first, since it handles the reference's import
 
 
 class Labelled(NamedTuple):
-    """An image as the reference keeps it: width and height in pixels, and rows (N, 5) of class and box in shares of them."""
+    """An image that the reference keeps: width and height in pixels, and rows (N, 5) of class and box in shares of them."""
 
     size: tuple[int, int]
     rows: NDArray[np.float32]
 
 
 def read_images(images: Path, num_classes: int, keypoints: tuple[int, int] | None = None) -> dict[str, Labelled]:
-    """The images of a folder, by name without ending, that the reference does not leave out; it writes a cache beside the labels.
+    """Returns the images of a folder that the reference keeps, by name without suffix; it writes a cache beside the labels.
 
     Args:
-        images: the folder; its labels are where ``images`` is ``labels``.
+        images: the folder; its labels are under ``labels`` instead of ``images``.
         num_classes: C.
-        keypoints: K and the numbers for each, of a dataset that has them.
+        keypoints: K and the count of numbers for each, if the dataset has keypoints.
     """
     from ultralytics.data import YOLODataset
 

@@ -1,4 +1,4 @@
-"""What is put into the reference, or listens at it, from outside: a model of ten lines, and two assigners."""
+"""Stand-ins for parts of the reference: a model of ten lines, a recording assigner and a fixed assigner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twinloss import Assignment, LossSpec
 
 
 class StandInModel(nn.Module):
-    """What the reference reads of a model, and no more: a parameter, the gains, the head's numbers, class weights."""
+    """A model with only the attributes that the reference reads: a parameter, the gains, the head's numbers, class weights."""
 
     def __init__(self, spec: LossSpec, device: torch.device) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class StandInModel(nn.Module):
 
 @dataclass(frozen=True)
 class Recording:
-    """What the assigner was given in a real call, and what it answered: shapes as in the reference, M boxes an image with padding.
+    """Arguments and results of the assigner in a call of the loss; M is the number of boxes per image with padding.
 
     Attributes:
         scores: (B, A, C) probabilities.
@@ -50,19 +50,19 @@ class Recording:
     index: Tensor
 
     def arguments(self) -> tuple[Tensor, ...]:
-        """What the assigner was given, in its order."""
+        """Returns the arguments of the assigner in its order."""
         return self.scores, self.boxes, self.anchors, self.labels, self.corners, self.valid
 
 
 class RecordingAssigner:
-    """The reference's assigner with a memory of its last call."""
+    """Calls the reference's assigner, and keeps a recording of its last call."""
 
     def __init__(self, assigner: Any) -> None:
         self.assigner = assigner
         self.last: Recording | None = None
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """The assigner's own answer."""
+        """Returns the assigner's result."""
         answer = cast(tuple[Tensor, ...], self.assigner(*given))
         self.last = Recording(*(t.detach() for t in (*given, *answer[2:])))
         return answer
@@ -70,7 +70,7 @@ class RecordingAssigner:
 
 @dataclass(frozen=True)
 class FixedAssigner:
-    """Answers a given assignment in place of the reference's assigner; ``slot`` (H,) counts the boxes of each entry's own image."""
+    """Returns a given assignment in place of the reference's assigner; ``slot`` (H,) is the index of each box within its image."""
 
     assignment: Assignment
     slot: Tensor
@@ -78,7 +78,7 @@ class FixedAssigner:
     def __call__(
         self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor
     ) -> tuple[Tensor, ...]:
-        """Labels, boxes, scores, foreground and index per anchor, as the reference's assigner answers them."""
+        """Returns labels, boxes, scores, foreground and index per anchor, in the form of the reference's assigner."""
         image, anchor, weight = self.assignment.image, self.assignment.anchor, self.assignment.weight
         index = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
         foreground = torch.zeros_like(index, dtype=torch.bool)
@@ -94,7 +94,7 @@ class FixedAssigner:
 
 
 def rows_by_slot(batch: Batch, images: int, slots: int) -> Tensor:
-    """Row of the batch (B, M) at each place of the padded layout, where an image's rows stand in order of arrival; -1 is padding."""
+    """Returns the row of the batch (B, M) at each place of the padded layout, with an image's rows in their order; -1 is padding."""
     rows = torch.full((images, slots), -1, dtype=torch.int64)
     index = batch["batch_idx"].reshape(-1).long().cpu()
     for image in range(images):
@@ -104,6 +104,6 @@ def rows_by_slot(batch: Batch, images: int, slots: int) -> Tensor:
 
 
 def slot_by_row(batch: Batch) -> Tensor:
-    """Place (N,) of each row of the batch within its own image in the padded layout: the arrivals of that image before it."""
+    """Returns the place (N,) of each row of the batch in the padded layout: the number of earlier rows of the same image."""
     image = batch["batch_idx"].reshape(-1).long()
     return (image[:, None] == image).tril(-1).sum(1)

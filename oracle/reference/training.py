@@ -1,4 +1,4 @@
-"""The reference's own trainer and models, driven as a user drives them: from YAML, on the CPU, with nothing downloaded."""
+"""The reference's trainer and models, used as a user does: from YAML, on the CPU, without downloads."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-import oracle.reference.criterion  # before anything of the reference itself: it prepares the surroundings
+import oracle.reference.criterion  # first, since it handles the reference's import
 
-# What a run on the CPU needs, or what would make it slower or leave something behind.
-QUIET: dict[str, Any] = {"device": "cpu", "workers": 0, "plots": False, "verbose": False, "amp": False, "exist_ok": True}
+# Options for a run on the CPU without workers, plots and files left behind.
+CPU_OPTIONS: dict[str, Any] = {"device": "cpu", "workers": 0, "plots": False, "verbose": False, "amp": False, "exist_ok": True}
 
 
 @contextlib.contextmanager
 def training_process() -> Iterator[None]:
-    """Surroundings for trainers in this process: a trainer seeds, limits threads and demands determinism for the whole process.
+    """Restores the process state that a trainer changes: seeds, number of threads, determinism, environment.
 
-    All of that is restored, warnings of the trainer's own are silenced, and those of the twin are errors.
+    Inside, warnings are silenced, except for the twin's, which are errors.
     """
     state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the state that a trainer seeds
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
@@ -51,11 +51,11 @@ def training_process() -> Iterator[None]:
 
 
 def _stay_offline() -> None:
-    """Without this a trainer looks for a font on the network, and reports that it was used."""
+    """Prevents a trainer from downloading a font and from reporting its use."""
     from ultralytics import settings
     from ultralytics.utils import USER_CONFIG_DIR
 
-    if Path(USER_CONFIG_DIR).is_relative_to(tempfile.gettempdir()):  # never into a person's own configuration
+    if Path(USER_CONFIG_DIR).is_relative_to(tempfile.gettempdir()):  # never into a user's own configuration
         settings.update({"sync": False})
         fonts = Path(mpl.get_data_path(), "fonts", "ttf")
         for name in ("Arial.ttf", "Arial.Unicode.ttf"):
@@ -64,19 +64,19 @@ def _stay_offline() -> None:
 
 
 def yolo(model: str | Path) -> Any:
-    """``YOLO(...)`` of a model's YAML, or of a checkpoint."""
+    """Returns ``YOLO(...)`` of a model's YAML or of a checkpoint."""
     from ultralytics import YOLO
 
     return YOLO(model, verbose=False)
 
 
 def trainer_class() -> Any:
-    """The reference's detection trainer."""
+    """Returns the class of the reference's detection trainer."""
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     return DetectionTrainer
 
 
 def version() -> str:
-    """The reference's version."""
+    """Returns the reference's version."""
     return oracle.reference.criterion.VERSION

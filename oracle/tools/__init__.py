@@ -1,1 +1,1 @@
-"""What several rooms need and no rule of the loss concerns: programs that are waited for, progress, files that appear whole, parsing."""
+"""General tools without knowledge of the loss: running programs, progress, atomic files, parsing, printable text."""

@@ -1,4 +1,4 @@
-"""Text, JSON and YAML from elsewhere: what cannot be read is an error that names the file, the place in it and a remedy."""
+"""Reads text, JSON and YAML of users; an error names the file, the place in it and the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 _NO_REMEDIES: Mapping[str, str] = {}
 _PLACE = re.compile(r"(?P<what>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 _BYTE = re.compile(r"\(byte (\d+)\)")
-# UTF-32 first: its mark begins with that of UTF-16.
+# UTF-32 first: its byte-order mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -26,22 +26,22 @@ _MARKS = (
 )
 
 
-def text_of(path: Path) -> str:
-    """The text in a file of UTF-8, with or without its mark.
+def read_text(path: Path) -> str:
+    """Returns the text of a UTF-8 file, with or without byte-order mark.
 
     Raises:
-        ValueError: the file cannot be opened, is in another encoding, or is no text.
+        ValueError: the file cannot be opened, has another encoding, or is no text.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); see that it is a file that you may read") from error
+        raise ValueError(f"{path} cannot be read ({error.strerror}); give a file with read permission") from error
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             raise ValueError(f"{path} is {encoding} text; save it as UTF-8")
     if (zero := content.find(0)) >= 0:
         raise ValueError(
-            f"{path}, line {_line(content, zero)}: a zero byte; it is no text, or UTF-16 without its mark: save it as UTF-8 text"
+            f"{path}, line {_line(content, zero)}: a zero byte: this is no text, or UTF-16 without a byte-order mark; save it as UTF-8 text"
         )
     try:
         return content.decode("utf-8-sig")
@@ -54,14 +54,14 @@ def _line(content: bytes, at: int) -> int:
     return content.count(b"\n", 0, at) + 1
 
 
-def json_of(text: str, kind: type[T], name: object = "", remedies: Mapping[str, str] = _NO_REMEDIES) -> T:
-    """The JSON text as a value of this type, which :mod:`msgspec` describes.
+def parse_json(text: str, kind: type[T], name: object = "", remedies: Mapping[str, str] = _NO_REMEDIES) -> T:
+    """Parses JSON text as a value of a type.
 
     Args:
-        text: JSON as RFC 8259 has it, so without ``NaN`` and ``Infinity``.
-        kind: a type, such as a :class:`msgspec.Struct`; fields that it does not have are passed over unless it forbids them.
-        name: of the text, for errors, such as its file's path.
-        remedies: what to say of a field that is not as it should be, by the field's name.
+        text: JSON by RFC 8259, without ``NaN`` and ``Infinity``.
+        kind: a type that :mod:`msgspec` supports, such as a :class:`msgspec.Struct`; unknown fields are ignored unless it forbids them.
+        name: name of the text in errors, such as the path of its file.
+        remedies: remedy for a wrong field, by the field's name.
 
     Raises:
         ValueError: the text is not JSON, or not of this type; the message gives the name, the line or the field, and the remedy.
@@ -69,9 +69,9 @@ def json_of(text: str, kind: type[T], name: object = "", remedies: Mapping[str, 
     return _decoded(text, "JSON", lambda: msgspec.json.decode(text, type=kind), f"{name}: " if name else "", remedies)
 
 
-def yaml_of(text: str, kind: type[T], name: object = "", remedies: Mapping[str, str] = _NO_REMEDIES) -> T:
-    """The YAML text as a value of this type; arguments and errors as with :func:`json_of`."""
-    # Not msgspec.yaml, which reads with libyaml where it can: that overruns its stack on deep nesting, and takes the process along.
+def parse_yaml(text: str, kind: type[T], name: object = "", remedies: Mapping[str, str] = _NO_REMEDIES) -> T:
+    """Parses YAML text as a value of a type; arguments and errors as for :func:`parse_json`."""
+    # Not msgspec.yaml, which uses libyaml if it is installed: libyaml overflows the stack on deep nesting and crashes the process.
     return _decoded(text, "YAML", lambda: msgspec.convert(yaml.safe_load(text), kind), f"{name}: " if name else "", remedies)
 
 
@@ -79,31 +79,31 @@ def _decoded(text: str, language: str, decode: Callable[[], T], before: str, rem
     try:
         return decode()
     except RecursionError as error:
-        raise ValueError(f"{before}nested too deeply to be {language} that means anything here") from error
+        raise ValueError(f"{before}nested too deeply; this is not the {language} that is expected here") from error
     except msgspec.ValidationError as error:
-        raise ValueError(before + _misfit(str(error), remedies)) from error
+        raise ValueError(before + _validation_message(str(error), remedies)) from error
     except (ValueError, yaml.YAMLError) as error:  # msgspec's own, and Unicode's, are ValueErrors
-        said = " ".join(str(error).split())
-        byte = _BYTE.search(said)
+        message = " ".join(str(error).split())
+        byte = _BYTE.search(message)
         where = f" (line {_line(text.encode('utf-8', 'replace'), int(byte[1]))})" if byte else ""
-        raise ValueError(f"{before}not {language}{where}: {said}") from error
+        raise ValueError(f"{before}not {language}{where}: {message}") from error
 
 
-def _misfit(said: str, remedies: Mapping[str, str]) -> str:
-    """What msgspec says of a value, its place first, and what helps."""
-    found = _PLACE.fullmatch(said)
-    what, place = (found["what"], found["place"]) if found else (said, "")
+def _validation_message(message: str, remedies: Mapping[str, str]) -> str:
+    """Returns msgspec's message with the place first and the remedy last."""
+    found = _PLACE.fullmatch(message)
+    what, place = (found["what"], found["place"]) if found else (message, "")
     names = re.findall(r"[A-Za-z_]\w*", place) + re.findall(r"field `(\w+)`", what)
     remedy = next((remedies[name] for name in reversed(names) if name in remedies), "")
     return (f"{place}: " if place else "") + what[:1].lower() + what[1:] + (f"; {remedy}" if remedy else "")
 
 
-def strict(kind: type, **types: Any) -> type[msgspec.Struct]:
-    """The record's fields as a type for :func:`json_of` that refuses every field which the dataclass lacks.
+def strict_type(kind: type, **types: Any) -> type[msgspec.Struct]:
+    """Returns a type for :func:`parse_json` with the fields of a dataclass, which refuses all other fields.
 
     Args:
         kind: a dataclass.
-        types: types of fields that JSON writes in another way than the dataclass holds them.
+        types: types of fields whose JSON form differs from the dataclass's, by name.
     """
     hints = get_type_hints(kind) | types
     fields: list[tuple[str, Any, Any]] = []

@@ -1,33 +1,36 @@
-"""Text that a stranger's code made, made fit to be printed and stored: an exception's message may be anything, or not be there at all."""
+"""Makes texts from a candidate's code fit to be printed and stored.
+
+Unlike :func:`reports.escape.plain`, which escapes what a terminal or page would obey, this works on strings of any subclass, and cuts them.
+"""
 
 from __future__ import annotations
 
 import builtins
 import re
 
-MOST = 2000
-"""Characters of a message that are kept."""
+MOST_CHARACTERS = 2000
+"""Largest number of characters of a message."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def plain(text: str, most: int = MOST) -> str:
-    """The text in characters that every file and terminal takes: lone surrogates and control characters are escaped, a long one is cut."""
-    # By str's own methods, since the text may be of a subclass that has others.
+def printable(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Returns the text with lone surrogates and control characters escaped, cut to ``most`` characters."""
+    # With the methods of str, since a subclass may override them.
     kept = str.encode(str.__getitem__(text, slice(most)), "utf-8", "backslashreplace").decode("utf-8")
     kept = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", kept)
     return f"{kept} … ({str.__len__(text):,} characters)" if str.__len__(text) > most else kept
 
 
-def described(error: BaseException) -> str:
-    """An exception's type and message, those of the first of a group too; one that cannot be shown says so."""
+def exception_text(error: BaseException) -> str:
+    """Returns the type and message of an exception, and for a group those of its first exception too."""
     try:
         text = str(error)
     except BaseException as fault:
         text = f"(its message cannot be shown: __str__ raised {type(fault).__name__})"
-    said = f"{type(error).__name__}: {plain(text)}"
+    described = f"{type(error).__name__}: {printable(text)}"
     group = getattr(builtins, "BaseExceptionGroup", None)  # of Python 3.11
     if group is None or not isinstance(error, group):
-        return plain(said, 2 * MOST)
-    within: tuple[BaseException, ...] = group.exceptions.__get__(error)
-    return plain(f"{said}, the first of them {described(within[0])}", 2 * MOST)
+        return printable(described, 2 * MOST_CHARACTERS)
+    members: tuple[BaseException, ...] = group.exceptions.__get__(error)
+    return printable(f"{described}, the first of them {exception_text(members[0])}", 2 * MOST_CHARACTERS)

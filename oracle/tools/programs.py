@@ -1,8 +1,8 @@
-"""Programs that are started and waited for: one that hangs is ended, one that is slow because the machine is busy is not.
+"""Runs programs and ends them if they hang, however busy the machine is.
 
-What hangs either computes without end or waits without end. So there are two limits, and neither is one of the clock alone: on the
-processor time that a program and its descendants have used, and on how long they may use none. On a machine that runs ten other
-things a program gets less processor time a second, and neither limit comes nearer for it.
+A hanging program either computes forever or waits forever. There are two limits: on the processor time of the program and its descendants,
+and on the time in which they use almost none. On a busy machine a program gets less processor time per second, but almost none only if it
+waits.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 BUSY_S = 3600.0
-"""Processor time of a program and its descendants. None of ours comes near; a loop without end does."""
+"""Largest processor time of a program and its descendants, far above that of any program of this project."""
 
 IDLE_S = 600.0
-"""Time in which they may use hardly any: waiting for a disk, another process, or an answer from a network."""
+"""Largest time in which they use almost no processor time: waiting for a disk, another process or a network."""
 
-HARDLY_ANY = 0.005
-"""Of one processor: more than a thread uses that now and then looks whether there is something to do, less than a crowd leaves to each."""
+IDLE_SHARE = 0.005
+"""Share of one processor that counts as almost none: more than a polling thread uses, less than a program gets on a busy machine."""
 
 
 class HangError(RuntimeError):
-    """A program hangs, and was ended; the message says how one can tell, and what it printed last."""
+    """A program hung and was ended; the message gives the exceeded limit and the last output."""
 
 
-class Patience:
-    """Judges whether a process hangs.
+class HangDetector:
+    """Decides whether a process hangs.
 
     Args:
-        pid: of the process.
-        busy_s: processor time that it and its descendants may use from now on.
-        idle_s: time in which they may use hardly any.
-        clock: seconds.
+        pid: process id.
+        busy_s: largest processor time of the process and its descendants from now on, in seconds.
+        idle_s: largest time in which they use almost no processor time, in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, pid: int, busy_s: float = BUSY_S, idle_s: float = IDLE_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,10 +49,10 @@ class Patience:
         self.moved = clock()
 
     @property
-    def lost(self) -> str:
-        """Why the process hangs; empty while nothing says that it does."""
+    def reason(self) -> str:
+        """The limit that the process has exceeded, as a sentence; empty if none."""
         used = processor_seconds(self.pid)
-        if abs(used - self.last) > HARDLY_ANY * self.idle_s:  # Less, too: what a descendant had used is gone with it.
+        if abs(used - self.last) > IDLE_SHARE * self.idle_s:  # abs: the sum falls when a descendant ends.
             self.last, self.moved = used, self.clock()
         if used - self.first > self.busy_s:
             return f"it used more than {self.busy_s:g} s of processor time"
@@ -62,20 +62,20 @@ class Patience:
 
 
 @contextlib.contextmanager
-def watched(pid: int, busy_s: float = BUSY_S, idle_s: float = IDLE_S) -> Iterator[list[str]]:
-    """Wait inside for a process: when it hangs it is ended, and why is in the list."""
+def end_if_it_hangs(pid: int, busy_s: float = BUSY_S, idle_s: float = IDLE_S) -> Iterator[list[str]]:
+    """Ends a process if it hangs while the block waits for it; the yielded list then holds the reason."""
     over, why = threading.Event(), list[str]()
-    # Its family is found among all processes, which takes milliseconds; who answers at once costs none.
+    # Finding the descendants takes milliseconds; a process that ends within the first interval costs nothing.
     every_s = min(max(min(busy_s, idle_s) / 50, 0.25), 10.0)
 
     def look() -> None:
         if over.wait(every_s):
             return
-        patience = Patience(pid, busy_s, idle_s)
+        detector = HangDetector(pid, busy_s, idle_s)
         while not over.wait(every_s):
-            if lost := patience.lost:
-                why.append(lost)
-                end(pid)
+            if reason := detector.reason:
+                why.append(reason)
+                end_tree(pid)
                 return
 
     thread = threading.Thread(target=look, daemon=True)
@@ -95,19 +95,19 @@ def run(
     busy_s: float = BUSY_S,
     idle_s: float = IDLE_S,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, in a session of its own so that a signal to its group reaches no other, and keep what it prints.
+    """Runs a program in a session of its own, so that signals to its process group reach no other, and captures its output.
 
     Raises:
-        HangError: it hangs.
+        HangError: the program hangs.
     """
     with subprocess.Popen(
         command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
-            with watched(process.pid, busy_s, idle_s) as why:
+            with end_if_it_hangs(process.pid, busy_s, idle_s) as why:
                 out, err = process.communicate()
         except BaseException:
-            end(process.pid)
+            end_tree(process.pid)
             raise
     if why:
         raise HangError(f"{' '.join(command)} hangs: {why[0]}; it printed last:\n{(out + err)[-4000:]}")
@@ -117,27 +117,27 @@ def run(
 def run_python(
     *arguments: str | Path, paths: Sequence[Path] = (), cwd: Path | None = ROOT, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run this Python with the rooms, and these folders, on its path, on one core, as if no test were running.
+    """Runs this Python with one thread in :func:`python_environment`.
 
     Raises:
-        HangError: it hangs.
+        HangError: the program hangs.
     """
-    return run([sys.executable, *map(str, arguments)], cwd=cwd, env=surroundings(*paths) | dict(env or {}))
+    return run([sys.executable, *map(str, arguments)], cwd=cwd, env=python_environment(*paths) | dict(env or {}))
 
 
-def surroundings(*paths: Path) -> dict[str, str]:
-    """The environment of a program that is started with the rooms, and these folders, on Python's path."""
+def python_environment(*paths: Path) -> dict[str, str]:
+    """Returns environment variables with the project and the given folders on Python's path, and without those of pytest."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return kept | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "impl", ROOT, *paths))), "OMP_NUM_THREADS": "1"}
 
 
 def processor_seconds(pid: int) -> float:
-    """Processor time that a process and its descendants have used; 0 when there is no such process."""
+    """Returns the processor time of a process and its descendants in seconds; 0 if there is no such process."""
     return sum(_seconds(process) for process in _family(pid))
 
 
-def end(pid: int) -> None:
-    """End a process and its descendants."""
+def end_tree(pid: int) -> None:
+    """Kills a process and its descendants."""
     for process in _family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -1,8 +1,8 @@
-"""How far a run of minutes is, how long it will still take, and what it has found: a live bar on a terminal, lines of text elsewhere.
+"""Progress of a run of minutes, with the time left and the differences so far: a live bar on a terminal, lines of text elsewhere.
 
-Whatever does the work in one process calls :class:`Progress`. Where other processes do it, each appends to a file of its own in a folder
-(:class:`Notes`), and the process that owns the terminal reads them (:meth:`Progress.follow`): nobody waits for anybody, and a process that
-is killed leaves what it noted.
+A run in one process calls :class:`Progress`. In a run of several processes each appends to a file of its own in one folder
+(:class:`ProgressFile`), and the process that owns the terminal reads the folder (:meth:`Progress.follow`). No process waits for another,
+and the file of a killed process remains.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-EVERY_S, STEP = 30.0, 0.1
-"""A line of text after so many seconds, and after each such share of the work."""
+LINE_EVERY_S, LINE_EVERY_SHARE = 30.0, 0.1
+"""A line of text is printed after this time, or after this share of the work."""
 
-LOOK_S = 0.5
-"""Between two looks at what other processes noted."""
+POLL_S = 0.5
+"""Interval between two reads of the other processes' files."""
 
-NAMED = 3
-"""Contenders that a line names; the others are counted."""
+MOST_NAMED = 3
+"""Largest number of differing contenders that a line names; the others are counted."""
 
 
-class Pace:
-    """Learns how long a piece of work of each kind takes, and how many are done at once.
+class TimeEstimate:
+    """Estimates the remaining time from the mean duration of each kind of work and the number of pieces done at once.
 
     Args:
-        planned: how many pieces of each kind there are to do.
-        clock: seconds.
+        planned: number of pieces of each kind.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, planned: Mapping[str, int] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,16 +48,16 @@ class Pace:
         self.plan(planned or {})
 
     def plan(self, planned: Mapping[str, int]) -> None:
-        """Say what there is to do; the work begins now."""
+        """Sets the number of pieces of each kind; the work starts now."""
         self.planned = Counter(planned)
         self.started = self.last = self.clock()
 
     def add(self, kind: str, count: int) -> None:
-        """Plan so many pieces more, or fewer."""
+        """Adds to the number of planned pieces; ``count`` may be negative."""
         self.planned[kind] += count
 
     def done(self, kind: str, count: int = 1, seconds: float | None = None) -> None:
-        """Say that pieces have just been done; ``seconds`` is what they took, without it the time since the last call."""
+        """Records finished pieces; ``seconds`` is their duration, by default the time since the last call."""
         now = self.clock()
         self.made[kind] += count
         self.spent[kind] += now - self.last if seconds is None else seconds
@@ -65,22 +65,22 @@ class Pace:
 
     @property
     def total(self) -> int:
-        """Pieces that are planned, or done beyond that."""
+        """Number of pieces: those planned, and those done in excess of the plan."""
         return sum(max(count, self.made[kind]) for kind, count in self.planned.items())
 
     @property
     def share(self) -> float:
-        """Of the pieces, those that are done."""
+        """Share of the pieces that are done."""
         return min(self.made.total() / max(self.total, 1), 1.0)
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return self.clock() - self.began
 
     @property
     def left_s(self) -> float:
-        """Seconds until the last piece is done; not a number before the first is."""
+        """Estimated seconds until the last piece is done; not-a-number before the first one is."""
         spent = sum(self.spent.values())
         if not spent:
             return math.nan
@@ -92,32 +92,32 @@ class Pace:
 
 
 @dataclass
-class Notes:
-    """What one process of several notes for the one that shows the progress.
+class ProgressFile:
+    """File in which one process of several records its progress for the process that shows it.
 
     Attributes:
-        path: its file, ``*.jsonl`` in the folder that is followed.
-        since: when it began with what it is doing.
+        path: the file, ``*.jsonl`` in the followed folder.
+        since: time at which the current piece began, in seconds.
     """
 
     path: Path
     since: float = field(default_factory=time.monotonic)
 
     def plan(self, planned: Mapping[str, int]) -> None:
-        """What there is to do for all; of several such notes the first holds."""
+        """Records the plan of the whole run; of several records the first counts."""
         self._append(planned=dict(planned))
 
     def begin(self) -> None:
-        """A piece begins now."""
+        """Marks the beginning of a piece."""
         self.since = time.monotonic()
 
     def done(self, kind: str, differing: Iterable[tuple[str, str]] = ()) -> None:
-        """A piece is done; ``differing`` are contenders, and the stage at which each differs."""
+        """Records a finished piece; ``differing`` holds pairs of a contender and the stage at which it differs."""
         self._append(kind=kind, seconds=time.monotonic() - self.since, differing=list(differing))
         self.begin()
 
     def drop(self, kind: str, count: int) -> None:
-        """So many pieces will not be done."""
+        """Records pieces that will not be done."""
         self._append(dropped=kind, count=count)
 
     def _append(self, **note: Any) -> None:
@@ -126,20 +126,20 @@ class Notes:
 
 
 class Progress:
-    """Shows how far a run is, from entering to leaving the context.
+    """Shows the progress of a run while the context is open.
 
     Args:
-        noun: what is counted, such as ``"batches compared"``.
-        found: what is said of those that :meth:`differs` counts, and what while there are none; ``None`` where nothing is looked for.
-        file: where to show it (default: standard output).
-        quiet: show nothing, but for what :meth:`say` is given.
-        live: whether a terminal gets a live bar.
-        at_most: the run may end before everything that is planned is done.
-        limit_s: the run ends after so many seconds, however much is done by then.
-        clock: seconds.
+        noun: the counted thing, such as ``"batches compared"``.
+        found: text after the number of differences, and text while there are none; ``None`` if the run looks for no differences.
+        file: output (default: standard output).
+        quiet: show only the texts passed to :meth:`print_line`.
+        live: whether a terminal shows a live bar.
+        at_most: whether the run may end before the plan is done.
+        limit_s: time after which the run ends, in seconds.
+        clock: returns the time in seconds.
 
     Attributes:
-        doing: what is being done, to be set; the line ends with it.
+        doing: text at the end of the line, to be set by the caller.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Progress:
     ) -> None:
         self.noun, self.found, self.at_most, self.limit_s = noun, found, at_most, limit_s
         self.file = sys.stdout if file is None else file
-        self.pace, self.doing = Pace(clock=clock), ""
+        self.estimate, self.doing = TimeEstimate(clock=clock), ""
         self.differing = defaultdict[str, Counter[str]](Counter)
         self.console = Console(file=self.file, highlight=False, soft_wrap=True)
         self.shown = "" if quiet else "bar" if live and self.file.isatty() and not self.console.is_dumb_terminal else "lines"
@@ -164,71 +164,73 @@ class Progress:
         self._folder: Path | None = None
         self._times, self._read = 1, Counter[Path]()
         self._bar: Bar | None = None
-        self._told_at, self._told_share = self.pace.began, 0.0
+        self._printed_at, self._printed_share = self.estimate.began, 0.0
 
     def follow(self, folder: Path, times: int = 1) -> None:
-        """Count what other processes note in a folder; the plan that they note is to be done ``times`` times."""
+        """Reads the progress files of other processes in a folder; their plan is carried out ``times`` times."""
         self._folder, self._times = folder, times
 
     def plan(self, planned: Mapping[str, int]) -> None:
-        """Say how many pieces of each kind there are to do."""
+        """Sets the number of pieces of each kind."""
         with self._lock:
-            self.pace.plan(planned)
+            self.estimate.plan(planned)
 
     def add(self, kind: str, count: int = 1) -> None:
-        """Plan so many pieces more, or fewer."""
+        """Adds to the number of planned pieces; ``count`` may be negative."""
         with self._lock:
-            self.pace.add(kind, count)
+            self.estimate.add(kind, count)
 
     def done(self, kind: str, count: int = 1, seconds: float | None = None) -> None:
-        """Say that pieces have been done, in so many seconds or in the time since the last."""
+        """Records finished pieces; ``seconds`` is their duration, by default the time since the last call."""
         with self._lock:
-            self.pace.done(kind, count, seconds)
+            self.estimate.done(kind, count, seconds)
 
-    def differs(self, who: str, stage: str) -> None:
-        """Count a contender that differs at a stage."""
+    def differs(self, contender: str, stage: str) -> None:
+        """Counts a contender that differs at a stage."""
         with self._lock:
-            self.differing[who][stage] += 1
+            self.differing[contender][stage] += 1
 
-    def say(self, text: str) -> None:
-        """Print a line that stays, at once."""
+    def print_line(self, text: str) -> None:
+        """Prints a permanent line."""
         self.console.print(text, markup=False)
         self.file.flush()
 
     @property
     def share(self) -> float:
-        """Of the work, what is done."""
+        """Share of the work that is done."""
         with self._lock:
-            return self.pace.share if self.limit_s is None else min(self.pace.elapsed_s / self.limit_s, 1.0)
+            return self.estimate.share if self.limit_s is None else min(self.estimate.elapsed_s / self.limit_s, 1.0)
 
     @property
-    def words(self) -> str:
-        """Everything but the share."""
+    def text(self) -> str:
+        """Counts, times, differences and :attr:`doing`, without the share."""
         with self._lock:
-            left_s = self.pace.left_s if self.limit_s is None else max(self.limit_s - self.pace.elapsed_s, 0.0)
+            left_s = self.estimate.left_s if self.limit_s is None else max(self.limit_s - self.estimate.elapsed_s, 0.0)
             left = "time left not known yet" if math.isnan(left_s) else f"{'at most' if self.at_most else 'about'} {duration(left_s)} left"
-            parts = [f"{self._counted}, {duration(self.pace.elapsed_s)} so far, {left}", self._differing, self.doing]
+            parts = [f"{self._counted}, {duration(self.estimate.elapsed_s)} so far, {left}", self._differing, self.doing]
             return "; ".join(filter(None, parts))
 
     @property
     def _counted(self) -> str:
-        if not self.pace.total and self.limit_s is None:
+        if not self.estimate.total and self.limit_s is None:
             return "starting"
-        total = f" of {'at most ' if self.at_most else ''}{self.pace.total:,}" if self.limit_s is None else ""
-        return f"{self.pace.made.total():,}{total} {self.noun}"
+        total = f" of {'at most ' if self.at_most else ''}{self.estimate.total:,}" if self.limit_s is None else ""
+        return f"{self.estimate.made.total():,}{total} {self.noun}"
 
     @property
     def _differing(self) -> str:
         if self.found is None or not self.differing:
             return self.found[1] if self.found else ""
-        who = sorted(self.differing.items(), key=lambda item: -item[1].total())
-        named = [f"{name} ({', '.join(f'{stage} {count}' for stage, count in stages.most_common())})" for name, stages in who[:NAMED]]
-        more = [f"{len(who) - NAMED} more"] if len(who) > NAMED else []
+        names = sorted(self.differing.items(), key=lambda item: -item[1].total())
+        named = [
+            f"{name} ({', '.join(f'{stage} {count}' for stage, count in stages.most_common())})" for name, stages in names[:MOST_NAMED]
+        ]
+        more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
         return f"{sum(stages.total() for stages in self.differing.values()):,} {self.found[0]}: {', '.join(named + more)}"
 
-    def __enter__(self) -> Progress:  # noqa: PYI034 - Self is not in Python 3.10, and nobody derives from a progress
+    def __enter__(self) -> Progress:  # noqa: PYI034 - Self is not in Python 3.10, and this has no subclasses
         if self.shown == "bar":
-            columns = (BarColumn(30), TextColumn("{task.percentage:3.0f} %"), _Words(self))
+            columns = (BarColumn(30), TextColumn("{task.percentage:3.0f} %"), _StatusColumn(self))
             self._bar = Bar(*columns, console=self.console, transient=True, refresh_per_second=2)
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
@@ -237,29 +239,29 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End with a line that stays."""
+        """Prints the final line."""
         self._over.set()
         self._looking.join()
         self._collect()
         if self._bar is not None:
             self._bar.stop()
-        if self.shown and (self.pace.planned or self.pace.made):
-            self.say("; ".join(filter(None, [f"{self._counted} in {duration(self.pace.elapsed_s)}", self._differing])))
+        if self.shown and (self.estimate.planned or self.estimate.made):
+            self.print_line("; ".join(filter(None, [f"{self._counted} in {duration(self.estimate.elapsed_s)}", self._differing])))
 
     def _look(self) -> None:
-        while not self._over.wait(LOOK_S):
+        while not self._over.wait(POLL_S):
             self._collect()
             if self._bar is not None:
                 self._bar.update(self._task, completed=self.share)
             elif self.shown and self._due():
-                self._told_at, self._told_share = self.pace.clock(), self.share
-                self.say(f"[{self.share:4.0%}] {self.words}")
+                self._printed_at, self._printed_share = self.estimate.clock(), self.share
+                self.print_line(f"[{self.share:4.0%}] {self.text}")
 
     def _due(self) -> bool:
-        return self.share >= self._told_share + STEP or self.pace.clock() >= self._told_at + EVERY_S
+        return self.share >= self._printed_share + LINE_EVERY_SHARE or self.estimate.clock() >= self._printed_at + LINE_EVERY_S
 
     def _collect(self) -> None:
-        """Read what other processes noted since the last look; a line that is not whole yet waits for the next."""
+        """Reads the new lines of the other processes' files; an incomplete line is left for the next read."""
         for path in sorted(self._folder.glob("*.jsonl")) if self._folder else ():
             with path.open("rb") as file:
                 file.seek(self._read[path])
@@ -269,18 +271,18 @@ class Progress:
                         self._take(json.loads(line))
 
     def _take(self, note: Mapping[str, Any]) -> None:
-        if "planned" in note and not self.pace.planned:
+        if "planned" in note and not self.estimate.planned:
             self.plan({kind: count * self._times for kind, count in note["planned"].items()})
         elif "dropped" in note:
             self.add(note["dropped"], -note["count"])
         elif "kind" in note:
             self.done(note["kind"], seconds=note["seconds"])
-        for who, stage in note.get("differing", ()):
-            self.differs(who, stage)
+        for contender, stage in note.get("differing", ()):
+            self.differs(contender, stage)
 
 
-class _Words(ProgressColumn):
-    """The words beside the bar, made anew each time that it is drawn, so that the time goes on while nothing is done."""
+class _StatusColumn(ProgressColumn):
+    """The text beside the bar, computed each time the bar is drawn, so that the elapsed time is current."""
 
     max_refresh = None
 
@@ -289,11 +291,11 @@ class _Words(ProgressColumn):
         self.progress = progress
 
     def render(self, task: Task) -> Text:
-        return Text(self.progress.words, no_wrap=True, overflow="ellipsis")
+        return Text(self.progress.text, no_wrap=True, overflow="ellipsis")
 
 
 def duration(seconds: float) -> str:
-    """For a person."""
+    """Returns a duration as text, such as ``2 min 05 s``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

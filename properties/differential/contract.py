@@ -1,4 +1,4 @@
-"""What a candidate is given and must give, as text: the contract, the definitions and batches that are drawn, and the assumptions."""
+"""The text of the option ``--contract``: the contract, the drawn definitions and batches, and the assumptions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from properties.differential import plan
 from properties.strategies.profiles import BINS, CLASSES, GAINS, LEVELS, POWERS, PROFILES, TOPK, WEIGHTS
 
 
-def contract() -> str:
-    """The whole text."""
+def contract_text() -> str:
+    """Returns the complete text."""
     return "\n\n".join([_prose(contender.__doc__ or ""), _drawn(), _assumed()])
 
 
 def _prose(text: str) -> str:
-    """A docstring as it is read: marks of code and roles apart."""
+    """Returns a docstring without the markup of code and roles."""
     return text.strip().replace(":class:`~twinloss.LossSpec`", "LossSpec").replace(":class:`", "").replace("``", "").replace("`", "")
 
 
@@ -39,7 +39,7 @@ def _drawn() -> str:
         ("logits", _listed(settings), "also large, equal, and exactly right ones"),
     ]
     text = [f"  {name:<14} {values}{f' ({note})' if note else ''}" for name, values, note in lines]
-    return "\n".join(["Definitions and batches that are drawn, beside batches of real boxes at the usual numbers:", *text])
+    return "\n".join(["Definitions and batches that are drawn, in addition to batches of real boxes at the default numbers:", *text])
 
 
 def _listed(values: Iterable[Any]) -> str:
@@ -49,5 +49,5 @@ def _listed(values: Iterable[Any]) -> str:
 
 def _assumed() -> str:
     lines = [f"  {one.name:<17} {one.what}" for one in ASSUMPTIONS.values()]
-    head = "Batches that a candidate is not made for are left out by name, --assume 'NAME[,NAME]', and reported as not asked:"
+    head = "--assume 'NAME[,NAME]' leaves out batches that a candidate is not made for, and reports them as not asked:"
     return "\n".join([head, *lines])

@@ -1,4 +1,4 @@
-"""What a differential run compares: how many batches, of which kind, in which dtype, by whom."""
+"""The plan of a differential run: number and kind of batches, dtypes and contenders."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from oracle.cases.case import Setting
 from oracle.comparison.compare import STAGES
 
 SHARE = 125
-"""Generated batches per test, so that workers finish together."""
+"""Generated batches per test; small enough that all workers finish at about the same time."""
 
 REAL_SHARE = 4
 """Real batches per test."""
 
 OURS = ("twin", "twin-torch", "reference")
-"""In the working dtypes, on a CPU: the native kernels, which "twin" runs there, the torch backend, and the reference itself."""
+"""Contenders in the working dtypes. On a CPU "twin" runs the native kernels and "twin-torch" the torch backend."""
 
 DEFINITION = Setting("float64")
 ARITHMETIC = (
@@ -30,10 +30,10 @@ ARITHMETIC = (
     (Setting("bfloat16", autocast="bfloat16"), "tiny", 50),
     (Setting("float16", autocast="float16"), "tiny", 50),
 )
-"""The working dtypes: is the arithmetic good enough?"""
+"""Setting, size profile and number of batches in the working dtypes, which check the arithmetic."""
 
 DEFINITION_BATCHES = (("tiny", 1000), ("medium", 250))
-"""In float64, the reference too: is the same thing computed? At ``--scale 4``, five thousand."""
+"""Size profile and number of batches in float64, which check the definition; 5,000 batches with ``--scale 4``."""
 
 REAL: tuple[tuple[str, str, int, int, tuple[Setting, ...]], ...] = (
     ("coco", "letterbox", 4, 64, (Setting("float32"),)),
@@ -45,12 +45,12 @@ REAL: tuple[tuple[str, str, int, int, tuple[Setting, ...]], ...] = (
     ("gwhd", "crowded", 4, 8, (Setting("float32"), Setting("float16"))),
     ("bccd", "letterbox", 4, 32, (Setting("float32"),)),
 )
-"""Real boxes: pack and layout, images per batch, batches, settings."""
+"""Real boxes: workload, layout, images per batch, number of batches, settings."""
 
 
 @dataclass(frozen=True)
 class GeneratedShare:
-    """Generated batches that one test compares: ``examples`` of a size profile, the ``index``-th share of their kind."""
+    """Generated batches of one test: ``examples`` batches of a size profile, the ``index``-th share of their kind."""
 
     setting: Setting
     profile: str
@@ -67,7 +67,7 @@ class GeneratedShare:
 
 @dataclass(frozen=True)
 class RealShare:
-    """Real batches that one test compares: ``count`` of those that ``seed`` draws, from number ``start`` on."""
+    """Real batches of one test: ``count`` batches of the sequence that ``seed`` draws, from number ``start`` on."""
 
     pack: str
     layout: str
@@ -83,23 +83,23 @@ class RealShare:
         """The test's name."""
         dtypes = "+".join(setting.name for setting in self.settings)
         pack = Path(self.pack).name
-        if self.pack.startswith("labels:") and self.seed:  # folders of labels are often called the same
+        if self.pack.startswith("labels:") and self.seed:  # folders of labels often have the same name
             pack += f"#{self.seed + 1}"
         return f"{pack}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
 
 
 def devices() -> tuple[str, ...]:
-    """Where to compare: on the CPU, and on CUDA where there is one."""
+    """Returns the devices to compare on: the CPU, and CUDA if there is a GPU."""
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 def generated(scale: float, candidates: Sequence[str]) -> list[GeneratedShare]:
-    """All generated shares; ``scale`` multiplies the numbers of batches. Candidates take the place of our own contenders."""
+    """Returns all generated shares; ``scale`` multiplies the numbers of batches. Candidates replace our own contenders."""
     tied = tuple(candidates) or ("twin", "twin-reference-ties", "reference")
     plain = tuple(candidates) or OURS
     shares = []
     for device in devices():
-        # The reference is made to compute in float64 on the CPU alone; elsewhere its default tensors do not follow.
+        # The reference computes in float64 on the CPU only; on other devices some of its tensors stay float32.
         definition = [(DEFINITION, profile, count, tied) for profile, count in DEFINITION_BATCHES] if device == "cpu" else []
         arithmetic = [(Setting(s.dtype, s.autocast, device), profile, count, plain) for s, profile, count in ARITHMETIC]
         for setting, profile, count, contenders in definition + arithmetic:
@@ -114,7 +114,7 @@ def _split(setting: Setting, profile: str, count: int, contenders: tuple[str, ..
 
 
 def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = ()) -> list[RealShare]:
-    """All real shares, and those of a user's own label files where these are given."""
+    """Returns the real shares: those of the user's label files if there are any, else those of :data:`REAL`."""
     contenders = tuple(candidates) or OURS
     rows: list[tuple[str, str, int, int, tuple[Setting, ...]]] = [
         (f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels

@@ -1,4 +1,4 @@
-"""The pytest plugin of the differential run: its options, its header, and the rows that it leaves behind."""
+"""The pytest plugin of the differential run: options, header, and rows."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import pandas as pd
 import pytest
 import torch
 
-from oracle.cases.workloads import open_pack
+from oracle.cases.workloads import open_images
 from oracle.comparison.registry import TIME_LIMIT, CandidateError
 from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
 from properties.differential import plan
-from properties.differential.contract import contract
-from properties.differential.progress import shown_or_noted
-from properties.differential.recorder import SHRINK, Recorder, join
+from properties.differential.contract import contract_text
+from properties.differential.progress import register_progress
+from properties.differential.recorder import SHRINK_S, Recorder, join
 from properties.differential.run_folder import RunFolder
-from properties.differential.saved_cases import FOLDER, Replay, load
+from properties.differential.saved_cases import FOLDER, ReplayCommand, load
 from reports.escape import plain
 from twinloss import LossSpec
 
@@ -36,7 +36,7 @@ RECORDER = pytest.StashKey[Recorder]()
 ENDED = pytest.StashKey[list[str]]()
 UNCOMPARED = pytest.StashKey[list[str]]()
 DECISIVE = ("cases", "reference", "time_limit", "assume")
-"""Options on which a verdict depends: a replay line gives them again."""
+"""Options on which a verdict depends, repeated in replay commands."""
 SIGNALS = pytest.StashKey[list[int]]()
 HANDLERS = pytest.StashKey[dict[int, Any]]()
 
@@ -44,16 +44,16 @@ HANDLERS = pytest.StashKey[dict[int, Any]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential run")
     group.addoption("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this contender; repeatable")
-    group.addoption("--contract", action="store_true", help="print what a candidate is given and must give, and end")
+    group.addoption("--contract", action="store_true", help="print the contract of a candidate, and exit")
     group.addoption(
         "--assume",
         action="append",
         default=[],
         metavar="NAME[,NAME]",
-        help=f"do not ask candidates about batches that break this; repeatable: {', '.join(ASSUMPTIONS)}",
+        help=f"leave out batches that break an assumption of the candidates; repeatable: {', '.join(ASSUMPTIONS)}",
     )
     group.addoption(
-        "--replay", metavar="DIGEST", help="compare one saved batch, by its digest or file name in --cases, and say FIXED or FAILED"
+        "--replay", metavar="DIGEST", help="compare one saved batch, by its digest or file name in --cases, and print FIXED or FAILED"
     )
     group.addoption(
         "--labels",
@@ -63,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="real boxes: a COCO instances_*.json, a folder of YOLO labels, a dataset's root or its data.yaml; repeatable",
     )
     group.addoption("--scale", type=float, default=1.0, metavar="FACTOR", help="multiply the number of batches")
-    group.addoption("--run-seed", type=int, metavar="SEED", help="draw the batches of an earlier run again; its header says the seed")
+    group.addoption("--run-seed", type=int, metavar="SEED", help="draw the batches of an earlier run again; its header shows the seed")
     group.addoption(
         "--reference", metavar="RELEASE", help="compare with this release of the reference, such as 8.3.253, by its own definition"
     )
@@ -72,21 +72,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         default=TIME_LIMIT,
         metavar="SECONDS",
-        help="for one call of a candidate (default: %(default)g)",
+        help="time limit of one call of a candidate (default: %(default)g)",
     )
     group.addoption(
-        "--shrink", type=float, default=SHRINK, metavar="SECONDS", help="to make a failing batch smaller (default: %(default)g)"
+        "--shrink", type=float, default=SHRINK_S, metavar="SECONDS", help="time to make a failing batch smaller (default: %(default)g)"
     )
-    group.addoption("--cases", default=str(FOLDER), metavar="FOLDER", help="where failing batches are saved, and replayed from")
-    group.addoption("--rows", default=str(ROWS), metavar="FILE", help="where to write the rows (default: %(default)s)")
-    group.addoption("--notes", metavar="FOLDER", help="note there how far the run is, for a program that shows it, and show nothing")
+    group.addoption("--cases", default=str(FOLDER), metavar="FOLDER", help="folder that failing batches are saved to, and replayed from")
+    group.addoption("--rows", default=str(ROWS), metavar="FILE", help="file of the rows (default: %(default)s)")
+    group.addoption("--notes", metavar="FOLDER", help="record the progress in this folder, for a program that shows it, and show none")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # Workers share the cores.
-    told = getattr(config, "workerinput", {})
-    config.option.run_seed = told.get("run_seed", config.option.run_seed)
+    worker = getattr(config, "workerinput", {})
+    config.option.run_seed = worker.get("run_seed", config.option.run_seed)
     if config.option.run_seed is None:
         config.option.run_seed = 0 if os.environ.get("CI") else secrets.randbelow(2**31)
     try:
@@ -106,31 +106,31 @@ def pytest_configure(config: pytest.Config) -> None:
             option.time_limit,
             option.assume,
         )
-        recorder.replay = Replay.here(*_decisive(config))
+        recorder.replay = ReplayCommand.here(*_decisive(config))
         if option.hypothesis_profile == "nightly":
-            recorder.database = hypothesis.settings().database  # goes on where the last night ended
+            recorder.database = hypothesis.settings().database  # continues with the examples of the last night
         recorder.shrink = option.shrink
-        recorder.tell = shown_or_noted(config, option.notes).compared
+        recorder.on_compared = register_progress(config, option.notes).compared
     except (AssumptionError, CandidateError, ReleaseError, ValueError) as error:
         raise pytest.UsageError(plain(str(error))) from error
     if option.candidate:
         if getattr(option, "timeout", None) is None:
-            option.timeout = 0  # each call has a limit of its own, of processor time
+            option.timeout = 0  # each call has its own limit of processor time
         for lost in ("PytestUnraisableExceptionWarning", "PytestUnhandledThreadExceptionWarning"):
-            config.addinivalue_line("filterwarnings", f"ignore::pytest.{lost}")  # a stranger's threads and destructors are its own
-    recorder.folder = RunFolder(Path(told["run_folder"]), told["workerid"]) if told else RunFolder.made(Path(option.rows))
+            config.addinivalue_line("filterwarnings", f"ignore::pytest.{lost}")  # threads and destructors of a candidate fail no test
+    recorder.folder = RunFolder(Path(worker["run_folder"]), worker["workerid"]) if worker else RunFolder.create(Path(option.rows))
     _listen(config)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    # Workers are given the command's arguments, and not what the controller drew.
+    # Workers get the command's arguments, but not the seed that the controller drew.
     folder = node.config.stash[RECORDER].folder
     node.workerinput |= {"run_seed": node.config.option.run_seed, "run_folder": str(folder.path)}
 
 
 def _listen(config: pytest.Config) -> None:
-    """Let a termination end the run as an interruption does, and remember that there was one."""
+    """Makes SIGTERM end the run like SIGINT, and records the signal."""
     came: list[int] = []
     config.stash[SIGNALS] = came
 
@@ -152,7 +152,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _decisive(config: pytest.Config) -> list[str]:
-    """The options of this run that are not what they would be anyway, as they are typed."""
+    """Returns the options in :data:`DECISIVE` that differ from their defaults, as words of a command."""
     usual = {"cases": str(FOLDER), "time_limit": TIME_LIMIT}
     given = {name: getattr(config.option, name) for name in DECISIVE}
     typed = [(name, value) for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
@@ -163,25 +163,25 @@ def _decisive(config: pytest.Config) -> list[str]:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if not config.option.contract:
         return None
-    sys.stdout.write(f"{contract()}\n")
+    sys.stdout.write(f"{contract_text()}\n")
     return 0
 
 
 def check_files(option: argparse.Namespace) -> None:
-    """Read the saved case and the labels that the options name.
+    """Reads the saved case and the labels that the options name.
 
     Raises:
-        ValueError: something cannot be read.
+        ValueError: a file cannot be read.
     """
     try:
         if option.replay is not None:
             device = load(option.replay, Path(option.cases)).setting.device
             if device.startswith("cuda") and not torch.cuda.is_available():
                 raise ValueError(
-                    f"case {option.replay} was found on {device}, and there is no CUDA device here; replay it where there is one"
+                    f"case {option.replay} was found on {device}, and there is no CUDA device here; replay it on a machine with one"
                 )
         for path in option.labels:
-            open_pack(f"labels:{path}")
+            open_images(f"labels:{path}")
     except OSError as error:
         raise ValueError(str(error)) from error
 
@@ -213,7 +213,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What was not asked for is no skipped test.
+    # Tests without shares are left out, not skipped.
     items[:] = [item for item in items if "NOTSET" not in item.name]
 
 
@@ -230,7 +230,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     recorder.flush()
     if hasattr(config, "workerinput") or recorder.folder is None:
         return
-    if not config.stash[SIGNALS]:  # whoever was being called when somebody ended the run did not end it
+    if not config.stash[SIGNALS]:  # after an interruption, a candidate that was being called did not end its process
         config.stash[ENDED] = [recorder.ended(note) for note in recorder.folder.notes()]
         recorder.flush()
     rows = Path(config.option.rows)
@@ -241,12 +241,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _uncompared(rows: Path, recorder: Recorder) -> list[str]:
-    """Candidates that took part, and declined whatever they were asked."""
+    """Returns the candidates that declined every batch."""
     if not rows.exists():
         return []
     frame = pd.read_parquet(rows, columns=["contender", "verdict"])
     compared = (frame["verdict"] != "NOT COMPARED").groupby(frame["contender"]).any()
-    return [str(name) for name, any_ in compared.items() if name in recorder.strangers and not any_]
+    return [str(name) for name, any_ in compared.items() if name in recorder.candidates and not any_]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -255,7 +255,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(plain(report))
     for name in config.stash.get(UNCOMPARED, []):
         terminalreporter.section("nothing was compared", red=True)
-        terminalreporter.line(plain(f"{name} declined every batch that it was asked about: that is no agreement; the report says why"))
+        terminalreporter.line(plain(f"{name} declined every batch, so its agreement is unknown; the report lists its reasons"))
     if came := config.stash.get(SIGNALS, []):
         terminalreporter.section(f"interrupted by {signal.Signals(came[0]).name}", yellow=True)
-        terminalreporter.line("What was compared until then is in the rows; nothing is said of the rest, nor of who was being called.")
+        terminalreporter.line("The rows hold the comparisons finished before; they do not include the interrupted one.")

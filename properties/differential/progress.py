@@ -1,7 +1,7 @@
-"""How far a differential run is: every process that compares notes what it does, and the one with the terminal shows it, not pytest's dots.
+"""Progress of a differential run: every process records its comparisons, and the one with the terminal shows them instead of pytest's dots.
 
-pytest counts tests, of which one may compare 125 batches for minutes. With ``-v`` pytest's lines stay, and lines of text come between them;
-with ``-q`` there is no progress.
+pytest counts tests, and one test may compare 125 batches for minutes. With ``-v`` pytest's lines stay, with lines of progress between
+them; with ``-q`` no progress is shown.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ import pytest
 
 from oracle.comparison.compare import Comparison
 from oracle.contract.verdict import Verdict
-from oracle.tools.progress import Notes, Progress
+from oracle.tools.progress import Progress, ProgressFile
 from properties.differential.plan import GeneratedShare, RealShare
 
 
-def shown_or_noted(config: pytest.Config, folder: str | None) -> Noted:
-    """Have this process note what it compares, and show what all of them noted unless somebody else does: who gave the folder."""
+def register_progress(config: pytest.Config, folder: str | None) -> ProgressWriter:
+    """Registers the recording of this process and, unless another program gave the folder and shows it, the display of all."""
     folder = getattr(config, "workerinput", {}).get("notes", folder)
     if folder is None:
-        config.pluginmanager.register(shown := Shown(config), "differential-progress")
+        config.pluginmanager.register(shown := ProgressDisplay(config), "differential-progress")
         folder = shown.folder.name
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    noted = Noted(Notes(Path(folder, f"{worker}-{os.getpid()}.jsonl")))
+    noted = ProgressWriter(ProgressFile(Path(folder, f"{worker}-{os.getpid()}.jsonl")))
     config.pluginmanager.register(noted, "differential-notes")
     return noted
 
 
-class Noted:
-    """Notes what a process that runs the tests compares.
+class ProgressWriter:
+    """Records the comparisons of a process that runs the tests.
 
     Args:
-        notes: where.
+        notes: file of the process.
     """
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: ProgressFile) -> None:
         self.notes, self.kind, self.left = notes, "", 0
 
     def compared(self, comparison: Comparison) -> None:
-        """Note a batch, and who differs on it."""
-        self.notes.done(self.kind, [(s.contender.name, s.findings[0].stage) for s in comparison.said if s.verdict is Verdict.DIFFER])
+        """Records a batch, and the contenders that differ on it."""
+        self.notes.done(self.kind, [(s.contender.name, s.findings[0].stage) for s in comparison.results if s.verdict is Verdict.DIFFER])
         self.left -= 1
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note what there is to compare."""
+        """Records the plan."""
         planned = Counter[str]()
         for item in session.items:
-            kind, count = batches(item)
+            kind, count = batches_of(item)
             planned[kind] += count
         self.notes.plan(planned)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Note what a test leaves out."""
-        self.kind, self.left = batches(item)
+        """Records the batches that a test leaves out."""
+        self.kind, self.left = batches_of(item)
         self.notes.begin()
         answer = yield
         if self.left > 0:  # A failure ends its share.
@@ -69,11 +69,11 @@ class Noted:
         return answer
 
 
-class Shown:
-    """Shows what all processes noted, while the tests run.
+class ProgressDisplay:
+    """Shows the progress of all processes while the tests run.
 
     Args:
-        config: of the process that owns the terminal.
+        config: configuration of the process that owns the terminal.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -85,12 +85,12 @@ class Shown:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of pytest-xdist where to leave its notes."""
+        """Passes the folder to a worker of pytest-xdist."""
         node.workerinput["notes"] = self.folder.name
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
-        """Show the progress while the tests run."""
+        """Shows the progress while the tests run."""
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and self.verbosity == 0:
             reporter.ensure_newline()
@@ -105,19 +105,19 @@ class Shown:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self) -> Generator[None, Any, Any]:
-        """Meanwhile no letter of a test is printed; afterwards the summary has the words."""
+        """Suppresses the letters of tests while progress is shown; the summary keeps the words."""
         category, letter, word = yield
         return (category, "", "") if self.running else (category, letter, word)
 
     def pytest_unconfigure(self) -> None:
-        """Remove the notes."""
+        """Removes the folder."""
         self.folder.cleanup()
         if self.file is not sys.stdout:
             self.file.close()
 
 
-def batches(item: pytest.Item) -> tuple[str, int]:
-    """Which kind of batches a test compares, and how many: batches of a kind take about as long as each other."""
+def batches_of(item: pytest.Item) -> tuple[str, int]:
+    """Returns the kind and number of a test's batches; batches of a kind take about the same time."""
     given = getattr(item, "callspec", None)
     match list(given.params.values()) if given else []:
         case [GeneratedShare() as share]:
@@ -129,7 +129,7 @@ def batches(item: pytest.Item) -> tuple[str, int]:
 
 
 def _terminal() -> TextIO:
-    """Standard output as it is before pytest captures it."""
+    """Returns standard output as it is before pytest captures it."""
     try:
         return os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
     except (io.UnsupportedOperation, AttributeError):

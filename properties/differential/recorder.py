@@ -1,4 +1,4 @@
-"""Comparisons become rows as they are made; each worker keeps its own, and the controller joins them."""
+"""Compares cases, and keeps the comparisons as rows; each worker writes its own files, which the controller joins."""
 
 from __future__ import annotations
 
@@ -13,59 +13,64 @@ import pandas as pd
 from hypothesis.database import ExampleDatabase
 
 from oracle.cases.case import Box, Case, Setting
-from oracle.comparison.compare import STAGES, Comparison, Said, compare
+from oracle.comparison.compare import STAGES, Comparison, ContenderResult, compare
 from oracle.comparison.conduct import STAGE as CONDUCT
-from oracle.comparison.explain import localise
+from oracle.comparison.explain import explain
 from oracle.comparison.registry import TIME_LIMIT, load_candidate, shipped
 from oracle.comparison.rows import Run, rows_of
-from oracle.contract.assumptions import ASSUMPTIONS, assuming, broken, named
+from oracle.contract.assumptions import ASSUMPTIONS, broken_assumptions, find_assumptions, with_assumptions
 from oracle.contract.calls import HANGS
 from oracle.contract.contender import Contender
 from oracle.contract.time_limit import import_interrupted
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
 from oracle.ladder.contender import contender, of_release
 from oracle.tools.atomic_files import write_frame
-from properties.differential.repeat_alone import ENDS, Asked
+from properties.differential.repeat_alone import ENDS, RepeatedComparison
 from properties.differential.run_folder import RunFolder
-from properties.differential.saved_cases import FOLDER, Replay, Saved, read
+from properties.differential.saved_cases import FOLDER, ReplayCommand, SavedCase, read
 from properties.differential.shrink import shrunk, size
 from twinloss import LossSpec
 
-SHRINK = 20.0
-"""Seconds in which smaller batches are looked for when some of a test's have failed."""
+SHRINK_S = 20.0
+"""Seconds of the search for smaller batches after a test with failed batches."""
 
-SAMPLE = 30
-"""Batches that a candidate raised on, and that it did not, by which the assumption is told that it makes."""
+MOST_REMEMBERED = 30
+"""Largest number of batches that a candidate raised on, and of those it answered, from which its assumptions are inferred."""
 
 RAISED = ("raises", "call")
-"""Quantities of the findings on a call that gave no answer."""
+"""Quantities of findings on a call that raised."""
 
-SHOWN = 3
-"""Kinds of failure of one test that are shown, each by a batch."""
+MOST_SHOWN = 3
+"""Largest number of kinds of failure that a test shows, each with one batch."""
 
 CONDUCT_SHARE = 8
-"""One in so many batches shows how our own contenders behave; of strangers, every batch does."""
+"""Our own contenders' conduct is checked on one batch in this many, candidates' on every batch."""
 
-FLUSH = 20.0
-"""Seconds after which a process writes its rows down, in the middle of a test too."""
+FLUSH_S = 20.0
+"""Seconds after which a process writes its rows, also within a test."""
 
-UNTRUSTED = "this process, where it was interrupted, is not to be trusted: nothing more is compared here"
-ANSWERED = "asked again in a process of its own it answered. Memory may have run out, somebody may have ended it, or it fails now and then."
+UNTRUSTED = "the interrupted process may be in a wrong state: nothing more is compared in it"
+ANSWERED = "repeated in a process of its own it answered. Memory may have run out, the process may have been killed, or it fails at times."
 
-WARM = Case(LossSpec(num_classes=2, reg_max=4, strides=(8, 16)), (32, 32), 1, (Box(0, 1, 16, 16, 12, 12),))
+WARM_UP_CASE = Case(LossSpec(num_classes=2, reg_max=4, strides=(8, 16)), (32, 32), 1, (Box(0, 1, 16, 16, 12, 12),))
 
 
 class Recorder:
-    """Compares cases, keeps the rows, saves the batch that a failing test ends with.
+    """Compares cases, keeps the rows, and saves failing batches.
 
     Args:
-        candidates: dotted paths of contenders beside ours.
+        candidates: dotted paths of candidates.
         profile: name of the run's profile.
-        seed: of the run.
-        cases: folder that failing batches are written to.
-        release: of the reference to compare with instead of the installed one, by its own definition.
-        time_limit: seconds that one call of a candidate may take.
-        assume: names of what candidates are taken to assume; they are not asked about batches that break it.
+        seed: seed of the run.
+        cases: folder for failing batches.
+        release: release of the reference to compare with, by its own definition, instead of the installed one.
+        time_limit: time limit of one call of a candidate, in seconds.
+        assume: names of assumptions of the candidates; batches that break one are left out.
+
+    Attributes:
+        hung: the reason why a contender is no longer called, by name.
+        answered: some of the batches that each candidate answered.
+        on_compared: called with each comparison that is kept.
     """
 
     def __init__(
@@ -78,18 +83,18 @@ class Recorder:
         time_limit: float = TIME_LIMIT,
         assume: Sequence[str] = (),
     ) -> None:
-        assumed, self.assume = named(assume), tuple(assume)
-        strangers = {path: assuming(dataclasses.replace(load_candidate(path), time_limit=time_limit), assumed) for path in candidates}
-        self.contenders: Mapping[str, Contender] = shipped() | strangers
-        self.strangers = frozenset(strangers)
+        assumed, self.assume = find_assumptions(assume), tuple(assume)
+        loaded = {path: with_assumptions(dataclasses.replace(load_candidate(path), time_limit=time_limit), assumed) for path in candidates}
+        self.contenders: Mapping[str, Contender] = shipped() | loaded
+        self.candidates = frozenset(loaded)
         self.hung: dict[str, str] = {}
         self.folder: RunFolder | None = None
         self.database: ExampleDatabase | None = None
-        self.shrink = SHRINK
-        self.tell: Callable[[Comparison], None] = lambda _: None
-        self.replay = Replay()
+        self.shrink = SHRINK_S
+        self.on_compared: Callable[[Comparison], None] = lambda _: None
+        self.replay = ReplayCommand()
         self.saved: list[Path] = []
-        self.stood: dict[str, list[tuple[Case, Setting]]] = {name: [] for name in strangers}
+        self.answered: dict[str, list[tuple[Case, Setting]]] = {name: [] for name in loaded}
         if release is not None:
             self.contenders = {**self.contenders, "reference": contender(release)}
         self.release = release
@@ -100,10 +105,10 @@ class Recorder:
         self._ended: set[str] = set()
 
     def warm(self, setting: Setting) -> None:
-        """Let everything of ours that is loaded at its first use be loaded before a stranger's time runs: once for a setting."""
+        """Loads everything of ours that is loaded at first use, so that it does not count for a candidate's time; once per setting."""
         if setting not in self._warm:
             self._warm.add(setting)
-            compare(WARM, setting, [self.contenders["twin-torch"]], self.contenders["reference"], ("assign", "loss"))
+            compare(WARM_UP_CASE, setting, [self.contenders["twin-torch"]], self.contenders["reference"], ("assign", "loss"))
 
     def compare(
         self,
@@ -115,95 +120,104 @@ class Recorder:
         *,
         keep: bool = True,
     ) -> Comparison:
-        """Judge the contenders of these names on a case, and keep the rows."""
+        """Compares the contenders of these names on a case, and keeps the rows."""
         case = case if self.release is None else of_release(case, self.release)
         asked = [self.contenders[name] for name in names if name not in self.hung]
-        if self.strangers.intersection(names) or int(case.digest, 16) % CONDUCT_SHARE == 0:
+        if self.candidates.intersection(names) or int(case.digest, 16) % CONDUCT_SHARE == 0:
             stages = (CONDUCT, *stages)
-        # Who hung once would hang the run, and who was interrupted may be in a state that is not its own fault.
-        left_out = [Said(self.contenders[name], [not_compared(CONDUCT, self.hung[name])], 0.0) for name in names if name in self.hung]
-        if self.strangers.intersection(names):
+        # A contender that hung would hang again, and one that was interrupted may be in a wrong state.
+        left_out = [
+            ContenderResult(self.contenders[name], [not_compared(CONDUCT, self.hung[name])], 0.0) for name in names if name in self.hung
+        ]
+        if self.candidates.intersection(names):
             self.warm(setting)
         with self.folder.turn() if self.folder else contextlib.nullcontext():
             comparison = compare(
-                case, setting, asked, self.contenders["reference"], stages, lambda one: self._noted(Saved(case, setting, one.name, "", {}))
+                case,
+                setting,
+                asked,
+                self.contenders["reference"],
+                stages,
+                lambda one: self._recorded_call(SavedCase(case, setting, one.name, "", {})),
             )
-        said = [self._confirmed(one, Saved(case, setting, one.contender.name, "", {}), stages) for one in comparison.said]
-        comparison = dataclasses.replace(comparison, said=[*said, *left_out])
+        result = [self._confirm_hang(one, SavedCase(case, setting, one.contender.name, "", {}), stages) for one in comparison.results]
+        comparison = dataclasses.replace(comparison, results=[*result, *left_out])
         if keep:
             self.keep(comparison, source)
-            self.tell(comparison)
-            self._note_standing(comparison)
+            self.on_compared(comparison)
+            self._remember_answered(comparison)
         return comparison
 
     def keep(self, comparison: Comparison, source: str = "generated", *, example: bool = False) -> None:
-        """Keep the rows of a comparison; those of an example are shown, and not counted."""
+        """Keeps the rows of a comparison; reports show those of an example, and do not count them."""
         rows = rows_of(comparison, Run(self.profile, str(self.seed), source, example))
         self.frames.append(pd.DataFrame([vars(row) for row in rows]))
-        if self.folder and time.monotonic() - self._flushed > FLUSH:
+        if self.folder and time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write down the rows that were kept since the last time, so that a process that ends loses few."""
+        """Writes the rows kept since the last call, so that few are lost if the process ends."""
         self._flushed = time.monotonic()
         if self.folder and self.frames:
             write_frame(pd.concat(self.frames, ignore_index=True), self.folder.part())
             self.frames.clear()
 
-    def _confirmed(self, said: Said, saved: Saved, stages: Sequence[str]) -> Said:
-        """What is said of a contender; of a stranger that seems to hang, what a process of its own says. Here it is not asked again."""
-        name = said.contender.name
-        hanging = next((finding for finding in said.findings if finding.quantity == HANGS), None)
-        if hanging is None or name not in self.strangers:
-            return said
-        said = dataclasses.replace(said, judgements=self._alone(saved, stages))
-        hangs = any(finding.quantity in (HANGS, ENDS) for finding in said.findings)
-        self.hung[name] = "it hung before" if hangs else f"{hanging.what}; asked again in a process of its own it answered, but {UNTRUSTED}"
+    def _confirm_hang(self, result: ContenderResult, saved: SavedCase, stages: Sequence[str]) -> ContenderResult:
+        """Returns the result; that of a hanging candidate is replaced by one from a process of its own, and it is not called here again."""
+        name = result.contender.name
+        hanging = next((finding for finding in result.findings if finding.quantity == HANGS), None)
+        if hanging is None or name not in self.candidates:
+            return result
+        result = dataclasses.replace(result, judgements=self._repeat_alone(saved, stages))
+        hangs = any(finding.quantity in (HANGS, ENDS) for finding in result.findings)
+        self.hung[name] = "it hung before" if hangs else f"{hanging.what}; repeated in a process of its own it answered, but {UNTRUSTED}"
         if import_interrupted():
-            self.hung |= dict.fromkeys(self.strangers - self.hung.keys(), f"an import of {name} was interrupted, and {UNTRUSTED}")
-        return said
+            self.hung |= dict.fromkeys(self.candidates - self.hung.keys(), f"an import of {name} was interrupted, and {UNTRUSTED}")
+        return result
 
-    def _alone(self, saved: Saved, stages: Sequence[str]) -> list[Judgement]:
+    def _repeat_alone(self, saved: SavedCase, stages: Sequence[str]) -> list[Judgement]:
         with self.folder.alone() if self.folder else contextlib.nullcontext():
-            return Asked(saved, stages, self.contenders[saved.contender].time_limit or TIME_LIMIT, self.release, self.assume).judgements()
+            return RepeatedComparison(
+                saved, stages, self.contenders[saved.contender].time_limit or TIME_LIMIT, self.release, self.assume
+            ).judgements()
 
     def all_left_out(self, names: Sequence[str]) -> str:
-        """Why nobody of these can be compared in this process any more, or nothing."""
+        """Returns the reasons if none of these contenders can be compared in this process any more, else an empty text."""
         return "; ".join(f"{name}: {self.hung[name]}" for name in names) if self.hung.keys() >= set(names) else ""
 
-    def _note_standing(self, comparison: Comparison) -> None:
-        """Remember some of the batches that strangers answered to: what these break, a stranger does not assume."""
-        for said in comparison.said:
-            stood = self.stood.get(said.contender.name, [])
-            if said.verdict is not Verdict.NOT_COMPARED and not _raised(said) and len(stood) < SAMPLE:
-                stood.append((comparison.case, comparison.setting))
+    def _remember_answered(self, comparison: Comparison) -> None:
+        """Remembers some of the batches that candidates answered: a candidate makes no assumption that these break."""
+        for result in comparison.results:
+            answered = self.answered.get(result.contender.name, [])
+            if result.verdict is not Verdict.NOT_COMPARED and not _raised(result) and len(answered) < MOST_REMEMBERED:
+                answered.append((comparison.case, comparison.setting))
 
     @contextlib.contextmanager
-    def _noted(self, saved: Saved) -> Iterator[None]:
-        """Leave a note of the case while a stranger's code runs: who takes the process with it is named by the note that remains."""
-        if self.folder is None or saved.contender not in self.strangers:
+    def _recorded_call(self, saved: SavedCase) -> Iterator[None]:
+        """Keeps a file with the case while a candidate's code runs; if the process dies, the remaining file names the candidate."""
+        if self.folder is None or saved.contender not in self.candidates:
             yield
             return
         note = self.folder.note
         saved.write_to(note)
         try:
             yield
-        finally:  # what Python survives, such as an interruption, is no end of the process
+        finally:  # Python is alive, so the process has not died
             note.unlink(missing_ok=True)
 
     def ended(self, note: Path) -> str:
-        """What is said of the stranger in whose code a process ended, by the note that it left: what a process of its own says now.
+        """Repeats a comparison in which a process died, from the file that it left, in a process of its own; returns a report.
 
-        The rows are kept. Where that process ends too the case is saved, and the finding is the report.
+        The rows are kept. If that process dies too, the case is saved, and the finding is the report.
         """
         saved = read(note)
         contender = self.contenders[saved.contender]
         if contender.name in self._ended:
-            judgements = [differs(Finding(CONDUCT, ENDS, "ended the process, as it did another"))]
+            judgements = [differs(Finding(CONDUCT, ENDS, "ended the process, as it ended another one before"))]
         else:
-            judgements = self._alone(saved, (CONDUCT, *STAGES))
+            judgements = self._repeat_alone(saved, (CONDUCT, *STAGES))
         self.hung.setdefault(contender.name, "a process ended in its code")
-        comparison = Comparison(saved.case, saved.setting, [Said(contender, judgements, 0.0)])
+        comparison = Comparison(saved.case, saved.setting, [ContenderResult(contender, judgements, 0.0)])
         if comparison.verdict is not Verdict.DIFFER:
             self.keep(comparison)
             return f"A process ended in {contender.name} on {saved.case.digest} ({saved.setting.name}); {ANSWERED}"
@@ -213,100 +227,102 @@ class Recorder:
         return comparison.report()
 
     def conclude(self, failed: Sequence[Comparison], asked: int, source: str = "generated") -> str:
-        """The report on a test of which some comparisons failed: each kind of failure by the smallest batch that was found to show it.
+        """Returns the report on a test with failed comparisons: each kind of failure with the smallest batch found that shows it.
 
         These batches are saved, and their rows kept as examples.
 
         Args:
-            failed: the comparisons in which somebody differs.
-            asked: how many comparisons there were.
-            source: where the boxes come from.
+            failed: the comparisons with a difference.
+            asked: number of all comparisons.
+            source: origin of the boxes.
         """
-        parts, told = [f"{len(failed)} of {asked} batches differ"], set[tuple[str, ...]]()
+        parts, shown = [f"{len(failed)} of {asked} batches differ"], set[tuple[str, ...]]()
         kinds = list(dict.fromkeys(kind for comparison in failed for kind in _kinds(comparison)))
         for kind in kinds:
-            if kind in told or len(parts) > SHOWN:
+            if kind in shown or len(parts) > MOST_SHOWN:
                 continue
             like = sorted((one for one in failed if kind in _kinds(one)), key=lambda one: size(one.case))
-            example = self._smaller(like[0], kind, self.shrink / min(len(kinds), SHOWN))
-            example = self.save(self._located(example, like))
+            example = self._smaller(like[0], kind, self.shrink / min(len(kinds), MOST_SHOWN))
+            example = self.save(self._explained(example, like))
             self.keep(example, source, example=True)
             parts.append(example.report())
-            told |= set(_kinds(example))
-        left = len([kind for kind in kinds if kind not in told])
+            shown |= set(_kinds(example))
+        left = len([kind for kind in kinds if kind not in shown])
         return "\n".join(parts + ([f"{left} more kinds of failure are in the rows"] if left else []))
 
     def _smaller(self, comparison: Comparison, kind: tuple[str, ...], seconds: float) -> Comparison:
-        """A comparison of the same contenders on a smaller batch that fails in the same way."""
-        least, names = comparison, [said.contender.name for said in comparison.said]
+        """Returns a comparison of the same contenders on a smaller batch with the same kind of failure."""
+        least, names = comparison, [result.contender.name for result in comparison.results]
 
         def fails(case: Case) -> bool:
             nonlocal least
             try:
                 found = self.compare(case, comparison.setting, names, keep=False)
-            except ValueError:  # Some smaller batch is none.
+            except ValueError:  # A shrunk batch can be invalid.
                 return False
             if kind not in _kinds(found):
                 return False
             least = found
             return True
 
-        if not self.hung.keys() & names:  # Whoever hangs is not asked again.
+        if not self.hung.keys() & names:  # A contender that hangs is not called again.
             shrunk(comparison.case, fails, seconds)
         return least
 
-    def _located(self, comparison: Comparison, like: Sequence[Comparison]) -> Comparison:
-        """The comparison, with what the pattern of the numbers says after the findings of each contender whose numbers are off."""
+    def _explained(self, comparison: Comparison, like: Sequence[Comparison]) -> Comparison:
+        """Returns the comparison with an explanation after the findings of each contender whose numbers are wrong."""
         others = [(one.case, one.setting) for one in like if one.case != comparison.case]
 
-        def located(said: Said) -> Said:
-            if not said.findings or said.contender.name in self.hung:
-                return said
-            if _raised(said):
-                return _annotated(said, self._assumptions(said.contender.name, like))
-            return _annotated(said, localise(comparison.case, comparison.setting, said.contender, said.findings, others))
+        def located(result: ContenderResult) -> ContenderResult:
+            if not result.findings or result.contender.name in self.hung:
+                return result
+            if _raised(result):
+                return _with_notes(result, self._assumptions(result.contender.name, like))
+            return _with_notes(result, explain(comparison.case, comparison.setting, result.contender, result.findings, others))
 
-        return dataclasses.replace(comparison, said=[located(said) for said in comparison.said])
+        return dataclasses.replace(comparison, results=[located(result) for result in comparison.results])
 
     def _assumptions(self, name: str, raised: Sequence[Comparison]) -> list[tuple[str, str]]:
-        """Which assumptions would leave out every batch that a candidate raised on, and none that it answered to."""
-        if name not in self.strangers:
+        """Returns a note on the assumptions that leave out every batch that a candidate raised on, and none that it answered."""
+        if name not in self.candidates:
             return []
-        against = [broken(one.case, one.setting) for one in raised[:SAMPLE]]
-        names = set.intersection(*against).difference(*(broken(*one) for one in self.stood[name]))
+        against = [broken_assumptions(one.case, one.setting) for one in raised[:MOST_REMEMBERED]]
+        names = set.intersection(*against).difference(*(broken_assumptions(*one) for one in self.answered[name]))
         options = " or ".join(f'--assume "{one}"' for one in ASSUMPTIONS if one in names)
         return [("left out by", f"{options}, if it is not made for such batches")] if options else []
 
     def save(self, comparison: Comparison) -> Comparison:
-        """The comparison of a failing batch, which is written to its file, with the lines that replay it."""
-        failed = next(said for said in comparison.said if said.verdict is Verdict.DIFFER)
+        """Saves a failing batch; returns the comparison with the commands that replay it."""
+        failed = next(result for result in comparison.results if result.verdict is Verdict.DIFFER)
         versions = {contender.name: contender.version for contender in (failed.contender, self.contenders["reference"])}
-        saved = Saved(comparison.case, comparison.setting, failed.contender.name, "", versions)
+        saved = SavedCase(comparison.case, comparison.setting, failed.contender.name, "", versions)
         path = saved.write(self.cases)
-        comparison = self.replayed(comparison, path.stem)
+        comparison = self.with_replay(comparison, path.stem)
         dataclasses.replace(saved, found=comparison.report()).write_to(path)
         self.saved.append(path)
         return comparison
 
-    def replayed(self, comparison: Comparison, name: str) -> Comparison:
-        """The comparison of a batch that is saved under a name, with the lines that replay it: of ours, one asks the first that differs."""
-        ours = next((one.contender.name for one in comparison.said if one.findings and one.contender.name not in self.strangers), None)
+    def with_replay(self, comparison: Comparison, name: str) -> Comparison:
+        """Returns the comparison of a saved batch with a replay command for each candidate, and for the first of ours that differs."""
+        ours = next((one.contender.name for one in comparison.results if one.findings and one.contender.name not in self.candidates), None)
 
-        def line(said: Said) -> str:
-            who = said.contender.name
-            return self.replay.line(name, who) if who in self.strangers else self.replay.line(name) if who == ours else ""
+        def line(result: ContenderResult) -> str:
+            contender = result.contender.name
+            if contender in self.candidates:
+                return self.replay.line(name, contender)
+            return self.replay.line(name) if contender == ours else ""
 
-        return dataclasses.replace(comparison, said=[dataclasses.replace(said, replay=line(said)) for said in comparison.said])
+        return dataclasses.replace(comparison, results=[dataclasses.replace(result, replay=line(result)) for result in comparison.results])
 
 
 def _kinds(comparison: Comparison) -> list[tuple[str, ...]]:
-    """In what ways contenders differ: each fault of conduct and, of what is computed, the first stage that differs or fails.
+    """Returns the kinds of failure of a comparison: each failure mode of conduct, and the first stage that differs or fails.
 
-    What was raised is told apart by its text, numbers apart; who raises in the first call is not told again to have raised in a later one.
+    Exceptions are of the same kind if their texts are equal except for numbers; only the first exception of a contender counts.
     """
     kinds: list[tuple[str, ...]] = []
-    for said in comparison.said:
-        name, findings = said.contender.name, said.findings
+    for result in comparison.results:
+        name, findings = result.contender.name, result.findings
         raised = [f"{name} {re.sub(r'[0-9]+', '#', finding.what)[:80]}" for finding in findings if finding.quantity in RAISED]
         kinds += [(name, CONDUCT, finding.quantity) for finding in findings if finding.stage == CONDUCT and finding.quantity not in RAISED]
         computed = [finding for finding in findings if finding.stage != CONDUCT]
@@ -317,22 +333,22 @@ def _kinds(comparison: Comparison) -> list[tuple[str, ...]]:
     return kinds
 
 
-def _raised(said: Said) -> bool:
+def _raised(result: ContenderResult) -> bool:
     """Whether a contender raised instead of answering."""
-    return any(finding.quantity in RAISED for finding in said.findings)
+    return any(finding.quantity in RAISED for finding in result.findings)
 
 
-def _annotated(said: Said, notes: Sequence[tuple[str, str]]) -> Said:
-    """What was said, with notes after the last finding."""
-    judgements = list(said.judgements)
+def _with_notes(result: ContenderResult, notes: Sequence[tuple[str, str]]) -> ContenderResult:
+    """Returns the result with notes after its last finding."""
+    judgements = list(result.judgements)
     at = max(n for n, judgement in enumerate(judgements) if judgement.finding is not None)
     finding = judgements[at].finding
     assert finding is not None
     judgements[at] = dataclasses.replace(judgements[at], finding=dataclasses.replace(finding, notes=(*finding.notes, *notes)))
-    return dataclasses.replace(said, judgements=judgements)
+    return dataclasses.replace(result, judgements=judgements)
 
 
 def join(folder: RunFolder, path: Path) -> None:
-    """One file of rows from those that the processes of a run left; none where there are none."""
+    """Joins the rows of all processes of a run into one file; writes none if there are no rows."""
     if parts := folder.parts():
         write_frame(pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True), path)

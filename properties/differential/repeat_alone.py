@@ -1,7 +1,7 @@
-"""One comparison of a candidate again, in a process of its own, whose word counts about one that hangs or that a process ended in.
+"""Repeats one comparison of a candidate in a process of its own, after the candidate hung or a process died in its code.
 
-A process that was interrupted is not to be trusted afterwards, and one that ended may have been ended from outside; a fresh one, while
-nobody else of the run computes, decides.
+An interrupted process may be in a wrong state, and a dead one may have been killed from outside. The verdict is that of a new process, in
+which the comparison runs while no other process of the run computes.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ import torch
 
 from oracle.comparison.compare import compare
 from oracle.comparison.conduct import STAGE as CONDUCT
-from oracle.contract.time_limit import LAST
+from oracle.contract.time_limit import KILL_FACTOR
 from oracle.contract.verdict import Finding, Judgement, differs
-from oracle.tools.atomic_files import whole
-from properties.differential.saved_cases import Saved, read
+from oracle.tools.atomic_files import atomic_file
+from properties.differential.saved_cases import SavedCase, read
 
-CALLS = 20
-"""Calls of one comparison, at most; the process is given the time that so many may take."""
+MOST_CALLS = 20
+"""Upper bound of the calls in one comparison, for the time limit of the process."""
 
 ENDS = "ends the process"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked again.
+class RepeatedComparison:
+    """A comparison to repeat.
 
     Attributes:
         saved: the batch, its setting, and the candidate.
-        stages: of the comparison.
-        time_limit: seconds that a call may take.
-        release: of the reference that takes part, where it is not the installed one.
-        assume: what the candidate is taken to assume.
+        stages: stages to compare.
+        time_limit: time limit of a call, in seconds.
+        release: release of the reference, or ``None`` for the installed one.
+        assume: names of the candidate's assumptions.
     """
 
-    saved: Saved
+    saved: SavedCase
     stages: Sequence[str]
     time_limit: float
     release: str | None = None
     assume: tuple[str, ...] = ()
 
     def judgements(self) -> list[Judgement]:
-        """What is said of the candidate; that it ends the process, when it does."""
+        """Returns the judgements on the candidate, or the judgement that it ends the process."""
         with tempfile.TemporaryDirectory(prefix="alone-") as folder:
             case, answer = Path(folder, "case.json"), Path(folder, "answer")
             self.saved.write_to(case)
@@ -60,32 +60,32 @@ class Asked:
             command += [f"--assume={name}" for name in self.assume]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             try:
-                patience = CALLS * LAST * self.time_limit + 900
-                ended = subprocess.run(command, env=environment, capture_output=True, timeout=patience, check=False)
+                timeout = MOST_CALLS * KILL_FACTOR * self.time_limit + 900
+                ended = subprocess.run(command, env=environment, capture_output=True, timeout=timeout, check=False)
             except subprocess.TimeoutExpired:
-                return _ends("did not end", self.time_limit)
+                return _ended("did not end", self.time_limit)
             if answer.exists():
                 found: list[Judgement] = pickle.loads(answer.read_bytes())
                 return found
-            return _ends(_how(ended), self.time_limit)
+            return _ended(_exit_text(ended), self.time_limit)
 
 
-def _how(ended: subprocess.CompletedProcess[bytes]) -> str:
+def _exit_text(ended: subprocess.CompletedProcess[bytes]) -> str:
     if ended.returncode < 0:
         return f"ended by the signal {signal.Signals(-ended.returncode).name}"
     if b"Timeout (" in ended.stderr:
         return "hung in native code, beyond what a signal can interrupt"
-    return f"ended with {ended.returncode} in the middle of a call"
+    return f"ended with exit code {ended.returncode} during a call"
 
 
-def _ends(how: str, limit: float) -> list[Judgement]:
+def _ended(how: str, limit: float) -> list[Judgement]:
     what = f"ended the process; repeated in a process of its own, with {limit:g} s for a call, that one {how}"
     return [differs(Finding(CONDUCT, ENDS, what))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare, leave the answer, and end at once, whatever threads the candidate has started."""
-    from properties.differential.recorder import Recorder  # which asks this module in its turn
+    """Compares, writes the judgements, and ends the process without waiting for threads of the candidate."""
+    from properties.differential.recorder import Recorder  # which imports this module
 
     parser = argparse.ArgumentParser("python -m properties.differential.repeat_alone")
     parser.add_argument("case", type=Path)
@@ -100,9 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recorder = Recorder([saved.contender], "", 0, release=options.reference, time_limit=options.time_limit, assume=options.assume)
     recorder.warm(saved.setting)
     contenders = recorder.contenders
-    said = compare(saved.case, saved.setting, [contenders[saved.contender]], contenders["reference"], options.stages.split(",")).said
-    with whole(options.answer) as file:
-        file.write_bytes(pickle.dumps(said[0].judgements))
+    compared = compare(saved.case, saved.setting, [contenders[saved.contender]], contenders["reference"], options.stages.split(","))
+    with atomic_file(options.answer) as file:
+        file.write_bytes(pickle.dumps(compared.results[0].judgements))
     os._exit(0)
 
 

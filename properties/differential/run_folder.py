@@ -1,7 +1,7 @@
-"""Where the processes of one run leave what they have: a folder of that run alone, beside its rows, which the next run removes if need be.
+"""A temporary folder for the files of one run's processes, beside its rows.
 
-A run holds a lock on its folder for as long as it lives, however it ends. So what a killed run left behind is told from what another
-run is writing at this moment, and neither is ever read as one's own.
+A run holds a lock on its folder while it lives. The lock distinguishes the folder of a killed run, which the next run removes, from that of
+a run that is still writing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing is removed there, and processes do not wait for each other
+except ImportError:  # Windows: old folders stay, and processes do not wait for each other
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".run-"
@@ -25,8 +25,8 @@ class RunFolder:
     """The folder of a run.
 
     Args:
-        path: where it is.
-        name: of this process among those of the run.
+        path: path of the folder.
+        name: name of this process among those of the run.
     """
 
     def __init__(self, path: Path, name: str = "main") -> None:
@@ -35,38 +35,38 @@ class RunFolder:
         self._written = 0
 
     @classmethod
-    def made(cls, rows: Path) -> RunFolder:
-        """A new one beside a file of rows, whose owner this process is; what runs left that are no longer alive is removed."""
+    def create(cls, rows: Path) -> RunFolder:
+        """Creates a folder beside a file of rows, owned by this process, and removes the folders of dead runs."""
         rows.parent.mkdir(parents=True, exist_ok=True)
         _clear(rows.parent)
         made = Path(tempfile.mkdtemp(prefix=f".new{PREFIX}", dir=rows.parent)).resolve()
         lock = _locked(made)
-        # Under its own name only when it is locked, lest a run that begins now takes it for one that is left over.
+        # Renamed after it is locked, so that a run that starts now does not take it for the folder of a dead run.
         folder = cls(made.rename(made.with_name(made.name.removeprefix(".new"))))
         folder._lock = lock
         return folder
 
     @property
     def note(self) -> Path:
-        """What this process says of the stranger that it is calling."""
+        """The file that names the candidate which this process is calling."""
         return self.path / f"calling-{self.name}.json"
 
     def notes(self) -> list[Path]:
-        """The notes that remain."""
+        """Returns the files that dead processes left."""
         return sorted(self.path.glob("calling-*.json"))
 
     def part(self) -> Path:
-        """A new file for rows of this process."""
+        """Returns a new path for rows of this process."""
         self._written += 1
         return self.path / f"part-{self.name}-{self._written:05}.parquet"
 
     def parts(self) -> list[Path]:
-        """All files of rows."""
+        """Returns all files of rows."""
         return sorted(self.path.glob("part-*.parquet"))
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """While this process computes: it waits for another that wants to be alone."""
+        """Context in which this process computes; waits for a process that computes alone."""
         with self._held("gate", exclusive=False):
             pass
         with self._held("turn", exclusive=False):
@@ -74,7 +74,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """While no other process of the run computes."""
+        """Context in which no other process of the run computes."""
         with self._held("gate", exclusive=True), self._held("turn", exclusive=True):
             yield
 
@@ -88,7 +88,7 @@ class RunFolder:
             yield
 
     def close(self) -> None:
-        """Remove it."""
+        """Removes the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -96,7 +96,7 @@ class RunFolder:
 
 
 def _locked(folder: Path) -> int | None:
-    """A lock on a folder, or ``None`` where another process holds it."""
+    """Locks a folder; returns ``None`` if another process holds the lock."""
     if fcntl is None:
         return None
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
@@ -109,9 +109,9 @@ def _locked(folder: Path) -> int | None:
 
 
 def _clear(parent: Path) -> None:
-    """Remove the folders of runs that are no longer alive."""
+    """Removes the folders of dead runs."""
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another run's, or gone in this moment
+        with contextlib.suppress(OSError):  # removed by another run
             if (lock := _locked(folder)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)

@@ -1,7 +1,7 @@
-"""The search for a failing batch: which batches of a share failed, and where Hypothesis is steered.
+"""The search for failing batches of a share, with targets for Hypothesis.
 
-It is steered towards numbers nearly as far off as they may be, and towards decisions that are nearly, but not quite, open. It goes on after
-a batch that differs, so that how many do is known.
+The targets are the largest error in units of its tolerance, and the smallest margin of a decision that is not open. The search continues
+after a failing batch, to count the failures.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from properties.differential.plan import GeneratedShare
 from properties.differential.recorder import Recorder
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.target)
-"""Batches are made smaller by :mod:`properties.differential.shrink`, at the end of a share."""
+"""Without Hypothesis' shrinking: :mod:`properties.differential.shrink` makes batches smaller at the end of a share."""
 
 
-class Enough(BaseException):
-    """Nobody is left to ask; no :class:`Exception`, which Hypothesis takes for a failure."""
+class SearchEnded(BaseException):
+    """No contender is left to compare; not an :class:`Exception`, which Hypothesis would count as a failure."""
 
 
 class Search:
-    """The batches of a share, and those of them that failed."""
+    """Compares the batches of a share, and collects the failed ones."""
 
     def __init__(self, recorder: Recorder, share: GeneratedShare) -> None:
         self.recorder, self.share = recorder, share
@@ -33,31 +33,31 @@ class Search:
         self.failed: list[Comparison] = []
 
     def judge(self, case: Case) -> None:
-        """Compare a batch.
+        """Compares a batch.
 
         Raises:
-            Enough: a contender hangs.
+            SearchEnded: a contender hangs.
         """
         share, recorder = self.share, self.recorder
         comparison = recorder.compare(case, share.setting, share.contenders, stages=share.stages)
         self.asked += 1
         if comparison.verdict is not Verdict.DIFFER:
             if left_out := recorder.all_left_out(share.contenders):
-                raise Enough(f"not compared any further: {left_out}")
+                raise SearchEnded(f"not compared any further: {left_out}")
             steer(comparison)
             return
         self.failed.append(comparison)
-        if any(said.contender.name in recorder.hung for said in comparison.said):
-            raise Enough("not compared any further: who hangs is not asked again")
+        if any(result.contender.name in recorder.hung for result in comparison.results):
+            raise SearchEnded("not compared any further: a contender that hangs is not called again")
 
     def conclusion(self) -> str:
-        """The report on those that failed, if any did."""
+        """Returns the report on the failed batches; empty if there is none."""
         return self.recorder.conclude(self.failed, self.asked) if self.failed else ""
 
 
 def steer(comparison: Comparison) -> None:
-    """Tell the search how near the batch came to a difference: by error ÷ allowance, and by its narrowest decision that is not open."""
-    judgements = [j for said in comparison.said for j in said.judgements if j.verdict is Verdict.AGREE]
+    """Passes Hypothesis the batch's largest error ÷ tolerance, and its smallest margin of a decision that is not open."""
+    judgements = [j for result in comparison.results for j in result.judgements if j.verdict is Verdict.AGREE]
     ratios = [j.error_over_allowance for j in judgements if 0 < j.error_over_allowance < math.inf]
     margins = [j.margin for j in judgements if 1 < j.margin < math.inf]
     if ratios:

@@ -1,6 +1,6 @@
 """Makes a failing batch smaller: fewer images, boxes, levels, cells and classes, as long as it fails.
 
-Hypothesis shrinks the choices that a batch was drawn from, where a crowd is one choice; this goes on with the batch itself.
+Hypothesis shrinks the choices that a batch was drawn from, and a crowd of boxes is one choice; this module changes the batch itself.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ Fails = Callable[[Case], bool]
 
 
 def shrunk(case: Case, fails: Fails, seconds: float) -> Case:
-    """The smallest batch that was found to fail within a time.
+    """Returns the smallest failing batch found within a time.
 
     Args:
-        case: fails.
-        fails: whether another does; it is not asked about a batch that cannot be.
-        seconds: after which the search ends.
+        case: a failing batch.
+        fails: returns whether another batch fails.
+        seconds: time of the search.
     """
     until = time.monotonic() + seconds
     least, found = case, True
@@ -36,7 +36,7 @@ def shrunk(case: Case, fails: Fails, seconds: float) -> Case:
 
 
 def size(case: Case) -> tuple[int, int, int, int, int, int]:
-    """What is made smaller, the most important first: boxes and images, levels, cells, logits of an anchor, odd coordinates."""
+    """Returns the size that is minimised, the most important number first: boxes and images, levels, anchors, logits, odd coordinates."""
     return (
         len(case.boxes) + case.batch_size,
         len(case.spec.strides),
@@ -48,7 +48,7 @@ def size(case: Case) -> tuple[int, int, int, int, int, int]:
 
 
 def _smaller(case: Case) -> Iterator[Case]:
-    """Batches that are smaller in one respect, the boldest first; predictions are made anew from their recipe."""
+    """Yields batches that are smaller in one respect, the smallest first; their predictions follow from the same recipe."""
     if case.prediction.inline is not None:
         return
     yield from _fewer_images(case)
@@ -74,7 +74,7 @@ def _smaller(case: Case) -> Iterator[Case]:
 
 
 def _possible(case: Case, strides: tuple[int, ...]) -> Iterator[Case]:
-    """Other levels, the image's sides rounded up to the finest of them."""
+    """Yields the batch with other strides, and the image's sides rounded up to the finest stride."""
     height, width = (-(-length // strides[0]) * strides[0] for length in case.image_size)
     yield replace(case, spec=replace(case.spec, strides=strides), image_size=(height, width))
 
@@ -95,7 +95,7 @@ def _kept(case: Case, images: list[int]) -> Case:
 
 
 def _fewer_boxes(case: Case) -> Iterator[Case]:
-    """Without a half of the boxes, a quarter, and so on, down to single ones."""
+    """Yields the batch without all boxes, a half of them, a quarter, and so on, down to single ones."""
     part = len(case.boxes)
     while part > 0:
         for start in range(0, len(case.boxes), part):
@@ -104,7 +104,7 @@ def _fewer_boxes(case: Case) -> Iterator[Case]:
 
 
 def _rounded(box: Box) -> Box:
-    """The box on whole pixels; a side that would vanish stays."""
+    """Returns the box rounded to whole pixels; a side that would become 0 is kept."""
     cx, cy, w, h = (float(round(value)) for value in (box.cx, box.cy, box.w, box.h))
     return replace(box, cx=cx, cy=cy, w=w or box.w, h=h or box.h)
 

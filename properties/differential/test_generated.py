@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from oracle.cases.case import Case
 from properties.differential.plan import GeneratedShare
 from properties.differential.recorder import Recorder
-from properties.differential.search import PHASES, Enough, Search
+from properties.differential.search import PHASES, Search, SearchEnded
 from properties.strategies import PROFILES, cases
 from reports.escape import plain
 
@@ -30,7 +30,7 @@ def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
     ended = ""
     try:
         agrees()
-    except Enough as end:
+    except SearchEnded as end:
         ended = str(end)
     if search.failed or ended:
         pytest.fail(plain("\n".join(filter(None, [search.conclusion(), ended]))), pytrace=False)

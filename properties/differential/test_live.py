@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_live(live: Case, recorder: Recorder) -> None:
-    names = sorted(recorder.strangers) or ("twin", "reference")
+    names = sorted(recorder.candidates) or ("twin", "reference")
     origin = "kept from inside a training"
     compared = [recorder.compare(live, setting, names, origin) for setting in SETTINGS]
     if failed := [comparison for comparison in compared if comparison.verdict is Verdict.DIFFER]:

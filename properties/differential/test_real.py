@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from oracle.cases.workloads.batches import open_pack, real_batches
+from oracle.cases.workloads.batches import open_images, real_batches
 from oracle.contract.verdict import Verdict
 from properties.differential.plan import RealShare
 from properties.differential.recorder import Recorder
@@ -16,17 +16,17 @@ from reports.escape import plain
 
 def test_real(real_share: RealShare, recorder: Recorder) -> None:
     share = real_share
-    pack = _pack(share.pack)
-    batches = real_batches(pack, layout=share.layout, batch=share.batch, count=share.start + share.count, seed=share.seed)
+    images = _opened(share.pack)
+    batches = real_batches(images, layout=share.layout, batch=share.batch, count=share.start + share.count, seed=share.seed)
     compared = [
-        recorder.compare(case, setting, share.contenders, pack.origin)
+        recorder.compare(case, setting, share.contenders, images.origin)
         for case in itertools.islice(batches, share.start, None)
         for setting in share.settings
     ]
     if failed := [comparison for comparison in compared if comparison.verdict is Verdict.DIFFER]:
-        pytest.fail(plain(recorder.conclude(failed, len(compared), pack.origin)), pytrace=False)
+        pytest.fail(plain(recorder.conclude(failed, len(compared), images.origin)), pytrace=False)
     if left_out := recorder.all_left_out(share.contenders):
         pytest.fail(f"not compared any further: {left_out}", pytrace=False)
 
 
-_pack = functools.cache(open_pack)
+_opened = functools.cache(open_images)

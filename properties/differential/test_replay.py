@@ -21,11 +21,11 @@ def test_replay(digest: str, recorder: Recorder, capsys: pytest.CaptureFixture[s
     name = given[0] if given else saved.contender
     if name not in recorder.contenders:
         pytest.fail(f"case {digest} was found with {name}: give it again, -- --replay {digest} --candidate {name}", pytrace=False)
-    comparison = recorder.replayed(recorder.compare(saved.case, saved.setting, [name], keep=False), digest)
+    comparison = recorder.with_replay(recorder.compare(saved.case, saved.setting, [name], keep=False), digest)
     recorder.keep(comparison)
     verdict = VERDICTS.get(comparison.verdict, "FIXED")
     with capsys.disabled():
         print(f"\n{verdict}: {plain(name)} on {saved.case.digest} ({saved.setting.name})")  # noqa: T201
     if verdict != "FIXED":
-        reasons = {judgement.reason for said in comparison.said for judgement in said.judgements}
+        reasons = {judgement.reason for result in comparison.results for judgement in result.judgements}
         pytest.fail(plain(comparison.report() or f"it was not compared: {'; '.join(sorted(reasons))}"), pytrace=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Inputs, Setting
-from oracle.contract.run import fresh, run_assign, run_loss, within
+from oracle.contract.run import fresh_leaves, in_setting, run_assign, run_loss
 
 Question = Callable[[Any, Inputs, Setting], str]
 
@@ -100,8 +100,8 @@ def learnt_images(criterion: Any, inputs: Inputs, setting: Setting) -> str:
 
 
 def _stage(criterion: Any, inputs: Inputs, setting: Setting, name: str) -> Any:
-    preds, batch = fresh(criterion, inputs)
-    with within(setting, criterion), torch.no_grad():
+    preds, batch = fresh_leaves(criterion, inputs)
+    with in_setting(setting, criterion), torch.no_grad():
         method = getattr(criterion, name)
         return method(preds) if name in ("anchors", "decode") else method(preds, batch)
 

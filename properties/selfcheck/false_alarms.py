@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for run_seed, (code, rows, output, seconds) in zip(seeds, ended, strict=True):
             frames.append(rows)
             compared, differ = rows[["case", "dtype"]].drop_duplicates(), int((rows["verdict"] == "DIFFER").sum())
-            progress.say(f"seed {run_seed}: {len(compared):,} batches, {differ} rows differ, {seconds:.0f} s")
+            progress.print_line(f"seed {run_seed}: {len(compared):,} batches, {differ} rows differ, {seconds:.0f} s")
             if code:
                 alarms.append(run_seed)
-                progress.say(output)
+                progress.print_line(output)
             # Written after every run, so that an interruption loses nothing.
             write_frame(pd.concat(frames, ignore_index=True), options.rows)
     print(f"{len(alarms)} of {options.runs} runs raised an alarm{': seeds ' + ', '.join(map(str, alarms)) if alarms else ''}")

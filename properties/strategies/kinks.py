@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from oracle.cases.case import Box, Case, Prediction
-from oracle.cases.logits import distributed, inline_text
+from oracle.cases.logits import inline_text, two_bin_logits
 from twinloss import LossSpec
 
 # Sides of boxes in pixels: 0, far below and just below a pixel, ordinary, and about the length below which a side is lengthened.
@@ -95,7 +95,7 @@ def kinked_cases(draw: st.DrawFn) -> Case:
     distances = np.stack([kinked.distances(group[0], size, centres, strides) for kinked, group in zip(images, boxes, strict=True)])
     scores = np.full((len(images), spec.num_classes, len(strides)), -2.0, np.float32)
     scores[:, 0] = 1.5
-    prediction = Prediction("inline", inline=inline_text(distributed(distances, spec.reg_max), scores))
+    prediction = Prediction("inline", inline=inline_text(two_bin_logits(distances, spec.reg_max), scores))
     return Case(case.spec, case.image_size, case.batch_size, case.boxes, prediction, case.workload)
 
 

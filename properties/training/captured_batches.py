@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oracle.cases.case import Box, Case, Prediction
 from oracle.cases.logits import inline_text
-from oracle.tools.parsing import text_of
+from oracle.tools.parsing import read_text
 from twinloss import LossSpec
 
 FOLDER = Path("reports", "out", "train", "cases")
@@ -54,7 +54,7 @@ def load_all(folder: Path = FOLDER) -> Iterator[Case]:
     """
     for path in sorted(folder.glob("*.json")):
         try:
-            case = Case.from_json(text_of(path))
+            case = Case.from_json(read_text(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}; remove it, or run nox -s train again") from error
         yield case

@@ -78,7 +78,7 @@ def perform(run: Run, options: Options, out: Path) -> None:
         if run.role == "twin":
             hook.install(yolo, verify=False)  # these runs themselves find out whether the twin computes the same
         with contextlib.suppress(EnoughSteps):
-            yolo.train(**training.QUIET | _recipe(run, options) | {"project": folder, "name": "run"})
+            yolo.train(**training.CPU_OPTIONS | _recipe(run, options) | {"project": folder, "name": "run"})
 
 
 def _recipe(run: Run, options: Options) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class RunProgress:
         begun = {run.name: lines for run in self.runs if (lines := lines_of(run, self.folder))}
         if not begun:
             return
-        pace = self.progress.pace
+        pace = self.progress.estimate
         if not pace.planned[STEP]:
             whole = int(json.loads(next(iter(begun.values()))[0])["whole"])
             self.progress.add(STEP, sum(STARTING + min(run.steps or whole, whole) for run in self.runs))

@@ -1,1 +1,1 @@
-"""The conformance card: of one contender, on one page, whether it is the loss, and where and when it is not."""
+"""The conformance card: one page on whether a contender computes the loss, and on which stages and batches it differs."""

@@ -24,11 +24,11 @@ OUT = Path(__file__).parents[1] / "out" / "diff"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the cards; 2 when the rows cannot be read."""
+    """Writes the cards; returns 2 if the rows cannot be read."""
     parser = argparse.ArgumentParser("python -m reports.card", description="Conformance cards of the contenders of a differential run.")
     parser.add_argument("--rows", type=Path, default=OUT / "rows.parquet", help="default: those of the last `nox -s diff`")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the cards")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the cards as text between this file's marks as well")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="also write the cards as text between the marks of this file")
     options = parser.parse_args(arguments)
     try:
         rows = read(options.rows, SCHEMA)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"reports.card: {error}", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    for earlier in options.out.glob("card-*"):  # of contenders that these rows may not be about
+    for earlier in options.out.glob("card-*"):  # these rows may lack their contenders
         earlier.unlink()
     for name, mine in rows.groupby("contender", sort=True):
         card = options.out / f"card-{slug(str(name))}"
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def slug(name: str) -> str:
-    """A contender's name as part of a file's."""
+    """Returns a contender's name as part of a file name."""
     return re.sub(r"\W+", "-", name).strip("-")
 
 

@@ -15,7 +15,7 @@ KINDS_SHOWN = 12
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The card of the one contender that these rows are about."""
+    """Returns the card of the contender of these rows."""
     shown, rows = rows, drawn(rows)
     name, version = str(rows["contender"].iloc[0]), rows["version"].iloc[0]
     by_stage = tables.stages(rows)
@@ -37,14 +37,14 @@ def build(rows: pd.DataFrame) -> Report:
 
 
 def failed(rows: pd.DataFrame) -> list[str]:
-    """Stages that differ somewhere, and failure modes that were seen, in the order of the definition."""
+    """Returns the failure modes that were found, and the stages that differ, in the order of the definition."""
     wrong = rows[rows["verdict"] == DIFFER]
     stages = [stage for stage in tables.stages(wrong).frame["stage"].astype(str) if stage != CONDUCT] if len(wrong) else []
     return [*wrong.loc[wrong["stage"] == CONDUCT, "quantity"].astype(str).drop_duplicates(), *stages]
 
 
 def headline(rows: pd.DataFrame) -> str:
-    """The outcome in one sentence."""
+    """Returns the result in one sentence."""
     compared, asked = _compared(rows), rows["case"].nunique()
     wrong = rows.loc[rows["verdict"] == DIFFER, "case"].nunique()
     few = f"; it was compared on {tables.part(compared, asked)}" if compared < tables.SMALL * asked else ""
@@ -54,7 +54,7 @@ def headline(rows: pd.DataFrame) -> str:
 
 
 def _compared(rows: pd.DataFrame) -> int:
-    """Batches in which something was compared."""
+    """Returns the number of batches with a comparison."""
     return int(rows.loc[rows["verdict"] != NOT_COMPARED, "case"].nunique())
 
 
@@ -71,25 +71,25 @@ def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
 
 
 def observed(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of failure modes that were looked for."""
+    """Returns the rows of failure modes that were checked."""
     return rows[(rows["stage"] == CONDUCT) & (rows["verdict"] != NOT_COMPARED) & (rows["quantity"] != WARNINGS)]
 
 
 def warned(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that tell what a contender's code warned of."""
+    """Returns the rows with the warnings of a contender's code."""
     return rows[(rows["stage"] == CONDUCT) & (rows["quantity"] == WARNINGS)]
 
 
 def warnings(rows: pd.DataFrame) -> Table:
-    """Each warning of its code, or of a library that it calls, and in how many comparisons it came."""
+    """Returns each warning of the contender's code or its libraries, with the number of comparisons."""
     texts = warned(rows)["reason"].astype("string").fillna("").str.split("\n").explode()
     counted = texts.str.replace(r", \d+ times$", "", regex=True).value_counts().rename_axis("warning").reset_index(name="comparisons")
     columns = (Column("warning", "warning"), Column("comparisons", "comparisons", "count"))
-    return Table("Warnings", columns, counted.head(KINDS_SHOWN), "Warnings are no faults: they are told, and change no verdict.")
+    return Table("Warnings", columns, counted.head(KINDS_SHOWN), "A warning is no fault, and changes no verdict.")
 
 
 def conduct(rows: pd.DataFrame) -> Table:
-    """Each failure mode, in how many batches it was looked for, and in how many it was seen."""
+    """Returns each failure mode with the number of batches on which it was checked, and found."""
     frame = observed(rows)
     seen = (frame["verdict"] == DIFFER).groupby(frame["quantity"], sort=False).agg(["size", "sum"]).reset_index()
     columns = (
@@ -101,7 +101,7 @@ def conduct(rows: pd.DataFrame) -> Table:
 
 
 def kinds(rows: pd.DataFrame) -> Table:
-    """Which kinds of batch differ more often than the rest: by tag, dtype and workload."""
+    """Returns the kinds of batch, by tag, dtype and workload, that differ more often than the rest."""
     batches = rows[rows["verdict"] != NOT_COMPARED].groupby(["case", "dtype", "workload"], observed=True)
     frame = batches.agg(tags=("tags", "first"), differs=("verdict", lambda found: (found == DIFFER).any())).reset_index()
     named = frame["tags"].fillna("") + " logits:" + frame["dtype"] + " boxes:" + frame["workload"]
@@ -123,7 +123,7 @@ def kinds(rows: pd.DataFrame) -> Table:
 
 
 def badge(rows: pd.DataFrame) -> dict[str, object]:
-    """What the endpoint badge of shields.io reads."""
+    """Returns the JSON of shields.io's endpoint badge."""
     rows = drawn(rows)
     batches = _compared(rows)
     wrong = rows.loc[rows["verdict"] == DIFFER, "case"].nunique()

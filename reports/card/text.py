@@ -1,4 +1,4 @@
-"""The cards as plain text, for a README: one paragraph a contender, between two marks that a command finds again."""
+"""The cards as plain text for a document: one paragraph per contender, between two marks that a command replaces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGIN, END = "<!-- cards: begin; written by python -m reports.card --readme docs
 
 
 def inserted(readme: str, rows: pd.DataFrame) -> str:
-    """A README with the cards of these rows between its marks.
+    """Returns a document with the cards of these rows between its marks.
 
     Raises:
         ValueError: the marks are missing.
@@ -21,18 +21,18 @@ def inserted(readme: str, rows: pd.DataFrame) -> str:
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"the text has no place for the cards: it needs a line {BEGIN} and a line {END}")
+        raise ValueError(f"--readme: the file has no place for the cards; add a line {BEGIN} and a line {END}")
     return f"{before}{BEGIN}\n{block(rows)}{END}{after}"
 
 
 def block(rows: pd.DataFrame) -> str:
-    """The cards of all contenders, in a fence."""
+    """Returns the cards of all contenders, in a fence."""
     cards = "\n\n".join(card(mine) for _, mine in rows.groupby("contender", sort=False))
     return f"{fenced(cards)}\n"
 
 
 def card(rows: pd.DataFrame) -> str:
-    """The card of the one contender that these rows are about: outcome, verdicts, stages, conduct."""
+    """Returns the card of the contender of these rows: result, verdicts, stages, conduct."""
     rows = drawn(rows)
     compared = tables.comparisons(rows)
     counts = compared["verdict"].value_counts()

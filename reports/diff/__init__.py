@@ -1,1 +1,1 @@
-"""The differential run: did every contender compute what the definition says, stage by stage, and how close was it?"""
+"""The report of the differential run: verdicts and errors of every contender, by stage."""

@@ -1,4 +1,4 @@
-"""How many decisions were open, and how many of those turned out differently."""
+"""Tables of open decisions, and of those in which a contender differs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NOTE = (
 
 
 def counted(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that count decisions, each decision in one of them."""
+    """Returns the rows that count decisions, without the totals."""
     decided = rows[(rows["decisions"] > 0) & (rows["quantity"] != TOTAL)]
     return decided.assign(dtype=ordered(decided["dtype"], DTYPES))
 
 
 def by_workload(rows: pd.DataFrame) -> Table:
-    """Workload by dtype, with the share of batches in which a decision was tipped."""
+    """Returns decisions by workload and dtype, with the share of ambiguous batches."""
     keys = ["workload", "dtype", "contender"]
     counts = counted(rows).groupby(keys, observed=True).agg({"case": "nunique", **COUNTS})
     decisive = rows[rows["decisions"].notna() & ((rows["decisions"] > 0) | (rows["quantity"] == TOTAL))]
@@ -43,7 +43,7 @@ def by_workload(rows: pd.DataFrame) -> Table:
 
 
 def by_kind(rows: pd.DataFrame) -> Table:
-    """Kind of decision by dtype: a box's last place, a conflict, a border, whatever the run told apart."""
+    """Returns decisions by kind, such as a box's last place, a conflict or a border, and dtype."""
     frame = counted(rows)
     frame = frame.assign(kind=frame["stage"] + ": " + frame["quantity"])
     frame = _shares(frame.groupby(["kind", "dtype", "contender"], observed=True).agg(COUNTS).reset_index())

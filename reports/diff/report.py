@@ -16,7 +16,7 @@ SHOWN = 20
 
 
 def build(rows: pd.DataFrame) -> Report:
-    """The report of these rows, which have the columns of :data:`reports.diff.schema.SCHEMA`."""
+    """Returns the report of rows with the columns of :data:`reports.diff.schema.SCHEMA`."""
     shown, rows = rows, drawn(rows)
     compared = tables.comparisons(rows, "stage")
     differ, total = int((compared["verdict"] == DIFFER).sum()), int((compared["verdict"] != NOT_COMPARED).sum())
@@ -46,7 +46,7 @@ def build(rows: pd.DataFrame) -> Report:
 
 
 def uncompared(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Contenders that declined whatever they were asked, and a clause about each that declined most of it."""
+    """Returns the contenders that declined every batch, and a clause about each that declined most batches."""
     empty, few = [], []
     for name, compared, asked in tables.asked(rows):
         if not compared:
@@ -57,7 +57,7 @@ def uncompared(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def facts(rows: pd.DataFrame, compared: pd.DataFrame) -> tuple[Fact, ...]:
-    """The figures at the top: batches by origin, the worst ratio, the share of decisions that were tipped."""
+    """Returns the facts at the top: batches by origin, the worst ratio, the share of ambiguous decisions."""
     batches = rows.drop_duplicates(["workload", "case"])
     made_up = int(generated(batches["source"]).sum())
     decided = decisions.counted(rows)
@@ -74,7 +74,7 @@ def facts(rows: pd.DataFrame, compared: pd.DataFrame) -> tuple[Fact, ...]:
 
 
 def differences(rows: pd.DataFrame) -> Listing:
-    """What differs, the largest ratio of each batch first, with the line that runs it again; of batches that were saved, if any was."""
+    """Returns the differences, largest ratio first, with their replay commands; those of saved batches only, if any was saved."""
     wrong = rows[rows["verdict"] == DIFFER].sort_values("error_over_allowance", ascending=False, na_position="first", kind="stable")
     wrong = wrong.drop_duplicates(["contender", "stage", "case"])
     saved = wrong[wrong["replay"].fillna("") != ""]
@@ -91,7 +91,7 @@ def _entry(row: Mapping[Hashable, Any]) -> Entry:
 
 
 def not_checked(rows: pd.DataFrame) -> Iterator[str]:
-    """One plain sentence for each thing that a whole run compares and this one did not."""
+    """Yields a sentence for each device, dtype and origin that a complete run compares and this one did not."""
     if not rows["device"].str.startswith("cuda").any():
         yield "CUDA was not checked: the run had no CUDA device."
     if not rows["device"].str.startswith("cpu").any():
@@ -109,7 +109,7 @@ def not_checked(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def not_compared(rows: pd.DataFrame) -> Iterator[Table]:
-    """Why contenders were left out of comparisons, where any were: by what the user says that they assume, and else."""
+    """Yields tables of the reasons for missing comparisons: assumptions of the candidates, and others."""
     left_out = rows[rows["verdict"] == NOT_COMPARED].fillna({"reason": "no reason was recorded"})
     assumed = left_out["reason"].str.startswith(NOT_ASKED)
     for title, part in (("Not asked", left_out[assumed]), ("Not compared", left_out[~assumed])):

@@ -16,12 +16,12 @@ RATIO = Column("ratio", "worst error ÷ allowance", "ratio", against(1.0))
 
 
 def ratios(rows: pd.DataFrame) -> pd.Series:
-    """Error ÷ allowance where the contender is held to it: not where an open decision made it compute something else."""
+    """Returns error ÷ allowance for AGREE and DIFFER; in AMBIGUOUS rows the contender computed another assignment."""
     return rows["error_over_allowance"].where(rows["verdict"].isin([AGREE, DIFFER]))
 
 
 def comparisons(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """One row a comparison, a batch in a setting per contender and ``by``: the gravest verdict and the largest ratio of its quantities."""
+    """Returns one row per batch, setting, contender and ``by``: the gravest verdict and the largest ratio of the quantities."""
     keys = ["contender", *by, *[name for name in SETTING if name not in by]]
     frame = rows.assign(gravity=rows["verdict"].map(VERDICTS.index), ratio=ratios(rows))
     frame = frame.groupby(keys, observed=True, sort=False).agg(gravity=("gravity", "max"), ratio=("ratio", "max")).reset_index()
@@ -29,14 +29,14 @@ def comparisons(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
 
 
 def tally(compared: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Batches, verdicts and the worst ratio per group of comparisons."""
+    """Returns batches, verdicts and the worst ratio per group of comparisons."""
     flags = compared.assign(**{name: compared["verdict"] == name for name in VERDICTS})
     counts = flags.groupby(list(by), observed=True).agg({"case": "nunique", **dict.fromkeys(VERDICTS, "sum"), "ratio": "max"})
     return counts.reset_index()
 
 
 def verdicts(frame: pd.DataFrame) -> tuple[Column, ...]:
-    """The columns of a tally; what was not compared has one where there is any."""
+    """Returns the columns of a tally; NOT COMPARED has one only if it occurs."""
     left_out = (Column(NOT_COMPARED, "not compared", "count", warn_if_any),) if frame[NOT_COMPARED].any() else ()
     return (
         Column("case", "cases", "count"),
@@ -49,7 +49,7 @@ def verdicts(frame: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def contenders(rows: pd.DataFrame) -> Table:
-    """One line a contender: the conformance cards at a glance."""
+    """Returns one line per contender: a summary of the conformance cards."""
     frame = tally(comparisons(rows), "contender")
     wrong = rows[rows["verdict"] == DIFFER]
     where = wrong["stage"].where(wrong["stage"] != "conduct", "conduct: " + wrong["quantity"]).groupby(wrong["contender"], observed=True)
@@ -88,7 +88,7 @@ def precision(rows: pd.DataFrame) -> Table:
 
 
 def kinks(rows: pd.DataFrame) -> Iterator[Table]:
-    """How many numbers lay at kinks, by dtype and contender, and how far into them contenders stood; nothing where none did."""
+    """Yields a table of the numbers at kinks, and of the contenders' positions in their intervals; none if there are no kinks."""
     found = rows[rows["kinks"] > 0]
     if found.empty:
         return
@@ -113,18 +113,18 @@ def kinks(rows: pd.DataFrame) -> Iterator[Table]:
 
 
 def asked(rows: pd.DataFrame) -> Iterator[tuple[str, int, int]]:
-    """Each contender with the number of batches that it was compared on, and of those that it was asked about."""
+    """Yields each contender with its numbers of compared batches and of all batches."""
     for name, mine in rows.groupby("contender", observed=True):
         yield str(name), int(mine.loc[mine["verdict"] != NOT_COMPARED, "case"].nunique()), int(mine["case"].nunique())
 
 
 def part(compared: int, asked: int) -> str:
-    """How many batches were compared of those that a contender was asked about, as a clause."""
+    """Returns a clause on the number of compared batches among all."""
     return f"{compared:,} of {asked:,} batches alone, {SHARE.text(compared / asked)}"
 
 
 def reasons(left_out: pd.DataFrame, title: str = "Not compared") -> Table:
-    """What was not compared, and why."""
+    """Returns the table of missing comparisons and their reasons."""
     frame = left_out.assign(stage=ordered(left_out["stage"], STAGES)).sort_values("stage", kind="stable")
     frame = frame.groupby(["contender", "reason"]).agg(case=("case", "nunique"), stages=("stage", lambda found: ", ".join(found.unique())))
     columns = (Column("contender", "contender"), Column("reason", "reason"), Column("case", "cases", "count"), Column("stages", "stages"))
@@ -132,7 +132,7 @@ def reasons(left_out: pd.DataFrame, title: str = "Not compared") -> Table:
 
 
 def sources(rows: pd.DataFrame) -> Table:
-    """Where the boxes of each workload came from."""
+    """Returns the origins of the boxes of each workload."""
     frame = rows.groupby(["workload", "source"], observed=True).agg(batches=("case", "nunique"), rows=("case", "size")).reset_index()
     return Table(
         "Where the boxes came from",
@@ -147,7 +147,7 @@ def sources(rows: pd.DataFrame) -> Table:
 
 
 def closest(rows: pd.DataFrame, count: int = 10) -> Table:
-    """The values that agree and came nearest to their allowance: where the next failure will be."""
+    """Returns the agreeing values with the largest ratios."""
     frame = rows[rows["verdict"] == AGREE].nlargest(count, "error_over_allowance")
     return Table(
         "Closest to the allowance",
@@ -166,7 +166,7 @@ def closest(rows: pd.DataFrame, count: int = 10) -> Table:
 
 
 def environment(rows: pd.DataFrame) -> Table:
-    """Versions and settings that the rows were made with; more than one value where files of several runs were joined."""
+    """Returns versions and settings of the rows; several values if files of several runs were joined."""
     names = ["twinloss", "ultralytics", "torch", "python", "device", "profile", "seed"]
     said = [(name, rows[name]) for name in names]
     said += [(f"contender {name}", found) for name, found in rows.groupby("contender")["version"]]

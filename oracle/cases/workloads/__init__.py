@@ -1,8 +1,8 @@
-"""Batches with ground truth that people drew, or that is shaped like it; see :func:`real_batches`."""
+"""Batches with annotated ground truth, or with synthetic ground truth of the same statistics; see :func:`real_batches`."""
 
-from oracle.cases.workloads.batches import LAYOUTS, open_pack, real_batches
+from oracle.cases.workloads.batches import LAYOUTS, open_images, real_batches
 from oracle.cases.workloads.label_files import load_labels
-from oracle.cases.workloads.labelled_images import Pack, data_folder
-from oracle.cases.workloads.synthetic import FIGURES, generate
+from oracle.cases.workloads.labelled_images import LabelledImages, data_folder
+from oracle.cases.workloads.synthetic import STATISTICS, generate
 
-__all__ = ["FIGURES", "LAYOUTS", "Pack", "data_folder", "generate", "load_labels", "open_pack", "real_batches"]
+__all__ = ["LAYOUTS", "STATISTICS", "LabelledImages", "data_folder", "generate", "load_labels", "open_images", "real_batches"]

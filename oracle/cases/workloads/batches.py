@@ -1,4 +1,4 @@
-"""Batches as a training run would load them: letterboxed, tiled or padded to rectangles, with predictions at three stages of training."""
+"""Batches as in a training: letterboxed, tiled or padded to rectangles, with predictions at three stages of training."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
 from oracle.cases.workloads import labelled_images as packs
 from oracle.cases.workloads.label_files import load_labels
-from oracle.cases.workloads.labelled_images import Pack, data_folder
-from oracle.cases.workloads.synthetic import FIGURES, generate
+from oracle.cases.workloads.labelled_images import LabelledImages, data_folder
+from oracle.cases.workloads.synthetic import STATISTICS, generate
 from twinloss import LossSpec
 
 LAYOUTS = ("letterbox", "mosaic", "rect", "crowded")
 _STAGES: tuple[PredictionKind, ...] = ("early", "middle", "late")
 _CROWDED_SHARE = 0.05
-_DECIMALS = 4  # A ten-thousandth of a pixel, so that a case's file stays readable.
+_DECIMALS = 4  # Of a pixel, to keep the files of cases readable.
 
 Rows = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-def open_pack(name: str) -> Pack:
-    """The ground truth named ``coco``, ``gwhd``, ``bccd``, ``synthetic-coco`` (and so on), or ``labels:PATH``.
+def open_images(name: str) -> LabelledImages:
+    """Returns the labelled images named ``coco``, ``gwhd``, ``bccd``, ``synthetic-coco`` (and so on), or ``labels:PATH``.
 
-    Where the files of a public data set are absent, the pack is a generated one, and its name and origin say so.
+    If the files of a public data set are absent, the images are synthetic; their name and origin show it.
 
     Raises:
-        ValueError: the name is unknown, or a label file holds a value that cannot be used.
-        FileNotFoundError: ``labels:PATH`` leads nowhere.
+        ValueError: the name is unknown, or a label file is invalid.
+        FileNotFoundError: the path of ``labels:PATH`` does not exist.
     """
     kind, _, path = name.partition(":")
     if kind == "labels" and path:
         return load_labels(Path(path))
-    if kind.startswith("synthetic-") and kind.removeprefix("synthetic-") in FIGURES:
+    if kind.startswith("synthetic-") and kind.removeprefix("synthetic-") in STATISTICS:
         return generate(kind.removeprefix("synthetic-"))
-    if kind not in FIGURES:
-        known = ", ".join([*FIGURES, *(f"synthetic-{figure}" for figure in FIGURES)])
+    if kind not in STATISTICS:
+        known = ", ".join([*STATISTICS, *(f"synthetic-{figure}" for figure in STATISTICS)])
         raise ValueError(f"workload {name!r} is unknown; choose one of {known} or labels:PATH, with -mosaic, -rect or -crowded after it")
     folder = data_folder()
     try:
@@ -51,16 +51,16 @@ def open_pack(name: str) -> Pack:
         return generate(kind)
 
 
-def _public(name: str, folder: Path) -> Pack:
+def _public(name: str, folder: Path) -> LabelledImages:
     if name == "bccd":
         return dataclasses.replace(
-            load_labels(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=FIGURES["bccd"].num_classes
+            load_labels(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=STATISTICS["bccd"].num_classes
         )
     return {"coco": packs.coco, "gwhd": packs.gwhd}[name](folder)
 
 
 def real_batches(
-    source: str | Pack,
+    source: str | LabelledImages,
     *,
     imgsz: int = 640,
     batch: int = 16,
@@ -69,31 +69,32 @@ def real_batches(
     layout: str = "letterbox",
     spec: LossSpec | None = None,
 ) -> Iterator[Case]:
-    """Batches of real ground truth with predictions of a network early, midway and late in training, in turn.
+    """Yields batches of real ground truth; their predictions are early, middle and late in training, in turn.
 
     Args:
-        source: a pack, or a name for :func:`open_pack`, which may end in a layout: ``coco-mosaic``, ``gwhd-crowded``, ``labels-rect:PATH``.
+        source: labelled images, or a name for :func:`open_images`, optionally with a layout at the end of its kind: ``coco-mosaic``,
+            ``gwhd-crowded``, ``labels-rect:PATH``.
         imgsz: longer side of the network's input in pixels.
         batch: images in each batch.
-        count: how many batches.
-        seed: decides which images meet in a batch, and the predictions.
+        count: number of batches.
+        seed: selects the images of each batch, and the predictions.
         layout: ``letterbox`` (one image, padded to a square), ``mosaic`` (four in one square, about a random point), ``rect`` (images of
-            similar shape, padded to a rectangle that fits them all) or ``crowded`` (the 5 % of the images that hold the most boxes).
-        spec: the definition; the pack's number of classes and all else at its default when left out.
+            similar shape, padded to a rectangle that fits them all) or ``crowded`` (the 5 % of the images with the most boxes).
+        spec: the definition; by default the number of classes of the source, and the default of every other number.
 
     Raises:
         ValueError: the name or layout is unknown, ``imgsz`` is not a multiple of the coarsest stride, or ``batch`` is below 1.
     """
     if isinstance(source, str):
         source, layout = _split_layout(source, layout)
-        source = open_pack(source)
+        source = open_images(source)
     spec = spec or LossSpec(num_classes=source.num_classes)
     if layout not in LAYOUTS:
         raise ValueError(f"layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
     if imgsz < 1 or imgsz % spec.strides[-1]:
-        raise ValueError(f"imgsz {imgsz} is not a multiple of the coarsest stride, {spec.strides[-1]}")
+        raise ValueError(f"imgsz {imgsz} is not a multiple of the coarsest stride, {spec.strides[-1]}; round it up")
     if batch < 1:
-        raise ValueError(f"batch {batch} is no number of images; give 1 or more")
+        raise ValueError(f"batch is {batch}; give 1 image or more")
     loader = _Loader(source, layout, imgsz, batch, spec.strides[-1], seed)
     for index in range(count):
         image_size, boxes = loader.load(index)
@@ -118,9 +119,9 @@ def _split_layout(name: str, layout: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Loader:
-    """Which images meet in a batch, and where their boxes end up."""
+    """Selects the images of a batch, and places their boxes."""
 
-    pack: Pack
+    pack: LabelledImages
     layout: str
     imgsz: int
     batch: int
@@ -128,7 +129,7 @@ class _Loader:
     seed: int
 
     def load(self, index: int) -> tuple[tuple[int, int], tuple[Box, ...]]:
-        """Height and width of the input, and the boxes of all images in its pixels."""
+        """Returns height and width of the network's input, and the boxes of all images in its pixels."""
         square = np.array([self.imgsz, self.imgsz], dtype=np.float64)
         if self.layout == "mosaic":
             noise = Noise(self.seed, 1000 + index)
@@ -139,7 +140,7 @@ class _Loader:
         return (int(canvas[1]), int(canvas[0])), _boxes([self._fit(image, np.zeros(2), canvas) for image in picks.tolist()])
 
     def _picks(self, index: int, needed: int) -> Indices:
-        """Images of one batch: every image once before any comes a second time."""
+        """Returns the images of one batch; over batches, every image comes once before any comes again."""
         eligible = np.arange(len(self.pack))
         if self.layout == "crowded":
             most = max(int(len(eligible) * _CROWDED_SHARE), min(self.batch, len(eligible)))
@@ -149,7 +150,7 @@ class _Loader:
         return np.array([eligible[orders[place // len(eligible)][place % len(eligible)]] for place in places.tolist()])
 
     def _neighbours(self, index: int) -> Indices:
-        """Images of one batch that are alike in shape."""
+        """Returns the images of one batch with similar aspect ratios."""
         by_shape = np.argsort(self.pack.sizes[:, 1] / self.pack.sizes[:, 0], kind="stable")
         start = int(Noise(self.seed, 2000 + index).uniform(1)[0] * len(self.pack))
         return by_shape[(start + np.arange(self.batch)) % len(self.pack)]
@@ -161,7 +162,7 @@ class _Loader:
         return rectangle
 
     def _fit(self, image: int, corner: Rows, frame: Rows) -> Rows:
-        """Rows of class and centre-size of one image, scaled into the middle of a frame at ``corner``."""
+        """Returns rows of class, centre and size of one image, scaled into the middle of a frame at ``corner``."""
         rows, size = self.pack.rows(image), self.pack.sizes[image]
         scale = min((frame / size).min(), self.imgsz / size.max())
         boxes = self.pack.boxes[rows] * scale
@@ -169,7 +170,7 @@ class _Loader:
         return np.concatenate([self.pack.labels[rows, None], boxes], axis=1)
 
     def _mosaic(self, four: list[int], noise: Noise) -> Rows:
-        """Four images, each whole in one of the quarters that a random point makes of the square."""
+        """Returns the rows of four images, each scaled into one of the four parts of the square about a random point."""
         split = self.imgsz * (0.35 + 0.3 * noise.uniform(2).astype(np.float64))
         corners = (np.zeros(2), split * (1, 0), split * (0, 1), split)
         frames = (split, np.array([self.imgsz - split[0], split[1]]), np.array([split[0], self.imgsz - split[1]]), self.imgsz - split)

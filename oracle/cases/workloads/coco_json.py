@@ -7,9 +7,9 @@ from typing import Annotated
 
 import msgspec
 
-from oracle.cases.workloads.labelled_images import MOST_CLASSES, Image, Pack, Row, pack_of
+from oracle.cases.workloads.labelled_images import MOST_CLASSES, Image, LabelledImages, Row, images_from_labels
 from oracle.cases.workloads.yolo_file import SLACK
-from oracle.tools.parsing import json_of, text_of
+from oracle.tools.parsing import parse_json, read_text
 
 Id = int | str
 Side = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -51,18 +51,18 @@ class _File(msgspec.Struct):
     categories: list[_Category] | None = None
 
 
-def coco_json(file: Path) -> Pack:
-    """The labels in a file; categories become classes in the order of their ids.
+def coco_json(file: Path) -> LabelledImages:
+    """Reads the labels of a file; categories become classes in the order of their ids.
 
-    As where the reference converts such a file, crowd regions and boxes without width or height are left out, and of boxes that an image
-    has twice with the same category, one is kept. Masks are not read: ``bbox`` counts.
+    Like the reference's converter, it leaves out crowd regions and boxes without width or height, and keeps one of equal boxes of the same
+    category in an image. It reads ``bbox``, not masks.
 
     Raises:
-        ValueError: something cannot be used; the message names the file, the field with its place from 0, and the remedy.
+        ValueError: the file is invalid; the message names the file, the field with its index from 0, and the remedy.
     """
-    record = json_of(text_of(file), _File, file, _REMEDIES)
+    record = parse_json(read_text(file), _File, file, _REMEDIES)
     if not record.images:
-        raise ValueError(f"{file}: it lists no image; give a COCO-style instances_*.json")
+        raise ValueError(f"{file} lists no image; give a COCO-style instances_*.json")
     listed = _images(file, record.images)
     rows: dict[Id, dict[Row, None]] = {image: {} for image in listed}
     label_of = _classes(file, record)
@@ -80,21 +80,21 @@ def coco_json(file: Path) -> Pack:
                 rows[annotation.image_id].setdefault((label_of[annotation.category_id], *box))
     images: list[Image] = [((image.width, image.height), list(rows[key])) for key, image in listed.items()]
     fewer = len(record.annotations) - sum(len(boxes) for _, boxes in images)
-    left_out = f"; {fewer:,} annotations left out: crowds, without area, or twice" if fewer else ""
-    return pack_of(file, f"COCO-style labels in {file.name} ({len(images):,} images{left_out})", images, len(label_of))
+    left_out = f"; {fewer:,} annotations left out: crowds, without area, or repeated" if fewer else ""
+    return images_from_labels(file, f"COCO-style labels in {file.name} ({len(images):,} images{left_out})", images, len(label_of))
 
 
 def _images(file: Path, images: list[_Image]) -> dict[Id, _Image]:
     listed: dict[Id, _Image] = {}
     for index, image in enumerate(images):
         if image.id in listed:
-            raise ValueError(f"{file}: images[{index}] has id {image.id!r} as one before it; give each image an id of its own")
+            raise ValueError(f"{file}: images[{index}] has id {image.id!r} like an earlier image; give each image an id of its own")
         listed[image.id] = image
     return listed
 
 
 def _classes(file: Path, record: _File) -> dict[Id, int]:
-    """Class of each category, by its id's place among all; the annotations' own where the file lists no categories."""
+    """Returns the class of each category: the rank of its id; the categories are the annotations' if the file lists none."""
     ids = [category.id for category in record.categories or ()]
     if len(set(ids)) < len(ids):
         twice = next(one for index, one in enumerate(ids) if one in ids[:index])
@@ -102,11 +102,9 @@ def _classes(file: Path, record: _File) -> dict[Id, int]:
     known = set(ids) or {annotation.category_id for annotation in record.annotations if not annotation.iscrowd}
     kinds = {type(one) for one in known}
     if len(kinds) > 1:
-        raise ValueError(
-            f"{file}: ids of categories are numbers here and texts there, such as {_examples(known)}; make all of them numbers"
-        )
+        raise ValueError(f"{file}: some ids of categories are numbers and some texts, such as {_examples(known)}; make all of them numbers")
     if len(known) > MOST_CLASSES:
-        raise ValueError(f"{file}: {len(known):,} categories; a head of more than {MOST_CLASSES:,} classes fills the memory")
+        raise ValueError(f"{file}: {len(known):,} categories; at most {MOST_CLASSES:,} classes fit into memory")
     return {category: label for label, category in enumerate(sorted(known, key=lambda one: (isinstance(one, str), one)))}
 
 

@@ -1,4 +1,4 @@
-"""A dataset's own description, ``data.yaml``: where its images are, how many classes it has, and whether its lines hold keypoints."""
+"""A dataset's description, ``data.yaml``: the folders of its images, the number of classes, and the shape of its keypoints."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from oracle.cases.workloads.image_sizes import swapped
+from oracle.cases.workloads.image_sizes import with_last_part
 from oracle.cases.workloads.labelled_images import MOST_CLASSES
 from oracle.cases.workloads.yolo_file import Format
-from oracle.tools.parsing import text_of, yaml_of
+from oracle.tools.parsing import parse_yaml, read_text
 
 _NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _REMEDIES = {
@@ -37,13 +37,13 @@ class _Fields(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A description and what follows from it.
+    """The contents of a description.
 
     Attributes:
-        file: the description.
-        format: of its label files.
-        places: images of each part, folders or lists of pictures, as the description writes them.
-        root: what the places are relative to.
+        file: path of the description.
+        format: format of the label files.
+        places: folders of images, or files that list images, as the description writes them.
+        root: folder that the places are relative to.
     """
 
     file: Path
@@ -53,30 +53,30 @@ class Dataset:
 
     @property
     def describes(self) -> bool:
-        """Whether the file says anything of a dataset; others have files of these names too."""
+        """Whether the file describes a dataset; other programs use files of these names too."""
         return bool(self.places or self.format.num_classes or self.format.keypoints)
 
     def label_folders(self) -> Iterator[Path]:
-        """Folders of label files: where the last ``images`` of a folder of images is ``labels``, or that folder itself.
+        """Yields the folders of label files: the folder of images with its last ``images`` replaced by ``labels``, or that folder itself.
 
         Raises:
-            ValueError: a place is not there, or its labels are not.
+            ValueError: a folder of images or of labels does not exist.
         """
         for place in map(self._found, self.places):
             if place.is_dir():
-                labels = swapped(place.absolute(), "images", "labels") or place
+                labels = with_last_part(place.absolute(), "images", "labels") or place
                 if not labels.is_dir():
-                    raise ValueError(f"{self.file} has images in {place}, whose labels belong in {labels}: there is no such folder")
+                    raise ValueError(f"{self.file} has images in {place}; create {labels} with their labels, or leave the line out")
                 yield labels
 
     def listed_labels(self) -> Iterator[Path]:
-        """Label files of the pictures in lists."""
+        """Yields the label files of the pictures in lists."""
         for place in map(self._found, self.places):
             if place.is_file():
-                for line in text_of(place).splitlines():
+                for line in read_text(place).splitlines():
                     if line.strip():
                         picture = (place.parent / line.strip()).absolute()
-                        folder = swapped(picture.parent, "images", "labels") or picture.parent
+                        folder = with_last_part(picture.parent, "images", "labels") or picture.parent
                         yield folder / f"{picture.stem}.txt"
 
     def _found(self, place: str) -> Path:
@@ -90,10 +90,10 @@ class Dataset:
 
 
 def find_dataset(folder: Path) -> Dataset | None:
-    """The description in a folder, or up to two above it where it is within ``labels``; ``None`` where there is none.
+    """Returns the description in a folder or, if the folder is within ``labels``, in one of the two above it; ``None`` if there is none.
 
     Raises:
-        ValueError: there is one that cannot be used.
+        ValueError: the description is invalid.
     """
     folder = folder.absolute()
     above = [folder.parent, folder.parent.parent] if "labels" in (folder.name, folder.parent.name) else []
@@ -107,12 +107,12 @@ def find_dataset(folder: Path) -> Dataset | None:
 
 
 def read_dataset(file: Path) -> Dataset:
-    """The description in a file.
+    """Reads a description.
 
     Raises:
-        ValueError: the file cannot be read, or a field is not as it should be; the message names both.
+        ValueError: the file cannot be read, or a field is invalid; the message names both.
     """
-    fields = yaml_of(text_of(file), _Fields, file, _REMEDIES)
+    fields = parse_yaml(read_text(file), _Fields, file, _REMEDIES)
     names = fields.names if isinstance(fields.names, list) else list((fields.names or {}).values())
     if isinstance(fields.names, dict) and set(fields.names) != set(range(len(names))):
         raise ValueError(f"{file}: names has the numbers {list(fields.names)[:20]}; number the classes from 0 without a gap")
@@ -121,5 +121,5 @@ def read_dataset(file: Path) -> Dataset:
     written = (fields.train, fields.val if fields.val is not None else fields.validation, fields.test)
     places = [place for part in written for place in ([part] if isinstance(part, str) else part or ())]
     root = file.parent / fields.path if fields.path and (file.parent / fields.path).is_dir() else file.parent
-    told = Format(file, fields.nc or len(names) or None, fields.kpt_shape)
-    return Dataset(file, told, tuple(dict.fromkeys(places)), root)
+    label_format = Format(file, fields.nc or len(names) or None, fields.kpt_shape)
+    return Dataset(file, label_format, tuple(dict.fromkeys(places)), root)

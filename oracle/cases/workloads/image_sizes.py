@@ -1,44 +1,44 @@
-"""Sizes of the pictures that lie beside label files, as a trainer would load them: turned as their EXIF says."""
+"""Sizes of the pictures of label files as a trainer loads them: rotated by their EXIF orientation."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 
-ENDINGS = frozenset((".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"))
-"""Of the files that the reference takes for pictures, in lower case; it takes capitals too."""
+PICTURE_SUFFIXES = frozenset((".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"))
+"""Suffixes of the files that the reference reads as pictures, in lower case; it accepts capitals too."""
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _SIDEWAYS = frozenset((5, 6, 7, 8))  # its values that swap width and height
-_SMALLEST = 10  # sides in pixels: the reference leaves smaller pictures out
+_SMALLEST = 10  # pixels a side; the reference leaves out smaller pictures
 
 Size = tuple[int, int]
 
 
 class Pictures:
-    """The pictures beside label files; each folder is listed once."""
+    """Finds the pictures of label files; each folder is listed once."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, list[Path]]] = {}
 
     def of(self, label: Path) -> list[Path]:
-        """Pictures of the label file's name: under ``images`` where the file is under ``labels``, or else beside it."""
+        """Returns the pictures with the label file's name: under ``images`` if the file is under ``labels``, else beside it."""
         label = label.absolute()
-        for folder in (swapped(label.parent, "labels", "images"), label.parent):
+        for folder in (with_last_part(label.parent, "labels", "images"), label.parent):
             if folder and (found := self._in(folder).get(label.stem)):
                 return found
         return []
 
     def size(self, label: Path) -> Size | None:
-        """Width and height of the label file's picture; ``None`` where there is none.
+        """Returns width and height of the label file's picture; ``None`` if there is none.
 
         Raises:
-            ValueError: the picture cannot be read, or is too small or too large, or there are two of different sizes.
+            ValueError: the picture cannot be read, is too small or too large, or there are several of different sizes.
         """
         sizes = {picture: size_of(picture) for picture in self.of(label)}
         if len(set(sizes.values())) > 1:
             shown = ", ".join(f"{picture} of {width} × {height}" for picture, (width, height) in sizes.items())
-            raise ValueError(f"{label} has pictures of different sizes: {shown}; keep the one that its boxes were drawn on")
+            raise ValueError(f"{label} has pictures of different sizes: {shown}; keep the one that was annotated")
         return next(iter(sizes.values()), None)
 
     def _in(self, folder: Path) -> dict[str, list[Path]]:
@@ -46,14 +46,14 @@ class Pictures:
             pictures: dict[str, list[Path]] = {}
             if folder.is_dir():
                 for path in sorted(folder.iterdir()):
-                    if path.suffix.lower() in ENDINGS and path.is_file():
+                    if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
                         pictures.setdefault(path.stem, []).append(path)
             self._listed[folder] = pictures
         return self._listed[folder]
 
 
-def swapped(folder: Path, name: str, other: str) -> Path | None:
-    """The folder with the last of its parts that has this name replaced by the other; ``None`` where there is none."""
+def with_last_part(folder: Path, name: str, other: str) -> Path | None:
+    """Returns the folder with the last part of this name replaced by the other; ``None`` if no part has the name."""
     parts = list(folder.parts)
     if name not in parts:
         return None
@@ -62,33 +62,33 @@ def swapped(folder: Path, name: str, other: str) -> Path | None:
 
 
 def size_of(picture: Path) -> Size:
-    """Width and height in pixels, from the picture's header.
+    """Reads width and height in pixels from a picture's header.
 
     Raises:
-        ValueError: the file is no picture that can be read, or one that the reference leaves out for its size.
+        ValueError: the picture cannot be read, or the reference leaves it out because of its size.
     """
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large pictures, and of odd metadata
+        warnings.simplefilter("ignore")  # about large pictures and invalid metadata
         try:
             with Image.open(picture) as opened:
                 width, height = opened.size
                 turned = _orientation(opened) in _SIDEWAYS
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{picture} is larger than can be read, for the reference too ({error}); scale it down") from error
-        except Exception as error:  # broken files make its readers raise all kinds
-            said = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{picture} is not a picture that can be read ({said}); mend, convert or remove it") from error
+            raise ValueError(f"{picture} is too large to be read, by the reference too ({error}); scale it down") from error
+        except Exception as error:  # readers raise many types on broken files
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{picture} cannot be read as a picture ({reason}); repair, convert or remove it") from error
     if min(width, height) < _SMALLEST:
         raise ValueError(
-            f"{picture} has {width} × {height} pixels; the reference leaves out what is smaller than {_SMALLEST} a side: remove it"
+            f"{picture} has {width} × {height} pixels; the reference leaves out pictures below {_SMALLEST} pixels a side: remove it"
         )
     return (height, width) if turned else (width, height)
 
 
 def _orientation(opened: object) -> int | None:
-    """EXIF's word on how the picture is turned; a PNG that has it behind its pixels is not decoded for it."""
+    """Returns the EXIF orientation, or ``None``; a PNG with EXIF after its pixels is not decoded to find it."""
     from PIL import Image
 
     assert isinstance(opened, Image.Image)
@@ -96,5 +96,5 @@ def _orientation(opened: object) -> int | None:
         return None
     try:
         return opened.getexif().get(_ORIENTATION)
-    except Exception:  # as the reference: metadata that cannot be read says nothing
+    except Exception:  # like the reference, which ignores invalid metadata
         return None

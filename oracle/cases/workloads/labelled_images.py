@@ -1,4 +1,4 @@
-"""Ground truth that people drew, as arrays: what every source of boxes is brought into before it becomes batches."""
+"""Labelled images as arrays: the form into which every source of boxes is read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_CLASSES = 16_384
-"""A head scores every class at every anchor: with more, a batch of 4 at 640 px is over 2 GiB. The largest public vocabulary of boxes,
-V3Det's, has 13,204."""
+"""With more classes a batch of 4 images at 640 px has over 2 GiB of class logits. The largest public vocabulary of boxes, V3Det's, has
+13,204 classes."""
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 _GWHD_SIDE = 1024
@@ -25,12 +25,12 @@ Image = tuple[tuple[int, int], list[Row]]
 
 
 @dataclass(frozen=True)
-class Pack:
+class LabelledImages:
     """A set of labelled images.
 
     Attributes:
-        name: as workloads are named by it, such as ``coco`` or ``synthetic-coco``.
-        origin: where the boxes come from, in words for a report.
+        name: name of the workload, such as ``coco`` or ``synthetic-coco``.
+        origin: origin of the boxes, as text for reports.
         num_classes: C.
         sizes: (I, 2) width and height of each image in pixels.
         starts: (I + 1,) image i owns rows ``starts[i]:starts[i + 1]``.
@@ -55,27 +55,27 @@ class Pack:
         return np.diff(self.starts)
 
     def rows(self, image: int) -> slice:
-        """The image's rows of ``labels`` and ``boxes``."""
+        """Returns the image's rows of ``labels`` and ``boxes``."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
 
-def pack_of(source: Path, origin: str, images: Sequence[Image], num_classes: int | None = None) -> Pack:
-    """The pack of a user's labels.
+def images_from_labels(source: Path, origin: str, images: Sequence[Image], num_classes: int | None = None) -> LabelledImages:
+    """Returns the labelled images of a user's labels.
 
     Args:
-        source: file or folder that they come from.
-        origin: the same, in words.
-        images: size and boxes of each image, both in pixels.
-        num_classes: C; one more than the highest class when left out.
+        source: file or folder of the labels.
+        origin: the source as text for reports.
+        images: size and boxes of each image, in pixels.
+        num_classes: C; by default one more than the highest class.
 
     Raises:
-        ValueError: there is no box: nothing would be compared but empty images.
+        ValueError: there is no box in any image.
     """
     rows = [row for _, of_image in images for row in of_image]
     if not rows:
         raise ValueError(f"{source}: there is no box in any of its {len(images):,} images; give labels of a part that has some")
     labels = np.array([row[0] for row in rows], dtype=np.int64)
-    return Pack(
+    return LabelledImages(
         name=f"labels:{source.stem if source.suffix else source.name}",
         origin=origin,
         num_classes=num_classes or int(labels.max()) + 1,
@@ -87,7 +87,7 @@ def pack_of(source: Path, origin: str, images: Sequence[Image], num_classes: int
 
 
 def data_folder() -> Path | None:
-    """The folder of real ground truth: ``TWINLOSS_DATA``, else ``../shared/data`` beside the checkout; ``None`` where there is neither.
+    """Returns the folder of real ground truth: ``TWINLOSS_DATA``, else ``../shared/data`` beside the checkout, else ``None``.
 
     Raises:
         FileNotFoundError: ``TWINLOSS_DATA`` names a folder that does not exist.
@@ -95,18 +95,18 @@ def data_folder() -> Path | None:
     named = os.environ.get("TWINLOSS_DATA")
     if named:
         if not Path(named).is_dir():
-            raise FileNotFoundError(f"TWINLOSS_DATA is {named!r}, which is not a folder; unset it or correct it")
+            raise FileNotFoundError(f"TWINLOSS_DATA is {named!r}, which is not a folder; correct or unset it")
         return Path(named)
     beside = _CHECKOUT.parent / "shared" / "data"
     return beside if beside.is_dir() else None
 
 
-def coco(folder: Path) -> Pack:
-    """COCO val2017 without its crowd regions: 80 classes, images of many shapes."""
+def coco(folder: Path) -> LabelledImages:
+    """Reads COCO val2017 without its crowd regions: 80 classes, images of many shapes."""
     with np.load(folder / "coco_val2017_boxes.npz") as arrays:
         keep = ~arrays["iscrowd"]
         kept_before = np.concatenate([[0], np.cumsum(keep)])
-        return Pack(
+        return LabelledImages(
             name="coco",
             origin="COCO val2017 ground truth",
             num_classes=len(arrays["names"]),
@@ -117,12 +117,12 @@ def coco(folder: Path) -> Pack:
         )
 
 
-def gwhd(folder: Path) -> Pack:
-    """Global Wheat Head Dataset 2021: one class, 45 boxes in the median image."""
+def gwhd(folder: Path) -> LabelledImages:
+    """Reads the Global Wheat Head Dataset 2021: one class, 45 boxes in the median image."""
     with np.load(folder / "gwhd2021_train_boxes.npz") as arrays:
         corners = arrays["xyxy"].astype(np.float64)
         starts = arrays["ptr"].astype(np.int64)
-        return Pack(
+        return LabelledImages(
             name="gwhd",
             origin="Global Wheat Head Dataset 2021 ground truth",
             num_classes=1,

@@ -1,4 +1,4 @@
-"""Small batches with everything in them that decides something: for whoever runs an implementation where each element costs."""
+"""Small batches with many conflicts, for slow runs such as those in the PTX interpreter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oracle.cases.noise import Noise
 from twinloss import LossSpec
 
 
-def crowded(
+def small_dense(
     boxes: int = 8,
     *,
     size: tuple[int, int] = (64, 96),
@@ -19,15 +19,15 @@ def crowded(
     kind: PredictionKind = "near",
     **numbers: Any,
 ) -> Case:
-    """Overlapping boxes of all sizes, one of them twice with another class, and predictions near the truth.
+    """Returns a case of overlapping boxes of all sizes, the first of them twice with different classes.
 
     Args:
-        boxes: how many, over all images; the twin of the first comes on top.
+        boxes: number of boxes in all images; the copy of the first is added to it.
         size: height and width in pixels.
         images: B.
-        seed: of places and predictions.
-        kind: of the predictions.
-        numbers: fields of the :class:`twinloss.LossSpec`; three classes and four bins unless they say otherwise.
+        seed: seed of the boxes and the predictions.
+        kind: kind of the predictions.
+        numbers: fields of the :class:`twinloss.LossSpec`; by default three classes and four bins.
     """
     spec = LossSpec(**{"num_classes": 3, "reg_max": 4} | numbers)
     noise = Noise(seed, boxes)

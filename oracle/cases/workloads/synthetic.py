@@ -1,7 +1,7 @@
-"""Ground truth made up on the published figures of a data set, for machines that have none of the files.
+"""Synthetic ground truth with the published statistics of a data set, for machines without its files.
 
-Counts, areas and aspect ratios follow the data set's own quantiles. Things keep apart: each box takes the emptiest of a few places, as many
-as it needs for the published share of anchors inside boxes that lie in two or more.
+Counts, areas and aspect ratios follow the data set's quantiles. Each box takes the one of a few random places with the least overlap.
+The number of places is chosen so that, of the anchors inside boxes, the share inside several is that of the data set.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oracle.cases.noise import Noise
-from oracle.cases.workloads.labelled_images import Pack
+from oracle.cases.workloads.labelled_images import LabelledImages
 
 Rows = NDArray[np.float64]
 
@@ -22,20 +22,20 @@ _MAKING = 1000  # Images of a generated pack.
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What is published of a data set, letterboxed to 640 px.
+class Statistics:
+    """Published statistics of a data set, letterboxed to 640 px.
 
     Attributes:
-        title: of the data set.
+        title: name of the data set.
         num_classes: C.
-        commonest: share of the boxes that the commonest class has; the others follow 1 / rank.
-        image_sizes: width and height, equally likely.
+        commonest: share of the boxes of the commonest class; the others follow 1 / rank.
+        image_sizes: widths and heights, equally likely.
         boxes_per_image: at the quantiles 0, 1, 5, 10, 25, 50, 75, 90, 95, 99 and 100 %.
-        root_area: square root of the boxes' area in pixels, likewise.
-        aspect: longer side over shorter, likewise.
+        root_area: square root of the boxes' area in pixels, at the same quantiles.
+        aspect: longer side divided by the shorter, at the same quantiles.
         upright: share of the boxes that are taller than wide.
-        places: how many places each box may choose from.
-        crowding: exponent by which boxes shrink as their image holds more of them.
+        places: number of random places tried for each box.
+        crowding: exponent by which boxes shrink with the number of boxes in their image.
     """
 
     title: str
@@ -50,8 +50,8 @@ class Figures:
     crowding: float
 
 
-FIGURES = {
-    "coco": Figures(
+STATISTICS = {
+    "coco": Statistics(
         title="COCO val2017",
         num_classes=80,
         commonest=0.3,
@@ -63,7 +63,7 @@ FIGURES = {
         places=1,
         crowding=0.8,
     ),
-    "gwhd": Figures(
+    "gwhd": Statistics(
         title="Global Wheat Head Dataset 2021",
         num_classes=1,
         commonest=1.0,
@@ -75,7 +75,7 @@ FIGURES = {
         places=2,
         crowding=0.5,
     ),
-    "bccd": Figures(
+    "bccd": Statistics(
         title="BCCD",
         num_classes=3,
         commonest=0.85,
@@ -91,9 +91,9 @@ FIGURES = {
 
 
 @lru_cache(maxsize=4)
-def generate(name: str, images: int = _MAKING, seed: int = 0) -> Pack:
-    """A pack on the figures of ``coco``, ``gwhd`` or ``bccd``, the same one every time."""
-    figures, noise = FIGURES[name], Noise(seed, 100)
+def generate(name: str, images: int = _MAKING, seed: int = 0) -> LabelledImages:
+    """Returns labelled images with the statistics of ``coco``, ``gwhd`` or ``bccd``, the same on every call."""
+    figures, noise = STATISTICS[name], Noise(seed, 100)
     counts = np.rint(np.interp(noise.uniform(images), QUANTILES, figures.boxes_per_image)).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
     sizes = np.array(figures.image_sizes)[(noise.uniform(images) * len(figures.image_sizes)).astype(np.int64)]
@@ -101,7 +101,7 @@ def generate(name: str, images: int = _MAKING, seed: int = 0) -> Pack:
     boxes = np.concatenate([np.zeros_like(sides), sides], axis=1)
     for image, (width, height) in enumerate(sizes):
         _place(boxes[starts[image] : starts[image + 1]], np.array([width, height]), figures.places, noise)
-    return Pack(
+    return LabelledImages(
         name=f"synthetic-{name}",
         origin=f"generated on the published figures of {figures.title}",
         num_classes=figures.num_classes,
@@ -112,8 +112,8 @@ def generate(name: str, images: int = _MAKING, seed: int = 0) -> Pack:
     )
 
 
-def _sides(figures: Figures, noise: Noise, counts: NDArray[np.int64]) -> Rows:
-    """Width and height (N, 2); areas keep their distribution over all boxes while crowded images get the smaller ones."""
+def _sides(figures: Statistics, noise: Noise, counts: NDArray[np.int64]) -> Rows:
+    """Returns widths and heights (N, 2); the distribution of areas is kept, and images with many boxes get the smaller ones."""
     total = int(counts.sum())
     areas = np.exp(np.interp(noise.uniform(total), QUANTILES, np.log(figures.root_area)))
     crowd = np.repeat(counts, counts).astype(np.float64)
@@ -126,7 +126,7 @@ def _sides(figures: Figures, noise: Noise, counts: NDArray[np.int64]) -> Rows:
 
 
 def _place(boxes: Rows, size: NDArray[np.int64], places: int, noise: Noise) -> None:
-    """Set the centres of one image's boxes (n, 4), sides trimmed to the image, so that each lies within it."""
+    """Sets the centres of one image's boxes (n, 4), and trims their sides, so that each box lies within the image."""
     boxes[:, 2:] = np.minimum(boxes[:, 2:], size)
     for index, box in enumerate(boxes):
         centres = box[2:] / 2 + (size - box[2:]) * noise.uniform(places, 2)
@@ -134,14 +134,14 @@ def _place(boxes: Rows, size: NDArray[np.int64], places: int, noise: Noise) -> N
 
 
 def _shared_area(centres: Rows, sides: Rows, others: Rows) -> Rows:
-    """Area (P,) that a box with these sides would share with others (n, 4) at each of its possible centres (P, 2)."""
+    """Returns the overlap area (P,) of a box with these sides with other boxes (n, 4), for each possible centre (P, 2)."""
     apart = np.abs(centres[:, None] - others[:, :2])
     least = np.minimum(sides, others[:, 2:])
     shared: Rows = ((sides + others[:, 2:]) / 2 - apart).clip(0, least).prod(axis=2).sum(axis=1)
     return shared
 
 
-def _labels(figures: Figures, noise: Noise, count: int) -> NDArray[np.int64]:
+def _labels(figures: Statistics, noise: Noise, count: int) -> NDArray[np.int64]:
     shares = 1 / np.arange(1, figures.num_classes + 1)
     shares[1:] *= (1 - figures.commonest) / max(shares[1:].sum(), 1e-9)
     shares[0] = figures.commonest

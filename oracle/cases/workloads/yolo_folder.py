@@ -1,4 +1,4 @@
-"""Folders of YOLO label files, and datasets of them: which files are labels, and what images they make."""
+"""Reads folders of YOLO label files, and datasets of them."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oracle.cases.workloads.dataset_yaml import Dataset, find_dataset, read_dataset
-from oracle.cases.workloads.image_sizes import ENDINGS, Pictures
-from oracle.cases.workloads.labelled_images import Image, Pack, pack_of
+from oracle.cases.workloads.image_sizes import PICTURE_SUFFIXES, Pictures
+from oracle.cases.workloads.labelled_images import Image, LabelledImages, images_from_labels
 from oracle.cases.workloads.yolo_file import Format, Line, LineError, read_lines, rows_of
 
 _SQUARE = (640, 640)
-# Texts that tools put beside labels. What does look like labels is read under these names too.
+# Names of texts that tools put beside labels. A file of such a name with lines like labels is read nevertheless.
 _OTHER_TEXTS = re.compile(
     r"(attribution|autosplit|changelog|classes|labels?_?(map|list|names)|licen[cs]e|names|notes|obj|predefined_classes"
     r"|readme|requirements|test|train|trainval|val|valid|validation)([._ -].*|\d*)",
     re.IGNORECASE,
 )
-_NOT_ENTERED = {"__MACOSX", "runs"}  # what an archive of macOS adds, and what a trainer writes: its predictions are no labels
+_NOT_ENTERED = {"__MACOSX", "runs"}  # added by archives of macOS; written by trainers, with predictions
 
 
-def yolo_folder(folder: Path) -> Pack:
-    """Each ``*.txt`` below the folder, an image each: lines of class, centre x, centre y, width, height, or class and polygon.
+def yolo_folder(folder: Path) -> LabelledImages:
+    """Reads each ``*.txt`` below the folder as an image: lines of class, centre x, centre y, width, height, or class and polygon.
 
-    Coordinates are shares of the image's sides. A picture of the same name beside the file, or under ``images`` where the file is under
-    ``labels``, tells the image's size; without one the image counts as square. Where there are folders called ``labels``, only their files
-    are read. A ``data.yaml`` in the folder or above ``labels`` tells the number of classes, and whether lines hold keypoints.
+    Coordinates are shares of the image's sides. The image's size is that of the picture of the same name beside the file, or under
+    ``images`` if the file is under ``labels``; without a picture the image counts as square. If there are folders called ``labels``, only
+    their files are read. A ``data.yaml`` in the folder or above ``labels`` gives the number of classes and the shape of keypoints.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no label file in it.
-        ValueError: something cannot be used; the message names the file, the line and the remedy.
+        FileNotFoundError: the folder does not exist, or has no label file.
+        ValueError: a file is invalid; the message names the file, the line and the remedy.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give one that holds label files")
     dataset = find_dataset(folder)
-    told = dataset.format if dataset else Format()
-    return _pack(folder, label_files(folder), told)
+    format_ = dataset.format if dataset else Format()
+    return _images(folder, label_files(folder), format_)
 
 
-def yolo_dataset(file: Path) -> Pack:
-    """The label files of the images that a dataset's ``data.yaml`` lists under ``train``, ``val`` and ``test``.
+def yolo_dataset(file: Path) -> LabelledImages:
+    """Reads the label files of the images that a dataset's ``data.yaml`` lists under ``train``, ``val`` and ``test``.
 
     Raises:
         FileNotFoundError: there is no label file.
-        ValueError: something cannot be used; the message names the file, the field or line, and the remedy.
+        ValueError: a file is invalid; the message names the file, the field or line, and the remedy.
     """
     dataset: Dataset = read_dataset(file)
     files = [label for folder in dataset.label_folders() for label in label_files(folder)]
-    return _pack(file, list(dict.fromkeys([*files, *(label for label in dataset.listed_labels() if label.is_file())])), dataset.format)
+    return _images(file, list(dict.fromkeys([*files, *(label for label in dataset.listed_labels() if label.is_file())])), dataset.format)
 
 
 def label_files(folder: Path) -> list[Path]:
-    """Every ``*.txt`` below the folder, or below its folders called ``labels`` where it has any; links to folders are followed.
+    """Returns every ``*.txt`` below the folder or, if it has folders called ``labels``, below these; follows links to folders.
 
     Raises:
-        ValueError: a folder cannot be listed, a link leads nowhere, or there are labels beside folders called ``labels``.
+        ValueError: a folder cannot be listed, a link is broken, or there are labels beside folders called ``labels``.
     """
     found = _texts(folder)
     within = [file for file in found if "labels" in file.relative_to(folder).parts[:-1]]
@@ -64,7 +64,7 @@ def label_files(folder: Path) -> list[Path]:
         return found
     for file in set(found) - set(within):
         if _looks_like_labels(file):
-            raise ValueError(f"{file} is a label file outside of the folders called labels in {folder}; give the folder that is meant")
+            raise ValueError(f"{file} is a label file outside of the folders called labels in {folder}; give the folder of the labels")
     return within
 
 
@@ -73,48 +73,50 @@ def _texts(folder: Path) -> list[Path]:
     for path, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
         here = Path(path)
         if here.resolve() in entered:
-            folders.clear()  # a link to where it lies in
+            folders.clear()  # a link to a folder above it
             continue
         entered.add(here.resolve())
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_ENTERED]
         texts = [here / name for name in names if name.endswith(".txt") and not name.startswith(".")]
         for text in texts:
             if not text.exists():
-                raise ValueError(f"{text} is a link that leads nowhere; mend or remove it")
+                raise ValueError(f"{text} is a broken link; repair or remove it")
         found += [text for text in texts if text.is_file()]
     return sorted(found)
 
 
 def _unlisted(error: OSError) -> None:
-    raise ValueError(f"{error.filename} cannot be listed ({error.strerror}); see that it is a folder that you may read") from error
+    raise ValueError(f"{error.filename} cannot be listed ({error.strerror}); make the folder readable") from error
 
 
-def _pack(source: Path, files: Sequence[Path], told: Format) -> Pack:
+def _images(source: Path, files: Sequence[Path], format_: Format) -> LabelledImages:
     images: list[Image] = []
-    pictures, long_lines, guesses, twice = Pictures(), _LongLines(told), 0, 0
+    pictures, long_lines, guesses, twice = Pictures(), _LongLines(format_), 0, 0
     for file in files:
-        lines = _lines(file, told, pictures)
+        lines = _lines(file, format_, pictures)
         if lines is None:
             continue
         long_lines.note(file, lines)
         size = pictures.size(file)
         guesses += size is None
         width, height = size or _SQUARE
-        rows = [(label, x * width, y * height, w * width, h * height) for label, x, y, w, h in rows_of(file, lines, told)]
+        rows = [(label, x * width, y * height, w * width, h * height) for label, x, y, w, h in rows_of(file, lines, format_)]
         twice += len(lines) - len(rows)
         images.append(((width, height), rows))
     if not images:
         raise FileNotFoundError(f"no *.txt label file in {source}; give the folder that holds them, its dataset's root or data.yaml")
     long_lines.check(source)
     without = f"; {guesses:,} without a picture, taken as square" if guesses else ""
-    repeated = f"; {twice:,} lines left out that stand twice" if twice else ""
-    return pack_of(source, f"YOLO labels in {source.name} ({len(images):,} files{without}{repeated})", images, told.num_classes)
+    repeated = f"; {twice:,} repeated lines left out" if twice else ""
+    return images_from_labels(
+        source, f"YOLO labels in {source.name} ({len(images):,} files{without}{repeated})", images, format_.num_classes
+    )
 
 
-def _lines(file: Path, told: Format, pictures: Pictures) -> list[Line] | None:
-    """The file's lines; ``None`` of a text that is no label file: a list of pictures, names of classes, a README."""
+def _lines(file: Path, format_: Format, pictures: Pictures) -> list[Line] | None:
+    """Reads the lines of a file; returns ``None`` for another text, such as a list of pictures, names of classes or a README."""
     try:
-        lines = read_lines(file, told)
+        lines = read_lines(file, format_)
     except ValueError:
         if pictures.of(file) or not _is_other_text(file):
             raise
@@ -124,7 +126,7 @@ def _lines(file: Path, told: Format, pictures: Pictures) -> list[Line] | None:
 
 def _is_other_text(file: Path) -> bool:
     words = _words(file)
-    if words and all(Path(" ".join(line)).suffix.lower() in ENDINGS for line in words):
+    if words and all(Path(" ".join(line)).suffix.lower() in PICTURE_SUFFIXES for line in words):
         return True
     return bool(_OTHER_TEXTS.fullmatch(file.stem)) and not any(len(line) > 3 and all(map(_is_number, line)) for line in words)
 
@@ -148,26 +150,26 @@ def _is_number(word: str) -> bool:
 
 
 class _LongLines:
-    """Whether lines of more than five values can be anything but polygons: keypoints have as many in every line, and no box beside them."""
+    """Checks whether lines of more than five values can only be polygons; keypoints have the same number of values in every line."""
 
-    def __init__(self, told: Format) -> None:
-        self._told = told.file is not None
+    def __init__(self, format_: Format) -> None:
+        self._told = format_.file is not None
         self._counts: set[int] = set()
         self._first: tuple[Path, Line] | None = None
 
     def note(self, file: Path, lines: Sequence[Line]) -> None:
-        """Count the values of a file's lines."""
+        """Counts the values of a file's lines."""
         for line in lines:
             self._counts.add(len(line.values))
             if line.kind == "polygon" and self._first is None:
                 self._first = file, line
 
     def check(self, source: Path) -> None:
-        """Refuse lines that may be polygons or keypoints."""
+        """Raises a LineError if the lines may be polygons or keypoints."""
         if self._told or self._first is None or len(self._counts) > 1:
             return
         file, line = self._first
         raise LineError(
-            f"{file}, line {line.number}: every line in {source} has {len(line.values)} values, as polygons may and boxes with keypoints;"
+            f"{file}, line {line.number}: every line in {source} has {len(line.values)} values: polygons, or boxes with keypoints;"
             " put the dataset's data.yaml beside the labels: with kpt_shape they are keypoints, without it polygons"
         )

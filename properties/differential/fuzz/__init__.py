@@ -1,1 +1,1 @@
-"""The differential search for as long as it is given, ``nox -s fuzz``: spread with Ray, every worker starting from what all found."""
+"""The differential search for a given time, ``nox -s fuzz``: on the workers of Ray, with an example database shared by all."""

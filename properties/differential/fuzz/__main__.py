@@ -1,8 +1,8 @@
-"""``python -m properties.differential.fuzz``: search for batches that anybody answers wrongly, for as long as it is given.
+"""``python -m properties.differential.fuzz``: search for batches on which a contender differs, for a given time.
 
-Workers are Ray's: processes of this machine, or of a cluster with ``--ray ADDRESS``, whose machines need the same checkout on Python's path
-(a cluster started from the project's root has it). Exit codes: 0 nothing differs, 1 something does, 2 the arguments are wrong, 130
-somebody interrupted before anything did.
+Workers are Ray's: processes of this machine or, with ``--ray ADDRESS``, of a cluster, whose machines need the same checkout on Python's
+path (a cluster started from the project's root has it). Exit codes: 0 nothing differs, 1 something differs, 2 the arguments are wrong, 130
+the search was interrupted before anything differed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import pandas as pd
 from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
 from oracle.tools.atomic_files import write_frame, write_text
 from oracle.tools.progress import Progress
-from properties.differential.fuzz.shared_database import Keeper, SharedDatabase
-from properties.differential.fuzz.turn import Found, Turn, kinds, take
-from properties.differential.recorder import SHRINK
-from properties.differential.saved_cases import FOLDER, Replay
+from properties.differential.fuzz.shared_database import DatabaseActor, SharedDatabase
+from properties.differential.fuzz.turn import Turn, TurnResult, kinds, run_turn
+from properties.differential.recorder import SHRINK_S
+from properties.differential.saved_cases import FOLDER, ReplayCommand
 
 OUT = Path("reports", "out", "fuzz")
 NIGHT = 6 * 3600.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search, and say what was found."""
+    """Searches, prints the result, and returns the exit code."""
     options = _options(arguments)
     try:
         for path in options.candidate:
@@ -42,18 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CandidateError as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2
-    found: list[Found] = []
+    found: list[TurnResult] = []
     with Progress("batches compared", found=("differ", "none differs"), quiet=options.quiet, limit_s=options.seconds) as progress:
         try:
             found.extend(_search(options, progress))
         except KeyboardInterrupt:
-            progress.say("interrupted: what was compared until then is kept")
-            return _told(found, options) or 130
-    return _told(found, options)
+            progress.print_line("interrupted: the rows of the finished turns are kept")
+            return _conclude(found, options) or 130
+    return _conclude(found, options)
 
 
-def _told(found: Sequence[Found], options: argparse.Namespace) -> int:
-    """Write the rows, and say what was found; the answer is the exit code."""
+def _conclude(found: Sequence[TurnResult], options: argparse.Namespace) -> int:
+    """Writes the rows, prints the result, and returns the exit code."""
     frames = [one.rows for one in found if len(one.rows)]
     differ = [one for one in found if one.digest]
     if frames:
@@ -64,28 +64,28 @@ def _told(found: Sequence[Found], options: argparse.Namespace) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("nox -s fuzz --", description="Search for batches that anybody answers wrongly.")
+    parser = argparse.ArgumentParser("nox -s fuzz --", description="Search for batches on which a contender differs.")
     parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster, such as HOST:6379 (default: one on this machine)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="turns at a time (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=600.0, help="for the whole search (default: %(default)g)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="parallel turns (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="time of the whole search (default: %(default)g)")
     parser.add_argument("--nightly", action="store_true", help=f"the nightly profile: {NIGHT:g} seconds, and longer turns")
-    parser.add_argument("--examples", type=int, default=100, help="batches of a turn (default: %(default)s)")
+    parser.add_argument("--examples", type=int, default=100, help="batches per turn (default: %(default)s)")
     parser.add_argument("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this; repeatable")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help="for one call of a candidate")
-    parser.add_argument("--shrink", type=float, default=SHRINK, metavar="SECONDS", help="to make a failing batch smaller")
-    parser.add_argument("--database", type=Path, default=Path(".hypothesis", "fuzz"), help="folder of examples worth keeping")
+    parser.add_argument("--shrink", type=float, default=SHRINK_S, metavar="SECONDS", help="to make a failing batch smaller")
+    parser.add_argument("--database", type=Path, default=Path(".hypothesis", "fuzz"), help="folder of Hypothesis' examples")
     parser.add_argument("--cases", type=Path, default=FOLDER, help="folder of failing batches")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the rows")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show how far it is")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     options = parser.parse_args(arguments)
     if options.nightly:
         options.seconds, options.examples = max(options.seconds, NIGHT), max(options.examples, 2000)
     return options
 
 
-def _search(options: argparse.Namespace, progress: Progress) -> Iterator[Found]:
-    """What comes back, in order of arrival."""
+def _search(options: argparse.Namespace, progress: Progress) -> Iterator[TurnResult]:
+    """Yields the results of the turns in order of completion."""
     import ray  # an optional group of dependencies
 
     root = Path(__file__).parents[3]
@@ -94,14 +94,14 @@ def _search(options: argparse.Namespace, progress: Progress) -> Iterator[Found]:
     local = {} if options.ray else {"num_cpus": max(options.workers, 1), "include_dashboard": False}
     ray.init(address=options.ray or "local", runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
-        keeper = ray.remote(num_cpus=0)(Keeper).remote(str(options.database.resolve()))
-        work = ray.remote(num_cpus=1, max_retries=0)(remote_take)
+        keeper = ray.remote(num_cpus=0)(DatabaseActor).remote(str(options.database.resolve()))
+        work = ray.remote(num_cpus=1, max_retries=0)(remote_turn)
         yield from _turns(ray, work, keeper, options, progress)
     finally:
         ray.shutdown()
 
 
-def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace, progress: Progress) -> Iterator[Found]:
+def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace, progress: Progress) -> Iterator[TurnResult]:
     until, waiting = time.monotonic() + options.seconds, _plan(options)
     running: dict[Any, Turn] = {}
     while True:
@@ -113,27 +113,27 @@ def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace, progre
         done, _ = ray.wait(list(running), num_returns=1)
         turn = running.pop(done[0])
         try:
-            found: Found = ray.get(done[0])
+            found: TurnResult = ray.get(done[0])
         except ray.exceptions.WorkerCrashedError:
-            said = f"turn {turn.number} ({turn.kind}): the process ended in somebody's code; `nox -s diff` names who"
-            progress.say(said)
-            yield Found(turn, pd.DataFrame(), "unknown", "", "the process ended")
+            where = f"turn {turn.number} ({turn.kind})"
+            progress.print_line(f"{where}: the process ended in a contender's code; run `nox -s diff` to see which contender it is")
+            yield TurnResult(turn, pd.DataFrame(), "unknown", "", "the process ended")
             continue
         if found.digest:
             write_text(found.case, options.cases / f"{found.digest}.json")
-        if found.report:  # also that nothing more could be compared
-            progress.say(found.report)
+        if found.report:  # also the reason why nothing more could be compared
+            progress.print_line(found.report)
         _count(found, progress)
         yield found
 
 
-def _count(found: Found, progress: Progress) -> None:
+def _count(found: TurnResult, progress: Progress) -> None:
     if found.rows.empty:
         return
     progress.done(found.turn.kind, found.rows["case"].nunique())
     first = found.rows[found.rows["verdict"] == "DIFFER"].drop_duplicates(["contender", "case"])
-    for who, stage in zip(first["contender"], first["stage"], strict=True):
-        progress.differs(who, stage)
+    for name, stage in zip(first["contender"], first["stage"], strict=True):
+        progress.differs(name, stage)
 
 
 def _plan(options: argparse.Namespace) -> Iterator[Turn]:
@@ -141,16 +141,16 @@ def _plan(options: argparse.Namespace) -> Iterator[Turn]:
     every = kinds()
     given = ("--cases", str(options.cases)) if options.cases != FOLDER else ()
     limit = ("--time-limit", str(options.time_limit)) if options.time_limit != TIME_LIMIT else ()
-    replay = Replay.here(*given, *limit)
+    replay = ReplayCommand.here(*given, *limit)
     for number in count():
         setting, profile = every[number % len(every)]
         yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink, replay)
 
 
-def remote_take(turn: Turn, keeper: Any) -> Found:
-    """A turn in a worker's process."""
+def remote_turn(turn: Turn, keeper: Any) -> TurnResult:
+    """Runs a turn in a worker's process."""
     with tempfile.TemporaryDirectory(prefix="fuzz-cases-") as folder:
-        return take(turn, SharedDatabase(keeper), Path(folder))
+        return run_turn(turn, SharedDatabase(keeper), Path(folder))
 
 
 if __name__ == "__main__":

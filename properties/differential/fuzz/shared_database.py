@@ -1,4 +1,4 @@
-"""Hypothesis' example database behind a Ray actor: what one worker finds worth keeping, all of them start from."""
+"""Hypothesis' example database as a Ray actor, so that all workers share their examples."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
 
-class Keeper:
-    """Holds the database's folder on the driver's machine; a Ray actor when decorated as one."""
+class DatabaseActor:
+    """Owns the database's folder on the driver's machine; to be made a Ray actor with ``ray.remote``."""
 
     def __init__(self, folder: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.kept = DirectoryBasedExampleDatabase(folder)
 
     def save(self, key: bytes, value: bytes) -> None:
-        """Keep a value under a key."""
+        """Saves a value under a key."""
         self.kept.save(key, value)
 
     def fetch(self, key: bytes) -> list[bytes]:
-        """Everything that is kept under a key."""
+        """Returns all values under a key."""
         return list(self.kept.fetch(key))
 
     def delete(self, key: bytes, value: bytes) -> None:
-        """Forget a value."""
+        """Deletes a value."""
         self.kept.delete(key, value)
 
 
 class SharedDatabase(ExampleDatabase):
-    """The database as a worker sees it.
+    """The database in a worker's process, which calls the actor.
 
     Args:
         keeper: handle of the actor.
@@ -41,16 +41,16 @@ class SharedDatabase(ExampleDatabase):
         self.keeper = keeper
 
     def save(self, key: bytes, value: bytes) -> None:
-        """Send a value on, without waiting for it to arrive."""
+        """Sends a value to the actor, and does not wait."""
         self.keeper.save.remote(key, value)
 
     def fetch(self, key: bytes) -> Iterable[bytes]:
-        """Ask for everything that is kept under a key."""
+        """Returns all values under a key."""
         import ray  # an optional group of dependencies
 
         found: list[bytes] = ray.get(self.keeper.fetch.remote(key))
         return found
 
     def delete(self, key: bytes, value: bytes) -> None:
-        """Have a value forgotten."""
+        """Sends a deletion to the actor, and does not wait."""
         self.keeper.delete.remote(key, value)

@@ -1,4 +1,4 @@
-"""One turn of the search: some batches of one kind, compared as the differential run does, and what came of it."""
+"""One turn of the search: a worker compares some batches of one kind as the differential run does."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from hypothesis.database import ExampleDatabase
 from oracle.cases.case import Case, Setting
 from properties.differential import plan
 from properties.differential.recorder import Recorder
-from properties.differential.saved_cases import Replay
-from properties.differential.search import PHASES, Enough, Search
+from properties.differential.saved_cases import ReplayCommand
+from properties.differential.search import PHASES, Search, SearchEnded
 from properties.strategies import PROFILES, cases
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one worker is asked for.
+    """The parameters of one turn.
 
     Attributes:
-        number: of the turn; with the seed, it decides what is drawn.
-        seed: of the whole search.
-        setting, profile: which kind of batches.
-        examples: how many of them.
-        contenders: who is compared.
-        time_limit: seconds for one call of a candidate.
-        shrink: seconds to make a failing batch smaller.
-        replay: with what a failing batch is replayed.
+        number: number of the turn; together with the seed it determines the batches.
+        seed: seed of the whole search.
+        setting, profile: kind of the batches.
+        examples: number of batches.
+        contenders: names of the contenders.
+        time_limit: time limit of one call of a candidate, in seconds.
+        shrink: time to make a failing batch smaller, in seconds.
+        replay: the command that replays a failing batch.
     """
 
     number: int
@@ -42,21 +42,21 @@ class Turn:
     contenders: tuple[str, ...]
     time_limit: float
     shrink: float
-    replay: Replay
+    replay: ReplayCommand
 
     @property
     def kind(self) -> str:
-        """Turns of one kind share what they keep in the example database."""
+        """Key of the turn's examples in the database, shared by all turns of a kind."""
         return f"{self.setting.name}-{self.profile}-{'+'.join(self.contenders)}"
 
 
-class Difference(AssertionError):  # noqa: N818 - it is a finding, not an error
-    """A contender differs: the turn ends, and Hypothesis keeps the batch in its database."""
+class Difference(AssertionError):  # noqa: N818 - a finding, not an error
+    """A contender differs; it ends the turn, and makes Hypothesis save the batch in its database."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of a turn: the rows of its comparisons, and the failing case and report if there is one."""
+class TurnResult:
+    """The result of a turn: the rows of its comparisons, and the digest, JSON and report of the failing case, or empty texts."""
 
     turn: Turn
     rows: pd.DataFrame
@@ -66,16 +66,16 @@ class Found:
 
 
 def kinds() -> list[tuple[Setting, str]]:
-    """Every setting and profile of the differential run, in turn."""
+    """Returns all pairs of setting and profile of the differential run."""
     definition = [(plan.DEFINITION, profile) for profile, _ in plan.DEFINITION_BATCHES]
     return [*definition, *((setting, profile) for setting, profile, _ in plan.ARITHMETIC)]
 
 
-def take(turn: Turn, database: ExampleDatabase | None, folder: Path) -> Found:
-    """Take a turn; failing cases are written to ``folder`` as well."""
+def run_turn(turn: Turn, database: ExampleDatabase | None, folder: Path) -> TurnResult:
+    """Runs a turn; failing cases are also written to ``folder``."""
     torch.set_num_threads(1)
-    strangers = [name for name in turn.contenders if ":" in name]
-    recorder = Recorder(strangers, "fuzz", turn.seed, folder, time_limit=turn.time_limit)
+    candidates = [name for name in turn.contenders if ":" in name]
+    recorder = Recorder(candidates, "fuzz", turn.seed, folder, time_limit=turn.time_limit)
     recorder.shrink, recorder.replay = turn.shrink, turn.replay
     share = plan.GeneratedShare(turn.setting, turn.profile, turn.examples, turn.number, turn.contenders)
     search = Search(recorder, share)
@@ -95,14 +95,14 @@ def take(turn: Turn, database: ExampleDatabase | None, folder: Path) -> Found:
         if search.failed:
             raise Difference
 
-    # Hypothesis keeps examples by the name of the test, which all kinds would share.
+    # Hypothesis stores examples by the name of the test; each kind needs a name of its own.
     agrees.__qualname__ = agrees.__name__ = f"agrees_{zlib.crc32(turn.kind.encode()):08x}"
     digest = text = report = ""
     try:
         agrees()
-    except (Difference, Enough) as end:
+    except (Difference, SearchEnded) as end:
         report = search.conclusion() or str(end)
         if recorder.saved:
             digest, text = recorder.saved[0].stem, recorder.saved[0].read_text("utf-8")
     rows = pd.concat(recorder.frames, ignore_index=True) if recorder.frames else pd.DataFrame()
-    return Found(turn, rows, digest, text, report)
+    return TurnResult(turn, rows, digest, text, report)

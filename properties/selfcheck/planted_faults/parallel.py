@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from oracle.tools.progress import Notes, Progress
+from oracle.tools.progress import Progress, ProgressFile
 from properties.selfcheck.planted_faults import CATALOGUE
 from properties.selfcheck.planted_faults.run_catalogue import FaultResult, kind_of, run_catalogue, shares
 
@@ -30,7 +30,7 @@ def run_in_processes(processes: int, numbers: Sequence[int], scale: float, run_s
         progress.plan(planned)
         progress.follow(Path(folder))
         with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
-            work = [pool.submit(_run, part, scale, run_seed, Notes(Path(folder, f"{n}.jsonl"))) for n, part in enumerate(parts)]
+            work = [pool.submit(_run, part, scale, run_seed, ProgressFile(Path(folder, f"{n}.jsonl"))) for n, part in enumerate(parts)]
             return [result for done in work for result in done.result()]
 
 
@@ -40,7 +40,7 @@ def print_line(text: str) -> None:
     sys.stdout.flush()
 
 
-def _run(numbers: Sequence[int], scale: float, run_seed: int, notes: Notes) -> list[FaultResult]:
+def _run(numbers: Sequence[int], scale: float, run_seed: int, notes: ProgressFile) -> list[FaultResult]:
     torch.set_num_threads(1)  # The processes share the cores.
     notes.begin()
     return run_catalogue([CATALOGUE[n] for n in numbers], shares(scale), run_seed, notes)

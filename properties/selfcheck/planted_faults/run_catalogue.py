@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from hypothesis import HealthCheck, given, seed, settings
 
 from oracle.cases.case import Case, Setting
-from oracle.comparison.compare import Said, compare
+from oracle.comparison.compare import ContenderResult, compare
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Verdict
-from oracle.tools.progress import Notes
+from oracle.tools.progress import ProgressFile
 from properties.differential import plan
 from properties.differential.shrink import shrunk
 from properties.selfcheck.planted_faults.fault import Fault
@@ -79,16 +79,16 @@ class FaultUnderTest:
     contender: Contender
     result: FaultResult
 
-    def record(self, said: Said, case: Case, setting: Setting, profile: str) -> None:
+    def record(self, result: ContenderResult, case: Case, setting: Setting, profile: str) -> None:
         """Add one comparison to the result.
 
         Raises:
             PlantingError: the fault raised an error.
         """
-        self.result = replace(self.result, examples=self.result.examples + 1, seconds=self.result.seconds + said.seconds)
-        if said.verdict is not Verdict.DIFFER:
+        self.result = replace(self.result, examples=self.result.examples + 1, seconds=self.result.seconds + result.seconds)
+        if result.verdict is not Verdict.DIFFER:
             return
-        first = said.findings[0]
+        first = result.findings[0]
         if first.quantity == "call":
             raise PlantingError(f"the fault {self.result.fault!r} does not run, plant it anew: {first.what}")
         self.result = replace(
@@ -109,7 +109,7 @@ class FaultUnderTest:
 
         def fails(smaller: Case) -> bool:
             try:
-                faulty, right = compare(smaller, setting, [self.contender, sound], reference).said
+                faulty, right = compare(smaller, setting, [self.contender, sound], reference).results
             except ValueError:  # A shrunk batch can be invalid.
                 return False
             return faulty.verdict is Verdict.DIFFER and faulty.findings[0].quantity != "call" and right.verdict is not Verdict.DIFFER
@@ -146,7 +146,7 @@ def shares(scale: float) -> Iterator[plan.GeneratedShare]:
 
 
 def run_catalogue(
-    faults: Sequence[Fault], batches: Iterable[plan.GeneratedShare], run_seed: int = 0, notes: Notes | None = None
+    faults: Sequence[Fault], batches: Iterable[plan.GeneratedShare], run_seed: int = 0, notes: ProgressFile | None = None
 ) -> list[FaultResult]:
     """Returns the result of each fault and of the sound twin, which counts as caught when it differs.
 
@@ -172,7 +172,7 @@ def kind_of(share: plan.GeneratedShare) -> str:
     return f"{share.setting.name} {share.profile}"
 
 
-def _run_share(share: plan.GeneratedShare, faults_under_test: Sequence[FaultUnderTest], run_seed: int, notes: Notes | None) -> None:
+def _run_share(share: plan.GeneratedShare, faults_under_test: Sequence[FaultUnderTest], run_seed: int, notes: ProgressFile | None) -> None:
     reference = shipped()["reference"]
     sound = {fault.result.mode: fault.contender for fault in faults_under_test if fault.result.fault == SOUND}
 
@@ -183,10 +183,10 @@ def _run_share(share: plan.GeneratedShare, faults_under_test: Sequence[FaultUnde
         open_faults = {fault.contender.name: fault for fault in faults_under_test if fault.result.fault == SOUND or not fault.result.caught}
         if all(fault.result.fault == SOUND for fault in open_faults.values()):
             return
-        said = compare(case, share.setting, [fault.contender for fault in open_faults.values()], reference).said
+        result = compare(case, share.setting, [fault.contender for fault in open_faults.values()], reference).results
         caught: list[tuple[str, str]] = []
-        alarms = {open_faults[one.contender.name].result.mode for one in said if _is_alarm(open_faults[one.contender.name], one)}
-        for one in said:
+        alarms = {open_faults[one.contender.name].result.mode for one in result if _is_alarm(open_faults[one.contender.name], one)}
+        for one in result:
             fault = open_faults[one.contender.name]
             if fault.result.caught or (fault.result.mode in alarms and fault.result.fault != SOUND):
                 continue
@@ -200,8 +200,8 @@ def _run_share(share: plan.GeneratedShare, faults_under_test: Sequence[FaultUnde
     examine()
 
 
-def _is_alarm(fault: FaultUnderTest, said: Said) -> bool:
-    return fault.result.fault == SOUND and said.verdict is Verdict.DIFFER
+def _is_alarm(fault: FaultUnderTest, result: ContenderResult) -> bool:
+    return fault.result.fault == SOUND and result.verdict is Verdict.DIFFER
 
 
 def _seed_of(run_seed: int, share: plan.GeneratedShare) -> int:

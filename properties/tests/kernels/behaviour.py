@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Box, Case, Setting
-from oracle.cases.workloads.small_dense import crowded
+from oracle.cases.workloads.small_dense import small_dense
 from properties.tests.kernels.helpers import DTYPES, answers, assert_near, both, same_holders
 from twinloss import Assignment, DetectionLoss, LossSpec, decode_boxes, make_anchors
 from twinloss.backends.triton import arguments as arguments_module
@@ -23,26 +23,26 @@ from twinloss.backends.triton.pipeline import _make_scratch
 ALLOWED = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1e-2}
 
 CASES: dict[str, Case] = {
-    "aligned": crowded(size=(64, 64), images=2),
-    "misaligned": crowded(size=(56, 72), images=3, seed=1, strides=(8, 16)),
-    "one level": crowded(seed=2, strides=(16,)),
-    "four levels": crowded(seed=3, size=(64, 64), strides=(8, 16, 32, 64)),
-    "sixteen bins": crowded(6, seed=4, reg_max=16),
-    "distances": crowded(seed=5, reg_max=1),
-    "end to end": crowded(seed=6, reg_max=1, topk=7, topk2=1),
-    "second cut": crowded(12, seed=7, topk2=3),
-    "second cut above the first": crowded(seed=8, topk=2, topk2=5),
-    "one pick": crowded(seed=9, topk=1),
-    "fewer anchors than picks": crowded(4, size=(32, 32), seed=10, strides=(16, 32)),
-    "one anchor": crowded(2, size=(8, 8), images=1, seed=11, strides=(8,), num_classes=1),
-    "class weights": crowded(seed=12, class_weights=(1.0, 0.0, 2.5)),
-    "other exponents": crowded(seed=13, alpha=1.0, beta=2.3),
-    "random predictions": crowded(seed=14, kind="random"),
-    "predictions on the truth": crowded(6, seed=15, reg_max=1, kind="exact"),
-    "saturated": crowded(6, seed=16, kind="saturated"),
-    "no boxes": crowded(0),
-    "sides lengthened less": crowded(seed=17, lengthen="first"),
-    "no distance term": crowded(seed=18, reg_max=1, distance_term=False),
+    "aligned": small_dense(size=(64, 64), images=2),
+    "misaligned": small_dense(size=(56, 72), images=3, seed=1, strides=(8, 16)),
+    "one level": small_dense(seed=2, strides=(16,)),
+    "four levels": small_dense(seed=3, size=(64, 64), strides=(8, 16, 32, 64)),
+    "sixteen bins": small_dense(6, seed=4, reg_max=16),
+    "distances": small_dense(seed=5, reg_max=1),
+    "end to end": small_dense(seed=6, reg_max=1, topk=7, topk2=1),
+    "second cut": small_dense(12, seed=7, topk2=3),
+    "second cut above the first": small_dense(seed=8, topk=2, topk2=5),
+    "one pick": small_dense(seed=9, topk=1),
+    "fewer anchors than picks": small_dense(4, size=(32, 32), seed=10, strides=(16, 32)),
+    "one anchor": small_dense(2, size=(8, 8), images=1, seed=11, strides=(8,), num_classes=1),
+    "class weights": small_dense(seed=12, class_weights=(1.0, 0.0, 2.5)),
+    "other exponents": small_dense(seed=13, alpha=1.0, beta=2.3),
+    "random predictions": small_dense(seed=14, kind="random"),
+    "predictions on the truth": small_dense(6, seed=15, reg_max=1, kind="exact"),
+    "saturated": small_dense(6, seed=16, kind="saturated"),
+    "no boxes": small_dense(0),
+    "sides lengthened less": small_dense(seed=17, lengthen="first"),
+    "no distance term": small_dense(seed=18, reg_max=1, distance_term=False),
 }
 
 
@@ -65,7 +65,7 @@ def test_the_torch_backend_gives_the_same(name: str, device: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 @pytest.mark.parametrize("bins", [1, 5])
 def test_half_precision_logits_get_float32_arithmetic_and_their_own_gradients(dtype: str, bins: int, device: str) -> None:
-    kernels, torch_backend, preds, batch = both(crowded(seed=20, reg_max=bins), Setting(dtype, device=device))  # type: ignore[arg-type]
+    kernels, torch_backend, preds, batch = both(small_dense(seed=20, reg_max=bins), Setting(dtype, device=device))  # type: ignore[arg-type]
     ours, theirs = answers(kernels, preds, batch), answers(torch_backend, preds, batch)
     assert ours[0].dtype == torch.float32
     assert_near(ours[0], theirs[0], 2e-5, "loss")
@@ -75,7 +75,7 @@ def test_half_precision_logits_get_float32_arithmetic_and_their_own_gradients(dt
 
 
 def test_the_decoded_boxes_are_those_of_the_torch_backend(device: str) -> None:
-    case = crowded(seed=21, reg_max=16)
+    case = small_dense(seed=21, reg_max=16)
     preds, batch = case.build(Setting(device=device))
     arguments = kernel_arguments(preds["boxes"], preds["scores"], batch, case.spec, _pyramid(case), "overlap")
     scratch = _make_scratch(arguments)
@@ -101,14 +101,14 @@ def test_boxes_with_more_candidates_than_a_tile(tile: str, conflicts: str, devic
     monkeypatch.setattr(arguments_module, "candidates_tile", lambda *_: chosen)
     spec = LossSpec(num_classes=2, reg_max=2, strides=(4, 8))
     boxes = (Box(0, 0, 64, 64, 128, 128), Box(0, 1, 60, 68, 110, 126), Box(0, 1, 20, 20, 24, 30))
-    case = Case(spec, (128, 128), 1, boxes, crowded(1, seed=22).prediction)
+    case = Case(spec, (128, 128), 1, boxes, small_dense(1, seed=22).prediction)
     assert case.num_anchors > 2 * chosen.candidates
     kernels, torch_backend, preds, batch = both(case, Setting(device=device), conflicts=conflicts)
     assert same_holders(kernels.assign(preds, batch), torch_backend.assign(preds, batch))
 
 
 def test_conflicts_among_the_pickers_alone(device: str) -> None:
-    case = crowded(12, seed=2, images=1, kind="random", topk=3)
+    case = small_dense(12, seed=2, images=1, kind="random", topk=3)
     kernels, torch_backend, preds, batch = both(case, Setting(device=device), conflicts="pickers")
     found = kernels.assign(preds, batch)
     assert same_holders(found, torch_backend.assign(preds, batch))
@@ -117,7 +117,7 @@ def test_conflicts_among_the_pickers_alone(device: str) -> None:
 
 
 def test_rows_in_any_order(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(10, seed=24, images=3), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(10, seed=24, images=3), Setting(device=device))
     order = torch.randperm(len(batch["cls"]), generator=torch.Generator().manual_seed(2)).to(device)
     order = _keeping_order(order, batch["batch_idx"])  # only images may mix: the order of an image's own boxes is part of the definition
     shuffled = {key: value[order] for key, value in batch.items()}
@@ -138,14 +138,14 @@ def _keeping_order(order: Tensor, image: Tensor) -> Tensor:
 
 
 def test_padding_changes_no_bit(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(seed=25), Setting(device=device), validate=False)
+    kernels, _, preds, batch = both(small_dense(seed=25), Setting(device=device), validate=False)
     padded = {key: torch.cat([value, torch.full_like(value[:1], -1).repeat(5, *[1] * (value.ndim - 1))]) for key, value in batch.items()}
     for ours, theirs in zip(answers(kernels, preds, padded), answers(kernels, preds, batch), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_invalid_rows_are_ignored_without_validation(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(seed=26), Setting(device=device), validate=False)
+    kernels, _, preds, batch = both(small_dense(seed=26), Setting(device=device), validate=False)
     middle = (0.5, 0.5, 0.5, 0.5)
     bad = torch.tensor(
         [
@@ -161,7 +161,7 @@ def test_invalid_rows_are_ignored_without_validation(device: str) -> None:
 
 
 def test_targets_of_any_dtype_and_shape(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(seed=27), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(seed=27), Setting(device=device))
     other = {"batch_idx": batch["batch_idx"].long(), "cls": batch["cls"].squeeze(1).int(), "bboxes": batch["bboxes"].double()}
     other["bboxes"] = torch.stack([other["bboxes"], other["bboxes"]], dim=-1)[..., 0]  # not contiguous
     for ours, theirs in zip(answers(kernels, preds, other), answers(kernels, preds, batch), strict=True):
@@ -171,7 +171,7 @@ def test_targets_of_any_dtype_and_shape(device: str) -> None:
 @pytest.mark.parametrize("layout", ["slices of one tensor", "channels last"])
 @pytest.mark.parametrize("class_weights", [None, (1.0, 2.0, 0.5)])
 def test_layouts_of_the_logits_change_nothing(layout: str, class_weights: Any, device: str) -> None:
-    kernels, _, preds, batch = both(crowded(5, seed=28, class_weights=class_weights), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(5, seed=28, class_weights=class_weights), Setting(device=device))
     boxes, scores = preds["boxes"].detach(), preds["scores"].detach()
     if layout == "channels last":
         other = {"boxes": boxes.mT.contiguous().mT, "scores": scores.mT.contiguous().mT}
@@ -185,7 +185,7 @@ def test_layouts_of_the_logits_change_nothing(layout: str, class_weights: Any, d
 
 def test_the_same_bits_on_every_run(device: str) -> None:
     repeats, boxes = (2, 8) if device == "cpu" else (50, 400)
-    kernels, _, preds, batch = both(crowded(boxes, seed=29, images=2, topk2=4), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(boxes, seed=29, images=2, topk2=4), Setting(device=device))
     first = answers(kernels, preds, batch)
     for _ in range(repeats):
         for ours, theirs in zip(answers(kernels, preds, batch), first, strict=True):
@@ -204,7 +204,7 @@ POISONED = {
 def test_nan_shows_in_every_term_that_reads_it(name: str, device: str) -> None:
     where, (image, channel), nan_terms = POISONED[name]
     spec = LossSpec(num_classes=2, reg_max=3, strides=(8, 16))
-    case = Case(spec, (32, 32), 2, (Box(0, 0, 14, 14, 24, 24), Box(0, 0, 18, 16, 20, 22)), crowded(1, seed=30).prediction)
+    case = Case(spec, (32, 32), 2, (Box(0, 0, 14, 14, 24, 24), Box(0, 0, 18, 16, 20, 22)), small_dense(1, seed=30).prediction)
     kernels, torch_backend, preds, batch = both(case, Setting(device=device))
     with torch.no_grad():
         preds[where][image, channel, 5] = math.nan
@@ -216,7 +216,7 @@ def test_nan_shows_in_every_term_that_reads_it(name: str, device: str) -> None:
 @pytest.mark.parametrize("broken", ["no exponent", "class logits"])
 def test_no_box_wins_a_contest_without_any_overlap(broken: str, device: str) -> None:
     beta = 0.0 if broken == "no exponent" else 6.0
-    kernels, torch_backend, preds, batch = both(crowded(seed=37, reg_max=1, beta=beta), Setting(device=device))
+    kernels, torch_backend, preds, batch = both(small_dense(seed=37, reg_max=1, beta=beta), Setting(device=device))
     with torch.no_grad():
         preds["boxes"][:, :, ::2] = -50.0  # turned inside out
         if broken == "class logits":
@@ -232,7 +232,7 @@ def test_no_box_wins_a_contest_without_any_overlap(broken: str, device: str) -> 
 
 
 def test_masked_classes_add_nothing(device: str) -> None:
-    kernels, torch_backend, preds, batch = both(crowded(seed=31), Setting(device=device))
+    kernels, torch_backend, preds, batch = both(small_dense(seed=31), Setting(device=device))
     with torch.no_grad():
         preds["scores"][:, 1] = -math.inf
     found, expected = answers(kernels, preds, batch), answers(torch_backend, preds, batch)
@@ -242,7 +242,7 @@ def test_masked_classes_add_nothing(device: str) -> None:
 
 
 def test_only_what_is_asked_for_gets_a_gradient(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(5, seed=32), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(5, seed=32), Setting(device=device))
     full = answers(kernels, preds, batch)
     for at, (wanted, other) in enumerate((("boxes", "scores"), ("scores", "boxes")), start=1):
         leaves = preds | {wanted: preds[wanted].detach().requires_grad_(), other: preds[other].detach()}
@@ -254,7 +254,7 @@ def test_only_what_is_asked_for_gets_a_gradient(device: str) -> None:
 
 
 def test_the_gradient_of_a_sum_is_that_of_ones(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(5, seed=33), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(5, seed=33), Setting(device=device))
     expected = answers(kernels, preds, batch, (1.0, 1.0, 1.0))
     leaves = preds | {name: preds[name].detach().requires_grad_() for name in ("boxes", "scores")}
     kernels(leaves, batch)[0].sum().backward()  # an expanded gradient, of stride 0
@@ -263,7 +263,7 @@ def test_the_gradient_of_a_sum_is_that_of_ones(device: str) -> None:
 
 
 def test_logits_changed_before_the_backward_pass_are_an_error(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(3, seed=34), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(3, seed=34), Setting(device=device))
     leaves = preds | {"scores": preds["scores"].detach().requires_grad_() * 1}
     loss, _ = kernels(leaves, batch)
     leaves["scores"].add_(1)
@@ -272,9 +272,9 @@ def test_logits_changed_before_the_backward_pass_are_an_error(device: str) -> No
 
 
 def test_a_given_assignment_is_followed(device: str) -> None:
-    case = crowded(seed=35, topk2=2)
+    case = small_dense(seed=35, topk2=2)
     kernels, torch_backend, preds, batch = both(case, Setting(device=device))
-    given = DetectionLoss(crowded(seed=35, topk=4).spec, backend="torch").assign(preds, batch)
+    given = DetectionLoss(small_dense(seed=35, topk=4).spec, backend="torch").assign(preds, batch)
     found, expected = (criterion.loss_given(preds, batch, given) for criterion in (kernels, torch_backend))
     assert_near(found[0], expected[0], 2e-5, "loss")
     assert {key: item.item() for key, item in found[1].items()} == pytest.approx(
@@ -283,7 +283,7 @@ def test_a_given_assignment_is_followed(device: str) -> None:
 
 
 def test_impossible_entries_of_a_given_assignment_are_freed(device: str) -> None:
-    case = crowded(4, seed=38)
+    case = small_dense(4, seed=38)
     kernels, _, preds, batch = both(case, Setting(device=device), validate=False)
     given = kernels.assign(preds, batch)
     beyond = torch.tensor([10**8, 0, -1, 0], device=device), torch.tensor([0, 10**8, 0, -1], device=device)
@@ -305,7 +305,7 @@ def test_impossible_entries_of_a_given_assignment_are_freed(device: str) -> None
 
 
 def test_inside_autocast_nothing_changes(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(4, seed=36), Setting(device=device))
+    kernels, _, preds, batch = both(small_dense(4, seed=36), Setting(device=device))
     expected = answers(kernels, preds, batch)
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
         found = answers(kernels, preds, batch)

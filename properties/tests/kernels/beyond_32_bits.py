@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Setting
-from oracle.cases.workloads.small_dense import crowded
+from oracle.cases.workloads.small_dense import small_dense
 from properties.tests.kernels.helpers import answers, both
 from twinloss import LossSpec, Pyramid, decode_boxes, make_anchors
 from twinloss.backends.triton import tiles
@@ -151,7 +151,7 @@ def test_the_held_anchors_of_the_last_image(far: KernelArguments, near: KernelAr
 
 
 def test_images_that_lie_far_apart(device: str) -> None:
-    kernels, _, preds, batch = both(crowded(4, seed=40, images=2, size=(32, 32), strides=(8, 16)), Setting("float16", device=device))
+    kernels, _, preds, batch = both(small_dense(4, seed=40, images=2, size=(32, 32), strides=(8, 16)), Setting("float16", device=device))
     apart = dict(preds)
     for name in ("boxes", "scores"):
         logits = preds[name].detach()

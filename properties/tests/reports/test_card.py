@@ -14,7 +14,7 @@ from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.compare import STAGES, compare
 from oracle.comparison.conduct import MODES, STAGE
 from oracle.comparison.registry import load_candidate, shipped
-from oracle.comparison.rows import Run, rows_of, write_rows
+from oracle.comparison.rows import Run, rows_of
 from reports.card.__main__ import main
 from reports.card.text import BEGIN, END, inserted
 from twinloss import LossSpec
@@ -36,8 +36,11 @@ def cards(folder: Path, *names: str) -> dict[str, dict[str, str]]:
     """Texts of each contender's card by suffix."""
     contenders = [load_candidate(f"properties.selfcheck.sample_candidates:{name}") for name in names]
     compared = [compare(case, Setting(), contenders, shipped()["reference"], (STAGE, *STAGES)) for case in (CROWDED, EMPTY)]
-    compared = [dataclasses.replace(one, said=[dataclasses.replace(said, replay=REPLAY) for said in one.said]) for one in compared]
-    write_rows([row for comparison in compared for row in rows_of(comparison, Run("test", "1"))], folder / "rows.parquet")
+    compared = [
+        dataclasses.replace(one, results=[dataclasses.replace(result, replay=REPLAY) for result in one.results]) for one in compared
+    ]
+    rows = [vars(row) for comparison in compared for row in rows_of(comparison, Run("test", "1"))]
+    pd.DataFrame(rows).to_parquet(folder / "rows.parquet")
     assert main(["--rows", str(folder / "rows.parquet"), "--out", str(folder)]) == 0
     stems = {name: f"card-properties-selfcheck-sample_candidates-{name}" for name in names}
     return {name: {kind: (folder / f"{stem}.{kind}").read_text("utf-8") for kind in ("md", "html", "json")} for name, stem in stems.items()}

@@ -12,7 +12,7 @@ from benches.gpu import correctness
 from benches.gpu.traffic import traffic
 from oracle.cases.case import Case, DtypeName
 from oracle.cases.workloads.labelled_images import data_folder
-from oracle.cases.workloads.small_dense import crowded
+from oracle.cases.workloads.small_dense import small_dense
 from oracle.ptx.triton_device import Device, running_on
 from twinloss import LossSpec
 
@@ -31,7 +31,7 @@ def test_whole_batches_are_judged_as_on_a_gpu(workload: str, dtype: DtypeName, m
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_step_asks_for_little_more_than_any_implementation_moves(dtype: DtypeName) -> None:
     spec = LossSpec(num_classes=80)
-    case = Case(spec, (640, 640), 1, tuple(dataclasses.replace(box, image=0) for box in crowded(8).boxes), crowded(8).prediction)
+    case = Case(spec, (640, 640), 1, tuple(dataclasses.replace(box, image=0) for box in small_dense(8).boxes), small_dense(8).prediction)
     moved = {each.kernel: each for each in traffic(case, dtype)}
     floor = moved["candidates_and_softplus"].floor_bytes
     assert sum(each.sector_bytes for each in moved.values()) <= 1.25 * floor

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Box, Case, Prediction, PredictionKind, Setting
-from oracle.cases.logits import STAGES, inline_text, logits
+from oracle.cases.logits import TRAINING_STAGES, inline_text, logits
 from oracle.cases.noise import Noise
 from oracle.cases.workloads import real_batches
 from oracle.definition.criterion import ExactCriterion
@@ -132,7 +132,7 @@ def test_stages_of_training_follow_each_other() -> None:
     """Overlap and confidence of what is held grow, on boxes as they are; the numbers are those of a network that learns."""
     overlaps, confidences = [], []
     for case in real_batches("synthetic-coco", imgsz=320, batch=8, count=3, seed=4):
-        assert case.prediction.kind in STAGES
+        assert case.prediction.kind in TRAINING_STAGES
         preds, batch = case.build(FLOAT64)
         details = [d for d in ExactCriterion(case.spec).trace(preds, batch) if len(d.rows)]
         held = [(d, d.weight > 0) for d in details]

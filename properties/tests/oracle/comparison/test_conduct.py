@@ -13,7 +13,7 @@ from oracle.comparison.compare import STAGES, Comparison, compare
 from oracle.comparison.conduct import MODES, STAGE
 from oracle.comparison.registry import load_candidate, shipped
 from oracle.contract.contender import Contender
-from oracle.contract.time_limit import Overrun, limited
+from oracle.contract.time_limit import TimeLimitExceeded, time_limit
 from oracle.contract.verdict import Verdict
 from twinloss import LossSpec
 
@@ -34,7 +34,7 @@ def judged(candidate: Contender, case: Case = WITH_BOXES, setting: Setting = Set
 
 
 def modes(comparison: Comparison) -> set[str]:
-    return {finding.quantity for finding in comparison.said[0].findings if finding.stage == STAGE}
+    return {finding.quantity for finding in comparison.results[0].findings if finding.stage == STAGE}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def modes(comparison: Comparison) -> set[str]:
         ("not_finite", "not finite", "1 of 3 numbers of its loss are not finite"),
         ("scalar", "wrong shape", "the loss is a torch.float32 tensor of shape (); it must be a tensor of shape (3,)"),
         ("no_items", "wrong shape", "it must be a pair (loss, items)"),
-        ("half", "wrong dtype", "the loss is torch.float16; it must be float32, or float64"),
+        ("half", "wrong dtype", "the loss is torch.float16; it must be float32 or float64"),
         ("changes_boxes", "mutates inputs", "the call changed batch['bboxes']"),
         ("leaves_a_key", "mutates inputs", "the call left batch_idx, cls, bboxes, pixels"),
         ("changes_the_default_dtype", "changes settings", "default dtype from torch.float32 to torch.float64"),
@@ -75,7 +75,7 @@ def test_a_call_that_hangs_is_interrupted_and_named() -> None:
     comparison = judged(candidate)
     assert modes(comparison) == {"hangs"}
     assert "the call did not come back within 2 s, of which it computed 0." in comparison.report()
-    rest = {j.verdict for j in comparison.said[0].judgements if j.stage != STAGE}
+    rest = {j.verdict for j in comparison.results[0].judgements if j.stage != STAGE}
     assert rest == {Verdict.NOT_COMPARED}
 
 
@@ -92,7 +92,7 @@ def test_a_factory_that_raises_is_named() -> None:
 def test_ours_behave(name: str, case: Case, setting: Setting) -> None:
     comparison = judged(load_candidate(f"properties.selfcheck.sample_candidates:{name}"), case, setting)
     assert comparison.verdict is not Verdict.DIFFER, comparison.report()
-    seen = {j.quantity for j in comparison.said[0].judgements if j.stage == STAGE and j.verdict is Verdict.AGREE}
+    seen = {j.quantity for j in comparison.results[0].judgements if j.stage == STAGE and j.verdict is Verdict.AGREE}
     assert seen == set(MODES)
 
 
@@ -102,7 +102,7 @@ def test_a_limit_puts_back_the_timer_that_it_found() -> None:
     before = signal.signal(signal.SIGALRM, lambda number, _: seen.append(number))
     left = signal.setitimer(signal.ITIMER_REAL, 100)
     try:
-        with pytest.raises(Overrun, match=r"within 0\.5 s"), limited(0.05):
+        with pytest.raises(TimeLimitExceeded, match=r"within 0\.5 s"), time_limit(0.05):
             time.sleep(10)
         assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
         assert seen == []

@@ -13,7 +13,7 @@ import torch
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
 from oracle.comparison.registry import CandidateError, load_candidate, shipped
 from oracle.contract.contender import Contender, OffersStages
-from oracle.contract.run import make_criterion, run_assign, run_given, run_loss, within
+from oracle.contract.run import in_setting, make_criterion, run_assign, run_given, run_loss
 from oracle.definition.criterion import ExactCriterion
 from twinloss import DetectionLoss, LossSpec
 
@@ -57,7 +57,7 @@ class TestReference:
     def test_every_stage_can_be_called_in_every_setting(self, setting: Setting) -> None:
         criterion, inputs = reference.ReferenceCriterion(SPEC), CASE.build(setting)
         assert isinstance(criterion, OffersStages)
-        with within(setting, criterion):
+        with in_setting(setting, criterion):
             centres, strides = criterion.anchors(inputs.preds)
             assert centres.shape == (84, 2)
             assert strides.shape == (84,)
@@ -201,9 +201,9 @@ class TestRun:
             run_loss(lambda _preds, _batch: (torch.ones(2), {}), CASE.build(), Setting())
 
     def test_the_twin_is_not_helped_by_the_default_dtype(self) -> None:
-        with within(Setting("float64"), DetectionLoss(SPEC)):
+        with in_setting(Setting("float64"), DetectionLoss(SPEC)):
             assert torch.get_default_dtype() == torch.float32
-        with within(Setting("float64"), reference.ReferenceCriterion(SPEC)):
+        with in_setting(Setting("float64"), reference.ReferenceCriterion(SPEC)):
             assert torch.get_default_dtype() == torch.float64
 
     def test_a_factory_that_makes_nothing_callable(self) -> None:
@@ -254,12 +254,12 @@ class TestCandidates:
     @pytest.mark.parametrize(
         ("path", "message"),
         [
-            ("candidates_here.mine", "with a colon before the factory's name"),
-            (":factory", "write package.module:factory"),
-            ("candidates_here.mine:", "write package.module:factory"),
+            ("candidates_here.mine", "has no module or no factory"),
+            (":factory", "write --candidate package.module:factory"),
+            ("candidates_here.mine:", "write --candidate package.module:factory"),
             ("nowhere.mine:factory", "there is no module 'nowhere'; run from the folder that holds it.*PYTHONPATH"),
             ("candidates_here.yours:factory", r"there is no module 'candidates_here\.yours'"),
-            ("candidates_here.needy:factory", "needs 'a_package_that_nobody_has', which is not installed"),
+            ("candidates_here.needy:factory", "imports 'a_package_that_nobody_has', which is not installed"),
             ("candidates_here.broken:factory", "importing candidates_here.broken raised RuntimeError: no licence"),
             ("candidates_here.mine:factroy", "has no 'factroy'; did you mean factory"),
             ("candidates_here.mine:zzz", "has no 'zzz'; .*mine.py does not define it"),

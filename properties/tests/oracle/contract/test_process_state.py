@@ -24,7 +24,7 @@ from oracle.cases.case import Box, Case, Prediction
 from oracle.comparison.compare import compare
 from oracle.comparison.conduct import STAGE
 from oracle.comparison.registry import shipped
-from oracle.contract.calls import called
+from oracle.contract.calls import call_contender
 from oracle.contract.contender import Contender
 from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS, STATES, Snapshot
 from properties.selfcheck.sample_candidates import TwinLossOnly
@@ -40,7 +40,7 @@ def kept() -> Iterator[None]:
     try:
         yield
     finally:
-        before.put_back()
+        before.restore()
 
 
 def anomaly() -> None:
@@ -56,7 +56,7 @@ CHANGES: dict[str, tuple[str, Callable[[], object]]] = {
     "flushing of denormal numbers": (SETTINGS, lambda: torch.set_flush_denormal(True)),
     "float32 matmul precision": (SETTINGS, lambda: torch.set_float32_matmul_precision("high")),
     "anomaly mode": (SETTINGS, anomaly),
-    "warnings of torch said always": (SETTINGS, lambda: torch.set_warn_always(True)),
+    "repetition of torch's warnings": (SETTINGS, lambda: torch.set_warn_always(True)),
     "autocast on cpu": (SETTINGS, lambda: torch.set_autocast_enabled("cpu", True)),
     "cudnn.benchmark": (SETTINGS, lambda: setattr(torch.backends.cudnn, "benchmark", not torch.backends.cudnn.benchmark)),
     "torch's random numbers": (RANDOM, lambda: torch.manual_seed(7)),
@@ -85,9 +85,9 @@ def test_a_change_is_seen_and_put_back(name: str) -> None:
     before = Snapshot()
     with kept():  # should the test fail
         change()
-        assert {group: True} == {found: name in said for found, said in before.put_back().items()}
-        assert before.put_back() == {}, "it is as it was"
-    assert "value" not in str(before.put_back())
+        assert {group: True} == {found: name in said for found, said in before.restore().items()}
+        assert before.restore() == {}, "it is as it was"
+    assert "value" not in str(before.restore())
 
 
 def test_every_state_that_can_be_changed_here_is_tried() -> None:
@@ -105,7 +105,7 @@ def test_a_call_that_leaves_something_changed_has_a_verdict_of_its_own(name: str
     contender = Contender("sinner", "", lambda spec: TwinLossOnly(spec, sin), "float32", time_limit=100.0)
     with kept():
         comparison = compare(CASE, FLOAT32, [contender], shipped()["reference"], (STAGE, "loss"))
-    found = {(finding.stage, finding.quantity): finding.what for finding in comparison.said[0].findings}
+    found = {(finding.stage, finding.quantity): finding.what for finding in comparison.results[0].findings}
     assert found.keys() == {(STAGE, group)}, comparison.report()
     assert name in found[STAGE, group]
 
@@ -118,7 +118,7 @@ def test_what_a_library_changes_as_it_is_loaded_is_its_own() -> None:
         os.environ["OF_A_LIBRARY"] = "1"
 
     try:
-        assert called(Contender("loads", "", lambda _: None), load).changed == {}  # type: ignore[arg-type, return-value]
+        assert call_contender(Contender("loads", "", lambda _: None), load).changed == {}  # type: ignore[arg-type, return-value]
         assert os.environ["OF_A_LIBRARY"] == "1", "the library may rely on it"
     finally:
         del sys.modules[name], os.environ["OF_A_LIBRARY"]

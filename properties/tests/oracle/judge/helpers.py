@@ -73,7 +73,7 @@ def judged(case: Case, contender: Contender, setting: Setting = FLOAT32) -> Comp
 
 def judgement_of(comparison: Comparison, stage: str, quantity: str) -> Judgement:
     """Returns one judgement on the first contender."""
-    (found,) = [j for j in comparison.said[0].judgements if (j.stage, j.quantity) == (stage, quantity)]
+    (found,) = [j for j in comparison.results[0].judgements if (j.stage, j.quantity) == (stage, quantity)]
     return found
 
 

@@ -55,7 +55,7 @@ def test_a_tie_for_the_last_place_may_go_either_way_and_the_rest_may_not() -> No
 def test_a_last_place_that_is_decided_excuses_no_other_answer() -> None:
     comparison = judged(tied_case(gap=2e-4), edited(moved(0, 2)))
     assert verdict_of(comparison, "assign", "holders") is Verdict.DIFFER
-    finding = comparison.said[0].findings[0]
+    finding = comparison.results[0].findings[0]
     assert finding.where["anchor"] in (0, 2)
     assert "place 3 of its box's" in finding.candidate
     assert finding.exact == "held by no box"
@@ -74,7 +74,7 @@ def test_a_tie_does_not_excuse_one_anchor_more_or_less() -> None:
 
 
 def test_the_definitions_own_answer_counts_its_decisions_once() -> None:
-    judgements = judged(tied_case(), TWIN).said[0].judgements
+    judgements = judged(tied_case(), TWIN).results[0].judgements
     counted = {j.quantity: (j.decisions, j.open_decisions) for j in judgements if j.stage == "assign" and j.quantity != "holders"}
     assert counted["kth place"] == (1, 1)
     assert counted["conflict"] == (0, 0)

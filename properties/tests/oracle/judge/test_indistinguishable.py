@@ -17,7 +17,7 @@ from oracle.comparison.trial import Trial
 from oracle.contract.contender import Contender, Criterion, LossAndItems
 from oracle.contract.verdict import Verdict
 from oracle.judge.indistinguishable import NO_ALTERNATIVES, Alternatives, term_bounds
-from properties.differential.saved_cases import Saved, load
+from properties.differential.saved_cases import SavedCase, load
 from properties.selfcheck.sample_candidates import LossOnly, other_rounding, other_rounding_silent
 from properties.tests.oracle.judge.helpers import REFERENCE, trial_of
 from twinloss import LossSpec
@@ -68,17 +68,17 @@ def test_without_alternatives_there_is_no_deviation() -> None:
 
 
 @pytest.fixture(scope="module")
-def entropy() -> Saved:
+def entropy() -> SavedCase:
     """Some sixty anchors that are right to the last bit, of which twelve are held."""
     return load(ENTROPY)
 
 
-def trial(saved: Saved, factory: Callable[[LossSpec], Criterion]) -> Trial:
+def trial(saved: SavedCase, factory: Callable[[LossSpec], Criterion]) -> Trial:
     """A candidate on the saved batch."""
     return trial_of(saved.case, Contender("candidate", "", factory, arithmetic="float32"), saved.setting)
 
 
-def test_the_bounds_of_an_inferred_assignment_hold_the_observed_terms(entropy: Saved) -> None:
+def test_the_bounds_of_an_inferred_assignment_hold_the_observed_terms(entropy: SavedCase) -> None:
     shown = trial(entropy, other_rounding)
     own = shown.loss(shown.holdings())
     assert max(quantity.worst_ratio for quantity in own.values()) <= 1
@@ -102,6 +102,6 @@ class Scaled(LossOnly):
 
 @pytest.mark.parametrize("term", range(TERMS))
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_a_term_beyond_the_bounds_differs(entropy: Saved, term: int, factor: float) -> None:
+def test_a_term_beyond_the_bounds_differs(entropy: SavedCase, term: int, factor: float) -> None:
     wrong = Contender("wrong", "", lambda spec: Scaled(spec, term, factor), arithmetic="float32")
     assert compare(entropy.case, entropy.setting, [wrong], REFERENCE, stages=("loss",)).verdict is Verdict.DIFFER

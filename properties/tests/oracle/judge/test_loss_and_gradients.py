@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.compare import Comparison, compare
-from oracle.comparison.explain import localise
-from oracle.comparison.rows import Run, read_rows, rows_of, write_rows
+from oracle.comparison.explain import explain
+from oracle.comparison.rows import Run, rows_of
 from oracle.comparison.trial import Trial
 from oracle.contract.contender import Contender
 from oracle.contract.run import Outcome
@@ -50,8 +49,8 @@ SETTINGS = [Setting("float32"), Setting("float64"), Setting("bfloat16"), Setting
 
 
 def error_of(value: float, tolerance: float = 1.0, truth: float = 0.0, group: str = "g") -> QuantityError:
-    right, said, allowed = (torch.tensor([x], dtype=torch.float64) for x in (truth, value, tolerance))
-    found = worst_element(group, right, said, allowed)
+    right, result, allowed = (torch.tensor([x], dtype=torch.float64) for x in (truth, value, tolerance))
+    found = worst_element(group, right, result, allowed)
     assert found is not None
     return QuantityError("q", (found,))
 
@@ -86,10 +85,10 @@ def test_the_references_error_in_one_group_excuses_nothing_in_another() -> None:
 
 
 def test_a_finding_gives_the_relative_error_with_its_sign() -> None:
-    for value, said in ((1.5, "off by 0.5, +0.5 of it, at g"), (0.75, "off by 0.25, -0.25 of it, at g")):
+    for value, result in ((1.5, "off by 0.5, +0.5 of it, at g"), (0.75, "off by 0.25, -0.25 of it, at g")):
         finding = judge_quantity("loss", error_of(value, tolerance=0.1, truth=1.0), None).finding
         assert finding is not None
-        assert finding.what == said
+        assert finding.what == result
 
 
 def test_the_worst_element_is_found_and_named() -> None:
@@ -167,8 +166,8 @@ def test_what_the_two_programs_round_stays_within_the_allowance_and_uses_it() ->
     used: dict[str, list[float]] = {}
     for seed in range(12):
         case = ordinary(seed, kind=("early", "middle", "late", "random")[seed % 4], reg_max=(16, 16, 1)[seed % 3])
-        for said in compare(case, FLOAT32, [REFERENCE, TWIN], None).said:
-            for j in said.judgements:
+        for result in compare(case, FLOAT32, [REFERENCE, TWIN], None).results:
+            for j in result.judgements:
                 if not math.isnan(j.error_over_allowance):
                     used.setdefault(f"{j.stage} {j.quantity}", []).append(j.error_over_allowance)
     medians = {name: float(np.median(found)) for name, found in used.items()}
@@ -258,7 +257,7 @@ def test_another_definition_differs_whether_or_not_it_shows_its_stages(numbers: 
     case = Case(LossSpec(num_classes=2, strides=(8,)), (320, 320), 1, boxes, Prediction("random", seed=5))
     shown, unseen = changed(**numbers), silent(changed(**numbers))
     comparison = compare(case, FLOAT32, [shown, unseen, changed(), silent(changed())], REFERENCE)
-    assert [said.verdict for said in comparison.said] == [Verdict.DIFFER, Verdict.DIFFER, Verdict.AGREE, Verdict.AGREE]
+    assert [result.verdict for result in comparison.results] == [Verdict.DIFFER, Verdict.DIFFER, Verdict.AGREE, Verdict.AGREE]
 
 
 @settings(max_examples=25)
@@ -275,9 +274,9 @@ def test_an_assignment_is_inferred_from_the_gradient_where_none_is_shown(case: C
 def _alike(held: IndexedAssignment, read: IndexedAssignment, trial: Trial) -> bool:
     """Returns whether two assignments agree in anchors and classes, as far as gradients distinguish them."""
     own, shown = (dict(zip(h.cell.tolist(), h.row.tolist(), strict=True)) for h in (held, read))
-    seen, said = ({c for c, weight in zip(h.cell.tolist(), h.weight.tolist(), strict=True) if weight > 1e-9} for h in (held, read))
+    seen, result = ({c for c, weight in zip(h.cell.tolist(), h.weight.tolist(), strict=True) if weight > 1e-9} for h in (held, read))
     label = trial.definition.labels
-    return seen <= shown.keys() and said <= own.keys() and all(label[own[cell]] == label[shown[cell]] for cell in seen)
+    return seen <= shown.keys() and result <= own.keys() and all(label[own[cell]] == label[shown[cell]] for cell in seen)
 
 
 @settings(max_examples=12)
@@ -310,7 +309,7 @@ def test_a_contender_that_raises_or_answers_in_another_shape_is_named() -> None:
         raise NotImplementedError(f"reg_max {spec.reg_max}")
 
     refused = judged(ordinary(), Contender("refuses", "", refuses))
-    assert [j.reason for j in refused.said[0].judgements] == ["raised NotImplementedError: reg_max 16"]
+    assert [j.reason for j in refused.results[0].judgements] == ["raised NotImplementedError: reg_max 16"]
 
 
 class Halved(DetectionLoss):
@@ -323,7 +322,7 @@ class Halved(DetectionLoss):
 
 def test_a_loss_in_half_precision_and_a_missing_gradient_are_named() -> None:
     report = judged(ordinary(), Contender("halved", "", Halved, arithmetic="float32")).report()
-    assert "the loss is torch.float16; it must be float32, or float64" in report
+    assert "the loss is torch.float16; it must be float32 or float64" in report
     assert "gives boxes no gradient" in report
 
 
@@ -346,25 +345,18 @@ def test_a_finding_gives_what_is_needed_to_reproduce_it() -> None:
     assert judged(case, TWIN).report() == ""
 
 
-def test_rows_come_back_from_their_file(tmp_path: Path) -> None:
+def test_rows_have_details_where_they_differ() -> None:
     comparison = compare(ordinary(), FLOAT32, [TWIN, changed(topk=5)], REFERENCE)
     rows = rows_of(comparison, Run("test", "0"))
-    path = tmp_path / "out" / "rows.parquet"
-    write_rows(rows, path)
-    again = read_rows(path)
-    assert [dataclasses.astuple(r)[:9] for r in again] == [dataclasses.astuple(r)[:9] for r in rows]
     assert {r.verdict for r in rows if r.contender == "twin"} == {"AGREE"}
     assert all(r.detail and not r.replay for r in rows if r.verdict == "DIFFER")
-    assert [p.name for p in path.parent.iterdir()] == ["rows.parquet"]
-    with pytest.raises(ValueError, match="nothing was compared"):
-        write_rows([], path)
 
 
 def test_inputs_that_are_no_numbers_are_not_judged() -> None:
     case = dataclasses.replace(ordinary(), prediction=Prediction("random", spread=1e6))
     comparison = compare(case, Setting("float16"), [TWIN], REFERENCE)
     assert comparison.verdict is Verdict.NOT_COMPARED
-    assert {j.reason for j in comparison.said[0].judgements} == {"a logit is not a finite number in this dtype"}
+    assert {j.reason for j in comparison.results[0].judgements} == {"a logit is not a finite number in this dtype"}
 
 
 def test_a_worst_element_is_located() -> None:
@@ -406,8 +398,8 @@ HINTS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def guesses(case: Case, contender: Contender, setting: Setting = FLOAT32, others: Sequence[tuple[Case, Setting]] = ()) -> list[str]:
-    findings = judged(case, contender, setting).said[0].findings
-    return [text for word, text in localise(case, setting, contender, findings, others) if word == "looks like"]
+    findings = judged(case, contender, setting).results[0].findings
+    return [text for word, text in explain(case, setting, contender, findings, others) if word == "looks like"]
 
 
 @pytest.mark.parametrize("hint", HINTS)
@@ -445,7 +437,7 @@ PLAIN = Case(LossSpec(num_classes=2, strides=(8,)), (96, 96), 2, BOXES, Predicti
     ("hint", "numbers"), [("K = 9 instead of 10 [5.4]", {"topk": 9}), ("K = 12 instead of 10 [5.4]", {"topk": 12}), ("", {"beta": 2.0})]
 )
 def test_another_rule_of_assignment_is_named_and_any_other_assignment_is_not(hint: str, numbers: dict[str, Any]) -> None:
-    (finding,) = [f for f in judged(PLAIN, changed(**numbers)).said[0].findings if (f.stage, f.quantity) == ("assign", "holders")]
+    (finding,) = [f for f in judged(PLAIN, changed(**numbers)).results[0].findings if (f.stage, f.quantity) == ("assign", "holders")]
     assert finding.hint == hint
 
 
@@ -472,7 +464,7 @@ def test_a_planted_fault_is_named_as_what_it_is_or_not_at_all(name: str, setting
     (fault,) = [fault for fault in CATALOGUE if fault.name == name]
     case = dataclasses.replace(FAULTY, prediction=Prediction("near", seed=1, spread=0.25))
     comparison = judged(case, fault.loss_only(), setting)
-    notes = localise(case, setting, fault.loss_only(), comparison.said[0].findings)
+    notes = explain(case, setting, fault.loss_only(), comparison.results[0].findings)
     assert not any("agrees" in text and f"gradient of {what}:" in text for what in _gradients(comparison) for _, text in notes)
     found = [text for word, text in notes if word == "looks like"]
     assert all(FAULTS[name] and text.startswith(FAULTS[name]) for text in found), found
@@ -480,7 +472,9 @@ def test_a_planted_fault_is_named_as_what_it_is_or_not_at_all(name: str, setting
 
 def _gradients(comparison: Comparison) -> list[str]:
     return [
-        finding.quantity.removeprefix("gradient of ") for finding in comparison.said[0].findings if finding.quantity.startswith("gradient")
+        finding.quantity.removeprefix("gradient of ")
+        for finding in comparison.results[0].findings
+        if finding.quantity.startswith("gradient")
     ]
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +16,7 @@ from oracle.cases.logits import inline_text
 from oracle.cases.noise import Noise
 from oracle.comparison.compare import compare
 from oracle.comparison.registry import load_candidate, shipped
-from oracle.comparison.rows import Run, read_rows, rows_of, write_rows
+from oracle.comparison.rows import Run, rows_of
 from oracle.contract.contender import Contender
 from oracle.contract.run import make_criterion, run_given
 from oracle.contract.verdict import Verdict
@@ -279,12 +277,3 @@ def test_kinks_are_counted_in_rows() -> None:
     assert counted["loss", "loss"][0] == 0
     assert math.isnan(counted["loss", "loss"][1])
     assert sum(row.kinks for row in rows_of(compare(ordinary(), FLOAT32, [TWIN], REFERENCE), Run("test", "0"))) == 0
-
-
-def test_rows_written_before_kinks_had_columns_are_read(tmp_path: Path) -> None:
-    rows = rows_of(compare(kink((1.0, 1.6, 1.6, 1.6)), FLOAT32, [TWIN], REFERENCE), Run("test", "0"))
-    path = tmp_path / "rows.parquet"
-    write_rows(rows, path)
-    assert [row.kinks for row in read_rows(path)] == [row.kinks for row in rows]
-    pd.read_parquet(path).drop(columns=["kinks", "kink_reach"]).to_parquet(path)
-    assert {row.kinks for row in read_rows(path)} == {0}

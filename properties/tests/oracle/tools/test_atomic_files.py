@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from oracle.tools.atomic_files import whole, write_frame, write_text
+from oracle.tools.atomic_files import atomic_file, write_frame, write_text
 
 
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Pat
     write_frame(pd.DataFrame({"a": [1]}), file)
 
     def fail() -> None:
-        with whole(file) as unfinished:
+        with atomic_file(file) as unfinished:
             unfinished.write_bytes(b"PAR1 half")
             raise KeyboardInterrupt
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from oracle.tools import programs as patience
-from oracle.tools.programs import HangError, Patience, run, run_python, watched
+from oracle.tools.programs import HangDetector, HangError, end_if_it_hangs, run, run_python
 
 BUSY = "while True: pass"
 
@@ -58,22 +58,22 @@ def test_on_a_busy_machine_nobody_is_accused() -> None:
 def test_time_is_counted_from_the_question_on() -> None:
     """A process that has worked long before is not accused of it, and one that works a little now and then does not stand still."""
     now = 0.0
-    patient = Patience(os.getpid(), busy_s=100, idle_s=10, clock=lambda: now)
+    patient = HangDetector(os.getpid(), busy_s=100, idle_s=10, clock=lambda: now)
     assert patient.first > 0
     for _ in range(3):
         now += 8
         end = time.process_time() + 0.15
         while time.process_time() < end:
             pass
-        assert not patient.lost
+        assert not patient.reason
     now += 11
-    assert patient.lost == "it used no processor time for 10 s"
+    assert patient.reason == "it used no processor time for 10 s"
 
 
 def test_who_is_gone_is_not_waited_for() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-        with watched(process.pid) as why:
+        with end_if_it_hangs(process.pid) as why:
             assert patience.processor_seconds(process.pid) < 60
     assert why == []
 

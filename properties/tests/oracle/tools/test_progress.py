@@ -17,11 +17,11 @@ import pytest
 
 from oracle.cases.case import Setting
 from oracle.tools import progress as module
-from oracle.tools.programs import ROOT, run_python, surroundings
-from oracle.tools.progress import Notes, Pace, Progress, duration
+from oracle.tools.programs import ROOT, python_environment, run_python
+from oracle.tools.progress import Progress, ProgressFile, TimeEstimate, duration
 from properties.differential.fuzz import __main__ as fuzz
-from properties.differential.fuzz.turn import Found, Turn
-from properties.differential.saved_cases import Replay
+from properties.differential.fuzz.turn import Turn, TurnResult
+from properties.differential.saved_cases import ReplayCommand
 
 
 class Clock:
@@ -34,7 +34,7 @@ class Clock:
 
 def test_the_time_left_is_learnt_from_what_was_done() -> None:
     clock = Clock()
-    pace = Pace({"quick": 3, "slow": 3}, clock)
+    pace = TimeEstimate({"quick": 3, "slow": 3}, clock)
     assert str(pace.left_s) == "nan"
     for piece, seconds in (("quick", 2.0), ("slow", 60.0)):
         clock.now += seconds
@@ -50,7 +50,7 @@ def test_the_time_left_is_learnt_from_what_was_done() -> None:
 
 def test_two_processes_take_half_the_time() -> None:
     clock = Clock()
-    pace = Pace({"a": 10}, clock)
+    pace = TimeEstimate({"a": 10}, clock)
     for _ in range(2):
         clock.now += 3
         pace.done("a", 2, seconds=6)  # Each took 3 s, beside another.
@@ -58,7 +58,7 @@ def test_two_processes_take_half_the_time() -> None:
 
 
 def test_what_is_dropped_is_not_waited_for_and_what_comes_unplanned_is_counted() -> None:
-    pace = Pace({"a": 10}, Clock())
+    pace = TimeEstimate({"a": 10}, Clock())
     pace.done("a", 4)
     pace.add("a", -5)
     assert (pace.total, pace.share) == (5, 0.8)
@@ -74,13 +74,13 @@ def test_a_duration_is_for_people(seconds: float, text: str) -> None:
 def test_a_line_says_what_is_done_and_left_and_who_differs() -> None:
     clock = Clock()
     shown = Progress("batches compared", found=("differ", "none differs"), file=io.StringIO(), clock=clock)
-    assert shown.words == "starting, 0 s so far, time left not known yet; none differs"
+    assert shown.text == "starting, 0 s so far, time left not known yet; none differs"
     shown.plan({"a": 2000})
     clock.now = 60
     shown.done("a", 500)
     for who, stage in [("m:f", "assign"), ("m:f", "terms"), ("m:f", "assign"), ("b", "loss"), ("c", "loss"), ("d", "loss"), ("e", "loss")]:
         shown.differs(who, stage)
-    assert shown.words == (
+    assert shown.text == (
         "500 of 2,000 batches compared, 1 min 00 s so far, about 3 min 00 s left; "
         "7 differ: m:f (assign 2, terms 1), b (loss 1), c (loss 1), 2 more"
     )
@@ -92,13 +92,13 @@ def test_a_run_that_ends_by_the_clock_is_as_far_as_the_clock() -> None:
     clock.now = 150
     shown.done("turn", 100)
     assert shown.share == 0.25
-    assert shown.words == "100 batches compared, 2 min 30 s so far, about 7 min 30 s left"
+    assert shown.text == "100 batches compared, 2 min 30 s so far, about 7 min 30 s left"
 
 
 def test_notes_of_other_processes_are_counted_once_and_when_they_are_whole(tmp_path: Path) -> None:
     shown = Progress("batches", found=("differ", ""), file=io.StringIO())
     shown.follow(tmp_path, times=3)
-    one, other = Notes(tmp_path / "1.jsonl"), Notes(tmp_path / "2.jsonl")
+    one, other = ProgressFile(tmp_path / "1.jsonl"), ProgressFile(tmp_path / "2.jsonl")
     for notes in (one, other):
         notes.plan({"a": 4})
     one.done("a")
@@ -108,21 +108,21 @@ def test_notes_of_other_processes_are_counted_once_and_when_they_are_whole(tmp_p
         file.write('{"kind": "a", "sec')
     for _ in range(2):
         shown._collect()
-    assert (shown.pace.total, shown.pace.made.total(), shown.differing) == (10, 2, {"mine:make": {"terms": 1}})
+    assert (shown.estimate.total, shown.estimate.made.total(), shown.differing) == (10, 2, {"mine:make": {"terms": 1}})
     with (tmp_path / "2.jsonl").open("a") as file:
         file.write('onds": 1, "differing": []}\n')
     shown._collect()
-    assert shown.pace.made.total() == 3
+    assert shown.estimate.made.total() == 3
 
 
 def test_a_turn_of_the_search_counts_batches_and_the_first_stage_that_differs() -> None:
     lines = [("a", "twin", "AGREE", "assign"), ("b", "mine:make", "DIFFER", "assign"), ("b", "mine:make", "DIFFER", "loss")]
     rows = pd.DataFrame(lines, columns=["case", "contender", "verdict", "stage"])
-    turn = Turn(0, 1, Setting(), "tiny", 100, ("mine:make",), 30.0, 1.0, Replay())
+    turn = Turn(0, 1, Setting(), "tiny", 100, ("mine:make",), 30.0, 1.0, ReplayCommand())
     shown = Progress("batches compared", found=("differ", ""), file=io.StringIO(), limit_s=600)
     for found in (rows, pd.DataFrame()):
-        fuzz._count(Found(turn, found, "", "", ""), shown)
-    assert (shown.pace.made.total(), shown.differing) == (2, {"mine:make": {"assign": 1}})
+        fuzz._count(TurnResult(turn, found, "", "", ""), shown)
+    assert (shown.estimate.made.total(), shown.differing) == (2, {"mine:make": {"assign": 1}})
 
 
 def worked(shown: Progress, share: float = 0.5) -> None:
@@ -130,13 +130,13 @@ def worked(shown: Progress, share: float = 0.5) -> None:
     with shown:
         shown.plan({"a": 100})
         shown.done("a", round(100 * share))
-        shown.say("a line that stays")
-        threading.Event().wait(3 * module.LOOK_S)
+        shown.print_line("a line that stays")
+        threading.Event().wait(3 * module.POLL_S)
 
 
 def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # As many a log's server has it.
-    monkeypatch.setattr(module, "LOOK_S", 0.02)
+    monkeypatch.setattr(module, "POLL_S", 0.02)
     log = io.StringIO()
     worked(Progress("things done", file=log))
     stays, told, last = log.getvalue().splitlines()
@@ -146,7 +146,7 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_quiet_shows_what_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_S", 0.02)
+    monkeypatch.setattr(module, "POLL_S", 0.02)
     log = io.StringIO()
     worked(Progress("things done", file=log, quiet=True))
     assert log.getvalue() == "a line that stays\n"
@@ -155,7 +155,7 @@ def test_quiet_shows_what_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None
 def on_terminal(command: Sequence[str]) -> tuple[int, str]:
     """Exit code and output of a program on a terminal of 200 columns."""
     master, slave = pty.openpty()
-    environment = surroundings() | {"TERM": "xterm", "COLUMNS": "200"}
+    environment = python_environment() | {"TERM": "xterm", "COLUMNS": "200"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     said = bytearray()
@@ -178,7 +178,7 @@ with Progress("things done", found=("differ", "none differs")) as shown:
     shown.plan({"a": 100})
     shown.done("a", 50)
     shown.differs("mine:make", "terms")
-    shown.say("a line that stays")
+    shown.print_line("a line that stays")
     threading.Event().wait(2)
 print("the end")
 """

@@ -1,4 +1,4 @@
-"""What the differential run tells about somebody else's criterion: lines that can be pasted, assumptions, rates, text that stays text."""
+"""Messages of the differential run about a candidate: commands that can be pasted, assumptions, rates, escaped text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.cases.workloads.batches import real_batches
 from oracle.comparison.registry import CandidateError, load_candidate
-from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError, broken, named
-from properties.differential.contract import contract
+from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError, broken_assumptions, find_assumptions
+from properties.differential.contract import contract_text
 from properties.differential.recorder import Recorder
-from properties.differential.saved_cases import Replay, Saved, load
+from properties.differential.saved_cases import ReplayCommand, SavedCase, load
 from reports import escape
 from reports.__main__ import main as reports_main
 from reports.card.__main__ import main as card_main
@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Run:
-    """Types a line in the checkout, as somebody with nothing on Python's path does, or with ``path``."""
+    """Types a line in the checkout, with nothing on Python's path, or with ``path``."""
 
     def run(line: str, path: str = "") -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHONPATH"))}
@@ -162,7 +162,7 @@ def test_a_candidate_that_declines_everything_fails(diff: Run, tmp_path: Path) -
 def test_items_that_are_missing_are_missing(diff: Run) -> None:
     ended = diff("--scale", "0.002", "--candidate", "mine:nameless")
     assert "loss, items: missing: box_loss, cls_loss, " in ended.stdout
-    assert "it gives no items, and must give box_loss" in ended.stdout
+    assert "its items are empty, and must have box_loss" in ended.stdout
     assert "nan" not in ended.stdout
 
 
@@ -196,16 +196,16 @@ def test_cards_of_earlier_candidates_go(tmp_path: Path, diff: Run) -> None:
 def test_an_unknown_assumption_is_an_error_of_usage(diff: Run) -> None:
     ended = diff("--assume", "no-topk2,anchors", "--candidate", "mine:fewer")
     assert ended.returncode == 4
-    assert "there is no assumption 'anchors'; there are anchors>=K, no-topk2," in ended.stderr
+    assert "there is no assumption 'anchors'; choose from anchors>=K, no-topk2," in ended.stderr
     assert "Did you mean 'anchors>=K'? Quote it" in ended.stderr
 
 
 def test_the_contract_can_be_read(diff: Run) -> None:
     said = diff("--contract")
     assert said.returncode == 0
-    assert said.stdout.strip() == contract()
+    assert said.stdout.strip() == contract_text()
     for word in ("factory.declines", "factory.arithmetic", "factory.assumes", "topk2", "class_weights", "R = 1", *ASSUMPTIONS):
-        assert word in contract()
+        assert word in contract_text()
 
 
 # Assumptions, one batch that breaks each.
@@ -240,15 +240,15 @@ ALWAYS = {"reg-max=1", "usual-topk"}  # what the usual batch itself is not
 
 @pytest.mark.parametrize("name", BREAKING)
 def test_an_assumption_is_broken_by_its_batch(name: str) -> None:
-    assert broken(USUAL, Setting()) == ALWAYS
+    assert broken_assumptions(USUAL, Setting()) == ALWAYS
     case, setting = BREAKING[name]
-    assert name in broken(case, setting)
+    assert name in broken_assumptions(case, setting)
 
 
 def test_assumptions_are_named_in_any_way_and_by_the_factory(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [one.name for one in named(["no-topk2, reg-max>1", "no-topk2"])] == ["no-topk2", "reg-max>1"]
+    assert [one.name for one in find_assumptions(["no-topk2, reg-max>1", "no-topk2"])] == ["no-topk2", "reg-max>1"]
     with pytest.raises(AssumptionError, match="no assumption 'reg-max'"):
-        named(["reg-max"])
+        find_assumptions(["reg-max"])
     candidate = load_candidate("properties.selfcheck.sample_candidates:silent")
     monkeypatch.setattr("properties.selfcheck.sample_candidates.silent.assumes", ["no-topk2"], raising=False)
     assuming = load_candidate("properties.selfcheck.sample_candidates:silent")
@@ -277,7 +277,7 @@ def test_a_real_batch_is_made_smaller(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_fails_in_two_settings_has_two_files(tmp_path: Path) -> None:
-    half, single = (Saved(USUAL, Setting(dtype), "mine:make", "", {}) for dtype in ("bfloat16", "float32"))
+    half, single = (SavedCase(USUAL, Setting(dtype), "mine:make", "", {}) for dtype in ("bfloat16", "float32"))
     first, second, again = half.write(tmp_path), single.write(tmp_path), half.write(tmp_path)
     assert first == again
     assert second.stem == f"{USUAL.digest}-float32-cpu"
@@ -286,8 +286,8 @@ def test_a_batch_that_fails_in_two_settings_has_two_files(tmp_path: Path) -> Non
 
 
 def test_a_line_names_what_a_shell_and_nox_need() -> None:
-    assert Replay().line("abc") == "nox -s diff -- --replay abc"
-    line = Replay(("--cases", "my cases", "--assume", "reg-max>1"), ("/here", "/the re"), "/of/noxfile.py").line("abc", "mine:make")
+    assert ReplayCommand().line("abc") == "nox -s diff -- --replay abc"
+    line = ReplayCommand(("--cases", "my cases", "--assume", "reg-max>1"), ("/here", "/the re"), "/of/noxfile.py").line("abc", "mine:make")
     assert shlex.split(line) == [
         "PYTHONPATH=/here:/the re", "nox", "-f", "/of/noxfile.py", "-s", "diff", "--", "--replay", "abc", "--candidate", "mine:make",
         "--cases", "my cases", "--assume", "reg-max>1",
@@ -298,9 +298,9 @@ def test_where_a_run_was_started_decides_what_its_lines_name(monkeypatch: pytest
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["impl", ".", str(ROOT), str(tmp_path), str(tmp_path)]))
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("TWINLOSS_STARTED_IN", str(ROOT))
-    assert Replay.here("--reference", "8.3.253") == Replay(("--reference", "8.3.253"), (str(tmp_path),), "")
+    assert ReplayCommand.here("--reference", "8.3.253") == ReplayCommand(("--reference", "8.3.253"), (str(tmp_path),), "")
     monkeypatch.setenv("TWINLOSS_STARTED_IN", str(tmp_path))
-    assert Replay.here().noxfile == str(ROOT / "noxfile.py")
+    assert ReplayCommand.here().noxfile == str(ROOT / "noxfile.py")
 
 
 # Text that stays text.

@@ -15,7 +15,7 @@ from oracle.contract.verdict import Verdict
 from properties.differential.plugin import RECORDER, pytest_configure_node
 from properties.differential.recorder import Recorder
 from properties.differential.run_folder import RunFolder
-from properties.differential.saved_cases import Saved
+from properties.differential.saved_cases import SavedCase
 from properties.tests.oracle.judge.helpers import FLOAT32
 from twinloss import LossSpec
 
@@ -31,19 +31,19 @@ def once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def recorder_of(tmp_path: Path, name: str, time_limit: float) -> tuple[Recorder, str]:
     candidate = f"properties.selfcheck.sample_candidates:{name}"
     recorder = Recorder([candidate], "test", 1, tmp_path / "cases", time_limit=time_limit)
-    recorder.folder = RunFolder.made(tmp_path / "rows.parquet")
+    recorder.folder = RunFolder.create(tmp_path / "rows.parquet")
     return recorder, candidate
 
 
 def test_a_hang_that_another_process_does_not_see_is_none_but_this_one_is_not_trusted_again(tmp_path: Path) -> None:
     recorder, candidate = recorder_of(tmp_path, "computes_for_ever_at_times", 1.0)
-    (said,) = recorder.compare(CASE, FLOAT32, [candidate]).said
+    (said,) = recorder.compare(CASE, FLOAT32, [candidate]).results
     assert said.verdict is Verdict.AGREE
     assert {j.quantity for j in said.judgements if j.stage == STAGE} >= set(MODES), "what the other process found"
-    (said,) = recorder.compare(CASE, FLOAT32, [candidate]).said
+    (said,) = recorder.compare(CASE, FLOAT32, [candidate]).results
     assert {j.verdict for j in said.judgements} == {Verdict.NOT_COMPARED}
     assert "took more than the 1 s of processor time" in said.judgements[0].reason
-    assert "asked again in a process of its own it answered" in said.judgements[0].reason
+    assert "repeated in a process of its own it answered" in said.judgements[0].reason
     assert recorder.all_left_out([candidate])
     assert not recorder.all_left_out([candidate, "twin"])
 
@@ -52,9 +52,9 @@ def test_a_note_of_a_process_that_was_ended_from_outside_accuses_nobody(tmp_path
     once.touch()
     recorder, candidate = recorder_of(tmp_path, "ended_from_outside", 30.0)
     assert recorder.folder is not None
-    Saved(CASE, FLOAT32, candidate, "", {}).write_to(recorder.folder.note)
+    SavedCase(CASE, FLOAT32, candidate, "", {}).write_to(recorder.folder.note)
     (note,) = recorder.folder.notes()
-    assert "asked again in a process of its own it answered" in recorder.ended(note)
+    assert "repeated in a process of its own it answered" in recorder.ended(note)
     recorder.flush()
     assert len(recorder.folder.parts()) == 1
     assert not (tmp_path / "cases").exists()
@@ -63,10 +63,10 @@ def test_a_note_of_a_process_that_was_ended_from_outside_accuses_nobody(tmp_path
 def test_who_hangs_in_native_code_is_named_by_what_a_process_of_its_own_does(tmp_path: Path) -> None:
     recorder, candidate = recorder_of(tmp_path, "hangs_in_native_code", 0.3)
     assert recorder.folder is not None
-    Saved(CASE, FLOAT32, candidate, "", {}).write_to(recorder.folder.note)
+    SavedCase(CASE, FLOAT32, candidate, "", {}).write_to(recorder.folder.note)
     said = recorder.ended(recorder.folder.note)
     assert "with 0.3 s for a call, that one hung in native code, beyond what a signal can interrupt" in said
-    assert "as it did another" in recorder.ended(recorder.folder.note), "the next is believed"
+    assert "as it ended another one before" in recorder.ended(recorder.folder.note), "the next is believed"
 
 
 def test_an_exception_that_passes_through_leaves_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_an_exception_that_passes_through_leaves_no_note(tmp_path: Path, monkeyp
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("oracle.comparison.compare.declined", interrupted)
+    monkeypatch.setattr("oracle.comparison.compare.why_declined", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recorder.compare(CASE, FLOAT32, [candidate])
     assert recorder.folder.notes() == []
@@ -86,14 +86,14 @@ def test_an_exception_that_passes_through_leaves_no_note(tmp_path: Path, monkeyp
 def test_a_note_names_who_is_being_called(tmp_path: Path) -> None:
     recorder, candidate = recorder_of(tmp_path, "silent", 30.0)
     assert recorder.folder is not None
-    with recorder._noted(Saved(CASE, FLOAT32, candidate, "", {})):
+    with recorder._recorded_call(SavedCase(CASE, FLOAT32, candidate, "", {})):
         assert [candidate in note.read_text("utf-8") for note in recorder.folder.notes()] == [True]
-    with recorder._noted(Saved(CASE, FLOAT32, "twin", "", {})):
+    with recorder._recorded_call(SavedCase(CASE, FLOAT32, "twin", "", {})):
         assert recorder.folder.notes() == [], "ours need no note"
 
 
 def test_who_wants_to_be_alone_waits_for_the_others(tmp_path: Path) -> None:
-    folder = RunFolder.made(tmp_path / "rows.parquet")
+    folder = RunFolder.create(tmp_path / "rows.parquet")
     others = RunFolder(folder.path, "gw1")
     seen: list[str] = []
 

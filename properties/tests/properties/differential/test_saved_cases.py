@@ -14,22 +14,22 @@ from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.compare import compare
 from oracle.comparison.registry import load_candidate, shipped
 from oracle.contract.verdict import Verdict
-from properties.differential.saved_cases import Saved, all_saved, load, read
+from properties.differential.saved_cases import SavedCase, all_saved, load, read
 from properties.training.captured_batches import load_all
 from twinloss import LossSpec
 
 CASE = Case(LossSpec(num_classes=2, reg_max=4, strides=(8,), topk=3), (64, 64), 1, (Box(0, 1, 30, 30, 40, 40),), Prediction("near"))
-SAVED = Saved(CASE, Setting("float32"), "mine:make", "mine:make differs", {"mine:make": "mine 1.0", "reference": "ultralytics 8.4.190"})
+SAVED = SavedCase(CASE, Setting("float32"), "mine:make", "mine:make differs", {"mine:make": "mine 1.0", "reference": "ultralytics 8.4.190"})
 COMMITTED = list(all_saved())
 
 
 @pytest.mark.parametrize("saved", COMMITTED, ids=[saved.case.digest for saved in COMMITTED])
-def test_those_who_are_right_agree_on_every_committed_case(saved: Saved) -> None:
+def test_those_who_are_right_agree_on_every_committed_case(saved: SavedCase) -> None:
     ours = shipped()
     names = ("reference_silent", "silent", "other_rounding", "other_rounding_silent")
-    strangers = [load_candidate(f"properties.selfcheck.sample_candidates:{name}") for name in names]
+    candidates = [load_candidate(f"properties.selfcheck.sample_candidates:{name}") for name in names]
     setting = Setting(saved.setting.dtype, saved.setting.autocast)
-    comparison = compare(saved.case, setting, [ours["reference"], ours["twin"], *strangers], ours["reference"])
+    comparison = compare(saved.case, setting, [ours["reference"], ours["twin"], *candidates], ours["reference"])
     assert comparison.verdict is not Verdict.DIFFER, comparison.report()
 
 
@@ -191,7 +191,9 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name: str, tmp_path: Pat
     folder = tmp_path / "cases"
     SAVED.write(folder)
     SAVED.write_to(tmp_path / "outside.json")
-    with pytest.raises(ValueError, match=r"names no file in .*; give a digest or a file name of that folder, or another by --cases FOLDER"):
+    with pytest.raises(
+        ValueError, match=r"names no file in .*; give a digest or file name of that folder, or another folder with --cases FOLDER"
+    ):
         load(name.format(outside=tmp_path / "outside.json"), folder)
 
 

@@ -54,21 +54,21 @@ def write(folder: Path, fewer: int) -> str:
 
 
 def test_the_twin_passes_whatever_a_killed_run_left(session: Session, tmp_path: Path) -> None:
-    stranger = pd.DataFrame([{"contender": "stranger", "verdict": "DIFFER"}])
+    foreign = pd.DataFrame([{"contender": "foreign", "verdict": "DIFFER"}])
     dead = tmp_path / ".run-of-a-dead-one"
     for folder in (tmp_path, dead):
         folder.mkdir(exist_ok=True)
-        (folder / "calling-gw0.json").write_text('{"contender": "stranger"}')
-        stranger.to_parquet(folder / "part-gw0.parquet")
+        (folder / "calling-gw0.json").write_text('{"contender": "foreign"}')
+        foreign.to_parquet(folder / "part-gw0.parquet")
         (folder / "part-gw1-00001.parquet").write_bytes(b"PAR1 half of a file")
-    alive = RunFolder.made(tmp_path / "rows.parquet")
+    alive = RunFolder.create(tmp_path / "rows.parquet")
     assert not dead.exists()
-    stranger.to_parquet(alive.part())
+    foreign.to_parquet(alive.part())
     ended = session("--scale", "0.003", "-k", "float64-cpu-tiny or float32-cpu-tiny")
     assert ended.returncode == 0, ended.stdout
     rows = pd.read_parquet(tmp_path / "rows.parquet")
     assert {"twin", "reference"} <= set(rows["contender"])
-    assert "stranger" not in set(rows["contender"])
+    assert "foreign" not in set(rows["contender"])
     assert not (rows["verdict"] == "DIFFER").any()
     assert len(alive.parts()) == 1, "a run that is alive keeps what it has"
     alive.close()

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from oracle.cases.case import Setting
-from oracle.cases.workloads.small_dense import crowded
+from oracle.cases.workloads.small_dense import small_dense
 from properties.differential.plan import real
 from properties.differential.plugin import check_files, pytest_addoption
-from properties.differential.saved_cases import Saved
+from properties.differential.saved_cases import SavedCase
 
 ROOT = Path(__file__).parents[4]
 
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_read_is_named(arguments: list[str], message: str,
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_case_of_a_device_that_is_not_here_is_named(folder: Path) -> None:
-    path = Saved(crowded(2), Setting("float32", device="cuda:0"), "twin", "", {}).write(folder / "cases")
+    path = SavedCase(small_dense(2), Setting("float32", device="cuda:0"), "twin", "", {}).write(folder / "cases")
     parser = pytest.Parser(_ispytest=True)
     pytest_addoption(parser)
     with pytest.raises(ValueError, match=rf"case {path.stem} was found on cuda:0, and there is no CUDA device here"):

@@ -61,14 +61,14 @@ def named(name: str) -> Fault:
 @pytest.mark.parametrize(("name", "stage"), QUICK.items())
 def test_a_fault_is_caught_at_its_stage_and_end_to_end(name: str, stage: str) -> None:
     fault = named(name)
-    seen, loss_only = compare(CASE, DOUBLE, [fault.contender(), fault.loss_only()]).said
+    seen, loss_only = compare(CASE, DOUBLE, [fault.contender(), fault.loss_only()]).results
     assert (seen.verdict, seen.findings[0].stage) == (Verdict.DIFFER, stage)
     assert (loss_only.verdict, loss_only.findings[0].stage) == (Verdict.DIFFER, "loss")
 
 
 def test_the_twin_itself_is_not() -> None:
     sound = Fault(SOUND, "", "")
-    assert [said.verdict for said in compare(CASE, DOUBLE, [sound.contender(), sound.loss_only()]).said] == [Verdict.AGREE] * 2
+    assert [said.verdict for said in compare(CASE, DOUBLE, [sound.contender(), sound.loss_only()]).results] == [Verdict.AGREE] * 2
 
 
 def test_the_catalogue_names_what_it_violates() -> None:

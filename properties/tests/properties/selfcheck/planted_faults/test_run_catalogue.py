@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from oracle.cases.case import Setting
-from oracle.tools.progress import Notes
+from oracle.tools.progress import ProgressFile
 from properties.differential.plan import GeneratedShare
 from properties.selfcheck.planted_faults import CATALOGUE, Fault
 from properties.selfcheck.planted_faults.fault import Patch
@@ -49,7 +49,7 @@ def test_a_run_ends_with_the_last_caught_fault_and_records_the_batch(tmp_path: P
     results = run_catalogue(
         [fault for fault in CATALOGUE if fault.name in ("sum of weights at least 2", "gains swapped")],
         FEW,
-        notes=Notes(tmp_path / "0.jsonl"),
+        notes=ProgressFile(tmp_path / "0.jsonl"),
     )
     found = [result for result in results if result.fault != SOUND]
     assert all(result.caught for result in found)
