@@ -13,6 +13,7 @@ import torch
 from benches.gpu.finding import GpuFinding, holds
 from benches.gpu.steps import DTYPE, Step, case_of, device, free
 from benches.measure import cuda
+from oracle.cases.build import build
 from oracle.cases.case import Case, DtypeName, Setting
 from oracle.tools.programs import ROOT, HangError
 from oracle.tools.programs import run as run_program
@@ -99,7 +100,7 @@ def beyond_32_bits() -> Iterator[GpuFinding]:
     spec = LossSpec(num_classes=365, reg_max=1)
     one = Case(spec, small.image_size, 4, tuple(box for box in small.boxes if box.image < 4), small.prediction)
     images = MANY_LOGITS // (spec.num_classes * one.num_anchors) + 16
-    preds, batch = one.build(Setting(DTYPE, device=device()))
+    preds, batch = build(one, Setting(DTYPE, device=device()))
     copies = images // 4
     criterion = DetectionLoss(spec, backend="triton")
     if (total := float(criterion.assign(preds, batch).weight.sum())) < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Setting
 from oracle.cases.workloads.small_dense import small_dense
 from twinloss import DetectionLoss
@@ -21,7 +22,7 @@ def main() -> None:
     """Run all cases on the GPU."""
     for case in CASES:
         for dtype in ("float32", "float16"):
-            preds, batch = case.build(Setting(dtype, device="cuda"))
+            preds, batch = build(case, Setting(dtype, device="cuda"))
             DetectionLoss(case.spec, backend="triton")(preds, batch)[0].sum().backward()
     torch.cuda.synchronize()
 

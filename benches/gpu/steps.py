@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benches.measure import cuda
 from benches.plan.workloads import WORKLOADS, generated
+from oracle.cases.build import build
 from oracle.cases.case import Case, DtypeName, Prediction, Setting
 from twinloss import DetectionLoss, LossSpec
 
@@ -50,7 +51,7 @@ class Step:
 
     def __init__(self, name: str) -> None:
         self.case = case_of(name)
-        self.preds, self.batch = self.case.build(Setting(DTYPE, device=device()))
+        self.preds, self.batch = build(self.case, Setting(DTYPE, device=device()))
         self.criterion = DetectionLoss(self.case.spec, backend="triton", validate=False)
         self.loss = torch.zeros(3)
 

@@ -17,6 +17,7 @@ import torch
 
 from benches.gpu.steps import case_of, floor_bytes
 from benches.measure.environment import commit, now
+from oracle.cases.build import build
 from oracle.cases.case import Case, DtypeName, Setting
 from oracle.ptx.access_log import Accesses
 from oracle.ptx.triton_device import Device, running_on
@@ -50,7 +51,7 @@ class KernelTraffic:
 
 def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[KernelTraffic]:
     """Returns the traffic of each kernel of one step on the case, in the order of the launches."""
-    preds, batch = case.build(Setting(dtype))
+    preds, batch = build(case, Setting(dtype))
     floor, found = floor_bytes(preds), []
 
     def watch(name: str, accesses: Accesses) -> None:

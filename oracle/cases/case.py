@@ -1,20 +1,23 @@
 """A case: one batch of the loss, as a small frozen record that prints, shrinks, hashes and travels as JSON.
 
-A case holds no tensors. :meth:`Case.build` makes the predictions and targets that it describes, on any device and in any dtype, the same
-bits every time: pseudo-random numbers come from :mod:`oracle.cases.noise`, which depends on neither the machine nor the release of numpy.
+A case holds no tensors. :func:`oracle.cases.build.build` makes its predictions and targets, on any device and in any dtype.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twinloss import LossSpec
@@ -116,28 +119,11 @@ class Case:
         """Number of anchors A of all levels."""
         return sum(rows * columns for rows, columns in self.grids)
 
-    def build(self, setting: Setting = Setting()) -> Inputs:
-        """Predictions and targets as a criterion takes them; logits are leaves that require a gradient."""
-        from oracle.cases.logits import logits
-
-        boxes, scores = logits(self)
-        dtype, device = setting.torch_dtype, setting.device
-        target_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        preds = {
-            "boxes": torch.from_numpy(boxes).to(device, dtype).requires_grad_(),
-            "scores": torch.from_numpy(scores).to(device, dtype).requires_grad_(),
-            "feats": [torch.zeros(self.batch_size, 1, *grid, dtype=dtype, device=device) for grid in self.grids],
-        }
-        rows = torch.tensor([(b.image, b.label, b.cx, b.cy, b.w, b.h) for b in self.boxes], dtype=torch.float64).reshape(-1, 6)
-        height, width = self.image_size
-        # Rounded to float32 whatever the setting, so that every dtype sees the very same boxes.
-        xywh = (rows[:, 2:] / torch.tensor([width, height, width, height], dtype=torch.float64)).float()
-        batch = {
-            "batch_idx": rows[:, 0].to(device, target_dtype),
-            "cls": rows[:, 1:2].to(device, target_dtype),
-            "bboxes": xywh.to(device, target_dtype),
-        }
-        return Inputs(preds, batch)
+    @property
+    def logit_shapes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Shapes of the box logits (B, 4R, A) and the class logits (B, C, A)."""
+        batch, anchors = self.batch_size, self.num_anchors
+        return (batch, 4 * self.spec.reg_max, anchors), (batch, self.spec.num_classes, anchors)
 
     def to_json(self) -> str:
         """Returns the case as JSON, from which :meth:`from_json` makes an equal case."""
@@ -198,4 +184,20 @@ def _check_buildable(case: Case) -> None:
             held = f"{images} images and {case.spec.num_classes} classes"
             raise ValueError(f"boxes[{index}] has image {box.image} and class {box.label}; the batch has {held}, counted from 0")
     if case.prediction.kind == "inline":
-        case.build()
+        inline_logits(case)
+
+
+def inline_logits(case: Case) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the logits that an inline case carries, as float32.
+
+    Raises:
+        ValueError: the text is no base64, or the logits have another shape than the case implies.
+    """
+    text = case.prediction.inline or {}
+    arrays = []
+    for name, shape in zip(("boxes", "scores"), case.logit_shapes, strict=True):
+        array = np.frombuffer(base64.b64decode(text.get(name, "")), dtype="<f4")
+        if array.size != math.prod(shape):
+            raise ValueError(f"inline {name} hold {array.size} numbers; this case has {shape}, {math.prod(shape)} numbers")
+        arrays.append(array.reshape(shape).astype(np.float32))
+    return arrays[0], arrays[1]

@@ -20,15 +20,12 @@ import base64
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oracle.cases.case import Case, inline_logits
 from oracle.cases.noise import Noise
-
-if TYPE_CHECKING:
-    from oracle.cases.case import Case
 
 Floats = NDArray[np.float32]
 Logits = tuple[Floats, Floats]
@@ -85,13 +82,8 @@ def inline_text(boxes: Floats, scores: Floats) -> dict[str, str]:
     return {name: base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode() for name, array in parts.items()}
 
 
-def _shapes(case: Case) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    batch, anchors = case.batch_size, case.num_anchors
-    return (batch, 4 * case.spec.reg_max, anchors), (batch, case.spec.num_classes, anchors)
-
-
 def _noise(case: Case) -> Logits:
-    boxes, scores = _shapes(case)
+    boxes, scores = case.logit_shapes
     return Noise(case.prediction.seed, 0).bell(*boxes), Noise(case.prediction.seed, 1).bell(*scores)
 
 
@@ -113,7 +105,7 @@ def _untrained(case: Case) -> Logits:
 
 
 def _saturated(case: Case) -> Logits:
-    shapes = _shapes(case)
+    shapes = case.logit_shapes
     seed, spread = case.prediction.seed, np.float32(case.prediction.spread)
 
     def extremes(shape: tuple[int, int, int], stream: int) -> Floats:
@@ -127,19 +119,8 @@ def _saturated(case: Case) -> Logits:
 
 
 def _zeros(case: Case) -> Logits:
-    boxes, scores = _shapes(case)
+    boxes, scores = case.logit_shapes
     return np.zeros(boxes, np.float32), np.zeros(scores, np.float32)
-
-
-def _inline(case: Case) -> Logits:
-    text = case.prediction.inline or {}
-    arrays = []
-    for name, shape in zip(("boxes", "scores"), _shapes(case), strict=True):
-        array = np.frombuffer(base64.b64decode(text.get(name, "")), dtype="<f4")
-        if array.size != math.prod(shape):
-            raise ValueError(f"inline {name} hold {array.size} numbers; this case has {shape}, {math.prod(shape)} numbers")
-        arrays.append(array.reshape(shape).astype(np.float32))
-    return arrays[0], arrays[1]
 
 
 @dataclass(frozen=True)
@@ -242,7 +223,7 @@ def _near(case: Case) -> Logits:
     scene, reg_max = _scene(case, smallest_on_top=False), case.spec.reg_max
     distances = _spread_out(case, scene, scene.distances, _AWAY)
     distances += np.float32(case.prediction.spread) * Noise(case.prediction.seed, 0).bell(*distances.shape)
-    scores = Noise(case.prediction.seed, 1).bell(*_shapes(case)[1]) - np.float32(4)
+    scores = Noise(case.prediction.seed, 1).bell(*case.logit_shapes[1]) - np.float32(4)
     scores[scene.image, scene.label, scene.anchor] += 6
     return _distributions(distances, reg_max, width=0.8), scores
 
@@ -250,7 +231,7 @@ def _near(case: Case) -> Logits:
 def _exact(case: Case) -> Logits:
     scene, reg_max = _scene(case, smallest_on_top=False), case.spec.reg_max
     distances = _spread_out(case, scene, scene.distances, _AWAY)
-    scores = np.full(_shapes(case)[1], -4, dtype=np.float32)
+    scores = np.full(case.logit_shapes[1], -4, dtype=np.float32)
     scores[scene.image, scene.label, scene.anchor] = 2
     return two_bin_logits(distances, reg_max), scores
 
@@ -261,7 +242,7 @@ def _in_training(case: Case) -> Logits:
     error = scene.sides * np.float32(stage.error) + np.float32(stage.floor)
     values = scene.distances + scale * error * Noise(seed, 0).bell(*scene.distances.shape)
     distances = _spread_out(case, scene, values, _AWAY)
-    scores = Noise(seed, 1).bell(*_shapes(case)[1]) * np.float32(stage.wobble) + np.float32(stage.background)
+    scores = Noise(seed, 1).bell(*case.logit_shapes[1]) * np.float32(stage.wobble) + np.float32(stage.background)
     scores[scene.image, scene.label, scene.anchor] += np.float32(stage.peak - stage.background) * _centredness(scene.distances)
     logits = _distributions(distances, case.spec.reg_max, stage.width)
     if case.spec.reg_max > 1:
@@ -287,5 +268,5 @@ _RECIPES: dict[str, Callable[[Case], Logits]] = {
     "middle": _in_training,
     "late": _in_training,
     "zeros": _zeros,
-    "inline": _inline,
+    "inline": inline_logits,
 }

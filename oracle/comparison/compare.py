@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.comparison.conduct import STAGE as CONDUCT
 from oracle.comparison.conduct import WARNINGS, judge_conduct, why_declined
@@ -103,7 +104,7 @@ def compare(
         JudgeError: the judge contradicts the definition.
     """
     definition = DefinitionAnswers(case, setting)
-    inputs = definition.inputs if setting.device == "cpu" else case.build(setting)
+    inputs = definition.inputs if setting.device == "cpu" else build(case, setting)
     if not definition.finite:
         reason = "a logit is not a finite number in this dtype"
         return Comparison(case, setting, [ContenderResult(c, [not_compared(stage, reason) for stage in stages], 0.0) for c in contenders])

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.contract.answer_form import (
     WRONG_ATTRIBUTE,
@@ -144,7 +145,7 @@ def _history(
 ) -> Iterator[tuple[str, str]]:
     """Yields a failure if the answers of a criterion depend on earlier calls."""
     other = another_batch(case)
-    other_inputs = other.build(setting)
+    other_inputs = build(other, setting)
     if why_declined(contender, other.spec, other_inputs, setting):
         return
     between, _ = call_once(contender, criterion, other_inputs, setting)

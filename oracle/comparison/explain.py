@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
 from oracle.comparison.trial import Trial
 from oracle.comparison.wrong_definitions import wrong_definitions
@@ -70,7 +71,7 @@ def explain(
         return []
     definition = DefinitionAnswers(case, setting)
     try:
-        trial = Trial(contender, definition, definition.inputs if setting.device == "cpu" else case.build(setting))
+        trial = Trial(contender, definition, definition.inputs if setting.device == "cpu" else build(case, setting))
         notes = [("pattern", line) for line in _pattern(trial.outcome().on_host(), trial, wrong)]
     except ContenderFailed:
         return []
@@ -175,7 +176,7 @@ def _answered(case: Case, setting: Setting, contender: Contender) -> _Answered |
         if asked.dtype not in ROUNDING or asked.autocast is not None:
             continue
         definition = DefinitionAnswers(case, asked)
-        inputs = definition.inputs if asked.device == "cpu" else case.build(asked)
+        inputs = definition.inputs if asked.device == "cpu" else build(case, asked)
         if contender.declines is not None and contender.declines(case.spec, inputs, asked):
             continue
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.contract.contender import Contender
 from twinloss import LossSpec
@@ -119,5 +120,5 @@ def with_assumptions(contender: Contender, assumptions: Sequence[Assumption]) ->
 
 def broken_assumptions(case: Case, setting: Setting) -> set[str]:
     """Returns the names of the assumptions that a batch breaks."""
-    inputs = case.build(Setting(setting.dtype, setting.autocast))
+    inputs = build(case, Setting(setting.dtype, setting.autocast))
     return {one.name for one in ASSUMPTIONS.values() if not one.holds(case.spec, inputs, setting)}

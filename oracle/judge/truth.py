@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.contract.run import Outcome, run_given
 from oracle.definition.assignment_trace import UNASSIGNED
@@ -43,7 +44,7 @@ class DefinitionAnswers:
     def __init__(self, case: Case, setting: Setting) -> None:
         self.case, self.setting = case, setting
         self.layout = Layout(case.spec, case.grids)
-        self.inputs: Inputs = case.build(Setting(setting.dtype, device="cpu"))
+        self.inputs: Inputs = build(case, Setting(setting.dtype, device="cpu"))
         self._exact: dict[tuple[str, str], ExactCriterion] = {}
         self._margins: dict[Precision, Margins] = {}
         self._allowed: dict[tuple[Precision, TieRules], AllowedAssignments] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Setting
 from oracle.ladder.answers import Answers
 from oracle.ladder.changes import difference
@@ -97,7 +98,7 @@ def twin_answer(question: Question, options: dict[str, Any]) -> Arrays:
     """Returns sum, items and gradients of the twin with the options of an older definition."""
     assert question.case is not None
     spec: LossSpec = dataclasses.replace(question.case.spec, **options)
-    preds, batch = question.case.build(Setting("float64" if question.dtype == "float64" else "float32"))
+    preds, batch = build(question.case, Setting("float64" if question.dtype == "float64" else "float32"))
     loss, items = DetectionLoss(spec, ties="reference")(preds, batch)
     loss.sum().backward()
     arrays = {"total": loss.sum().detach().reshape(1), "items": torch.stack(list(items.values()))}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, PredictionKind, Setting
 from oracle.ladder.inside.messages import Arrays, Message
 from twinloss import LossSpec, decode_boxes, make_anchors
@@ -87,7 +88,7 @@ def spec_fields(spec: LossSpec) -> dict[str, Any]:
 
 def batch_arrays(case: Case) -> Arrays:
     """Returns logits and targets of a case, exactly, as float64 arrays."""
-    preds, batch = case.build(Setting("float64"))
+    preds, batch = build(case, Setting("float64"))
     tensors = {"boxes": preds["boxes"], "scores": preds["scores"], **batch}
     return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 

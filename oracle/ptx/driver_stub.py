@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from oracle.cases.build import build as build_inputs
 from oracle.cases.case import Case, DtypeName, Setting
 from oracle.cases.workloads.small_dense import small_dense
 from oracle.ptx.interpreter import run
@@ -124,7 +125,7 @@ def largest_error(case: Case, dtype: DtypeName) -> float:
     """Returns the largest difference of loss and gradients from the torch backend's, relative to the largest element."""
     answers = []
     for backend in ("triton", "torch"):
-        preds, batch = case.build(Setting(dtype))
+        preds, batch = build_inputs(case, Setting(dtype))
         loss, _ = DetectionLoss(case.spec, backend=backend)(preds, batch)
         loss.sum().backward()
         answers.append([loss.detach(), preds["boxes"].grad, preds["scores"].grad])

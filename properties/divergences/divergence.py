@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
@@ -74,7 +75,7 @@ def contenders() -> dict[str, Contender]:
 
 def answer_of(contender: Contender, entry: Divergence) -> str:
     """Returns a contender's answer as text; an exception counts as an answer, by the name of its type."""
-    inputs = entry.case.build(entry.setting)
+    inputs = build(entry.case, entry.setting)
     inputs = entry.edit(inputs) if entry.edit else inputs
     try:
         return entry.question(make_criterion(contender, entry.case.spec, entry.setting), inputs, entry.setting)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
 from oracle.definition.criterion import ExactCriterion
 from oracle.definition.formulas import border_distance, ciou, lengthened
@@ -101,7 +102,7 @@ def _box_tags(case: Case) -> Iterator[str]:
 
 def _anchor_tags(case: Case) -> Iterator[str]:
     spec, exact = case.spec, ExactCriterion(case.spec)
-    preds, batch = case.build(Setting(dtype="float64"))
+    preds, batch = build(case, Setting(dtype="float64"))
     with torch.no_grad():
         grid, truth = exact.grid(preds), exact.targets(preds, batch)
         centres = grid.centres * grid.strides[:, None]

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction
 from twinloss import DetectionLoss, LossSpec
 from twinloss.assignment import PAIRS_AT_ONCE
@@ -43,7 +44,7 @@ def crowded(side: float) -> tuple[LossSpec, Inputs]:
         for image in range(IMAGES)
         for number in range(CROWD)
     )
-    return spec, Case(spec, (320, 320), IMAGES, boxes, Prediction("near")).build()
+    return spec, build(Case(spec, (320, 320), IMAGES, boxes, Prediction("near")))
 
 
 def sizes_of_a_step(criterion: DetectionLoss, inputs: Inputs) -> list[int]:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.contract.run import double_precision
 from properties.strategies import cases, predictions
@@ -47,7 +48,7 @@ def reference() -> Any:
 def two_sets(case: Case, setting: Setting) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The case's batch with two prediction sets that differ."""
     other = replace(case.prediction, seed=case.prediction.seed + 1)
-    many, one = (replace(case, prediction=prediction).build(setting) for prediction in (case.prediction, other))
+    many, one = (build(replace(case, prediction=prediction), setting) for prediction in (case.prediction, other))
     return {"one2many": many.preds, "one2one": one.preds}, many.batch
 
 
@@ -172,7 +173,7 @@ class TestRefusals:
             EndToEndLoss(case.spec)({"one2many": preds["one2many"]}, batch)
 
     def test_plain_predictions(self) -> None:
-        inputs = ordinary(16).build(FLOAT64)
+        inputs = build(ordinary(16), FLOAT64)
         with pytest.raises(ValueError, match="boxes, scores, feats but not one2many and one2one"):
             EndToEndLoss(ordinary(16).spec)(inputs.preds, inputs.batch)
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, DtypeName, Inputs, Prediction, Setting
 from oracle.contract.run import run_given, run_loss
 from oracle.definition.criterion import ExactCriterion
@@ -37,7 +38,7 @@ NOT_FINITE = (math.nan, math.inf, -math.inf)
 
 def changed(key: str, row: int | tuple[int, int], value: float) -> Inputs:
     """The case with one value of its targets replaced."""
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     batch[key][row] = value
     return Inputs(preds, batch)
 
@@ -73,7 +74,7 @@ def refuses(inputs: Inputs, row: int, value: float) -> None:
 def test_unsorted_rows_give_the_loss_of_the_sorted_batch(order: list[int]) -> None:
     """Rows of one image keep their order, since it decides between equals; rows of different images may arrive in any."""
     order = sorted_within_images(order)
-    preds, batch = CASE.build(Setting(dtype="float64"))
+    preds, batch = build(CASE, Setting(dtype="float64"))
     shuffled = {key: tensor[order] for key, tensor in batch.items()}
     expected = run_loss(DetectionLoss(SPEC), Inputs(preds, batch), Setting(dtype="float64"))
     found = run_loss(DetectionLoss(SPEC), Inputs(preds, shuffled), Setting(dtype="float64"))
@@ -89,7 +90,7 @@ def sorted_within_images(order: list[int]) -> list[int]:
 
 
 def test_reference_needs_sorted_rows() -> None:
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     expected, raised, misplaced = reference_loss(Inputs(preds, batch)), 0, 0
     for order in itertools.permutations(ROWS):
         if list(order) != sorted_within_images(list(order)):
@@ -119,7 +120,7 @@ def test_reference_on_image_index_that_is_none() -> None:
     with pytest.raises(RuntimeError):
         reference_loss(changed("batch_idx", 4, math.nan))
     # Fractions are cut off, and −1 counts from the end: neither is told.
-    clean = reference_loss(CASE.build())
+    clean = reference_loss(build(CASE))
     same(reference_loss(changed("batch_idx", 4, 2.5)), clean)
     negative = reference_loss(changed("batch_idx", 4, -1.0))
     assert negative.isfinite().all()
@@ -139,7 +140,7 @@ def test_reference_on_class_that_is_none() -> None:
     for value in (3.0, math.nan, -4.0):
         with pytest.raises(IndexError):
             reference_loss(changed("cls", 0, value))
-    same(reference_loss(changed("cls", 0, 0.9)), reference_loss(CASE.build()))
+    same(reference_loss(changed("cls", 0, 0.9)), reference_loss(build(CASE)))
     # −1 reads the metric of the last class and puts the target at class 0: a loss, and a wrong one.
     assert reference_loss(changed("cls", 0, -1.0)).isfinite().all()
 
@@ -161,14 +162,14 @@ def test_negative_size(column: int) -> None:
 @pytest.mark.parametrize(("column", "value"), [(0, math.nan), (1, math.nan), (2, math.nan), (3, math.nan), (0, -math.inf)])
 def test_reference_drops_a_box_that_is_not_finite(column: int, value: float) -> None:
     without = dataclasses.replace(CASE, boxes=BOXES[:4])
-    preds, _ = CASE.build()
-    same(reference_loss(changed("bboxes", (4, column), value)), reference_loss(Inputs(preds, without.build().batch)))
+    preds, _ = build(CASE)
+    same(reference_loss(changed("bboxes", (4, column), value)), reference_loss(Inputs(preds, build(without).batch)))
 
 
 def test_reference_ignores_a_box_of_negative_size() -> None:
     without = dataclasses.replace(CASE, boxes=BOXES[:4])
-    preds, _ = CASE.build()
-    same(reference_loss(changed("bboxes", (4, 2), -0.25)), reference_loss(Inputs(preds, without.build().batch)))
+    preds, _ = build(CASE)
+    same(reference_loss(changed("bboxes", (4, 2), -0.25)), reference_loss(Inputs(preds, build(without).batch)))
 
 
 # Row 8: zero-area boxes, and boxes outside of the image.
@@ -181,7 +182,7 @@ def test_degenerate_and_outside_boxes_as_the_reference(box: tuple[float, ...]) -
     """Kept when cx + cy > 0, else dropped. In float64, so that rounding excuses nothing."""
     setting = Setting(dtype="float64")
     case = dataclasses.replace(CASE, boxes=(*BOXES, Box(2, 2, *box)))
-    inputs = case.build(setting)
+    inputs = build(case, setting)
     expected = run_loss(ReferenceCriterion(SPEC), inputs, setting)
     found = run_loss(DetectionLoss(SPEC, ties="reference"), inputs, setting)
     same(found.loss, expected.loss, 1e-10)
@@ -198,7 +199,7 @@ def test_degenerate_and_outside_boxes_as_the_reference(box: tuple[float, ...]) -
 @pytest.mark.parametrize("logits", DTYPES)
 def test_targets_in_other_dtypes_are_converted(dtype: torch.dtype, logits: DtypeName) -> None:
     setting = Setting(dtype=logits)
-    preds, batch = CASE.build(setting)
+    preds, batch = build(CASE, setting)
     other = {key: tensor.to(dtype) for key, tensor in batch.items()}
     # Half precision rounds the coordinates, so the expected loss is that of the rounded ones.
     plain = {key: tensor.float() for key, tensor in other.items()}
@@ -210,7 +211,7 @@ def test_targets_in_other_dtypes_are_converted(dtype: torch.dtype, logits: Dtype
 
 def test_float64_targets_are_kept_with_float64_logits() -> None:
     setting = Setting(dtype="float64")
-    preds, batch = CASE.build(setting)
+    preds, batch = build(CASE, setting)
     moved = batch | {"bboxes": batch["bboxes"] + 1e-12}
     before, after = (run_loss(DetectionLoss(SPEC), Inputs(preds, b), setting).loss for b in (batch, moved))
     assert not torch.equal(before, after)
@@ -218,7 +219,7 @@ def test_float64_targets_are_kept_with_float64_logits() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
 def test_whole_numbers_serve_as_image_index_and_class(dtype: torch.dtype) -> None:
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     whole = batch | {key: batch[key].to(dtype) for key in ("batch_idx", "cls")}
     assert torch.equal(loss_of(Inputs(preds, whole)), loss_of(Inputs(preds, batch)))
     assert torch.equal(loss_of(Inputs(preds, whole | {"cls": whole["cls"].reshape(-1)})), loss_of(Inputs(preds, batch)))
@@ -226,7 +227,7 @@ def test_whole_numbers_serve_as_image_index_and_class(dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_reference_needs_float32_targets(dtype: torch.dtype) -> None:
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     with pytest.raises(RuntimeError):
         reference_loss(Inputs(preds, {key: tensor.to(dtype) for key, tensor in batch.items()}))
 
@@ -238,7 +239,7 @@ OUTSIDE, INSIDE = 0, 28  # In image 2: an anchor of no box, and one that boxes 2
 
 def poisoned(name: str, where: tuple[int, int, int], value: float, dtype: DtypeName = "float32") -> Inputs:
     """The case with one logit (image, channel, anchor) replaced."""
-    inputs = CASE.build(Setting(dtype=dtype))
+    inputs = build(CASE, Setting(dtype=dtype))
     with torch.no_grad():
         inputs.preds[name][where] = value
     return inputs
@@ -251,7 +252,7 @@ def gradients(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_the_anchors_are_what_they_are_called() -> None:
-    pairs = DetectionLoss(SPEC).metrics(*CASE.build())
+    pairs = DetectionLoss(SPEC).metrics(*build(CASE))
     assert {2, 3} <= set(pairs.row[pairs.anchor == INSIDE].tolist())
     assert OUTSIDE not in pairs.anchor[pairs.row >= 2].tolist()
 
@@ -266,14 +267,14 @@ def test_nan_in_what_a_candidate_is_judged_by_makes_all_terms_nan(dtype: DtypeNa
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("where", [(2, 2, INSIDE), (2, 0, OUTSIDE), (1, 0, 3)])
 def test_nan_in_any_other_score_makes_the_classification_nan_alone(where: tuple[int, int, int], dtype: DtypeName) -> None:
-    clean, found = loss_of(CASE.build(Setting(dtype=dtype))), loss_of(poisoned("scores", where, math.nan, dtype))
+    clean, found = loss_of(build(CASE, Setting(dtype=dtype))), loss_of(poisoned("scores", where, math.nan, dtype))
     assert found[1].isnan()
     assert torch.equal(found[[0, 2]], clean[[0, 2]])
 
 
 @pytest.mark.parametrize("value", NOT_FINITE)
 def test_box_logits_that_nothing_reads_change_nothing(value: float) -> None:
-    clean, _, clean_scores = gradients(CASE.build())
+    clean, _, clean_scores = gradients(build(CASE))
     loss, boxes, scores = gradients(poisoned("boxes", (2, 5, OUTSIDE), value))
     assert torch.equal(loss, clean)
     assert torch.equal(scores, clean_scores)
@@ -286,7 +287,7 @@ def test_a_masked_class_contributes_its_limit(dtype: DtypeName) -> None:
     """Scores of −inf are how classes are masked: no probability, no loss, no gradient."""
     setting = Setting(dtype=dtype)
     case = dataclasses.replace(CASE, boxes=tuple(dataclasses.replace(box, label=0) for box in BOXES))
-    masked, limit = case.build(setting), case.build(setting)
+    masked, limit = build(case, setting), build(case, setting)
     with torch.no_grad():
         masked.preds["scores"][:, 2] = -math.inf
         limit.preds["scores"][:, 2] = -1e4
@@ -301,7 +302,7 @@ def test_a_masked_class_contributes_its_limit(dtype: DtypeName) -> None:
 def test_a_masked_class_at_a_candidate_takes_its_chance_away() -> None:
     masked, limit = (poisoned("scores", (2, BOXES[2].label, INSIDE), value) for value in (-math.inf, -1e4))
     assert torch.equal(loss_of(masked), loss_of(limit))
-    assert (2, INSIDE) in held(CASE.build())
+    assert (2, INSIDE) in held(build(CASE))
     assert (2, INSIDE) not in held(masked)
 
 
@@ -345,7 +346,7 @@ def test_reference_on_logits_that_are_not_finite() -> None:
     assert reference_loss(poisoned("scores", (2, 0, OUTSIDE), math.inf))[1] == math.inf
     inputs = poisoned("boxes", (2, 5, OUTSIDE), math.nan)
     loss, _ = ReferenceCriterion(SPEC)(*inputs)
-    same(loss.detach(), reference_loss(CASE.build()))
+    same(loss.detach(), reference_loss(build(CASE)))
     (gradient,) = torch.autograd.grad(loss.sum(), inputs.preds["boxes"])
     assert gradient.isnan().any()
 
@@ -358,7 +359,7 @@ FEW = dataclasses.replace(CASE, spec=LossSpec(num_classes=3, strides=(32,)))
 def test_fewer_anchors_than_k_works() -> None:
     assert FEW.num_anchors < FEW.spec.topk
     setting = Setting(dtype="float64")
-    inputs = FEW.build(setting)
+    inputs = build(FEW, setting)
     all_of_them = dataclasses.replace(FEW.spec, topk=FEW.num_anchors)
     for ties in ("stable", "reference"):
         found = run_loss(DetectionLoss(FEW.spec, ties=ties), inputs, setting)
@@ -371,9 +372,9 @@ def test_fewer_anchors_than_k_works() -> None:
 
 def test_reference_needs_k_anchors() -> None:
     with pytest.raises(RuntimeError):
-        reference_loss(FEW.build(), FEW.spec)
+        reference_loss(build(FEW), FEW.spec)
     empty = dataclasses.replace(FEW, boxes=())
-    assert reference_loss(empty.build(), FEW.spec).isfinite().all()
+    assert reference_loss(build(empty), FEW.spec).isfinite().all()
 
 
 # Row 12: logits, maps and targets that disagree.
@@ -399,21 +400,21 @@ DISAGREEMENTS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], tuple
 @pytest.mark.parametrize("name", DISAGREEMENTS)
 def test_logits_that_disagree(name: str) -> None:
     change, shown = DISAGREEMENTS[name]
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     with pytest.raises(ValueError, match=r"preds|feats|maps") as caught:
         loss_of(Inputs(preds | change(preds), batch))
     assert all(part in str(caught.value) for part in shown), str(caught.value)
 
 
 def test_reference_accepts_two_dtypes() -> None:
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     found = reference_loss(Inputs(preds | {"scores": preds["scores"].double()}, batch))
-    same(found, reference_loss(CASE.build()), 1e-4)
+    same(found, reference_loss(build(CASE)), 1e-4)
 
 
 @pytest.mark.parametrize("key", ["batch_idx", "cls", "bboxes"])
 def test_targets_that_disagree_in_their_rows(key: str) -> None:
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     with pytest.raises(ValueError, match=key) as caught:
         loss_of(Inputs(preds, batch | {key: batch[key][:4]}))
     assert "4" in str(caught.value)
@@ -421,13 +422,13 @@ def test_targets_that_disagree_in_their_rows(key: str) -> None:
 
 
 def test_targets_of_another_shape() -> None:
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     with pytest.raises(ValueError, match=r"bboxes.*\(5, 5\)"):
         loss_of(Inputs(preds, batch | {"bboxes": torch.zeros(5, 5)}))
 
 
 def test_an_assignment_made_elsewhere_meets_the_same_checks() -> None:
     inputs = changed("cls", 0, 7.0)
-    assignment = DetectionLoss(SPEC).assign(*CASE.build())
+    assignment = DetectionLoss(SPEC).assign(*build(CASE))
     with pytest.raises(ValueError, match="row 0"):
         run_given(DetectionLoss(SPEC), inputs, Setting(), assignment)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction
 from twinloss import Assignment, DetectionLoss, LossSpec
 from twinloss.backends.registry import BackendName
@@ -59,7 +60,7 @@ def same_bits(found: Answer, expected: Answer) -> bool:
 
 def owned() -> Inputs:
     """Inputs whose targets are in the dtypes that the native kernels read: what need not be converted could be taken over."""
-    inputs = CASE.build()
+    inputs = build(CASE)
     return Inputs(inputs.preds, inputs.batch | {key: inputs.batch[key].long() for key in ("batch_idx", "cls")})
 
 
@@ -84,14 +85,14 @@ def test_a_batch_that_changes_after_the_call_changes_nothing(name: str, given: b
 
 
 def test_an_assignment_that_changes_after_the_call_changes_nothing(criterion: DetectionLoss) -> None:
-    held = criterion.assign(*CASE.build())
-    expected = answer(criterion, CASE.build(), held)
+    held = criterion.assign(*build(CASE))
+    expected = answer(criterion, build(CASE), held)
 
     def change() -> None:
         for column in (held.image, held.anchor, held.box, held.weight):
             column.fill_(10**6)
 
-    assert same_bits(answer(criterion, CASE.build(), held, between=change), expected)
+    assert same_bits(answer(criterion, build(CASE), held, between=change), expected)
 
 
 def test_another_thread_may_write_the_batch(criterion: DetectionLoss) -> None:
@@ -116,16 +117,16 @@ def test_another_thread_may_write_the_batch(criterion: DetectionLoss) -> None:
 
 def test_logits_that_change_before_the_backward_pass_are_an_error(criterion: DetectionLoss) -> None:
     for name in ("scores",) if criterion.backend == "torch" else ("boxes", "scores"):  # torch saves what it made of the boxes
-        preds = leaves(CASE.build())
+        preds = leaves(build(CASE))
         preds[name] = preds[name] * 1
-        loss, _ = criterion(preds, CASE.build().batch)
+        loss, _ = criterion(preds, build(CASE).batch)
         preds[name].mul_(2)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.sum().backward()
 
 
 def test_targets_and_given_weights_get_no_gradient(criterion: DetectionLoss) -> None:
-    inputs, held = CASE.build(), criterion.assign(*CASE.build())
+    inputs, held = build(CASE), criterion.assign(*build(CASE))
     expected = answer(criterion, inputs, held)
     targets = [inputs.batch[key].requires_grad_() for key in ("cls", "bboxes")]
     weight = held.weight.clone().requires_grad_()
@@ -136,8 +137,8 @@ def test_targets_and_given_weights_get_no_gradient(criterion: DetectionLoss) -> 
 
 
 def test_differentiable_once_and_as_often_as_the_graph_is_kept(criterion: DetectionLoss) -> None:
-    preds = leaves(CASE.build())
-    loss, _ = criterion(preds, CASE.build().batch)
+    preds = leaves(build(CASE))
+    loss, _ = criterion(preds, build(CASE).batch)
     first, second = (torch.autograd.grad(loss.sum(), (preds["boxes"], preds["scores"]), retain_graph=True) for _ in range(2))
     assert same_bits(first, second)
     for name in ("boxes", "scores"):
@@ -173,28 +174,28 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", UNPACKED)
 def test_what_was_saved_may_come_back_laid_out_otherwise(name: str, criterion: DetectionLoss) -> None:
-    expected = answer(criterion, CASE.build())
+    expected = answer(criterion, build(CASE))
     with saved_tensors_hooks(lambda tensor: tensor, UNPACKED[name]):
-        found = answer(criterion, CASE.build())
+        found = answer(criterion, build(CASE))
     for ours, theirs in zip(found, expected, strict=True):  # to rounding: on torch, sums group otherwise
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_comes_back_as_another_tensor_is_refused(name: str, criterion: DetectionLoss) -> None:
-    preds = leaves(CASE.build())
+    preds = leaves(build(CASE))
     with saved_tensors_hooks(lambda tensor: tensor, REFUSED[name]):
-        loss, _ = criterion(preds, CASE.build().batch)
+        loss, _ = criterion(preds, build(CASE).batch)
     with pytest.raises(RuntimeError, match=r"the loss saved \w+ as \(.*gave back .*give back what was saved"):
         loss.sum().backward()
 
 
 def test_offloading_and_checkpoints_change_nothing(criterion: DetectionLoss) -> None:
-    expected = answer(criterion, CASE.build())
+    expected = answer(criterion, build(CASE))
     with save_on_cpu():
-        assert same_bits(answer(criterion, CASE.build()), expected)
+        assert same_bits(answer(criterion, build(CASE)), expected)
     for reentrant in (False, True):
-        inputs = CASE.build()
+        inputs = build(CASE)
         preds = leaves(inputs)
 
         def run(boxes: Tensor, scores: Tensor, inputs: Inputs = inputs) -> Tensor:
@@ -214,7 +215,7 @@ def lazy(tensor: Tensor) -> Tensor:
 
 
 def test_views_that_promise_their_numbers(criterion: DetectionLoss) -> None:
-    plain = CASE.build()
+    plain = build(CASE)
     expected = answer(criterion, plain)
     preds = leaves(plain)
     promised = {name: torch._neg_view(-preds[name]) for name in ("boxes", "scores")}
@@ -225,7 +226,7 @@ def test_views_that_promise_their_numbers(criterion: DetectionLoss) -> None:
 
 @pytest.mark.parametrize("name", ["boxes", "scores", "cls", "bboxes"])
 def test_zeros_without_memory(name: str, criterion: DetectionLoss) -> None:
-    plain = CASE.build()
+    plain = build(CASE)
     like = (plain.preds | plain.batch)[name]
     found: list[Tensor] = []
     expected: list[Tensor] = []
@@ -242,16 +243,16 @@ class Named(Tensor):
 
 
 def test_targets_of_a_type_of_their_own(criterion: DetectionLoss) -> None:
-    plain = CASE.build()
+    plain = build(CASE)
     named: dict[str, Tensor] = {key: column.as_subclass(Named) for key, column in plain.batch.items()}
     assert same_bits(answer(criterion, Inputs(plain.preds, named)), answer(criterion, plain))
 
 
 def test_tensors_made_in_inference_mode(criterion: DetectionLoss) -> None:
-    plain = CASE.build()
+    plain = build(CASE)
     expected = answer(criterion, plain)
     with torch.inference_mode():
-        made = CASE.build()
+        made = build(CASE)
         inside, _ = criterion(*made)
     assert torch.equal(inside, expected[0])
     assert same_bits(answer(criterion, Inputs(plain.preds, made.batch)), expected)
@@ -289,7 +290,7 @@ DEFAULTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults_for_what_is_made_change_nothing(name: str) -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     for backend in BACKENDS:
         expected = answer(DetectionLoss(SPEC, backend=backend), inputs)
         # A definition of its own, so that nothing is there already.
@@ -313,12 +314,12 @@ def test_defaults_for_what_is_made_change_nothing(name: str) -> None:
 def test_numbers_of_the_definition_in_any_form(strides: Any, criterion: DetectionLoss) -> None:
     spec = dataclasses.replace(SPEC, strides=strides, gains=[7.5, torch.tensor(0.5), 1.5], topk=10.0, class_weights=[1, 2, 0.5])  # type: ignore[arg-type]
     assert spec == SPEC
-    inputs = CASE.build()
+    inputs = build(CASE)
     assert same_bits(answer(DetectionLoss(spec, backend=criterion.backend), inputs), answer(criterion, inputs))
 
 
 def test_more_picks_than_anchors_however_many(criterion: DetectionLoss) -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     anchors = inputs.preds["boxes"].shape[-1]
     found, expected = (
         answer(DetectionLoss(dataclasses.replace(SPEC, topk=topk), backend=criterion.backend), inputs) for topk in (2**31 - 1, anchors)
@@ -365,11 +366,11 @@ WRONG: dict[str, tuple[Callable[[Inputs], Inputs], str]] = {
 def test_what_cannot_be_read_is_named(name: str, criterion: DetectionLoss) -> None:
     change, words = WRONG[name]
     with pytest.raises((ValueError, TypeError), match=words):
-        criterion(*change(CASE.build()))
+        criterion(*change(build(CASE)))
 
 
 def test_transforms_of_functions_are_refused_in_plain_words(criterion: DetectionLoss) -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
 
     def loss(boxes: Tensor) -> Tensor:
         return criterion({**inputs.preds, "boxes": boxes}, inputs.batch)[0].sum()
@@ -397,10 +398,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Tensor], Any], str]] = {
 @pytest.mark.parametrize("name", COLUMNS)
 def test_an_assignment_whose_columns_disagree_is_refused(name: str, criterion: DetectionLoss) -> None:
     column, change, words = COLUMNS[name]
-    held = criterion.assign(*CASE.build())
+    held = criterion.assign(*build(CASE))
     wrong = dataclasses.replace(held, **{column: change(getattr(held, column))})
     with pytest.raises((ValueError, TypeError), match=words):
-        criterion.loss_given(*CASE.build(), wrong)
+        criterion.loss_given(*build(CASE), wrong)
 
 
 @pytest.mark.parametrize(("option", "value"), [("pairs_at_once", 0), ("pairs_at_once", 2.5), ("validate", "no")])

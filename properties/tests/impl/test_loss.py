@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, DtypeName, Inputs, Prediction, Setting
 from oracle.definition.criterion import ExactCriterion
 from twinloss import (
@@ -61,7 +62,7 @@ def expanded(logits: Tensor) -> Tensor:
 @pytest.mark.parametrize("relaid", [anchors_first, strided, expanded])
 def test_layout_in_memory_changes_nothing(relaid: object) -> None:
     assert callable(relaid)
-    plain = CASE.build()
+    plain = build(CASE)
     other = {name: relaid(plain.preds[name].detach()) for name in ("boxes", "scores")}
     assert not other["boxes"].is_contiguous()
     same = {name: logits.contiguous() for name, logits in other.items()}
@@ -75,7 +76,7 @@ def test_layout_in_memory_changes_nothing(relaid: object) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_dtypes_of_what_comes_back(dtype: DtypeName) -> None:
-    inputs = CASE.build(Setting(dtype))
+    inputs = build(CASE, Setting(dtype))
     loss, items = DetectionLoss(SPEC)(*inputs)
     loss.sum().backward()
     working = torch.float64 if dtype == "float64" else torch.float32
@@ -87,7 +88,7 @@ def test_dtypes_of_what_comes_back(dtype: DtypeName) -> None:
 
 @pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing(autocast: torch.dtype) -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     criterion = DetectionLoss(SPEC)
     outside = step(criterion, inputs)
     with torch.autocast("cpu", dtype=autocast):
@@ -96,7 +97,7 @@ def test_autocast_changes_nothing(autocast: torch.dtype) -> None:
 
 
 def test_threads_change_no_decision() -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     before = torch.get_num_threads()
     found = []
     try:
@@ -113,7 +114,7 @@ def test_threads_change_no_decision() -> None:
 
 
 def test_older_layout_gives_the_same_loss() -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     flat = torch.cat([inputs.preds["boxes"], inputs.preds["scores"]], dim=1).detach()
     sizes = [rows * columns for rows, columns in CASE.grids]
     maps = [part.unflatten(2, grid) for part, grid in zip(flat.split(sizes, dim=2), CASE.grids, strict=True)]
@@ -129,7 +130,7 @@ def test_older_layout_of_another_head_is_refused() -> None:
 
 @pytest.mark.parametrize("cotangent", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, -3.0, 0.5)])
 def test_every_term_has_its_own_gradient(cotangent: tuple[float, float, float]) -> None:
-    inputs = CASE.build(Setting("float64"))
+    inputs = build(CASE, Setting("float64"))
     weights = torch.tensor(cotangent, dtype=torch.float64)
     gradients = []
     for criterion in (DetectionLoss(SPEC), ExactCriterion(SPEC)):
@@ -164,7 +165,7 @@ def test_a_box_that_touches_has_the_gradient_of_one_that_is_apart(backend: Liter
 def test_terms_by_themselves_make_the_loss() -> None:
     """The loss without the criterion object, from its public stages."""
     spec = dataclasses.replace(SPEC, gains=(1.0, 1.0, 1.0))
-    inputs = CASE.build(Setting("float64"))
+    inputs = build(CASE, Setting("float64"))
     criterion = DetectionLoss(spec)
     held, truth = criterion.assign(*inputs), criterion.targets(*inputs)
     centres, strides = make_anchors(CASE.grids, spec.strides, dtype=torch.float64)
@@ -189,7 +190,7 @@ def test_conflicts_among_pickers_alone() -> None:
     """Anchor 11 is picked by two boxes; a third, which did not pick it, overlaps it more."""
     spec = LossSpec(num_classes=2, topk=3, strides=(8,))
     truth = (Box(0, 0, 32, 34, 48, 48), Box(0, 0, 28, 30, 48, 48), Box(0, 1, 28, 34, 60, 60))
-    inputs = Case(spec, (64, 64), 1, truth, Prediction("near", seed=8, spread=0.3)).build(Setting("float64"))
+    inputs = build(Case(spec, (64, 64), 1, truth, Prediction("near", seed=8, spread=0.3)), Setting("float64"))
     winners = {}
     for conflicts in ("overlap", "pickers"):
         ours = DetectionLoss(spec, conflicts=conflicts).assign(*inputs)

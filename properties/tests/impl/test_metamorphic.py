@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
 from oracle.contract.contender import OffersAssignment
 from oracle.contract.run import run_assign, run_loss
@@ -142,7 +143,7 @@ def relabelled(row: Tensor, order: Tensor) -> Tensor:
 @given(cases(), st.data())
 def test_order_of_boxes(make: Make, case: Case, data: st.DataObject) -> None:
     """Rows may be shuffled, within images and between them; of boxes that no arithmetic can tell apart, the lower index counts."""
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     assume(is_decided(case.spec, inputs, identical_boxes=False))
     # The reference's picks among zeros may hand an anchor to a box by an all-zero conflict; the weights, and all else, stay the same.
     order = permuted(data.draw, len(case.boxes))
@@ -155,7 +156,7 @@ def test_order_of_boxes(make: Make, case: Case, data: st.DataObject) -> None:
 @given(cases(), st.randoms(use_true_random=False))
 def test_unsorted_batch_is_the_sorted_batch(make: Make, case: Case, random: Any) -> None:
     """Rows of different images may be mixed in any way, also where boxes are identical, as long as each image's keep their order."""
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     order = list(range(len(case.boxes)))
     random.shuffle(order)
     left = {image: [row for row, box in enumerate(case.boxes) if box.image == image] for image in range(case.batch_size)}
@@ -168,7 +169,7 @@ def test_unsorted_batch_is_the_sorted_batch(make: Make, case: Case, random: Any)
 @few
 @given(cases(), st.data())
 def test_order_of_images(make: Make, case: Case, data: st.DataObject) -> None:
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     order = permuted(data.draw, case.batch_size)
     moved_to = order.argsort()
     preds = inputs.preds | {name: inputs.preds[name].detach()[order].requires_grad_() for name in ("boxes", "scores")}
@@ -183,7 +184,7 @@ def test_order_of_images(make: Make, case: Case, data: st.DataObject) -> None:
 @given(cases())
 def test_splitting_a_batch(make: Make, case: Case) -> None:
     """Each image alone: the sums over images, before B and S, add up to the batch's; so do the gradients."""
-    inputs, images = case.build(FLOAT64), case.batch_size
+    inputs, images = build(case, FLOAT64), case.batch_size
     whole = answer(make, case.spec, inputs)
     total = torch.zeros(3, dtype=torch.float64)
     normaliser = whole.weight.sum().clamp(min=1)
@@ -205,7 +206,7 @@ def test_splitting_a_batch(make: Make, case: Case) -> None:
 @few
 @given(cases(definition=definitions(classes=(3, 2, 5, 20))), st.data())
 def test_relabelling_classes(make: Make, case: Case, data: st.DataObject) -> None:
-    inputs, spec = case.build(FLOAT64), case.spec
+    inputs, spec = build(case, FLOAT64), case.spec
     order = permuted(data.draw, spec.num_classes)
     moved_to = order.argsort()
     weights = spec.class_weights and tuple(spec.class_weights[label] for label in order.tolist())
@@ -233,7 +234,7 @@ def mirrored_boxes(logits: Tensor, case: Case) -> Tensor:
 @few
 @given(cases(MIRRORED, definition=mirrored_definitions))
 def test_mirroring_the_images(make: Make, case: Case) -> None:
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     assume(is_decided(case.spec, inputs, identical_boxes=True))
     assume(make is not CRITERIA["twin-reference-ties"] or "zero-metric" not in case.tags)  # Which zeros it picks depends on where they are.
     preds = {
@@ -273,7 +274,7 @@ def test_a_box_that_no_anchor_sees(
     make: Make, case: Case, image: int, label: int, box: tuple[float, float, float, float], data: Any
 ) -> None:
     """It changes nothing but the names of the rows after it."""
-    inputs, place = case.build(FLOAT64), data.draw(st.integers(0, len(case.boxes)))
+    inputs, place = build(case, FLOAT64), data.draw(st.integers(0, len(case.boxes)))
     found = answer(make, case.spec, with_box(inputs, place, image % case.batch_size, label % case.spec.num_classes, box))
     assert not (found.row == place).any()
     agree(dataclasses.replace(found, row=found.row - (found.row > place).long()), answer(make, case.spec, inputs))
@@ -284,7 +285,7 @@ def test_a_box_that_no_anchor_sees(
 @given(cases(), st.integers(0, 4), st.integers(0, 364), st.sampled_from(FLAT), st.data())
 def test_a_box_without_area(make: Make, case: Case, image: int, label: int, box: tuple[float, float, float, float], data: Any) -> None:
     """It contains anchors, being lengthened, and overlaps none of their boxes: with stable ties it picks nothing and takes nothing."""
-    inputs, place = case.build(FLOAT64), data.draw(st.integers(0, len(case.boxes)))
+    inputs, place = build(case, FLOAT64), data.draw(st.integers(0, len(case.boxes)))
     found = answer(make, case.spec, with_box(inputs, place, image % case.batch_size, label % case.spec.num_classes, box))
     assert not (found.row == place).any()
     agree(dataclasses.replace(found, row=found.row - (found.row > place).long()), answer(make, case.spec, inputs))
@@ -295,7 +296,7 @@ def test_a_box_without_area(make: Make, case: Case, image: int, label: int, box:
 @given(cases(), st.integers(0, 2**16))
 def test_an_image_without_boxes(make: Make, case: Case, seed: int) -> None:
     """It adds its own classification loss, and B counts it; box and third term grow by B alone."""
-    inputs, spec = case.build(FLOAT64), case.spec
+    inputs, spec = build(case, FLOAT64), case.spec
     generator = torch.Generator().manual_seed(seed)
     extra = {name: torch.randn(1, *inputs.preds[name].shape[1:], dtype=torch.float64, generator=generator) for name in ("boxes", "scores")}
     preds = {name: torch.cat([inputs.preds[name].detach(), extra[name]]).requires_grad_() for name in extra}
@@ -315,7 +316,7 @@ def test_an_image_without_boxes(make: Make, case: Case, seed: int) -> None:
 @some
 @given(cases(), st.tuples(*[st.floats(0, 100)] * 3))
 def test_gains_multiply_their_terms(make: Make, case: Case, gains: tuple[float, float, float]) -> None:
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     ones = answer(make, dataclasses.replace(case.spec, gains=(1.0, 1.0, 1.0)), inputs)
     found = answer(make, dataclasses.replace(case.spec, gains=gains), inputs)
     same(found.loss, ones.loss * torch.tensor(gains, dtype=torch.float64))
@@ -326,7 +327,7 @@ def test_gains_multiply_their_terms(make: Make, case: Case, gains: tuple[float, 
 @some
 @given(cases(tagged=False))
 def test_the_loss_is_the_loss_of_its_assignment(make: Make, case: Case) -> None:
-    inputs, criterion = case.build(FLOAT64), make(case.spec)
+    inputs, criterion = build(case, FLOAT64), make(case.spec)
     loss, items = criterion(*inputs)  # type: ignore[operator]
     given_loss, given_items = criterion.loss_given(*inputs, criterion.assign(*inputs))
     assert torch.equal(loss, given_loss)
@@ -340,7 +341,7 @@ def test_the_loss_is_the_loss_of_its_assignment(make: Make, case: Case) -> None:
 @some
 @given(cases(tagged=False))
 def test_the_older_layout_is_the_same_loss(make: Make, case: Case) -> None:
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     columns = torch.cat([inputs.preds["boxes"], inputs.preds["scores"]], dim=1).detach()
     levels = columns.split([rows * cells for rows, cells in case.grids], dim=2)
     maps: Any = [level.unflatten(2, grid).clone() for level, grid in zip(levels, case.grids, strict=True)]
@@ -354,7 +355,7 @@ def test_the_older_layout_is_the_same_loss(make: Make, case: Case) -> None:
 def test_ties_are_all_that_the_reference_option_decides(case: Case) -> None:
     """Where every box has K positive metrics and no two are equal at the K-th place, both kinds of ties give the same assignment."""
     assume("zero-metric" not in case.tags and "tied" not in case.tags)
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     agree(answer(CRITERIA["twin-reference-ties"], case.spec, inputs), answer(CRITERIA["twin"], case.spec, inputs))
 
 
@@ -363,7 +364,7 @@ def test_ties_are_all_that_the_reference_option_decides(case: Case) -> None:
 def test_conflicts_are_all_that_pickers_decides(case: Case) -> None:
     """Where no anchor lies in two boxes, there is nothing for the option to decide."""
     assume("contested" not in case.tags)
-    inputs = case.build(FLOAT64)
+    inputs = build(case, FLOAT64)
     agree(answer(CRITERIA["twin-pickers"], case.spec, inputs), answer(CRITERIA["twin"], case.spec, inputs))
 
 
@@ -373,7 +374,7 @@ def test_pickers_and_overlap_differ_where_a_box_did_not_pick() -> None:
     boxes = tuple(Box(0, index % 2, 20.0 + 3 * index, 32, 40, 40) for index in range(8))
     differ = 0
     for seed in range(10):
-        inputs = Case(spec, (64, 64), 1, boxes, Prediction("near", seed=seed, spread=1.0)).build(FLOAT64)
+        inputs = build(Case(spec, (64, 64), 1, boxes, Prediction("near", seed=seed, spread=1.0)), FLOAT64)
         overlap, pickers = (answer(CRITERIA[name], spec, inputs) for name in ("twin", "twin-pickers"))
         exact = answer(partial(ExactCriterion, conflicts="pickers"), spec, inputs)
         agree(pickers, exact)

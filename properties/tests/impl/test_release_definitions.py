@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.contract.run import run_assign, run_loss
 from oracle.definition.criterion import ExactCriterion
@@ -29,14 +30,14 @@ def case(**how: Any) -> Case:
 def test_the_twin_and_the_exact_criterion_agree_on_every_definition(how: dict[str, Any], reg_max: int) -> None:
     told = case(reg_max=reg_max, **how)
     twin, exact = DetectionLoss(told.spec), ExactCriterion(told.spec)
-    ours, truth = run_loss(twin, told.build(DOUBLE), DOUBLE), run_loss(exact, told.build(DOUBLE), DOUBLE)
+    ours, truth = run_loss(twin, build(told, DOUBLE), DOUBLE), run_loss(exact, build(told, DOUBLE), DOUBLE)
     for found, expected in ((ours.loss, truth.loss), (ours.grad_boxes, truth.grad_boxes), (ours.grad_scores, truth.grad_scores)):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_each_definition_differs_from_the_next() -> None:
     told = [dataclasses.replace(case(reg_max=1, **how), prediction=Prediction("near", 3, 0.1)) for how in HOWS]
-    losses = [run_loss(DetectionLoss(one.spec), one.build(DOUBLE), DOUBLE).loss for one in told]
+    losses = [run_loss(DetectionLoss(one.spec), build(one, DOUBLE), DOUBLE).loss for one in told]
     for older, newer in pairwise(losses):
         assert not torch.allclose(older, newer, rtol=1e-3)
 
@@ -45,7 +46,7 @@ def test_lengthening_decides_which_small_boxes_hold_anchors() -> None:
     held = {}
     for lengthen in ("never", "first", "second"):
         told = dataclasses.replace(case(lengthen=lengthen), prediction=Prediction("near", 3, 0.1))
-        assigned = run_assign(DetectionLoss(told.spec), told.build(DOUBLE), DOUBLE)
+        assigned = run_assign(DetectionLoss(told.spec), build(told, DOUBLE), DOUBLE)
         held[lengthen] = [int((assigned.box == row).sum()) for row in range(2)]
     # A box of 5 px with its centre on an anchor's holds that one; lengthened to 16 px it holds its neighbours.
     assert held["never"][0] == 1
@@ -57,7 +58,7 @@ def test_lengthening_decides_which_small_boxes_hold_anchors() -> None:
 
 def test_a_head_of_distances_had_no_third_term() -> None:
     told = case(reg_max=1, **switches("8.3.253"))
-    outcome = run_loss(DetectionLoss(told.spec), told.build(DOUBLE), DOUBLE)
+    outcome = run_loss(DetectionLoss(told.spec), build(told, DOUBLE), DOUBLE)
     assert outcome.items["l1_loss"] == 0
     assert outcome.items["box_loss"] > 0
 
@@ -69,9 +70,9 @@ def test_sums_of_weights_are_what_they_say() -> None:
     losses = []
     for spec in specs:
         told = Case(spec, (64, 64), 1, box, Prediction("near", 3, 0.1))
-        losses.append(run_loss(DetectionLoss(spec), told.build(DOUBLE), DOUBLE).loss)
+        losses.append(run_loss(DetectionLoss(spec), build(told, DOUBLE), DOUBLE).loss)
     torch.testing.assert_close(losses[0], losses[1])
-    many = [run_loss(DetectionLoss(spec), case().build(DOUBLE), DOUBLE).loss for spec in specs]
+    many = [run_loss(DetectionLoss(spec), build(case(), DOUBLE), DOUBLE).loss for spec in specs]
     assert many[1][0] > 2 * many[0][0]
     assert many[1][1] == many[0][1]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Setting
 from oracle.cases.workloads.small_dense import small_dense
 from properties.tests.kernels.helpers import DTYPES, answers, assert_near, both, same_holders
@@ -76,7 +77,7 @@ def test_half_precision_logits_get_float32_arithmetic_and_their_own_gradients(dt
 
 def test_the_decoded_boxes_are_those_of_the_torch_backend(device: str) -> None:
     case = small_dense(seed=21, reg_max=16)
-    preds, batch = case.build(Setting(device=device))
+    preds, batch = build(case, Setting(device=device))
     arguments = kernel_arguments(preds["boxes"], preds["scores"], batch, case.spec, _pyramid(case), "overlap")
     scratch = _make_scratch(arguments)
     decode(arguments, scratch)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
 from twinloss import Assignment, DetectionLoss, LossSpec
 from twinloss.backends.triton.availability import why_not
@@ -27,7 +28,7 @@ def answers(
 
 def both(case: Case, setting: Setting, **options: Any) -> tuple[DetectionLoss, DetectionLoss, dict[str, Any], dict[str, Tensor]]:
     """The kernels' criterion, torch's, and the case's inputs."""
-    preds, batch = case.build(setting)
+    preds, batch = build(case, setting)
     make = [DetectionLoss(case.spec, backend=backend, **options) for backend in ("triton", "torch")]
     return make[0], make[1], preds, batch
 

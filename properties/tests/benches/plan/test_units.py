@@ -18,6 +18,7 @@ from benches.plan.sweeps import SWEEPS, candidate_pairs
 from benches.plan.units import SAMPLINGS, units
 from benches.plan.workloads import COVER, WORKLOADS, Workload, generated, labelled
 from benches.run.campaign import worker_plans
+from oracle.cases.build import build
 from oracle.cases.case import Setting
 from twinloss import DetectionLoss
 
@@ -119,9 +120,9 @@ def test_sweeps_vary_one_number_over_a_decade_or_more() -> None:
 def test_candidate_pairs_are_those_of_the_definition() -> None:
     case = replace(WORKLOADS["coco"], batch=2, imgsz=160).case()
     criterion = DetectionLoss(case.spec)
-    assert candidate_pairs(case) == len(criterion.metrics(*case.build()).row)
+    assert candidate_pairs(case) == len(criterion.metrics(*build(case)).row)
     crowded = Workload("crowded", "", boxes=200, batch=1, imgsz=128).case()
-    assert candidate_pairs(crowded) == len(DetectionLoss(crowded.spec).metrics(*crowded.build()).row)
+    assert candidate_pairs(crowded) == len(DetectionLoss(crowded.spec).metrics(*build(crowded)).row)
 
 
 def test_processes_are_shared_on_the_steady_heap_alone() -> None:
@@ -139,7 +140,7 @@ def test_saved_inputs_are_the_cases_own_to_the_bit(tmp_path: Path) -> None:
     case = SMALL.case()
     case_folder = save(case, tmp_path)
     for dtype in ("float32", "float16", "float64"):
-        built, read = case.build(Setting(dtype)), load(case_folder, dtype, "cpu")
+        built, read = build(case, Setting(dtype)), load(case_folder, dtype, "cpu")
         for name in ("boxes", "scores"):
             assert torch.equal(built.preds[name], read.preds[name])
             assert read.preds[name].requires_grad

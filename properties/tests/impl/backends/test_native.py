@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
 from properties.strategies import cases
 from twinloss import Assignment, DetectionLoss, LossSpec
@@ -75,7 +76,7 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 def test_as_on_torch(name: str, conflicts: Any) -> None:
     case = dataclasses.replace(CASE, spec=SPECS[name])
-    inputs = case.build()
+    inputs = build(case)
     ours, theirs = (DetectionLoss(case.spec, backend=backend, conflicts=conflicts) for backend in ("native", "torch"))
     held, wanted = ours.assign(*inputs), theirs.assign(*inputs)
     assert len(held) > 0
@@ -88,7 +89,7 @@ def test_as_on_torch(name: str, conflicts: Any) -> None:
 
 @given(cases())
 def test_terms_as_on_torch_for_any_batch(case: Case) -> None:
-    inputs = case.build(Setting("float32"))
+    inputs = build(case, Setting("float32"))
     ours, theirs = (DetectionLoss(case.spec, backend=backend) for backend in ("native", "torch"))
     held = theirs.assign(*inputs)
     loss, wanted = (criterion.loss_given(*inputs, held)[0] for criterion in (ours, theirs))
@@ -118,7 +119,7 @@ def test_gradients_at_kinks_are_those_on_torch(seed: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_same_bits_on_any_number_of_threads(dtype: Any) -> None:
-    inputs, before, answers = CASE.build(Setting(dtype)), torch.get_num_threads(), []
+    inputs, before, answers = build(CASE, Setting(dtype)), torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
@@ -131,7 +132,7 @@ def test_the_same_bits_on_any_number_of_threads(dtype: Any) -> None:
 
 
 def test_slices_of_one_map_are_read_where_they_lie() -> None:
-    plain = CASE.build()
+    plain = build(CASE)
     whole = torch.cat([plain.preds["boxes"].detach(), plain.preds["scores"].detach()], dim=1)
     boxes, scores = whole.split([4 * SPEC.reg_max, SPEC.num_classes], dim=1)
     assert not scores.is_contiguous()
@@ -139,7 +140,7 @@ def test_slices_of_one_map_are_read_where_they_lie() -> None:
 
 
 def test_what_is_saved_for_backward_may_come_back_laid_out_otherwise() -> None:
-    plain = CASE.build()
+    plain = build(CASE)
     whole = torch.cat([plain.preds["boxes"].detach(), plain.preds["scores"].detach()], dim=1)
     boxes, scores = whole.split([4 * SPEC.reg_max, SPEC.num_classes], dim=1)
     sliced = Inputs({**plain.preds, "boxes": boxes, "scores": scores}, plain.batch)
@@ -150,7 +151,7 @@ def test_what_is_saved_for_backward_may_come_back_laid_out_otherwise() -> None:
 @pytest.mark.parametrize("value", [0.0, 1e-3, 1.0, 5.0, 17.0, 30.0, 80.0, 87.2, 87.4, 95.0, 150.0, 1e4, 3e30])
 def test_softplus_and_its_gradient_at_any_size(value: float) -> None:
     for logit in (value, -value):
-        inputs = dataclasses.replace(CASE, boxes=()).build()
+        inputs = build(dataclasses.replace(CASE, boxes=()))
         scores = torch.full_like(inputs.preds["scores"], logit)
         loss, _, gradient = answer(native(), Inputs({**inputs.preds, "scores": scores}, inputs.batch))
         x = float(scores[0, 0, 0])
@@ -162,7 +163,7 @@ def test_softplus_and_its_gradient_at_any_size(value: float) -> None:
 
 @pytest.mark.parametrize(("where", "terms"), [("boxes", [0, 1, 2]), ("own score", [0, 1, 2]), ("other score", [1])])
 def test_a_nan_shows_in_the_terms_that_read_it(where: str, terms: list[int]) -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     held = native().assign(*inputs)
     image, anchor, box = int(held.image[0]), int(held.anchor[0]), int(held.box[0])
     label = int(inputs.batch["cls"].reshape(-1)[box])
@@ -178,7 +179,7 @@ def test_a_nan_shows_in_the_terms_that_read_it(where: str, terms: list[int]) -> 
 
 
 def test_infinite_scores() -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     with torch.no_grad():
         inputs.preds["scores"][:, 4] = -torch.inf  # a masked class
     masked, _ = native()(*inputs)
@@ -190,7 +191,7 @@ def test_infinite_scores() -> None:
 
 
 def test_backward_twice_and_of_one_leaf_alone() -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     boxes, scores = inputs.preds["boxes"].detach().requires_grad_(), inputs.preds["scores"].detach()
     loss, _ = native()({**inputs.preds, "boxes": boxes, "scores": scores}, inputs.batch)
     first = torch.autograd.grad(loss.sum(), boxes, retain_graph=True)[0]
@@ -200,7 +201,7 @@ def test_backward_twice_and_of_one_leaf_alone() -> None:
 
 
 def test_logits_changed_before_backward_are_an_error() -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     logits = inputs.preds["scores"].detach().requires_grad_() * 1
     loss, _ = native()({**inputs.preds, "scores": logits}, inputs.batch)
     logits.mul_(2)
@@ -209,7 +210,7 @@ def test_logits_changed_before_backward_are_an_error() -> None:
 
 
 def test_a_given_assignment_is_checked() -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     held = native().assign(*inputs)
     for column, value in (("anchor", 10**6), ("image", -1), ("box", 99), ("anchor", int(held.anchor[0]))):
         wrong = getattr(held, column).clone()
@@ -219,7 +220,7 @@ def test_a_given_assignment_is_checked() -> None:
 
 
 def test_a_row_that_does_not_exist_is_no_crash_even_unchecked() -> None:
-    inputs = CASE.build()
+    inputs = build(CASE)
     for key, value in (("batch_idx", 3), ("batch_idx", -1), ("cls", 7), ("cls", -1)):
         batch = {name: column.clone() for name, column in inputs.batch.items()}
         batch[key][2] = value
@@ -228,13 +229,13 @@ def test_a_row_that_does_not_exist_is_no_crash_even_unchecked() -> None:
 
 
 def relaid(name: str) -> Inputs:
-    inputs = CASE.build()
+    inputs = build(CASE)
     return Inputs({**inputs.preds, name: inputs.preds[name].detach().transpose(1, 2).contiguous().transpose(1, 2)}, inputs.batch)
 
 
 REFUSED: dict[str, tuple[Callable[[], Inputs], dict[str, Any], str]] = {
-    "float64": (lambda: CASE.build(Setting("float64")), {}, "float64"),
-    "reference's ties": (CASE.build, {"ties": "reference"}, "ties='reference'"),
+    "float64": (lambda: build(CASE, Setting("float64")), {}, "float64"),
+    "reference's ties": (lambda: build(CASE), {"ties": "reference"}, "ties='reference'"),
     "anchors apart": (lambda: relaid("scores"), {}, "elements apart"),
 }
 

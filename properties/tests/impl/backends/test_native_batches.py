@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
 from properties.strategies import cases
 from properties.tests.impl.backends.test_native import answer, same_bits
@@ -25,7 +26,7 @@ def slices(inputs: Inputs, channels: int) -> Inputs:
 @pytest.mark.parametrize("conflicts", ["overlap", "pickers"])
 @given(case=cases(), dtype=st.sampled_from(["float32", "float16", "bfloat16"]))
 def test_any_batch_gives_the_same_bits_on_any_threads_and_wherever_it_lies(case: Case, dtype: Any, conflicts: Any) -> None:
-    inputs, before = case.build(Setting(dtype)), torch.get_num_threads()
+    inputs, before = build(case, Setting(dtype)), torch.get_num_threads()
     criterion = DetectionLoss(case.spec, backend="native", conflicts=conflicts)
     try:
         torch.set_num_threads(1)

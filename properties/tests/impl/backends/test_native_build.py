@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import pytest
 
 import twinloss
+from oracle.cases.build import build as build_inputs
 from properties.tests.impl.backends.test_native import CASE, SPEC, answer, native, same_bits
 from twinloss import DetectionLoss
 from twinloss.backends.native import availability, build, compiler, library
@@ -88,8 +89,8 @@ def made(folder: Path) -> int:
 
 def refusal() -> str:
     with pytest.raises(ValueError, match=r"(?s)backend='native' cannot serve this call.*use backend='torch'") as caught:
-        native()(*CASE.build())
-    assert DetectionLoss(SPEC)(*CASE.build())[0].isfinite().all()  # left to torch
+        native()(*build_inputs(CASE))
+    assert DetectionLoss(SPEC)(*build_inputs(CASE))[0].isfinite().all()  # left to torch
     return str(caught.value)
 
 
@@ -100,7 +101,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def serves() -> Path:
     """Path of the library that is loaded, in this process and as if in the next one."""
     forget()
-    assert native()(*CASE.build())[0].isfinite().all()
+    assert native()(*build_inputs(CASE))[0].isfinite().all()
     return Path(library.load()._name)
 
 
@@ -233,7 +234,7 @@ def test_an_interruption_ends_the_compiler_and_is_no_reason(anew: Path, monkeypa
     monkeypatch.setattr(compiler, "_listen", interrupted)
     monkeypatch.setenv("CXX", of_ours(anew, f"echo $$ > {anew}/group; sleep 600 & wait"))
     with pytest.raises(KeyboardInterrupt):
-        DetectionLoss(SPEC)(*CASE.build())
+        DetectionLoss(SPEC)(*build_inputs(CASE))
     gone(int((anew / "group").read_text()))
 
 
@@ -249,11 +250,11 @@ def test_a_server_that_a_compiler_leaves_behind_is_not_waited_for(anew: Path, co
 def test_a_compiler_without_threads_makes_the_same_bits_and_it_is_said(
     anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wanted = answer(native(), CASE.build())
+    wanted = answer(native(), build_inputs(CASE))
     (real,) = compiler.find_compiler()
     monkeypatch.setenv("CXX", of_ours(anew, f'case "$*" in *-fopenmp*) echo "no -fopenmp here" >&2; exit 1;; esac\nexec {real} "$@"\n'))
     forget()
-    assert same_bits(answer(native(), CASE.build()), wanted)
+    assert same_bits(answer(native(), build_inputs(CASE)), wanted)
     (said,) = warnings(caplog)
     assert "run in one thread" in said
     assert "no -fopenmp here" in said
@@ -270,7 +271,7 @@ def test_an_unexpected_error_ends_no_training(monkeypatch: pytest.MonkeyPatch, c
 def test_what_torch_serves_by_design_is_not_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("TWINLOSS_NATIVE", "0")
     assert "TWINLOSS_NATIVE switches the kernels off" in refusal()
-    DetectionLoss(SPEC, ties="reference")(*CASE.build())
+    DetectionLoss(SPEC, ties="reference")(*build_inputs(CASE))
     assert warnings(caplog) == []
 
 
@@ -577,6 +578,7 @@ def test_options_of_the_user_s_reach_the_compiler_after_ours(anew: Path, copier:
 PROGRAM = """
 import contextlib, json, logging, os, sys, tempfile
 from pathlib import Path
+from oracle.cases.build import build as build_inputs
 from properties.tests.impl.backends.test_native import CASE
 from twinloss import DetectionLoss
 from twinloss.backends.native import availability, build, library, loss
@@ -587,7 +589,7 @@ logging.getLogger("twinloss").addHandler(handler)
 sys.argv.pop(0)
 user, source, *homes = json.loads(sys.argv[0])
 build.SOURCE = Path(source)
-inputs = CASE.build()
+inputs = build_inputs(CASE)
 DetectionLoss(CASE.spec, backend="torch")(*inputs)  # imports what torch imports late
 if user is not None:
     os.setgroups([]); os.setresgid(user, user, user); os.setresuid(user, user, user)
@@ -680,7 +682,7 @@ def test_a_process_that_forks_while_it_builds(anew: Path, copier: str, monkeypat
 
 def test_threads_may_build_at_once_and_one_warns(anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("CXX", of_ours(anew, "sleep 0.2; exit 1"))
-    inputs = CASE.build()
+    inputs = build_inputs(CASE)
     threads = [threading.Thread(target=lambda: DetectionLoss(SPEC)(*inputs)) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Setting
 from oracle.tools.programs import run_python
 from twinloss import DetectionLoss, LossSpec
@@ -94,7 +95,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
 def test_what_cannot_be_served_is_refused_with_the_remedy(name: str) -> None:
     dtype, options, numbers, remedy = REFUSALS[name]
     spec = LossSpec(num_classes=2, strides=(8, 16), **numbers)
-    preds, batch = CASE.build(Setting(dtype))
+    preds, batch = build(CASE, Setting(dtype))
     criterion = DetectionLoss(spec, backend="triton", **options)
     for call in (criterion, criterion.assign):
         with pytest.raises(ValueError, match=r"^backend='triton' cannot serve this call: .*" + re.escape(remedy)):
@@ -102,7 +103,7 @@ def test_what_cannot_be_served_is_refused_with_the_remedy(name: str) -> None:
 
 
 def test_auto_takes_another_backend_where_the_kernels_cannot_serve() -> None:
-    preds, batch = CASE.build()
+    preds, batch = build(CASE)
     expected, _ = DetectionLoss(CASE.spec, backend="torch")(preds, batch)
     found, _ = DetectionLoss(CASE.spec)(preds, batch)
     torch.testing.assert_close(found, expected)
@@ -123,7 +124,7 @@ def test_without_a_triton_that_serves_the_refusal_says_so(name: str, monkeypatch
     availability._why_not_installed.cache_clear()
     try:
         with pytest.raises(ValueError, match=message):
-            DetectionLoss(CASE.spec, backend="triton")(*CASE.build())
+            DetectionLoss(CASE.spec, backend="triton")(*build(CASE))
     finally:
         availability._why_not_installed.cache_clear()
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
 from twinloss import DetectionLoss, LossSpec, ciou, decode_boxes, make_anchors
 
@@ -70,7 +71,7 @@ def test_of_equal_boxes_the_first_wins_however_pairs_are_sliced(pairs_at_once: i
     for columns in range(2, 2 + VECTOR):
         twins = tuple(Box(0, label, 4.0 * columns + 3, 4, 6.0 * columns, 8) for label in (2, 0, 2, 1))
         tried = dataclasses.replace(case(columns, twins, seed=columns), spec=dataclasses.replace(SPEC, topk=100))
-        inputs = tried.build(Setting(dtype))  # type: ignore[arg-type]
+        inputs = build(tried, Setting(dtype))  # type: ignore[arg-type]
         one, other = (DetectionLoss(tried.spec, backend="torch", pairs_at_once=most).assign(*inputs) for most in (1 << 20, pairs_at_once))
         for name in ("image", "anchor", "box"):
             assert torch.equal(getattr(one, name), getattr(other, name)), (columns, name)
@@ -81,7 +82,7 @@ def test_of_equal_boxes_the_first_wins_however_pairs_are_sliced(pairs_at_once: i
 @DTYPES
 def test_the_loss_is_the_same_in_any_memory(dtype: str) -> None:
     for columns in LENGTHS:
-        inputs = case(columns).build(Setting(dtype))  # type: ignore[arg-type]
+        inputs = build(case(columns), Setting(dtype))  # type: ignore[arg-type]
         logits = [inputs.preds[name].detach() for name in ("boxes", "scores")]
         parts = torch.cat(logits, dim=1).split([part.shape[1] for part in logits], dim=1)
         expected, *gradients = loss_and_gradients(inputs)
@@ -96,7 +97,7 @@ def test_the_loss_is_the_same_in_any_memory(dtype: str) -> None:
 def test_the_older_layout_is_the_same_loss(dtype: str) -> None:
     for columns in LENGTHS:
         tried = case(columns)
-        inputs = tried.build(Setting(dtype))  # type: ignore[arg-type]
+        inputs = build(tried, Setting(dtype))  # type: ignore[arg-type]
         whole = torch.cat([inputs.preds["boxes"], inputs.preds["scores"]], dim=1).detach()
         old, _ = DetectionLoss(SPEC, backend="torch")([whole.unflatten(2, (1, columns))], inputs.batch)
         assert torch.equal(old, loss_and_gradients(inputs)[0]), columns
@@ -105,7 +106,7 @@ def test_the_older_layout_is_the_same_loss(dtype: str) -> None:
 @DTYPES
 def test_the_loss_is_that_of_its_assignment(dtype: str) -> None:
     for columns in LENGTHS:
-        inputs, criterion = case(columns).build(Setting(dtype)), DetectionLoss(SPEC, backend="torch")  # type: ignore[arg-type]
+        inputs, criterion = build(case(columns), Setting(dtype)), DetectionLoss(SPEC, backend="torch")  # type: ignore[arg-type]
         loss, _ = criterion(*inputs)
         assert torch.equal(loss, criterion.loss_given(*inputs, criterion.assign(*inputs))[0]), columns
 
@@ -114,7 +115,7 @@ def test_the_loss_is_that_of_its_assignment(dtype: str) -> None:
 def test_a_masked_class_contributes_its_limit(dtype: str) -> None:
     for columns in LENGTHS:
         tried = case(columns)
-        masked, limit = (tried.build(Setting(dtype)) for _ in range(2))  # type: ignore[arg-type]
+        masked, limit = (build(tried, Setting(dtype)) for _ in range(2))  # type: ignore[arg-type]
         for inputs, value in ((masked, -math.inf), (limit, -1e4)):
             with torch.no_grad():
                 inputs.preds["scores"][:, 2] = value
@@ -129,7 +130,7 @@ def test_what_nothing_reads_changes_nothing(dtype: str) -> None:
     for columns in range(3, 3 + VECTOR):
         corner = (Box(0, 1, 6, 4, 10, 8), Box(1, 2, 6, 5, 10, 9))
         tried = Case(few, (8, 8 * columns), 2, corner, Prediction("near", spread=0.5))
-        clean, poisoned = (tried.build(Setting(dtype)) for _ in range(2))  # type: ignore[arg-type]
+        clean, poisoned = (build(tried, Setting(dtype)) for _ in range(2))  # type: ignore[arg-type]
         with torch.no_grad():
             poisoned.preds["boxes"][:, :, columns - 1] = math.nan
         for found, expected in zip(loss_and_gradients(poisoned, few), loss_and_gradients(clean, few), strict=True):
@@ -140,7 +141,7 @@ def test_what_nothing_reads_changes_nothing(dtype: str) -> None:
 def test_decoded_corners_are_the_same_wherever_their_anchor_is_to_rounding(dtype: str) -> None:
     for columns in LENGTHS:
         tried = case(columns)
-        boxes = tried.build(Setting(dtype)).preds["boxes"].detach()  # type: ignore[arg-type]
+        boxes = build(tried, Setting(dtype)).preds["boxes"].detach()  # type: ignore[arg-type]
         centres, _ = make_anchors(tried.grids, SPEC.strides, dtype=boxes.dtype)
         whole = decode_boxes(boxes, centres, SPEC.reg_max)
         part = decode_boxes(offset(boxes)[..., 1:], centres[1:], SPEC.reg_max)

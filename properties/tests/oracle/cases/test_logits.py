@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, PredictionKind, Setting
 from oracle.cases.logits import TRAINING_STAGES, inline_text, logits
 from oracle.cases.noise import Noise
@@ -28,7 +29,7 @@ def case_of(kind: PredictionKind, reg_max: int = 16, **recipe: float) -> Case:
 
 def best_overlaps(case: Case) -> Tensor:
     """Of every anchor that is a candidate: its largest overlap with a box."""
-    preds, batch = case.build(FLOAT64)
+    preds, batch = build(case, FLOAT64)
     best = torch.zeros(case.batch_size, case.num_anchors, dtype=torch.float64)
     seen = torch.zeros_like(best, dtype=torch.bool)
     for detail in ExactCriterion(case.spec).trace(preds, batch):
@@ -66,7 +67,7 @@ def test_exact_predictions_are_exact(reg_max: int) -> None:
     """Wherever the bins reach, an anchor predicts one of its boxes; where distances are halves, to the bit."""
     within = (Box(0, 0, 28, 28, 8, 8),) if reg_max == 2 else BOXES[:2]
     case = Case(LossSpec(num_classes=3, strides=(8,), reg_max=reg_max), (64, 64), 1, within, Prediction("exact"))
-    preds, batch = case.build(FLOAT64)
+    preds, batch = build(case, FLOAT64)
     exact = ExactCriterion(case.spec)
     predicted, grid = exact.decode(preds)[0] * exact.grid(preds).strides[:, None], exact.grid(preds)
     truth, centres = exact.targets(preds, batch).corners, grid.centres * grid.strides[:, None]
@@ -93,7 +94,7 @@ def test_near_predictions_are_near() -> None:
 @pytest.mark.parametrize("kind", ["near", "exact"])
 def test_near_and_exact_raise_the_class_that_is_there(kind: PredictionKind) -> None:
     for seed in range(3):
-        preds, _ = case_of(kind, seed=seed).build()
+        preds, _ = build(case_of(kind, seed=seed))
         scores = preds["scores"].detach()
         centre = 3 * 8 + 2  # of box 0, and of no other.
         assert scores[0, :, centre].argmax() == 1
@@ -101,7 +102,7 @@ def test_near_and_exact_raise_the_class_that_is_there(kind: PredictionKind) -> N
 
 
 def test_an_untrained_head_knows_nothing() -> None:
-    preds, _ = case_of("untrained").build()
+    preds, _ = build(case_of("untrained"))
     boxes, scores = preds["boxes"].detach(), preds["scores"].detach().sigmoid()
     assert boxes.abs().max() < 0.5
     # Its probabilities add up to about as many objects as there are.
@@ -109,7 +110,7 @@ def test_an_untrained_head_knows_nothing() -> None:
 
 
 def test_saturated_logits_are_where_arithmetic_ends() -> None:
-    preds, _ = case_of("saturated").build(Setting(dtype="float16"))
+    preds, _ = build(case_of("saturated"), Setting(dtype="float16"))
     boxes, scores = preds["boxes"].detach(), preds["scores"].detach()
     assert boxes.abs().min() >= 30
     assert boxes.abs().max() <= 80
@@ -133,7 +134,7 @@ def test_stages_of_training_follow_each_other() -> None:
     overlaps, confidences = [], []
     for case in real_batches("synthetic-coco", imgsz=320, batch=8, count=3, seed=4):
         assert case.prediction.kind in TRAINING_STAGES
-        preds, batch = case.build(FLOAT64)
+        preds, batch = build(case, FLOAT64)
         details = [d for d in ExactCriterion(case.spec).trace(preds, batch) if len(d.rows)]
         held = [(d, d.weight > 0) for d in details]
         overlaps.append(float(torch.cat([d.overlap.gather(0, d.holder.clamp(min=0)[None])[0][mask] for d, mask in held]).median()))

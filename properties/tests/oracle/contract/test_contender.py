@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
 from oracle.comparison.registry import CandidateError, load_candidate, shipped
 from oracle.contract.contender import Contender, OffersStages
@@ -41,7 +42,7 @@ def by_name(setting: Setting) -> str:
 class TestReference:
     @pytest.mark.parametrize("setting", SETTINGS, ids=by_name)
     def test_its_own_assignment_given_back_gives_its_own_loss_to_the_bit(self, setting: Setting) -> None:
-        criterion, inputs = reference.ReferenceCriterion(SPEC), CASE.build(setting)
+        criterion, inputs = reference.ReferenceCriterion(SPEC), build(CASE, setting)
         whole = run_loss(criterion, inputs, setting)
         assignment = criterion.last_assignment(inputs.batch)
         assert len(assignment.anchor) > 0
@@ -55,7 +56,7 @@ class TestReference:
 
     @pytest.mark.parametrize("setting", SETTINGS, ids=by_name)
     def test_every_stage_can_be_called_in_every_setting(self, setting: Setting) -> None:
-        criterion, inputs = reference.ReferenceCriterion(SPEC), CASE.build(setting)
+        criterion, inputs = reference.ReferenceCriterion(SPEC), build(CASE, setting)
         assert isinstance(criterion, OffersStages)
         with in_setting(setting, criterion):
             centres, strides = criterion.anchors(inputs.preds)
@@ -69,23 +70,23 @@ class TestReference:
 
     def test_it_computes_in_float64_throughout_when_the_logits_are(self) -> None:
         criterion = reference.ReferenceCriterion(SPEC)
-        assert set(criterion.dtypes(*CASE.build(Setting("float64"))).values()) == {torch.float64}
+        assert set(criterion.dtypes(*build(CASE, Setting("float64"))).values()) == {torch.float64}
         assert torch.get_default_dtype() == torch.float32
 
     def test_in_half_precision_scores_and_corners_are_half_and_the_rest_is_float32(self) -> None:
-        dtypes = reference.ReferenceCriterion(SPEC).dtypes(*CASE.build(Setting("bfloat16")))
+        dtypes = reference.ReferenceCriterion(SPEC).dtypes(*build(CASE, Setting("bfloat16")))
         assert {name for name, dtype in dtypes.items() if dtype == torch.bfloat16} == {"anchors", "decode", "probability"}
         assert {dtypes[name] for name in ("boxes", "targets", "weight", "loss")} == {torch.float32}
 
     def test_rows_that_it_drops_keep_their_numbers(self) -> None:
         dropped = Box(0, 0, -30, 20, 20, 20)
-        inputs = Case(SPEC, (64, 64), 2, (dropped, *BOXES), Prediction("random", 11)).build()
+        inputs = build(Case(SPEC, (64, 64), 2, (dropped, *BOXES), Prediction("random", 11)))
         criterion = reference.ReferenceCriterion(SPEC)
         assert set(criterion.assign(*inputs).box.tolist()) == {1, 2, 3}
         assert criterion.targets(*inputs).row.tolist() == [1, 2, 3]
 
     def test_batches_without_boxes(self) -> None:
-        inputs = Case(SPEC, (64, 64), 2, (), Prediction("random", 11)).build()
+        inputs = build(Case(SPEC, (64, 64), 2, (), Prediction("random", 11)))
         criterion = reference.ReferenceCriterion(SPEC)
         outcome = run_loss(criterion, inputs, Setting())
         assert outcome.missing == ()
@@ -94,11 +95,11 @@ class TestReference:
 
     def test_nothing_is_recorded_before_a_call(self) -> None:
         with pytest.raises(RuntimeError, match="call the criterion first"):
-            reference.ReferenceCriterion(SPEC).last_assignment(CASE.build().batch)
+            reference.ReferenceCriterion(SPEC).last_assignment(build(CASE).batch)
 
     def test_exponents_reach_it(self) -> None:
         spec = LossSpec(num_classes=3, reg_max=4, alpha=1.0, beta=2.0)
-        inputs = CASE.build(Setting("float64"))
+        inputs = build(CASE, Setting("float64"))
         ours, theirs = ExactCriterion(spec)(*inputs)[0], reference.ReferenceCriterion(spec)(*inputs)[0]
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
         assert not torch.allclose(ours, ExactCriterion(SPEC)(*inputs)[0])
@@ -109,26 +110,26 @@ class TestDeclines:
 
     @pytest.mark.parametrize("setting", SETTINGS, ids=by_name)
     def test_ordinary_batches_are_compared(self, setting: Setting) -> None:
-        assert reference.declines(SPEC, CASE.build(setting), setting) is None
+        assert reference.declines(SPEC, build(CASE, setting), setting) is None
 
     @pytest.mark.parametrize("setting", [Setting("float16", "bfloat16"), Setting("bfloat16", "float16")], ids=by_name)
     def test_two_halves_at_once(self, setting: Setting) -> None:
-        self.declined(SPEC, CASE.build(setting), setting, "under autocast", RuntimeError)
+        self.declined(SPEC, build(CASE, setting), setting, "under autocast", RuntimeError)
 
     @pytest.mark.parametrize("spec", [LossSpec(num_classes=3, strides=(32,)), LossSpec(num_classes=3, strides=(32,), topk=2, topk2=5)])
     def test_fewer_anchors_than_topk(self, spec: LossSpec) -> None:
         case = Case(spec, (64, 64), 2, BOXES, Prediction("random", 1))
-        self.declined(spec, case.build(), Setting(), "fewer anchors", RuntimeError)
-        empty = Case(spec, (64, 64), 2, (), Prediction("random", 1)).build()
+        self.declined(spec, build(case), Setting(), "fewer anchors", RuntimeError)
+        empty = build(Case(spec, (64, 64), 2, (), Prediction("random", 1)))
         assert reference.declines(spec, empty, Setting()) is None
         assert run_loss(reference.ReferenceCriterion(spec), empty, Setting()).loss[1] > 0
 
     def test_unsorted_batches(self) -> None:
         case = Case(SPEC, (64, 64), 2, (BOXES[2], *BOXES[:2]), Prediction("random", 1))
-        self.declined(SPEC, case.build(), Setting(), "sorted", IndexError)
+        self.declined(SPEC, build(case), Setting(), "sorted", IndexError)
 
     def test_targets_in_another_dtype(self) -> None:
-        inputs = CASE.build()
+        inputs = build(CASE)
         self.declined(SPEC, Inputs(inputs.preds, {k: v.double() for k, v in inputs.batch.items()}), Setting(), "boxes", RuntimeError)
 
     @pytest.mark.parametrize("field", ["assign_eps", "ciou_eps", "clamp_margin"])
@@ -148,7 +149,7 @@ class TestRun:
     def test_shipped_contenders_run_in_every_setting(self, name: str, setting: Setting) -> None:
         contender = shipped()[name]
         criterion = make_criterion(contender, SPEC, setting)
-        inputs = CASE.build(setting)
+        inputs = build(CASE, setting)
         truth = run_loss(ExactCriterion(SPEC), inputs, setting)
         outcome = run_loss(criterion, inputs, setting)
         assert outcome.missing == ()
@@ -160,7 +161,7 @@ class TestRun:
         torch.testing.assert_close(run_given(criterion, inputs, setting, assignment).loss, outcome.loss)
 
     def test_cotangent_weighs_the_terms(self) -> None:
-        inputs = CASE.build()
+        inputs = build(CASE)
         cotangents = ((2.0, 3.0, 5.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
         whole, box, cls, dfl = (run_loss(ExactCriterion(SPEC), inputs, Setting(), cotangent) for cotangent in cotangents)
         torch.testing.assert_close(whole.grad_boxes, 2 * box.grad_boxes + 5 * dfl.grad_boxes)
@@ -169,7 +170,7 @@ class TestRun:
         assert not box.grad_scores.any()
 
     def test_truth_is_of_the_rounded_logits_and_is_not_rounded_itself(self) -> None:
-        inputs = CASE.build(Setting("bfloat16"))
+        inputs = build(CASE, Setting("bfloat16"))
         outcome = run_loss(ExactCriterion(SPEC), inputs, Setting("bfloat16", "bfloat16"))
         assert (outcome.grad_scores != outcome.grad_scores.bfloat16().double()).any()
         wide = Inputs({**inputs.preds, "boxes": inputs.preds["boxes"].double(), "scores": inputs.preds["scores"].double()}, inputs.batch)
@@ -183,7 +184,7 @@ class TestRun:
                 preds["scores"].zero_()
             return (preds["scores"] * 0).sum() + torch.zeros(3), {}
 
-        inputs = CASE.build()
+        inputs = build(CASE)
         before = inputs.batch["bboxes"].clone(), inputs.preds["scores"].detach().clone()
         outcome = run_loss(vandal, inputs, Setting())
         assert torch.equal(inputs.batch["bboxes"], before[0])
@@ -192,13 +193,13 @@ class TestRun:
         assert outcome.missing == ("boxes",)
 
     def test_gradients_that_are_missing_are_named(self) -> None:
-        outcome = run_loss(lambda _preds, _batch: (torch.ones(3), {}), CASE.build(), Setting())
+        outcome = run_loss(lambda _preds, _batch: (torch.ones(3), {}), build(CASE), Setting())
         assert outcome.missing == ("boxes", "scores")
         assert not outcome.grad_scores.any()
 
     def test_a_loss_of_another_shape_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"shape \(2,\); it must be a tensor of shape \(3,\)"):
-            run_loss(lambda _preds, _batch: (torch.ones(2), {}), CASE.build(), Setting())
+            run_loss(lambda _preds, _batch: (torch.ones(2), {}), build(CASE), Setting())
 
     def test_the_twin_is_not_helped_by_the_default_dtype(self) -> None:
         with in_setting(Setting("float64"), DetectionLoss(SPEC)):
@@ -242,7 +243,7 @@ class TestCandidates:
         contender = load_candidate("candidates_here.mine:factory")
         assert (contender.name, contender.version) == ("candidates_here.mine:factory", "candidates_here 3.1")
         assert contender.arithmetic == "float32"
-        inputs = CASE.build()
+        inputs = build(CASE)
         expected = run_loss(DetectionLoss(SPEC), inputs, Setting())
         assert torch.equal(run_loss(make_criterion(contender, SPEC, Setting()), inputs, Setting()).loss, expected.loss)
 

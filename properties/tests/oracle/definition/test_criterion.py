@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, PredictionKind, Setting
 from oracle.contract.contender import OffersStages
 from oracle.contract.run import run_given, run_loss
@@ -68,7 +69,7 @@ class TestAgainstReference:
     @pytest.mark.parametrize("seed", range(80))
     def test_whole_loss(self, seed: int, reference_module) -> None:  # type: ignore[no-untyped-def]
         case = random_case(seed)
-        inputs = case.build(FLOAT64)
+        inputs = build(case, FLOAT64)
         if reason := reference_module.declines(case.spec, inputs, FLOAT64):
             pytest.skip(reason)
         reference, exact = reference_module.ReferenceCriterion(case.spec), ExactCriterion(case.spec, ties="reference")
@@ -86,7 +87,7 @@ class TestAgainstReference:
     @pytest.mark.parametrize("seed", range(0, 80, 8))
     def test_stages(self, seed: int, reference_module) -> None:  # type: ignore[no-untyped-def]
         case = random_case(seed)
-        inputs = case.build(FLOAT64)
+        inputs = build(case, FLOAT64)
         reference, exact = reference_module.ReferenceCriterion(case.spec), ExactCriterion(case.spec)
         assert isinstance(reference, OffersStages)
         assert isinstance(exact, OffersStages)
@@ -106,11 +107,11 @@ class TestAgainstReference:
         close(ours.grad_scores, theirs.grad_scores)
 
     def test_the_batches_reach_what_they_should(self) -> None:
-        details = [d for seed in range(80) for d in ExactCriterion(random_case(seed).spec).trace(*random_case(seed).build(FLOAT64))]
+        details = [d for seed in range(80) for d in ExactCriterion(random_case(seed).spec).trace(*build(random_case(seed), FLOAT64))]
         assert sum(bool((d.picked.sum(0) > 1).any()) for d in details) > 20, "contested anchors"
         assert sum(bool((d.before_cut != d.holder).any()) for d in details) > 20, "anchors that the second cut takes"
         cases = [random_case(seed) for seed in range(80)]
-        answers = [[ExactCriterion(c.spec, ties=ties).assign(*c.build(FLOAT64)) for c in cases] for ties in ("stable", "reference")]
+        answers = [[ExactCriterion(c.spec, ties=ties).assign(*build(c, FLOAT64)) for c in cases] for ties in ("stable", "reference")]
         differ = sum(not (len(a) == len(b) and torch.equal(a.box, b.box)) for a, b in zip(*answers, strict=True))
         assert differ > 0, "batches whose answer depends on which zeros are picked"
 
@@ -288,7 +289,7 @@ class TestFormulas:
     def test_gradients_are_the_slopes(self, reg_max: int) -> None:
         spec = LossSpec(num_classes=2, reg_max=reg_max, strides=(8, 16), class_weights=(0.5, 2.0), gains=(0.0, 1.0, 1.0))
         case = Case(spec, (32, 32), 2, (Box(0, 1, 15.3, 14.1, 20, 11), Box(1, 0, 9.7, 12.2, 13, 22)), Prediction("random", 5, 1.0))
-        exact, inputs = ExactCriterion(spec), case.build(FLOAT64)
+        exact, inputs = ExactCriterion(spec), build(case, FLOAT64)
         given = exact.assign(*inputs)
         assert len(given.anchor) > 0
 
@@ -305,7 +306,7 @@ class TestInput:
     GOOD = ((0.0, 1.0, 0.5, 0.5, 0.4, 0.4), (0.0, 2.0, 0.3, 0.3, 0.2, 0.2), (1.0, 0.0, 0.6, 0.6, 0.5, 0.3))
 
     def inputs(self, rows: tuple[tuple[float, ...], ...], spec: LossSpec = SPEC) -> Inputs:
-        inputs = Case(spec, (64, 64), 2, (), Prediction("random", 3)).build(FLOAT64)
+        inputs = build(Case(spec, (64, 64), 2, (), Prediction("random", 3)), FLOAT64)
         table = torch.tensor(rows, dtype=torch.float64)
         return Inputs(inputs.preds, {"batch_idx": table[:, 0], "cls": table[:, 1:2], "bboxes": table[:, 2:]})
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.compare import Comparison, compare
 from oracle.comparison.explain import explain
@@ -264,7 +265,7 @@ def test_another_definition_differs_whether_or_not_it_shows_its_stages(numbers: 
 @given(case=cases(tagged=False))
 def test_an_assignment_is_inferred_from_the_gradient_where_none_is_shown(case: Case) -> None:
     for contender in (TWIN, REFERENCE):
-        if contender.declines and contender.declines(case.spec, case.build(FLOAT64), FLOAT64):
+        if contender.declines and contender.declines(case.spec, build(case, FLOAT64), FLOAT64):
             continue
         trial = trial_of(case, contender, FLOAT64)
         held = trial.holdings()

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.ladder import __main__ as command
 from oracle.ladder import install, releases
@@ -377,7 +378,7 @@ class TestReleaseAsContender:
 
         gradients = []
         for asked in (True, False):
-            preds, batch = case.build(Setting("float64"))
+            preds, batch = build(case, Setting("float64"))
             loss = criterion(preds, batch)[0] if asked else direct(preds)
             (loss * weights).sum().backward()
             gradients.append((preds["boxes"].grad, preds["scores"].grad))
@@ -390,7 +391,7 @@ class TestReleaseAsContender:
         monkeypatch.setattr("oracle.ladder.contender.open_release", lambda _: process)
         criterion = ReleaseCriterion(SMALL, release="8.0.1")
         with pytest.raises(ReleaseError, match="ValueError: refused"):
-            criterion(*Case(SMALL, (32, 32), 1, ()).build())
+            criterion(*build(Case(SMALL, (32, 32), 1, ())))
         process.close()
 
     def test_a_release_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("triton", minversion="3.3", reason="there is no Triton whose
 import triton
 import triton.language as tl
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads.small_dense import small_dense
 from oracle.ptx.memory import MemoryFaultError
@@ -34,7 +35,7 @@ def device() -> Iterator[Device]:
 
 
 def _step(case: Case) -> list[Tensor]:
-    preds, batch = case.build(Setting("float16"))
+    preds, batch = build(case, Setting("float16"))
     loss, _ = DetectionLoss(case.spec, backend="triton")(preds, batch)
     loss.sum().backward()
     return [loss.detach(), preds["boxes"].grad, preds["scores"].grad]

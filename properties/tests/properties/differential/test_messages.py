@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.cases.workloads.batches import real_batches
 from oracle.comparison.registry import CandidateError, load_candidate
@@ -255,7 +256,7 @@ def test_assumptions_are_named_in_any_way_and_by_the_factory(monkeypatch: pytest
     assert candidate.declines is None
     assert assuming.declines is not None
     case, setting = BREAKING["no-topk2"]
-    assert "no second cut" in (assuming.declines(case.spec, case.build(setting), setting) or "")
+    assert "no second cut" in (assuming.declines(case.spec, build(case, setting), setting) or "")
     monkeypatch.setattr("properties.selfcheck.sample_candidates.silent.assumes", "of-old", raising=False)
     with pytest.raises(CandidateError, match=r"silent\.assumes is 'of-old': there is no assumption"):
         load_candidate("properties.selfcheck.sample_candidates:silent")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.definition.criterion import ExactCriterion
 from properties.strategies import TAGS, tags_of
@@ -84,6 +85,6 @@ def test_ties_are_found_where_they_are() -> None:
 def test_zero_metric_agrees_with_the_definition(drawn: list[Case]) -> None:
     """The tag means that the exact criterion has fewer than K positive metrics for a box."""
     for case in drawn[:: len(drawn) // 20]:
-        details = ExactCriterion(case.spec).trace(*case.build(Setting(dtype="float64")))
+        details = ExactCriterion(case.spec).trace(*build(case, Setting(dtype="float64")))
         short = any(bool(((d.metric > 0).sum(1) < case.spec.topk).any()) for d in details if len(d.metric))
         assert ("zero-metric" in case.tags) == short

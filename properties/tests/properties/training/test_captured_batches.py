@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
 from properties.tests.properties.training.helpers import PLAIN
 from properties.training import side_by_side
@@ -29,7 +30,7 @@ def test_are_the_batch_to_the_bit(data: Path, tmp_path: Path, monkeypatch: pytes
     perform(run, Options(str(data), 64, 4, 1, str(tmp_path / "cases")), tmp_path / "lines.jsonl")
     (case,) = load_all(tmp_path / "cases")
     preds, batch = seen[0]
-    inputs = case.build(Setting("float32"))
+    inputs = build(case, Setting("float32"))
     for name in ("boxes", "scores"):
         torch.testing.assert_close(inputs.preds[name].detach(), preds[name][: case.batch_size].detach(), rtol=0, atol=0)
     first = batch["batch_idx"] < case.batch_size

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from oracle.cases.build import build
 from oracle.cases.case import Case, Prediction, Setting
 from oracle.comparison.compare import compare
 from oracle.contract.run import run_loss
@@ -80,9 +81,9 @@ def test_the_catalogue_names_what_it_violates() -> None:
 
 @pytest.mark.parametrize("fault", CATALOGUE, ids=lambda fault: fault.name)
 def test_every_fault_runs_and_is_gone_after_the_call(fault: Fault) -> None:
-    sound = run_loss(DetectionLoss(CASE.spec), CASE.build(), Setting())
-    faulty = run_loss(fault.criterion(CASE.spec), CASE.build(), Setting())
-    again = run_loss(DetectionLoss(CASE.spec), CASE.build(), Setting())
+    sound = run_loss(DetectionLoss(CASE.spec), build(CASE), Setting())
+    faulty = run_loss(fault.criterion(CASE.spec), build(CASE), Setting())
+    again = run_loss(DetectionLoss(CASE.spec), build(CASE), Setting())
     assert faulty.loss.shape == (3,)
     assert torch.equal(sound.loss, again.loss)
     assert torch.equal(sound.grad_boxes, again.grad_boxes)
