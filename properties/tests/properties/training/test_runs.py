@@ -35,8 +35,8 @@ def test_the_twin_s_own_hook_is_what_trains(data: Path, tmp_path: Path, monkeypa
     hooks: list[hook.Hook] = []
     install = hook.install
 
-    def noted(target: Any) -> hook.Hook:
-        hooks.append(install(target))
+    def noted(target: Any, **options: Any) -> hook.Hook:
+        hooks.append(install(target, **options))
         return hooks[-1]
 
     monkeypatch.setattr(hook, "install", noted)
