@@ -16,6 +16,7 @@ MEASURED = Path(__file__).parent / "measured"
 def write_examples(out: Path) -> None:
     """Write the page of every kind of report whose rows are committed, as ``KIND.html`` in the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    for rows in sorted(MEASURED.glob("*.csv")):
+    for rows in sorted([*MEASURED.glob("*.csv"), *MEASURED.glob("*.parquet")]):
         kind = KINDS[rows.stem]
-        (out / f"{kind.name}.html").write_text(page.render(kind.build(validated(pd.read_csv(rows), kind.schema, rows))), "utf-8")
+        frame = pd.read_csv(rows) if rows.suffix == ".csv" else pd.read_parquet(rows)
+        (out / f"{kind.name}.html").write_text(page.render(kind.build(validated(frame, kind.schema, rows))), "utf-8")
