@@ -71,7 +71,7 @@ def test_a_candidate_is_measured_beside_the_others(pytester: pytest.Pytester) ->
         ("", 640, 16, r"workload 'labels:' is unknown"),
         ("bad", 640, 16, r"a\.txt, line 1, '0 0\.5': 2 values; expected"),
         ("good", 650, 16, r"imgsz 650 is not a multiple"),
-        ("good", 640, 0, r"batch 0 is no number of images"),
+        ("good", 640, 0, r"batch is 0; give 1 image or more"),
     ],
 )
 def test_labels_that_cannot_be_measured_are_a_usage_error(
