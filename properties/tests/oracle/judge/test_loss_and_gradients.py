@@ -324,7 +324,7 @@ class Halved(DetectionLoss):
 def test_a_loss_in_half_precision_and_a_missing_gradient_are_named() -> None:
     report = judged(ordinary(), Contender("halved", "", Halved, arithmetic="float32")).report()
     assert "the loss is torch.float16; it must be float32 or float64" in report
-    assert "gives boxes no gradient" in report
+    assert "the loss has no gradient with respect to boxes" in report
 
 
 def test_a_finding_gives_what_is_needed_to_reproduce_it() -> None:
@@ -451,7 +451,7 @@ FAULTS = {
     "no factor of images": "no factor of the number of images",
     "gradient through S": "",
     "anchors off by 1e-4 cells": "",
-    "boxes in float16 on the way": "",
+    "boxes rounded to float16": "",
     "boxes clipped to the image": "",
     "expectation off by 1e-4": "",
     "no gradient of the distribution term": "dfl_loss has no gradient",
