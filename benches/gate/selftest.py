@@ -74,7 +74,7 @@ def _noisy(make):
     return made
 
 
-as_installed = _noisy(as_installed)
+installed_criterion = _noisy(installed_criterion)
 """
 
 

@@ -48,7 +48,7 @@ def train(data: Path, tmp_path: Path) -> Callable[..., list[float]]:
         losses: list[float] = []
         yolo.add_callback("on_train_batch_end", lambda trainer: losses.append(float(trainer.loss)))
         yolo.train(
-            **training.QUIET
+            **training.CPU_OPTIONS
             | {"data": str(data), "imgsz": 64, "epochs": 2, "batch": 4, "project": str(tmp_path), "name": "run"}
             | overrides
         )
@@ -109,7 +109,7 @@ class TestTraining:
 
     def test_a_trainer_without_yolo(self, data: Path, tmp_path: Path) -> None:
         overrides = {"model": str(PLAIN), "data": str(data), "imgsz": 64, "epochs": 1, "batch": 4, "project": str(tmp_path), "name": "run"}
-        trainer = training.trainer_class()(overrides=training.QUIET | overrides)
+        trainer = training.trainer_class()(overrides=training.CPU_OPTIONS | overrides)
         with hook.install(trainer) as installed:
             trainer.train()
         assert (installed.training_calls, installed.validation_calls) == (2, 1)

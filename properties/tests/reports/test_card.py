@@ -75,7 +75,7 @@ def test_missing_rows_are_an_error_that_says_what_to_run(tmp_path: Path, capsys:
 def shape(text: str) -> list[list[str]]:
     """Lines of each card without what a run decides: names, counts, verdicts."""
     fence = text.partition("```text\n")[2].partition("```")[0]
-    plain = re.sub(r"[\d,]*\d(\.\d+)?(e[+-]\d+)?", "#", fence.strip())
+    plain = re.sub(r"∞|[\d,]*\d(\.\d+)?(e[+-]\d+)?", "#", fence.strip())
     plain = re.sub(r"(Conforms: # batches, no difference|Differs in # of # batches: [\w ,]+)", "OUTCOME", plain)
     plain = re.sub(r"^  stages .*|[✓✗–]( #)?", "…", re.sub(r"properties\.candidates:\w+", "NAME", plain), flags=re.MULTILINE)
     return [card.splitlines() for card in plain.split("\n\n")]
