@@ -19,16 +19,16 @@ from twinloss.terms.classification import classification_term, working_dtype
 
 
 class TorchBackend(Backend):
-    """Torch's operators: serves every call."""
+    """The loss on torch's operators, for every call."""
 
     name = "torch"
 
     def is_default_for(self, call: Call) -> bool:
-        """Always: it is asked last."""
+        """Returns True: the registry asks this backend last."""
         return True
 
     def why_not(self, call: Call) -> None:
-        """Nothing stands against it."""
+        """Returns None: torch serves every call."""
 
     def assignment(self, call: Call) -> Assignment:
         """The assignment alone."""
