@@ -6,7 +6,7 @@ to 3.0 and y from 1.0 to 2.5 keeps columns 1 and 2 and rows 1 and 2:
 >>> crops = whole_pixels(torch.tensor([[0.5, 1.0, 3.0, 2.5]]), (4, 8))
 >>> crops.tolist()
 [[1, 1, 3, 3]]
->>> chunk, = chunks(pieces_of(crops, torch.tensor([0]), (4, 8)), (4, 8), lambda count: count)
+>>> (chunk,) = chunks(pieces_of(crops, torch.tensor([0])), (4, 8), lambda count: count)
 >>> chunk.pixel.tolist(), chunk.inside.all().item()  # row · 8 + column
 ([[9, 10, 17, 18]], True)
 
@@ -72,7 +72,7 @@ class Pieces:
         return Pieces(*(field.index_select(0, index) for field in fields))
 
 
-def pieces_of(crops: Tensor, image: Tensor, grid: tuple[int, int], most: int = PIXELS_AT_ONCE) -> Pieces:
+def pieces_of(crops: Tensor, image: Tensor, most: int = PIXELS_AT_ONCE) -> Pieces:
     """The pieces of crops (g, 4) of the images (g,)."""
     x1_g, y1_g, x2_g, y2_g = crops.unbind(-1)
     columns_g, rows_g = x2_g - x1_g, torch.where(x2_g > x1_g, y2_g - y1_g, 0)
@@ -104,9 +104,7 @@ class Chunk:
     inside: Tensor
 
 
-def chunks(
-    pieces: Pieces, grid: tuple[int, int], values: Callable[[Tensor], Tensor], at_once: int = VALUES_AT_ONCE
-) -> Iterator[Chunk]:
+def chunks(pieces: Pieces, grid: tuple[int, int], values: Callable[[Tensor], Tensor], at_once: int = VALUES_AT_ONCE) -> Iterator[Chunk]:
     """The pieces, those of one image and of similar size together.
 
     Args:

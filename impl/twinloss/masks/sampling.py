@@ -28,8 +28,7 @@ def along_axis(place: Tensor, size: int, resized: int, dtype: torch.dtype) -> tu
         resized: its length after resizing.
         dtype: of the shares.
     """
-    scale = torch.tensor(size / resized, dtype=dtype)
-    at = ((place + 0.5) * scale - 0.5).clamp(min=0)
+    at = ((place.to(dtype) + 0.5) * torch.tensor(size / resized, dtype=dtype) - 0.5).clamp(min=0)
     near = at.floor()
     index = near.to(torch.int64).clamp(max=size - 1)
     return index, (index + 1).clamp(max=size - 1), at - near

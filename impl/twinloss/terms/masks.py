@@ -1,4 +1,4 @@
-"""The mask term: cross-entropy of each held anchor's mask inside its box (segmentation spec section 4; Bolya et al. 2019, arXiv 1904.02689).
+"""The mask term: cross-entropy of each held anchor's mask in its box (segmentation spec section 4; Bolya et al. 2019, arXiv 1904.02689).
 
 Anchors that one box holds share its pixels and its target, so that the prototypes are read once for each box. Logits of a crop are
 computed in either pass and never kept; what remains between the passes is the target inside the crops, one bit a pixel.
@@ -51,7 +51,9 @@ class HeldMasks:
     grid: tuple[int, int]
 
     @classmethod
-    def of(cls, image: Tensor, row: Tensor, bboxes: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) -> HeldMasks:
+    def of(
+        cls, image: Tensor, row: Tensor, bboxes: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]
+    ) -> HeldMasks:
         """Held anchors of the images (n,) and rows (n,) of the batch.
 
         Args:
@@ -73,7 +75,7 @@ class HeldMasks:
     def chunks(self, prototypes: int) -> Iterator[Chunk]:
         """The pixels of all crops, a bounded number at a time, the same in every pass."""
         most = int(self.count.max()) if len(self.count) else 0
-        return chunks(pieces_of(self.crop, self.image, self.grid), self.grid, lambda pixels: pixels * (2 * prototypes + 4 * most))
+        return chunks(pieces_of(self.crop, self.image), self.grid, lambda pixels: pixels * (2 * prototypes + 4 * most))
 
     def anchors(self, group: Tensor) -> tuple[Tensor, Tensor]:
         """Held anchors (c, k) of boxes (c,), and what a pixel of each counts (c, k): 0 where a box has fewer, which repeat its first."""
@@ -113,8 +115,8 @@ class _MaskTerm(torch.autograd.Function):
             target_cq = masks.at(held.row[chunk.group], chunk.image, chunk.pixel)
             ctx.targets.append(packed(target_cq))
             crops = _Crops.read(chunk, columns_nP, prototypes_BPhw, held)
-            entropy_ckq = cross_entropy(crops.logits_ckq, target_cq.to(dtype).unsqueeze(1).expand_as(crops.logits_ckq), reduction="none")
-            total += (torch.where(chunk.inside.unsqueeze(1), entropy_ckq, 0).sum(-1) * crops.factor_ck).sum(dtype=torch.float64)
+            entropy_ckq = cross_entropy(crops.logits, target_cq.to(dtype).unsqueeze(1).expand_as(crops.logits), reduction="none")
+            total += (torch.where(chunk.inside.unsqueeze(1), entropy_ckq, 0).sum(-1) * crops.factor).sum(dtype=torch.float64)
         return total.to(dtype)
 
     @staticmethod
@@ -129,11 +131,11 @@ class _MaskTerm(torch.autograd.Function):
             for chunk, target in of_image:
                 crops = _Crops.read(chunk, columns_nP, prototypes_BPhw, held)
                 target_c1q = unpacked(target, chunk.pixel.shape[-1], dtype).unsqueeze(1)
-                residual_ckq = crops.logits_ckq.sigmoid().sub_(target_c1q).mul_((crops.factor_ck * incoming).unsqueeze(-1))
+                residual_ckq = crops.logits.sigmoid().sub_(target_c1q).mul_((crops.factor * incoming).unsqueeze(-1))
                 residual_ckq.masked_fill_(~chunk.inside.unsqueeze(1), 0)
-                to_columns_ckP = residual_ckq @ crops.values_cPq.transpose(1, 2)
-                to_columns_nP.index_add_(0, crops.anchor_ck.flatten(), to_columns_ckP.flatten(0, 1))
-                crops.taps.add_adjoint(to_image_Pm, crops.coefficients_ckP.transpose(1, 2) @ residual_ckq)
+                to_columns_ckP = residual_ckq @ crops.values.transpose(1, 2)
+                to_columns_nP.index_add_(0, crops.anchor.flatten(), to_columns_ckP.flatten(0, 1))
+                crops.taps.add_adjoint(to_image_Pm, crops.coefficients.transpose(1, 2) @ residual_ckq)
             to_prototypes_BPhw[image] = to_image_Pm.view(prototypes_BPhw.shape[1:])
         return to_columns_nP.to(columns_nP.dtype), to_prototypes_BPhw, None, None
 
@@ -143,11 +145,11 @@ class _Crops:
     """Prototypes and logits of one chunk in the dtype of the arithmetic; the residual of an anchor that is not there is multiplied by 0."""
 
     taps: Taps
-    values_cPq: Tensor
-    anchor_ck: Tensor
-    factor_ck: Tensor
-    coefficients_ckP: Tensor
-    logits_ckq: Tensor
+    values: Tensor
+    anchor: Tensor
+    factor: Tensor
+    coefficients: Tensor
+    logits: Tensor
 
     @classmethod
     def read(cls, chunk: Chunk, columns_nP: Tensor, prototypes_BPhw: Tensor, held: HeldMasks) -> _Crops:

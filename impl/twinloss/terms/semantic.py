@@ -57,14 +57,14 @@ class _SemanticTerm(torch.autograd.Function):
         for image in range(images):
             logits_Cm, label_s, pixel_s = _taught(logits_BChw[image], classes_Bhw[image])
             share_Cm = logits_Cm.sigmoid()
-            common_BC[image].index_add_(0, label_s, share_Cm[label_s, pixel_s])
-            either_BC[image] = share_Cm.sum(-1) + torch.bincount(label_s, minlength=classes)
+            common_BC[image].index_add_(0, label_s, share_Cm[label_s, pixel_s].to(torch.float64))
+            either_BC[image] = share_Cm.sum(-1, dtype=torch.float64) + torch.bincount(label_s, minlength=classes)
             logits_Cm[label_s, pixel_s] *= -1  # the cross-entropy with 1 is that of the opposite logit with 0
             entropy += _softplus(logits_Cm).sum(dtype=torch.float64)
         save(ctx, logits=logits_BChw, classes=classes_Bhw)
         ctx.sums = common_BC, either_BC
-        dice_BC = 1 - (2 * common_BC + 1) / (either_BC + 1)
-        return ((entropy / logits_BChw.numel() + dice_BC.mean(dtype=torch.float64)) / 2).to(common_BC.dtype)
+        dice_BC = (either_BC - 2 * common_BC) / (either_BC + 1)
+        return ((entropy / logits_BChw.numel() + dice_BC.mean()) / 2).to(working_dtype(logits_BChw))
 
     @staticmethod
     @once_differentiable
@@ -72,7 +72,8 @@ class _SemanticTerm(torch.autograd.Function):
         (logits_BChw, classes_Bhw), (common_BC, either_BC) = saved(ctx), ctx.sums
         to_entropy, to_dice = incoming / (2 * logits_BChw.numel()), incoming / (2 * common_BC.numel())
         # d Dice / d share = (2 I + 1) / (S + Y + 1)², less 2 / (S + Y + 1) where the target is 1
-        everywhere_BC, at_target_BC = (2 * common_BC + 1) / (either_BC + 1).square() * to_dice, 2 / (either_BC + 1) * to_dice
+        everywhere_BC = ((2 * common_BC + 1) / (either_BC + 1).square() * to_dice).to(to_dice.dtype)
+        at_target_BC = (2 / (either_BC + 1) * to_dice).to(to_dice.dtype)
         gradient_BChw = torch.empty_like(logits_BChw)
         for image, into_Chw in enumerate(gradient_BChw):
             logits_Cm, label_s, pixel_s = _taught(logits_BChw[image], classes_Bhw[image])
@@ -86,7 +87,7 @@ class _SemanticTerm(torch.autograd.Function):
 
 def _sums(logits_BChw: Tensor) -> tuple[Tensor, Tensor]:
     """Two sums for each image and class, 0 so far: of the shares where the target is 1, and of all shares and targets."""
-    common_BC = logits_BChw.new_zeros(logits_BChw.shape[:2], dtype=working_dtype(logits_BChw))
+    common_BC = logits_BChw.new_zeros(logits_BChw.shape[:2], dtype=torch.float64)
     return common_BC, torch.zeros_like(common_BC)
 
 
