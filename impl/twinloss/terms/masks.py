@@ -22,6 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from twinloss.backends.saved_tensors import save, saved
 from twinloss.gather_anchors import held_columns
 from twinloss.masks.crops import Chunk, chunks, crops_of, pieces_of
+from twinloss.masks.groups import Groups
 from twinloss.masks.sampling import Taps
 from twinloss.masks.targets import TrueMasks, packed, unpacked
 from twinloss.terms.classification import working_dtype
@@ -32,22 +33,17 @@ class HeldMasks:
     """Held anchors by box: which pixels each of them learns from, and how much one of these counts.
 
     Attributes:
-        row: (g,) row of the batch, ascending.
-        image: (g,) its image.
+        groups: held anchors (n,) by row of the batch.
+        image: (g,) image of each box.
         crop: (g, 4) pixels of the masks' grid inside the box: [x1, x2) and [y1, y2).
         factor: (g,) 1 / (h · w · a_j · n); the crop of a box without area is empty.
-        order: (n,) held anchors, those of one box together.
-        first, count: (g,) where each box's begin in ``order``, and how many there are.
         grid: (h, w).
     """
 
-    row: Tensor
+    groups: Groups
     image: Tensor
     crop: Tensor
     factor: Tensor
-    order: Tensor
-    first: Tensor
-    count: Tensor
     grid: tuple[int, int]
 
     @classmethod
@@ -64,25 +60,18 @@ class HeldMasks:
             image_size: (H, W).
             grid: (h, w).
         """
-        order_n = row.argsort(stable=True)
-        row_g, count_g = row[order_n].unique_consecutive(return_counts=True)
-        first_g = count_g.cumsum(0) - count_g
-        area_g = bboxes[row_g, 2] * bboxes[row_g, 3]
-        crop_g4 = torch.where(area_g.unsqueeze(-1) > 0, crops_of(corners[row_g], image_size, grid), 0)
-        factor_g = 1 / (area_g * (grid[0] * grid[1] * len(row)))
-        return cls(row_g, image[order_n[first_g]], crop_g4, factor_g, order_n, first_g, count_g, grid)
+        groups = Groups.of(row)
+        area_g = bboxes[groups.value, 2] * bboxes[groups.value, 3]
+        crop_g4 = torch.where(area_g.unsqueeze(-1) > 0, crops_of(corners[groups.value], image_size, grid), 0)
+        return cls(groups, image[groups.leaders], crop_g4, 1 / (area_g * (grid[0] * grid[1] * len(row))), grid)
 
     def chunks(self, prototypes: int) -> Iterator[Chunk]:
         """The pixels of all crops, a bounded number at a time, the same in every pass."""
-        most = int(self.count.max()) if len(self.count) else 0
-        return chunks(pieces_of(self.crop, self.image), self.grid, lambda pixels: pixels * (2 * prototypes + 4 * most))
+        return chunks(pieces_of(self.crop, self.image), self.grid, lambda pixels: pixels * (2 * prototypes + 4 * self.groups.largest))
 
     def anchors(self, group: Tensor) -> tuple[Tensor, Tensor]:
         """Held anchors (c, k) of boxes (c,), and what a pixel of each counts (c, k): 0 where a box has fewer, which repeat its first."""
-        count_c1 = self.count[group].unsqueeze(-1)
-        place_k = torch.arange(int(count_c1.max()), device=group.device)
-        there_ck = place_k < count_c1
-        anchor_ck = self.order[self.first[group].unsqueeze(-1) + torch.where(there_ck, place_k, 0)]
+        anchor_ck, there_ck = self.groups.members(group)
         return anchor_ck, torch.where(there_ck, self.factor[group].unsqueeze(-1), 0)
 
 
@@ -112,7 +101,7 @@ class _MaskTerm(torch.autograd.Function):
         ctx.held, ctx.targets, dtype = held, [], working_dtype(columns_nP)
         total = columns_nP.new_zeros((), dtype=torch.float64)
         for chunk in held.chunks(columns_nP.shape[1]):
-            target_cq = masks.at(held.row[chunk.group], chunk.image, chunk.pixel)
+            target_cq = masks.at(held.groups.value[chunk.group], chunk.image, chunk.pixel)
             ctx.targets.append(packed(target_cq))
             crops = _Crops.read(chunk, columns_nP, prototypes_BPhw, held)
             entropy_ckq = cross_entropy(crops.logits, target_cq.to(dtype).unsqueeze(1).expand_as(crops.logits), reduction="none")
