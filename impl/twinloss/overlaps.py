@@ -86,5 +86,11 @@ class DecodedAnchors:
         return self._values.index_select(1, key_P)
 
 
-OVERLAPS: dict[str, Callable[[Scene], Overlap]] = {"ciou": BoxOverlap}
+def _mask_aware(scene: Scene) -> Overlap:
+    from twinloss.masks.overlap import MaskAwareOverlap
+
+    return MaskAwareOverlap(scene)
+
+
+OVERLAPS: dict[str, Callable[[Scene], Overlap]] = {"ciou": BoxOverlap, "ciou and masks": _mask_aware}
 """The policies by the name by which a definition asks for them."""

@@ -98,7 +98,13 @@ def check_real(key: str, target: Any) -> None:
         raise ValueError(f"batch[{key!r}] has dtype {target.dtype}; targets are float16 to float64, or int8 to int64 and uint8")
 
 
-FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {"detect": lambda _: {}}
+def _admit_masks(given: Given) -> dict[str, Tensor]:
+    from twinloss.masks.admission import admit_masks
+
+    return admit_masks(given)
+
+
+FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {"detect": lambda _: {}, "segment": _admit_masks}
 """By ``spec.task``."""
 
 FURTHER_IN_OLD_LAYOUT: dict[str, tuple[str, ...]] = {

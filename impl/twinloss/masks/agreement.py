@@ -18,10 +18,7 @@ from twinloss.gather_anchors import columns_by_image
 from twinloss.masks.crops import Chunk, chunks, pieces_of, whole_pixels
 from twinloss.masks.groups import Groups
 from twinloss.masks.sampling import nearest
-from twinloss.masks.targets import TrueMasks
-
-ROWS_AT_ONCE = 64
-"""Instance masks whose pixels are counted at a time."""
+from twinloss.masks.targets import ROWS_AT_ONCE, TrueMasks
 
 
 def mask_ious(

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROWS_AT_ONCE = 64
+"""Instance masks that are looked at as a whole at a time."""
+
 
 def places(batch_idx: Tensor) -> Tensor:
     """(N,) place of each row within its image, in order of arrival: the j of the specification."""
@@ -39,11 +42,6 @@ class TrueMasks:
     values: Tensor
     place: Tensor | None
 
-    @classmethod
-    def of(cls, values: Tensor, batch_idx: Tensor, overlap_mask: bool) -> TrueMasks:
-        """Masks in the encoding that ``overlap_mask`` names: True for index maps."""
-        return cls(values, places(batch_idx.reshape(-1)) if overlap_mask else None)
-
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w)."""
@@ -55,6 +53,16 @@ class TrueMasks:
             return self.values[image].reshape(-1)[pixel] == (self.place[row] + 1).unsqueeze(-1)
         found_cq = self.values.flatten(1)[row.unsqueeze(-1), pixel]
         return found_cq if found_cq.is_floating_point() else found_cq != 0
+
+    def cover(self, batch_idx: Tensor, images: int) -> Tensor:
+        """(B, h, w) where any instance shows, given the rows' images (N,)."""
+        if self.place is not None:
+            return self.values != 0
+        covered = torch.zeros(images, *self.grid, dtype=torch.bool, device=self.values.device)
+        for image in range(images):
+            for row in (batch_idx.reshape(-1) == image).nonzero().squeeze(1).split(ROWS_AT_ONCE):
+                covered[image] |= (self.values[row] != 0).any(0)
+        return covered
 
 
 def packed(values: Tensor) -> Tensor:

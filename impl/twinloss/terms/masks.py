@@ -26,6 +26,7 @@ from twinloss.masks.groups import Groups
 from twinloss.masks.sampling import Taps
 from twinloss.masks.targets import TrueMasks, packed, unpacked
 from twinloss.terms.classification import working_dtype
+from twinloss.terms.held import HeldAnchors
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,20 @@ class HeldMasks:
     grid: tuple[int, int]
 
     @classmethod
-    def of(
-        cls, image: Tensor, row: Tensor, bboxes: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]
-    ) -> HeldMasks:
-        """Held anchors of the images (n,) and rows (n,) of the batch.
+    def of(cls, image: Tensor, row: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) -> HeldMasks:
+        """Held anchors of the images (n,), whose boxes are the rows (n,) of the batch and have the corners (n, 4) in pixels.
 
         Args:
-            image: (n,) image of each held anchor.
-            row: (n,) row of its box.
-            bboxes: (N, 4) centre and size, divided by the image's width and height, in the dtype of the arithmetic.
-            corners: (N, 4) the same boxes in pixels.
+            image: (n,).
+            row: (n,).
+            corners: (n, 4); their dtype is that of the arithmetic.
             image_size: (H, W).
             grid: (h, w).
         """
-        groups = Groups.of(row)
-        area_g = bboxes[groups.value, 2] * bboxes[groups.value, 3]
-        crop_g4 = torch.where(area_g.unsqueeze(-1) > 0, crops_of(corners[groups.value], image_size, grid), 0)
+        groups, (height, width) = Groups.of(row), image_size
+        corners_g4 = corners[groups.leaders]
+        area_g = (corners_g4[:, 2] - corners_g4[:, 0]) / width * ((corners_g4[:, 3] - corners_g4[:, 1]) / height)
+        crop_g4 = torch.where(area_g.unsqueeze(-1) > 0, crops_of(corners_g4, image_size, grid), 0)
         return cls(groups, image[groups.leaders], crop_g4, 1 / (area_g * (grid[0] * grid[1] * len(row))), grid)
 
     def chunks(self, prototypes: int) -> Iterator[Chunk]:
@@ -92,6 +91,14 @@ def mask_term(coefficients: Tensor, prototypes: Tensor, image: Tensor, anchor: T
     columns_nP = held_columns(coefficients, image, anchor)
     result: Tensor = _MaskTerm.apply(columns_nP, prototypes, held, masks)
     return result
+
+
+def term_of_call(at: HeldAnchors) -> Tensor:
+    """:func:`mask_term` of a call; without boxes its masks are not there, and nothing is held."""
+    extras = at.call.extras
+    masks = TrueMasks(extras.get("masks", extras["proto"].new_zeros(0, 1, 1)), extras.get("place"))
+    held = HeldMasks.of(at.image, at.row, at.pixels, at.image_size, masks.grid)
+    return mask_term(extras["mask_coefficient"], extras["proto"], at.image, at.anchor, held, masks)
 
 
 class _MaskTerm(torch.autograd.Function):

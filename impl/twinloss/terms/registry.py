@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from twinloss.terms import masks, semantic
 from twinloss.terms.held import HeldAnchors
 
-TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {}
+TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {"mask": masks.term_of_call, "semantic": semantic.term_of_call}
 """Each returns a scalar in the dtype of the arithmetic, without gain and number of images; where nothing is held, 0 in the graph of what it
 reads."""
 

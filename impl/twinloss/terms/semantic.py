@@ -15,8 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twinloss.backends.saved_tensors import save, saved
+from twinloss.input_checks import check_present
 from twinloss.masks.sampling import nearest
+from twinloss.masks.targets import TrueMasks
 from twinloss.terms.classification import working_dtype
+from twinloss.terms.held import HeldAnchors
 
 NO_CLASS = -1
 """In a map of classes, where no instance shows."""
@@ -47,6 +50,23 @@ def semantic_term(logits: Tensor, classes: Tensor) -> Tensor:
     """
     result: Tensor = _SemanticTerm.apply(logits, classes)
     return result
+
+
+def term_of_call(at: HeldAnchors) -> Tensor:
+    """:func:`semantic_term` of a call: 0 without semantic logits, and where nothing is held in the whole batch.
+
+    Raises:
+        ValueError: there are semantic logits and held anchors, and no map of classes.
+    """
+    extras = at.call.extras
+    if "semantic" not in extras:
+        return at.weight.new_zeros(())
+    logits = extras["semantic"]
+    if len(at) == 0:
+        return logits.flatten()[:0].sum(dtype=at.dtype)
+    check_present("batch", extras, ("sem_masks",))
+    covered = TrueMasks(extras["masks"], extras.get("place")).cover(at.call.batch["batch_idx"], len(logits))
+    return semantic_term(logits, class_map(extras["sem_masks"], covered, (logits.shape[-2], logits.shape[-1])))
 
 
 class _SemanticTerm(torch.autograd.Function):

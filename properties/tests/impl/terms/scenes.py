@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from twinloss.masks.targets import TrueMasks
-from twinloss.targets import pixel_corners
+from twinloss.geometry.corners import pixel_corners
+from twinloss.masks.targets import TrueMasks, places
 from twinloss.terms.masks import HeldMasks, mask_term
 
 KINDS = ("any", "edges", "thin", "whole", "pixel", "outside", "flat")
@@ -49,9 +50,9 @@ class Scene:
     def targets(self) -> tuple[HeldMasks, TrueMasks]:
         """The last arguments of the term."""
         dtype = torch.float64 if self.coefficients.dtype == torch.float64 else torch.float32
-        bboxes_N4 = self.bboxes.to(dtype)
-        held = HeldMasks.of(self.image, self.row, bboxes_N4, pixel_corners(bboxes_N4, self.image_size), self.image_size, self.grid)
-        return held, TrueMasks.of(self.masks, self.batch_idx, self.overlap_mask)
+        corners_n4 = pixel_corners(self.bboxes.to(dtype), self.image_size)[self.row]
+        held = HeldMasks.of(self.image, self.row, corners_n4, self.image_size, self.grid)
+        return held, TrueMasks(self.masks, places(self.batch_idx) if self.overlap_mask else None)
 
     def term(self, coefficients_BPA: Tensor, prototypes_BPhw: Tensor) -> Tensor:
         """The twin's."""
@@ -74,7 +75,8 @@ class Scene:
         for image, anchor, row in zip(self.image.tolist(), self.anchor.tolist(), self.row.tolist(), strict=True):
             resized = bilinear(bilinear(prototypes_BPhw[image], rows, 1), columns, 2)
             logits = torch.einsum("p,phw->hw", coefficients_BPA[image, :, anchor], resized)
-            area = float(self.bboxes[row, 2]) * float(self.bboxes[row, 3])
+            x1, y1, x2, y2 = self.corners(row)
+            area = (x2 - x1) / self.image_size[1] * (y2 - y1) / self.image_size[0]
             if area > 0:
                 entropy = torch.logaddexp(logits, torch.zeros_like(logits)) - logits * self.mask_of(row)
                 total = total + (entropy * self.inside(row)).sum() / (rows * columns * area)
@@ -87,18 +89,23 @@ class Scene:
         place = int((self.batch_idx[:row] == self.batch_idx[row]).sum())
         return (self.masks[int(self.batch_idx[row])] == place + 1).to(torch.float64)
 
+    def corners(self, row: int) -> list[float]:
+        """Corners of a row's box in pixels, computed in the dtype of the arithmetic."""
+        number, (height, width) = self.number, self.image_size
+        x, y, w, h = (number(each) for each in self.bboxes[row].tolist())
+        middle, half = (x * number(width), y * number(height)), (w * number(width) / number(2), h * number(height) / number(2))
+        return [float(corner) for corner in (middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1])]
+
+    @property
+    def number(self) -> type[np.floating[Any]]:
+        """The dtype of the arithmetic."""
+        return np.float64 if self.coefficients.dtype == torch.float64 else np.float32
+
     def inside(self, row: int) -> Tensor:
         """(h, w) whether each pixel lies inside the row's box: one number at a time, in the order of operations of section 9."""
-        number = np.float64 if self.coefficients.dtype == torch.float64 else np.float32
-        (height, width), (rows, columns) = self.image_size, self.grid
-
-        def sides(centre: float, size: float, pixels: int, cells: int) -> tuple[float, float]:
-            middle, half = number(centre) * number(pixels), number(size) * number(pixels) / number(2)
-            low, high = middle - half, middle + half
-            return float(low / number(pixels) * number(cells)), float(high / number(pixels) * number(cells))
-
-        x, y, w, h = self.bboxes[row].tolist()
-        (x1, x2), (y1, y2) = sides(x, w, width, columns), sides(y, h, height, rows)
+        number, (height, width), (rows, columns) = self.number, self.image_size, self.grid
+        scales = [(width, columns), (height, rows)] * 2
+        x1, y1, x2, y2 = (float(number(at) / number(of) * number(to)) for at, (of, to) in zip(self.corners(row), scales, strict=True))
         return torch.tensor([[float(x1 <= c < x2 and y1 <= r < y2) for c in range(columns)] for r in range(rows)], dtype=torch.float64)
 
 
