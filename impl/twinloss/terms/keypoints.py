@@ -129,7 +129,9 @@ def visibility_term(logits: Tensor, visible: Tensor) -> Tensor:
     return (-logsigmoid(signed_Hn)).sum() / max(signed_Hn.numel(), 1)
 
 
-def likelihood_term(difference: Tensor, raw_sigma: Tensor, visible: Tensor, weight: Tensor, flow: Flow, dtype: torch.dtype) -> Tensor:
+def likelihood_term(
+    difference: Tensor, raw_sigma: Tensor, visible: Tensor, weight: Tensor, flow: Flow, dtype: torch.dtype, floor: float
+) -> Tensor:
     """Residual log-likelihood of the visible keypoints, at least 0 (pose spec sections 6 and 8; Li et al. 2021, arXiv 2107.11291).
 
     Args:
@@ -140,12 +142,13 @@ def likelihood_term(difference: Tensor, raw_sigma: Tensor, visible: Tensor, weig
         flow: log-density; its parameters get gradients, zero where no pair counts. On the host it is given the pairs that count; elsewhere
             all, with zeros in place of those that do not, so that the host need not wait for their number.
         dtype: in which the flow computes.
+        floor: τ, as in :func:`deviations`.
     """
-    latent_Hn2 = difference.detach() / (deviations(raw_sigma.detach()) + EPS)
+    latent_Hn2 = difference.detach() / (deviations(raw_sigma.detach(), floor) + EPS)
     counts_Q = (visible & ~latent_Hn2.isinf().any(-1)).view(-1)
     pairs = (difference.view(-1, 2), raw_sigma.reshape(-1, 2), weight.repeat(len(visible)).view(-1, 1))
     offset_Q2, sigma_Q2, weight_Q1 = _counting(counts_Q, *pairs)
-    deviation_Q2 = deviations(sigma_Q2)
+    deviation_Q2 = deviations(sigma_Q2, floor)
     latent_Q2 = (offset_Q2 / (deviation_Q2 + EPS)).clamp(-MOST_LATENT, MOST_LATENT)
     per_side_Q2 = 2 * deviation_Q2.log() + math.log(2) + latent_Q2.abs()
     log_density_Q = flow(latent_Q2.to(dtype)).to(torch.float64)
@@ -153,9 +156,8 @@ def likelihood_term(difference: Tensor, raw_sigma: Tensor, visible: Tensor, weig
     return torch.where(mean >= 0, mean, mean * 0)  # passes the gradient at 0, and NaN
 
 
-def deviations(raw_sigma: Tensor) -> Tensor:
-    """Predicted deviations ς in float64: the sigmoid, but at least the smallest normal number of the raw value's dtype."""
-    floor = torch.finfo(raw_sigma.dtype).tiny
+def deviations(raw_sigma: Tensor, floor: float) -> Tensor:
+    """Predicted deviations ς in float64: the sigmoid, but at least ``floor``, the smallest normal number of the prediction's dtype (τ)."""
     share = raw_sigma.to(torch.float64).sigmoid()
     return torch.where(share < floor, torch.full_like(share, floor), share)
 

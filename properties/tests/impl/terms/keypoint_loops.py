@@ -65,7 +65,7 @@ class Scene:
         return (
             location_term(difference, self.visible, area, self.doubled),
             visibility_term(raw[..., 2], self.visible),
-            likelihood_term(difference, raw[..., 3:], self.visible, weight, flow, dtype),
+            likelihood_term(difference, raw[..., 3:], self.visible, weight, flow, dtype, torch.finfo(raw.dtype).tiny),
         )
 
     def by_loops(self, raw: list[list[list[float]]], flow: Quadratic) -> tuple[float, float, float]:

@@ -100,7 +100,7 @@ def test_exact_predictions_cost_nothing_and_silence_the_likelihood() -> None:
 
 def test_likelihood_of_exactly_zero_passes_its_gradient() -> None:
     case = one_keypoint([0.0, 0.0, 0.0, 1.0, 1.0])
-    level = float(2 * (2 * deviations(torch.tensor(1.0, dtype=torch.float64)).log() + math.log(2)))
+    level = float(2 * (2 * deviations(torch.tensor(1.0, dtype=torch.float64), 0).log() + math.log(2)))
     offset = torch.tensor(level / 2, dtype=torch.float64, requires_grad=True)
     _, _, term = case.terms(case.raw.requires_grad_(), lambda latent: latent[:, 0] * 0 + offset)
     term.backward()
@@ -155,7 +155,7 @@ def test_clamped_latents_pull_on_the_deviation_and_the_flow_alone() -> None:
     _, value, to_raw, to_flow = list(gradients(case, flow))[2]
     assert value > 0
     assert to_raw[..., :2].abs().sum() == 0
-    deviation = float(deviations(torch.tensor(-6.0, dtype=torch.float64)))
+    deviation = float(deviations(torch.tensor(-6.0, dtype=torch.float64), 0))
     assert to_raw[0, 0, 3:].tolist() == pytest.approx([2 * (1 - deviation)] * 2)
     assert to_flow[0] == -2 * 100**2
 
@@ -163,7 +163,7 @@ def test_clamped_latents_pull_on_the_deviation_and_the_flow_alone() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_deviations_have_the_floor_of_their_dtype(dtype: torch.dtype) -> None:
     raw = torch.tensor([-torch.inf, -1000.0, 0.0, torch.inf], dtype=dtype, requires_grad=True)
-    share = deviations(raw)
+    share = deviations(raw, torch.finfo(dtype).tiny)
     assert share.tolist() == [torch.finfo(dtype).tiny, torch.finfo(dtype).tiny, 0.5, 1.0]
     share.log().sum().backward()
     assert raw.grad is not None
@@ -269,4 +269,4 @@ def test_a_likelihood_without_weights_is_zero() -> None:
     case = scene(3, 2, seen=1.0)
     difference = differences(case.raw[..., :2], case.target, case.centres, case.strides, 2)
     nothing = torch.zeros(3, dtype=torch.float64)
-    assert likelihood_term(difference, case.raw[..., 3:], case.visible, nothing, Quadratic(), torch.float64) == 0
+    assert likelihood_term(difference, case.raw[..., 3:], case.visible, nothing, Quadratic(), torch.float64, 0) == 0
