@@ -6,8 +6,8 @@ from typing import cast
 
 from torch import Tensor
 
+from twinloss.given_inputs import Given, check_real
 from twinloss.input_checks import first_not
-from twinloss.task_inputs import Given, check_real
 from twinloss.task_specs import PoseSpec
 from twinloss.terms.classification import working_dtype
 
@@ -17,7 +17,7 @@ def admit_keypoints(given: Given) -> dict[str, Tensor]:
 
     Raises:
         TypeError: one is no tensor.
-        ValueError: one is missing, or has another shape, dtype or device, or a target's number is not what it must be; the message names it.
+        ValueError: one is missing, has another shape, dtype or device, or a target's number is not what it must be; the message names it.
     """
     spec = cast("PoseSpec", given.spec)
     points, numbers = spec.keypoint_shape
@@ -56,7 +56,9 @@ def check_shape(target: Tensor, rows: int, points: int) -> None:
     if shape[0] != rows:
         raise ValueError(f"batch['keypoints'] has {shape[0]} rows and batch['bboxes'] {rows}; give one per box")
     if shape[1] != points:
-        raise ValueError(f"batch['keypoints'] has shape {shape}, and the definition {points} keypoints; expected ({rows}, {points}, 2 or 3)")
+        raise ValueError(
+            f"batch['keypoints'] has shape {shape}, and the definition {points} keypoints; expected ({rows}, {points}, 2 or 3)"
+        )
 
 
 def check_values(target: Tensor) -> None:
@@ -67,7 +69,11 @@ def check_values(target: Tensor) -> None:
     """
     seen = target.new_ones(target.shape[:2]) if target.shape[-1] == 2 else target[..., 2]
     _all(seen >= 0, target, "a visibility is 0 (not labelled), 1 (hidden) or 2 (visible)")
-    _all((seen == 0) | target[..., :2].isfinite().all(-1), target, "coordinates of a visible keypoint must be finite: mend the label, or set its visibility to 0")
+    _all(
+        (seen == 0) | target[..., :2].isfinite().all(-1),
+        target,
+        "coordinates of a visible keypoint must be finite: mend the label, or set its visibility to 0",
+    )
 
 
 def _all(good: Tensor, target: Tensor, what: str) -> None:
