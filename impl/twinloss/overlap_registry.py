@@ -8,4 +8,4 @@ from twinloss.keypoint_similarity import KeypointOverlap
 from twinloss.overlaps import BoxOverlap, Overlap, Ties
 from twinloss.scene import Scene
 
-OVERLAPS: dict[str, Callable[[Scene, Ties], Overlap]] = {"ciou": BoxOverlap, "keypoints": KeypointOverlap}
+OVERLAPS: dict[str, Callable[[Scene, Ties], Overlap]] = {"ciou": BoxOverlap, "probiou": BoxOverlap, "keypoints": KeypointOverlap}

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from twinloss.terms.angle import angle
 from twinloss.terms.held import HeldAnchors
 from twinloss.terms.pose import keypoint_likelihood_term, keypoint_visibility_term, pose_term
 
 TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {
+    "angle": angle,
     "pose": pose_term,
     "kobj": keypoint_visibility_term,
     "likelihood": keypoint_likelihood_term,
