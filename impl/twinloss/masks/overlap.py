@@ -5,15 +5,13 @@ Shape suffixes: P candidate pairs, n boxes, A anchors, s preselected pairs.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from twinloss.candidates import CandidatePairs
 from twinloss.masks.agreement import mask_ious
 from twinloss.masks.targets import TrueMasks
-from twinloss.overlaps import BoxOverlap
+from twinloss.overlaps import BoxOverlap, Ties
 from twinloss.ragged import largest
 from twinloss.scene import Scene
 
@@ -29,8 +27,8 @@ class MaskAwareOverlap(BoxOverlap):
         ties: which of equal candidates are preselected: "stable" takes the lowest anchors, "reference" those that ``torch.topk`` takes.
     """
 
-    def __init__(self, scene: Scene, ties: Literal["stable", "reference"] = "stable") -> None:
-        super().__init__(scene)
+    def __init__(self, scene: Scene, ties: Ties) -> None:
+        super().__init__(scene, ties)
         self.ties = ties
         self.masks = TrueMasks(scene.extras["masks"], scene.extras.get("place"))
 
