@@ -143,8 +143,12 @@ class ExactSegmentation(ExactCriterion):
         q = torch.where(candidate, probability**spec.alpha * overlap**spec.beta + spec.assign_eps, 0.0)
         largest = torch.zeros_like(candidate)
         for j, row in enumerate(q):
-            largest[j, self._largest(row, 3 * spec.topk)] = True
+            largest[j, self.largest(row, 3 * spec.topk)] = True
         return largest & candidate
+
+    def largest(self, row: Tensor, count: int) -> Tensor:
+        """[3.1], [9] Anchors of the ``count`` largest numbers of a row (A,), under the criterion's rule for ties."""
+        return self._largest(row, count)
 
     def extra_terms(self, preds: Preds, batch: Batch, grid: Grid, truth: GroundTruth, held: Held) -> dict[str, Tensor]:
         """[4], [5], [7] The mask term and the semantic term; both are 0 where nothing is held, with gradients of 0."""
