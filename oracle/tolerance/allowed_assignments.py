@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from oracle.tolerance.intervals import Floats, nth_largest
-from oracle.tolerance.margins import Bools, Boxes, Ints, Margins, Pairs
+from oracle.tolerance.margins import Bools, Boxes, Margins, Pairs
 from twinloss import LossSpec
 
 KINDS = ("border", "kth place", "conflict", "second cut", "zero pick")
