@@ -68,28 +68,39 @@ class ReferenceCriterion:
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
         """Returns loss (3,), multiplied by the number of images, and the logged items, in the reference's dtypes."""
-        with precision_context(preds):
+        with self._precision(preds):
             criterion = self._criterion(preds)
             return cast(LossAndItems, criterion(preds, batch))
+
+    def _precision(self, preds: Preds) -> contextlib.AbstractContextManager[None]:
+        """Returns the context in which the reference is called."""
+        return precision_context(preds)
 
     def _criterion(self, preds: Preds) -> Any:
         """Returns the reference's object, created once per default dtype and device."""
         key = (torch.get_default_dtype(), preds["boxes"].device)
         if key not in self._made:
-            model = StandInModel(self.spec, key[1])
-            criterion = self._made[key] = v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
+            criterion = self._made[key] = self._new(key[1])
             criterion.assigner.alpha, criterion.assigner.beta = self.spec.alpha, self.spec.beta
             criterion.assigner = RecordingAssigner(criterion.assigner)
         self.recorder = self._made[key].assigner
         return self._made[key]
 
+    def _new(self, device: torch.device) -> Any:
+        """Returns a new object of the reference."""
+        return v8DetectionLoss(StandInModel(self.spec, device), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
+
     def last_assignment(self, batch: Batch) -> Assignment:
-        """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
+        """Returns the assignment of the last complete call, which got this batch: the anchors that count in the loss."""
         recording = self._recording()
         weight = recording.target_scores.amax(2)
-        image, anchor = ((weight > 0) & recording.foreground).nonzero(as_tuple=True)
+        image, anchor = (self._counts(weight) & recording.foreground).nonzero(as_tuple=True)
         row = rows_by_slot(batch, *recording.valid.shape[:2])[image, recording.index[image, anchor].long()]
         return Assignment(image=image, anchor=anchor, box=row, weight=weight[image, anchor])
+
+    def _counts(self, weight: Tensor) -> Tensor:
+        """Returns which held anchors count in the loss, from their target scores (B, A): those of a positive one."""
+        return weight > 0
 
     def _recording(self) -> Recording:
         if self.recorder is None or self.recorder.last is None:
@@ -106,7 +117,7 @@ class ReferenceCriterion:
         """Returns loss and items on a given assignment, computed with the reference's decoding and terms."""
         device = preds["boxes"].device
         moved = Assignment(*(getattr(assignment, f.name).detach().to(device) for f in fields(assignment)))
-        with precision_context(preds):
+        with self._precision(preds):
             criterion = self._criterion(preds)
             own, criterion.assigner = criterion.assigner, FixedAssigner(moved, slot_by_row(batch).to(device)[moved.box])
             try:
@@ -116,7 +127,7 @@ class ReferenceCriterion:
 
     def anchors(self, preds: Preds) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels."""
-        with precision_context(preds):
+        with self._precision(preds):
             centres, strides = make_anchors(preds["feats"], torch.tensor([float(s) for s in self.spec.strides]), 0.5)
         return cast(Tensor, centres), cast(Tensor, strides)[:, 0]
 
@@ -147,7 +158,7 @@ class ReferenceCriterion:
     @torch.no_grad()
     def decode(self, preds: Preds) -> Tensor:
         """Returns predicted corners (B, A, 4) in grid units."""
-        with precision_context(preds):
+        with self._precision(preds):
             centres, _ = self.anchors(preds)
             return cast(Tensor, self._criterion(preds).bbox_decode(centres, preds["boxes"].transpose(1, 2).contiguous()))
 
@@ -157,10 +168,12 @@ class ReferenceCriterion:
         self.assign(preds, batch)
         assert self.recorder is not None
         assigner, recording = self.recorder.assigner, self._recording()
-        with precision_context(preds):
+        with self._precision(preds):
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
-            metric, overlap = assigner.get_box_metrics(recording.scores, recording.boxes, recording.labels, recording.corners, mask)
+            metric, overlap = assigner.get_box_metrics(
+                recording.scores, recording.boxes, recording.labels, recording.corners, mask, **recording.further
+            )
         image, slot, anchor = mask.nonzero(as_tuple=True)
         row = rows_by_slot(batch, *recording.valid.shape[:2])[image, slot]
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])
