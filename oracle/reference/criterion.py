@@ -11,6 +11,7 @@ import io
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, cast
 
@@ -68,39 +69,31 @@ class ReferenceCriterion:
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
         """Returns loss (3,), multiplied by the number of images, and the logged items, in the reference's dtypes."""
-        with self._precision(preds):
+        with precision_context(preds):
             criterion = self._criterion(preds)
             return cast(LossAndItems, criterion(preds, batch))
-
-    def _precision(self, preds: Preds) -> contextlib.AbstractContextManager[None]:
-        """Returns the context in which the reference is called."""
-        return precision_context(preds)
 
     def _criterion(self, preds: Preds) -> Any:
         """Returns the reference's object, created once per default dtype and device."""
         key = (torch.get_default_dtype(), preds["boxes"].device)
         if key not in self._made:
-            criterion = self._made[key] = self._new(key[1])
+            criterion = self._made[key] = self._make(StandInModel(self.spec, key[1]))
             criterion.assigner.alpha, criterion.assigner.beta = self.spec.alpha, self.spec.beta
             criterion.assigner = RecordingAssigner(criterion.assigner)
         self.recorder = self._made[key].assigner
         return self._made[key]
 
-    def _new(self, device: torch.device) -> Any:
+    def _make(self, model: StandInModel) -> Any:
         """Returns a new object of the reference."""
-        return v8DetectionLoss(StandInModel(self.spec, device), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
+        return v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
 
     def last_assignment(self, batch: Batch) -> Assignment:
-        """Returns the assignment of the last complete call, which got this batch: the anchors that count in the loss."""
+        """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
         recording = self._recording()
         weight = recording.target_scores.amax(2)
-        image, anchor = (self._counts(weight) & recording.foreground).nonzero(as_tuple=True)
+        image, anchor = ((weight > 0) & recording.foreground).nonzero(as_tuple=True)
         row = rows_by_slot(batch, *recording.valid.shape[:2])[image, recording.index[image, anchor].long()]
         return Assignment(image=image, anchor=anchor, box=row, weight=weight[image, anchor])
-
-    def _counts(self, weight: Tensor) -> Tensor:
-        """Returns which held anchors count in the loss, from their target scores (B, A): those of a positive one."""
-        return weight > 0
 
     def _recording(self) -> Recording:
         if self.recorder is None or self.recorder.last is None:
@@ -117,7 +110,7 @@ class ReferenceCriterion:
         """Returns loss and items on a given assignment, computed with the reference's decoding and terms."""
         device = preds["boxes"].device
         moved = Assignment(*(getattr(assignment, f.name).detach().to(device) for f in fields(assignment)))
-        with self._precision(preds):
+        with precision_context(preds):
             criterion = self._criterion(preds)
             own, criterion.assigner = criterion.assigner, FixedAssigner(moved, slot_by_row(batch).to(device)[moved.box])
             try:
@@ -127,7 +120,7 @@ class ReferenceCriterion:
 
     def anchors(self, preds: Preds) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels."""
-        with self._precision(preds):
+        with precision_context(preds):
             centres, strides = make_anchors(preds["feats"], torch.tensor([float(s) for s in self.spec.strides]), 0.5)
         return cast(Tensor, centres), cast(Tensor, strides)[:, 0]
 
@@ -158,7 +151,7 @@ class ReferenceCriterion:
     @torch.no_grad()
     def decode(self, preds: Preds) -> Tensor:
         """Returns predicted corners (B, A, 4) in grid units."""
-        with self._precision(preds):
+        with precision_context(preds):
             centres, _ = self.anchors(preds)
             return cast(Tensor, self._criterion(preds).bbox_decode(centres, preds["boxes"].transpose(1, 2).contiguous()))
 
@@ -168,20 +161,32 @@ class ReferenceCriterion:
         self.assign(preds, batch)
         assert self.recorder is not None
         assigner, recording = self.recorder.assigner, self._recording()
-        with self._precision(preds):
+        with precision_context(preds):
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
-            metric, overlap = assigner.get_box_metrics(
-                recording.scores, recording.boxes, recording.labels, recording.corners, mask, **recording.further
-            )
+            inputs = (recording.scores, recording.boxes, recording.labels, recording.corners, mask)
+            metric, overlap = assigner.get_box_metrics(*inputs, **recording.options)
         image, slot, anchor = mask.nonzero(as_tuple=True)
         row = rows_by_slot(batch, *recording.valid.shape[:2])[image, slot]
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])
 
 
-def precision_context(preds: Preds) -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which the reference computes in float64 throughout if its logits are float64."""
-    return double_precision() if preds["boxes"].dtype == torch.float64 else contextlib.nullcontext()
+@contextlib.contextmanager
+def precision_context(preds: Preds) -> Iterator[None]:
+    """In this context the reference computes in float64 throughout if its logits are float64.
+
+    Its ``Tensor.float`` converts to float64 there, without which it computes masks in float32 (segmentation spec section 8a).
+    """
+    if preds["boxes"].dtype != torch.float64:
+        yield
+        return
+    narrow = torch.Tensor.float
+    with double_precision():
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            torch.Tensor.float = narrow  # type: ignore[method-assign]
 
 
 def declines_spec(spec: LossSpec) -> str | None:

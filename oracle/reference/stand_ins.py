@@ -20,7 +20,7 @@ class StandInModel(nn.Module):
     def __init__(self, spec: LossSpec, device: torch.device) -> None:
         super().__init__()
         self.parameter = nn.Parameter(torch.zeros(1, device=device))
-        box, cls, dfl = spec.gains[:3]
+        box, cls, dfl = spec.gains
         self.args = SimpleNamespace(box=box, cls=cls, dfl=dfl)
         strides = torch.tensor([float(s) for s in spec.strides], device=device)
         self.model = [SimpleNamespace(stride=strides, nc=spec.num_classes, reg_max=spec.reg_max)]
@@ -38,7 +38,7 @@ class Recording:
         anchors: (A, 2) centres in pixels.
         labels, corners, valid: (B, M, 1), (B, M, 4), (B, M, 1).
         target_scores, foreground, index: (B, A, C), (B, A), (B, A).
-        further: the arguments by name.
+        options: further arguments by name.
     """
 
     scores: Tensor
@@ -50,7 +50,7 @@ class Recording:
     target_scores: Tensor
     foreground: Tensor
     index: Tensor
-    further: Mapping[str, Tensor] = field(default_factory=dict)
+    options: Mapping[str, Tensor] = field(default_factory=dict)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Returns the arguments of the assigner in its order."""
@@ -64,10 +64,10 @@ class RecordingAssigner:
         self.assigner = assigner
         self.last: Recording | None = None
 
-    def __call__(self, *given: Tensor, **further: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *given: Tensor, **options: Tensor) -> tuple[Tensor, ...]:
         """Returns the assigner's result."""
-        answer = cast(tuple[Tensor, ...], self.assigner(*given, **further))
-        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])), {name: value.detach() for name, value in further.items()})
+        answer = cast(tuple[Tensor, ...], self.assigner(*given, **options))
+        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])), {name: t.detach() for name, t in options.items()})
         return answer
 
 
@@ -79,7 +79,7 @@ class FixedAssigner:
     slot: Tensor
 
     def __call__(
-        self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor, **further: Tensor
+        self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor, **_: Tensor
     ) -> tuple[Tensor, ...]:
         """Returns labels, boxes, scores, foreground and index per anchor, in the form of the reference's assigner."""
         image, anchor, weight = self.assignment.image, self.assignment.anchor, self.assignment.weight
