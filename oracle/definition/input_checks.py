@@ -24,19 +24,19 @@ def check_predictions(preds: Preds, spec: LossSpec) -> None:
         )
 
 
-def check_targets(batch: Batch, num_images: int, num_classes: int) -> None:
-    """[10] Checks the rows of the targets.
+def check_targets(batch: Batch, num_images: int, num_classes: int, box_columns: int = 4) -> None:
+    """[10] Checks the rows of the targets; a box has ``box_columns`` numbers.
 
     Raises:
         ValueError: an image index, class or box is invalid; the message names the first such row.
     """
     image, label = batch["batch_idx"].reshape(-1).double(), batch["cls"].reshape(-1).double()
-    boxes = batch["bboxes"].reshape(-1, 4).double()
+    boxes = batch["bboxes"].reshape(-1, box_columns).double()
     rules = {
         f"batch_idx must be a whole number from 0 to {num_images - 1}": (image >= 0) & (image < num_images) & (image == image.floor()),
         f"cls must be a whole number from 0 to {num_classes - 1}": (label >= 0) & (label < num_classes) & (label == label.floor()),
         "bboxes must be finite": boxes.isfinite().all(1),
-        "bboxes must have no negative width or height": ~(boxes[:, 2:] < 0).any(1),
+        "bboxes must have no negative width or height": ~(boxes[:, 2:4] < 0).any(1),
     }
     for rule, holds in rules.items():
         if not holds.all():
@@ -69,3 +69,17 @@ def check_keypoints(batch: Batch, count: int) -> None:
         if not holds.all():
             row, keypoint = (~holds).nonzero()[0].tolist()
             raise ValueError(f"row {row} of the keypoints: {rule}; found {points[row, keypoint].tolist()} at keypoint {keypoint}")
+
+
+def check_angles(preds: Preds, batch: Batch) -> None:
+    """[10] Checks the shapes of what an oriented loss gets besides.
+
+    Raises:
+        ValueError: ``angle`` is missing or not (B, 1, A), or ``bboxes`` is not (N, 5); the message gives both shapes.
+    """
+    images, _, anchors = preds["boxes"].shape
+    angle, boxes = preds.get("angle"), batch["bboxes"]
+    if angle is None or tuple(angle.shape) != (images, 1, anchors):
+        raise ValueError(f"angle should be {(images, 1, anchors)}; it is {'missing' if angle is None else tuple(angle.shape)}")
+    if boxes.ndim != 2 or boxes.shape[1] != 5:
+        raise ValueError(f"bboxes should be (N, 5): x, y, w, h, θ; they are {tuple(boxes.shape)}")

@@ -6,13 +6,12 @@ is as in :class:`~oracle.definition.criterion.ExactCriterion`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from oracle.contract.contender import Batch, LossAndItems, Preds
+from oracle.contract.contender import Batch, Preds
 from oracle.definition import keypoints
 from oracle.definition.assignment_trace import ImageTrace
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held, Scene
@@ -136,36 +135,3 @@ class ExactPose(ExactCriterion):
         errors = keypoints.normalised_errors(predicted[entry, keypoint], wanted[entry, keypoint], deviation[finite])
         mean = keypoints.likelihood(deviation[finite], errors, weight, self.flow.log_prob)
         return mean.clamp(min=0)
-
-
-class ExactEndToEndPose:
-    """[11] The loss of an end-to-end head: λ · one2many + (1 − λ) · one2one, each with its own assignment, and with the same flow.
-
-    Args:
-        spec: the numbers of the definition, of which ``topk`` and ``topk2`` do not count.
-        epochs: number of epochs of the training.
-        ties: as for :class:`ExactPose`.
-        flow: as for :class:`ExactPose`.
-    """
-
-    def __init__(
-        self, spec: PoseSpec, *, epochs: int, ties: Literal["stable", "reference"] = "stable", flow: torch.nn.Module | None = None
-    ) -> None:
-        self.many = ExactPose(replace(spec, topk=10, topk2=None), ties, flow=flow)
-        self.one = ExactPose(replace(spec, topk=7, topk2=1), ties, flow=flow)
-        self.epochs, self.updates = epochs, 0
-
-    @property
-    def share(self) -> float:
-        """λ (D.12): 0.8 at first; after n updates max(1 − n / max(epochs − 1, 1), 0) · 0.7 + 0.1."""
-        return max(1 - self.updates / max(self.epochs - 1, 1), 0) * 0.7 + 0.1
-
-    def update(self) -> None:
-        """Ends an epoch."""
-        self.updates += 1
-
-    def __call__(self, preds: dict[str, Preds], batch: Batch) -> LossAndItems:
-        """Returns the loss (T,) in float64, and the logged items of one2one."""
-        many, _ = self.many(preds["one2many"], batch)
-        one, items = self.one(preds["one2one"], batch)
-        return self.share * many + (1 - self.share) * one, items

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from oracle.cases.case import Inputs, Setting
-from oracle.contract.contender import Batch, LossAndItems, Metrics, Preds
-from oracle.contract.run import double_precision
 from oracle.reference import criterion
+from oracle.reference.end_to_end import ReferenceEndToEnd
 from oracle.reference.stand_ins import StandInModel
 from twinloss import LossSpec, PoseSpec
 
 
-class PoseModel(StandInModel):
-    """The stand-in model with what the reference reads beside it for pose; the keypoints' shape has to be a list [13]."""
-
-    def __init__(self, spec: PoseSpec, device: torch.device, flow: nn.Module | None) -> None:
-        super().__init__(spec, device)
-        self.args.pose, self.args.kobj, self.args.rle = spec.gains[3:]
-        self.model[-1].kpt_shape = list(spec.keypoint_shape)
-        if spec.flow:
-            self.model[-1].flow_model = flow
-        if spec.sigmas is not None:
-            self.kpt_oks_sigmas = list(spec.sigmas)
+def pose_model(model: StandInModel, spec: PoseSpec, flow: nn.Module | None) -> StandInModel:
+    """Returns the stand-in model with what the reference reads for pose; the shape of keypoints has to be a list [13]."""
+    model.args.pose, model.args.kobj, model.args.rle = spec.gains[3:]
+    model.model[-1].kpt_shape = list(spec.keypoint_shape)
+    if spec.flow:
+        model.model[-1].flow_model = flow
+    if spec.sigmas is not None:
+        model.kpt_oks_sigmas = list(spec.sigmas)
+    return model
 
 
 class ReferencePose(criterion.ReferenceCriterion):
@@ -42,71 +36,36 @@ class ReferencePose(criterion.ReferenceCriterion):
     """
 
     spec: PoseSpec
+    counts_weightless = True  # The keypoint terms count them [5].
 
     def __init__(self, spec: PoseSpec, *, flow: nn.Module | None = None) -> None:
         super().__init__(spec)
         self.flow = flow
 
-    def _new(self, device: torch.device) -> Any:
+    def _make(self, model: StandInModel) -> Any:
         from ultralytics.utils.loss import PoseLoss26, v8PoseLoss  # after oracle.reference.criterion, which handles its import
 
         kind = v8PoseLoss if self.spec.generation == 1 else PoseLoss26
-        return kind(PoseModel(self.spec, device, self.flow), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
-
-    def _precision(self, preds: Preds) -> contextlib.AbstractContextManager[None]:
-        return double_throughout() if preds["boxes"].dtype == torch.float64 else contextlib.nullcontext()
-
-    def _counts(self, weight: Tensor) -> Tensor:
-        """Every held anchor counts in the keypoint terms, also one of weight 0 [5]."""
-        return torch.ones_like(weight, dtype=torch.bool)
+        return kind(pose_model(model, self.spec, self.flow), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
 
 
-class ReferenceEndToEndPose:
-    """The reference's loss of an end-to-end pose head [11].
+class ReferenceEndToEndPose(ReferenceEndToEnd):
+    """The reference's loss of an end-to-end head of the second generation [11].
 
     Args:
-        spec: the numbers of the definition, and its generation.
+        spec: the numbers of the definition.
         epochs: number of epochs of the training.
         flow: as for :class:`ReferencePose`.
     """
 
+    spec: PoseSpec
+
     def __init__(self, spec: PoseSpec, *, epochs: int, flow: nn.Module | None = None) -> None:
-        self.spec, self.epochs, self.flow = spec, epochs, flow
-        self._made: dict[torch.dtype, Any] = {}
+        super().__init__(spec, generation=2, epochs=epochs)
+        self.flow = flow
 
-    def __call__(self, preds: dict[str, Preds], batch: Batch) -> LossAndItems:
-        """Returns the loss, multiplied by the number of images, and the logged items."""
-        double = preds["one2many"]["boxes"].dtype == torch.float64
-        with double_throughout() if double else contextlib.nullcontext():
-            return cast(LossAndItems, self.criterion()(preds, batch))
-
-    def update(self) -> None:
-        """Ends an epoch."""
-        for made in self._made.values():
-            made.update()
-
-    def criterion(self) -> Any:
-        """Returns the reference's object, created once per default dtype."""
-        from ultralytics.utils.loss import E2ELoss, PoseLoss26, v8PoseLoss
-
-        dtype = torch.get_default_dtype()
-        if dtype not in self._made:
-            model = PoseModel(self.spec, torch.device("cpu"), self.flow)
-            model.args.epochs = self.epochs
-            self._made[dtype] = E2ELoss(model, v8PoseLoss if self.spec.generation == 1 else PoseLoss26)
-        return self._made[dtype]
-
-
-@contextlib.contextmanager
-def double_throughout() -> Iterator[None]:
-    """Makes the reference compute in float64 from end to end: its own conversions to float32 convert to float64 instead [8a]."""
-    own = Tensor.float
-    Tensor.float = Tensor.double  # type: ignore[method-assign]
-    try:
-        with double_precision():
-            yield
-    finally:
-        Tensor.float = own  # type: ignore[method-assign]
+    def _model(self, model: StandInModel) -> StandInModel:
+        return pose_model(model, self.spec, self.flow)
 
 
 def declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
