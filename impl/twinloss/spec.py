@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from twinloss.plain_numbers import in_float32, real, several, whole
 from twinloss.release_definitions import missing_option, switches
@@ -46,6 +46,8 @@ class LossSpec:
     Raises:
         ValueError: a field is out of its range; the message names the field, its value and the remedy.
     """
+
+    task: ClassVar[str] = "detect"
 
     num_classes: int
     reg_max: int = 16
@@ -139,6 +141,16 @@ class LossSpec:
     def second_topk(self) -> int | None:
         """Anchors that a box keeps after conflicts are resolved; ``None`` where there is no second cut (spec section 5.6)."""
         return None if self.topk2 == self.topk else self.topk2
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms, in the order of the result (spec section 7)."""
+        return ("box", "cls", "dfl")
+
+    @property
+    def term_gains(self) -> tuple[float, ...]:
+        """Gain of each term, in the order of the result."""
+        return self.gains
 
     @property
     def term_names(self) -> tuple[str, str, str]:
