@@ -215,8 +215,9 @@ def _classification(assigned: Assigned, value: float) -> Tensor:
     elementwise = LOGIT_ROUNDINGS * rounding * _root_sum_of_squares(scores.double() * classes[:, None])
     each = classes[label] * score.abs() * (assigned.tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight))
     targets = _error_of_sum(each, assigned.assignment.box)
-    lost: float = max(gain, 1.0) * scores.numel() * precision.smallest_score
-    return targets * gain + (elementwise * gain + value * relative + lost)
+    lost = max(gain, 1.0) * scores.numel() * precision.smallest_score
+    found: Tensor = gain * (targets + elementwise) + value * relative + lost
+    return found
 
 
 def _held_scores(assigned: Assigned) -> Tensor:
