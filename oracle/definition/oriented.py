@@ -8,8 +8,8 @@ from torch import Tensor
 from oracle.contract.contender import Batch, Preds
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held
 from oracle.definition.formulas import distances
-from oracle.definition.oriented_formulas import angle_term, border_distance, decoded_boxes, lengthened_sides, probiou, side_distances
 from oracle.definition.input_checks import check_angles
+from oracle.definition.oriented_formulas import angle_term, border_distance, decoded_boxes, lengthened_sides, probiou, side_distances
 from twinloss import OrientedSpec
 
 SMALLEST_SIDE = 2.0  # [3.1] Sides below this many pixels remove a box.

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
 from oracle.definition import keypoints
-from oracle.definition.assignment_trace import ImageTrace
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held, Scene
 from oracle.definition.input_checks import check_keypoints
 from twinloss import PoseSpec
@@ -38,6 +37,7 @@ class ExactPose(ExactCriterion):
     """
 
     spec: PoseSpec
+    counts_weightless = True  # [5], [9] In the keypoint terms.
 
     def __init__(
         self,
@@ -97,10 +97,6 @@ class ExactPose(ExactCriterion):
                 overlap[j, anchor] = keypoints.similarity(predicted[anchor], *own, constants)
         return overlap
 
-    def counts(self, trace: ImageTrace) -> Tensor:
-        """[5], [9] Zero-weight members count in the keypoint terms: with ``ties="reference"`` they are part of the assignment."""
-        return trace.holder >= 0 if self.ties == "reference" else super().counts(trace)
-
     def extra_terms(self, preds: Preds, batch: Batch, grid: Grid, truth: GroundTruth, held: Held) -> dict[str, Tensor]:
         """[6] The keypoint terms, over held anchors of any weight, in grid units of each anchor's level."""
         target = self.keypoints(batch, grid)
@@ -111,7 +107,10 @@ class ExactPose(ExactCriterion):
         area = keypoints.areas(held.corners) / held.strides**2
         count = max(len(held.row), 1)  # [6] |F|; without held anchors the sums are 0
         location = keypoints.location_costs(predicted, wanted, visible, area, self.constants(batch).to(area.device))
-        terms = {"pose": location.sum() / count, "kobj": raw.new_zeros(()) if self.spec.keypoint_shape[1] == 2 else self._visibility(raw, visible)}
+        terms = {
+            "pose": location.sum() / count,
+            "kobj": raw.new_zeros(()) if self.spec.keypoint_shape[1] == 2 else self._visibility(raw, visible),
+        }
         if self.spec.flow:
             terms["likelihood"] = self._likelihood(preds, held, predicted, wanted, visible)
         return terms

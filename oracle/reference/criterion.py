@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, cast
 
@@ -98,6 +98,10 @@ class ReferenceCriterion:
         """Returns whether each row of the batch (N,) takes part in the padded layout."""
         return torch.ones_like(batch["batch_idx"].reshape(-1), dtype=torch.bool)
 
+    def _of_overlap(self, options: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns those of the assigner's arguments by name on which overlaps depend."""
+        return options
+
     def last_assignment(self, batch: Batch) -> Assignment:
         """Returns the assignment of the last complete call, which got this batch: the anchors that count in the loss."""
         recording = self._recording()
@@ -177,7 +181,7 @@ class ReferenceCriterion:
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
             inputs = (recording.scores, recording.boxes, recording.labels, recording.corners, mask)
-            metric, overlap = assigner.get_box_metrics(*inputs, **recording.options)
+            metric, overlap = assigner.get_box_metrics(*inputs, **self._of_overlap(recording.options))
         image, slot, anchor = mask.nonzero(as_tuple=True)
         row = rows_by_slot(batch, self._kept(batch), *recording.valid.shape[:2])[image, slot]
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])

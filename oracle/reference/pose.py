@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from oracle.cases.case import Inputs, Setting
 from oracle.reference import criterion
 from oracle.reference.end_to_end import ReferenceEndToEnd
 from oracle.reference.stand_ins import StandInModel
-from twinloss import LossSpec, PoseSpec
+from twinloss import PoseSpec
 
 
 def pose_model(model: StandInModel, spec: PoseSpec, flow: nn.Module | None) -> StandInModel:
@@ -48,6 +48,10 @@ class ReferencePose(criterion.ReferenceCriterion):
         kind = v8PoseLoss if self.spec.generation == 1 else PoseLoss26
         return kind(pose_model(model, self.spec, self.flow), tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
 
+    def _of_overlap(self, options: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the keypoints; the strides matter for the candidates alone, and the assigner keeps them from the last call [13]."""
+        return {name: value for name, value in options.items() if name != "anc_strides"}
+
 
 class ReferenceEndToEndPose(ReferenceEndToEnd):
     """The reference's loss of an end-to-end head of the second generation [11].
@@ -66,8 +70,3 @@ class ReferenceEndToEndPose(ReferenceEndToEnd):
 
     def _model(self, model: StandInModel) -> StandInModel:
         return pose_model(model, self.spec, self.flow)
-
-
-def declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
-    """Returns the reason why the reference cannot compute this batch in this setting, for "not compared", or ``None``."""
-    return criterion.declines(spec, inputs, setting)

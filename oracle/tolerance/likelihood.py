@@ -1,9 +1,9 @@
 """Tolerances of the likelihood term of pose and of its gradients, with their kinks (pose spec, sections 6, 8 and 8a).
 
-A normalised error u has the rounding of its keypoint divided by the deviation, so that it may be any number of an interval, over which the
-flow is sampled. Within the interval may lie a kink: of |u| at 0, of the clamp at 100; the deviation may lie at its floor, and the mean at 0.
+A normalised error u has the rounding of its keypoint divided by the deviation, so that it may be any number of an interval, over which
+the flow is sampled. The interval may hold a kink: of |u| at 0, of the clamp at 100. The deviation may lie at its floor, the mean at 0.
 
-Shape suffixes: P pairs of a held anchor and a visible keypoint, S samples; 2 coordinates. Sections in brackets are the pose specification's.
+Shape suffixes: P pairs of a held anchor and a visible keypoint; 2 coordinates. Sections in brackets are the pose specification's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ SIGMOID_ROUNDINGS = 4.0
 DENSITY_ROUNDINGS, SLOPE_ROUNDINGS, PARAMETER_ROUNDINGS = 20.0, 20.0, 15.0
 SAMPLES = (-1.0, -0.5, 0.0, 0.5, 1.0)  # Of an error, in its tolerance.
 _STREAM = 75
-_PATTERNS, _PATTERN_FACTOR = 8, 3.0  # Random signs of all errors at once, and by how much the largest change of their sum may exceed theirs.
+_PATTERNS, _PATTERN_FACTOR = (
+    8,
+    3.0,
+)  # Random signs of all errors at once, and by how much the largest change of their sum may exceed theirs.
 
 
 class Density(NamedTuple):

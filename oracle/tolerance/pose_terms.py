@@ -18,7 +18,7 @@ class PoseTerms(TermSteps):
     """The terms of pose beside those of detection."""
 
     def further_terms(self, assigned: Assigned) -> FurtherTerms:
-        """Returns the tolerances of location, visibility and likelihood, and the bounds on the gradients of ``kpts``, ``kpts_sigma``, flow."""
+        """Returns the tolerances of location, visibility and likelihood, and bounds on the gradients that flow through them."""
         points = held_keypoints(assigned)
         pose, of_location = location(points, assigned)
         kobj, of_logits = visibility(points, assigned)

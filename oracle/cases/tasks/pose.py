@@ -25,12 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracle.cases.case import Case, inline_logits
 from oracle.cases.logits import TRAINING_STAGES, Floats, Scene, scene_of
 from oracle.cases.noise import Noise
 from oracle.cases.tasks.base import CaseTask
+from oracle.cases.tasks.flow import Flow
 from twinloss import PoseSpec
 
 _KEYPOINTS, _DEVIATIONS, _FINE = 71, 72, 73  # streams of noise
@@ -80,6 +81,10 @@ class PoseTask(CaseTask):
         """Returns ``bboxes`` and ``keypoints`` (N, n, 2 or 3), as shares of the image."""
         keypoints = shares(case)
         return super().targets(case, dtype) | {"keypoints": torch.from_numpy(keypoints).to(dtype)}
+
+    def flow(self, case: Case) -> nn.Module | None:
+        """Returns the flow, where the definition has a likelihood term."""
+        return Flow() if pose_spec(case).flow else None
 
 
 _STREAMS = {"kpts": _KEYPOINTS, "kpts_sigma": _DEVIATIONS}
