@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,8 +20,7 @@ class StandInModel(nn.Module):
     def __init__(self, spec: LossSpec, device: torch.device) -> None:
         super().__init__()
         self.parameter = nn.Parameter(torch.zeros(1, device=device))
-        box, cls, dfl = spec.gains
-        self.args = SimpleNamespace(box=box, cls=cls, dfl=dfl)
+        self.args = SimpleNamespace(**dict(zip(spec.terms, spec.term_gains, strict=True)))
         strides = torch.tensor([float(s) for s in spec.strides], device=device)
         self.model = [SimpleNamespace(stride=strides, nc=spec.num_classes, reg_max=spec.reg_max)]
         if spec.class_weights is not None:
@@ -37,6 +37,7 @@ class Recording:
         anchors: (A, 2) centres in pixels.
         labels, corners, valid: (B, M, 1), (B, M, 4), (B, M, 1).
         target_scores, foreground, index: (B, A, C), (B, A), (B, A).
+        options: further arguments by name.
     """
 
     scores: Tensor
@@ -48,6 +49,7 @@ class Recording:
     target_scores: Tensor
     foreground: Tensor
     index: Tensor
+    options: Mapping[str, Tensor] = field(default_factory=dict)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Returns the arguments of the assigner in its order."""
@@ -61,10 +63,10 @@ class RecordingAssigner:
         self.assigner = assigner
         self.last: Recording | None = None
 
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *given: Tensor, **options: Tensor) -> tuple[Tensor, ...]:
         """Returns the assigner's result."""
-        answer = cast(tuple[Tensor, ...], self.assigner(*given))
-        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])))
+        answer = cast(tuple[Tensor, ...], self.assigner(*given, **options))
+        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])), {name: t.detach() for name, t in options.items()})
         return answer
 
 
@@ -76,7 +78,7 @@ class FixedAssigner:
     slot: Tensor
 
     def __call__(
-        self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor
+        self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor, **_: Tensor
     ) -> tuple[Tensor, ...]:
         """Returns labels, boxes, scores, foreground and index per anchor, in the form of the reference's assigner."""
         image, anchor, weight = self.assignment.image, self.assignment.anchor, self.assignment.weight
@@ -93,17 +95,20 @@ class FixedAssigner:
         return target_labels, target_boxes, target_scores, foreground, index
 
 
-def rows_by_slot(batch: Batch, images: int, slots: int) -> Tensor:
-    """Returns the row of the batch (B, M) at each place of the padded layout, with an image's rows in their order; -1 is padding."""
+def rows_by_slot(batch: Batch, kept: Tensor, images: int, slots: int) -> Tensor:
+    """Returns the row of the batch (B, M) at each place of the padded layout, with an image's rows in their order; -1 is padding.
+
+    ``kept`` (N,): whether the reference lays the row out at all.
+    """
     rows = torch.full((images, slots), -1, dtype=torch.int64)
-    index = batch["batch_idx"].reshape(-1).long().cpu()
+    index = batch["batch_idx"].reshape(-1).long().where(kept, -1).cpu()
     for image in range(images):
         arrived = (index == image).nonzero().reshape(-1)
         rows[image, : len(arrived)] = arrived
     return rows.to(batch["batch_idx"].device)
 
 
-def slot_by_row(batch: Batch) -> Tensor:
-    """Returns the place (N,) of each row of the batch in the padded layout: the number of earlier rows of the same image."""
+def slot_by_row(batch: Batch, kept: Tensor) -> Tensor:
+    """Returns the place (N,) of each row of the batch in the padded layout: the number of earlier rows of the same image that are kept."""
     image = batch["batch_idx"].reshape(-1).long()
-    return (image[:, None] == image).tril(-1).sum(1)
+    return ((image[:, None] == image) & kept).tril(-1).sum(1)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from oracle.tolerance.loss_and_gradients import TermSteps
 from oracle.tolerance.margins import MarginSteps
+from oracle.tolerance.pose import PoseMargins
+from oracle.tolerance.pose_terms import PoseTerms
 
 
 class TaskSteps(NamedTuple):
@@ -15,4 +17,7 @@ class TaskSteps(NamedTuple):
     terms: TermSteps
 
 
-TASK_STEPS: dict[str, TaskSteps] = {"detect": TaskSteps(MarginSteps(), TermSteps())}
+TASK_STEPS: dict[str, TaskSteps] = {
+    "detect": TaskSteps(MarginSteps(), TermSteps()),
+    "pose": TaskSteps(PoseMargins(), PoseTerms()),
+}

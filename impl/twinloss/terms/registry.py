@@ -7,8 +7,13 @@ from collections.abc import Callable
 from torch import Tensor
 
 from twinloss.terms.held import HeldAnchors
+from twinloss.terms.pose import keypoint_likelihood_term, keypoint_visibility_term, pose_term
 
-TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {}
+TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {
+    "pose": pose_term,
+    "kobj": keypoint_visibility_term,
+    "likelihood": keypoint_likelihood_term,
+}
 """Each returns a scalar in the dtype of the arithmetic, without gain and number of images; where nothing is held, 0 in the graph of what it
 reads."""
 

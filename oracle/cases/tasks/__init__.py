@@ -2,8 +2,9 @@
 
 from oracle.cases.case import Case
 from oracle.cases.tasks.base import CaseTask
+from oracle.cases.tasks.pose import PoseTask
 
-TASKS: dict[str, CaseTask] = {"detect": CaseTask()}
+TASKS: dict[str, CaseTask] = {"detect": CaseTask(), "pose": PoseTask()}
 
 
 def task_of(case: Case) -> CaseTask:
