@@ -93,7 +93,7 @@ def _rows(case: Case) -> _Rows:
     boxes = boxes * np.array([width, height, width, height, 1.0])
     image, label = (np.array([getattr(box, name) for box in case.boxes], dtype=np.int64) for name in ("image", "label"))
     sound = np.isfinite(boxes).all(1) & (boxes[:, 2:4] >= 2).all(1)
-    (index,) = np.nonzero(sound & (0 <= image) & (image < case.batch_size) & (0 <= label) & (label < case.spec.num_classes))
+    (index,) = np.nonzero(sound & (image >= 0) & (image < case.batch_size) & (label >= 0) & (label < case.spec.num_classes))
     return _Rows(index, image[index], label[index], boxes[index])
 
 
