@@ -1,15 +1,17 @@
-"""twinloss: the YOLOv8-family detection loss, written independently from its published definition."""
+"""twinloss: the YOLOv8-family losses, written independently from its published definition."""
 
 from twinloss import hook
 from twinloss.anchors import Pyramid, make_anchors
 from twinloss.assignment import Assignment, PairMetrics, assign
 from twinloss.candidates import CandidatePairs, candidate_pairs
 from twinloss.end_to_end import EndToEndLoss
-from twinloss.geometry.upright import ciou, decode_boxes
+from twinloss.geometry.corners import ciou, decode_boxes
 from twinloss.level_maps import predictions_from_maps
-from twinloss.loss import DetectionLoss
+from twinloss.loss import DetectionLoss, OrientedLoss, PoseLoss, SegmentationLoss
+from twinloss.scene import Scene
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, prepare_targets
+from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.boxes import box_term, clamped_target, distance_term, distribution_term, distributions
 from twinloss.terms.classification import classification_term
 
@@ -22,8 +24,15 @@ __all__ = [
     "EndToEndLoss",
     "GroundTruth",
     "LossSpec",
+    "OrientedLoss",
+    "OrientedSpec",
     "PairMetrics",
+    "PoseLoss",
+    "PoseSpec",
     "Pyramid",
+    "Scene",
+    "SegmentationLoss",
+    "SegmentationSpec",
     "assign",
     "box_term",
     "candidate_pairs",

@@ -5,7 +5,7 @@ Candidate pairs are ragged lists: no tensor has the size (boxes x anchors). No g
 Example: boxes 0 and 1 both pick anchor 2 of the only image. The overlap of box 1 is larger there, so box 1 wins the anchor, although the
 metric of box 0 is larger; then each box divides its metrics by their maximum:
 
->>> truth = GroundTruth(row=torch.tensor([0, 1]), image=torch.tensor([0, 0]), label=torch.tensor([0, 0]), corners=torch.zeros(2, 4))
+>>> truth = GroundTruth(row=torch.tensor([0, 1]), image=torch.tensor([0, 0]), label=torch.tensor([0, 0]), boxes=torch.zeros(2, 4))
 >>> box, anchor = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 2, 2, 3])
 >>> pairs = AlignedPairs(box, anchor, overlap=torch.tensor([0.8, 0.5, 0.7, 0.6]), metric=torch.tensor([0.4, 0.3, 0.1, 0.2]))
 >>> contest = Contest.over(4, truth)
@@ -21,8 +21,7 @@ metric of box 0 is larger; then each box divides its metrics by their maximum:
 Anchor 1 has metric 0.4 and overlap 0.8, both the maxima of box 0: weight 0.4 · 0.8 / 0.4 = 0.8. The metric of anchor 2 is computed again
 for its winner, ½^0.5 · 0.7^6 = 0.083, and box 1 has maxima 0.2 and 0.7: weight 0.083 · 0.7 / 0.2 = 0.29.
 
-Shape suffixes: B images, C classes, A anchors, R bins per side, n boxes, P candidate pairs, H held anchors, u anchors to decode, c
-contested anchors; 2 coordinates, 4 corners.
+Shape suffixes: B images, C classes, A anchors, n boxes, P candidate pairs, H held anchors, c contested anchors.
 """
 
 from __future__ import annotations
@@ -34,11 +33,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twinloss.anchors import Pyramid
-from twinloss.candidates import CandidatePairs, in_slices, windows
-from twinloss.gather_anchors import columns_by_image
-from twinloss.geometry.upright import ciou, corners_from_distances, expected_distances
+from twinloss.candidates import CandidatePairs, candidate_slices
+from twinloss.overlaps import OVERLAPS, Overlap
 from twinloss.ragged import largest, row_maximum
+from twinloss.scene import Scene
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth
 
@@ -95,7 +93,7 @@ class AlignedPairs:
     def joined(cls, parts: Sequence[AlignedPairs], truth: GroundTruth) -> AlignedPairs:
         """All parts, concatenated; ``truth`` gives the dtypes and the device if there is no part."""
         if not parts:
-            return cls(truth.row[:0], truth.row[:0], truth.corners[:0, 0], truth.corners[:0, 0])
+            return cls(truth.row[:0], truth.row[:0], truth.boxes[:0, 0], truth.boxes[:0, 0])
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("box", "anchor", "overlap", "metric")))
 
 
@@ -124,7 +122,7 @@ class Contest:
     @classmethod
     def over(cls, num_anchors: int, truth: GroundTruth) -> Contest:
         """A contest at ``num_anchors`` = B·A anchors, which no box has entered."""
-        return cls(truth.corners.new_zeros(num_anchors), truth.row.new_full((num_anchors,), NOBODY))
+        return cls(truth.boxes.new_zeros(num_anchors), truth.row.new_full((num_anchors,), NOBODY))
 
     def enter(self, key_P: Tensor, pairs: AlignedPairs) -> None:
         """Enter pairs at the anchors ``key_P``, each image · A + anchor. Boxes ascend from call to call: the lowest of equals stays."""
@@ -139,27 +137,11 @@ class Contest:
         self.box.scatter_reduce_(0, key_P, box, "amin")
 
 
-def assign(
-    boxes: Tensor,
-    scores: Tensor,
-    truth: GroundTruth,
-    pyramid: Pyramid,
-    anchors: tuple[Tensor, Tensor],
-    spec: LossSpec,
-    *,
-    ties: Ties = "stable",
-    conflicts: Conflicts = "overlap",
-    pairs_at_once: int = PAIRS_AT_ONCE,
-) -> Assignment:
+def assign(scene: Scene, *, ties: Ties = "stable", conflicts: Conflicts = "overlap", pairs_at_once: int = PAIRS_AT_ONCE) -> Assignment:
     """Assign anchors to boxes (spec sections 5.1 to 5.7).
 
     Args:
-        boxes: (B, 4R, A) box logits.
-        scores: (B, C, A) class logits.
-        truth: n boxes in pixels; its dtype is that of the arithmetic.
-        pyramid: the grids.
-        anchors: centres (A, 2) in grid units and strides (A,).
-        spec: K, α, β, ε_a.
+        scene: predictions and ground truth; K, α, β, ε_a and the overlap are those of its definition.
         ties: "stable" picks positive metrics alone, the lowest anchor first among equals; "reference" picks the anchors that ``torch.topk``
             returns for the whole row.
         conflicts: "overlap" gives an anchor to the candidate box of largest overlap; "pickers" considers only the boxes that picked it.
@@ -168,16 +150,16 @@ def assign(
     Returns:
         The anchors held with positive weight.
     """
-    images, _, num_anchors = boxes.shape
+    scores, truth, spec, num_anchors = scene.scores, scene.truth, scene.spec, scene.num_anchors
     with torch.no_grad():
-        contest, predicted = Contest.over(images * num_anchors, truth), PredictedBoxes(boxes, truth.corners.dtype)
-        picks, nan_carrier = [], truth.corners.new_zeros(())
-        for candidates in in_slices(windows(truth.corners, pyramid, spec), pyramid, pairs_at_once):
-            pairs = align(predicted, scores, truth, candidates, anchors, spec)
+        contest, overlap = Contest.over(len(scores) * num_anchors, truth), OVERLAPS[spec.overlap](scene)
+        picks, nan_carrier = [], truth.boxes.new_zeros(())
+        for candidates in candidate_slices(truth.boxes, scene.pyramid, spec, pairs_at_once, scene.geometry):
+            pairs = align(overlap, candidates)
             picked = pairs[pick(pairs, len(truth), spec.topk, num_anchors, ties)]
             picks.append(picked)
             entrants = picked if conflicts == "pickers" else pairs
-            contest.enter(truth.image.index_select(0, entrants.box) * num_anchors + entrants.anchor, entrants)
+            contest.enter(scene.keys(entrants.box, entrants.anchor), entrants)
             # 0, or NaN if a metric is NaN: comparisons drop NaN, and the loss must show it (spec section 10).
             nan_carrier = nan_carrier + (pairs.metric * 0).sum()
         held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
@@ -187,60 +169,12 @@ def assign(
         return soft_targets(held, truth, spec, num_anchors, nan_carrier)
 
 
-def align(
-    predicted: PredictedBoxes,
-    scores: Tensor,
-    truth: GroundTruth,
-    candidates: CandidatePairs,
-    anchors: tuple[Tensor, Tensor],
-    spec: LossSpec,
-) -> AlignedPairs:
-    """Overlap and alignment metric of candidate pairs (spec sections 5.2 and 5.3)."""
-    box_P, anchor_P = candidates.box, candidates.anchor
-    key_P = truth.image.index_select(0, box_P) * scores.shape[-1] + anchor_P
-    # Each coordinate lies in a row of its own, so that the operands of the overlap are contiguous.
-    truth_4P, predicted_4P = truth.corners.T.index_select(1, box_P), predicted.at(key_P, anchors, spec)
-    overlap_P = ciou(truth_4P.T, predicted_4P.T, spec.ciou_eps).clamp(min=0)
-    return AlignedPairs(box_P, anchor_P, overlap_P, alignment_metric(scores, truth, box_P, anchor_P, overlap_P, spec))
-
-
-class PredictedBoxes:
-    """Cache of predicted corners in pixels: each anchor is decoded once, for all boxes that contain it (spec section 4).
-
-    Equal boxes therefore have overlaps with equal bits, also if they lie in two slices: torch can round a number differently at another
-    place in a tensor.
-
-    Args:
-        boxes: (B, 4R, A) box logits.
-        dtype: dtype of the arithmetic.
-    """
-
-    def __init__(self, boxes: Tensor, dtype: torch.dtype) -> None:
-        self.boxes = boxes
-        places = boxes.shape[0] * boxes.shape[-1]
-        self._corners = torch.empty(4, places, dtype=dtype, device=boxes.device)
-        self._known = torch.zeros(places, dtype=torch.bool, device=boxes.device)
-
-    def at(self, key_P: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
-        """Corners (4, P) of the anchors ``key_P``, each image · A + anchor."""
-        wanted = torch.zeros_like(self._known)
-        wanted[key_P] = True
-        new_u = (wanted & ~self._known).nonzero().squeeze(1)
-        self._corners.index_copy_(1, new_u, _decode_in_pixels(self.boxes, new_u, anchors, spec))
-        self._known |= wanted
-        return self._corners.index_select(1, key_P)
-
-
-def _decode_in_pixels(boxes: Tensor, key_u: Tensor, anchors: tuple[Tensor, Tensor], spec: LossSpec) -> Tensor:
-    """Predicted corners (4, u) in pixels of the anchors ``key_u``, each image · A + anchor, ascending (spec section 4)."""
-    centres_A2, strides_A = anchors
-    image_u = key_u // boxes.shape[-1]
-    anchor_u = key_u - image_u * boxes.shape[-1]
-    per_image = columns_by_image(boxes, image_u, anchor_u)
-    distances = [expected_distances(columns.to(centres_A2.dtype).view(-1, 4, spec.reg_max)).T for columns in per_image]
-    distances_4u = torch.cat([centres_A2.new_empty(4, 0), *distances], dim=1)
-    corners_4u = corners_from_distances(centres_A2.T.index_select(1, anchor_u), distances_4u, dim=0)
-    return corners_4u * strides_A.index_select(0, anchor_u)
+def align(overlap: Overlap, candidates: CandidatePairs) -> AlignedPairs:
+    """Overlap and alignment metric of candidate pairs, those that the overlap's policy admits (spec sections 5.2 and 5.3)."""
+    scene, pairs = overlap.scene, overlap.candidates(candidates)
+    overlap_P = overlap(pairs)
+    metric_P = alignment_metric(scene.scores, scene.truth, pairs.box, pairs.anchor, overlap_P, scene.spec)
+    return AlignedPairs(pairs.box, pairs.anchor, overlap_P, metric_P)
 
 
 def alignment_metric(scores: Tensor, truth: GroundTruth, box_P: Tensor, anchor_P: Tensor, overlap_P: Tensor, spec: LossSpec) -> Tensor:

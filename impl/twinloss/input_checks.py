@@ -89,20 +89,21 @@ def check_predictions(preds: Mapping[str, Any], spec: LossSpec, num_anchors: int
         raise ValueError(f"preds['boxes'] has {boxes.shape[0]} images and preds['scores'] {scores.shape[0]}; give both the same")
 
 
-def check_target_shapes(batch: Mapping[str, Tensor]) -> None:
-    """One image index, class and box a row.
+def check_target_shapes(batch: Mapping[str, Tensor], box_columns: Sequence[str]) -> None:
+    """One image index, class and box a row; ``box_columns`` says what the boxes' columns are.
 
     Raises:
-        ValueError: the numbers of rows disagree, the boxes are not (N, 4), or a column is no dense tensor of real numbers.
+        ValueError: the numbers of rows disagree, the boxes have other columns, or a column is no dense tensor of real numbers.
     """
     for key in ("batch_idx", "cls", "bboxes"):
         check_readable(f"batch[{key!r}]", batch[key])
         if batch[key].dtype not in (*FLOATS, *INTEGERS, torch.bool):
             raise ValueError(f"batch[{key!r}] has dtype {batch[key].dtype}; targets are float16 to float64, or int8 to int64 and uint8")
     index, label, boxes = batch["batch_idx"], batch["cls"], batch["bboxes"]
-    if boxes.numel() and (boxes.ndim != 2 or boxes.shape[1] != 4):
-        raise ValueError(f"batch['bboxes'] has shape {tuple(boxes.shape)}; expected (N, 4): centre x, centre y, width, height")
-    rows = boxes.numel() // 4
+    columns = len(box_columns)
+    if boxes.numel() and (boxes.ndim != 2 or boxes.shape[1] != columns):
+        raise ValueError(f"batch['bboxes'] has shape {tuple(boxes.shape)}; expected (N, {columns}): {', '.join(box_columns)}")
+    rows = boxes.numel() // columns
     if index.numel() != rows or label.numel() != rows:
         raise ValueError(
             f"batch['batch_idx'] has {index.numel()} rows, batch['cls'] {label.numel()} and batch['bboxes'] {rows}; give one per box"
@@ -111,7 +112,7 @@ def check_target_shapes(batch: Mapping[str, Tensor]) -> None:
         raise ValueError(f"batch['bboxes'] has {rows} rows; at most {MOST_ANCHORS} can be counted")
 
 
-def check_target_values(batch: Mapping[str, Tensor], batch_size: int, num_classes: int) -> None:
+def check_target_values(batch: Mapping[str, Tensor], batch_size: int, num_classes: int, box_columns: int) -> None:
     """Image and class indices are whole and in range, coordinates finite, sizes not negative. Reads values: a synchronisation on a GPU.
 
     Raises:
@@ -119,11 +120,11 @@ def check_target_values(batch: Mapping[str, Tensor], batch_size: int, num_classe
     """
     _check_index("batch_idx", batch["batch_idx"].reshape(-1), batch_size, "image index", f"a batch of {batch_size} images")
     _check_index("cls", batch["cls"].reshape(-1), num_classes, "class", f"{num_classes} classes")
-    boxes = batch["bboxes"].reshape(-1, 4)
+    boxes = batch["bboxes"].reshape(-1, box_columns)
     row = _first_not(boxes.isfinite())
     if row is not None:
         raise ValueError(f"batch['bboxes'] row {row} is {boxes[row].tolist()}; coordinates must be finite: drop the row or mend the label")
-    row = _first_not(boxes[:, 2:] >= 0)
+    row = _first_not(boxes[:, 2:4] >= 0)
     if row is not None:
         raise ValueError(f"batch['bboxes'] row {row} is {boxes[row].tolist()}; width and height must not be negative: is it x1 y1 x2 y2?")
 

@@ -6,7 +6,7 @@ who goes on to change the batch, a loader that fills its buffers again, or anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from twinloss.anchors import Pyramid
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Call
 from twinloss.backends.saved_tensors import in_memory
+from twinloss.geometry.registry import GEOMETRIES
 from twinloss.input_checks import (
     PLAIN,
     check_assignment_shapes,
@@ -29,6 +30,7 @@ from twinloss.input_checks import (
 )
 from twinloss.level_maps import predictions_from_maps
 from twinloss.spec import LossSpec
+from twinloss.task_inputs import FURTHER_IN_OLD_LAYOUT, FURTHER_INPUTS, Given
 from twinloss.terms.classification import working_dtype
 
 TARGETS = ("batch_idx", "cls", "bboxes")
@@ -53,13 +55,16 @@ def admit(preds: Any, batch: Mapping[str, Tensor], spec: LossSpec, validate: boo
     check_predictions(layout, spec, pyramid.num_anchors)
     boxes, scores = (in_memory(layout[name]) for name in ("boxes", "scores"))
     check_present("batch", batch, TARGETS)
-    check_target_shapes(batch)
-    targets = _copied(batch)
-    if validate or (validate is None and all(column.device.type == "cpu" for column in targets)):
-        check_target_values(dict(zip(TARGETS, targets, strict=True)), len(boxes), spec.num_classes)
+    columns = GEOMETRIES[spec.geometry].targets
+    check_target_shapes(batch, columns)
+    targets = dict(zip(TARGETS, _copied(batch, len(columns)), strict=True))
+    given = Given(layout, batch, targets, boxes, spec, pyramid, validate)
+    if validate or (validate is None and all(column.device.type == "cpu" for column in targets.values())):
+        check_target_values(targets, len(boxes), spec.num_classes, len(columns))
+    extras = FURTHER_INPUTS[spec.task](given)
     # The copies lie in pageable memory, which is read before the call returns: the host may go on, and does not wait.
-    sent = (column.to(boxes.device, non_blocking=True) for column in targets)
-    return Call(boxes, scores, dict(zip(TARGETS, sent, strict=True)), spec, pyramid, **options)
+    sent = {key: column.to(boxes.device, non_blocking=True) for key, column in targets.items()}
+    return Call(boxes, scores, sent, spec, pyramid, extras=extras, **options)
 
 
 def admit_assignment(held: Assignment, call: Call, validate: bool | None) -> Assignment:
@@ -80,11 +85,21 @@ def admit_assignment(held: Assignment, call: Call, validate: bool | None) -> Ass
 def layout_of(preds: Any, spec: LossSpec) -> Mapping[str, Any]:
     """Predictions in the current layout, whichever they came in."""
     if not isinstance(preds, Mapping):
-        return predictions_from_maps(preds, spec.num_classes, spec.reg_max)
+        return _from_old_layout(preds, spec)
     check_present("preds", preds, ("boxes", "scores", "feats"))
     for name in ("boxes", "scores"):
         check_readable(f"preds[{name!r}]", preds[name])
     return preds
+
+
+def _from_old_layout(preds: Sequence[Any], spec: LossSpec) -> dict[str, Any]:
+    """Predictions from per-level maps, with the task's further ones after them where it has any."""
+    further = FURTHER_IN_OLD_LAYOUT[spec.task]
+    if not further:
+        return predictions_from_maps(preds, spec.num_classes, spec.reg_max)
+    if len(preds) != 1 + len(further):
+        raise ValueError(f"preds has {len(preds)} parts; the older layout has per-level maps and {' and '.join(further)}")
+    return predictions_from_maps(preds[0], spec.num_classes, spec.reg_max) | dict(zip(further, preds[1:], strict=True))
 
 
 def pyramid_of(layout: Mapping[str, Any], spec: LossSpec) -> Pyramid:
@@ -97,7 +112,7 @@ def pyramid_of(layout: Mapping[str, Any], spec: LossSpec) -> Pyramid:
     return Pyramid(tuple((int(level.shape[-2]), int(level.shape[-1])) for level in layout["feats"]), spec.strides)
 
 
-def _copied(batch: Mapping[str, Tensor]) -> list[Tensor]:
+def _copied(batch: Mapping[str, Tensor], box_columns: int) -> list[Tensor]:
     """The three columns of a batch, flat but for the boxes, each where it was."""
     columns = [batch[key].detach().reshape(-1) for key in TARGETS]
     first, rows = columns[0], len(columns[0])
@@ -106,7 +121,7 @@ def _copied(batch: Mapping[str, Tensor]) -> list[Tensor]:
         flat = _together(columns, (-rows) % 16)
     else:
         flat = [_fresh(column, column.dtype, column.device) for column in columns]
-    return [flat[0], flat[1], flat[2].view(-1, 4)]
+    return [flat[0], flat[1], flat[2].view(-1, box_columns)]
 
 
 def _together(columns: list[Tensor], gap: int) -> list[Tensor]:

@@ -1,33 +1,35 @@
-"""The detection loss as users call it; :mod:`twinloss.backends` computes it."""
+"""The losses as users call them, one class a task; :mod:`twinloss.backends` computes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
 from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics, Ties
+from twinloss.backends import evaluate as mixed
 from twinloss.backends import torch as torch_backend
-from twinloss.backends.call import Call
+from twinloss.backends.call import Call, Evaluation, Flow
 from twinloss.backends.registry import BackendName, choose_backend
-from twinloss.geometry.upright import decode_boxes
+from twinloss.geometry.registry import GEOMETRIES
 from twinloss.inputs import admit, admit_assignment, layout_of, pyramid_of
 from twinloss.plain_numbers import whole
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth
+from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.classification import working_dtype
 
 Batch = Mapping[str, Tensor]
 Predictions = Mapping[str, Any] | Sequence[Tensor]
 
 
-class DetectionLoss:
-    """Anchors, ground truth, decoding, task-aligned assignment, and the box, classification and distribution terms.
+class TaskLoss:
+    """What the losses of all tasks have in common; :class:`DetectionLoss` and its like say what is their own.
 
     Args:
-        spec: the definition's numbers.
+        spec: the definition's numbers, of the loss's own task.
         ties: "stable" is deterministic on every device; "reference" reproduces the choice that ``torch.topk`` makes among equals (spec
             section 9).
         conflicts: "overlap" gives an anchor that several boxes picked to the candidate box of largest overlap, as the reference does;
@@ -46,7 +48,12 @@ class DetectionLoss:
     Targets are data: they are copied at the call, so that changing the batch afterwards changes nothing, and no gradient is passed to them
     (nor to the weights of a given assignment), whether they ask for one or not. Logits are not copied; changing them before the backward
     pass is an error, as anywhere in torch. The loss can be differentiated once: its gradients have none of their own.
+
+    Raises:
+        ValueError: an option is unknown, or the definition is another task's; the message names it.
     """
+
+    task: ClassVar[type[LossSpec]] = LossSpec
 
     def __init__(
         self,
@@ -67,6 +74,10 @@ class DetectionLoss:
         for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
+        if spec.task != self.task.task:
+            raise ValueError(
+                f"spec is a {type(spec).__name__}, of the task {spec.task!r}; {type(self).__name__} takes a {self.task.__name__}"
+            )
         self.spec = spec
         self.ties: Ties = ties
         self.conflicts: Conflicts = conflicts
@@ -78,13 +89,14 @@ class DetectionLoss:
         """The loss of a batch.
 
         Args:
-            preds: ``boxes`` (B, 4R, A) and ``scores`` (B, C, A) logits and ``feats``, per-level maps of which the shapes alone are used;
-                or the older list of per-level maps (B, 4R + C, H_l, W_l).
-            batch: ``batch_idx`` (N,), ``cls`` (N,) or (N, 1), ``bboxes`` (N, 4) as centre and size divided by the image's width and height.
+            preds: ``boxes`` (B, 4R, A) and ``scores`` (B, C, A) logits and ``feats``, per-level maps of which the shapes alone are used,
+                and what the task adds; or the older layout, a list of per-level maps (B, 4R + C, H_l, W_l), with those after it.
+            batch: ``batch_idx`` (N,), ``cls`` (N,) or (N, 1), ``bboxes`` (N, 4) as centre and size divided by the image's width and height
+                (of oriented boxes (N, 5), with the angle), and what the task adds.
 
         Returns:
-            (3,): box, classification and distribution (R = 1: distance) term, each times its gain and the number of images; and the same
-            three without the number of images, detached, by name.
+            (T,): the terms in the order of ``spec.term_names``, each times its gain and the number of images; and the same without the
+            number of images, detached, by name. Detection's are the box, classification and distribution (R = 1: distance) term.
 
         Raises:
             TypeError: an input is no tensor.
@@ -92,13 +104,12 @@ class DetectionLoss:
                 the shapes or the reason, and the remedy.
         """
         call = self._call(preds, batch)
-        evaluation = choose_backend(self.backend, call).loss(call)
-        return evaluation.loss, evaluation.items
+        return self._named(mixed.evaluate(choose_backend(self.backend, call), call))
 
     def assign(self, preds: Predictions, batch: Batch) -> Assignment:
         """The assignment alone (spec section 5)."""
         call = self._call(preds, batch)
-        return choose_backend(self.backend, call).assignment(call)
+        return mixed.assignment(choose_backend(self.backend, call), call)
 
     def loss_given(self, preds: Predictions, batch: Batch, assignment: Assignment) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on an assignment made elsewhere, whose weights are data, without a gradient (spec sections 6 and 7).
@@ -107,8 +118,10 @@ class DetectionLoss:
             ValueError: as :meth:`__call__`; or the assignment's columns disagree, or an entry of it is not what it must be.
         """
         call = self._call(preds, batch)
-        evaluation = choose_backend(self.backend, call).loss(call, admit_assignment(assignment, call, self.validate))
-        return evaluation.loss, evaluation.items
+        return self._named(mixed.evaluate(choose_backend(self.backend, call), call, admit_assignment(assignment, call, self.validate)))
+
+    def _named(self, found: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
+        return found.loss, dict(zip(self.spec.term_names, found.items.unbind(), strict=True))
 
     def anchors(self, preds: Predictions) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels (spec section 2)."""
@@ -121,10 +134,12 @@ class DetectionLoss:
             return evaluation.truth
 
     def decode(self, preds: Predictions) -> Tensor:
-        """Predicted corners (B, A, 4) in grid units, in the working dtype (spec section 4)."""
-        boxes = layout_of(preds, self.spec)["boxes"]
+        """Predicted corners (B, A, 4), or oriented boxes (B, A, 5), in grid units, in the working dtype (spec section 4)."""
+        layout, geometry = layout_of(preds, self.spec), GEOMETRIES[self.spec.geometry]
+        boxes = layout["boxes"]
+        given = {key: layout[key].to(working_dtype(boxes)) for key in geometry.predictions}
         with torch.autocast(boxes.device.type, enabled=False):  # the expectation is a matrix product, which autocast would round
-            return decode_boxes(boxes.to(working_dtype(boxes)), self.anchors(preds)[0], self.spec.reg_max)
+            return geometry.decode_all(given, self.anchors(preds)[0], self.spec.reg_max)
 
     def metrics(self, preds: Predictions, batch: Batch) -> PairMetrics:
         """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3); ``row`` counts the batch's rows."""
@@ -132,5 +147,64 @@ class DetectionLoss:
             return evaluation.pairs()
 
     def _call(self, preds: Predictions, batch: Batch) -> Call:
-        options = {"conflicts": self.conflicts, "ties": self.ties, "pairs_at_once": self.pairs_at_once}
-        return admit(preds, batch, self.spec, self.validate, **options)
+        return admit(preds, batch, self.spec, self.validate, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {"conflicts": self.conflicts, "ties": self.ties, "pairs_at_once": self.pairs_at_once}
+
+
+class DetectionLoss(TaskLoss):
+    """Anchors, ground truth, decoding, task-aligned assignment, and the box, classification and distribution terms.
+
+    Arguments and methods are those of :class:`TaskLoss`, with a :class:`~twinloss.LossSpec`.
+    """
+
+
+class SegmentationLoss(TaskLoss):
+    """The detection loss with a mask term and a semantic term (segmentation spec).
+
+    Arguments and methods are those of :class:`TaskLoss`, with a :class:`~twinloss.SegmentationSpec`. Predictions have ``mask_coefficient``
+    (B, P, A) and ``proto`` (B, P, h, w), or a tuple of that and semantic logits (B, C, h, w); batches have ``masks``, index maps
+    (B, h, w) or instance masks (N, h, w), and ``sem_masks`` (B, h, w) where there are semantic logits.
+    """
+
+    task = SegmentationSpec
+
+
+class OrientedLoss(TaskLoss):
+    """The loss of oriented boxes: ProbIoU in place of CIoU, and an angle term (oriented spec).
+
+    Arguments and methods are those of :class:`TaskLoss`, with an :class:`~twinloss.OrientedSpec`. Predictions have ``angle`` (B, 1, A) in
+    radians; ``bboxes`` is (N, 5): centre and size, divided by the image's width and height, and the angle in radians.
+    """
+
+    task = OrientedSpec
+
+
+class PoseLoss(TaskLoss):
+    """The detection loss with the keypoints' location, visibility and likelihood (pose spec).
+
+    Arguments and methods are those of :class:`TaskLoss`, with a :class:`~twinloss.PoseSpec`. Predictions have ``kpts`` (B, n·E, A) and,
+    where there is a likelihood term, ``kpts_sigma`` (B, 2n, A); batches have ``keypoints`` (N, n, 2) or (N, n, 3), divided by the image's
+    width and height.
+
+    Args:
+        spec: the definition's numbers.
+        flow: takes points (P, 2) in float32 (float64 with float64 logits) and returns their log-densities (P,), differentiable; needed
+            where ``spec.flow``. Its parameters are trained by the likelihood term.
+        options: of :class:`TaskLoss`.
+
+    Raises:
+        ValueError: as :class:`TaskLoss`; or ``spec.flow`` says otherwise than ``flow``.
+    """
+
+    task = PoseSpec
+
+    def __init__(self, spec: PoseSpec, *, flow: Flow | None = None, **options: Any) -> None:
+        super().__init__(spec, **options)
+        if spec.flow != (flow is not None):
+            raise ValueError(f"spec.flow is {spec.flow} and flow is {flow!r}; give a flow where, and only where, spec.flow is True")
+        self.flow = flow
+
+    def _options(self) -> dict[str, Any]:
+        return super()._options() | {"flow": self.flow}

@@ -1,18 +1,33 @@
-"""Every number of the detection loss's definition, in one frozen record."""
+"""Every number of a loss's definition, in one frozen record: detection's, which the other tasks' extend."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from twinloss.plain_numbers import in_float32, real, several, whole
 from twinloss.release_definitions import missing_option, switches
 
+_COUNTS = {3: "three", 4: "four", 6: "six"}
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "lengthen": ("second", "first", "never"),
     "distance_term": (True, False),
     "anchor_weights": ("own", "sum"),
 }
+
+
+class Term(NamedTuple):
+    """A term of a loss.
+
+    Attributes:
+        key: by which the twin's own parts name it.
+        logged: name under which it is logged.
+        gain: place of its factor in the definition's gains.
+    """
+
+    key: str
+    logged: str
+    gain: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +65,7 @@ class LossSpec:
     num_classes: int
     reg_max: int = 16
     strides: tuple[int, ...] = (8, 16, 32)
-    gains: tuple[float, float, float] = (7.5, 0.5, 1.5)
+    gains: tuple[float, ...] = (7.5, 0.5, 1.5)
     topk: int = 10
     topk2: int | None = None
     alpha: float = 0.5
@@ -63,41 +78,56 @@ class LossSpec:
     distance_term: bool = True
     anchor_weights: Literal["own", "sum"] = "own"
 
+    task: ClassVar[str] = "detect"
+    geometry: ClassVar[str] = "upright"  # kind of the boxes, by its name in twinloss.geometry.registry
+    gain_names: ClassVar[tuple[str, ...]] = ("box", "classification", "distribution")
+
     def __post_init__(self) -> None:
         for field, value in (self._whole_numbers() | self._real_numbers()).items():
             object.__setattr__(self, field, value)
+        name = self._name
         if list(self.strides) != sorted(self.strides) or not self.strides:
-            raise ValueError(f"LossSpec.strides is {self.strides}; give one positive stride per level, finest first")
-        if len(self.gains) != 3:
-            raise ValueError(f"LossSpec.gains is {self.gains}; give three: box, classification, distribution")
+            raise ValueError(f"{name}.strides is {self.strides}; give one positive stride per level, finest first")
+        if len(self.gains) != len(self.gain_names):
+            count = _COUNTS.get(len(self.gain_names), len(self.gain_names))
+            raise ValueError(f"{name}.gains is {self.gains}; give {count}: {', '.join(self.gain_names)}")
         if self.class_weights is not None and len(self.class_weights) != self.num_classes:
             raise ValueError(
-                f"LossSpec.class_weights has {len(self.class_weights)} values for {self.num_classes} classes; give one per class"
+                f"{name}.class_weights has {len(self.class_weights)} values for {self.num_classes} classes; give one per class"
             )
         if self.reg_max > 1 and not 0 <= in_float32(self.largest_target) < self.reg_max - 1:
             raise ValueError(
-                f"LossSpec.clamp_margin is {self.clamp_margin}; it must be above 0, to be felt in float32 beside reg_max - 1 = "
+                f"{name}.clamp_margin is {self.clamp_margin}; it must be above 0, to be felt in float32 beside reg_max - 1 = "
                 f"{self.reg_max - 1}, and no larger than that"
             )
         for field, known in _CHOICES.items():
-            if getattr(self, field) not in known:
-                raise ValueError(f"LossSpec.{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, known))}")
+            self._check_choice(field, known)
         object.__setattr__(self, "distance_term", bool(self.distance_term))
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _check_choice(self, field: str, known: tuple[Any, ...]) -> None:
+        if getattr(self, field) not in known:
+            raise ValueError(f"{self._name}.{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, known))}")
 
     def _whole_numbers(self) -> dict[str, Any]:
         """The fields that are whole numbers, as such."""
-        found: dict[str, Any] = {name: whole(f"LossSpec.{name}", getattr(self, name)) for name in ("num_classes", "reg_max", "topk")}
-        found["topk2"] = None if self.topk2 is None else whole("LossSpec.topk2, where it is not None,", self.topk2)
-        found["strides"] = tuple(whole("LossSpec.strides: a stride", stride) for stride in several("LossSpec.strides", self.strides))
+        spec = self._name
+        found: dict[str, Any] = {name: whole(f"{spec}.{name}", getattr(self, name)) for name in ("num_classes", "reg_max", "topk")}
+        found["topk2"] = None if self.topk2 is None else whole(f"{spec}.topk2, where it is not None,", self.topk2)
+        found["strides"] = tuple(whole(f"{spec}.strides: a stride", stride) for stride in several(f"{spec}.strides", self.strides))
         return found
 
     def _real_numbers(self) -> dict[str, Any]:
         """The fields that are real numbers, as floats."""
-        found: dict[str, Any] = {name: real(f"LossSpec.{name}", getattr(self, name), least=0) for name in ("alpha", "beta")}
-        found |= {name: real(f"LossSpec.{name}", getattr(self, name)) for name in ("assign_eps", "ciou_eps", "clamp_margin")}
+        spec = self._name
+        found: dict[str, Any] = {name: real(f"{spec}.{name}", getattr(self, name), least=0) for name in ("alpha", "beta")}
+        found |= {name: real(f"{spec}.{name}", getattr(self, name)) for name in ("assign_eps", "ciou_eps", "clamp_margin")}
         for name in ("gains", "class_weights"):
             if (values := getattr(self, name)) is not None or name == "gains":
-                found[name] = tuple(real(f"LossSpec.{name}: a factor", value) for value in several(f"LossSpec.{name}", values))
+                found[name] = tuple(real(f"{spec}.{name}: a factor", value) for value in several(f"{spec}.{name}", values))
         return found
 
     @classmethod
@@ -141,6 +171,28 @@ class LossSpec:
         return None if self.topk2 == self.topk else self.topk2
 
     @property
-    def term_names(self) -> tuple[str, str, str]:
+    def overlap(self) -> str:
+        """The assigner's overlap, by its name in :data:`twinloss.overlaps.OVERLAPS` (spec section 5.2)."""
+        return "ciou"
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Keys of the terms, in the order of the result (spec section 7)."""
+        return tuple(term.key for term in self._terms())
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
         """Names under which the terms are logged (spec section 7)."""
-        return "box_loss", "cls_loss", "dfl_loss" if self.reg_max > 1 else "l1_loss"
+        return tuple(term.logged for term in self._terms())
+
+    @property
+    def term_gains(self) -> tuple[float, ...]:
+        """Factor of each term, in the order of the result."""
+        return tuple(self.gains[term.gain] for term in self._terms())
+
+    def _terms(self) -> tuple[Term, ...]:
+        return Term("box", "box_loss", 0), Term("cls", "cls_loss", 1), self._distribution
+
+    @property
+    def _distribution(self) -> Term:
+        return Term("dfl", "dfl_loss" if self.reg_max > 1 else "l1_loss", 2)

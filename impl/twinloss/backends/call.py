@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from twinloss.anchors import Pyramid
 from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts, Ties
 from twinloss.spec import LossSpec
+
+Flow = Callable[[Tensor], Tensor]
+"""Log-densities (P,) of points (P, 2)."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,16 @@ class Call:
     Attributes:
         boxes: (B, 4R, A) logits.
         scores: (B, C, A) logits.
-        batch: ``batch_idx`` (N,), ``cls`` (N,) and ``bboxes`` (N, 4), on the logits' device.
+        batch: ``batch_idx`` (N,), ``cls`` (N,) and ``bboxes`` (N, 4), or as many columns as the geometry has, on the logits' device.
         spec: the definition.
         pyramid: the grids.
         conflicts: "overlap" or "pickers", as in :class:`twinloss.DetectionLoss`.
         ties: "stable" or "reference", as there.
         pairs_at_once: bound of the torch backend's scratch memory, as there.
+        extras: further predictions and targets of the task by key, on the logits' device. A key that may be absent is absent where it is:
+            segment has ``mask_coefficient``, ``proto``, ``semantic``, ``masks`` and ``sem_masks``; oriented ``angle``; pose ``kpts``,
+            ``kpts_sigma`` and ``keypoints``.
+        flow: of the pose loss, the log-density of its likelihood term.
     """
 
     boxes: Tensor
@@ -37,30 +44,39 @@ class Call:
     conflicts: Conflicts = "overlap"
     ties: Ties = "stable"
     pairs_at_once: int = PAIRS_AT_ONCE
-
-    def by_name(self, terms: Tensor) -> dict[str, Tensor]:
-        """The terms (3,) by the names under which they are logged."""
-        return dict(zip(self.spec.term_names, terms.unbind(), strict=True))
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    flow: Flow | None = None
 
 
 class Evaluation(NamedTuple):
     """The loss of a call.
 
     Attributes:
-        loss: (3,) terms, each times its gain and B, differentiable.
-        items: the terms times their gains, detached, by name.
+        loss: (T,) terms in the order of ``spec.terms``, each times its gain and B, differentiable; of a backend's own answer, those that it
+            computes, in the order of its ``terms``.
+        items: the terms times their gains (T,), detached.
         assignment: returns the assignment that the loss was computed on; on a GPU the host waits for it.
     """
 
     loss: Tensor
-    items: dict[str, Tensor]
+    items: Tensor
     assignment: Callable[[], Assignment]
 
 
 class Backend(ABC):
-    """An implementation of the loss; :data:`twinloss.backends.registry.BACKENDS` lists all."""
+    """An implementation of the loss; :mod:`twinloss.backends.registry` lists all, and lets torch do what one does not.
+
+    Attributes:
+        name: by which ``backend=`` asks for it.
+        geometries: kinds of boxes that it knows; without the call's it cannot serve.
+        overlaps: overlaps that its assignment knows; without the call's it is given torch's assignment.
+        terms: keys of the terms that it computes, in the order of its answer; torch adds the others.
+    """
 
     name: ClassVar[str]
+    geometries: ClassVar[tuple[str, ...]] = ("upright",)
+    overlaps: ClassVar[tuple[str, ...]] = ("ciou",)
+    terms: ClassVar[tuple[str, ...]] = ("box", "cls", "dfl")
 
     @abstractmethod
     def is_default_for(self, call: Call) -> bool:
@@ -72,11 +88,11 @@ class Backend(ABC):
 
     @abstractmethod
     def assignment(self, call: Call) -> Assignment:
-        """The assignment alone (spec section 5)."""
+        """The assignment alone (spec section 5); asked only for an overlap that the backend knows."""
 
     @abstractmethod
     def loss(self, call: Call, assignment: Assignment | None = None) -> Evaluation:
-        """The loss, on its own assignment or a given one (spec sections 6 and 7)."""
+        """The terms that the backend computes, on its own assignment or a given one (spec sections 6 and 7)."""
 
     def report(self, reason: str) -> None:  # noqa: B027 - most backends have nothing to say
         """Tell the user, once, that another backend serves although this one should."""

@@ -25,13 +25,21 @@ def choose_backend(asked: BackendName, call: Call) -> Backend:
         ValueError: the backend that was named cannot serve the call; the message gives the reason and the remedy.
     """
     if asked != "auto":
-        if reason := BACKENDS[asked].why_not(call):
+        if reason := _why_not(BACKENDS[asked], call):
             raise ValueError(f"backend={asked!r} cannot serve this call: {reason}")
         return BACKENDS[asked]
     for backend in BACKENDS.values():
         if backend.is_default_for(call):
-            reason = backend.why_not(call)
+            reason = _why_not(backend, call)
             if reason is None:
                 return backend
             backend.report(reason)
     raise AssertionError("the torch backend serves every call")
+
+
+def _why_not(backend: Backend, call: Call) -> str | None:
+    """Why a backend cannot serve the call, with the remedy; ``None`` when it can."""
+    if call.spec.geometry not in backend.geometries:
+        known = " and ".join(backend.geometries)
+        return f"its kernels know {known} boxes, and these are {call.spec.geometry}; use backend='torch'"
+    return backend.why_not(call)

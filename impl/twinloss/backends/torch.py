@@ -9,19 +9,24 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid, make_anchors
-from twinloss.assignment import Assignment, PairMetrics, PredictedBoxes, align, assign
+from twinloss.assignment import Assignment, PairMetrics, align, assign
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.candidates import candidate_pairs
-from twinloss.gather_anchors import held_columns
-from twinloss.targets import pixel_corners, prepare_targets
-from twinloss.terms.boxes import box_term, clamped_target, distance_term, distribution_term, distributions
+from twinloss.geometry.registry import GEOMETRIES
+from twinloss.overlaps import OVERLAPS
+from twinloss.scene import Scene
+from twinloss.targets import prepare_targets
+from twinloss.terms.boxes import distribution_term, distributions
 from twinloss.terms.classification import classification_term, working_dtype
+from twinloss.terms.held import HeldAnchors
 
 
 class TorchBackend(Backend):
     """The loss on torch's operators, for every call."""
 
     name = "torch"
+    geometries = tuple(GEOMETRIES)
+    overlaps = tuple(OVERLAPS)
 
     def is_default_for(self, call: Call) -> bool:
         """Returns True: the registry asks this backend last."""
@@ -60,53 +65,41 @@ class TorchEvaluation:
 
     def __init__(self, call: Call) -> None:
         self.call, self.spec, batch = call, call.spec, call.batch
-        self.dtype = working_dtype(call.boxes)
-        self.truth = prepare_targets(batch["batch_idx"], batch["cls"], batch["bboxes"], call.pyramid.image_size, self.dtype)
+        self.dtype, geometry = working_dtype(call.boxes), GEOMETRIES[call.spec.geometry]
+        given = batch["batch_idx"], batch["cls"], batch["bboxes"]
+        self.truth = prepare_targets(*given, call.pyramid.image_size, self.dtype, geometry)
         self.centres, self.strides = anchors(call.pyramid, call.boxes)
+        self.scene = Scene(
+            call.boxes, call.scores, self.truth, call.pyramid, self.centres, self.strides, self.spec, geometry, call.extras, batch
+        )
 
     def pairs(self) -> PairMetrics:
         """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3)."""
-        candidates = candidate_pairs(self.truth.corners, self.call.pyramid, self.spec)
-        predicted = PredictedBoxes(self.call.boxes, self.dtype)
-        pairs = align(predicted, self.call.scores, self.truth, candidates, (self.centres, self.strides), self.spec)
+        candidates = candidate_pairs(self.truth.boxes, self.call.pyramid, self.spec, self.scene.geometry)
+        pairs = align(OVERLAPS[self.spec.overlap](self.scene), candidates)
         return PairMetrics(self.truth.row[pairs.box], pairs.anchor, pairs.overlap, pairs.metric)
 
     def assignment(self) -> Assignment:
         """The assignment (spec section 5)."""
         call = self.call
-        return assign(
-            call.boxes,
-            call.scores,
-            self.truth,
-            call.pyramid,
-            (self.centres, self.strides),
-            self.spec,
-            ties=call.ties,
-            conflicts=call.conflicts,
-            pairs_at_once=call.pairs_at_once,
-        )
+        return assign(self.scene, ties=call.ties, conflicts=call.conflicts, pairs_at_once=call.pairs_at_once)
 
-    def loss(self, held: Assignment) -> tuple[Tensor, dict[str, Tensor]]:
-        """The three terms on an assignment (spec section 7): each times its gain and B, and without B, detached, by name."""
-        call, spec, weight = self.call, self.spec, held.weight.to(self.dtype)
-        label = call.batch["cls"][held.box].to(torch.int64)
-        class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
-        classification = classification_term(call.scores, held.image, label, held.anchor, weight, class_weights)
-        box, distance = self._held_terms(held, weight)
-        terms = torch.stack([box, classification, distance]) / weight.sum().clamp(min=1) * self.centres.new_tensor(spec.gains)
-        return terms * len(call.boxes), call.by_name(terms.detach())
-
-    def _held_terms(self, held: Assignment, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The box term, and the distribution term (R = 1: the distance term), summed over the held anchors."""
+    def loss(self, assignment: Assignment) -> tuple[Tensor, Tensor]:
+        """Box, classification and distribution term on an assignment (spec section 7), times gain and B, and without B, detached."""
         call, spec = self.call, self.spec
-        centres, strides = self.centres[held.anchor], self.strides[held.anchor]
-        corners = pixel_corners(call.batch["bboxes"][held.box].to(self.dtype), call.pyramid.image_size) / strides[:, None]
-        share = weight if spec.anchor_weights == "own" else torch.ones_like(weight) * weight.sum()
-        distances = held_columns(call.boxes, held.image, held.anchor).to(self.dtype)
+        held = HeldAnchors(call, assignment, (self.centres, self.strides))
+        class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
+        classification = classification_term(call.scores, held.image, held.label, held.anchor, held.weight, class_weights)
+        box, distance = self._held_terms(held)
+        terms = torch.stack([box, classification, distance]) / held.normaliser * self.centres.new_tensor(spec.gains[:3])
+        return terms * len(call.boxes), terms.detach()
+
+    def _held_terms(self, held: HeldAnchors) -> tuple[Tensor, Tensor]:
+        """The box term, and the distribution term (R = 1: the distance term), summed over the held anchors."""
+        geometry, spec, distances = held.geometry, self.spec, held.columns("boxes")
         if spec.reg_max > 1:
-            target = clamped_target(centres, corners, spec.reg_max, spec.clamp_margin)
-            distances, cross_entropy = distributions(distances.view(-1, 4, spec.reg_max), target)
-            distance = distribution_term(cross_entropy, share)
+            distances, cross_entropy = distributions(distances.view(-1, 4, spec.reg_max), geometry.clamped_target(held))
+            distance = distribution_term(cross_entropy, held.share)
         else:
-            distance = distance_term(distances, centres, corners, strides, weight, call.pyramid.image_size) * spec.distance_term
-        return box_term(distances, centres, corners, share, spec.ciou_eps), distance
+            distance = geometry.distance_term(distances, held) * spec.distance_term
+        return geometry.box_term(distances, held), distance

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twinloss.backends.saved_tensors import save, saved
-from twinloss.geometry.upright import ciou, corners_from_distances, distances_from_corners, expectation
+from twinloss.geometry.corners import ciou, corners_from_distances, distances_from_corners, expectation
 
 
 def distributions(logits_H4R: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,10 +68,14 @@ def distance_term(
         weight: (H,) t.
         image_size: (H, W) in pixels.
     """
+    return difference_term(distances, distances_from_corners(centres, corners), strides, weight, image_size)
+
+
+def difference_term(distances: Tensor, target: Tensor, strides: Tensor, weight: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """The distance term on target distances (H, 4) in grid units; its other arguments are those of :func:`distance_term`."""
     height, width = image_size
     extent_4 = distances.new_tensor([width, height, width, height])
-    target_H4 = distances_from_corners(centres, corners)
-    per_side_H4 = (distances * strides[:, None] / extent_4 - target_H4 * strides[:, None] / extent_4).abs()
+    per_side_H4 = (distances * strides[:, None] / extent_4 - target * strides[:, None] / extent_4).abs()
     return (per_side_H4.mean(-1) * weight).sum()
 
 

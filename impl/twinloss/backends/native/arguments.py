@@ -58,7 +58,7 @@ def kernel_arguments(boxes: Tensor, scores: Tensor, targets: Targets, spec: Loss
     arguments.alpha, arguments.beta, arguments.assign_eps, arguments.ciou_eps = spec.alpha, spec.beta, spec.assign_eps, spec.ciou_eps
     arguments.lengthened_below, arguments.shortest_side = spec.lengthened_below, spec.shortest_side
     arguments.longest = spec.largest_target
-    arguments.gains[:] = spec.gains
+    arguments.gains[:] = spec.gains[:3]
     arguments.overlap_decides, arguments.distance_term = conflicts == "overlap", spec.distance_term
     arguments.summed_weights = spec.anchor_weights == "sum"
     _check_rows(arguments, targets)

@@ -32,7 +32,7 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
     arguments = kernel_arguments(call.boxes, call.scores, targets, call.spec, call.pyramid, call.conflicts)
     held = _assign(arguments, call.scores.dtype) if assignment is None else given(arguments, assignment)
     loss, items = _NativeLoss.apply(call.boxes, call.scores, arguments, targets, held)
-    return Evaluation(loss, call.by_name(items), lambda: held)
+    return Evaluation(loss, items, lambda: held)
 
 
 def assign(call: Call) -> Assignment:

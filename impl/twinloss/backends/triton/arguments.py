@@ -78,7 +78,7 @@ class KernelArguments:
     @cached_property
     def gains(self) -> tuple[float, float, float]:
         """Factors of the box, classification and distribution term (distance term for R = 1); the last is 0 if the definition has none."""
-        box, classification, dfl = self.spec.gains
+        box, classification, dfl = self.spec.gains[:3]
         return float(box), float(classification), float(dfl) if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
 
     @cached_property

@@ -26,7 +26,7 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
     given = None if assignment is None else slots_of(assignment)
     arguments = _arguments(call)
     loss, items = _FusedLoss.apply(call.boxes, call.scores, arguments, given)
-    return Evaluation(loss, call.by_name(items[:3]), lambda: assign(call) if assignment is None else assignment)
+    return Evaluation(loss, items[:3], lambda: assign(call) if assignment is None else assignment)
 
 
 def assign(call: Call) -> Assignment:

@@ -1,0 +1,49 @@
+"""A call through one backend, with torch for whatever that backend does not compute.
+
+Shape suffixes: T terms, in the order of the definition's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twinloss.assignment import Assignment
+from twinloss.backends import torch as torch_backend
+from twinloss.backends.call import Backend, Call, Evaluation
+from twinloss.backends.registry import BACKENDS
+from twinloss.terms.held import HeldAnchors
+from twinloss.terms.registry import TERMS, WEIGHTED
+
+
+def assignment(backend: Backend, call: Call) -> Assignment:
+    """The assignment: the backend's own, or torch's where it does not know the overlap."""
+    return (backend if call.spec.overlap in backend.overlaps else BACKENDS["torch"]).assignment(call)
+
+
+def evaluate(backend: Backend, call: Call, given: Assignment | None = None) -> Evaluation:
+    """The loss (T,), on its own assignment or a given one."""
+    held = assignment(backend, call) if given is None and call.spec.overlap not in backend.overlaps else given
+    found, terms = backend.loss(call, held), call.spec.terms
+    return found if terms == backend.terms else _with_further_terms(backend, call, found)
+
+
+def _with_further_terms(backend: Backend, call: Call, found: Evaluation) -> Evaluation:
+    """The backend's terms and those that torch adds, in the order of the definition."""
+    # On Triton the assignment is a list, whose length the host waits for; slots of a fixed number would do without.
+    held = found.assignment()
+    anchors = torch_backend.anchors(call.pyramid, call.boxes)
+    losses, items = (dict(zip(backend.terms, column.unbind(), strict=True)) for column in (found.loss, found.items))
+    with torch.autocast(call.boxes.device.type, enabled=False):
+        at = HeldAnchors(call, held, anchors)
+        for key, gain in zip(call.spec.terms, call.spec.term_gains, strict=True):
+            if key not in losses:
+                term = gained(TERMS[key](at), key, gain, at)
+                losses[key], items[key] = term * len(call.boxes), term.detach()
+    loss, logged = (torch.stack([column[key] for key in call.spec.terms]) for column in (losses, items))
+    return Evaluation(loss, logged, lambda: held)
+
+
+def gained(term: Tensor, key: str, gain: float, held: HeldAnchors) -> Tensor:
+    """A term times its gain; of a sum over weights, divided by S."""
+    return (term / held.normaliser if key in WEIGHTED else term) * gain
