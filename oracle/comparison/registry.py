@@ -29,16 +29,20 @@ TIME_LIMIT = 30.0
 """Seconds that one call of a candidate may take: a hundred times the slowest of our contenders on the largest batch."""
 
 
+DEFINITIONS: dict[str, Callable[[LossSpec], Criterion]] = {"detect": ExactCriterion}
+"""The definition in float64 of each task."""
+
+
 class CandidateError(ValueError):
     """A candidate cannot be loaded; the message names the faulty part of its path, and the remedy."""
 
 
-def shipped() -> dict[str, Contender]:
-    """Returns the contenders of this project by name. The reference is imported when its factory is first called."""
+def shipped(task: str = "detect") -> dict[str, Contender]:
+    """Returns the contenders of this project for a task by name. The reference is imported when its factory is first called."""
     twin_version = f"twinloss {twinloss.__version__}"
     contenders = [
         Contender("reference", f"ultralytics {reference_version()}", _reference, declines=_reference_declines),
-        Contender("exact", "the definition in float64", ExactCriterion, arithmetic="float32"),
+        Contender("exact", "the definition in float64", DEFINITIONS[task], arithmetic="float32"),
         Contender("twin", twin_version, functools.partial(DetectionLoss, validate=True), arithmetic="float32"),
         Contender("twin-torch", twin_version, functools.partial(DetectionLoss, validate=True, backend="torch"), arithmetic="float32"),
         Contender(

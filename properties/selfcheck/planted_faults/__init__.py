@@ -1,7 +1,8 @@
 """Planted faults: wrong implementations, each with one small departure from the definition. The suite must find all of them.
 
-Each entry names the sentence of the definition that it breaks. ``nox -s faults`` runs the default differential batches on every fault, and
-fails when a fault is not found.
+Each entry names the sentence of the definition that it breaks, and its task. ``nox -s faults`` runs the default differential batches of the
+task on every fault, and fails when a fault is not found. Modules ``constants`` to ``corner_cases`` are detection's; another task has a module
+of its name.
 """
 
 from __future__ import annotations
