@@ -20,17 +20,18 @@ from oracle.contract.answer_form import MalformedError, describe, read_attribute
 from oracle.contract.assumptions import Assumption, AssumptionError, find_assumptions, with_assumptions
 from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
-from oracle.definition.criterion import ExactCriterion
+from oracle.definition.tasks import DEFINITIONS
 from oracle.tools.printable import printable
-from twinloss import DetectionLoss, LossSpec
+from twinloss import DetectionLoss, LossSpec, OrientedLoss
+from twinloss.loss import TaskLoss
 
 REFERENCE_DISTRIBUTIONS = ("ultralytics-opencv-headless", "ultralytics")
 TIME_LIMIT = 30.0
 """Seconds that one call of a candidate may take: a hundred times the slowest of our contenders on the largest batch."""
 
 
-DEFINITIONS: dict[str, Callable[[LossSpec], Criterion]] = {"detect": ExactCriterion}
-"""The definition in float64 of each task."""
+TWINS: dict[str, type[TaskLoss]] = {"detect": DetectionLoss, "oriented": OrientedLoss}
+"""The twin's loss of each task."""
 
 
 class CandidateError(ValueError):
@@ -39,23 +40,21 @@ class CandidateError(ValueError):
 
 def shipped(task: str = "detect") -> dict[str, Contender]:
     """Returns the contenders of this project for a task by name. The reference is imported when its factory is first called."""
-    twin_version = f"twinloss {twinloss.__version__}"
+    twin_version, twin = f"twinloss {twinloss.__version__}", TWINS[task]
     contenders = [
         Contender("reference", f"ultralytics {reference_version()}", _reference, declines=_reference_declines),
         Contender("exact", "the definition in float64", DEFINITIONS[task], arithmetic="float32"),
-        Contender("twin", twin_version, functools.partial(DetectionLoss, validate=True), arithmetic="float32"),
-        Contender("twin-torch", twin_version, functools.partial(DetectionLoss, validate=True, backend="torch"), arithmetic="float32"),
-        Contender(
-            "twin-reference-ties", twin_version, functools.partial(DetectionLoss, validate=True, ties="reference"), arithmetic="float32"
-        ),
+        Contender("twin", twin_version, functools.partial(twin, validate=True), arithmetic="float32"),
+        Contender("twin-torch", twin_version, functools.partial(twin, validate=True, backend="torch"), arithmetic="float32"),
+        Contender("twin-reference-ties", twin_version, functools.partial(twin, validate=True, ties="reference"), arithmetic="float32"),
     ]
     return {contender.name: contender for contender in contenders}
 
 
 def _reference(spec: LossSpec) -> Criterion:
-    from oracle.reference.criterion import ReferenceCriterion  # Importing the reference takes seconds.
+    from oracle.reference.tasks import REFERENCES  # Importing the reference takes seconds.
 
-    return ReferenceCriterion(spec)
+    return REFERENCES[spec.task](spec)
 
 
 def _reference_declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:

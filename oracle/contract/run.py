@@ -13,7 +13,8 @@ from torch import Tensor
 from oracle.cases.case import PAIRS, Inputs, Setting
 from oracle.contract.answer_form import check_tensor, describe, leaf_dtype, loss_and_items
 from oracle.contract.contender import Contender, Criterion, OffersAssignment
-from twinloss import Assignment, DetectionLoss, LossSpec
+from twinloss import Assignment, LossSpec
+from twinloss.loss import TaskLoss
 
 DETECTION_TERMS = ("box", "cls", "dfl")
 
@@ -65,7 +66,7 @@ def in_setting(setting: Setting, criterion: object = None) -> Iterator[None]:
     to compute in float64 because its logits are.
     """
     with contextlib.ExitStack() as stack:
-        if setting.dtype == "float64" and not isinstance(criterion, DetectionLoss):
+        if setting.dtype == "float64" and not isinstance(criterion, TaskLoss):
             stack.enter_context(double_precision())
         if setting.autocast is not None and not hasattr(criterion, "leaf_dtype"):
             stack.enter_context(torch.autocast(torch.device(setting.device).type, dtype=getattr(torch, setting.autocast)))

@@ -20,6 +20,7 @@ class ExactOriented(ExactCriterion):
     """The oriented loss by its definition, in float64; boxes are (x, y, w, h, θ), predictions have ``angle`` (B, 1, A)."""
 
     spec: OrientedSpec
+    box_numbers = ("x", "y", "w", "h", "angle")
     box_columns = 5
 
     def truth(self, preds: Preds, batch: Batch) -> GroundTruth:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from oracle.definition.criterion import ExactCriterion
+from oracle.definition.oriented import ExactOriented
 
-DEFINITIONS: dict[str, type[ExactCriterion]] = {"detect": ExactCriterion}
+DEFINITIONS: dict[str, type[ExactCriterion]] = {"detect": ExactCriterion, "oriented": ExactOriented}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oracle.contract.contender import Batch
+from oracle.contract.contender import Batch, Preds
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
 from oracle.definition.oriented import ExactOriented, in_pixels
 from oracle.definition.oriented_formulas import LARGEST_DISTANCE, angle_weight, decoded_boxes, side_distances
@@ -71,6 +71,13 @@ class OrientedMarginSteps(MarginSteps):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0)
         return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore[return-value]
 
+    def predicted(self, preds: Preds, grid: Grid, boxes: Tensor, reg_max: int, precision: Precision) -> Tensor:
+        """Returns the tolerance (B, A, 5) of the predicted boxes (B, A, 5) in grid units [4]."""
+        sides = decoded(preds["boxes"].transpose(1, 2), reg_max)
+        anchor_error = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
+        own = precision.evaluation * boxes.abs() + precision.smallest_score
+        return predicted_tolerance(sides, boxes, anchor_error, boxes[..., 4], precision) + own
+
     def overlap(self, pairs: PossiblePairs) -> tuple[Floats, Floats, Floats]:
         """Returns the overlap of each pair and its interval (each (P,)) [5.2]."""
         spec, box, anchor, precision = oriented_spec(pairs.exact), pairs.box, pairs.anchor, pairs.precision
@@ -123,18 +130,18 @@ def border_tolerance(boxes: Tensor, tolerance: Tensor, grid: Grid, shortest_side
 
 
 def predicted_tolerance(sides: Decoded, boxes: Tensor, anchor_error: Tensor, truth_angle: Tensor, precision: Precision) -> Tensor:
-    """Returns the tolerance (n, 5) of predicted boxes in grid units [4]; the angle's is that of its sine and cosine, or of a difference."""
+    """Returns the tolerance (..., 5) of predicted boxes in grid units [4]; the angle's is that of its sine and cosine, or difference."""
     of_sides, roundoff = side_tolerance(sides, precision), precision.corner
-    left, top, right, bottom = sides.sides.abs().unbind(1)
-    of_left, of_top, of_right, of_bottom = of_sides.unbind(1)
+    left, top, right, bottom = sides.sides.abs().unbind(-1)
+    of_left, of_top, of_right, of_bottom = of_sides.unbind(-1)
     across, down = (of_left + of_right + roundoff * (left + right)) / 2, (of_top + of_bottom + roundoff * (top + bottom)) / 2
-    cosine, sine = boxes[:, 4].cos().abs(), boxes[:, 4].sin().abs()
-    turned = torch.stack([cosine * across + sine * down, sine * across + cosine * down], 1)
-    arm = ((right - left).abs() + (bottom - top).abs() + left + right + top + bottom)[:, None] / 4
-    centre = turned + DECODE_ROUNDINGS * roundoff * arm + roundoff * boxes[:, :2].abs() + anchor_error
-    size = torch.stack([of_left + of_right, of_top + of_bottom], 1) + roundoff * boxes[:, 2:4].abs()
-    angle = roundoff + precision.core * (boxes[:, 4] - truth_angle).abs()
-    return torch.cat([centre, size, angle[:, None]], 1)
+    cosine, sine = boxes[..., 4].cos().abs(), boxes[..., 4].sin().abs()
+    turned = torch.stack([cosine * across + sine * down, sine * across + cosine * down], -1)
+    arm = ((right - left).abs() + (bottom - top).abs() + left + right + top + bottom)[..., None] / 4
+    centre = turned + DECODE_ROUNDINGS * roundoff * arm + roundoff * boxes[..., :2].abs() + anchor_error
+    size = torch.stack([of_left + of_right, of_top + of_bottom], -1) + roundoff * boxes[..., 2:4].abs()
+    angle = roundoff + precision.core * (boxes[..., 4] - truth_angle).abs()
+    return torch.cat([centre, size, angle[..., None]], -1)
 
 
 class OrientedTermSteps(TermSteps):

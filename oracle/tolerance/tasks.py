@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from oracle.tolerance.loss_and_gradients import TermSteps
 from oracle.tolerance.margins import MarginSteps
+from oracle.tolerance.oriented import OrientedMarginSteps, OrientedTermSteps
 
 
 class TaskSteps(NamedTuple):
@@ -15,4 +16,7 @@ class TaskSteps(NamedTuple):
     terms: TermSteps
 
 
-TASK_STEPS: dict[str, TaskSteps] = {"detect": TaskSteps(MarginSteps(), TermSteps())}
+TASK_STEPS: dict[str, TaskSteps] = {
+    "detect": TaskSteps(MarginSteps(), TermSteps()),
+    "oriented": TaskSteps(OrientedMarginSteps(), OrientedTermSteps()),
+}

@@ -2,8 +2,9 @@
 
 from oracle.cases.case import Case
 from oracle.cases.tasks.base import CaseTask
+from oracle.cases.tasks.oriented import OrientedTask
 
-TASKS: dict[str, CaseTask] = {"detect": CaseTask()}
+TASKS: dict[str, CaseTask] = {"detect": CaseTask(), "oriented": OrientedTask()}
 
 
 def task_of(case: Case) -> CaseTask:
