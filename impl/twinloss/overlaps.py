@@ -86,5 +86,5 @@ class DecodedAnchors:
         return self._values.index_select(1, key_P)
 
 
-OVERLAPS: dict[str, Callable[[Scene], Overlap]] = {"ciou": BoxOverlap}
+OVERLAPS: dict[str, Callable[[Scene], Overlap]] = {"ciou": BoxOverlap, "probiou": BoxOverlap}
 """The policies by the name by which a definition asks for them."""

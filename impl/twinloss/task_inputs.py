@@ -6,6 +6,7 @@ predictions where they lie, targets as copies on the logits' device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -98,7 +99,25 @@ def check_real(key: str, target: Any) -> None:
         raise ValueError(f"batch[{key!r}] has dtype {target.dtype}; targets are float16 to float64, or int8 to int64 and uint8")
 
 
-FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {"detect": lambda _: {}}
+def oriented(given: Given) -> dict[str, Tensor]:
+    """The predicted angles (B, 1, A).
+
+    Raises:
+        ValueError: they are missing or have another shape, dtype or device; or the boxes of an empty batch have other columns; or, with
+            ``validate=True``, an angle of the ground truth is more than a turn.
+    """
+    boxes, angle = given.batch["bboxes"], given.targets["bboxes"][:, 4]
+    if boxes.shape[1:] not in ((), (5,)):
+        raise ValueError(f"batch['bboxes'] has shape {tuple(boxes.shape)}; expected (N, 5): centre x, centre y, width, height, angle")
+    if given.validate and (turned := (angle.abs() > 2 * math.pi).nonzero()).numel():
+        row = int(turned[0])
+        raise ValueError(
+            f"batch['bboxes'] row {row} has the angle {angle[row].item()}, more than a turn; angles are in radians: is it in degrees?"
+        )
+    return {"angle": given.logits("angle", 1)}
+
+
+FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {"detect": lambda _: {}, "oriented": oriented}
 """By ``spec.task``."""
 
 FURTHER_IN_OLD_LAYOUT: dict[str, tuple[str, ...]] = {

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from twinloss.terms.angle import angle
 from twinloss.terms.held import HeldAnchors
 
-TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {}
+TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {"angle": angle}
 """Each returns a scalar in the dtype of the arithmetic, without gain and number of images; where nothing is held, 0 in the graph of what it
 reads."""
 
