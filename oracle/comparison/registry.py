@@ -22,7 +22,7 @@ from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
 from oracle.definition.tasks import DEFINITIONS
 from oracle.tools.printable import printable
-from twinloss import DetectionLoss, LossSpec, OrientedLoss
+from twinloss import DetectionLoss, LossSpec, OrientedLoss, PoseLoss, SegmentationLoss
 from twinloss.loss import TaskLoss
 
 REFERENCE_DISTRIBUTIONS = ("ultralytics-opencv-headless", "ultralytics")
@@ -30,7 +30,7 @@ TIME_LIMIT = 30.0
 """Seconds that one call of a candidate may take: a hundred times the slowest of our contenders on the largest batch."""
 
 
-TWINS: dict[str, type[TaskLoss]] = {"detect": DetectionLoss, "oriented": OrientedLoss}
+TWINS: dict[str, type[TaskLoss]] = {"detect": DetectionLoss, "segment": SegmentationLoss, "oriented": OrientedLoss, "pose": PoseLoss}
 """The twin's loss of each task."""
 
 
