@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads import LabelledImages, open_images, real_batches
-from oracle.comparison.compare import STAGES
 from oracle.cases.workloads.task_packs import oriented_images
+from oracle.comparison.compare import STAGES
 from properties.strategies import cases
 from properties.strategies.oriented import oriented_cases
 from properties.strategies.oriented import smaller as smaller_oriented
