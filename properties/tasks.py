@@ -17,19 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads import LabelledImages, open_images, real_batches
+from oracle.cases.workloads.task_batches import task_batches
 from oracle.cases.workloads.task_packs import oriented_images
 from oracle.comparison.compare import STAGES
 from properties.strategies import cases
 from properties.strategies.oriented import oriented_cases
 from properties.strategies.oriented import smaller as smaller_oriented
 from properties.strategies.profiles import Profile
-from twinloss import OrientedSpec
 
 DETECT = "detect"
 
@@ -88,10 +89,6 @@ class Task:
         return tuple(dict.fromkeys((Setting("float64"), *(setting for setting, _, _ in self.arithmetic))))
 
 
-def _oriented_batches(images: LabelledImages, **arguments: Any) -> Iterator[Case]:
-    return real_batches(images, spec=OrientedSpec(num_classes=images.num_classes), **arguments)
-
-
 _DETECT = Task(
     name=DETECT,
     cases=cases,
@@ -123,7 +120,7 @@ _ORIENTED = Task(
     name="oriented",
     cases=oriented_cases,
     images=oriented_images,
-    batches=_oriented_batches,
+    batches=partial(task_batches, "oriented"),
     real=(
         Real("hit-uav", "letterbox", 4, 24, (FLOAT32,)),
         Real("hit-uav", "mosaic", 4, 8, (FLOAT32, FLOAT16)),

@@ -11,6 +11,7 @@ import io
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, cast
 
@@ -88,10 +89,13 @@ class ReferenceCriterion:
         """Returns a new object of the reference."""
         return v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
 
+<<<<<<< HEAD
     def _kept(self, batch: Batch) -> Tensor:
         """Returns whether each row of the batch (N,) takes part in the padded layout."""
         return torch.ones_like(batch["batch_idx"].reshape(-1), dtype=torch.bool)
 
+=======
+>>>>>>> t/suite
     def last_assignment(self, batch: Batch) -> Assignment:
         """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
         recording = self._recording()
@@ -169,15 +173,29 @@ class ReferenceCriterion:
         with precision_context(preds):
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
-            metric, overlap = assigner.get_box_metrics(recording.scores, recording.boxes, recording.labels, recording.corners, mask)
+            inputs = (recording.scores, recording.boxes, recording.labels, recording.corners, mask)
+            metric, overlap = assigner.get_box_metrics(*inputs, **recording.options)
         image, slot, anchor = mask.nonzero(as_tuple=True)
         row = rows_by_slot(batch, self._kept(batch), *recording.valid.shape[:2])[image, slot]
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])
 
 
-def precision_context(preds: Preds) -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which the reference computes in float64 throughout if its logits are float64."""
-    return double_precision() if preds["boxes"].dtype == torch.float64 else contextlib.nullcontext()
+@contextlib.contextmanager
+def precision_context(preds: Preds) -> Iterator[None]:
+    """In this context the reference computes in float64 throughout if its logits are float64.
+
+    Its ``Tensor.float`` converts to float64 there, without which it computes masks in float32 (segmentation spec section 8a).
+    """
+    if preds["boxes"].dtype != torch.float64:
+        yield
+        return
+    narrow = torch.Tensor.float
+    with double_precision():
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            torch.Tensor.float = narrow  # type: ignore[method-assign]
 
 
 def declines_spec(spec: LossSpec) -> str | None:

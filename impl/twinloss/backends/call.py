@@ -10,7 +10,8 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
-from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts, Ties
+from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts
+from twinloss.overlaps import Ties
 from twinloss.spec import LossSpec
 
 Flow = Callable[[Tensor], Tensor]
