@@ -89,13 +89,10 @@ class ReferenceCriterion:
         """Returns a new object of the reference."""
         return v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
 
-<<<<<<< HEAD
     def _kept(self, batch: Batch) -> Tensor:
         """Returns whether each row of the batch (N,) takes part in the padded layout."""
         return torch.ones_like(batch["batch_idx"].reshape(-1), dtype=torch.bool)
 
-=======
->>>>>>> t/suite
     def last_assignment(self, batch: Batch) -> Assignment:
         """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
         recording = self._recording()
