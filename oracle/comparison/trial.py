@@ -85,6 +85,10 @@ class Trial:
         return self._kept[name]  # type: ignore[no-any-return]
 
     @property
+    def _terms(self) -> tuple[str, ...]:
+        return self.definition.case.spec.terms
+
+    @property
     def margins(self) -> Margins:
         """Boxes and pairs with the intervals of this contender's precision."""
         return self.definition.margins(self.arithmetic)
@@ -178,7 +182,7 @@ class Trial:
 
     def outcome(self) -> Outcome:
         """Returns loss and gradients of a complete call."""
-        return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting))
+        return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting, terms=self._terms))
 
     def holdings(self) -> IndexedAssignment:
         """Its own assignment."""
@@ -224,7 +228,7 @@ class Trial:
         criterion, standard = self._offering(), self.standard(given=True)
         fields = (getattr(standard.assignment, name).to(self.setting.device) for name in ("image", "anchor", "box", "weight"))
         handed = Assignment(*fields)
-        outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed))
+        outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed, terms=self._terms))
         return self._computed("given peaks", lambda: outcome_errors(outcome.on_host(), standard, self.definition.layout))
 
     def loss(self, held: IndexedAssignment | None = None, room: TermBounds = NO_ALTERNATIVES) -> dict[str, QuantityError]:
@@ -242,6 +246,8 @@ class Trial:
 
     def inferred(self) -> list[InferredAssignment]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
+        if self.definition.case.spec.task != "detect":
+            return []  # only box and class logits are read; the other tasks' criteria show their assignment
         inference = AssignmentInference(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
         own = self.decided.held.key
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oracle.cases.case import Inputs, Setting
+from oracle.cases.case import PAIRS, Inputs, Setting
 from oracle.contract.answer_form import check_tensor, describe, leaf_dtype, loss_and_items
 from oracle.contract.contender import Contender, Criterion, OffersAssignment
 from twinloss import Assignment, DetectionLoss, LossSpec
 
-Cotangent = tuple[float, float, float]
-ALL_TERMS: Cotangent = (1.0, 1.0, 1.0)
+DETECTION_TERMS = ("box", "cls", "dfl")
 
 
 @dataclass(frozen=True)
@@ -24,24 +23,27 @@ class Outcome:
     """The answer of a criterion, converted to float64.
 
     Attributes:
-        loss: (3,), multiplied by the number of images.
+        loss: (T,), multiplied by the number of images.
         items: the logged terms by name.
-        grad_boxes: (B, 4R, A) gradient of ``cotangent · loss``; zeros if it is missing.
-        grad_scores: (B, C, A), likewise.
-        missing: names of the logits without a gradient.
+        gradients: gradient of the weighted sum of the loss by prediction, in its shape; zeros if it is missing.
+        missing: names of the predictions without a gradient.
         loss_dtype: dtype of the loss before the conversion.
     """
 
     loss: Tensor
     items: dict[str, float]
-    grad_boxes: Tensor
-    grad_scores: Tensor
+    gradients: Mapping[str, Tensor]
     missing: tuple[str, ...]
     loss_dtype: torch.dtype
 
     def on_host(self) -> Outcome:
         """Returns a copy on the CPU, where the judge computes."""
-        return replace(self, loss=self.loss.cpu(), grad_boxes=self.grad_boxes.cpu(), grad_scores=self.grad_scores.cpu())
+        return replace(self, loss=self.loss.cpu(), gradients={name: gradient.cpu() for name, gradient in self.gradients.items()})
+
+
+def with_gradient(outcome: Outcome, name: str, gradient: Tensor) -> Outcome:
+    """Returns an outcome with another gradient of one prediction."""
+    return replace(outcome, gradients={**outcome.gradients, name: gradient})
 
 
 @contextlib.contextmanager
@@ -87,20 +89,38 @@ def make_criterion(contender: Contender, spec: LossSpec, setting: Setting) -> Cr
     return criterion
 
 
-def run_loss(criterion: Criterion, inputs: Inputs, setting: Setting, cotangent: Cotangent = ALL_TERMS) -> Outcome:
+def run_loss(
+    criterion: Criterion,
+    inputs: Inputs,
+    setting: Setting,
+    cotangent: Sequence[float] | None = None,
+    terms: Sequence[str] = DETECTION_TERMS,
+) -> Outcome:
     """Returns the complete loss and its gradients.
 
+    Args:
+        criterion: the criterion.
+        inputs: predictions and targets.
+        setting: dtype, autocast and device.
+        cotangent: factor of each term in the sum that is differentiated; ``None`` for ones.
+        terms: names of the terms, in the order of the result.
+
     Raises:
-        MalformedError: the answer is not (loss (3,), items), or a gradient is no plain tensor.
+        MalformedError: the answer is not (loss (T,), items), or a gradient is no plain tensor.
     """
-    return _run(criterion, criterion, inputs, setting, cotangent)
+    return _run(criterion, criterion, inputs, setting, cotangent, terms)
 
 
 def run_given(
-    criterion: OffersAssignment, inputs: Inputs, setting: Setting, assignment: Assignment, cotangent: Cotangent = ALL_TERMS
+    criterion: OffersAssignment,
+    inputs: Inputs,
+    setting: Setting,
+    assignment: Assignment,
+    cotangent: Sequence[float] | None = None,
+    terms: Sequence[str] = DETECTION_TERMS,
 ) -> Outcome:
-    """Returns the loss and its gradients on a given assignment; raises like :func:`run_loss`."""
-    return _run(criterion, lambda preds, batch: criterion.loss_given(preds, batch, assignment), inputs, setting, cotangent)
+    """Returns the loss and its gradients on a given assignment; arguments and errors as for :func:`run_loss`."""
+    return _run(criterion, lambda preds, batch: criterion.loss_given(preds, batch, assignment), inputs, setting, cotangent, terms)
 
 
 def run_assign(criterion: OffersAssignment, inputs: Inputs, setting: Setting) -> Assignment:
@@ -110,47 +130,68 @@ def run_assign(criterion: OffersAssignment, inputs: Inputs, setting: Setting) ->
         return criterion.assign(preds, batch)
 
 
+def leaves_of(preds: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the predictions that have a gradient, by name: all but ``feats``."""
+    found: dict[str, Tensor] = {}
+    for name, value in preds.items():
+        if name != "feats":
+            found |= dict(zip(PAIRS[name], value, strict=True)) if isinstance(value, tuple) else {name: value}
+    return found
+
+
 def fresh_leaves(criterion: Any, inputs: Inputs) -> Inputs:
-    """Returns copies of the inputs for one call; the logits are leaves, in the criterion's ``leaf_dtype`` if it has one.
+    """Returns copies of the inputs for one call; the predictions are leaves, in the criterion's ``leaf_dtype`` if it has one.
 
     A criterion with a ``leaf_dtype`` gets the same values as the others in a wider dtype, so that its gradient is not rounded.
     """
     dtype = leaf_dtype(criterion)
-    leaves = {name: inputs.preds[name].detach().to(dtype, copy=True).requires_grad_() for name in ("boxes", "scores")}
-    feats = [level.detach().clone() for level in inputs.preds["feats"]]
-    return Inputs({**leaves, "feats": feats}, {name: tensor.clone() for name, tensor in inputs.batch.items()})
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(leaf, value))
+        return value.detach().to(dtype, copy=True).requires_grad_()
+
+    preds = {name: [level.detach().clone() for level in value] if name == "feats" else leaf(value) for name, value in inputs.preds.items()}
+    return Inputs(preds, {name: tensor.clone() for name, tensor in inputs.batch.items()})
 
 
-def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, setting: Setting, cotangent: Cotangent) -> Outcome:
+def _run(
+    criterion: Any,
+    call: Callable[[Any, Any], Any],
+    inputs: Inputs,
+    setting: Setting,
+    cotangent: Sequence[float] | None,
+    terms: Sequence[str],
+) -> Outcome:
     preds, batch = fresh_leaves(criterion, inputs)
-    leaves = (preds["boxes"], preds["scores"])
+    leaves = leaves_of(preds)
     with in_setting(setting, criterion):
         answer = call(preds, batch)
-    loss, items = loss_and_items(answer, leaves[0].device)
-    found_gradients = gradients(loss, leaves, cotangent)
+    loss, items = loss_and_items(answer, preds["boxes"].device, terms)
+    found = gradients(loss, leaves, cotangent)
     return Outcome(
         loss=loss.detach().double(),
         items=items,
-        grad_boxes=_dense(found_gradients[0], leaves[0]),
-        grad_scores=_dense(found_gradients[1], leaves[1]),
-        missing=tuple(name for name, gradient in zip(("boxes", "scores"), found_gradients, strict=True) if gradient is None),
+        gradients={name: _dense(gradient, leaves[name]) for name, gradient in found.items()},
+        missing=tuple(name for name, gradient in found.items() if gradient is None),
         loss_dtype=loss.dtype,
     )
 
 
-def gradients(loss: Tensor, leaves: tuple[Tensor, Tensor], cotangent: Cotangent = ALL_TERMS) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of ``cotangent · loss`` with respect to the logits; ``None`` for logits that it does not depend on.
+def gradients(loss: Tensor, leaves: Mapping[str, Tensor], cotangent: Sequence[float] | None = None) -> dict[str, Tensor | None]:
+    """Returns the gradients of ``cotangent · loss`` by prediction; ``None`` for one that it does not depend on.
 
     Raises:
         MalformedError: a gradient is no plain tensor.
     """
     if not loss.requires_grad:
-        return None, None
-    found = torch.autograd.grad(loss, leaves, grad_outputs=loss.new_tensor(cotangent), allow_unused=True)
-    for name, leaf, gradient in zip(("boxes", "scores"), leaves, found, strict=True):
+        return dict.fromkeys(leaves)
+    factors = torch.ones_like(loss) if cotangent is None else loss.new_tensor(cotangent)
+    found = torch.autograd.grad(loss, list(leaves.values()), grad_outputs=factors, allow_unused=True)
+    for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
         if gradient is not None:
             check_tensor(f"the gradient of {name}", gradient, leaf.device)
-    return found
+    return dict(zip(leaves, found, strict=True))
 
 
 def _dense(gradient: Tensor | None, leaf: Tensor) -> Tensor:

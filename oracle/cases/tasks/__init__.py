@@ -1,0 +1,11 @@
+"""The tasks that a case can be of, by name: each says which predictions and targets its cases have beside those of detection."""
+
+from oracle.cases.case import Case
+from oracle.cases.tasks.base import CaseTask
+
+TASKS: dict[str, CaseTask] = {"detect": CaseTask()}
+
+
+def task_of(case: Case) -> CaseTask:
+    """Returns the task of a case, by the type of its definition."""
+    return TASKS[case.spec.task]

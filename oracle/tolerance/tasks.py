@@ -1,0 +1,18 @@
+"""The steps of margins and tolerances that depend on the task, by its name."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from oracle.tolerance.loss_and_gradients import TermSteps
+from oracle.tolerance.margins import MarginSteps
+
+
+class TaskSteps(NamedTuple):
+    """Steps of :func:`~oracle.tolerance.margins.margins_of` and of :func:`~oracle.tolerance.loss_and_gradients.outcome_tolerance`."""
+
+    margins: MarginSteps
+    terms: TermSteps
+
+
+TASK_STEPS: dict[str, TaskSteps] = {"detect": TaskSteps(MarginSteps(), TermSteps())}
