@@ -13,6 +13,7 @@ from torch import Tensor
 
 from twinloss.given_inputs import Given
 from twinloss.keypoint_inputs import admit_keypoints
+from twinloss.masks.admission import admit_masks
 
 
 def oriented(given: Given) -> dict[str, Tensor]:
@@ -33,7 +34,12 @@ def oriented(given: Given) -> dict[str, Tensor]:
     return {"angle": given.logits("angle", 1)}
 
 
-FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {"detect": lambda _: {}, "oriented": oriented, "pose": admit_keypoints}
+FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {
+    "detect": lambda _: {},
+    "segment": admit_masks,
+    "oriented": oriented,
+    "pose": admit_keypoints,
+}
 """By ``spec.task``."""
 
 FURTHER_IN_OLD_LAYOUT: dict[str, tuple[str, ...]] = {

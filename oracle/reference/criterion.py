@@ -11,6 +11,7 @@ import io
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, cast
 
@@ -76,12 +77,15 @@ class ReferenceCriterion:
         """Returns the reference's object, created once per default dtype and device."""
         key = (torch.get_default_dtype(), preds["boxes"].device)
         if key not in self._made:
-            model = StandInModel(self.spec, key[1])
-            criterion = self._made[key] = v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
+            criterion = self._made[key] = self._make(StandInModel(self.spec, key[1]))
             criterion.assigner.alpha, criterion.assigner.beta = self.spec.alpha, self.spec.beta
             criterion.assigner = RecordingAssigner(criterion.assigner)
         self.recorder = self._made[key].assigner
         return self._made[key]
+
+    def _make(self, model: StandInModel) -> Any:
+        """Returns a new object of the reference."""
+        return v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
 
     def last_assignment(self, batch: Batch) -> Assignment:
         """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
@@ -160,15 +164,29 @@ class ReferenceCriterion:
         with precision_context(preds):
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
-            metric, overlap = assigner.get_box_metrics(recording.scores, recording.boxes, recording.labels, recording.corners, mask)
+            inputs = (recording.scores, recording.boxes, recording.labels, recording.corners, mask)
+            metric, overlap = assigner.get_box_metrics(*inputs, **recording.options)
         image, slot, anchor = mask.nonzero(as_tuple=True)
         row = rows_by_slot(batch, *recording.valid.shape[:2])[image, slot]
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])
 
 
-def precision_context(preds: Preds) -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which the reference computes in float64 throughout if its logits are float64."""
-    return double_precision() if preds["boxes"].dtype == torch.float64 else contextlib.nullcontext()
+@contextlib.contextmanager
+def precision_context(preds: Preds) -> Iterator[None]:
+    """In this context the reference computes in float64 throughout if its logits are float64.
+
+    Its ``Tensor.float`` converts to float64 there, without which it computes masks in float32 (segmentation spec section 8a).
+    """
+    if preds["boxes"].dtype != torch.float64:
+        yield
+        return
+    narrow = torch.Tensor.float
+    with double_precision():
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            torch.Tensor.float = narrow  # type: ignore[method-assign]
 
 
 def declines_spec(spec: LossSpec) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ class Recording:
         anchors: (A, 2) centres in pixels.
         labels, corners, valid: (B, M, 1), (B, M, 4), (B, M, 1).
         target_scores, foreground, index: (B, A, C), (B, A), (B, A).
+        options: further arguments by name.
     """
 
     scores: Tensor
@@ -48,6 +50,7 @@ class Recording:
     target_scores: Tensor
     foreground: Tensor
     index: Tensor
+    options: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Returns the arguments of the assigner in its order."""
@@ -61,10 +64,10 @@ class RecordingAssigner:
         self.assigner = assigner
         self.last: Recording | None = None
 
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *given: Tensor, **options: Tensor) -> tuple[Tensor, ...]:
         """Returns the assigner's result."""
-        answer = cast(tuple[Tensor, ...], self.assigner(*given))
-        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])))
+        answer = cast(tuple[Tensor, ...], self.assigner(*given, **options))
+        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])), options={name: t.detach() for name, t in options.items()})
         return answer
 
 
@@ -76,7 +79,7 @@ class FixedAssigner:
     slot: Tensor
 
     def __call__(
-        self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor
+        self, scores: Tensor, boxes: Tensor, anchors: Tensor, labels: Tensor, corners: Tensor, valid: Tensor, **_: Tensor
     ) -> tuple[Tensor, ...]:
         """Returns labels, boxes, scores, foreground and index per anchor, in the form of the reference's assigner."""
         image, anchor, weight = self.assignment.image, self.assignment.anchor, self.assignment.weight

@@ -22,8 +22,8 @@ from typing import Literal
 
 import numpy as np
 
-from oracle.tolerance.intervals import Floats
-from oracle.tolerance.margins import Bools, Boxes, Ints, Margins, Pairs
+from oracle.tolerance.intervals import Floats, nth_largest
+from oracle.tolerance.margins import Bools, Boxes, Margins, Pairs
 from twinloss import LossSpec
 
 KINDS = ("border", "kth place", "conflict", "second cut", "zero pick")
@@ -135,17 +135,6 @@ def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> Al
         margins, picked, possible, final, vanishing, may_be_unassigned, decision_counts,
         opened_border=border | boxes.validity_open[pairs.box], opened_cut=held & cut, opened_zero=by_zero,
     )  # fmt: skip
-
-
-def nth_largest(values: Floats, group: Ints, groups: int, n: int, otherwise: float) -> Floats:
-    """Returns the n-th largest value of each group (groups,), from 1; ``otherwise`` where a group has fewer."""
-    order = np.lexsort((-values, group))
-    counts = np.bincount(group, minlength=groups)
-    starts = np.cumsum(counts) - counts
-    answer = np.full(groups, otherwise)
-    enough = counts >= n
-    answer[enough] = values[order][starts[enough] + n - 1]
-    return answer
 
 
 def _picks(pairs: Pairs, groups: int, topk: int) -> tuple[Bools, Bools]:

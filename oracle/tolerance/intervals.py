@@ -81,3 +81,14 @@ def metric_interval(
         metric_high = p_high**spec.alpha * power_high * (1 + relative)
     lost = (power_low < precision.smallest_core) | (metric_low < precision.smallest_core)
     return metric, np.where(lost, 0, metric_low), np.maximum(metric_high, metric)
+
+
+def nth_largest(values: Floats, group: NDArray[np.int64], groups: int, n: int, otherwise: float) -> Floats:
+    """Returns the n-th largest value of each group (groups,), from 1; ``otherwise`` where a group has fewer."""
+    order = np.lexsort((-values, group))
+    counts = np.bincount(group, minlength=groups)
+    starts = np.cumsum(counts) - counts
+    answer = np.full(groups, otherwise)
+    enough = counts >= n
+    answer[enough] = values[order][starts[enough] + n - 1]
+    return answer

@@ -32,6 +32,8 @@ class Precision:
         smallest_output: the same of gradients.
         largest_output: magnitude beyond which a gradient overflows.
         anchors: dtype of the anchors' centres.
+        product: of the product of coefficients and prototypes, and of its factors.
+        count: of the counts of pixels in the mask-aware assignment, which are exact where it is 0.
     """
 
     distance: float
@@ -45,6 +47,8 @@ class Precision:
     smallest_output: float
     largest_output: float
     anchors: torch.dtype
+    product: float = 0.0
+    count: float = 0.0
 
     @property
     def evaluation(self) -> float:
@@ -87,12 +91,13 @@ def precision_of(setting: Setting, claim: str) -> Precision:
     core = torch.float64 if logits == torch.float64 else torch.float32
     working = logits if claim == "logits" else core
     scores = working
-    distance = working
-    if setting.autocast is not None and claim == "logits":
-        # Autocast computes the expectation's product in half precision, and the classification term and its sum in float32.
-        distance = max((working, getattr(torch, setting.autocast)), key=unit_roundoff)
+    product = working
+    casts = setting.autocast is not None and claim == "logits"
+    if casts:
+        # Autocast computes products, such as the expectation, in half precision, and the classification term and its sum in float32.
+        product = max((working, getattr(torch, str(setting.autocast))), key=unit_roundoff)
     return Precision(
-        distance=unit_roundoff(distance),
+        distance=unit_roundoff(product),
         corner=unit_roundoff(working),
         score=unit_roundoff(scores),
         core=unit_roundoff(core),
@@ -103,4 +108,6 @@ def precision_of(setting: Setting, claim: str) -> Precision:
         smallest_output=smallest(logits),
         largest_output=float(torch.finfo(logits).max),
         anchors=working,
+        product=max(unit_roundoff(product), FLAT if core == torch.float64 else 0.0),
+        count=unit_roundoff(product) if casts else 0.0,
     )
