@@ -24,10 +24,9 @@ from hypothesis import strategies as st
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads import LabelledImages, open_images, real_batches
 from oracle.comparison.compare import STAGES
+from oracle.tools.options import DETECT
 from properties.strategies import cases
 from properties.strategies.profiles import Profile
-
-DETECT = "detect"
 
 FLOAT32, FLOAT16 = Setting("float32"), Setting("float16")
 HALF = (Setting("bfloat16"), Setting("float32", autocast="bfloat16"))

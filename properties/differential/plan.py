@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from oracle.cases.case import Setting
-from properties.tasks import DETECT, TASKS, Real, Task
+from oracle.tools.options import DETECT
+from properties.tasks import TASKS, Real, Task
 
 SHARE = 125
 """Generated batches per test; small enough that all workers finish at about the same time."""
