@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
-from oracle.definition.assignment_trace import UNASSIGNED, ImageTrace
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held, Scene
 from oracle.definition.mask_checks import check_mask_predictions, check_masks, check_semantic_masks, proto_and_semantic
 from oracle.definition.mask_formulas import (
@@ -86,6 +85,7 @@ class ExactSegmentation(ExactCriterion):
     """
 
     spec: SegmentationSpec
+    counts_weightless = True  # In the mask term.
 
     def __init__(
         self, spec: SegmentationSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
@@ -109,10 +109,6 @@ class ExactSegmentation(ExactCriterion):
             index_maps=self.spec.overlap_mask,
             image=batch["batch_idx"].reshape(-1).long().to(proto.device),
         )
-
-    def counts(self, trace: ImageTrace) -> Tensor:
-        """[4], [11] F: the anchors of positive metric; under ``ties="reference"`` every held anchor."""
-        return trace.holder != UNASSIGNED if self.ties == "reference" else super().counts(trace)
 
     def rows(self, arrived: Tensor, corner_sum: Tensor) -> Tensor:
         """[9] Under ``ties="reference"`` also the rows that are not valid: the first holds anchors contested by overlaps of 0."""
