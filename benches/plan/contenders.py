@@ -100,7 +100,7 @@ def _twin(backend: str, spec: LossSpec) -> Criterion:
     if getattr(spec, "task", "detect") != "detect":
         from oracle.comparison.registry import TWINS
 
-        return cast("Criterion", TWINS[spec.task](spec, backend=cast("Any", backend)))
+        return TWINS[spec.task](spec, backend=backend)
     # Revisions without the argument ``backend`` have one implementation, which is now the torch backend.
     if "backend" in inspect.signature(DetectionLoss).parameters:
         return cast("Criterion", DetectionLoss(spec, backend=backend))  # type: ignore[call-arg,arg-type,unused-ignore]

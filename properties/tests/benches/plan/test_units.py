@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -11,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from benches.measure.case_files import load, load_spec, save
+from benches.measure.case_files import leaves_of, load, load_spec, save
 from benches.measure.machine_rates import class_logits, moved_bytes
-from benches.plan.contenders import BASELINE, TORCH_TWIN, BenchContender, candidates
+from benches.plan.contenders import AUTO_TWIN, BASELINE, NATIVE_TWIN, TORCH_TWIN, BenchContender, candidates
 from benches.plan.sweeps import SWEEPS, candidate_pairs
 from benches.plan.units import SAMPLINGS, units
 from benches.plan.workloads import COVER, WORKLOADS, Workload, generated, labelled
 from benches.run.campaign import worker_plans
 from oracle.cases.build import build
 from oracle.cases.case import Setting
+from oracle.tools.options import TASKS
 from twinloss import DetectionLoss
 
 BOTH = [BASELINE, TORCH_TWIN]
@@ -138,9 +140,9 @@ def test_a_workload_of_a_task_is_read_back_as_it_was_written(name: str, tmp_path
     assert case.spec.task == WORKLOADS[name].task
     assert built.preds.keys() == read.preds.keys()
     assert [leaf.shape for leaf in read.leaves()] == [leaf.shape for _, leaf in leaves_of(built.preds)]
-    for name, tensor in built.batch.items():
-        assert torch.equal(read.batch[name], tensor), name
-        assert read.batch[name].dtype == tensor.dtype
+    for key, tensor in built.batch.items():
+        assert torch.equal(read.batch[key], tensor), key
+        assert read.batch[key].dtype == tensor.dtype
 
 
 def test_generated_oriented_boxes_have_angles_and_no_count_of_upright_windows() -> None:

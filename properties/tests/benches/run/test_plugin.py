@@ -96,4 +96,15 @@ def test_the_options_are_the_documented_ones() -> None:
     parser = pytest.Parser(_ispytest=True)
     pytest_addoption(parser)
     names = {name for group in parser._groups for option in group.options for name in option.names()}
-    assert names == {"--task", "--labels", "--imgsz", "--batch", "--candidate", "--extent", "--threads", "--device", "--no-compile", "--out"}
+    assert names == {
+        "--task",
+        "--labels",
+        "--imgsz",
+        "--batch",
+        "--candidate",
+        "--extent",
+        "--threads",
+        "--device",
+        "--no-compile",
+        "--out",
+    }
