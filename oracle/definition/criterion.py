@@ -162,6 +162,10 @@ class ExactCriterion:
         """[3] A row is valid when this number (n,), the sum of its four corner coordinates, is > 0."""
         return boxes.sum(1)
 
+    def rows(self, arrived: Tensor, corner_sum: Tensor) -> Tensor:
+        """[3], [9] Rows of an image, of those that arrived (n,), that can hold an anchor: the valid ones."""
+        return arrived[corner_sum > 0]
+
     def targets(self, preds: Preds, batch: Batch) -> Targets:
         """[3] Boxes that are valid, in order of image, then of arrival."""
         truth = self.truth(preds, batch)
@@ -240,7 +244,7 @@ class ExactCriterion:
         arrived = (truth.image == image).nonzero().reshape(-1)
         # [3] A row is valid when the sum of its four corner coordinates is > 0.
         corner_sum = self.validity(truth.corners[arrived])
-        rows = arrived[corner_sum > 0]
+        rows = self.rows(arrived, corner_sum)
         labels, corners = truth.label[rows], truth.corners[rows].double()
         border = self.border(truth.corners[rows], scene.grid)
         candidate = self.candidates(scene, image, rows, border)

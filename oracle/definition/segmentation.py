@@ -7,7 +7,6 @@ detection specification, whose box, classification and distribution terms this l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -86,11 +85,6 @@ class ExactSegmentation(ExactCriterion):
     """
 
     spec: SegmentationSpec
-
-    def __init__(
-        self, spec: SegmentationSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
-    ) -> None:
-        super().__init__(spec, ties, conflicts)
 
     def mask_inputs(self, preds: Preds, batch: Batch) -> MaskInputs:
         """[1] Returns the checked inputs of the mask terms of a batch with boxes.

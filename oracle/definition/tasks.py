@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from oracle.definition.criterion import ExactCriterion
+from oracle.definition.segmentation import ExactSegmentation
 
-DEFINITIONS: dict[str, type[ExactCriterion]] = {"detect": ExactCriterion}
+DEFINITIONS: dict[str, type[ExactCriterion]] = {"detect": ExactCriterion, "segment": ExactSegmentation}

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from oracle.tolerance.loss_and_gradients import TermSteps
 from oracle.tolerance.margins import MarginSteps
+from oracle.tolerance.mask_overlaps import SegmentMargins
+from oracle.tolerance.segmentation import SegmentTerms
 
 
 class TaskSteps(NamedTuple):
@@ -15,4 +17,4 @@ class TaskSteps(NamedTuple):
     terms: TermSteps
 
 
-TASK_STEPS: dict[str, TaskSteps] = {"detect": TaskSteps(MarginSteps(), TermSteps())}
+TASK_STEPS: dict[str, TaskSteps] = {"detect": TaskSteps(MarginSteps(), TermSteps()), "segment": TaskSteps(SegmentMargins(), SegmentTerms())}

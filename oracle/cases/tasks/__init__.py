@@ -2,8 +2,9 @@
 
 from oracle.cases.case import Case
 from oracle.cases.tasks.base import CaseTask
+from oracle.cases.tasks.segment import SegmentTask
 
-TASKS: dict[str, CaseTask] = {"detect": CaseTask()}
+TASKS: dict[str, CaseTask] = {"detect": CaseTask(), "segment": SegmentTask()}
 
 
 def task_of(case: Case) -> CaseTask:
