@@ -33,8 +33,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from twinloss import log_numbers
 from twinloss.candidates import CandidatePairs, candidate_slices
-from twinloss.overlaps import OVERLAPS, Overlap
+from twinloss.overlap_registry import OVERLAPS
+from twinloss.overlaps import Overlap, Scale, Ties
 from twinloss.ragged import largest, row_maximum
 from twinloss.scene import Scene
 from twinloss.spec import LossSpec
@@ -46,19 +48,18 @@ PAIRS_AT_ONCE = 1 << 20
 NOBODY = torch.iinfo(torch.int64).max
 """In place of the index of a box where there is none; above every index, so that a minimum over indices ignores it."""
 
-Ties = Literal["stable", "reference"]
 Conflicts = Literal["overlap", "pickers"]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Anchors held with positive weight, sorted by image, then anchor.
+    """Held anchors, sorted by image, then anchor.
 
     Attributes:
         image: (H,) image index.
         anchor: (H,) anchor within the image.
         box: (H,) row of the batch that the anchor learns from, as the batch arrived.
-        weight: (H,) soft target t > 0.
+        weight: (H,) soft target t: above 0 but in tasks whose terms count anchors of weight 0 (:data:`twinloss.overlaps.Scale`).
     """
 
     image: Tensor
@@ -79,22 +80,27 @@ class AlignedPairs:
         anchor: (P,) anchor within the image.
         overlap: (P,) overlap o.
         metric: (P,) alignment metric m.
+        scale: in which numbers both are, and what is held (:data:`twinloss.overlaps.Scale`).
     """
 
     box: Tensor
     anchor: Tensor
     overlap: Tensor
     metric: Tensor
+    scale: Scale = "plain"
 
     def __getitem__(self, index: Tensor) -> AlignedPairs:
-        return AlignedPairs(*(value.index_select(0, index) for value in (self.box, self.anchor, self.overlap, self.metric)))
+        box, anchor, overlap, metric = (value.index_select(0, index) for value in (self.box, self.anchor, self.overlap, self.metric))
+        return AlignedPairs(box, anchor, overlap, metric, self.scale)
 
     @classmethod
     def joined(cls, parts: Sequence[AlignedPairs], truth: GroundTruth) -> AlignedPairs:
         """All parts, concatenated; ``truth`` gives the dtypes and the device if there is no part."""
         if not parts:
             return cls(truth.row[:0], truth.row[:0], truth.boxes[:0, 0], truth.boxes[:0, 0])
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("box", "anchor", "overlap", "metric")))
+        names = ("box", "anchor", "overlap", "metric")
+        box, anchor, overlap, metric = (torch.cat([getattr(part, name) for part in parts]) for name in names)
+        return cls(box, anchor, overlap, metric, parts[0].scale)
 
 
 @dataclass(frozen=True)
@@ -120,16 +126,17 @@ class Contest:
     box: Tensor
 
     @classmethod
-    def over(cls, num_anchors: int, truth: GroundTruth) -> Contest:
-        """A contest at ``num_anchors`` = B·A anchors, which no box has entered."""
-        return cls(truth.boxes.new_zeros(num_anchors), truth.row.new_full((num_anchors,), NOBODY))
+    def over(cls, num_anchors: int, truth: GroundTruth, dtype: torch.dtype | None = None) -> Contest:
+        """A contest at ``num_anchors`` = B·A anchors, which no box has entered; ``dtype`` is that of the overlaps."""
+        return cls(truth.boxes.new_zeros(num_anchors, dtype=dtype), truth.row.new_full((num_anchors,), NOBODY))
 
     def enter(self, key_P: Tensor, pairs: AlignedPairs) -> None:
         """Enter pairs at the anchors ``key_P``, each image · A + anchor. Boxes ascend from call to call: the lowest of equals stays."""
         before_P = self.overlap.index_select(0, key_P)
         self.overlap.scatter_reduce_(0, key_P, pairs.overlap, "amax")
         after_P = self.overlap.index_select(0, key_P)
-        # An overlap of 0 is ignored: if all are 0, the anchor goes to box 0 of the image with weight 0 (spec section 9): it counts nowhere.
+        # An overlap of 0 is ignored: if all are 0, the anchor goes to box 0 of the image with weight 0 (spec section 9), at the end, if
+        # such anchors count.
         # The tests are negated so that NaN passes them: the loss must show it.
         leads = (~(pairs.overlap < after_P) & ~(pairs.overlap <= before_P)).nonzero().squeeze(1)
         key_P, box = key_P.index_select(0, leads), pairs.box.index_select(0, leads)
@@ -148,11 +155,12 @@ def assign(scene: Scene, *, ties: Ties = "stable", conflicts: Conflicts = "overl
         pairs_at_once: candidate pairs computed at once, which bounds the scratch memory.
 
     Returns:
-        The anchors held with positive weight.
+        The anchors held: those of positive metric, and with ``ties="reference"``, in a task in which they count, of metric 0 too.
     """
     scores, truth, spec, num_anchors = scene.scores, scene.truth, scene.spec, scene.num_anchors
     with torch.no_grad():
-        contest, overlap = Contest.over(len(scores) * num_anchors, truth), OVERLAPS[spec.overlap](scene)
+        overlap = OVERLAPS[spec.overlap](scene, ties)
+        contest = Contest.over(len(scores) * num_anchors, truth, overlap.dtype)
         picks, nan_carrier = [], truth.boxes.new_zeros(())
         for candidates in candidate_slices(truth.boxes, scene.pyramid, spec, pairs_at_once, scene.geometry):
             pairs = align(overlap, candidates)
@@ -172,9 +180,18 @@ def assign(scene: Scene, *, ties: Ties = "stable", conflicts: Conflicts = "overl
 def align(overlap: Overlap, candidates: CandidatePairs) -> AlignedPairs:
     """Overlap and alignment metric of candidate pairs, those that the overlap's policy admits (spec sections 5.2 and 5.3)."""
     scene, pairs = overlap.scene, overlap.candidates(candidates)
-    overlap_P = overlap(pairs)
-    metric_P = alignment_metric(scene.scores, scene.truth, pairs.box, pairs.anchor, overlap_P, scene.spec)
-    return AlignedPairs(pairs.box, pairs.anchor, overlap_P, metric_P)
+    return _with_metric(pairs.box, pairs.anchor, overlap(pairs), scene.scores, scene.truth, scene.spec, overlap.scale)
+
+
+def _with_metric(
+    box_P: Tensor, anchor_P: Tensor, overlap_P: Tensor, scores: Tensor, truth: GroundTruth, spec: LossSpec, scale: Scale
+) -> AlignedPairs:
+    if scale == "logarithms":
+        score_P = scores[truth.image.index_select(0, box_P), truth.label.index_select(0, box_P), anchor_P]
+        metric_P = log_numbers.alignment_metric(score_P, overlap_P, spec)
+    else:
+        metric_P = alignment_metric(scores, truth, box_P, anchor_P, overlap_P, spec)
+    return AlignedPairs(box_P, anchor_P, overlap_P, metric_P, scale)
 
 
 def alignment_metric(scores: Tensor, truth: GroundTruth, box_P: Tensor, anchor_P: Tensor, overlap_P: Tensor, spec: LossSpec) -> Tensor:
@@ -227,20 +244,35 @@ def resolve_conflicts(picks: AlignedPairs, contest: Contest, scores: Tensor, tru
         0, key_P, torch.ones_like(key_P, dtype=torch.int32)
     )
     alone = (pickers_BA.index_select(0, key_P) == 1).nonzero().squeeze(1)
-    contested_c = ((pickers_BA > 1) & (contest.box < NOBODY)).nonzero().squeeze(1)
-    box_c, overlap_c = contest.box[contested_c], contest.overlap[contested_c]
+    # Of overlaps that are all 0 nobody wins; where anchors of weight 0 count, box 0 of the image does.
+    winner_BA = _first_box_of_image(contest, truth, num_anchors) if picks.scale == "every" else contest.box
+    contested_c = ((pickers_BA > 1) & (winner_BA < NOBODY)).nonzero().squeeze(1)
+    box_c, overlap_c = winner_BA[contested_c], contest.overlap[contested_c]
     anchor_c = contested_c - truth.image[box_c] * num_anchors
     # The winner may not have picked the anchor, so its metric is computed again.
-    won = AlignedPairs(box_c, anchor_c, overlap_c, alignment_metric(scores, truth, box_c, anchor_c, overlap_c, spec))
+    won = _with_metric(box_c, anchor_c, overlap_c, scores, truth, spec, picks.scale)
     return AlignedPairs.joined([picks[alone], won], truth)
 
 
+def _first_box_of_image(contest: Contest, truth: GroundTruth, num_anchors: int) -> Tensor:
+    """The contest's winners (B·A,), and where there is none the first box of the image."""
+    first_B = truth.image.new_full((len(contest.box) // num_anchors,), NOBODY)
+    first_B.scatter_reduce_(0, truth.image, torch.arange(len(truth), device=first_B.device), "amin")
+    return torch.where(contest.box < NOBODY, contest.box, first_B.repeat_interleave(num_anchors))
+
+
 def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anchors: int, nan_carrier: Tensor) -> Assignment:
-    """Soft targets of the held anchors (spec section 5.7), without anchors of weight 0, which no sum counts."""
+    """Soft targets of the held anchors (spec section 5.7), without anchors of weight 0 where no sum counts them."""
     largest_metric_n = row_maximum(held.metric, held.box, len(truth))
     largest_overlap_n = row_maximum(held.overlap, held.box, len(truth))
-    weight_H = held.metric * largest_overlap_n[held.box] / (largest_metric_n[held.box] + spec.assign_eps) + nan_carrier
+    largest_H = largest_metric_n[held.box], largest_overlap_n[held.box]
+    if held.scale == "logarithms":
+        weight_H = log_numbers.soft_target(held.metric, *largest_H, spec.assign_eps)
+    else:
+        weight_H = held.metric * largest_H[1] / (largest_H[0] + spec.assign_eps)
+    weight_H = (weight_H + nan_carrier).to(truth.boxes.dtype)
     image_H = truth.image[held.box]
     order_H = (image_H * num_anchors + held.anchor).argsort()
-    order_H = order_H[~(weight_H <= 0)[order_H]]
+    if held.scale == "plain":
+        order_H = order_H[~(weight_H <= 0)[order_H]]
     return Assignment(image=image_H[order_H], anchor=held.anchor[order_H], box=truth.row[held.box[order_H]], weight=weight_H[order_H])

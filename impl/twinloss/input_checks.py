@@ -121,10 +121,10 @@ def check_target_values(batch: Mapping[str, Tensor], batch_size: int, num_classe
     _check_index("batch_idx", batch["batch_idx"].reshape(-1), batch_size, "image index", f"a batch of {batch_size} images")
     _check_index("cls", batch["cls"].reshape(-1), num_classes, "class", f"{num_classes} classes")
     boxes = batch["bboxes"].reshape(-1, box_columns)
-    row = _first_not(boxes.isfinite())
+    row = first_not(boxes.isfinite())
     if row is not None:
         raise ValueError(f"batch['bboxes'] row {row} is {boxes[row].tolist()}; coordinates must be finite: drop the row or mend the label")
-    row = _first_not(boxes[:, 2:4] >= 0)
+    row = first_not(boxes[:, 2:4] >= 0)
     if row is not None:
         raise ValueError(f"batch['bboxes'] row {row} is {boxes[row].tolist()}; width and height must not be negative: is it x1 y1 x2 y2?")
 
@@ -158,7 +158,7 @@ def check_assignment_values(held: Assignment, image_of_row: Tensor, images: int,
     good[1:] &= cell[1:] > cell[:-1]
     if len(image_of_row):
         good &= image_of_row[held.box.clamp(0, len(image_of_row) - 1)] == held.image
-    if (entry := _first_not(good)) is not None:
+    if (entry := first_not(good)) is not None:
         raise ValueError(bad_entry(held, entry, images, anchors, len(image_of_row)))
 
 
@@ -171,14 +171,14 @@ def bad_entry(held: Assignment, entry: int, images: int, anchors: int, rows: int
 
 
 def _check_index(key: str, values: Tensor, limit: int, what: str, of: str) -> None:
-    row = _first_not((values >= 0) & (values < limit) & (values == values.to(torch.int64)))
+    row = first_not((values >= 0) & (values < limit) & (values == values.to(torch.int64)))
     if row is not None:
         raise ValueError(
             f"batch[{key!r}] row {row} is {values[row].item()}; the {what} must be a whole number from 0 to {limit - 1} ({of})"
         )
 
 
-def _first_not(good: Tensor) -> int | None:
+def first_not(good: Tensor) -> int | None:
     """The first row that is not good, or good throughout; ``None`` where all are, which is told at once."""
     if good.all():
         return None

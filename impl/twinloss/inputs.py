@@ -17,6 +17,7 @@ from twinloss.assignment import Assignment
 from twinloss.backends.call import Call
 from twinloss.backends.saved_tensors import in_memory
 from twinloss.geometry.registry import GEOMETRIES
+from twinloss.given_inputs import Given
 from twinloss.input_checks import (
     PLAIN,
     check_assignment_shapes,
@@ -30,7 +31,7 @@ from twinloss.input_checks import (
 )
 from twinloss.level_maps import predictions_from_maps
 from twinloss.spec import LossSpec
-from twinloss.task_inputs import FURTHER_IN_OLD_LAYOUT, FURTHER_INPUTS, Given
+from twinloss.task_inputs import FURTHER_IN_OLD_LAYOUT, FURTHER_INPUTS
 from twinloss.terms.classification import working_dtype
 
 TARGETS = ("batch_idx", "cls", "bboxes")

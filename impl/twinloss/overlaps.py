@@ -1,8 +1,8 @@
 """Overlap of candidate pairs: the part of the assignment in which tasks differ most (spec section 5.2).
 
-An assigner's overlap is a policy, named by ``spec.overlap`` and entered in :data:`OVERLAPS`. One object serves one call: it may keep what
-it has computed from one slice of boxes to the next, such as decoded boxes (:class:`DecodedAnchors`). Metric, top-k, conflicts and soft
-targets take what it answers as it is, so it must not be negative.
+An assigner's overlap is a policy, named by ``spec.overlap``; :mod:`twinloss.overlap_registry` lists all. One object serves one call: it may
+keep what it has computed from one slice of boxes to the next, such as decoded boxes (:class:`DecodedAnchors`). Metric, top-k, conflicts and
+soft targets take what it answers as its :attr:`~Overlap.scale` says; it must not be negative.
 
 Shape suffixes: B images, A anchors, P candidate pairs, D numbers of an anchor, u anchors to decode.
 """
@@ -11,12 +11,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from twinloss.candidates import CandidatePairs
 from twinloss.scene import Scene
+
+Ties = Literal["stable", "reference"]
+Scale = Literal["plain", "every", "logarithms"]
+"""How overlaps and metrics are compared, and what is held.
+
+"plain": as they are; anchors of weight 0 are not held, since no sum counts them. "every": as they are; all are held, in a task with terms
+that count them. "logarithms": as :mod:`twinloss.log_numbers` keeps them, since they underflow; anchors of metric 0 are not held, but those
+whose weight underflows are.
+"""
 
 
 class Overlap(ABC):
@@ -26,10 +36,17 @@ class Overlap(ABC):
 
     Args:
         scene: predictions and ground truth of the call.
+        ties: as :func:`twinloss.assign` takes it.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, ties: Ties) -> None:
         self.scene = scene
+        self.scale: Scale = "every" if ties == "reference" and scene.spec.counts_weightless else "plain"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the overlaps."""
+        return self.scene.dtype
 
     def candidates(self, pairs: CandidatePairs) -> CandidatePairs:
         """The pairs that remain candidates, in their order: a policy may refuse some that lie inside their box."""
@@ -43,8 +60,8 @@ class Overlap(ABC):
 class BoxOverlap(Overlap):
     """The geometry's own overlap of true and predicted box: CIoU of upright boxes, ProbIoU of oriented ones."""
 
-    def __init__(self, scene: Scene) -> None:
-        super().__init__(scene)
+    def __init__(self, scene: Scene, ties: Ties) -> None:
+        super().__init__(scene, ties)
         self.predicted = DecodedAnchors(scene, scene.geometry.columns, scene.geometry.decode)
 
     def __call__(self, pairs: CandidatePairs) -> Tensor:
@@ -84,7 +101,3 @@ class DecodedAnchors:
         self._values.index_copy_(1, new_u, self._decode(self.scene, image_u, anchor_u))
         self._known |= wanted
         return self._values.index_select(1, key_P)
-
-
-OVERLAPS: dict[str, Callable[[Scene], Overlap]] = {"ciou": BoxOverlap}
-"""The policies by the name by which a definition asks for them."""

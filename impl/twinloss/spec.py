@@ -81,6 +81,7 @@ class LossSpec:
     task: ClassVar[str] = "detect"
     geometry: ClassVar[str] = "upright"  # kind of the boxes, by its name in twinloss.geometry.registry
     gain_names: ClassVar[tuple[str, ...]] = ("box", "classification", "distribution")
+    counts_weightless: ClassVar[bool] = False  # whether terms count held anchors of weight 0
 
     def __post_init__(self) -> None:
         for field, value in (self._whole_numbers() | self._real_numbers()).items():
@@ -172,7 +173,7 @@ class LossSpec:
 
     @property
     def overlap(self) -> str:
-        """The assigner's overlap, by its name in :data:`twinloss.overlaps.OVERLAPS` (spec section 5.2)."""
+        """The assigner's overlap, by its name in :data:`twinloss.overlap_registry.OVERLAPS` (spec section 5.2)."""
         return "ciou"
 
     @property

@@ -1,7 +1,7 @@
 """The definitions of segmentation, oriented boxes and pose: detection's numbers and those that the task adds.
 
 What a definition names in words is entered elsewhere: ``terms`` in :data:`twinloss.terms.registry.TERMS`, ``overlap`` in
-:data:`twinloss.overlaps.OVERLAPS`, ``geometry`` in :data:`twinloss.geometry.registry.GEOMETRIES`.
+:data:`twinloss.overlap_registry.OVERLAPS`, ``geometry`` in :data:`twinloss.geometry.registry.GEOMETRIES`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class SegmentationSpec(LossSpec):
     mask_aware: bool = False
 
     task: ClassVar[str] = "segment"
+    counts_weightless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,6 +118,7 @@ class PoseSpec(LossSpec):
     flow: bool = False
 
     task: ClassVar[str] = "pose"
+    counts_weightless: ClassVar[bool] = True
     gain_names: ClassVar[tuple[str, ...]] = (*LossSpec.gain_names, "location", "visibility", "likelihood")
 
     def __post_init__(self) -> None:

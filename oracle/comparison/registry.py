@@ -20,30 +20,33 @@ from oracle.contract.answer_form import MalformedError, describe, read_attribute
 from oracle.contract.assumptions import Assumption, AssumptionError, find_assumptions, with_assumptions
 from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
-from oracle.definition.criterion import ExactCriterion
+from oracle.definition.tasks import DEFINITIONS
 from oracle.tools.printable import printable
-from twinloss import DetectionLoss, LossSpec
+from twinloss import DetectionLoss, LossSpec, OrientedLoss, PoseLoss, SegmentationLoss
+from twinloss.loss import TaskLoss
 
 REFERENCE_DISTRIBUTIONS = ("ultralytics-opencv-headless", "ultralytics")
 TIME_LIMIT = 30.0
 """Seconds that one call of a candidate may take: a hundred times the slowest of our contenders on the largest batch."""
 
 
+TWINS: dict[str, type[TaskLoss]] = {"detect": DetectionLoss, "segment": SegmentationLoss, "oriented": OrientedLoss, "pose": PoseLoss}
+"""The twin's loss of each task."""
+
+
 class CandidateError(ValueError):
     """A candidate cannot be loaded; the message names the faulty part of its path, and the remedy."""
 
 
-def shipped() -> dict[str, Contender]:
-    """Returns the contenders of this project by name. The reference is imported when its factory is first called."""
-    twin_version = f"twinloss {twinloss.__version__}"
+def shipped(task: str = "detect") -> dict[str, Contender]:
+    """Returns the contenders of this project for a task by name. The reference is imported when its factory is first called."""
+    twin_version, twin = f"twinloss {twinloss.__version__}", TWINS[task]
     contenders = [
         Contender("reference", f"ultralytics {reference_version()}", _reference, declines=_reference_declines),
-        Contender("exact", "the definition in float64", ExactCriterion, arithmetic="float32"),
-        Contender("twin", twin_version, functools.partial(DetectionLoss, validate=True), arithmetic="float32"),
-        Contender("twin-torch", twin_version, functools.partial(DetectionLoss, validate=True, backend="torch"), arithmetic="float32"),
-        Contender(
-            "twin-reference-ties", twin_version, functools.partial(DetectionLoss, validate=True, ties="reference"), arithmetic="float32"
-        ),
+        Contender("exact", "the definition in float64", DEFINITIONS[task], arithmetic="float32"),
+        Contender("twin", twin_version, functools.partial(twin, validate=True), arithmetic="float32"),
+        Contender("twin-torch", twin_version, functools.partial(twin, validate=True, backend="torch"), arithmetic="float32"),
+        Contender("twin-reference-ties", twin_version, functools.partial(twin, validate=True, ties="reference"), arithmetic="float32"),
     ]
     return {contender.name: contender for contender in contenders}
 

@@ -13,7 +13,8 @@ from twinloss.assignment import Assignment, PairMetrics, align, assign
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.candidates import candidate_pairs
 from twinloss.geometry.registry import GEOMETRIES
-from twinloss.overlaps import OVERLAPS
+from twinloss.log_numbers import logarithm
+from twinloss.overlap_registry import OVERLAPS
 from twinloss.scene import Scene
 from twinloss.targets import prepare_targets
 from twinloss.terms.boxes import distribution_term, distributions
@@ -76,8 +77,11 @@ class TorchEvaluation:
     def pairs(self) -> PairMetrics:
         """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3)."""
         candidates = candidate_pairs(self.truth.boxes, self.call.pyramid, self.spec, self.scene.geometry)
-        pairs = align(OVERLAPS[self.spec.overlap](self.scene), candidates)
-        return PairMetrics(self.truth.row[pairs.box], pairs.anchor, pairs.overlap, pairs.metric)
+        pairs = align(OVERLAPS[self.spec.overlap](self.scene, self.call.ties), candidates)
+        numbers = [pairs.overlap, pairs.metric]
+        if pairs.scale == "logarithms":
+            numbers = [logarithm(number).exp().to(self.dtype) for number in numbers]
+        return PairMetrics(self.truth.row[pairs.box], pairs.anchor, *numbers)
 
     def assignment(self) -> Assignment:
         """The assignment (spec section 5)."""

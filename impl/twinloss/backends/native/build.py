@@ -77,7 +77,7 @@ def _refusal(command: list[str], options: list[str], made: Path) -> str | None:
     Raises:
         FolderError: the folder is full.
     """
-    outcome = run([*command, *options, str(SOURCE / "entry.cpp"), "-o", str(made)], str(made.parent))
+    outcome = run([*command, *options, *map(str, sorted(SOURCE.glob("*.cpp"))), "-o", str(made)], str(made.parent))
     if outcome.status == 0 and made.is_file():
         return None
     for words in NO_ROOM:

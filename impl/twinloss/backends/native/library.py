@@ -1,4 +1,4 @@
-"""Loads the compiled functions, and defines their arguments (``source/arguments.hpp``, ``source/entry.cpp``)."""
+"""Loads the compiled functions, and defines their arguments (``source/arguments.hpp``, ``source/entry*.cpp``)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,8 +31,10 @@ class KernelArguments(ctypes.Structure):
         *((name, c_void_p) for name in ("image", "label", "box", "class_weights")),
         *((name, c_int64) for name in ("topk", "topk2")),
         *((name, c_float) for name in ("alpha", "beta", "assign_eps", "ciou_eps", "lengthened_below", "shortest_side", "longest")),
-        ("gains", c_float * 3),
+        ("gains", c_float * 4),
         *((name, c_int32) for name in ("overlap_decides", "distance_term", "summed_weights")),
+        *(("angle", c_void_p), ("angle_per_image", c_int64)),
+        *((name, c_float) for name in ("probiou_eps", "term_floor", "angle_scale")),
     )
 
 
@@ -43,16 +46,29 @@ class Held(ctypes.Structure):
 
 _ARGUMENTS = {
     "arguments_size": (),
-    "scratch_of_assignment": (POINTER(KernelArguments),),
-    "scratch_of_terms": (POINTER(KernelArguments), c_int64),
     "first_bad_row": (POINTER(KernelArguments),),
     "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
+    "scores_gradient": (POINTER(KernelArguments), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
+}
+_OF_BOXES = {
+    "scratch_of_assignment": (POINTER(KernelArguments),),
+    "scratch_of_terms": (POINTER(KernelArguments), c_int64),
     "assign": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held)),
     "terms": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
-    "scores_gradient": (POINTER(KernelArguments), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
-    "boxes_gradient": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_float, c_float, c_void_p),
+    "boxes_gradient": (
+        *(POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64),
+        *(c_float, c_float, c_float, c_void_p, c_void_p),
+    ),
 }
+PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_"}
+"""How the names of a geometry's functions begin."""
+
 _WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
+
+
+def kernel(name: str, geometry: str) -> Any:
+    """A function of the library that depends on the kind of boxes."""
+    return getattr(load(), PREFIXES[geometry] + name)
 
 
 @cache
@@ -75,9 +91,10 @@ def _typed(path: Path) -> ctypes.CDLL:
     """
     library = ctypes.CDLL(str(path))
     try:
-        for name, arguments in _ARGUMENTS.items():
-            function = getattr(library, f"twinloss_{name}")
-            function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
+        for prefix, names in (("twinloss_", _ARGUMENTS), *((prefix, _OF_BOXES) for prefix in PREFIXES.values())):
+            for name, arguments in names.items():
+                function = getattr(library, prefix + name)
+                function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
     except AttributeError as error:
         raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
     if library.twinloss_arguments_size() != ctypes.sizeof(KernelArguments):

@@ -17,16 +17,21 @@ struct KernelArguments {
     std::int64_t boxes_per_image, boxes_per_channel, scores_per_image, scores_per_channel;  // strides, in elements
 
     const std::int64_t *image, *label;  // (N,)
-    const float* box;                   // (N, 4) centre and size, divided by the image's width and height
+    const float* box;                   // (N, 4) centre and size, divided by the image's width and height; (N, 5) with the angle
     const float* class_weights;         // (C,) or null
 
     std::int64_t topk, topk2;                  // topk2 is 0 if there is no second cut
     float alpha, beta, assign_eps, ciou_eps;
     float lengthened_below, shortest_side;     // pixels
     float longest;                             // upper limit of target distances in the distribution term, in grid units
-    float gains[3];
+    float gains[4];  // box, classification, distribution, angle
     std::int32_t overlap_decides;              // conflicts: 1 for "overlap", 0 for "pickers"
     std::int32_t distance_term, summed_weights;
+
+    // Oriented boxes alone; `angle` is null for upright ones.
+    const void* angle;  // (B, 1, A), adjacent anchors adjacent in memory
+    std::int64_t angle_per_image;
+    float probiou_eps, term_floor, angle_scale;
 
     float height() const { return static_cast<float>(grid_rows[0] * strides[0]); }
     float width() const { return static_cast<float>(grid_columns[0] * strides[0]); }

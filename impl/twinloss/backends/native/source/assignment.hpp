@@ -1,7 +1,7 @@
 // Task-aligned assignment: which anchor learns from which box, and with what weight (spec section 5).
 //
 // Assigner::run
-// ├─ window_of, Predicted::fill   a window of candidates per box and level; predicted boxes there
+// ├─ window, Predicted::fill      a window of candidates per box and level; predicted boxes there
 // ├─ pick     (per box)           overlap and metric of its candidates, LANES at a time (`judge`); its K best → picks_
 // │                               every candidate (for "pickers": every pick) enters `contest_` with its overlap
 // ├─ resolve  (per image)         an anchor that one box picked: that box holds it; that several picked: the winner of `contest_`
@@ -34,6 +34,7 @@ inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float bet
     return metric;
 }
 
+template <class Geometry>
 class Assigner {
    public:
     Assigner(const KernelArguments& arguments, Scratch& scratch)
@@ -60,8 +61,8 @@ class Assigner {
         truth_.fill(arguments_);
         for (std::int64_t box = 0; box < truth_.count; ++box)
             for (std::int64_t level = 0; level < arguments_.levels; ++level)
-                windows_[box * arguments_.levels + level] = window_of(arguments_, truth_.corners[box], level);
-        predicted_.fill<T>(arguments_, anchors_, truth_, windows_);
+                windows_[box * arguments_.levels + level] = Geometry::window(arguments_, truth_.box[box], level);
+        predicted_.template fill<T>(arguments_, anchors_, truth_, windows_);
 #pragma omp parallel num_threads(arguments_.threads)
         {
 #pragma omp for schedule(static)
@@ -82,6 +83,8 @@ class Assigner {
     }
 
    private:
+    using Truth = typename Geometry::Truth;
+
     struct Best {
         std::uint32_t metric, overlap;  // ranks of the largest ones among the anchors that a box holds
     };
@@ -106,23 +109,24 @@ class Assigner {
 
     template <class T>
     void pick(std::int64_t box) {
-        const Corners& c = truth_.corners[box];
-        const CornersOf<Lanes> corners{splat(c.x1), splat(c.y1), splat(c.x2), splat(c.y2)};
-        const Shape<Lanes> shape(corners, arguments_.ciou_eps);
+        const Truth truth(arguments_, truth_.box[box]);
         Picks picks(picks_ + box * arguments_.kept(), arguments_.kept());
         nan_carrier_[box] = 0;
         Candidates candidates;
         std::int64_t offset = 0;
         for (std::int64_t level = 0; level < arguments_.levels; ++level) {
             const Window& w = windows_[box * arguments_.levels + level];
-            for (std::int64_t y = w.y; y < w.y + w.rows; ++y)
-                for (std::int64_t x = w.x; x < w.x + w.columns; ++x) {
+            const float stride = static_cast<float>(arguments_.strides[level]);
+            for (std::int64_t y = w.y; y < w.y + w.rows; ++y) {
+                const Run run = Geometry::candidates(truth_.box[box], w, y, stride);
+                for (std::int64_t x = run.x; x < run.x + run.columns; ++x) {
                     candidates.anchor[candidates.count++] = static_cast<std::uint32_t>(offset + y * arguments_.grid_columns[level] + x);
-                    if (candidates.count == LANES) judge<T>(box, corners, shape, candidates, picks);
+                    if (candidates.count == LANES) judge<T>(box, truth, candidates, picks);
                 }
+            }
             offset += arguments_.grid_rows[level] * arguments_.grid_columns[level];
         }
-        if (candidates.count) judge<T>(box, corners, shape, candidates, picks);
+        if (candidates.count) judge<T>(box, truth, candidates, picks);
         picked_[box] = picks.count();
         if (!arguments_.overlap_decides)
             for (std::int64_t k = 0; k < picks.count(); ++k) {
@@ -134,22 +138,16 @@ class Assigner {
     std::int64_t first_cell(std::int64_t box) const { return truth_.image(arguments_, box) * arguments_.anchors; }
 
     template <class T>
-    void judge(std::int64_t box, const CornersOf<Lanes>& corners, const Shape<Lanes>& shape, Candidates& candidates, Picks& picks) {
+    void judge(std::int64_t box, const Truth& truth, Candidates& candidates, Picks& picks) {
         const std::int64_t first = first_cell(box);
         const T* of_class = scores_of<T>(box);
-        CornersOf<Lanes> p{};
-        Lanes angle{}, score{};
+        Lanes numbers[Geometry::NUMBERS]{}, score{};
         for (int lane = 0; lane < candidates.count; ++lane) {
             const std::int64_t cell = first + candidates.anchor[lane];
-            p.x1[lane] = predicted_.x1[cell];
-            p.y1[lane] = predicted_.y1[cell];
-            p.x2[lane] = predicted_.x2[cell];
-            p.y2[lane] = predicted_.y2[cell];
-            angle[lane] = predicted_.angle[cell];
+            for (int n = 0; n < Geometry::NUMBERS; ++n) numbers[n][lane] = predicted_.number[n][cell];
             score[lane] = widen(of_class[candidates.anchor[lane]]);
         }
-        const Shape<Lanes> predicted(p.x2 - p.x1, p.y2 - p.y1 + arguments_.ciou_eps, angle);
-        const Lanes overlap = larger(CompleteIoU<Lanes>(corners, shape, p, predicted, arguments_.ciou_eps).value, Lanes{});
+        const Lanes overlap = larger(truth.overlap(arguments_, numbers), Lanes{});
         const Lanes metric = alignment_metric(score, overlap, arguments_.alpha, arguments_.beta);
         for (int lane = 0; lane < candidates.count; ++lane) {
             if (arguments_.overlap_decides)
@@ -248,8 +246,8 @@ class Assigner {
 
     const KernelArguments& arguments_;
     Anchors anchors_;
-    GroundTruth truth_;
-    Predicted predicted_;
+    GroundTruth<Geometry> truth_;
+    Predicted<Geometry> predicted_;
     Contest contest_;
     Window* windows_;
     Pick* picks_;

@@ -1,7 +1,6 @@
 // Predicted boxes in pixels, at the anchors that are candidates of some ground-truth box (spec section 4).
 #pragma once
 
-#include "overlap.hpp"
 #include "pyramid.hpp"
 #include "storage.hpp"
 
@@ -44,19 +43,20 @@ Lanes distances(const T* logits, std::int64_t per_bin, std::int64_t bins, std::i
     return bins == 1 ? of_bin(0) : Distribution<Lanes>::of(bins, of_bin, [](std::int64_t, Lanes) {}).expected();
 }
 
-// Corners in pixels and the shape's angle, each (B, A). Anchors in no window keep undefined values.
+// The numbers of every predicted box, each (B, A). Anchors in no window keep undefined values.
+template <class Geometry>
 struct Predicted {
     std::uint8_t* needed;
-    float *x1, *y1, *x2, *y2, *angle;
+    float* number[Geometry::NUMBERS];
 
     Predicted(const KernelArguments& arguments, Scratch& scratch) {
         const std::int64_t cells = arguments.images * arguments.anchors;
         needed = scratch.take<std::uint8_t>(cells);
-        for (float** column : {&x1, &y1, &x2, &y2, &angle}) *column = scratch.take<float>(cells);
+        for (float*& column : number) column = scratch.take<float>(cells);
     }
 
     template <class T>
-    void fill(const KernelArguments& arguments, const Anchors& anchors, const GroundTruth& truth, const Window* windows) {
+    void fill(const KernelArguments& arguments, const Anchors& anchors, const GroundTruth<Geometry>& truth, const Window* windows) {
         const std::int64_t tiles = (arguments.anchors + TILE - 1) / TILE;
 #pragma omp parallel num_threads(arguments.threads)
         {
@@ -73,7 +73,7 @@ struct Predicted {
    private:
     static constexpr std::int64_t TILE = 512;  // anchors per task of a thread
 
-    void mark(const KernelArguments& arguments, const GroundTruth& truth, const Window* windows, std::int64_t image) {
+    void mark(const KernelArguments& arguments, const GroundTruth<Geometry>& truth, const Window* windows, std::int64_t image) {
         std::uint8_t* of_image = needed + image * arguments.anchors;
         std::memset(of_image, 0, static_cast<std::size_t>(arguments.anchors));
         for (std::int64_t box = truth.first[image]; box < truth.first[image + 1]; ++box) {
@@ -81,9 +81,12 @@ struct Predicted {
             for (std::int64_t level = 0; level < arguments.levels; ++level) {
                 const Window& w = windows[box * arguments.levels + level];
                 const std::int64_t columns = arguments.grid_columns[level];
+                const float stride = static_cast<float>(arguments.strides[level]);
                 if (w.columns > 0)
-                    for (std::int64_t y = w.y; y < w.y + w.rows; ++y)
-                        std::memset(of_level + y * columns + w.x, 1, static_cast<std::size_t>(w.columns));
+                    for (std::int64_t y = w.y; y < w.y + w.rows; ++y) {
+                        const Run run = Geometry::candidates(truth.box[box], w, y, stride);
+                        std::memset(of_level + y * columns + run.x, 1, static_cast<std::size_t>(run.columns));
+                    }
                 of_level += arguments.grid_rows[level] * columns;
             }
         }
@@ -93,16 +96,18 @@ struct Predicted {
     template <class T>
     void decode(const KernelArguments& arguments, const Anchors& anchors, std::int64_t image, std::int64_t start, std::int64_t end) {
         const T* logits = static_cast<const T*>(arguments.boxes) + image * arguments.boxes_per_image;
-        Lanes side[4][TILE / LANES];
-        for (int s = 0; s < 4; ++s, logits += arguments.bins * arguments.boxes_per_channel)
+        Lanes side[SIDES][TILE / LANES];
+        for (int s = 0; s < SIDES; ++s, logits += arguments.bins * arguments.boxes_per_channel)
             for_each_needed(arguments, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
                 side[s][(anchor - start) / LANES] = distances(logits + anchor, arguments.boxes_per_channel, arguments.bins, count);
             });
         for_each_needed(arguments, image, start, end, [&](std::int64_t anchor, std::int64_t count) {
-            const auto at = [&](int s) { return side[s][(anchor - start) / LANES]; };
-            const Lanes x = load(anchors.x + anchor), y = load(anchors.y + anchor), stride = load(anchors.stride + anchor);
-            const CornersOf<Lanes> c{(x - at(0)) * stride, (y - at(1)) * stride, (x + at(2)) * stride, (y + at(3)) * stride};
-            keep(c, Shape<Lanes>(c, arguments.ciou_eps).angle, image * arguments.anchors + anchor, count);
+            Lanes read[SIDES + Geometry::ANGLES], numbers[Geometry::NUMBERS];
+            for (int s = 0; s < SIDES; ++s) read[s] = side[s][(anchor - start) / LANES];
+            if constexpr (Geometry::ANGLES > 0)
+                read[SIDES] = load_some(static_cast<const T*>(arguments.angle) + image * arguments.angle_per_image + anchor, count, 0.0f);
+            Geometry::predict(arguments, read, load(anchors.x + anchor), load(anchors.y + anchor), load(anchors.stride + anchor), numbers);
+            for (int n = 0; n < Geometry::NUMBERS; ++n) store_some(number[n] + image * arguments.anchors + anchor, numbers[n], count);
         });
     }
 
@@ -112,14 +117,6 @@ struct Predicted {
             const std::int64_t count = std::min<std::int64_t>(end - anchor, LANES);
             if (std::memchr(needed + image * arguments.anchors + anchor, 1, static_cast<std::size_t>(count))) visit(anchor, count);
         }
-    }
-
-    void keep(const CornersOf<Lanes>& c, Lanes shape, std::int64_t cell, std::int64_t count) {
-        store_some(x1 + cell, c.x1, count);
-        store_some(y1 + cell, c.y1, count);
-        store_some(x2 + cell, c.x2, count);
-        store_some(y2 + cell, c.y2, count);
-        store_some(angle + cell, shape, count);
     }
 };
 

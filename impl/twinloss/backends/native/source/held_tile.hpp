@@ -8,8 +8,6 @@
 
 namespace twinloss {
 
-constexpr int SIDES = 4;  // left, top, right, bottom
-
 // Anchors [begin, end) of an image; `count` of them are held, in the entries of the assignment from `first` on.
 struct Stretch {
     static constexpr std::int64_t MOST_HELD = 256, MOST_ANCHORS = 2048;
@@ -35,13 +33,20 @@ struct Stretch {
     }
 };
 
+// Channels of logits that a held anchor needs: those of its sides, then its angle where the boxes have one.
+template <class Geometry>
+std::int64_t channels(const KernelArguments& arguments) {
+    return SIDES * arguments.bins + Geometry::ANGLES;
+}
+
+template <class Geometry>
 class HeldTile {
    public:
     static constexpr std::int64_t SIZE = Stretch::MOST_HELD;
 
-    HeldTile(const KernelArguments& arguments, float* columns) : channels_(SIDES * arguments.bins), columns_(columns) {}
+    HeldTile(const KernelArguments& arguments, float* columns) : channels_(channels<Geometry>(arguments)), columns_(columns) {}
 
-    static std::int64_t size(const KernelArguments& arguments) { return SIDES * arguments.bins * SIZE; }
+    static std::int64_t size(const KernelArguments& arguments) { return channels<Geometry>(arguments) * SIZE; }
 
     // Values of one channel at WIDE held anchors from `start` on; the last held anchor's value fills the lanes beyond it.
     Half get(std::int64_t channel, std::int64_t start) const {
@@ -58,25 +63,32 @@ class HeldTile {
         const std::int64_t* anchor = held.anchor + stretch.first;
         const std::int64_t whole = (stretch.count + LANES - 1) / LANES * LANES;
         for (std::int64_t channel = 0; channel < channels_; ++channel) {
-            const T* row = static_cast<const T*>(arguments.boxes) + stretch.image * arguments.boxes_per_image + channel * arguments.boxes_per_channel;
+            const T* row = logits<T>(arguments, stretch.image, channel);
             float* column = columns_ + channel * SIZE;
             for (std::int64_t h = 0; h < stretch.count; ++h) column[h] = widen(row[anchor[h]]);
             for (std::int64_t h = stretch.count; h < whole; ++h) column[h] = column[stretch.count - 1];
         }
     }
 
-    // Writes the stretch into `dense` (B, 4R, A), contiguous, with 0 between the held anchors.
+    // Writes the stretch into `boxes` (B, 4R, A) and `angle` (B, 1, A), contiguous, with 0 between the held anchors.
     template <class T>
-    void write(const KernelArguments& arguments, const Held& held, const Stretch& stretch, T* dense) const {
+    void write(const KernelArguments& arguments, const Held& held, const Stretch& stretch, T* boxes, T* angle) const {
         const std::int64_t* anchor = held.anchor + stretch.first;
+        const std::int64_t of_sides = channels_ - Geometry::ANGLES;
         for (std::int64_t channel = 0; channel < channels_; ++channel) {
-            T* row = dense + (stretch.image * channels_ + channel) * arguments.anchors;
+            T* row = channel < of_sides ? boxes + (stretch.image * of_sides + channel) * arguments.anchors : angle + stretch.image * arguments.anchors;
             std::memset(static_cast<void*>(row + stretch.begin), 0, static_cast<std::size_t>(stretch.end - stretch.begin) * sizeof(T));
             for (std::int64_t h = 0; h < stretch.count; ++h) row[anchor[h]] = narrow<T>(columns_[channel * SIZE + h]);
         }
     }
 
    private:
+    template <class T>
+    const T* logits(const KernelArguments& arguments, std::int64_t image, std::int64_t channel) const {
+        if (channel >= channels_ - Geometry::ANGLES) return static_cast<const T*>(arguments.angle) + image * arguments.angle_per_image;
+        return static_cast<const T*>(arguments.boxes) + image * arguments.boxes_per_image + channel * arguments.boxes_per_channel;
+    }
+
     std::int64_t channels_;
     float* columns_;  // [channel][SIZE]
 };

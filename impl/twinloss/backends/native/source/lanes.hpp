@@ -75,6 +75,10 @@ inline Lanes square_root(Lanes x) {
     for (int lane = 0; lane < LANES; ++lane) root[lane] = std::sqrt(x[lane]);
     return root;
 }
+inline Wide square_root(Wide x) {
+    for (int lane = 0; lane < WIDE; ++lane) x[lane] = std::sqrt(x[lane]);
+    return x;
+}
 
 // e^y for y <= 0, within one ulp; 0 instead of a subnormal result, NaN for NaN. Polynomial of Cephes' expf.
 inline Lanes exp_of_negative(Lanes y) {
@@ -157,5 +161,14 @@ inline Wide angle_of(Wide x) {
     for (int lane = 0; lane < WIDE; ++lane) x[lane] = std::atan(x[lane]);
     return x;
 }
+
+constexpr int SIDES = 4;  // left, top, right, bottom
+
+struct SideLanes {
+    Wide of[SIDES];
+
+    Wide& operator[](int side) { return of[side]; }
+    const Wide& operator[](int side) const { return of[side]; }
+};
 
 }  // namespace twinloss

@@ -1,4 +1,4 @@
-// Anchors and ground truth (spec sections 2 and 3), and the windows of anchors inside each box (spec section 5.1).
+// Anchors and ground truth (spec sections 2 and 3), and windows of anchors (spec section 5.1).
 #pragma once
 
 #include <cmath>
@@ -28,21 +28,14 @@ struct Anchors {
     }
 };
 
-struct Corners {
-    float x1, y1, x2, y2;
-};
-
-// Pixel corners of a row of the batch.
-inline Corners pixel_corners(const KernelArguments& arguments, std::int64_t row) {
-    const float* box = arguments.box + 4 * row;
-    const float x = box[0] * arguments.width(), y = box[1] * arguments.height();
-    const float half_width = box[2] * arguments.width() / 2, half_height = box[3] * arguments.height() / 2;
-    return {x - half_width, y - half_height, x + half_width, y + half_height};
-}
-
 // The `columns` x `rows` cells of one level whose first is (x, y).
 struct Window {
     std::int32_t x, y, columns, rows;
+};
+
+// Adjacent cells of one row.
+struct Run {
+    std::int32_t x, columns;
 };
 
 // First cell along one axis whose centre lies strictly between low and high, and the number of such cells.
@@ -59,46 +52,31 @@ inline void cells_between(float low, float high, float stride, std::int64_t size
     count = to >= from ? static_cast<std::int32_t>(to - from) + 1 : 0;
 }
 
-inline Window window_of(const KernelArguments& arguments, const Corners& corners, std::int64_t level) {
-    const auto side = [&](float low, float high, float& from, float& to) {
-        const float length = high - low, centre = (low + high) / 2;
-        const float half = (length < arguments.lengthened_below ? arguments.shortest_side : length) / 2;
-        from = centre - half, to = centre + half;
-    };
-    float x1, x2, y1, y2;
-    side(corners.x1, corners.x2, x1, x2);
-    side(corners.y1, corners.y2, y1, y2);
-    Window window;
-    const float stride = static_cast<float>(arguments.strides[level]);
-    cells_between(x1, x2, stride, arguments.grid_columns[level], arguments.assign_eps, window.x, window.columns);
-    cells_between(y1, y2, stride, arguments.grid_rows[level], arguments.assign_eps, window.y, window.rows);
-    return window;
-}
-
 // Valid boxes by image and, within an image, by order of arrival; the n-th is row[n] of the batch.
+template <class Geometry>
 struct GroundTruth {
+    using Box = typename Geometry::Box;
+
     std::int64_t count = 0;
     std::int64_t *row, *first;  // first[b]: the first box of image b; first[B] = count
-    Corners* corners;
+    Box* box;
 
     GroundTruth(const KernelArguments& arguments, Scratch& scratch)
         : row(scratch.take<std::int64_t>(arguments.rows)), first(scratch.take<std::int64_t>(arguments.images + 1)),
-          corners(scratch.take<Corners>(arguments.rows)) {}
-
-    static bool valid(const Corners& c) { return c.x1 + c.y1 + c.x2 + c.y2 > 0; }
+          box(scratch.take<Box>(arguments.rows)) {}
 
     void fill(const KernelArguments& arguments) {
         for (std::int64_t image = 0; image <= arguments.images; ++image) first[image] = 0;
         for (std::int64_t r = 0; r < arguments.rows; ++r)
-            if (valid(pixel_corners(arguments, r))) ++first[arguments.image[r] + 1];
+            if (Geometry::valid(Geometry::pixels(arguments, r))) ++first[arguments.image[r] + 1];
         for (std::int64_t image = 0; image < arguments.images; ++image) first[image + 1] += first[image];
         count = first[arguments.images];
         for (std::int64_t r = 0; r < arguments.rows; ++r) {
-            const Corners c = pixel_corners(arguments, r);
-            if (!valid(c)) continue;
+            const auto pixels = Geometry::pixels(arguments, r);
+            if (!Geometry::valid(pixels)) continue;
             const std::int64_t place = first[arguments.image[r]]++;
             row[place] = r;
-            corners[place] = c;
+            box[place] = Geometry::box(arguments, pixels);
         }
         // The loop above moved each to the end of its image.
         for (std::int64_t image = arguments.images; image > 0; --image) first[image] = first[image - 1];

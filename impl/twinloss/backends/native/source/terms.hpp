@@ -39,26 +39,37 @@ inline Wide cross_entropy(const Wide* logits, const Distribution<Wide>& d, const
 }
 
 // Factor from grid units to shares of the image's width or height (spec section 7, R = 1).
-inline Wide share_of_image(const KernelArguments& arguments, const HeldLanes& lanes, int side) {
-    return lanes.stride / (side % 2 ? arguments.height() : arguments.width());
+inline Wide share_of_image(const KernelArguments& arguments, Wide stride, int side) {
+    return stride / (side % 2 ? arguments.height() : arguments.width());
 }
 
+// Sums over held anchors: of the box term, the distribution term, and the geometry's own.
+template <class Geometry>
 struct Sums {
-    double box = 0, dfl = 0;
+    double of[Geometry::HELD_TERMS] = {};
 
-    void add(Wide of_box, Wide of_dfl, int count) {
-        for (int lane = 0; lane < count; ++lane) box += of_box[lane], dfl += of_dfl[lane];
+    void add(const Wide* losses, int count) {
+        for (int lane = 0; lane < count; ++lane)
+            for (int term = 0; term < Geometry::HELD_TERMS; ++term) of[term] += losses[term][lane];
     }
-    void add(const Sums& other) { box += other.box, dfl += other.dfl; }
+    void add(const Sums& other) {
+        for (int term = 0; term < Geometry::HELD_TERMS; ++term) of[term] += other.of[term];
+    }
 };
 
-inline Sums held_terms(const KernelArguments& arguments, HeldLanes& lanes) {
-    SideLanes distance, target = lanes.target();
+// Factors of the box term, the distribution term and the angle term.
+struct Factors {
+    float box, dfl, angle;
+};
+
+template <class Geometry>
+Sums<Geometry> held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes) {
+    SideLanes distance, target = lanes.truth.target();
     Wide dfl{};
     for (int side = 0; side < SIDES; ++side) {
         const Wide* logits = lanes.bins_of(side, arguments.bins);
         if (arguments.bins == 1) {
-            const Wide scale = share_of_image(arguments, lanes, side);
+            const Wide scale = share_of_image(arguments, lanes.stride, side);
             distance[side] = logits[0];
             dfl += magnitude(distance[side] * scale - target[side] * scale);
         } else {
@@ -68,33 +79,30 @@ inline Sums held_terms(const KernelArguments& arguments, HeldLanes& lanes) {
         }
     }
     if (arguments.bins == 1 && !arguments.distance_term) dfl = Wide{};
-    const CornersOf<Wide> predicted = corners_at(distance);
-    const float eps = arguments.ciou_eps;
-    const CompleteIoU<Wide> iou(predicted, Shape<Wide>(predicted, eps), lanes.truth, Shape<Wide>(lanes.truth, eps), eps);
-    Sums sums;
-    sums.add((1.0 - iou.value) * lanes.weight, dfl * 0.25 * lanes.weight, lanes.count);
+    const typename Geometry::Compared compared(arguments, distance, lanes.angle(arguments.bins), lanes.truth);
+    Wide losses[Geometry::HELD_TERMS] = {compared.box_loss() * lanes.weight, dfl * 0.25 * lanes.weight};
+    if constexpr (Geometry::ANGLES > 0) losses[2] = compared.angle_loss() * lanes.weight;
+    Sums<Geometry> sums;
+    sums.add(losses, lanes.count);
     return sums;
 }
 
 // Replaces the logits in the lanes by their gradient.
-inline void held_gradient(const KernelArguments& arguments, HeldLanes& lanes, float box_factor, float dfl_factor) {
-    SideLanes distance, to_distance, target = lanes.target();
+template <class Geometry>
+void held_gradient(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, const Factors& factors) {
+    SideLanes distance, target = lanes.truth.target();
     Distribution<Wide> found[SIDES];
     for (int side = 0; side < SIDES; ++side) {
         if (arguments.bins > 1) found[side] = lanes.distribution_in_place(side, arguments.bins);
         distance[side] = arguments.bins > 1 ? found[side].expected() : lanes.bins_of(side, arguments.bins)[0];
     }
-    const CornersOf<Wide> predicted = corners_at(distance);
-    const Shape<Wide> shape(predicted, arguments.ciou_eps);
-    const CompleteIoU<Wide> iou(predicted, shape, lanes.truth, Shape<Wide>(lanes.truth, arguments.ciou_eps), arguments.ciou_eps);
-    const CornersOf<Wide> by_corner = ciou_gradient(predicted, shape, lanes.truth, iou);
-    const Wide share = -box_factor * lanes.weight;
-    to_distance = {{-by_corner.x1 * share, -by_corner.y1 * share, by_corner.x2 * share, by_corner.y2 * share}};
-    const Wide to_dfl = dfl_factor * 0.25 * lanes.weight;
+    const typename Geometry::Compared compared(arguments, distance, lanes.angle(arguments.bins), lanes.truth);
+    const SideLanes to_distance = compared.gradient(factors.box * lanes.weight, factors.angle * lanes.weight, lanes.angle(arguments.bins));
+    const Wide to_dfl = factors.dfl * 0.25 * lanes.weight;
     for (int side = 0; side < SIDES; ++side) {
         Wide* logits = lanes.logits + side * arguments.bins;
         if (arguments.bins == 1) {
-            const Wide scale = share_of_image(arguments, lanes, side), off = logits[0] * scale - target[side] * scale;
+            const Wide scale = share_of_image(arguments, lanes.stride, side), off = logits[0] * scale - target[side] * scale;
             const Wide sign = choose<Wide>(off > 0.0, splat<Wide>(1.0), choose<Wide>(off < 0.0, splat<Wide>(-1.0), off));
             logits[0] = to_distance[side] + (arguments.distance_term ? to_dfl * sign * scale : Wide{});
             continue;
@@ -108,37 +116,38 @@ inline void held_gradient(const KernelArguments& arguments, HeldLanes& lanes, fl
 }
 
 // Memory that the terms need beside their inputs.
+template <class Geometry>
 struct TermsScratch {
     Anchors anchors;
     Stretch* stretches;
-    Sums* sums;        // one per stretch
+    Sums<Geometry>* sums;  // one per stretch
     double* row_sums;  // (B, C)
     float* tiles;      // one per thread
     Wide* lanes;       // one per thread
 
     TermsScratch(const KernelArguments& arguments, std::int64_t held, Scratch& scratch)
         : anchors(arguments, scratch), stretches(scratch.take<Stretch>(Stretch::most(arguments, held))),
-          sums(scratch.take<Sums>(Stretch::most(arguments, held))), row_sums(scratch.take<double>(arguments.images * arguments.classes)),
-          tiles(scratch.take<float>(arguments.threads * HeldTile::size(arguments))),
-          lanes(scratch.take<Wide>(arguments.threads * SIDES * arguments.bins)) {}
+          sums(scratch.take<Sums<Geometry>>(Stretch::most(arguments, held))), row_sums(scratch.take<double>(arguments.images * arguments.classes)),
+          tiles(scratch.take<float>(arguments.threads * HeldTile<Geometry>::size(arguments))),
+          lanes(scratch.take<Wide>(arguments.threads * channels<Geometry>(arguments))) {}
 };
 
 // Visits all stretches, by several threads: calls `of_lanes` for every WIDE held anchors, and `done` at the end of each stretch.
-template <class T, class OfLanes, class Done>
-std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch, OfLanes of_lanes,
-                              Done done) {
+template <class Geometry, class T, class OfLanes, class Done>
+std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch,
+                              OfLanes of_lanes, Done done) {
     scratch.anchors.fill(arguments);
     const std::int64_t stretches = Stretch::cut(arguments, held, count, scratch.stretches);
     const float sum = sum_of_weights(held, count);
 #pragma omp parallel num_threads(arguments.threads)
     {
-        HeldTile tile(arguments, scratch.tiles + thread_number() * HeldTile::size(arguments));
-        HeldLanes lanes;
-        lanes.logits = scratch.lanes + thread_number() * SIDES * arguments.bins;
+        HeldTile<Geometry> tile(arguments, scratch.tiles + thread_number() * HeldTile<Geometry>::size(arguments));
+        HeldLanes<Geometry> lanes;
+        lanes.logits = scratch.lanes + thread_number() * channels<Geometry>(arguments);
 #pragma omp for schedule(dynamic)
         for (std::int64_t n = 0; n < stretches; ++n) {
             const Stretch& stretch = scratch.stretches[n];
-            if (stretch.count) tile.read<T>(arguments, held, stretch);
+            if (stretch.count) tile.template read<T>(arguments, held, stretch);
             for (std::int64_t start = 0; start < stretch.count; start += WIDE) {
                 lanes.take(arguments, scratch.anchors, held, stretch, start, sum, tile);
                 of_lanes(n, lanes, tile, start);
@@ -149,28 +158,32 @@ std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held
     return stretches;
 }
 
-// Sums of both terms over all held anchors.
-template <class T>
-Sums box_and_dfl_terms(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch) {
-    std::fill_n(scratch.sums, Stretch::most(arguments, count), Sums());
-    const auto add = [&](std::int64_t n, HeldLanes& lanes, HeldTile&, std::int64_t) { scratch.sums[n].add(held_terms(arguments, lanes)); };
-    const std::int64_t stretches = for_each_stretch<T>(arguments, held, count, scratch, add, [](const Stretch&, HeldTile&) {});
-    Sums sums;
+// Sums of the terms over all held anchors.
+template <class Geometry, class T>
+Sums<Geometry> sums_over_held(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch) {
+    std::fill_n(scratch.sums, Stretch::most(arguments, count), Sums<Geometry>());
+    const auto add = [&](std::int64_t n, HeldLanes<Geometry>& lanes, HeldTile<Geometry>&, std::int64_t) {
+        scratch.sums[n].add(held_terms(arguments, lanes));
+    };
+    const std::int64_t stretches =
+        for_each_stretch<Geometry, T>(arguments, held, count, scratch, add, [](const Stretch&, HeldTile<Geometry>&) {});
+    Sums<Geometry> sums;
     for (std::int64_t n = 0; n < stretches; ++n) sums.add(scratch.sums[n]);
     return sums;
 }
 
-// Writes the gradient (B, 4R, A), contiguous: zero except at the held anchors.
-template <class T>
-void boxes_gradient(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch& scratch, float box_factor, float dfl_factor,
-                    T* gradient) {
-    const auto replace = [&](std::int64_t, HeldLanes& lanes, HeldTile& tile, std::int64_t start) {
-        held_gradient(arguments, lanes, box_factor, dfl_factor);
-        for (std::int64_t channel = 0; channel < SIDES * arguments.bins; ++channel)
+// Writes the gradients by the box logits (B, 4R, A) and the angles (B, 1, A), contiguous: zero except at the held anchors.
+template <class Geometry, class T>
+void boxes_gradient(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch,
+                    const Factors& factors, T* boxes, T* angle) {
+    const auto replace = [&](std::int64_t, HeldLanes<Geometry>& lanes, HeldTile<Geometry>& tile, std::int64_t start) {
+        held_gradient(arguments, lanes, factors);
+        for (std::int64_t channel = 0; channel < channels<Geometry>(arguments); ++channel)
             tile.set(channel, start, __builtin_convertvector(lanes.logits[channel], Half));
     };
-    for_each_stretch<T>(arguments, held, count, scratch, replace,
-                        [&](const Stretch& stretch, HeldTile& tile) { tile.write(arguments, held, stretch, gradient); });
+    for_each_stretch<Geometry, T>(arguments, held, count, scratch, replace, [&](const Stretch& stretch, HeldTile<Geometry>& tile) {
+        tile.write(arguments, held, stretch, boxes, angle);
+    });
 }
 
 }  // namespace twinloss

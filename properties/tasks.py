@@ -1,0 +1,120 @@
+"""The tasks of the suite: what is drawn, read and compared of each. Every run of the suite reads this table.
+
+To plug in a task, add its record to :data:`TASKS`. The record names
+
+- ``cases``: a function of a :class:`~properties.strategies.profiles.Profile` that returns the strategy of its batches, from
+  ``properties/strategies/<task>.py``;
+- ``images`` and ``batches``: the loader of its packs, from :mod:`oracle.cases.workloads.task_packs`, and the function that makes batches of
+  them; ``real`` lists which;
+- ``smaller``: smaller batches of what this task alone has, such as fewer prototypes, for :mod:`properties.differential.shrink`.
+
+Its contenders come from :func:`oracle.comparison.registry.shipped`; its planted faults (:class:`Fault` with ``task="<task>"``) stand in
+``properties/selfcheck/planted_faults/<task>.py`` and join ``CATALOGUE``. The differential run, its replays, ``fuzz``, ``faults`` and
+``false_alarm`` then take the task with ``--task``, and without the option run it beside the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+from oracle.cases.case import Case, Setting
+from oracle.cases.workloads import LabelledImages, open_images, real_batches
+from oracle.comparison.compare import STAGES
+from properties.strategies import cases
+from properties.strategies.profiles import Profile
+
+DETECT = "detect"
+
+FLOAT32, FLOAT16 = Setting("float32"), Setting("float16")
+HALF = (Setting("bfloat16"), Setting("float32", autocast="bfloat16"))
+
+
+class Real(NamedTuple):
+    """Batches of real ground truth: pack, layout, images per batch, number of batches, settings."""
+
+    pack: str
+    layout: str
+    images: int
+    batches: int
+    settings: tuple[Setting, ...]
+
+
+def no_smaller(_: Case) -> Iterator[Case]:
+    """Yields nothing: the task has no numbers of its own to make smaller."""
+    yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the suite does with one task.
+
+    Attributes:
+        name: name of the task, as in ``spec.task`` and ``--task``.
+        cases: strategy of generated batches of a size profile.
+        images: opens a pack of labelled images by its name.
+        batches: batches of labelled images; called with ``layout``, ``batch`` (images), ``count`` and ``seed``.
+        real: the real batches of a run.
+        definition: size profile and number of batches in float64, which check the definition.
+        arithmetic: setting, size profile and number of batches in the working dtypes, which check the arithmetic.
+        tied: contenders in float64.
+        plain: contenders in the working dtypes and on real batches; on a CPU "twin" runs the fastest backend.
+        stages: the compared stages.
+        smaller: yields batches that are smaller in one respect that this task alone has.
+    """
+
+    name: str
+    cases: Callable[[Profile], st.SearchStrategy[Case]]
+    images: Callable[[str], LabelledImages]
+    batches: Callable[..., Iterator[Case]]
+    real: tuple[Real, ...]
+    definition: tuple[tuple[str, int], ...]
+    arithmetic: tuple[tuple[Setting, str, int], ...]
+    tied: tuple[str, ...] = ("twin", "twin-reference-ties", "reference")
+    plain: tuple[str, ...] = ("twin", "twin-torch", "reference")
+    stages: tuple[str, ...] = STAGES
+    smaller: Callable[[Case], Iterator[Case]] = no_smaller
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The settings of generated batches on the CPU, float64 first."""
+        return tuple(dict.fromkeys((Setting("float64"), *(setting for setting, _, _ in self.arithmetic))))
+
+
+_DETECT = Task(
+    name=DETECT,
+    cases=cases,
+    images=open_images,
+    batches=real_batches,
+    real=(
+        Real("coco", "letterbox", 4, 64, (FLOAT32,)),
+        Real("coco", "letterbox", 16, 8, (FLOAT32, FLOAT16)),
+        Real("coco", "letterbox", 4, 16, HALF),
+        Real("coco", "mosaic", 4, 32, (FLOAT32,)),
+        Real("coco", "rect", 4, 16, (FLOAT32,)),
+        Real("gwhd", "letterbox", 4, 32, (FLOAT32,)),
+        Real("gwhd", "crowded", 4, 8, (FLOAT32, FLOAT16)),
+        Real("bccd", "letterbox", 4, 32, (FLOAT32,)),
+    ),
+    definition=(("tiny", 1000), ("medium", 250)),
+    arithmetic=(
+        (FLOAT32, "tiny", 500),
+        (FLOAT32, "medium", 125),
+        (FLOAT16, "tiny", 200),
+        (Setting("bfloat16"), "tiny", 200),
+        (Setting("float32", autocast="bfloat16"), "tiny", 125),
+        (Setting("bfloat16", autocast="bfloat16"), "tiny", 50),
+        (Setting("float16", autocast="float16"), "tiny", 50),
+    ),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (_DETECT,)}
+"""The tasks by name, in the order in which runs take them."""
+
+
+def task_of(case: Case) -> Task:
+    """Returns the task of a batch."""
+    return TASKS[case.spec.task]
