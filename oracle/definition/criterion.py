@@ -109,6 +109,9 @@ class ExactCriterion:
     """
 
     leaf_dtype = torch.float64
+    counts_weightless = False  # Whether a term counts held anchors of weight 0, so that with ``ties="reference"`` they are assigned.
+    box_numbers: tuple[str, ...] = ("x1", "y1", "x2", "y2")  # Of prepared and predicted boxes.
+    box_columns = 4  # Of the targets.
 
     def __init__(
         self, spec: LossSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
@@ -145,7 +148,7 @@ class ExactCriterion:
         Ground truth is float32, unless logits and targets are both float64, and so are the corners: whether an anchor lies inside a box
         whose side runs through its centre depends on the last bit of that side, which the definition fixes.
         """
-        check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
+        check_targets(batch, preds["boxes"].shape[0], self.spec.num_classes, self.box_columns)
         grid = self.grid(preds)
         both_double = preds["boxes"].dtype == batch["bboxes"].dtype == torch.float64
         boxes = self.boxes_in_pixels(batch["bboxes"].to(grid.centres.device, torch.float64 if both_double else torch.float32), grid)
@@ -161,10 +164,6 @@ class ExactCriterion:
     def validity(self, boxes: Tensor) -> Tensor:
         """[3] A row is valid when this number (n,), the sum of its four corner coordinates, is > 0."""
         return boxes.sum(1)
-
-    def rows(self, arrived: Tensor, corner_sum: Tensor) -> Tensor:
-        """[3], [9] Rows of an image, of those that arrived (n,), that can hold an anchor: the valid ones."""
-        return arrived[corner_sum > 0]
 
     def targets(self, preds: Preds, batch: Batch) -> Targets:
         """[3] Boxes that are valid, in order of image, then of arrival."""
@@ -201,9 +200,15 @@ class ExactCriterion:
         overlap[box, anchor] = self.overlap(scene.truth.corners[rows].double()[box], scene.predicted[image][anchor])
         return overlap
 
+    @property
+    def assigns_weightless(self) -> bool:
+        """Whether held anchors of weight 0 are part of the assignment."""
+        return self.counts_weightless and self.ties == "reference"
+
     def counts(self, trace: ImageTrace) -> Tensor:
-        """[5.7] Whether each anchor (A,) is part of the assignment: its weight is positive, or not-a-number, which the loss shows [10]."""
-        return (trace.weight > 0) | trace.weight.isnan()
+        """[5.7] Whether each anchor (A,) is assigned: its weight is positive, or not-a-number, and so reaches the loss [10]."""
+        weightless = (trace.holder != UNASSIGNED) & self.assigns_weightless
+        return (trace.weight > 0) | trace.weight.isnan() | weightless
 
     def metrics(self, preds: Preds, batch: Batch) -> Metrics:
         """[5.1-5.3] Every candidate pair of a valid box and an anchor of its image, with overlap and alignment metric."""
@@ -244,10 +249,13 @@ class ExactCriterion:
         arrived = (truth.image == image).nonzero().reshape(-1)
         # [3] A row is valid when the sum of its four corner coordinates is > 0.
         corner_sum = self.validity(truth.corners[arrived])
-        rows = self.rows(arrived, corner_sum)
+        valid = corner_sum > 0
+        # [9] A row that is not valid has no candidate, but an image's first may hold anchors of which every overlap is 0.
+        rows = arrived if self.assigns_weightless else arrived[valid]
         labels, corners = truth.label[rows], truth.corners[rows].double()
         border = self.border(truth.corners[rows], scene.grid)
         candidate = self.candidates(scene, image, rows, border)
+        candidate &= valid[:, None] if self.assigns_weightless else candidate
         own_class = scene.probability[image][:, labels].T
         # [5.2], [5.3] Overlap and metric for candidate pairs, 0 elsewhere.
         overlap = self.pair_overlap(scene, image, rows, candidate)
