@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from hypothesis import strategies as st
 
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads import LabelledImages, open_images, real_batches
+from oracle.cases.workloads.task_batches import task_batches
+from oracle.cases.workloads.task_packs import oriented_images
 from oracle.comparison.compare import STAGES
-from oracle.cases.workloads.task_packs import oriented_batches, oriented_images
 from properties.strategies import cases
 from properties.strategies.oriented import oriented_cases
 from properties.strategies.oriented import smaller as smaller_oriented
@@ -118,7 +120,7 @@ _ORIENTED = Task(
     name="oriented",
     cases=oriented_cases,
     images=oriented_images,
-    batches=oriented_batches,
+    batches=partial(task_batches, "oriented"),
     real=(
         Real("hit-uav", "letterbox", 4, 24, (FLOAT32,)),
         Real("hit-uav", "mosaic", 4, 8, (FLOAT32, FLOAT16)),
