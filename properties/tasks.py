@@ -25,12 +25,14 @@ from hypothesis import strategies as st
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads import LabelledImages, open_images, real_batches
 from oracle.cases.workloads.task_batches import task_batches
-from oracle.cases.workloads.task_packs import oriented_images
+from oracle.cases.workloads.task_packs import mask_images, oriented_images
 from oracle.comparison.compare import STAGES
 from properties.strategies import cases
 from properties.strategies.oriented import oriented_cases
 from properties.strategies.oriented import smaller as smaller_oriented
 from properties.strategies.profiles import Profile
+from properties.strategies.segment import segment_batches, segment_cases
+from properties.strategies.segment import smaller as smaller_segment
 
 DETECT = "detect"
 
@@ -141,7 +143,33 @@ _ORIENTED = Task(
     smaller=smaller_oriented,
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (_DETECT, _ORIENTED)}
+_SEGMENT = Task(
+    name="segment",
+    cases=segment_cases,
+    images=mask_images,
+    batches=segment_batches,
+    real=(
+        Real("coco", "letterbox", 4, 12, (FLOAT32,)),
+        Real("coco", "mosaic", 4, 6, (FLOAT32, FLOAT16)),
+        Real("lvis", "rect", 4, 6, (FLOAT32,)),
+        Real("taco", "letterbox", 4, 6, HALF),
+        Real("uavvaste", "letterbox", 4, 6, (FLOAT32,)),
+        Real("nuclei", "letterbox", 2, 3, (FLOAT32,)),
+        Real("nuclei", "crowded", 1, 3, (FLOAT32,)),
+    ),
+    definition=(("tiny", 500), ("medium", 60)),
+    arithmetic=(
+        (FLOAT32, "tiny", 400),
+        (FLOAT32, "medium", 40),
+        (FLOAT16, "tiny", 100),
+        (Setting("bfloat16"), "tiny", 100),
+        (Setting("float32", autocast="bfloat16"), "tiny", 60),
+        (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
+    ),
+    smaller=smaller_segment,
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (_DETECT, _SEGMENT, _ORIENTED)}
 """The tasks by name, in the order in which runs take them."""
 
 
