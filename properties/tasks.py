@@ -117,4 +117,4 @@ TASKS: dict[str, Task] = {task.name: task for task in (_DETECT,)}
 
 def task_of(case: Case) -> Task:
     """Returns the task of a batch."""
-    return TASKS[getattr(case.spec, "task", DETECT)]
+    return TASKS[case.spec.task]

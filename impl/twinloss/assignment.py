@@ -135,7 +135,7 @@ class Contest:
         before_P = self.overlap.index_select(0, key_P)
         self.overlap.scatter_reduce_(0, key_P, pairs.overlap, "amax")
         after_P = self.overlap.index_select(0, key_P)
-        # An overlap of 0 is ignored: if all are 0, the anchor goes to box 0 of the image with weight 0 (spec section 9), in the end and where
+        # An overlap of 0 is ignored: if all are 0, the anchor goes to box 0 of the image with weight 0 (spec section 9), at the end, if
         # such anchors count.
         # The tests are negated so that NaN passes them: the loss must show it.
         leads = (~(pairs.overlap < after_P) & ~(pairs.overlap <= before_P)).nonzero().squeeze(1)

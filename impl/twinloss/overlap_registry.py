@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twinloss.keypoint_similarity import KeypointOverlap
+from twinloss.masks.overlap import MaskAwareOverlap
 from twinloss.overlaps import BoxOverlap, Overlap, Ties
 from twinloss.scene import Scene
 
-OVERLAPS: dict[str, Callable[[Scene, Ties], Overlap]] = {"ciou": BoxOverlap, "keypoints": KeypointOverlap}
+OVERLAPS: dict[str, Callable[[Scene, Ties], Overlap]] = {
+    "ciou": BoxOverlap,
+    "ciou and masks": MaskAwareOverlap,
+    "probiou": BoxOverlap,
+    "keypoints": KeypointOverlap,
+}

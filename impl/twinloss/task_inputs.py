@@ -6,14 +6,40 @@ predictions where they lie, targets as copies on the logits' device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
 
 from twinloss.given_inputs import Given
 from twinloss.keypoint_inputs import admit_keypoints
+from twinloss.masks.admission import admit_masks
 
-FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {"detect": lambda _: {}, "pose": admit_keypoints}
+
+def oriented(given: Given) -> dict[str, Tensor]:
+    """The predicted angles (B, 1, A).
+
+    Raises:
+        ValueError: they are missing or have another shape, dtype or device; or the boxes of an empty batch have other columns; or, with
+            ``validate=True``, an angle of the ground truth is more than a turn.
+    """
+    boxes, angle = given.batch["bboxes"], given.targets["bboxes"][:, 4]
+    if boxes.shape[1:] not in ((), (5,)):
+        raise ValueError(f"batch['bboxes'] has shape {tuple(boxes.shape)}; expected (N, 5): centre x, centre y, width, height, angle")
+    if given.validate and (turned := (angle.abs() > 2 * math.pi).nonzero()).numel():
+        row = int(turned[0])
+        raise ValueError(
+            f"batch['bboxes'] row {row} has the angle {angle[row].item()}, more than a turn; angles are in radians: is it in degrees?"
+        )
+    return {"angle": given.logits("angle", 1)}
+
+
+FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {
+    "detect": lambda _: {},
+    "segment": admit_masks,
+    "oriented": oriented,
+    "pose": admit_keypoints,
+}
 """By ``spec.task``."""
 
 FURTHER_IN_OLD_LAYOUT: dict[str, tuple[str, ...]] = {

@@ -123,5 +123,5 @@ def _row(comparison: Comparison, result: ContenderResult, judgement: Judgement, 
         kinks=judgement.kinks,
         kink_reach=judgement.kink_reach,
         example=int(run.example),
-        task=getattr(case.spec, "task", "detect"),
+        task=case.spec.task,
     )

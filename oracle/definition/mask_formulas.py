@@ -13,6 +13,11 @@ from torch.nn.functional import logsigmoid
 Size = tuple[int, int]  # rows and columns
 
 
+def size_of(maps: Tensor) -> Size:
+    """Returns rows and columns of maps (..., rows, columns)."""
+    return maps.shape[-2], maps.shape[-1]
+
+
 def nearest_inputs(length: int, new_length: int) -> Tensor:
     """[4] Index of the input that each output (new_length,) takes: the whole part of i · m / m′, the product in float32."""
     scale = np.float32(length) / np.float32(new_length)

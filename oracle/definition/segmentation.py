@@ -25,6 +25,7 @@ from oracle.definition.mask_formulas import (
     resized_bilinear,
     resized_nearest,
     semantic_target,
+    size_of,
 )
 from twinloss import SegmentationSpec
 
@@ -60,7 +61,7 @@ class MaskInputs:
     def true_mask(self, row: int) -> Tensor:
         """[3.3] The mask of a row on the prototypes' grid: resized by nearest, then equal to j + 1, or above 0.5."""
         masks = self.masks[self.image[row]] if self.index_maps else self.masks[row]
-        resized = resized_nearest(masks, self.prototypes.shape[2:])
+        resized = resized_nearest(masks, size_of(self.prototypes))
         return resized == self.place(row) + 1 if self.index_maps else resized > 0.5
 
     def covered(self) -> Tensor:
@@ -166,7 +167,7 @@ class ExactSegmentation(ExactCriterion):
         covered = masks.covered()
         check_semantic_masks(batch, covered, self.spec.num_classes)
         target = semantic_target(batch["sem_masks"].to(covered.device), covered, self.spec.num_classes)
-        target = resized_nearest(target, masks.semantic.shape[2:])
+        target = resized_nearest(target, size_of(masks.semantic))
         return entropy(masks.semantic, target).mean() / 2 + dice_loss(masks.semantic, target).mean() / 2
 
 
@@ -174,20 +175,19 @@ def predicted_masks(masks: MaskInputs, scene: Scene, image: int, anchors: Tensor
     """[3.2] Predicted masks (n, h_p, w_p) of anchors: logits above 0, cropped to the predicted box in pixels times h_p / H."""
     logits = torch.einsum("np,pyx->nyx", masks.coefficients[image, anchors], masks.prototypes[image])
     corners = scene.predicted[image, anchors] * (logits.shape[1] / scene.grid.height)
-    return (logits > 0) & inside_crop(corners, logits.shape[1:])
+    return (logits > 0) & inside_crop(corners, size_of(logits))
 
 
 def mask_term(masks: MaskInputs, held: Held, corners: Tensor, grid: Grid) -> Tensor:
     """[4] Mean of the held anchors' losses, which all weigh the same, on the masks' grid; ``corners`` (H, 4) are of the ground truth."""
-    height, width = masks.masks.shape[1:]
-    prototypes = masks.prototypes
-    if prototypes.shape[2:] != (height, width):
-        prototypes = resized_bilinear(prototypes, (height, width))
-    crops = inside_crop(corners_in_mask_units(corners, grid, (height, width)), (height, width))
+    size, prototypes = size_of(masks.masks), masks.prototypes
+    if size_of(prototypes) != size:
+        prototypes = resized_bilinear(prototypes, size)
+    crops = inside_crop(corners_in_mask_units(corners, grid, size), size)
     losses = []
     for image, anchor, row, inside, area in zip(held.image, held.anchor, held.row, crops, areas(corners.double(), grid), strict=True):
         logits = masks.coefficients[image, anchor] @ prototypes[image][:, inside]
-        losses.append(mask_loss(logits, masks.instance(int(row))[inside], height * width, area))
+        losses.append(mask_loss(logits, masks.instance(int(row))[inside], size[0] * size[1], area))
     return torch.stack(losses).mean()
 
 

@@ -198,7 +198,7 @@ def precision_context(preds: Preds) -> Iterator[None]:
         return
     narrow = torch.Tensor.float
     with double_precision():
-        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign, assignment]
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
         try:
             yield
         finally:

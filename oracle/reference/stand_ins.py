@@ -49,7 +49,7 @@ class Recording:
     target_scores: Tensor
     foreground: Tensor
     index: Tensor
-    options: Mapping[str, Tensor] = field(default_factory=dict)
+    options: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Returns the arguments of the assigner in its order."""
@@ -66,7 +66,7 @@ class RecordingAssigner:
     def __call__(self, *given: Tensor, **options: Tensor) -> tuple[Tensor, ...]:
         """Returns the assigner's result."""
         answer = cast(tuple[Tensor, ...], self.assigner(*given, **options))
-        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])), {name: t.detach() for name, t in options.items()})
+        self.last = Recording(*(t.detach() for t in (*given, *answer[2:])), options={name: t.detach() for name, t in options.items()})
         return answer
 
 

@@ -6,106 +6,114 @@ number. A pair is open to preselection where the intervals of its number q and o
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from oracle.definition.criterion import Scene
+from oracle.contract.contender import Batch
+from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
+from oracle.definition.mask_formulas import size_of
 from oracle.definition.segmentation import ExactSegmentation, MaskInputs
-from oracle.tolerance.intervals import Floats, nth_largest
+from oracle.tolerance.intervals import Floats, metric_interval, nth_largest
+from oracle.tolerance.margins import Bools, Boxes, Ints, MarginSteps, PossiblePairs
 from oracle.tolerance.mask_crops import BORDER_ROUNDINGS, crops
 from oracle.tolerance.precision import Precision
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Interval = tuple[Floats, Floats, Floats]
 
 PRODUCT_ROUNDINGS = 3.0  # Of each part of a product of coefficients and prototypes: its two factors and itself.
 COUNT_ROUNDINGS = 4.0  # Of the quotient of counts, and of the mean of the two overlaps.
 
 
-class PairColumns(NamedTuple):
-    """Pairs sorted by box: box, its row of the batch, its image, anchor, each (P,); predicted corners and tolerance (P, 4) in pixels."""
+class SegmentMargins(MarginSteps):
+    """Margins of the segmentation loss: those of detection, or, with the mask-aware assignment, of its overlap."""
 
-    box: Ints
-    row: Ints
-    image: Ints
-    anchor: Ints
-    predicted: Tensor
-    tolerance: Tensor
+    def boxes(self, exact: ExactCriterion, truth: GroundTruth, batch: Batch, grid: Grid, precision: Precision) -> Boxes:
+        """Returns the valid and possibly valid boxes; with the mask-aware assignment boxes with equal corners have unequal overlaps."""
+        boxes = super().boxes(exact, truth, batch, grid, precision)
+        if not _aware(exact):
+            return boxes
+        return dataclasses.replace(boxes, first_twin=np.arange(len(boxes.row)), shadowed=np.zeros(len(boxes.row), dtype=bool))
+
+    def overlap(self, pairs: PossiblePairs) -> Interval:
+        """Returns the overlap of each pair and its interval (each (P,)): with the mask-aware assignment (c + mu) / 2 [3]."""
+        ciou = super().overlap(pairs)
+        if not _aware(pairs.exact) or len(pairs.box) == 0:
+            return ciou
+        value, low, high = self._mask_ious(pairs, ciou)
+        off = COUNT_ROUNDINGS * pairs.precision.evaluation
+        overlap = (ciou[0] + value) / 2
+        return overlap, np.minimum((ciou[1] + low) / 2 * (1 - off), overlap), np.maximum((ciou[2] + high) / 2 * (1 + off), overlap)
+
+    def _mask_ious(self, pairs: PossiblePairs, ciou: Interval) -> Interval:
+        """Returns mu (P,) and its interval, 0 for pairs that are not preselected."""
+        exact = pairs.exact
+        assert isinstance(exact, ExactSegmentation)
+        masks, (predicted, tolerance) = exact.mask_inputs(pairs.preds, pairs.batch), self.predicted(pairs)
+        chosen, certain, possible = _preselected(exact, pairs, ciou)
+        found = [np.zeros(len(pairs.box)) for _ in range(3)]
+        scale = masks.prototypes.shape[2] / pairs.grid.height
+        for box in np.unique(pairs.box[possible]):
+            at = np.flatnonzero((pairs.box == box) & possible)
+            image, row = int(pairs.boxes.image[box]), int(pairs.boxes.row[box])
+            parts = _mask_ious(masks, image, row, pairs.anchor[at], predicted[at] * scale, tolerance[at] * scale, pairs.precision)
+            for whole, part in zip(found, parts, strict=True):
+                whole[at] = part
+        value, low, high = found
+        return value * chosen, low * certain, high
+
+
+def _aware(exact: ExactCriterion) -> bool:
+    return isinstance(exact, ExactSegmentation) and exact.spec.mask_aware
 
 
 def product_tolerance(absolute: Tensor, prototypes: int, precision: Precision) -> Tensor:
     """Returns the tolerance of products of coefficients and prototypes, given the products of their magnitudes."""
-    return (PRODUCT_ROUNDINGS + np.log2(prototypes + 1)) * precision.product * absolute
+    return absolute * (PRODUCT_ROUNDINGS + math.log2(prototypes + 1)) * precision.product
 
 
-def mask_overlap_interval(
-    exact: ExactSegmentation, scene: Scene, pairs: PairColumns, ciou: Interval, q: Interval, inside: Bools, precision: Precision
+def _preselected(exact: ExactSegmentation, pairs: PossiblePairs, ciou: Interval) -> tuple[Bools, Bools, Bools]:
+    """Returns the pairs (P,) that the definition preselects, those that every correct program does, and those that some does [3.1]."""
+    spec, boxes, precision, anchors = exact.spec, pairs.boxes, pairs.precision, len(pairs.grid.centres)
+    logit = pairs.preds["scores"].detach()[pairs.image, boxes.label[pairs.box], pairs.anchor].double().numpy()
+    metric, low, high = metric_interval(logit, ciou, spec, precision)
+    candidate, valid = pairs.border > 0, boxes.valid[pairs.box]
+    inside = (pairs.border > pairs.border_tolerance) & valid & ~boxes.validity_open[pairs.box]
+    groups, most = len(boxes.row), min(3 * spec.topk, anchors)
+    q = np.zeros((groups, anchors))
+    q[pairs.box[candidate], pairs.anchor[candidate]] = metric[candidate] + spec.assign_eps
+    chosen = np.zeros((groups, anchors), dtype=bool)
+    for box, row in enumerate(q):
+        chosen[box, exact.largest(torch.from_numpy(row), most).numpy()] = True
+    preselected = chosen[pairs.box, pairs.anchor] & candidate
+    # The sum with epsilon is rounded: numbers far below epsilon tie with 0.
+    off = 2 * precision.evaluation * spec.assign_eps
+    low, high = low * (1 - 2 * precision.evaluation) - off, high * (1 + 2 * precision.evaluation) + off
+    bar = nth_largest(low[inside], pairs.box[inside], groups, most, -1.0)
+    danger = nth_largest(high, pairs.box, groups, most + 1, -1.0)
+    return preselected, inside & (low > danger[pairs.box]), (high >= bar[pairs.box]) | preselected
+
+
+def _mask_ious(
+    masks: MaskInputs, image: int, row: int, anchor: Ints, predicted: Tensor, tolerance: Tensor, precision: Precision
 ) -> Interval:
-    """Returns the overlap (c + mu) / 2 of pairs (P,), and its interval [3].
+    """Returns mu of n anchors and one box, and its interval [3.2] to [3.4].
 
     Args:
-        exact: the definition.
-        scene: the batch.
-        pairs: the possible candidate pairs of the batch.
-        ciou: (P,) c and its interval.
-        q: (P,) p^alpha · c^beta and its interval.
-        inside: (P,) whether the pair is a candidate in every correct program.
+        masks: the batch's inputs.
+        image, row: image of the box, and its row of the batch.
+        anchor: (n,) anchors of the image.
+        predicted, tolerance: (n, 4) predicted corners in units of the prototypes' grid, and their tolerance.
         precision: the contender's.
     """
-    masks = exact.mask_inputs(scene.preds, scene.batch)
-    chosen, certain, possible = _preselected(exact, pairs, q, inside, precision, anchors=len(scene.grid.centres))
-    value, low, high = (np.zeros(len(pairs.box)) for _ in range(3))
-    scale = masks.prototypes.shape[2] / scene.grid.height
-    for box in np.unique(pairs.box[possible]):
-        at = np.flatnonzero((pairs.box == box) & possible)
-        value[at], low[at], high[at] = _mask_ious(masks, pairs, at, scale, precision)
-    off = COUNT_ROUNDINGS * precision.evaluation
-    value *= chosen
-    overlap = (ciou[0] + value) / 2
-    return (
-        overlap,
-        np.minimum((ciou[1] + low * certain) / 2 * (1 - off), overlap),
-        np.maximum((ciou[2] + np.maximum(high * possible, value)) / 2 * (1 + off), overlap),
-    )
-
-
-def _preselected(
-    exact: ExactSegmentation, pairs: PairColumns, q: Interval, inside: Bools, precision: Precision, anchors: int
-) -> tuple[Bools, Bools, Bools]:
-    """Returns the pairs (P,) that the definition preselects, those that every correct program does, and those that some does [3.1]."""
-    spec = exact.spec
-    groups, most = int(pairs.box.max(initial=-1)) + 1, min(3 * spec.topk, anchors)
-    chosen = np.zeros(len(pairs.box), dtype=bool)
-    for box in range(groups):
-        at = np.flatnonzero((pairs.box == box) & inside)
-        row = torch.zeros(anchors, dtype=torch.float64)
-        row[pairs.anchor[at]] = torch.from_numpy(q[0][at] + spec.assign_eps)
-        taken = np.zeros(anchors, dtype=bool)
-        taken[exact.largest(row, most).numpy()] = True
-        chosen[at] = taken[pairs.anchor[at]]
-    # The sum with epsilon is rounded: numbers far below epsilon tie with 0.
-    swallowed = spec.assign_eps * (1 + 2 * precision.core)
-    low, high = (np.maximum(number, 0) + spec.assign_eps for number in q[1:])
-    low, high = np.where(high <= swallowed, spec.assign_eps, low * (1 - 2 * precision.core)), high * (1 + 2 * precision.core)
-    bar = nth_largest(low[inside], pairs.box[inside], groups, most, 0.0)
-    danger = nth_largest(high, pairs.box, groups, most + 1, -1.0)
-    return chosen, inside & (low > danger[pairs.box]), (high >= bar[pairs.box]) | chosen
-
-
-def _mask_ious(masks: MaskInputs, pairs: PairColumns, at: Ints, scale: float, precision: Precision) -> Interval:
-    """Returns mu of the pairs ``at`` (n,) of one box, and its interval [3.2] to [3.4]."""
-    image, row = int(pairs.image[at[0]]), int(pairs.row[at[0]])
-    coefficients, prototypes = masks.coefficients[image, pairs.anchor[at]].detach(), masks.prototypes[image].detach()
+    coefficients, prototypes = masks.coefficients[image, anchor].detach(), masks.prototypes[image].detach()
     logits = torch.einsum("np,pyx->nyx", coefficients, prototypes)
     off = product_tolerance(torch.einsum("np,pyx->nyx", coefficients.abs(), prototypes.abs()), len(prototypes), precision)
-    corners = pairs.predicted[at] * scale
-    rounding = max(precision.core, precision.corner)
-    kept = crops(corners, pairs.tolerance[at] * scale + BORDER_ROUNDINGS * rounding * corners.abs(), tuple(logits.shape[1:]))
+    rounding = BORDER_ROUNDINGS * max(precision.core, precision.corner)
+    kept = crops(predicted, tolerance + rounding * predicted.abs(), size_of(logits))
     true = masks.true_mask(row)
     value = _iou((logits > 0) & kept.inside, (logits > 0) & kept.inside, true)
     certain, possible = (logits > off) & kept.certain, (logits > -off) & kept.possible

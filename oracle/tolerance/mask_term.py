@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oracle.contract.contender import Batch
 from oracle.definition.criterion import Grid, GroundTruth
-from oracle.definition.mask_formulas import Size, bilinear_inputs, entropy, resized_bilinear
+from oracle.definition.mask_formulas import Size, bilinear_inputs, entropy, resized_bilinear, size_of
 from oracle.definition.segmentation import MaskInputs, areas
 from oracle.tolerance.coordinates import truth_corner_tolerance
 from oracle.tolerance.held_anchors import ENTROPY_ROUNDINGS, EVALUATION_ROUNDINGS, OUTPUT_ROUNDINGS, Bounds
@@ -87,8 +87,8 @@ class MaskPart:
         self.crop, self.precision = crop, precision
         self.coefficient_nP = masks.coefficients[image, anchor].detach()
         self.native = masks.prototypes[image].detach()
-        self.size: Size = (masks.masks.shape[1], masks.masks.shape[2])
-        self.resizes = tuple(self.native.shape[1:]) != self.size
+        self.size = size_of(masks.masks)
+        self.resizes = size_of(self.native) != self.size
         self.proto_Pyx = self._resized(self.native)
         magnitude_Pyx = self._resized(self.native.abs())
         self.position_yx, self.interpolation = self._resize_roundings()

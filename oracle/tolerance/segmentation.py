@@ -14,9 +14,10 @@ from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
 from oracle.definition.mask_checks import proto_and_semantic
-from oracle.definition.mask_formulas import entropy, resized_nearest, semantic_target
+from oracle.definition.mask_formulas import entropy, resized_nearest, semantic_target, size_of
 from oracle.definition.segmentation import ExactSegmentation
 from oracle.tolerance.held_anchors import ENTROPY_ROUNDINGS, EVALUATION_ROUNDINGS, OUTPUT_ROUNDINGS, Bounds
+from oracle.tolerance.loss_and_gradients import Assigned, FurtherTerms, TermSteps
 from oracle.tolerance.mask_term import MaskPart, crop_of, summation
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment
@@ -24,6 +25,17 @@ from twinloss import Assignment
 DICE_ROUNDINGS = 6.0  # Of each sum of the Dice loss: sigmoid, product, quotient.
 LOGIT_ROUNDINGS = 3.0  # Of a logit, in an entropy that is computed as the difference of two numbers of its size.
 _CHUNK = 32  # Held anchors at a time: a dense (anchors, h, w) matrix of a large batch takes gigabytes.
+
+
+class SegmentTerms(TermSteps):
+    """Tolerances of the segmentation loss: those of detection, and of the two terms that it adds."""
+
+    def further_terms(self, assigned: Assigned) -> FurtherTerms:
+        """Returns the tolerances of the mask term and the semantic term, and of their gradients."""
+        exact, preds, batch, held, precision = (getattr(assigned, name) for name in ("exact", "preds", "batch", "assignment", "precision"))
+        mask = mask_term_tolerance(exact, preds, batch, held, precision)
+        semantic = semantic_term_tolerance(exact, preds, batch, held, precision)
+        return FurtherTerms({"mask": mask.term, "semantic": semantic.term}, {**mask.gradients, **semantic.gradients})
 
 
 class TermTolerance(NamedTuple):
@@ -50,7 +62,7 @@ def mask_term_tolerance(exact: ExactSegmentation, preds: Preds, batch: Batch, he
     term = torch.zeros((), dtype=torch.float64)
     if len(held.box):
         masks, grid, truth = exact.mask_inputs(preds, batch), exact.grid(preds), exact.truth(preds, batch)
-        scale, size = gain * len(proto) / len(held.box), (masks.masks.shape[1], masks.masks.shape[2])
+        scale, size = gain * len(proto) / len(held.box), size_of(masks.masks)
         for image in held.image.unique().tolist():
             for at in (held.image == image).nonzero().reshape(-1).split(_CHUNK):
                 crop = crop_of(grid, truth, batch, size, held.box[at], scale, precision)
@@ -76,7 +88,7 @@ def semantic_term_tolerance(exact: ExactSegmentation, preds: Preds, batch: Batch
     if len(held.box) == 0:
         return TermTolerance(nothing, {"semantic": Bounds(zeros + smallest, zeros, zeros)})
     covered = exact.mask_inputs(preds, batch).covered()
-    target = resized_nearest(semantic_target(batch["sem_masks"], covered, exact.spec.num_classes), (logits.shape[2], logits.shape[3]))
+    target = resized_nearest(semantic_target(batch["sem_masks"], covered, exact.spec.num_classes), size_of(logits))
     factor, rounding = gain * len(logits) / 2, max(precision.score, precision.evaluation)
     (bce, bce_slope), (dice, dice_slope) = _entropy(logits, target, rounding), _dice(logits, target, rounding)
     output = OUTPUT_ROUNDINGS * precision.output * _slope(logits, target)

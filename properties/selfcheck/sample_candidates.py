@@ -25,6 +25,7 @@ from oracle.comparison.registry import shipped
 from oracle.contract.contender import Criterion, LossAndItems
 from properties.selfcheck.planted_faults.fault import Fault, Patch
 from twinloss import DetectionLoss, LossSpec, assignment
+from twinloss.geometry import upright
 
 Misbehave = Callable[[Any, Any], None]
 
@@ -98,8 +99,8 @@ OTHER_ROUNDING = Fault(
     "",
     "",
     patches=(
-        Patch(assignment, "expected_distances", _rounded_otherwise(1.0, 1.3)),
-        Patch(assignment, "ciou", _rounded_otherwise(2.0, 1.7)),
+        Patch(upright, "expected_distances", _rounded_otherwise(1.0, 1.3)),
+        Patch(upright, "ciou", _rounded_otherwise(2.0, 1.7)),
         Patch(assignment, "alignment_metric", _rounded_otherwise(2.0, 2.1)),
     ),
 )

@@ -71,13 +71,17 @@ class Backend(ABC):
         name: by which ``backend=`` asks for it.
         geometries: kinds of boxes that it knows; without the call's it cannot serve.
         overlaps: overlaps that its assignment knows; without the call's it is given torch's assignment.
-        terms: keys of the terms that it computes, in the order of its answer; torch adds the others.
+        terms: keys of the terms that it computes of every task, in the order of its answer.
     """
 
     name: ClassVar[str]
     geometries: ClassVar[tuple[str, ...]] = ("upright",)
     overlaps: ClassVar[tuple[str, ...]] = ("ciou",)
     terms: ClassVar[tuple[str, ...]] = ("box", "cls", "dfl")
+
+    def computes(self, spec: LossSpec) -> tuple[str, ...]:
+        """Keys of the terms of a definition that the backend computes, in the order of its answer; torch adds the others."""
+        return self.terms
 
     @abstractmethod
     def is_default_for(self, call: Call) -> bool:

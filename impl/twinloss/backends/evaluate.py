@@ -24,16 +24,16 @@ def assignment(backend: Backend, call: Call) -> Assignment:
 def evaluate(backend: Backend, call: Call, given: Assignment | None = None) -> Evaluation:
     """The loss (T,), on its own assignment or a given one."""
     held = assignment(backend, call) if given is None and call.spec.overlap not in backend.overlaps else given
-    found, terms = backend.loss(call, held), call.spec.terms
-    return found if terms == backend.terms else _with_further_terms(backend, call, found)
+    found, terms = backend.loss(call, held), backend.computes(call.spec)
+    return found if terms == call.spec.terms else _with_further_terms(terms, call, found)
 
 
-def _with_further_terms(backend: Backend, call: Call, found: Evaluation) -> Evaluation:
-    """The backend's terms and those that torch adds, in the order of the definition."""
+def _with_further_terms(computed: tuple[str, ...], call: Call, found: Evaluation) -> Evaluation:
+    """The terms that a backend computed and those that torch adds, in the order of the definition."""
     # On Triton the assignment is a list, whose length the host waits for; slots of a fixed number would do without.
     held = found.assignment()
     anchors = torch_backend.anchors(call.pyramid, call.boxes)
-    losses, items = (dict(zip(backend.terms, column.unbind(), strict=True)) for column in (found.loss, found.items))
+    losses, items = (dict(zip(computed, column.unbind(), strict=True)) for column in (found.loss, found.items))
     with torch.autocast(call.boxes.device.type, enabled=False):
         at = HeldAnchors(call, held, anchors)
         for key, gain in zip(call.spec.terms, call.spec.term_gains, strict=True):

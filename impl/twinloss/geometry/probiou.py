@@ -61,25 +61,29 @@ class _ProbIoU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        boxes, eps, gradients = saved(ctx), ctx.eps, []
-        for needed, (one, other) in zip(ctx.needs_input_grad, (boxes, boxes[::-1]), strict=False):
-            if not needed:
-                gradients.append(None)
-                continue
-            pairs = _Pairs.of(one, other, ctx.floor)
-            beta = _distance(pairs, eps)
-            by_beta = -torch.exp(-beta) / (2 * (eps - torch.expm1(-beta.clamp(eps, LONGEST))).sqrt())
-            by_beta = torch.where((beta < eps) | (beta > LONGEST), 0, by_beta * incoming)
-            gradient = _distance_gradient(pairs, eps) * by_beta.unsqueeze(-1)
-            gradients.append(gradient)
-        return *gradients, None, None
+        first, second = saved(ctx)
+        by_first, by_second = (
+            _gradient(one, other, incoming, ctx.floor, ctx.eps) if needed else None
+            for needed, one, other in zip(ctx.needs_input_grad, (first, second), (second, first), strict=False)
+        )
+        return by_first, by_second, None, None
+
+
+def _gradient(one: Tensor, other: Tensor, incoming: Tensor, floor: float, eps: float) -> Tensor:
+    """Gradient (..., 5) of the overlap by one of the boxes, times that which comes in."""
+    pairs = _Pairs.of(one, other, floor)
+    beta = _distance(pairs, eps)
+    by_beta = -torch.exp(-beta) / (2 * (eps - torch.expm1(-beta.clamp(eps, LONGEST))).sqrt())
+    by_beta = torch.where((beta < eps) | (beta > LONGEST), 0, by_beta * incoming)
+    return _distance_gradient(pairs, eps) * by_beta.unsqueeze(-1)
 
 
 class _Frame(NamedTuple):
-    """A box as its Gaussian: sides, sine and cosine of its angle, deviations, and the offset of the other box's centre in its frame."""
+    """A box as its Gaussian: sides, angle with sine and cosine, deviations, and the offset of the centres in its frame."""
 
     width: Tensor
     height: Tensor
+    angle: Tensor
     sin: Tensor
     cos: Tensor
     a: Tensor
@@ -91,8 +95,9 @@ class _Frame(NamedTuple):
     def of(cls, box: Tensor, dx: Tensor, dy: Tensor, floor: float) -> _Frame:
         _, _, width, height, angle = box.unbind(-1)
         sin, cos = angle.sin(), angle.cos()
+        angle = torch.where(angle.abs() > 8, torch.atan2(sin, cos), angle)  # the difference of large angles would lose digits
         a, b = ((side.square() / 12 + floor).sqrt() for side in (width, height))
-        return cls(width, height, sin, cos, a, b, dx * cos + dy * sin, dy * cos - dx * sin)
+        return cls(width, height, angle, sin, cos, a, b, dx * cos + dy * sin, dy * cos - dx * sin)
 
 
 class _Pairs(NamedTuple):
@@ -110,9 +115,9 @@ class _Pairs(NamedTuple):
     def of(cls, first: Tensor, second: Tensor, floor: float) -> _Pairs:
         dx, dy = (first[..., axis] - second[..., axis] for axis in (0, 1))
         one, two = _Frame.of(first, dx, dy, floor), _Frame.of(second, dx, dy, floor)
-        turn = first[..., 4] - second[..., 4]
+        turn = one.angle - two.angle
         sin, cos = turn.sin(), turn.cos()
-        n = sum((frame.b * frame.xi).square() + (frame.a * frame.eta).square() for frame in (one, two))
+        n = (one.b * one.xi).square() + (one.a * one.eta).square() + (two.b * two.xi).square() + (two.a * two.eta).square()
         x = (
             (one.a * one.b - two.a * two.b).square()
             + ((one.a * two.b - one.b * two.a) * cos).square()
@@ -139,9 +144,9 @@ def _distance_gradient(pairs: _Pairs, eps: float) -> Tensor:
     sin2, cos2 = sin.square(), cos.square()
     per_n, per_log = 0.25 / (det + eps), 0.5 / (det + eps * below)  # derivatives of β by N, and by E in the logarithm
     per_det = -per_n * n / (det + eps)
-    forces = [(v1 * one.xi, u1 * one.eta, one), (v2 * two.xi, u2 * two.eta, two)]
-    by_x = sum(along * frame.cos - across * frame.sin for along, across, frame in forces) * 2 * per_n
-    by_y = sum(along * frame.sin + across * frame.cos for along, across, frame in forces) * 2 * per_n
+    along1, across1, along2, across2 = v1 * one.xi, u1 * one.eta, v2 * two.xi, u2 * two.eta
+    by_x = 2 * per_n * (along1 * one.cos - across1 * one.sin + along2 * two.cos - across2 * two.sin)
+    by_y = 2 * per_n * (along1 * one.sin + across1 * one.cos + along2 * two.sin + across2 * two.cos)
 
     turned = sin2 * (u1 + v1) * _difference(two.width, two.height)
     loss_of_g = eps / below * det

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twinloss.geometry.upright import expected_distances
+from twinloss.geometry.corners import expected_distances
 
 SMALLEST_SIDE = 2
 """Pixels; a row with a shorter side is removed from the batch (oriented spec section 3)."""

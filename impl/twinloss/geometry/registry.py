@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twinloss.geometry.base import Geometry
+from twinloss.geometry.oriented import ORIENTED
 from twinloss.geometry.upright import UPRIGHT
 
-GEOMETRIES: dict[str, Geometry] = {kind.name: kind for kind in (UPRIGHT,)}
+GEOMETRIES: dict[str, Geometry] = {kind.name: kind for kind in (UPRIGHT, ORIENTED)}

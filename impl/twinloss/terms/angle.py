@@ -5,7 +5,20 @@ Shape suffix: H held anchors.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
+
+from twinloss.task_specs import OrientedSpec
+
+if TYPE_CHECKING:
+    from twinloss.terms.held import HeldAnchors
+
+
+def angle(held: HeldAnchors) -> Tensor:
+    """The angle term of the held anchors, summed with the weights."""
+    assert isinstance(held.spec, OrientedSpec)
+    return angle_term(held.columns("angle").squeeze(-1), held.truth, held.share, held.spec.angle_scale)
 
 
 def angle_term(angle: Tensor, truth: Tensor, weight: Tensor, scale: float = 3.0, eps: float = 1e-9) -> Tensor:

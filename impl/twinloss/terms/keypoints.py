@@ -42,8 +42,8 @@ EPS = 1e-9
 MOST_LATENT = 100.0
 """u is clamped to ± this before the flow sees it."""
 
-COCO_SIGMAS = (0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089)
-"""σ_k of the 17 keypoints of COCO (its keypoint evaluation)."""
+COCO_SIGMAS = (0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89)
+"""10 σ_k of the 17 keypoints of COCO (its keypoint evaluation)."""
 
 COCO_WEIGHTS = (1.0,) * 7 + (1.2, 1.2, 1.5, 1.5, 1.0, 1.0, 1.2, 1.2, 1.5, 1.5)
 """ω_k of the same keypoints: elbows and knees 1.2, wrists and ankles 1.5."""
@@ -61,16 +61,19 @@ def doubled_variances(shape: tuple[int, int], sigmas: Sequence[float] | None, dt
         dtype: of the arithmetic. (2σ_k)² is rounded to float32, but that of 1/n to this one.
         device: of the result.
     """
-    known = sigmas if sigmas is not None else COCO_SIGMAS if tuple(shape) == (17, 3) else None
-    rounded = dtype if known is None else torch.float32
-    sigma_n = torch.tensor([1 / shape[0]] * shape[0] if known is None else list(known), dtype=rounded, device=device)
+    if sigmas is not None:
+        sigma_n = torch.tensor(sigmas, dtype=torch.float32, device=device)
+    elif tuple(shape) == (17, 3):
+        sigma_n = torch.tensor(COCO_SIGMAS, dtype=torch.float32, device=device) / 10
+    else:
+        sigma_n = torch.full(shape[:1], 1 / shape[0], dtype=dtype, device=device)
     return (sigma_n * 2).square().to(torch.float64) * 2
 
 
 def likelihood_weights(shape: tuple[int, int], device: torch.device) -> Tensor:
-    """ω_k of each keypoint, (n,) float64: COCO's for the shape (17, 3), otherwise 1 (pose spec section 6)."""
+    """ω_k of each keypoint, (n,) float64 of float32 numbers: COCO's for the shape (17, 3), otherwise 1 (pose spec section 6)."""
     weights = COCO_WEIGHTS if tuple(shape) == (17, 3) else (1.0,) * shape[0]
-    return torch.tensor(weights, dtype=torch.float64, device=device)
+    return torch.tensor(weights, dtype=torch.float32, device=device).to(torch.float64)
 
 
 def visible(keypoints: Tensor) -> Tensor:

@@ -6,10 +6,15 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from twinloss.terms import masks, semantic
+from twinloss.terms.angle import angle
 from twinloss.terms.held import HeldAnchors
 from twinloss.terms.pose import keypoint_likelihood_term, keypoint_visibility_term, pose_term
 
 TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {
+    "angle": angle,
+    "mask": masks.term_of_call,
+    "semantic": semantic.term_of_call,
     "pose": pose_term,
     "kobj": keypoint_visibility_term,
     "likelihood": keypoint_likelihood_term,

@@ -107,7 +107,7 @@ def real_batches(
             prediction=Prediction(kind=_STAGES[index % len(_STAGES)], seed=seed * 10_000 + index),
             workload=source.name if layout == "letterbox" else f"{source.name}-{layout}",
             tags=(_STAGES[index % len(_STAGES)],),
-            **({"extras": extras} if extras else {}),
+            extras=extras,
         )
 
 

@@ -1,7 +1,7 @@
 """Planted faults: wrong implementations, each with one small departure from the definition. The suite must find all of them.
 
-Each entry names the sentence of the definition that it breaks. ``nox -s faults`` runs the default differential batches on every fault, and
-fails when a fault is not found.
+Each entry names the sentence of the definition that it breaks, and its task. ``nox -s faults`` runs the task's default differential batches
+on every fault, and fails when a fault is not found. The modules here are detection's, except for those with the name of another task.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ class Fault:
         spec: returns the wrong definition that it computes with, given the right one.
         before: returns the changed predictions and batch.
         after: returns the changed result, given result, predictions and batch.
+        task: the task whose twin it is planted into.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Fault:
     spec: Callable[[LossSpec], LossSpec] | None = None
     before: Callable[[Any, Any], tuple[Any, Any]] | None = None
     after: Callable[[Result, Any, Any], Result] | None = None
+    task: str = "detect"
 
     def contender(self) -> Contender:
         """Returns the fault as a contender that shows its stages."""

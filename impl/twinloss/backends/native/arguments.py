@@ -9,18 +9,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twinloss.anchors import Pyramid
 from twinloss.assignment import Assignment
+from twinloss.backends.call import Call
 from twinloss.backends.native.library import Held, KernelArguments, load
 from twinloss.input_checks import bad_entry
 from twinloss.spec import LossSpec
+from twinloss.task_specs import OrientedSpec
 
 HOST = torch.device("cpu")
 """Passed to every function that creates a tensor: torch's default device can be another."""
 
 
 class Targets(NamedTuple):
-    """Ground truth: image and class (N,) int64, boxes (N, 4) and class weights (C,) float32, contiguous, not shared with the caller."""
+    """Ground truth: image and class (N,) int64, boxes (N, 4) or (N, 5) and class weights (C,) float32, contiguous, not the caller's."""
 
     image: Tensor
     label: Tensor
@@ -35,14 +36,14 @@ class Targets(NamedTuple):
         return cls(image, label, batch["bboxes"].to(torch.float32), weights)
 
 
-def kernel_arguments(boxes: Tensor, scores: Tensor, targets: Targets, spec: LossSpec, pyramid: Pyramid, conflicts: str) -> KernelArguments:
+def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
     """Arguments of one call. They hold addresses: the tensors must outlive their use.
 
     Raises:
         ValueError: a row's image or class does not exist; the message names the row.
     """
-    arguments = KernelArguments()
-    arguments.images, arguments.classes, arguments.anchors = scores.shape
+    arguments, spec, pyramid = KernelArguments(), call.spec, call.pyramid
+    arguments.images, arguments.classes, arguments.anchors = call.scores.shape
     arguments.bins, arguments.levels, arguments.rows, arguments.threads = (
         spec.reg_max,
         len(spec.strides),
@@ -51,25 +52,34 @@ def kernel_arguments(boxes: Tensor, scores: Tensor, targets: Targets, spec: Loss
     )
     for level, ((rows, columns), stride) in enumerate(zip(pyramid.grids, pyramid.strides, strict=True)):
         arguments.grid_rows[level], arguments.grid_columns[level], arguments.strides[level] = rows, columns, stride
-    point_to(arguments, boxes, scores)
+    point_to(arguments, call.boxes, call.scores, angle_of(call))
     arguments.image, arguments.label, arguments.box = (tensor.data_ptr() for tensor in targets[:3])
     arguments.class_weights = None if targets.class_weights is None else targets.class_weights.data_ptr()
     arguments.topk, arguments.topk2 = spec.topk, spec.second_topk or 0
     arguments.alpha, arguments.beta, arguments.assign_eps, arguments.ciou_eps = spec.alpha, spec.beta, spec.assign_eps, spec.ciou_eps
     arguments.lengthened_below, arguments.shortest_side = spec.lengthened_below, spec.shortest_side
     arguments.longest = spec.largest_target
-    arguments.gains[:] = spec.gains[:3]
-    arguments.overlap_decides, arguments.distance_term = conflicts == "overlap", spec.distance_term
+    arguments.gains[:] = (*spec.gains, 0.0)[:4]
+    arguments.overlap_decides, arguments.distance_term = call.conflicts == "overlap", spec.distance_term
     arguments.summed_weights = spec.anchor_weights == "sum"
+    if isinstance(spec, OrientedSpec):
+        arguments.probiou_eps, arguments.term_floor, arguments.angle_scale = spec.probiou_eps, spec.term_floor, spec.angle_scale
     _check_rows(arguments, targets)
     return arguments
 
 
-def point_to(arguments: KernelArguments, boxes: Tensor, scores: Tensor) -> None:
+def angle_of(call: Call) -> Tensor | None:
+    """Predicted angles (B, 1, A) of oriented boxes."""
+    return call.extras["angle"] if call.spec.geometry == "oriented" else None
+
+
+def point_to(arguments: KernelArguments, boxes: Tensor, scores: Tensor, angle: Tensor | None) -> None:
     """Store the addresses and strides of the logits."""
     arguments.boxes, arguments.scores = boxes.data_ptr(), scores.data_ptr()
     arguments.boxes_per_image, arguments.boxes_per_channel = boxes.stride()[:2]
     arguments.scores_per_image, arguments.scores_per_channel = scores.stride()[:2]
+    if angle is not None:
+        arguments.angle, arguments.angle_per_image = angle.data_ptr(), angle.stride(0)
 
 
 def side_by_side(logits: Tensor) -> Tensor:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Backend, Call, Evaluation
+from twinloss.spec import LossSpec
 
 
 class NativeBackend(Backend):
     """C++ kernels; what needs the compiled library is imported at the first call."""
 
     name = "native"
+    geometries = ("upright", "oriented")
+    overlaps = ("ciou", "probiou")
+
+    def computes(self, spec: LossSpec) -> tuple[str, ...]:
+        """Detection's terms, and the angle term of oriented boxes."""
+        return spec.terms if spec.geometry == "oriented" else self.terms
 
     def is_default_for(self, call: Call) -> bool:
         """Whether the logits are on the host."""
@@ -19,7 +26,7 @@ class NativeBackend(Backend):
         """Why the kernels cannot serve: the reason lies in the logits, the definition or the machine."""
         from twinloss.backends.native.availability import why_not
 
-        return why_not(call.boxes, call.scores, call.spec, call.ties)
+        return why_not(call.boxes, call.scores, call.spec, call.ties, call.extras.get("angle"))
 
     def assignment(self, call: Call) -> Assignment:
         """The assignment alone."""
