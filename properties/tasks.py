@@ -17,14 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from hypothesis import strategies as st
 
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads import LabelledImages, open_images, real_batches
+from oracle.cases.workloads.task_batches import task_batches
+from oracle.cases.workloads.task_packs import oriented_images
 from oracle.comparison.compare import STAGES
 from properties.strategies import cases
+from properties.strategies.oriented import oriented_cases
+from properties.strategies.oriented import smaller as smaller_oriented
 from properties.strategies.profiles import Profile
 
 DETECT = "detect"
@@ -111,7 +116,32 @@ _DETECT = Task(
     ),
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (_DETECT,)}
+_ORIENTED = Task(
+    name="oriented",
+    cases=oriented_cases,
+    images=oriented_images,
+    batches=partial(task_batches, "oriented"),
+    real=(
+        Real("hit-uav", "letterbox", 4, 24, (FLOAT32,)),
+        Real("hit-uav", "mosaic", 4, 8, (FLOAT32, FLOAT16)),
+        Real("nuclei", "letterbox", 4, 8, (FLOAT32,)),
+        Real("nuclei", "crowded", 4, 2, (FLOAT32,)),
+        Real("taco", "rect", 4, 16, (FLOAT32,)),
+        Real("taco", "letterbox", 4, 8, HALF),
+    ),
+    definition=(("tiny", 600), ("medium", 100)),
+    arithmetic=(
+        (FLOAT32, "tiny", 400),
+        (FLOAT32, "medium", 60),
+        (FLOAT16, "tiny", 100),
+        (Setting("bfloat16"), "tiny", 100),
+        (Setting("float32", autocast="bfloat16"), "tiny", 60),
+        (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
+    ),
+    smaller=smaller_oriented,
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (_DETECT, _ORIENTED)}
 """The tasks by name, in the order in which runs take them."""
 
 

@@ -148,22 +148,23 @@ class Trial:
         return self._computed("anchor peaks", lambda: anchor_errors(found, self.definition.grid, self.arithmetic, self.definition.layout))
 
     def decode(self) -> QuantityError:
-        """Decoded corners against the definition."""
-        shape = (self.definition.case.batch_size, self.definition.case.num_anchors, 4)
-        found = self._stage("decode", lambda found: expect("decoded corners", found, shape), targets=False)
-        return self._computed("decode peaks", lambda: decode_errors(found, self.definition.grid, self.arithmetic, self.definition.layout))
+        """Decoded boxes against the definition."""
+        truth, layout, numbers = self.definition.predicted, self.definition.layout, self.definition.box_numbers
+        found = self._stage("decode", lambda found: expect("decoded corners", found, tuple(truth.shape)), targets=False)
+        allowed = self.definition.predicted_tolerance(self.arithmetic)
+        return self._computed("decode peaks", lambda: decode_errors(found, truth, allowed, layout, numbers))
 
     def target_rows(self) -> Judgement:
         """Returns the verdict on the set of valid rows."""
         return judge_target_rows(self._targets(), self.margins.boxes)
 
     def target_corners(self) -> QuantityError:
-        """Prepared corners against the definition."""
+        """Prepared boxes against the definition."""
         found = self._targets()
-        return self._computed("target peaks", lambda: target_errors(found, self.margins.boxes))
+        return self._computed("target peaks", lambda: target_errors(found, self.margins.boxes, self.definition.box_numbers))
 
     def _targets(self) -> Targets:
-        columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (4,)}
+        columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (len(self.definition.box_numbers),)}
         whole = ("row", "image", "label")
         found: Targets = self._stage("targets", lambda found: expect_columns("targets", found, columns, whole))
         return found

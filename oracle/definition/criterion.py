@@ -110,6 +110,8 @@ class ExactCriterion:
 
     leaf_dtype = torch.float64
     counts_weightless = False  # Whether a term counts held anchors of weight 0, so that with ``ties="reference"`` they are assigned.
+    box_numbers: tuple[str, ...] = ("x1", "y1", "x2", "y2")  # Of prepared and predicted boxes.
+    box_columns = 4  # Of the targets.
 
     def __init__(
         self, spec: LossSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
@@ -146,7 +148,7 @@ class ExactCriterion:
         Ground truth is float32, unless logits and targets are both float64, and so are the corners: whether an anchor lies inside a box
         whose side runs through its centre depends on the last bit of that side, which the definition fixes.
         """
-        check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
+        check_targets(batch, preds["boxes"].shape[0], self.spec.num_classes, self.box_columns)
         grid = self.grid(preds)
         both_double = preds["boxes"].dtype == batch["bboxes"].dtype == torch.float64
         boxes = self.boxes_in_pixels(batch["bboxes"].to(grid.centres.device, torch.float64 if both_double else torch.float32), grid)

@@ -13,13 +13,14 @@ from oracle.definition.oriented_formulas import angle_term, border_distance, dec
 from twinloss import OrientedSpec
 
 SMALLEST_SIDE = 2.0  # [3.1] Sides below this many pixels remove a box.
-INCLUDED = 1e-300  # [5.1] The border belongs to the box: makes a distance of 0 positive, and changes no other.
+INCLUDED = 1e-300  # [3.1], [5.1] The limit is included: makes a difference of 0 positive, and changes no other.
 
 
 class ExactOriented(ExactCriterion):
     """The oriented loss by its definition, in float64; boxes are (x, y, w, h, θ), predictions have ``angle`` (B, 1, A)."""
 
     spec: OrientedSpec
+    box_numbers = ("x", "y", "w", "h", "angle")
     box_columns = 5
 
     def truth(self, preds: Preds, batch: Batch) -> GroundTruth:
@@ -32,9 +33,9 @@ class ExactOriented(ExactCriterion):
         return shares * shares.new_tensor([grid.width, grid.height, grid.width, grid.height, 1])
 
     def validity(self, boxes: Tensor) -> Tensor:
-        """[3.3] The sum (n,) of the five numbers; not positive for a box with a side below 2 px, which is removed before all else [3.1]."""
-        kept = (boxes[:, 2:4] >= SMALLEST_SIDE).all(1)
-        return boxes.sum(1).where(kept, -torch.inf)
+        """[3.1], [3.3] The smallest (n,) of w - 2, h - 2 and the sum of the five numbers: the first two are 0 or more, the last is > 0."""
+        wide = boxes[:, 2:4].double() - SMALLEST_SIDE + INCLUDED
+        return torch.cat([wide, boxes.double().sum(1, keepdim=True)], dim=1).amin(1)
 
     def border(self, boxes: Tensor, grid: Grid) -> Tensor:
         """[5.1] Distance (M, A) in pixels from each anchor's centre to the nearest side of each box, > 0 for a candidate."""

@@ -6,6 +6,7 @@ A box (..., 5) is centre x, y, sides w, h and angle θ in radians; side w lies a
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,25 +50,50 @@ def side_distances(boxes: Tensor, centres: Tensor) -> Tensor:
     return torch.stack([w / 2 - across, h / 2 - down, w / 2 + across, h / 2 + down], dim=1)
 
 
-def bhattacharyya(a: Tensor, b: Tensor, floor: float, eps: float) -> Tensor:
-    """[6] β₁ + β₂ + β₃ (...) of boxes a and b (..., 5), before the clamp.
+class Spreads(NamedTuple):
+    """[6] What the Bhattacharyya distance of two boxes depends on (each (...)).
 
-    It is evaluated without differences of large numbers, so that it is precise for long boxes too. With u, v the variances along a box's
-    sides and ξ, η the difference of the centres along them, 4 (E + ε) (β₁ + β₂) = Σ v ξ² + u η² over both boxes; D = u v; and E is the
-    sum of positive terms at the end of section 6.
+    Attributes:
+        apart: 4 (E + ε) (β₁ + β₂), the numerator of the centres' part.
+        e, d1, d2: the determinants E, D₁ and D₂.
     """
-    (u1, v1), (u2, v2) = ((box[..., 2:4] ** 2 / 12 + floor).unbind(-1) for box in (a, b))
+
+    apart: Tensor
+    e: Tensor
+    d1: Tensor
+    d2: Tensor
+
+
+def spreads(a: Tensor, b: Tensor, floor: float) -> Spreads:
+    """[6] Determinants and distance of the centres of boxes a and b (..., 5).
+
+    They are sums of positive terms, without differences of large numbers, and so precise for long boxes too. With u, v the variances along
+    a box's sides and ξ, η the difference of the centres along them, ``apart`` is Σ v ξ² + u η² over both boxes; the determinants are as
+    at the end of section 6.
+    """
+    (u1, v1), (u2, v2) = (variances(box, floor) for box in (a, b))
     turn = a[..., 4] - b[..., 4]
     d1, d2 = u1 * v1, u2 * v2
     e = d1 + d2 + (u1 * v2 + v1 * u2) * turn.cos() ** 2 + (u1 * u2 + v1 * v2) * turn.sin() ** 2
     (across1, down1), (across2, down2) = offsets(a, b[..., :2]), offsets(b, a[..., :2])
-    apart = v1 * across1**2 + u1 * down1**2 + v2 * across2**2 + u2 * down2**2
-    return apart / (4 * (e + eps)) + torch.log(e / (4 * (d1 * d2).sqrt() + eps) + eps) / 2
+    return Spreads(v1 * across1**2 + u1 * down1**2 + v2 * across2**2 + u2 * down2**2, e, d1, d2)
+
+
+def variances(boxes: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """[6] u and v (...): the variances of boxes (..., 5) along their sides w and h."""
+    u, v = (boxes[..., 2:4] ** 2 / 12 + floor).unbind(-1)
+    return u, v
+
+
+def bhattacharyya(spreads: Spreads, eps: float) -> Tensor:
+    """[6] β₁ + β₂ + β₃ (...), before the clamp."""
+    apart, e, d1, d2 = spreads
+    return apart / (4 * (e + eps)) + torch.log(e / (4 * (d1.clamp(min=0) * d2.clamp(min=0)).sqrt() + eps) + eps) / 2
 
 
 def probiou(a: Tensor, b: Tensor, floor: float, eps: float) -> Tensor:
     """[6] ProbIoU (...) of boxes a and b (..., 5); the clamp passes no gradient outside of its range [8]."""
-    return 1 - (1 - torch.exp(-bhattacharyya(a, b, floor, eps).clamp(eps, LARGEST_DISTANCE)) + eps).sqrt()
+    return 1 - (1 - torch.exp(-bhattacharyya(spreads(a, b, floor), eps).clamp(eps, LARGEST_DISTANCE)) + eps).sqrt()
 
 
 def angle_weight(boxes: Tensor, scale: float) -> Tensor:

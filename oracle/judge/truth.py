@@ -14,13 +14,11 @@ from oracle.cases.case import Case, Inputs, Setting
 from oracle.cases.tasks import task_of
 from oracle.contract.run import Outcome, leaves_of, run_given
 from oracle.definition.assignment_trace import UNASSIGNED
-from oracle.definition.criterion import ExactCriterion
+from oracle.definition.criterion import ExactCriterion, Grid
 from oracle.definition.tasks import DEFINITIONS
 from oracle.judge.loss_and_gradients import Expected, Layout
-from oracle.judge.stages_before_assignment import DecodedGrid
 from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules, allowed_assignments
 from oracle.tolerance.assignment import IndexedAssignment, Weights, indexed_assignment, weights_of
-from oracle.tolerance.coordinates import decoded
 from oracle.tolerance.loss_and_gradients import outcome_tolerance
 from oracle.tolerance.margins import Ints, Margins, margins_of
 from oracle.tolerance.precision import Precision
@@ -63,11 +61,24 @@ class DefinitionAnswers:
         return all(bool(leaf.isfinite().all()) for leaf in leaves_of(self.inputs.preds).values())
 
     @cached_property
-    def grid(self) -> DecodedGrid:
-        """The anchors and the distances decoded at them."""
-        exact = self.exact(TieRules())
-        centres, strides = exact.anchors(self.inputs.preds)
-        return DecodedGrid(centres, strides, decoded(self.inputs.preds["boxes"].transpose(1, 2), self.case.spec.reg_max))
+    def grid(self) -> Grid:
+        """The anchors."""
+        return self.exact(TieRules()).grid(self.inputs.preds)
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """The predicted boxes (B, A, K) in grid units."""
+        with torch.no_grad():
+            return self.exact(TieRules()).decode(self.inputs.preds)
+
+    def predicted_tolerance(self, precision: Precision) -> Tensor:
+        """Returns the tolerance (B, A, K) of the predicted boxes."""
+        return self._steps.margins.predicted(self.inputs.preds, self.grid, self.predicted, self.case.spec.reg_max, precision)
+
+    @property
+    def box_numbers(self) -> tuple[str, ...]:
+        """Names of the K numbers of a box."""
+        return self.exact(TieRules()).box_numbers
 
     @cached_property
     def labels(self) -> Tensor:

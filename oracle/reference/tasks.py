@@ -8,7 +8,9 @@ from typing import NamedTuple
 from oracle.cases.case import Inputs, Setting
 from oracle.contract.contender import Criterion
 from oracle.reference.criterion import ReferenceCriterion, declines
+from oracle.reference.oriented import ReferenceOriented
 from oracle.reference.pose import ReferencePose
+from oracle.reference.segmentation import ReferenceSegmentation
 from twinloss import LossSpec
 
 
@@ -21,5 +23,7 @@ class TaskReference(NamedTuple):
 
 CRITERIA: dict[str, TaskReference] = {
     "detect": TaskReference(ReferenceCriterion, declines),
+    "segment": TaskReference(ReferenceSegmentation, declines),
+    "oriented": TaskReference(ReferenceOriented, declines),
     "pose": TaskReference(ReferencePose, declines),
 }

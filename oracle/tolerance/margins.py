@@ -167,6 +167,13 @@ class MarginSteps:
         """Returns box, anchor, border distance and its tolerance (each (P,)) of the possible candidate pairs, by box, then anchor [5.1]."""
         return _possible_pairs(boxes, _windows(truth.corners[boxes.row], boxes, exact.spec), grid, anchor_error, exact.spec)
 
+    def predicted(self, preds: Preds, grid: Grid, boxes: Tensor, reg_max: int, precision: Precision) -> Tensor:
+        """Returns the tolerance (B, A, K) of the predicted boxes (B, A, K) in grid units [4]."""
+        sides = decoded(preds["boxes"].transpose(1, 2), reg_max)
+        own = precision.evaluation * boxes.abs() + precision.smallest_score
+        anchor_error = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
+        return predicted_corner_tolerance(sides, boxes, precision) + anchor_error.repeat(1, 2) + own
+
     def overlap(self, pairs: PossiblePairs) -> tuple[Floats, Floats, Floats]:
         """Returns the overlap of each pair and its interval (each (P,)) [5.2]."""
         spec, box, anchor = pairs.exact.spec, pairs.box, pairs.anchor

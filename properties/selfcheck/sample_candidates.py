@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from oracle.comparison.registry import shipped
+from oracle.comparison.registry import TWINS, shipped
 from oracle.contract.contender import Criterion, LossAndItems
 from properties.selfcheck.planted_faults.fault import Fault, Patch
 from twinloss import DetectionLoss, LossSpec, assignment
@@ -32,7 +32,7 @@ Misbehave = Callable[[Any, Any], None]
 
 def reference(spec: LossSpec) -> Criterion:
     """Correct: the reference as a candidate."""
-    return shipped()["reference"].factory(spec)
+    return shipped(spec.task)["reference"].factory(spec)
 
 
 reference.declines = shipped()["reference"].declines  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ reference.declines = shipped()["reference"].declines  # type: ignore[attr-define
 
 def twin(spec: LossSpec) -> Criterion:
     """Correct: the twin as a candidate, judged by float32 arithmetic."""
-    return DetectionLoss(spec, validate=True)
+    return TWINS[spec.task](spec, validate=True)
 
 
 twin.arithmetic = "float32"  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ class TwinLossOnly(LossOnly):
     """The twin, without stages; ``misbehave`` runs before each call."""
 
     def __init__(self, spec: LossSpec, misbehave: Misbehave | None = None) -> None:
-        super().__init__(DetectionLoss(spec), misbehave)
+        super().__init__(TWINS[spec.task](spec), misbehave)
 
 
 def silent(spec: LossSpec) -> Criterion:

@@ -14,11 +14,10 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from oracle.cases.case import Box, Case, Prediction
+from oracle.cases.case import Box, Case
 from oracle.cases.noise import Noise
 from properties.strategies import cases, predictions
-from properties.strategies.placements import Placement, Sided
-from properties.strategies.profiles import Frame, Profile, definitions
+from properties.strategies.profiles import Profile, definitions
 from twinloss import LossSpec, PoseSpec
 
 COUNTS = (1, 17, 5, 21)

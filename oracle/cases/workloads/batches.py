@@ -39,7 +39,7 @@ def open_images(name: str) -> LabelledImages:
     """
     kind, _, path = name.partition(":")
     if kind == "labels" and path:
-        return load_labels(Path(path))
+        return dataclasses.replace(load_labels(Path(path)), extras={})  # A batch of detection has no polygons.
     if kind.startswith("synthetic-") and kind.removeprefix("synthetic-") in STATISTICS:
         return generate(kind.removeprefix("synthetic-"))
     if kind not in STATISTICS:
@@ -55,7 +55,11 @@ def open_images(name: str) -> LabelledImages:
 def _public(name: str, folder: Path) -> LabelledImages:
     if name == "bccd":
         return dataclasses.replace(
-            load_labels(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=STATISTICS["bccd"].num_classes
+            load_labels(folder / "bccd"),
+            name="bccd",
+            origin="BCCD ground truth",
+            num_classes=STATISTICS["bccd"].num_classes,
+            extras={},
         )
     return {"coco": packs.coco, "gwhd": packs.gwhd}[name](folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -10,8 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from oracle.comparison.registry import TWINS
 from oracle.contract.contender import Contender, Criterion
-from twinloss import Assignment, DetectionLoss, LossSpec, PairMetrics
+from twinloss import Assignment, LossSpec, PairMetrics
+from twinloss.loss import TaskLoss
 
 Make = Callable[[Any], Any]
 Result = tuple[Tensor, dict[str, Tensor]]
@@ -76,14 +79,14 @@ class Fault:
 
     def criterion(self, spec: LossSpec) -> Criterion:
         """Returns the faulty criterion."""
-        return _Planted(self, spec)
+        return _planted(spec.task)(self, spec)
 
     def _loss_only(self, spec: LossSpec) -> Criterion:
-        return _LossOnly(_Planted(self, spec))
+        return _LossOnly(_planted(spec.task)(self, spec))
 
 
-class _Planted(DetectionLoss):
-    """The twin with the fault during each call; between calls the twin is sound."""
+class _Planted(TaskLoss):
+    """The twin with the fault during each call; between calls the twin is sound. :func:`_planted` derives the class of each task."""
 
     def __init__(self, fault: Fault, spec: LossSpec) -> None:
         super().__init__(fault.spec(spec) if fault.spec else spec, validate=True, backend="torch")
@@ -136,6 +139,12 @@ class _Planted(DetectionLoss):
     def metrics(self, preds: Any, batch: Any) -> PairMetrics:
         with self._fault():
             return super().metrics(*self._inputs(preds, batch))
+
+
+@functools.cache
+def _planted(task: str) -> type[_Planted]:
+    """Returns the twin's class of a task with faults planted into its methods."""
+    return type(f"Planted{TWINS[task].__name__}", (_Planted, TWINS[task]), {})
 
 
 class _LossOnly:
