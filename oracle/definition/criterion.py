@@ -210,9 +210,7 @@ class ExactCriterion:
         weightless = (trace.holder != UNASSIGNED) & self.assigns_weightless
         return (trace.weight > 0) | trace.weight.isnan() | weightless
 
-    def ranks(
-        self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def ranks(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
         """[5.4], [5.5] Numbers (M, A) that rank as overlap and metric do, 0 where those are 0: here the same."""
         return overlap, metric
 

@@ -87,9 +87,7 @@ class ExactPose(ExactCriterion):
         overlap = super().pair_overlap(scene, image, rows, candidate)
         return overlap if self.spec.generation == 1 else self._logarithms(scene, image, rows, candidate, overlap).exp()
 
-    def ranks(
-        self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def ranks(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
         """[9] Second generation: a similarity is positive however small, and ranks by its logarithm, so that no dtype decides what is 0.
 
         With ``ties="reference"`` it ranks by its value, as in the reference. A number x is kept as 1 / (1 − log x), which is 0 for 0.

@@ -190,7 +190,6 @@ class MarginSteps:
             pairs.precision.evaluation,
         )
 
-
     def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
         """Returns overlap and metric with their intervals, in which a number that only underflows to 0 is positive: here none is."""
         return overlap, metric

@@ -90,7 +90,6 @@ class PoseMargins(MarginSteps):
                 own[some] = found
         return overlaps
 
-
     def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
         """Second generation: a similarity is positive however small [9]."""
         exact = pairs.exact
