@@ -50,7 +50,7 @@ def non_finite(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the terms and gradients that are not finite."""
     outcome = run_loss(criterion, inputs, setting)
     parts = [f"{name} {_name_of(value)}" for name, value in zip(TERMS, outcome.loss, strict=True) if not value.isfinite()]
-    for name, gradient in (("boxes", outcome.grad_boxes), ("scores", outcome.grad_scores)):
+    for name, gradient in (("boxes", outcome.gradients["boxes"]), ("scores", outcome.gradients["scores"])):
         parts += [f"gradient of {name} not finite"] if not gradient.isfinite().all() else []
     return ", ".join(parts) or "all finite"
 
@@ -89,13 +89,13 @@ def candidates_with_wide_border(criterion: Any, inputs: Inputs, setting: Setting
 
 def learnt_classes(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the classes whose score some anchor learns to raise."""
-    gradient = run_loss(criterion, inputs, setting).grad_scores
+    gradient = run_loss(criterion, inputs, setting).gradients["scores"]
     return ", ".join(f"class {label}" for label in (gradient < 0).any(2).any(0).nonzero().flatten().tolist()) or "no class"
 
 
 def learnt_images(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the images in which some anchor learns a box."""
-    gradient = run_loss(criterion, inputs, setting).grad_boxes
+    gradient = run_loss(criterion, inputs, setting).gradients["boxes"]
     return ", ".join(f"image {image}" for image in (gradient != 0).any(2).any(1).nonzero().flatten().tolist()) or "no image"
 
 
