@@ -64,8 +64,12 @@ TRAINING_STAGES = {
 }
 
 
-def logits(case: Case) -> Logits:
+def logits(case: Case, scene: Scene | None = None) -> Logits:
     """Returns box logits (B, 4R, A) and class logits (B, C, A) in float32, with the same bits on every call.
+
+    Args:
+        case: the batch.
+        scene: the box of each anchor, of a task whose boxes are not upright.
 
     Raises:
         ValueError: the case's kind is unknown, or the logits of an inline case have another shape than the case implies.
@@ -73,7 +77,7 @@ def logits(case: Case) -> Logits:
     recipe = _RECIPES.get(case.prediction.kind)
     if recipe is None:
         raise ValueError(f"prediction kind {case.prediction.kind!r} is unknown; choose one of {', '.join(_RECIPES)}")
-    return recipe(case)
+    return recipe(case, scene)
 
 
 def inline_text(boxes: Floats, scores: Floats, **further: Floats) -> dict[str, str]:
@@ -82,7 +86,7 @@ def inline_text(boxes: Floats, scores: Floats, **further: Floats) -> dict[str, s
     return {name: base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode() for name, array in parts.items()}
 
 
-def _inline(case: Case) -> Logits:
+def _inline(case: Case, _scene: Scene | None) -> Logits:
     found = inline_logits(case, dict(zip(("boxes", "scores"), case.logit_shapes, strict=True)))
     return found["boxes"], found["scores"]
 
@@ -92,7 +96,7 @@ def _noise(case: Case) -> Logits:
     return Noise(case.prediction.seed, 0).bell(*boxes), Noise(case.prediction.seed, 1).bell(*scores)
 
 
-def _random(case: Case) -> Logits:
+def _random(case: Case, _scene: Scene | None) -> Logits:
     boxes, scores = _noise(case)
     scale = np.float32(case.prediction.spread)
     if case.spec.reg_max == 1:
@@ -100,7 +104,7 @@ def _random(case: Case) -> Logits:
     return scale * boxes, scale * scores
 
 
-def _untrained(case: Case) -> Logits:
+def _untrained(case: Case, _scene: Scene | None) -> Logits:
     boxes, scores = _noise(case)
     scale = np.float32(case.prediction.spread / 10)
     expected = max(len(case.boxes) / max(case.batch_size, 1), 1.0)
@@ -109,7 +113,7 @@ def _untrained(case: Case) -> Logits:
     return np.float32(start) + scale * boxes, np.float32(prior) + scale * scores
 
 
-def _saturated(case: Case) -> Logits:
+def _saturated(case: Case, _scene: Scene | None) -> Logits:
     shapes = case.logit_shapes
     seed, spread = case.prediction.seed, np.float32(case.prediction.spread)
 
@@ -123,7 +127,7 @@ def _saturated(case: Case) -> Logits:
     return boxes, np.where(fine < 0.25, around_limit, scores).astype(np.float32)
 
 
-def _zeros(case: Case) -> Logits:
+def _zeros(case: Case, _scene: Scene | None) -> Logits:
     boxes, scores = case.logit_shapes
     return np.zeros(boxes, np.float32), np.zeros(scores, np.float32)
 
@@ -235,8 +239,8 @@ def _spread_out(case: Case, scene: Scene, values: Floats, elsewhere: float) -> F
     return out
 
 
-def _near(case: Case) -> Logits:
-    scene, reg_max = scene_of(case, smallest_on_top=False), case.spec.reg_max
+def _near(case: Case, scene: Scene | None) -> Logits:
+    scene, reg_max = scene or scene_of(case, smallest_on_top=False), case.spec.reg_max
     distances = _spread_out(case, scene, scene.distances, _AWAY)
     distances += np.float32(case.prediction.spread) * Noise(case.prediction.seed, 0).bell(*distances.shape)
     scores = Noise(case.prediction.seed, 1).bell(*case.logit_shapes[1]) - np.float32(4)
@@ -244,16 +248,16 @@ def _near(case: Case) -> Logits:
     return _distributions(distances, reg_max, width=0.8), scores
 
 
-def _exact(case: Case) -> Logits:
-    scene, reg_max = scene_of(case, smallest_on_top=False), case.spec.reg_max
+def _exact(case: Case, scene: Scene | None) -> Logits:
+    scene, reg_max = scene or scene_of(case, smallest_on_top=False), case.spec.reg_max
     distances = _spread_out(case, scene, scene.distances, _AWAY)
     scores = np.full(case.logit_shapes[1], -4, dtype=np.float32)
     scores[scene.image, scene.label, scene.anchor] = 2
     return two_bin_logits(distances, reg_max), scores
 
 
-def _in_training(case: Case) -> Logits:
-    stage, scene = TRAINING_STAGES[case.prediction.kind], scene_of(case, smallest_on_top=True)
+def _in_training(case: Case, scene: Scene | None) -> Logits:
+    stage, scene = TRAINING_STAGES[case.prediction.kind], scene or scene_of(case, smallest_on_top=True)
     scale, seed = np.float32(case.prediction.spread), case.prediction.seed
     error = scene.sides * np.float32(stage.error) + np.float32(stage.floor)
     values = scene.distances + scale * error * Noise(seed, 0).bell(*scene.distances.shape)
@@ -274,7 +278,7 @@ def _centredness(distances: Floats) -> Floats:
     return centredness
 
 
-_RECIPES: dict[str, Callable[[Case], Logits]] = {
+_RECIPES: dict[str, Callable[[Case, Scene | None], Logits]] = {
     "random": _random,
     "untrained": _untrained,
     "near": _near,

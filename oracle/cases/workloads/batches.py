@@ -39,7 +39,7 @@ def open_images(name: str) -> LabelledImages:
     """
     kind, _, path = name.partition(":")
     if kind == "labels" and path:
-        return load_labels(Path(path))
+        return dataclasses.replace(load_labels(Path(path)), extras={})  # A batch of detection has no polygons.
     if kind.startswith("synthetic-") and kind.removeprefix("synthetic-") in STATISTICS:
         return generate(kind.removeprefix("synthetic-"))
     if kind not in STATISTICS:
@@ -55,7 +55,11 @@ def open_images(name: str) -> LabelledImages:
 def _public(name: str, folder: Path) -> LabelledImages:
     if name == "bccd":
         return dataclasses.replace(
-            load_labels(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=STATISTICS["bccd"].num_classes
+            load_labels(folder / "bccd"),
+            name="bccd",
+            origin="BCCD ground truth",
+            num_classes=STATISTICS["bccd"].num_classes,
+            extras={},
         )
     return {"coco": packs.coco, "gwhd": packs.gwhd}[name](folder)
 
@@ -87,7 +91,7 @@ def real_batches(
         ValueError: the name or layout is unknown, ``imgsz`` is not a multiple of the coarsest stride, or ``batch`` is below 1.
     """
     if isinstance(source, str):
-        source, layout = _split_layout(source, layout)
+        source, layout = split_layout(source, layout)
         source = open_images(source)
     spec = spec or LossSpec(num_classes=source.num_classes)
     if layout not in LAYOUTS:
@@ -111,7 +115,8 @@ def real_batches(
         )
 
 
-def _split_layout(name: str, layout: str) -> tuple[str, str]:
+def split_layout(name: str, layout: str = "letterbox") -> tuple[str, str]:
+    """Returns a source's name without the layout at the end of its kind, and that layout, or the given one if there is none."""
     kind, colon, path = name.partition(":")
     for ending in LAYOUTS:
         if kind.endswith(f"-{ending}"):

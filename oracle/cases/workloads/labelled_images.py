@@ -38,7 +38,8 @@ class LabelledImages:
         labels: (N,) class index.
         boxes: (N, 4) centre x, centre y, width, height in pixels of the image.
         extras: further ground truth by name, one entry per box, in pixels of the image, as in :class:`~oracle.cases.case.Case`: ``angle``,
-            a number; ``keypoints``, x, y and visibility of each point; ``polygons``, rings of x and y in turn.
+            a number; ``keypoints``, x, y and visibility of each point; ``polygons``, rings of x and y in turn, from label files also the
+            corners of a box.
     """
 
     name: str

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oracle.cases.workloads.labelled_images import LabelledImages, data_folder
+from oracle.cases.workloads.rectangles import oriented_labels
 from oracle.cases.workloads.task_synthetic import with_angles, with_keypoints, with_polygons
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -51,7 +52,16 @@ def mask_images(name: str) -> LabelledImages:
 
 
 def oriented_images(name: str) -> LabelledImages:
-    """Returns the images of a pack of oriented boxes, whose ``extras`` have ``angle`` in radians, of the box's width; raises likewise."""
+    """Returns the images of a pack of oriented boxes, or of ``labels:PATH``.
+
+    Their ``extras`` have ``angle`` in radians, of the box's width.
+
+    Raises:
+        ValueError: the name is unknown, or a label file is invalid.
+        FileNotFoundError: the path does not exist.
+    """
+    if name.startswith("labels:"):
+        return oriented_labels(Path(name.removeprefix("labels:")))
     return _opened(name, "oriented", ORIENTED, _oriented, with_angles)
 
 
