@@ -34,7 +34,7 @@ def as_stated(first: Tensor, second: Tensor, floor: float) -> Tensor:
 
 
 def pairs(count: int, aspect: float, apart: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Predictions and boxes (count, 5), float32 numbers in float64: sides up to ``aspect`` : 1, predictions ``apart`` of a short side off."""
+    """Predictions and boxes (count, 5), float32 numbers in float64; sides up to ``aspect`` : 1, predictions off by ``apart`` of them."""
     draw = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> Tensor:
@@ -69,7 +69,7 @@ floors = pytest.mark.parametrize("floor", [0.0, 0.01])
 @distances
 @floors
 def test_the_definition_in_float64(aspect: float, apart: float, floor: float) -> None:
-    predicted, truth = pairs(4000, aspect, apart)
+    predicted, truth = pairs(1500, aspect, apart)
     stated, unit = as_stated(predicted, truth, floor), 2.0**-53
     # The stated form's own loss of digits, as section 8a bounds it.
     worst = torch.maximum(kappa(predicted, floor), kappa(truth, floor))
@@ -81,7 +81,7 @@ def test_the_definition_in_float64(aspect: float, apart: float, floor: float) ->
 @distances
 @floors
 def test_float32_keeps_its_digits_for_every_shape(aspect: float, apart: float, floor: float) -> None:
-    predicted, truth = pairs(4000, aspect, apart)
+    predicted, truth = pairs(1500, aspect, apart)
     exact = probiou(predicted, truth, floor)
     error = (probiou(predicted.float(), truth.float(), floor).double() - exact).abs()
     theirs = (as_stated(predicted.float(), truth.float(), floor).double() - exact).abs().nan_to_num(math.inf)
@@ -94,7 +94,7 @@ def test_float32_keeps_its_digits_for_every_shape(aspect: float, apart: float, f
 @shapes
 @distances
 def test_gradient_in_float32_has_its_digits(aspect: float, apart: float) -> None:
-    predicted, truth = pairs(4000, aspect, apart)
+    predicted, truth = pairs(1500, aspect, apart)
     exact = gradient(predicted, truth, 0.01)
     found = gradient(predicted.float(), truth.float(), 0.01).double()
     norm, error = exact.norm(dim=-1), (found - exact).norm(dim=-1)
@@ -112,7 +112,7 @@ def test_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_gradient_is_that_of_the_stated_form() -> None:
-    predicted, truth = pairs(4000, 4.0, 0.3)
+    predicted, truth = pairs(1500, 4.0, 0.3)
     leaf = predicted.clone().requires_grad_()
     stated = torch.autograd.grad(as_stated(leaf, truth, 0.01).sum(), leaf)[0]
     torch.testing.assert_close(gradient(predicted, truth, 0.01), stated, rtol=1e-8, atol=1e-10)
