@@ -66,13 +66,23 @@ PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_"}
 _WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
 
 
+class Library(ctypes.CDLL):
+    """The compiled functions.
+
+    Attributes:
+        of_boxes: those that depend on the kind of boxes, by it and by name.
+    """
+
+    of_boxes: dict[tuple[str, str], Any]
+
+
 def kernel(name: str, geometry: str) -> Any:
     """A function of the library that depends on the kind of boxes."""
-    return getattr(load(), PREFIXES[geometry] + name)
+    return load().of_boxes[geometry, name]
 
 
 @cache
-def load() -> ctypes.CDLL:
+def load() -> Library:
     """The library with typed functions, compiled if necessary. Calls release Python's global interpreter lock.
 
     Raises:
@@ -82,19 +92,22 @@ def load() -> ctypes.CDLL:
     return build(_typed)
 
 
-def _typed(path: Path) -> ctypes.CDLL:
+def _typed(path: Path) -> Library:
     """The library at ``path`` with typed functions.
 
     Raises:
         OSError: it cannot be loaded from this folder.
         NoLibraryError: it lacks a function, or was built for another layout of the arguments.
     """
-    library = ctypes.CDLL(str(path))
+    library = Library(str(path))
     try:
         for prefix, names in (("twinloss_", _ARGUMENTS), *((prefix, _OF_BOXES) for prefix in PREFIXES.values())):
             for name, arguments in names.items():
                 function = getattr(library, prefix + name)
                 function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
+        library.of_boxes = {
+            (geometry, name): getattr(library, prefix + name) for geometry, prefix in PREFIXES.items() for name in _OF_BOXES
+        }
     except AttributeError as error:
         raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
     if library.twinloss_arguments_size() != ctypes.sizeof(KernelArguments):
