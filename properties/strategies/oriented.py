@@ -39,11 +39,11 @@ TAGS = {
     "strangers": "a candidate's overlap is 0",
 }
 
-# Angles in radians: the loader's range and its ends, right angles, half turns and more, and those that make the sum of a box negative.
+# Angles in radians: the loader's range and its ends, right angles, half turns and more, up to a turn: the twin refuses others.
 _END = float(np.float32(3 * math.pi / 4))
 ANGLES = (
     0.3, 0.0, 1.0, math.pi / 2, -math.pi / 4, _END, float(np.nextafter(np.float32(_END), np.float32(0))), math.pi / 4, 2.0, -0.5, 1e-4,
-    math.pi, 3.5, -1.9, 2 * math.pi, -7.0, -60.0, 1e4,
+    math.pi, 3.5, -1.9, 6.28, -6.28,
 )  # fmt: skip
 LENGTHS = (64.0, 40.0, 128.0, 2000.0)
 ASPECTS = (20.0, 5.0, 60.0, 1000.0)
@@ -105,7 +105,8 @@ def _again(turned: Turned, earlier: Turned | None, draw: Draw, _frame: Frame) ->
     box, turns = earlier.box, draw.number % 4
     w, h = (box.h, box.w) if turns % 2 else (box.w, box.h)
     same = dataclasses.replace(box, label=turned.box.label, w=w, h=h)
-    return Turned(same, earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1))
+    other = earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1)
+    return Turned(same, other if abs(other) < ANGLES[-2] else math.remainder(other, math.pi))
 
 
 def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame) -> Turned:
