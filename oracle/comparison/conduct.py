@@ -17,6 +17,7 @@ from torch import Tensor
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
+from oracle.cases.tasks import task_of
 from oracle.contract.answer_form import (
     WRONG_ATTRIBUTE,
     WRONG_DTYPE,
@@ -205,7 +206,8 @@ def why_declined(contender: Contender, spec: LossSpec, inputs: Inputs, setting: 
 
 def _make(contender: Contender, case: Case, setting: Setting) -> Criterion:
     try:
-        return call_contender(contender, lambda: make_criterion(contender, case.spec, setting)).answer
+        flow = task_of(case).flow(case)
+        return call_contender(contender, lambda: make_criterion(contender, case.spec, setting, flow)).answer
     except ContenderFailed as failure:
         subject = "the factory " if failure.mode in (RAISES, HANGS) else ""
         raise ContenderFailed(failure.mode, f"{subject}{failure.what}") from failure

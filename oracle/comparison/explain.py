@@ -192,9 +192,9 @@ def _answered(case: Case, setting: Setting, contender: Contender) -> _Answered |
 
 def _distance_from(asked: _Answered, criterion: Criterion) -> float:
     """Returns the distance of the contender's answer from another criterion's."""
-    return _distance(
-        asked.found, run_loss(criterion, asked.definition.inputs, Setting("float64"), terms=asked.definition.case.spec.terms), asked.truth
-    )
+    definition = asked.definition
+    found = run_loss(criterion, definition.inputs, Setting("float64"), terms=definition.case.spec.terms, flow=definition.flow)
+    return _distance(asked.found, found, asked.truth)
 
 
 def _explains(asked: _Answered, fault: str) -> bool:

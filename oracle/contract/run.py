@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracle.cases.case import PAIRS, Inputs, Setting
 from oracle.contract.answer_form import check_tensor, describe, leaf_dtype, loss_and_items
@@ -73,15 +73,15 @@ def in_setting(setting: Setting, criterion: object = None) -> Iterator[None]:
         yield
 
 
-def make_criterion(contender: Contender, spec: LossSpec, setting: Setting) -> Criterion:
-    """Returns a contender's criterion, created in the setting in which it will run.
+def make_criterion(contender: Contender, spec: LossSpec, setting: Setting, flow: nn.Module | None = None) -> Criterion:
+    """Returns a contender's criterion, created in the setting in which it will run; its factory gets the flow, if there is one.
 
     Raises:
         TypeError: the factory did not return a callable.
         MalformedError: the criterion's ``leaf_dtype`` is no dtype.
     """
     with in_setting(setting):
-        criterion = contender.factory(spec)
+        criterion = contender.factory(spec) if flow is None else contender.factory(spec, flow=flow)
     if not callable(criterion):
         raise TypeError(
             f"the factory of {contender.name} returned {describe(criterion)}; it must return a callable (preds, batch) -> (loss, items)"
@@ -96,6 +96,7 @@ def run_loss(
     setting: Setting,
     cotangent: Sequence[float] | None = None,
     terms: Sequence[str] = DETECTION_TERMS,
+    flow: nn.Module | None = None,
 ) -> Outcome:
     """Returns the complete loss and its gradients.
 
@@ -105,11 +106,12 @@ def run_loss(
         setting: dtype, autocast and device.
         cotangent: factor of each term in the sum that is differentiated; ``None`` for ones.
         terms: names of the terms, in the order of the result.
+        flow: the criterion's flow, if it has one, of whose parameters the gradient is taken too.
 
     Raises:
         MalformedError: the answer is not (loss (T,), items), or a gradient is no plain tensor.
     """
-    return _run(criterion, criterion, inputs, setting, cotangent, terms)
+    return _run(criterion, criterion, inputs, setting, cotangent, terms, flow)
 
 
 def run_given(
@@ -119,9 +121,10 @@ def run_given(
     assignment: Assignment,
     cotangent: Sequence[float] | None = None,
     terms: Sequence[str] = DETECTION_TERMS,
+    flow: nn.Module | None = None,
 ) -> Outcome:
     """Returns the loss and its gradients on a given assignment; arguments and errors as for :func:`run_loss`."""
-    return _run(criterion, lambda preds, batch: criterion.loss_given(preds, batch, assignment), inputs, setting, cotangent, terms)
+    return _run(criterion, lambda preds, batch: criterion.loss_given(preds, batch, assignment), inputs, setting, cotangent, terms, flow)
 
 
 def run_assign(criterion: OffersAssignment, inputs: Inputs, setting: Setting) -> Assignment:
@@ -163,36 +166,57 @@ def _run(
     setting: Setting,
     cotangent: Sequence[float] | None,
     terms: Sequence[str],
+    flow: nn.Module | None,
 ) -> Outcome:
     preds, batch = fresh_leaves(criterion, inputs)
     leaves = leaves_of(preds)
     with in_setting(setting, criterion):
         answer = call(preds, batch)
     loss, items = loss_and_items(answer, preds["boxes"].device, terms)
-    found = gradients(loss, leaves, cotangent)
+    found = gradients(loss, leaves, cotangent, flow)
     return Outcome(
         loss=loss.detach().double(),
         items=items,
-        gradients={name: _dense(gradient, leaves[name]) for name, gradient in found.items()},
+        gradients={name: _dense(gradient, leaves[name] if name in leaves else _parameters(flow)) for name, gradient in found.items()},
         missing=tuple(name for name, gradient in found.items() if gradient is None),
         loss_dtype=loss.dtype,
     )
 
 
-def gradients(loss: Tensor, leaves: Mapping[str, Tensor], cotangent: Sequence[float] | None = None) -> dict[str, Tensor | None]:
+def gradients(
+    loss: Tensor, leaves: Mapping[str, Tensor], cotangent: Sequence[float] | None = None, flow: nn.Module | None = None
+) -> dict[str, Tensor | None]:
     """Returns the gradients of ``cotangent · loss`` by prediction; ``None`` for one that it does not depend on.
+
+    Args:
+        loss: (T,).
+        leaves: the predictions, by name.
+        cotangent: factor of each term; ``None`` for ones.
+        flow: a module whose parameters' gradients make one row, ``"flow"``.
 
     Raises:
         MalformedError: a gradient is no plain tensor.
     """
+    parameters = {} if flow is None else dict(flow.named_parameters())
     if not loss.requires_grad:
-        return dict.fromkeys(leaves)
+        return dict.fromkeys([*leaves, *(["flow"] if parameters else [])])
     factors = torch.ones_like(loss) if cotangent is None else loss.new_tensor(cotangent)
-    found = torch.autograd.grad(loss, list(leaves.values()), grad_outputs=factors, allow_unused=True)
-    for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+    asked = {**leaves, **parameters}
+    found = dict(zip(asked, torch.autograd.grad(loss, list(asked.values()), grad_outputs=factors, allow_unused=True), strict=True))
+    for name, gradient in found.items():
         if gradient is not None:
-            check_tensor(f"the gradient of {name}", gradient, leaf.device)
-    return dict(zip(leaves, found, strict=True))
+            check_tensor(f"the gradient of {name}", gradient, asked[name].device)
+    of_flow = [found.pop(name) for name in parameters]
+    if not parameters:
+        return found
+    row = torch.cat([_dense(gradient, parameter).flatten() for gradient, parameter in zip(of_flow, parameters.values(), strict=True)])
+    return found | {"flow": None if all(gradient is None for gradient in of_flow) else row}
+
+
+def _parameters(flow: nn.Module | None) -> Tensor:
+    """Returns the parameters of a flow in one row."""
+    assert flow is not None
+    return torch.cat([parameter.detach().flatten() for parameter in flow.parameters()])
 
 
 def _dense(gradient: Tensor | None, leaf: Tensor) -> Tensor:

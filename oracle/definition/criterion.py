@@ -109,6 +109,7 @@ class ExactCriterion:
     """
 
     leaf_dtype = torch.float64
+    counts_weightless = False  # Whether a term counts held anchors of weight 0, so that with ``ties="reference"`` they are assigned.
     box_numbers: tuple[str, ...] = ("x1", "y1", "x2", "y2")  # Of prepared and predicted boxes.
     box_columns = 4  # Of the targets.
 
@@ -199,9 +200,19 @@ class ExactCriterion:
         overlap[box, anchor] = self.overlap(scene.truth.corners[rows].double()[box], scene.predicted[image][anchor])
         return overlap
 
+    @property
+    def assigns_weightless(self) -> bool:
+        """Whether held anchors of weight 0 are part of the assignment."""
+        return self.counts_weightless and self.ties == "reference"
+
     def counts(self, trace: ImageTrace) -> Tensor:
-        """[5.7] Whether each anchor (A,) is part of the assignment: its weight is positive, or not-a-number, which the loss shows [10]."""
-        return (trace.weight > 0) | trace.weight.isnan()
+        """[5.7] Whether each anchor (A,) is assigned: its weight is positive, or not-a-number, and so reaches the loss [10]."""
+        weightless = (trace.holder != UNASSIGNED) & self.assigns_weightless
+        return (trace.weight > 0) | trace.weight.isnan() | weightless
+
+    def ranks(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
+        """[5.4], [5.5] Numbers (M, A) that rank as overlap and metric do, 0 where those are 0: here the same."""
+        return overlap, metric
 
     def metrics(self, preds: Preds, batch: Batch) -> Metrics:
         """[5.1-5.3] Every candidate pair of a valid box and an anchor of its image, with overlap and alignment metric."""
@@ -242,21 +253,25 @@ class ExactCriterion:
         arrived = (truth.image == image).nonzero().reshape(-1)
         # [3] A row is valid when the sum of its four corner coordinates is > 0.
         corner_sum = self.validity(truth.corners[arrived])
-        rows = arrived[corner_sum > 0]
+        valid = corner_sum > 0
+        # [9] A row that is not valid has no candidate, but an image's first may hold anchors of which every overlap is 0.
+        rows = arrived if self.assigns_weightless else arrived[valid]
         labels, corners = truth.label[rows], truth.corners[rows].double()
         border = self.border(truth.corners[rows], scene.grid)
         candidate = self.candidates(scene, image, rows, border)
+        candidate &= valid[:, None] if self.assigns_weightless else candidate
         own_class = scene.probability[image][:, labels].T
         # [5.2], [5.3] Overlap and metric for candidate pairs, 0 elsewhere.
         overlap = self.pair_overlap(scene, image, rows, candidate)
         metric = torch.where(candidate, own_class**spec.alpha * overlap**spec.beta, 0.0)
+        ranked_overlap, ranked_metric = self.ranks(scene, image, rows, candidate, overlap, metric)
         # [5.4] The K anchors of largest metric over the whole row; those that are not candidate pairs are then dropped.
         picked = torch.zeros_like(candidate)
-        for j, row in enumerate(metric):
+        for j, row in enumerate(ranked_metric):
             picked[j, self._largest(row, spec.topk)] = True
         picked &= candidate
-        before_cut = self._settle_conflicts(picked, overlap)
-        holder = self._second_cut(before_cut, metric)
+        before_cut = self._settle_conflicts(picked, ranked_overlap)
+        holder = self._second_cut(before_cut, ranked_metric)
         return ImageTrace(
             image=image,
             arrived=arrived,

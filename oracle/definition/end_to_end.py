@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,14 +22,17 @@ class ExactEndToEnd:
         generation: 1 adds the two losses and their items, 2 mixes them by a share that :meth:`update` moves, and logs one2one's items.
         epochs: number of epochs of the training.
         ties: as for :class:`~oracle.definition.criterion.ExactCriterion`.
+        options: further arguments of the task's criterion, for both: a pose flow.
     """
 
     leaf_dtype = torch.float64
 
-    def __init__(self, spec: LossSpec, *, generation: int, epochs: int, ties: Literal["stable", "reference"] = "stable") -> None:
+    def __init__(
+        self, spec: LossSpec, *, generation: int, epochs: int, ties: Literal["stable", "reference"] = "stable", **options: Any
+    ) -> None:
         topk, topk2 = _ONE_TO_ONE[generation]
         make = DEFINITIONS[spec.task]
-        self.many, self.one = make(spec, ties), make(replace(spec, topk=topk, topk2=topk2), ties)
+        self.many, self.one = make(spec, ties, **options), make(replace(spec, topk=topk, topk2=topk2), ties, **options)
         self.generation, self.epochs, self.updates = generation, epochs, 0
 
     def __call__(self, preds: dict[str, Preds], batch: Batch) -> LossAndItems:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from oracle.contract.contender import Batch, Preds
 from twinloss import LossSpec
 
@@ -41,6 +43,32 @@ def check_targets(batch: Batch, num_images: int, num_classes: int, box_columns: 
             row = int(holds.int().argmin())
             found = f"batch_idx {image[row]:g}, cls {label[row]:g}, bboxes {boxes[row].tolist()}"
             raise ValueError(f"row {row} of the targets: {rule}; found {found}")
+
+
+def check_keypoints(batch: Batch, count: int) -> None:
+    """[10 of the pose loss] Checks the target keypoints of a batch, of which each box has ``count``.
+
+    Raises:
+        ValueError: there are none for the boxes, their shape is wrong, or a flag or a visible keypoint's coordinate is; the message gives
+            the shapes, or the first such row.
+    """
+    boxes = len(batch["bboxes"])
+    if "keypoints" not in batch:
+        if boxes:
+            raise ValueError(f"the batch has {boxes} boxes and no keypoints")
+        return
+    points = batch["keypoints"].double()
+    if points.shape[:2] != (boxes, count) or points.dim() != 3 or points.shape[2] not in (2, 3):
+        raise ValueError(f"keypoints have the shape {tuple(points.shape)}; it should be ({boxes}, {count}, 2) or ({boxes}, {count}, 3)")
+    flags = points[..., 2] if points.shape[2] == 3 else torch.ones_like(points[..., 0])
+    rules = {
+        "a visibility must be 0, 1 or 2": (flags == 0) | (flags == 1) | (flags == 2),
+        "a visible keypoint must be finite": (flags == 0) | points[..., :2].isfinite().all(-1),
+    }
+    for rule, holds in rules.items():
+        if not holds.all():
+            row, keypoint = (~holds).nonzero()[0].tolist()
+            raise ValueError(f"row {row} of the keypoints: {rule}; found {points[row, keypoint].tolist()} at keypoint {keypoint}")
 
 
 def check_angles(preds: Preds, batch: Batch) -> None:

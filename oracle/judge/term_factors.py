@@ -46,7 +46,7 @@ def _term_gradients(definition: DefinitionAnswers) -> Iterator[Tensor]:
     terms = definition.case.spec.terms
     for chosen in terms:
         cotangent = [float(name == chosen) for name in terms]
-        yield _flat(run_loss(definition.exact(TieRules()), definition.inputs, definition.setting, cotangent, terms))
+        yield _flat(run_loss(definition.exact(TieRules()), definition.inputs, definition.setting, cotangent, terms, definition.flow))
 
 
 def _flat(outcome: Outcome) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
+from oracle.cases.tasks import task_of
 from oracle.contract.run import Outcome, leaves_of, run_given
 from oracle.definition.assignment_trace import UNASSIGNED
 from oracle.definition.criterion import ExactCriterion, Grid
@@ -43,8 +44,9 @@ class DefinitionAnswers:
 
     def __init__(self, case: Case, setting: Setting) -> None:
         self.case, self.setting = case, setting
-        self.layout, self._steps = Layout(case.spec, case.grids), TASK_STEPS[case.spec.task]
+        self.layout, self.steps = Layout(case.spec, case.grids), TASK_STEPS[case.spec.task]
         self.inputs: Inputs = build(case, Setting(setting.dtype, device="cpu"))
+        self.flow = task_of(case).flow(case)
         self._exact: dict[tuple[str, str], ExactCriterion] = {}
         self._margins: dict[Precision, Margins] = {}
         self._allowed: dict[tuple[Precision, TieRules], AllowedAssignments] = {}
@@ -71,7 +73,7 @@ class DefinitionAnswers:
 
     def predicted_tolerance(self, precision: Precision) -> Tensor:
         """Returns the tolerance (B, A, K) of the predicted boxes."""
-        return self._steps.margins.predicted(self.inputs.preds, self.grid, self.predicted, self.case.spec.reg_max, precision)
+        return self.steps.margins.predicted(self.inputs.preds, self.grid, self.predicted, self.case.spec.reg_max, precision)
 
     @property
     def box_numbers(self) -> tuple[str, ...]:
@@ -94,13 +96,14 @@ class DefinitionAnswers:
         """Returns the definition's criterion with a contender's rules for ties and conflicts."""
         key = (rules.ties, rules.conflicts)
         if key not in self._exact:
-            self._exact[key] = DEFINITIONS[self.case.spec.task](self.case.spec, rules.ties, rules.conflicts)
+            options = {} if self.flow is None else {"flow": self.flow}
+            self._exact[key] = DEFINITIONS[self.case.spec.task](self.case.spec, rules.ties, rules.conflicts, **options)
         return self._exact[key]
 
     def margins(self, precision: Precision) -> Margins:
         """Returns boxes and pairs with the intervals of a precision."""
         if precision not in self._margins:
-            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision, self._steps.margins)
+            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision, self.steps.margins)
         return self._margins[precision]
 
     def allowed(self, precision: Precision, rules: TieRules) -> AllowedAssignments:
@@ -125,8 +128,9 @@ class DefinitionAnswers:
         entries = []
         zero_held = torch.full((len(traces), self.case.num_anchors), UNASSIGNED, dtype=torch.int64)
         for one in traces:
-            (held,) = (one.weight > 0).nonzero(as_tuple=True)
-            (unseen,) = ((one.holder >= 0) & (one.weight == 0)).nonzero(as_tuple=True)
+            counted = self.exact(rules).counts(one)
+            (held,) = counted.nonzero(as_tuple=True)
+            (unseen,) = ((one.holder >= 0) & ~counted).nonzero(as_tuple=True)
             entries.append((torch.full_like(held, one.image), held, one.rows[one.holder[held]], one.weight[held]))
             zero_held[one.image, unseen] = torch.from_numpy(allowed.margins.boxes.index_of(one.rows[one.holder[unseen]].tolist()))
         assignment = Assignment(*(torch.cat(column) for column in zip(*entries, strict=True)))
@@ -156,7 +160,7 @@ class DefinitionAnswers:
             of_weights = torch.zeros_like(assignment.weight) if given else torch.from_numpy(weights.tolerance)
             classification = float(truth.loss[self.case.spec.terms.index("cls")])
             tolerance = outcome_tolerance(
-                self.exact(TieRules()), *self.inputs, assignment, of_weights, classification, precision, self._steps.terms
+                self.exact(TieRules()), *self.inputs, assignment, of_weights, classification, precision, self.steps.terms
             )
             self._expected[key] = Expected(assignment, truth, tolerance, self.labels[assignment.box], self.scores)
         return self._expected[key]
@@ -165,5 +169,5 @@ class DefinitionAnswers:
         """Returns the definition's loss and gradients on an assignment."""
         if held.key not in self._truths:
             exact, terms = self.exact(TieRules()), self.case.spec.terms
-            self._truths[held.key] = run_given(exact, self.inputs, self.setting, assignment, terms=terms)
+            self._truths[held.key] = run_given(exact, self.inputs, self.setting, assignment, terms=terms, flow=self.flow)
         return self._truths[held.key]

@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, cast
 
@@ -60,7 +60,12 @@ class ReferenceCriterion:
 
     Raises:
         ReferenceDeclines: the spec changes a number that the reference has no parameter for.
+
+    Attributes:
+        counts_weightless: whether held anchors of weight 0 count in a term of the loss, so that they are part of the assignment.
     """
+
+    counts_weightless = False
 
     def __init__(self, spec: LossSpec) -> None:
         self.spec = spec
@@ -85,6 +90,12 @@ class ReferenceCriterion:
         self.recorder = self._made[key].assigner
         return self._made[key]
 
+    def installed(self, device: str) -> Criterion:
+        """Returns a new object of the reference as a trainer creates it, for measurements: nothing of it is recorded."""
+        criterion = self._make(StandInModel(self.spec, torch.device(device)))
+        criterion.assigner.alpha, criterion.assigner.beta, criterion.assigner.eps = self.spec.alpha, self.spec.beta, self.spec.assign_eps
+        return cast(Criterion, criterion)
+
     def _make(self, model: StandInModel) -> Any:
         """Returns a new object of the reference."""
         return v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
@@ -93,11 +104,16 @@ class ReferenceCriterion:
         """Returns whether each row of the batch (N,) takes part in the padded layout."""
         return torch.ones_like(batch["batch_idx"].reshape(-1), dtype=torch.bool)
 
+    def _of_overlap(self, options: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns those of the assigner's arguments by name on which overlaps depend."""
+        return options
+
     def last_assignment(self, batch: Batch) -> Assignment:
-        """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
+        """Returns the assignment of the last complete call, which got this batch: the anchors that count in the loss."""
         recording = self._recording()
         weight = recording.target_scores.amax(2)
-        image, anchor = ((weight > 0) & recording.foreground).nonzero(as_tuple=True)
+        counting = recording.foreground.bool() if self.counts_weightless else (weight > 0) & recording.foreground
+        image, anchor = counting.nonzero(as_tuple=True)
         row = rows_by_slot(batch, self._kept(batch), *recording.valid.shape[:2])[image, recording.index[image, anchor].long()]
         return Assignment(image=image, anchor=anchor, box=row, weight=weight[image, anchor])
 
@@ -171,7 +187,7 @@ class ReferenceCriterion:
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
             inputs = (recording.scores, recording.boxes, recording.labels, recording.corners, mask)
-            metric, overlap = assigner.get_box_metrics(*inputs, **recording.options)
+            metric, overlap = assigner.get_box_metrics(*inputs, **self._of_overlap(recording.options))
         image, slot, anchor = mask.nonzero(as_tuple=True)
         row = rows_by_slot(batch, self._kept(batch), *recording.valid.shape[:2])[image, slot]
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])
@@ -229,12 +245,8 @@ def declines_inputs(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | N
 
 
 def installed_criterion(spec: LossSpec, device: str = "cpu") -> Criterion:
-    """Returns the reference's own criterion as a trainer creates it, for measurements."""
-    if reason := declines_spec(spec):
-        raise ReferenceDeclines(reason)
-    criterion = v8DetectionLoss(StandInModel(spec, torch.device(device)), tal_topk=spec.topk, tal_topk2=spec.topk2)
-    criterion.assigner.alpha, criterion.assigner.beta, criterion.assigner.eps = spec.alpha, spec.beta, spec.assign_eps
-    return cast(Criterion, criterion)
+    """Returns the reference's own detection criterion as a trainer creates it, for measurements."""
+    return ReferenceCriterion(spec).installed(device)
 
 
 def detection_model(name: str, num_classes: int) -> torch.nn.Module:

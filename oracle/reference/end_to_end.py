@@ -11,7 +11,7 @@ from oracle.reference.criterion import ReferenceDeclines, declines_spec, precisi
 from oracle.reference.stand_ins import StandInModel
 from twinloss import LossSpec
 
-_LOSSES = {"oriented": "v8OBBLoss"}  # Losses that the second generation can be of, beside that of detection, by task.
+_LOSSES = {"oriented": "v8OBBLoss", "pose": "PoseLoss26"}  # Losses that the second generation can be of, beside that of detection, by task.
 
 
 class ReferenceEndToEnd:
@@ -44,13 +44,17 @@ class ReferenceEndToEnd:
         for criterion in self._made.values():
             criterion.update()
 
+    def _model(self, model: StandInModel) -> StandInModel:
+        """Returns the stand-in model with what the reference reads for the task."""
+        return model
+
     def criterion(self) -> Any:
         """Returns the reference's object, created once per default dtype."""
         from ultralytics.utils import loss  # after oracle.reference.criterion, which handles its import
 
         dtype = torch.get_default_dtype()
         if dtype not in self._made:
-            model = StandInModel(self.spec, torch.device("cpu"))
+            model = self._model(StandInModel(self.spec, torch.device("cpu")))
             model.args.epochs = self.epochs
             of_task = (getattr(loss, _LOSSES[self.spec.task]),) if self.spec.task in _LOSSES else ()
             self._made[dtype] = loss.E2EDetectLoss(model) if self.generation == 1 else loss.E2ELoss(model, *of_task)

@@ -120,12 +120,12 @@ class FurtherTerms(NamedTuple):
 class TermSteps:
     """The steps of :func:`outcome_tolerance` that depend on the task; these are for upright boxes and no further terms."""
 
-    def held_terms(self, assigned: Assigned) -> HeldTerms:
-        """Returns box term, distribution or distance term, and their gradients."""
+    def held_terms(self, assigned: Assigned, *, roughly: bool = False) -> HeldTerms:
+        """Returns box term, distribution or distance term, and their gradients; ``roughly``: faster, for boxes that are not tiny."""
         spec, precision = assigned.spec, assigned.precision
         held = held_anchors(assigned.exact, assigned.preds, assigned.batch, assigned.assignment, precision)
         rounding = max(precision.corner, precision.evaluation)
-        part = box_part(held, spec.ciou_eps, rounding)
+        part = box_part(held, spec.ciou_eps, rounding, one_at_a_time=roughly)
         gains = assigned.scale["box"], assigned.scale["dfl"]
         values = {"box": ((1 - part.overlap).abs(), part.overlap_tolerance), "dfl": third_term(held, spec, rounding)}
         bounds = boxes_gradient(held, part, assigned.share, assigned.share_tolerance, gains, spec, precision, assigned.drift)
@@ -186,7 +186,7 @@ def _sum_over_held(name: str, value: Tensor, off: Tensor, assigned: Assigned) ->
     """Returns the tolerance of the term that is the sum of value · share / S, times gain and B, for values (H,) with tolerances (H,)."""
     row, precision, gain = assigned.assignment.box, assigned.precision, assigned.scale[name]
     rounding = max(precision.corner, precision.evaluation)
-    relative = assigned.drift + _summation_roundings(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
+    relative = assigned.drift + summation_roundings(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
     lost = max(gain, 1.0) * len(row) * precision.smallest_core
     uncertain = _error_of_sum(assigned.share * off + value * assigned.share_tolerance, row)
     return gain * (uncertain + (value * assigned.share).sum() * relative) + lost
@@ -209,7 +209,7 @@ def _classification(assigned: Assigned, value: float) -> Tensor:
     precision, gain, weight = assigned.precision, assigned.scale["cls"], assigned.assignment.weight.double()
     (score, label), classes, scores = _own_scores(assigned), _class_factors(assigned.spec), assigned.preds["scores"].detach()
     rounding = max(precision.score, precision.evaluation)
-    roundings = ENTROPY_ROUNDINGS + _summation_roundings(scores.numel())
+    roundings = ENTROPY_ROUNDINGS + summation_roundings(scores.numel())
     relative = assigned.drift + roundings * rounding + EVALUATION_ROUNDINGS * precision.core
     # The framework's formula subtracts a logarithm from the logit: each element has the logit's rounding error.
     elementwise = LOGIT_ROUNDINGS * rounding * _root_sum_of_squares(scores.double() * classes[:, None])
@@ -271,6 +271,6 @@ def _root_sum_of_squares(values: Tensor) -> float:
     return float((single * step + several * step**2).sqrt())
 
 
-def _summation_roundings(count: int) -> float:
+def summation_roundings(count: int) -> float:
     """Returns the roundings of a sum of ``count`` terms, added up pairwise or in blocks."""
     return 1.0 + math.log2(max(count, 1)) / 2

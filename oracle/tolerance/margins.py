@@ -7,8 +7,8 @@ formula. Two programs can disagree on a decision only where intervals overlap; :
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Boxes:
         shadowed: (G,) whether a box of the same image, corners and class comes before it and gets all anchors that both pick.
         valid: (G,) whether the row is valid by the definition.
         validity_open: (G,) whether rounding can change that.
+        first_row: first row of the batch that belongs to each image, valid or not, by image.
     """
 
     row: Ints
@@ -57,6 +58,7 @@ class Boxes:
     shadowed: Bools
     valid: Bools
     validity_open: Bools
+    first_row: Mapping[int, int] = field(default_factory=dict)
 
     def index_of(self, rows: Iterable[int]) -> Ints:
         """Returns the index (n,) of the box of each row of the batch, or ``UNASSIGNED`` for a row that is not a valid box."""
@@ -147,6 +149,10 @@ class PossiblePairs:
         return self.boxes.image[self.box]
 
 
+Interval = tuple[Floats, Floats, Floats]
+"""Values (P,) and the ends of their intervals."""
+
+
 class MarginSteps:
     """The steps of :func:`margins_of` that depend on the task; these are for upright boxes whose overlap is the CIoU."""
 
@@ -170,19 +176,22 @@ class MarginSteps:
 
     def overlap(self, pairs: PossiblePairs) -> tuple[Floats, Floats, Floats]:
         """Returns the overlap of each pair and its interval (each (P,)) [5.2]."""
-        spec, box, anchor = pairs.exact.spec, pairs.box, pairs.anchor
-        sides = decoded(pairs.preds["boxes"].detach()[pairs.image, :, anchor], spec.reg_max)
-        predicted = corners_of(sides.sides, pairs.grid.centres[anchor])
-        tolerance = predicted_corner_tolerance(sides, predicted, pairs.precision) + pairs.anchor_error[anchor].repeat(1, 2)
-        scale = pairs.grid.strides[anchor, None]
-        return overlap_interval(
-            pairs.boxes.corners[box],
-            pairs.boxes.tolerance[box],
-            (predicted * scale).numpy(),
-            (tolerance * scale).numpy(),
-            spec.ciou_eps,
-            pairs.precision.evaluation,
-        )
+        (predicted, tolerance), boxes, spec = self.predicted_pairs(pairs), pairs.boxes, pairs.exact.spec
+        truth = boxes.corners[pairs.box], boxes.tolerance[pairs.box]
+        return overlap_interval(*truth, predicted.numpy(), tolerance.numpy(), spec.ciou_eps, pairs.precision.evaluation)
+
+    def predicted_pairs(self, pairs: PossiblePairs) -> tuple[Tensor, Tensor]:
+        """Returns the predicted corners of each pair in pixels, and their tolerance (each (P, 4)) [4]."""
+        anchor = pairs.anchor
+        sides = decoded(pairs.preds["boxes"].detach()[pairs.image, :, anchor], pairs.exact.spec.reg_max)
+        corners = corners_of(sides.sides, pairs.grid.centres[anchor])
+        tolerance = predicted_corner_tolerance(sides, corners, pairs.precision) + pairs.anchor_error[anchor].repeat(1, 2)
+        strides = pairs.grid.strides[anchor, None]
+        return corners * strides, tolerance * strides
+
+    def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
+        """Returns overlap and metric with their intervals, in which a number that only underflows to 0 is positive: here none is."""
+        return overlap, metric
 
 
 _DETECTION = MarginSteps()
@@ -206,7 +215,7 @@ def margins_of(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Pre
     possible = PossiblePairs(exact, preds, batch, grid, anchor_error, boxes, precision, box, anchor, border, tolerance)
     overlap = steps.overlap(possible)
     logit = preds["scores"].detach()[possible.image, boxes.label[box], anchor].double().numpy()
-    metric = metric_interval(logit, overlap, exact.spec, precision)
+    overlap, metric = steps.underflowing(possible, overlap, metric_interval(logit, overlap, exact.spec, precision))
     inside = (border > tolerance) & boxes.valid[box] & ~boxes.validity_open[box]
     anchors = len(grid.centres)
     pairs = Pairs(box, possible.image * anchors + anchor, border, tolerance, inside, *overlap, *metric)
@@ -223,13 +232,14 @@ def boxes_of(truth: GroundTruth, rounding: Tensor, validity: Tensor, validity_ro
         validity_rounding: (N,) its tolerance.
     """
     image, label, corners, tolerance = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy(), rounding.numpy()
+    image_of_rows = image
     total, of_total = validity.double().numpy(), validity_rounding.numpy()
     order = np.argsort(image, kind="stable")
     row = order[total[order] > -np.maximum(of_total[order], 0)]
     row = row[(total[row] > 0) | (of_total[row] > 0)]
     image, corners = image[row], corners[row]
     # Boxes with equal corners have equal overlaps, to the bit, in any program; the lowest index wins and the decision is closed [9].
-    first_twin = _first_of_equals(np.column_stack([image, corners]))
+    first_twin = first_of_equals(np.column_stack([image, corners]))
     return Boxes(
         row=row,
         image=image,
@@ -237,13 +247,14 @@ def boxes_of(truth: GroundTruth, rounding: Tensor, validity: Tensor, validity_ro
         corners=corners,
         tolerance=tolerance[row],
         first_twin=first_twin,
-        shadowed=_first_of_equals(np.column_stack([first_twin, label[row]])) < np.arange(len(row)),
+        shadowed=first_of_equals(np.column_stack([first_twin, label[row]])) < np.arange(len(row)),
         valid=total[row] > 0,
         validity_open=np.abs(total[row]) < of_total[row],
+        first_row=dict(zip(image_of_rows[order[::-1]].tolist(), order[::-1].tolist(), strict=True)),
     )
 
 
-def _first_of_equals(rows: NDArray[Any]) -> Ints:
+def first_of_equals(rows: NDArray[Any]) -> Ints:
     """Returns the index of the first row equal to each row (n,)."""
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)

@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 from oracle.tolerance.loss_and_gradients import TermSteps
 from oracle.tolerance.margins import MarginSteps
+from oracle.tolerance.mask_overlaps import SegmentMargins
 from oracle.tolerance.oriented import OrientedMarginSteps, OrientedTermSteps
+from oracle.tolerance.pose import PoseMargins
+from oracle.tolerance.pose_terms import PoseTerms
+from oracle.tolerance.segmentation import SegmentTerms
 
 
 class TaskSteps(NamedTuple):
@@ -18,5 +22,7 @@ class TaskSteps(NamedTuple):
 
 TASK_STEPS: dict[str, TaskSteps] = {
     "detect": TaskSteps(MarginSteps(), TermSteps()),
+    "segment": TaskSteps(SegmentMargins(), SegmentTerms()),
     "oriented": TaskSteps(OrientedMarginSteps(), OrientedTermSteps()),
+    "pose": TaskSteps(PoseMargins(), PoseTerms()),
 }

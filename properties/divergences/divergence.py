@@ -9,6 +9,7 @@ from typing import Literal
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
+from oracle.cases.tasks import task_of
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.run import make_criterion
@@ -78,6 +79,7 @@ def answer_of(contender: Contender, entry: Divergence) -> str:
     inputs = build(entry.case, entry.setting)
     inputs = entry.edit(inputs) if entry.edit else inputs
     try:
-        return entry.question(make_criterion(contender, entry.case.spec, entry.setting), inputs, entry.setting)
+        criterion = make_criterion(contender, entry.case.spec, entry.setting, task_of(entry.case).flow(entry.case))
+        return entry.question(criterion, inputs, entry.setting)
     except Exception as error:
         return type(error).__name__

@@ -120,6 +120,12 @@ def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame
     return Turned(dataclasses.replace(turned.box, cx=centre[0], cy=centre[1], w=w, h=h), turned.angle)
 
 
+def _cornered(turned: Turned, _earlier: Turned | None, draw: Draw, _frame: Frame) -> Turned:
+    """Moves a small box to the image's top-left corner, where the sum of its five numbers is about 0 [3.3]."""
+    place, side = (-1.0, -3.0, 0.5, -2.0)[draw.number % 4], (2.5, 2.0, 4.0)[draw.number // 4 % 3]
+    return Turned(dataclasses.replace(turned.box, cx=place, cy=place, w=side, h=side), turned.angle)
+
+
 RULES: dict[str, Rule] = {
     "as drawn": lambda turned, *_: turned,
     "exchanged": lambda turned, *_: _sides(turned, turned.box.h, turned.box.w),
@@ -128,10 +134,11 @@ RULES: dict[str, Rule] = {
     "limit": _limit,
     "again": _again,
     "on border": _on_border,
+    "cornered": _cornered,
 }
 """What becomes of a box, by name; the simplest first."""
 
-_SHARES = ("as drawn", "as drawn", "exchanged", "long", "again", "on border", "square", "limit")
+_SHARES = ("as drawn", "as drawn", "exchanged", "long", "again", "on border", "square", "limit", "cornered")
 
 
 @st.composite

@@ -30,7 +30,7 @@ class MaskAwareOverlap(BoxOverlap):
     def __init__(self, scene: Scene, ties: Ties) -> None:
         super().__init__(scene, ties)
         self.ties = ties
-        self.masks = TrueMasks(scene.extras["masks"], scene.extras.get("place"))
+        self.masks = TrueMasks.of(scene.extras)
 
     def __call__(self, pairs: CandidatePairs) -> Tensor:
         """Overlap (P,)."""

@@ -11,6 +11,7 @@ Shape suffixes: N rows of the batch, h and w the masks' grid, c crops, q pixels 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,11 @@ class TrueMasks:
 
     values: Tensor
     place: Tensor | None
+
+    @classmethod
+    def of(cls, extras: Mapping[str, Tensor]) -> TrueMasks:
+        """The masks of a call, given its further inputs; without boxes, empty ones."""
+        return cls(extras["masks"] if "masks" in extras else extras["proto"].new_zeros(0, 1, 1), extras.get("place"))
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -96,7 +96,7 @@ def mask_term(coefficients: Tensor, prototypes: Tensor, image: Tensor, anchor: T
 def term_of_call(at: HeldAnchors) -> Tensor:
     """:func:`mask_term` of a call; without boxes its masks are not there, and nothing is held."""
     extras = at.call.extras
-    masks = TrueMasks(extras.get("masks", extras["proto"].new_zeros(0, 1, 1)), extras.get("place"))
+    masks = TrueMasks.of(extras)
     held = HeldMasks.of(at.image, at.row, at.pixels, at.image_size, masks.grid)
     return mask_term(extras["mask_coefficient"], extras["proto"], at.image, at.anchor, held, masks)
 

@@ -65,7 +65,7 @@ def term_of_call(at: HeldAnchors) -> Tensor:
     if len(at) == 0:
         return logits.flatten()[:0].sum(dtype=at.dtype)
     check_present("batch", extras, ("sem_masks",))
-    covered = TrueMasks(extras["masks"], extras.get("place")).cover(at.call.batch["batch_idx"], len(logits))
+    covered = TrueMasks.of(extras).cover(at.call.batch["batch_idx"], len(logits))
     return semantic_term(logits, class_map(extras["sem_masks"], covered, (logits.shape[-2], logits.shape[-1])))
 
 

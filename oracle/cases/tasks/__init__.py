@@ -3,8 +3,10 @@
 from oracle.cases.case import Case
 from oracle.cases.tasks.base import CaseTask
 from oracle.cases.tasks.oriented import OrientedTask
+from oracle.cases.tasks.pose import PoseTask
+from oracle.cases.tasks.segment import SegmentTask
 
-TASKS: dict[str, CaseTask] = {"detect": CaseTask(), "oriented": OrientedTask()}
+TASKS: dict[str, CaseTask] = {"detect": CaseTask(), "segment": SegmentTask(), "oriented": OrientedTask(), "pose": PoseTask()}
 
 
 def task_of(case: Case) -> CaseTask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracle.cases.case import Case
 from oracle.cases.logits import Floats, logits
@@ -23,3 +23,7 @@ class CaseTask:
         height, width = case.image_size
         # Rounded to float32 in every setting, so that all dtypes get the same boxes.
         return {"bboxes": (rows / torch.tensor([width, height, width, height], dtype=torch.float64)).float().to(dtype)}
+
+    def flow(self, case: Case) -> nn.Module | None:
+        """Returns a new module that the criteria of a case get beside its definition: the flow of a pose loss; here none."""
+        return None

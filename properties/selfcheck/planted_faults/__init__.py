@@ -6,11 +6,18 @@ on every fault, and fails when a fault is not found. The modules here are detect
 
 from __future__ import annotations
 
-from properties.selfcheck.planted_faults import assignment, constants, corner_cases, geometry, oriented, oriented_terms, terms
+from properties.selfcheck.planted_faults import assignment, constants, corner_cases, geometry, oriented, oriented_terms, segment, terms
 from properties.selfcheck.planted_faults.fault import Fault
 
 __all__ = ["CATALOGUE", "Fault"]
 
-_DETECT = (*constants.ENTRIES, *geometry.ENTRIES, *assignment.ENTRIES, *terms.ENTRIES, *corner_cases.ENTRIES)
-
-CATALOGUE: tuple[Fault, ...] = (*_DETECT, *oriented.ENTRIES, *oriented_terms.ENTRIES)
+CATALOGUE: tuple[Fault, ...] = (
+    *constants.ENTRIES,
+    *geometry.ENTRIES,
+    *assignment.ENTRIES,
+    *terms.ENTRIES,
+    *corner_cases.ENTRIES,
+    *segment.ENTRIES,
+    *oriented.ENTRIES,
+    *oriented_terms.ENTRIES,
+)
