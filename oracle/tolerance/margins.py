@@ -149,6 +149,10 @@ class PossiblePairs:
         return self.boxes.image[self.box]
 
 
+Interval = tuple[Floats, Floats, Floats]
+"""Values (P,) and the ends of their intervals."""
+
+
 class MarginSteps:
     """The steps of :func:`margins_of` that depend on the task; these are for upright boxes whose overlap is the CIoU."""
 
@@ -185,6 +189,10 @@ class MarginSteps:
         strides = pairs.grid.strides[anchor, None]
         return corners * strides, tolerance * strides
 
+    def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
+        """Returns overlap and metric with their intervals, in which a number that only underflows to 0 is positive: here none is."""
+        return overlap, metric
+
 
 _DETECTION = MarginSteps()
 
@@ -207,7 +215,7 @@ def margins_of(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Pre
     possible = PossiblePairs(exact, preds, batch, grid, anchor_error, boxes, precision, box, anchor, border, tolerance)
     overlap = steps.overlap(possible)
     logit = preds["scores"].detach()[possible.image, boxes.label[box], anchor].double().numpy()
-    metric = metric_interval(logit, overlap, exact.spec, precision)
+    overlap, metric = steps.underflowing(possible, overlap, metric_interval(logit, overlap, exact.spec, precision))
     inside = (border > tolerance) & boxes.valid[box] & ~boxes.validity_open[box]
     anchors = len(grid.centres)
     pairs = Pairs(box, possible.image * anchors + anchor, border, tolerance, inside, *overlap, *metric)
