@@ -34,7 +34,7 @@ from properties.strategies.oriented import oriented_cases
 from properties.strategies.oriented import smaller as smaller_oriented
 from properties.strategies.pose import fewer_keypoints, pose_cases
 from properties.strategies.profiles import Profile
-from properties.strategies.segment import segment_cases
+from properties.strategies.segment import segment_batches, segment_cases
 from properties.strategies.segment import smaller as smaller_segment
 
 FLOAT32, FLOAT16 = Setting("float32"), Setting("float16")
@@ -130,25 +130,24 @@ _DETECT = Task(
     ),
 )
 
-_MASK_AWARE = Variant("mask-aware", {"numbers": {"mask_aware": True}, "semantic": True})
-
 _SEGMENT = Task(
     name="segment",
     cases=segment_cases,
     images=mask_images,
-    batches=partial(task_batches, "segment"),
+    batches=segment_batches,
     real=(
-        Real("coco", "letterbox", 4, 8, (FLOAT32,)),
-        Real("coco", "mosaic", 2, 4, (FLOAT32, FLOAT16), _MASK_AWARE),
-        Real("nuclei", "letterbox", 2, 4, (FLOAT32,)),
-        Real("nuclei", "crowded", 1, 1, (FLOAT32,), _MASK_AWARE),
-        Real("uavvaste", "rect", 4, 4, (FLOAT32,)),
-        Real("taco", "letterbox", 4, 4, HALF),
+        Real("coco", "letterbox", 4, 30, (FLOAT32,)),
+        Real("coco", "mosaic", 4, 10, (FLOAT32, FLOAT16)),
+        Real("lvis", "rect", 4, 20, (FLOAT32,)),
+        Real("taco", "letterbox", 4, 10, HALF),
+        Real("uavvaste", "letterbox", 4, 20, (FLOAT32,)),
+        Real("nuclei", "letterbox", 2, 8, (FLOAT32,)),
+        Real("nuclei", "crowded", 1, 4, (FLOAT32,)),
     ),
-    definition=(("tiny", 500), ("medium", 50)),
+    definition=(("tiny", 700), ("medium", 80)),
     arithmetic=(
-        (FLOAT32, "tiny", 300),
-        (FLOAT32, "medium", 40),
+        (FLOAT32, "tiny", 450),
+        (FLOAT32, "medium", 50),
         (FLOAT16, "tiny", 100),
         (Setting("bfloat16"), "tiny", 100),
         (Setting("float32", autocast="bfloat16"), "tiny", 60),
@@ -163,17 +162,17 @@ _ORIENTED = Task(
     images=oriented_images,
     batches=partial(task_batches, "oriented"),
     real=(
-        Real("hit-uav", "letterbox", 4, 24, (FLOAT32,)),
-        Real("hit-uav", "mosaic", 4, 8, (FLOAT32, FLOAT16)),
+        Real("hit-uav", "letterbox", 4, 40, (FLOAT32,)),
+        Real("hit-uav", "mosaic", 4, 12, (FLOAT32, FLOAT16)),
         Real("nuclei", "letterbox", 4, 8, (FLOAT32,)),
         Real("nuclei", "crowded", 4, 2, (FLOAT32,)),
-        Real("taco", "rect", 4, 16, (FLOAT32,)),
-        Real("taco", "letterbox", 4, 8, HALF),
+        Real("taco", "rect", 4, 24, (FLOAT32,)),
+        Real("taco", "letterbox", 4, 16, HALF),
     ),
-    definition=(("tiny", 600), ("medium", 100)),
+    definition=(("tiny", 900), ("medium", 150)),
     arithmetic=(
-        (FLOAT32, "tiny", 400),
-        (FLOAT32, "medium", 60),
+        (FLOAT32, "tiny", 600),
+        (FLOAT32, "medium", 80),
         (FLOAT16, "tiny", 100),
         (Setting("bfloat16"), "tiny", 100),
         (Setting("float32", autocast="bfloat16"), "tiny", 60),
@@ -190,17 +189,17 @@ _POSE = Task(
     images=keypoint_images,
     batches=partial(task_batches, "pose"),
     real=(
-        Real("coco", "letterbox", 4, 16, (FLOAT32,)),
-        Real("coco", "letterbox", 4, 16, (FLOAT32,), _SECOND_GENERATION),
-        Real("coco", "crowded", 4, 4, (FLOAT32, FLOAT16), _SECOND_GENERATION),
-        Real("coco", "mosaic", 4, 8, HALF),
-        Real("mouse", "letterbox", 4, 4, (FLOAT32,)),
-        Real("mouse", "letterbox", 4, 4, (FLOAT32,), _SECOND_GENERATION),
+        Real("coco", "letterbox", 4, 24, (FLOAT32,)),
+        Real("coco", "letterbox", 4, 24, (FLOAT32,), _SECOND_GENERATION),
+        Real("coco", "crowded", 4, 8, (FLOAT32, FLOAT16), _SECOND_GENERATION),
+        Real("coco", "mosaic", 4, 12, HALF),
+        Real("mouse", "letterbox", 4, 8, (FLOAT32,)),
+        Real("mouse", "letterbox", 4, 8, (FLOAT32,), _SECOND_GENERATION),
     ),
-    definition=(("tiny", 500), ("medium", 50)),
+    definition=(("tiny", 700), ("medium", 80)),
     arithmetic=(
-        (FLOAT32, "tiny", 300),
-        (FLOAT32, "medium", 40),
+        (FLOAT32, "tiny", 450),
+        (FLOAT32, "medium", 50),
         (FLOAT16, "tiny", 100),
         (Setting("bfloat16"), "tiny", 100),
         (Setting("float32", autocast="bfloat16"), "tiny", 60),

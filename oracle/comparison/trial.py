@@ -70,7 +70,7 @@ class Trial:
     def _rules(self) -> TieRules:
         ties = read_attribute(self.criterion, "ties", "reference", ("stable", "reference"))
         conflicts = read_attribute(self.criterion, "conflicts", "overlap", ("overlap", "pickers"))
-        weightless = ties == "reference" and DEFINITIONS[self.definition.case.spec.task].counts_weightless
+        weightless = DEFINITIONS[self.definition.case.spec.task].counts_weightless
         return TieRules(ties, conflicts, self.arithmetic.smallest_score, weightless)
 
     def _asked(self, name: str, call: Callable[[], Answer]) -> Answer:

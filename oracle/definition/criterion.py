@@ -210,6 +210,10 @@ class ExactCriterion:
         weightless = (trace.holder != UNASSIGNED) & self.assigns_weightless
         return (trace.weight > 0) | trace.weight.isnan() | weightless
 
+    def ranks(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
+        """[5.4], [5.5] Numbers (M, A) that rank as overlap and metric do, 0 where those are 0: here the same."""
+        return overlap, metric
+
     def metrics(self, preds: Preds, batch: Batch) -> Metrics:
         """[5.1-5.3] Every candidate pair of a valid box and an anchor of its image, with overlap and alignment metric."""
         traces = self.trace(preds, batch)
@@ -260,13 +264,14 @@ class ExactCriterion:
         # [5.2], [5.3] Overlap and metric for candidate pairs, 0 elsewhere.
         overlap = self.pair_overlap(scene, image, rows, candidate)
         metric = torch.where(candidate, own_class**spec.alpha * overlap**spec.beta, 0.0)
+        ranked_overlap, ranked_metric = self.ranks(scene, image, rows, candidate, overlap, metric)
         # [5.4] The K anchors of largest metric over the whole row; those that are not candidate pairs are then dropped.
         picked = torch.zeros_like(candidate)
-        for j, row in enumerate(metric):
+        for j, row in enumerate(ranked_metric):
             picked[j, self._largest(row, spec.topk)] = True
         picked &= candidate
-        before_cut = self._settle_conflicts(picked, overlap)
-        holder = self._second_cut(before_cut, metric)
+        before_cut = self._settle_conflicts(picked, ranked_overlap)
+        holder = self._second_cut(before_cut, ranked_metric)
         return ImageTrace(
             image=image,
             arrived=arrived,

@@ -68,8 +68,8 @@ def areas(corners: Tensor) -> Tensor:
     return (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
 
 
-def similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, constants: Tensor) -> Tensor:
-    """[4.2] Object keypoint similarity o (P,) of pairs with a visible keypoint, in pixels.
+def log_similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, constants: Tensor) -> Tensor:
+    """[4.2] Logarithm of the object keypoint similarity o (P,) of pairs with a visible keypoint, in pixels.
 
     Args:
         predicted, target: (P, n, 2) keypoints.
@@ -78,8 +78,8 @@ def similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor,
         constants: (n,) 8σ_k².
     """
     squared = (predicted - target).square().sum(-1)
-    each = torch.exp(-squared / (constants * (AREA_SHARE * area[:, None] + EPSILON)))
-    return each.where(visible, 0.0).sum(1) / visible.sum(1)
+    exponent = -squared / (constants * (AREA_SHARE * area[:, None] + EPSILON))
+    return exponent.where(visible, -torch.inf).logsumexp(1) - visible.double().sum(1).log()
 
 
 def location_costs(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, constants: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
 from oracle.definition import keypoints
+from oracle.definition.assignment_trace import UNASSIGNED, ImageTrace
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held, Scene
 from oracle.definition.input_checks import check_keypoints
 from twinloss import PoseSpec
@@ -84,7 +85,33 @@ class ExactPose(ExactCriterion):
     def pair_overlap(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor) -> Tensor:
         """[4.2] Second generation: the keypoint similarity, for a box with a visible keypoint; else D's overlap."""
         overlap = super().pair_overlap(scene, image, rows, candidate)
-        if self.spec.generation == 1 or not len(rows):
+        return overlap if self.spec.generation == 1 else self._logarithms(scene, image, rows, candidate, overlap).exp()
+
+    def ranks(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
+        """[9] Second generation: a similarity is positive however small, and ranks by its logarithm, so that no dtype decides what is 0.
+
+        With ``ties="reference"`` it ranks by its value, as in the reference. A number x is kept as 1 / (1 − log x), which is 0 for 0.
+        """
+        if self.spec.generation == 1 or self.ties == "reference":
+            return overlap, metric
+        logarithm = self._logarithms(scene, image, rows, candidate, overlap)
+        probability = torch.nn.functional.logsigmoid(scene.preds["scores"][image].double()[scene.truth.label[rows]])
+        aligned = torch.where(candidate, self._power(probability, self.spec.alpha) + self._power(logarithm, self.spec.beta), -torch.inf)
+        return 1 / (1 - logarithm), 1 / (1 - aligned)
+
+    @staticmethod
+    def _power(logarithm: Tensor, exponent: float) -> Tensor:
+        """Returns the logarithm of a power, 0 for an exponent of 0."""
+        return logarithm * exponent if exponent else torch.zeros_like(logarithm)
+
+    def counts(self, trace: ImageTrace) -> Tensor:
+        """[5], [9] A held anchor counts in the keypoint terms, whatever its weight: in the second generation this may underflow."""
+        return super().counts(trace) if self.spec.generation == 1 else trace.holder != UNASSIGNED
+
+    def _logarithms(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, boxes: Tensor) -> Tensor:
+        """Returns log o (M, A) of candidate pairs, −∞ elsewhere; ``boxes`` is D's overlap, for boxes without a visible keypoint."""
+        overlap = boxes.log()
+        if not len(rows):
             return overlap
         target = self.keypoints(scene.batch, scene.grid)
         area, constants = keypoints.areas(scene.truth.corners[rows].double()), self.constants(scene.batch).to(overlap.device)
@@ -94,7 +121,8 @@ class ExactPose(ExactCriterion):
             if target.visible[row].any():
                 (anchor,) = candidate[j].nonzero(as_tuple=True)
                 own = (values.expand(len(anchor), *values.shape) for values in (target.pixels[row], target.visible[row], area[j]))
-                overlap[j, anchor] = keypoints.similarity(predicted[anchor], *own, constants)
+                overlap[j] = -torch.inf
+                overlap[j, anchor] = keypoints.log_similarity(predicted[anchor], *own, constants)
         return overlap
 
     def extra_terms(self, preds: Preds, batch: Batch, grid: Grid, truth: GroundTruth, held: Held) -> dict[str, Tensor]:

@@ -128,7 +128,7 @@ class DefinitionAnswers:
         entries = []
         zero_held = torch.full((len(traces), self.case.num_anchors), UNASSIGNED, dtype=torch.int64)
         for one in traces:
-            counted = (one.weight > 0) | ((one.holder >= 0) & rules.weightless)
+            counted = self.exact(rules).counts(one)
             (held,) = counted.nonzero(as_tuple=True)
             (unseen,) = ((one.holder >= 0) & ~counted).nonzero(as_tuple=True)
             entries.append((torch.full_like(held, one.image), held, one.rows[one.holder[held]], one.weight[held]))

@@ -37,13 +37,18 @@ class TieRules:
         ties: ``"stable"`` picks positive metrics alone; ``"reference"`` may pick zeros, which opens zero picks.
         conflicts: whether a contested anchor goes to the largest overlap of all candidate boxes or of those that picked it.
         smallest_weight: soft targets below this may underflow.
-        weightless: whether held anchors of weight 0 are part of an assignment, because a term counts them.
+        weightless: whether reported anchors of weight 0 count, because a term counts every held anchor.
     """
 
     ties: Literal["stable", "reference"] = "stable"
     conflicts: Literal["overlap", "pickers"] = "overlap"
     smallest_weight: float = 0.0
     weightless: bool = False
+
+    @property
+    def holds_zeros(self) -> bool:
+        """Whether anchors of metric 0 that a box picks are part of the assignment."""
+        return self.weightless and self.ties == "reference"
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class AllowedAssignments:
         may_go_to_first: (B·A,) anchors that an image's first box may hold although it is no candidate, since all overlaps may be 0.
         decision_counts: the count of each kind.
         opened_border, opened_cut, opened_zero: (P,) pairs that are open because of a border, the second cut, a zero pick.
-        weightless: whether held anchors of weight 0 are part of an assignment.
+        weightless: whether reported anchors of weight 0 count.
     """
 
     margins: Margins
@@ -121,19 +126,19 @@ def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> Al
     may = alone | winner
     vanishing = may & ((pairs.metric_low == 0) | (_least_weight(pairs, groups, spec) < rules.smallest_weight))
     held = may & (pairs.metric_high > 0)
-    if rules.weightless:
+    if rules.holds_zeros:
         by_zero |= may & zero
         vanishing, held = np.zeros_like(vanishing), may
     may_be_unassigned = sure == 0
     may_be_unassigned[pairs.cell[vanishing]] = True
     kept, cut = _second_cut(pairs, held, may_be_unassigned, groups, cells, spec)
-    if rules.weightless and spec.second_topk is not None:
+    if rules.holds_zeros and spec.second_topk is not None:
         cut |= pairs.metric_low == 0  # The cut picks among all zeros of the row, also of anchors that the box does not hold.
     may_be_unassigned[pairs.cell[held & cut]] = True
     vanishing |= held & cut
     best = np.zeros(cells)
     np.maximum.at(best, pairs.cell[pairs.inside], pairs.overlap_low[pairs.inside])
-    may_go_to_first = (rivals > 1) & (best == 0) & rules.weightless
+    may_go_to_first = (rivals > 1) & (best == 0) & rules.holds_zeros
     may_be_unassigned[may_go_to_first] |= spec.second_topk is not None
     final = held & kept
     decision_counts = {

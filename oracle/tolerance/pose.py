@@ -18,7 +18,7 @@ from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
 from oracle.definition.pose import ExactPose
 from oracle.tolerance.coordinates import CORNER_ROUNDINGS, TRUTH_ROUNDINGS
 from oracle.tolerance.intervals import Floats
-from oracle.tolerance.margins import Bools, Boxes, Ints, MarginSteps, PossiblePairs, first_of_equals
+from oracle.tolerance.margins import Bools, Boxes, Interval, Ints, MarginSteps, PossiblePairs, first_of_equals
 from oracle.tolerance.precision import Precision
 
 EXPONENT_ROUNDINGS = 6.0  # Of an exponent: squares, sum, area, product, quotient.
@@ -89,6 +89,20 @@ class PoseMargins(MarginSteps):
             for own, found in zip(overlaps, _similarity(exact, pairs, some), strict=True):
                 own[some] = found
         return overlaps
+
+    def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
+        """Second generation: a similarity is positive however small [9]."""
+        exact = pairs.exact
+        assert isinstance(exact, ExactPose)
+        if exact.spec.generation == 1 or not len(pairs.box):
+            return overlap, metric
+        positive = exact.keypoints(pairs.batch, pairs.grid).visible.any(1).numpy()[pairs.boxes.row[pairs.box]]
+        return _positive(overlap, positive), _positive(metric, positive)
+
+
+def _positive(interval: Interval, positive: Bools) -> Interval:
+    value, low, high = interval
+    return value, low, np.where(positive, np.maximum(high, np.finfo(np.float64).tiny), high)
 
 
 def _gates(boxes: Boxes, grid: Grid) -> tuple[Bools, Bools]:
