@@ -113,5 +113,5 @@ def test_a_narrow_box_has_a_wide_tolerance() -> None:
         held = Assignment(image=first, anchor=first, box=first, weight=torch.ones(1))
         found = mask_term_tolerance(exact, *inputs, held, precision_of(Setting("float32"), "float32"))
         relative.append(float(found.term / run_given(exact, inputs, Setting("float32"), held, terms=spec.terms).loss[1]))
-    assert 1e-3 < relative[0] < 0.1
+    assert 0.01 < relative[0] < 0.5
     assert relative[1] < 1e-4
