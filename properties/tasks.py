@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 
 from oracle.cases.case import Case, Setting
 from oracle.cases.workloads import LabelledImages, open_images, real_batches
-from oracle.cases.workloads.task_batches import task_batches
-from oracle.cases.workloads.task_packs import oriented_images
+from oracle.cases.workloads.task_batches import pose_batches, task_batches
+from oracle.cases.workloads.task_packs import keypoint_images, oriented_images
 from oracle.comparison.compare import STAGES
 from properties.strategies import cases
 from properties.strategies.oriented import oriented_cases
 from properties.strategies.oriented import smaller as smaller_oriented
+from properties.strategies.pose import pose_cases, smaller_pose
 from properties.strategies.profiles import Profile
 
 DETECT = "detect"
@@ -141,7 +142,32 @@ _ORIENTED = Task(
     smaller=smaller_oriented,
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (_DETECT, _ORIENTED)}
+_POSE = Task(
+    name="pose",
+    cases=pose_cases,
+    images=keypoint_images,
+    batches=pose_batches,
+    real=(
+        Real("coco", "letterbox", 4, 24, (FLOAT32,)),
+        Real("coco", "mosaic", 4, 8, (FLOAT32, FLOAT16)),
+        Real("coco", "rect", 4, 8, (FLOAT32,)),
+        Real("mouse", "letterbox", 4, 8, (FLOAT32,)),
+        Real("coco", "letterbox", 4, 8, HALF),
+    ),
+    definition=(("tiny", 600), ("medium", 60)),
+    arithmetic=(
+        (FLOAT32, "tiny", 400),
+        (FLOAT32, "medium", 40),
+        (FLOAT16, "tiny", 100),
+        (Setting("bfloat16"), "tiny", 100),
+        (Setting("float32", autocast="bfloat16"), "tiny", 60),
+        (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
+    ),
+    tied=("exact", "twin", "twin-torch", "twin-reference-ties", "reference"),
+    smaller=smaller_pose,
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (_DETECT, _ORIENTED, _POSE)}
 """The tasks by name, in the order in which runs take them."""
 
 
