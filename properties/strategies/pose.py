@@ -195,12 +195,11 @@ def _assignment_tags(case: Case) -> Iterator[str]:
     borders = np.array([factor * stride for factor in (2, 12) for stride in spec.strides])
     if (np.abs(roots[:, None] / borders - 1) < _BORDER).any():
         yield "gate"
-    preds, batch = build(case, Setting("float64"))
-    gated, plain = (ExactPose(dataclasses.replace(spec, generation=g)) for g in (2, 1))
-    strides = gated.grid(preds).strides
-    for one, other in zip(gated.trace(preds, batch), plain.trace(preds, batch), strict=True):
+    exact, (preds, batch) = ExactPose(spec), build(case, Setting("float64"))
+    strides = exact.grid(preds).strides
+    for one in exact.trace(preds, batch):
         extent = extents(one.corners)
-        fitting = other.candidate & large_enough(extent, strides) & small_enough(extent, strides)
+        fitting = (one.border > 0) & large_enough(extent, strides) & small_enough(extent, strides)
         if (one.candidate.any(1) & ~fitting.any(1)).any():
             yield "gate-empty"
         if (one.candidate & (one.metric < _UNDERFLOW)).any():
