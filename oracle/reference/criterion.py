@@ -90,6 +90,12 @@ class ReferenceCriterion:
         self.recorder = self._made[key].assigner
         return self._made[key]
 
+    def installed(self, device: str) -> Criterion:
+        """Returns a new object of the reference as a trainer creates it, for measurements: nothing of it is recorded."""
+        criterion = self._make(StandInModel(self.spec, torch.device(device)))
+        criterion.assigner.alpha, criterion.assigner.beta, criterion.assigner.eps = self.spec.alpha, self.spec.beta, self.spec.assign_eps
+        return cast(Criterion, criterion)
+
     def _make(self, model: StandInModel) -> Any:
         """Returns a new object of the reference."""
         return v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
@@ -239,12 +245,8 @@ def declines_inputs(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | N
 
 
 def installed_criterion(spec: LossSpec, device: str = "cpu") -> Criterion:
-    """Returns the reference's own criterion as a trainer creates it, for measurements."""
-    if reason := declines_spec(spec):
-        raise ReferenceDeclines(reason)
-    criterion = v8DetectionLoss(StandInModel(spec, torch.device(device)), tal_topk=spec.topk, tal_topk2=spec.topk2)
-    criterion.assigner.alpha, criterion.assigner.beta, criterion.assigner.eps = spec.alpha, spec.beta, spec.assign_eps
-    return cast(Criterion, criterion)
+    """Returns the reference's own detection criterion as a trainer creates it, for measurements."""
+    return ReferenceCriterion(spec).installed(device)
 
 
 def detection_model(name: str, num_classes: int) -> torch.nn.Module:

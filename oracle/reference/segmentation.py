@@ -23,9 +23,6 @@ class ReferenceSegmentation(ReferenceCriterion):
     spec: SegmentationSpec
     counts_weightless = True  # The mask term counts them [4].
 
-    def __init__(self, spec: SegmentationSpec) -> None:
-        super().__init__(spec)
-
     def _make(self, model: StandInModel) -> Any:
         from ultralytics.utils.loss import SegmentLoss26, v8SegmentationLoss  # after oracle.reference.criterion, which handles its import
 

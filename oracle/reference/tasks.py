@@ -10,7 +10,7 @@ from oracle.contract.contender import Criterion
 from oracle.reference.criterion import ReferenceCriterion, declines
 from oracle.reference.oriented import ReferenceOriented
 from oracle.reference.pose import ReferencePose
-from oracle.reference.segmentation import ReferenceSegmentation
+from oracle.reference.segmentation import ReferenceSegmentation, declines_segmentation
 from twinloss import LossSpec
 
 
@@ -23,7 +23,7 @@ class TaskReference(NamedTuple):
 
 CRITERIA: dict[str, TaskReference] = {
     "detect": TaskReference(ReferenceCriterion, declines),
-    "segment": TaskReference(ReferenceSegmentation, declines),
+    "segment": TaskReference(ReferenceSegmentation, declines_segmentation),
     "oriented": TaskReference(ReferenceOriented, declines),
     "pose": TaskReference(ReferencePose, declines),
 }

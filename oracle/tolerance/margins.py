@@ -176,19 +176,18 @@ class MarginSteps:
 
     def overlap(self, pairs: PossiblePairs) -> tuple[Floats, Floats, Floats]:
         """Returns the overlap of each pair and its interval (each (P,)) [5.2]."""
-        spec, box, anchor = pairs.exact.spec, pairs.box, pairs.anchor
-        sides = decoded(pairs.preds["boxes"].detach()[pairs.image, :, anchor], spec.reg_max)
-        predicted = corners_of(sides.sides, pairs.grid.centres[anchor])
-        tolerance = predicted_corner_tolerance(sides, predicted, pairs.precision) + pairs.anchor_error[anchor].repeat(1, 2)
-        scale = pairs.grid.strides[anchor, None]
-        return overlap_interval(
-            pairs.boxes.corners[box],
-            pairs.boxes.tolerance[box],
-            (predicted * scale).numpy(),
-            (tolerance * scale).numpy(),
-            spec.ciou_eps,
-            pairs.precision.evaluation,
-        )
+        (predicted, tolerance), boxes, spec = self.predicted_pairs(pairs), pairs.boxes, pairs.exact.spec
+        truth = boxes.corners[pairs.box], boxes.tolerance[pairs.box]
+        return overlap_interval(*truth, predicted.numpy(), tolerance.numpy(), spec.ciou_eps, pairs.precision.evaluation)
+
+    def predicted_pairs(self, pairs: PossiblePairs) -> tuple[Tensor, Tensor]:
+        """Returns the predicted corners of each pair in pixels, and their tolerance (each (P, 4)) [4]."""
+        anchor = pairs.anchor
+        sides = decoded(pairs.preds["boxes"].detach()[pairs.image, :, anchor], pairs.exact.spec.reg_max)
+        corners = corners_of(sides.sides, pairs.grid.centres[anchor])
+        tolerance = predicted_corner_tolerance(sides, corners, pairs.precision) + pairs.anchor_error[anchor].repeat(1, 2)
+        strides = pairs.grid.strides[anchor, None]
+        return corners * strides, tolerance * strides
 
     def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
         """Returns overlap and metric with their intervals, in which a number that only underflows to 0 is positive: here none is."""

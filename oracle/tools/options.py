@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TASKS = ("detect", "segment", "oriented", "pose")
+DETECT = "detect"
+TASKS = (DETECT, "segment", "oriented", "pose")
 """The tasks, in the order in which runs take them."""
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from oracle.cases.case import Setting
-from properties.tasks import DETECT, TASKS, Real, Task
+from oracle.tools.options import DETECT
+from properties.tasks import PLAIN, TASKS, Real, Task, Variant
 
 SHARE = 125
 """Generated batches per test; small enough that all workers finish at about the same time."""
@@ -50,6 +51,7 @@ class RealShare:
     settings: tuple[Setting, ...]
     contenders: tuple[str, ...]
     task: str = DETECT
+    variant: Variant = PLAIN
 
     @property
     def name(self) -> str:
@@ -58,6 +60,7 @@ class RealShare:
         pack = Path(self.pack).name
         if self.pack.startswith("labels:") and self.seed:  # folders of labels often have the same name
             pack += f"#{self.seed + 1}"
+        pack += f"-{self.variant.name}" if self.variant.name else ""
         return f"{_named(self.task)}{pack}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
 
 
@@ -95,11 +98,11 @@ def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = (), ta
     for task in map(TASKS.__getitem__, tasks):
         contenders = tuple(candidates) or task.plain
         for device in devices():
-            for seed, (pack, layout, batch, count, settings) in enumerate(given or task.real):
+            for seed, (pack, layout, batch, count, settings, variant) in enumerate(given or task.real):
                 placed = tuple(Setting(s.dtype, s.autocast, device) for s in settings)
                 total = max(1, round(count * scale))
                 shares += [
-                    RealShare(pack, layout, batch, seed, start, min(REAL_SHARE, total - start), placed, contenders, task.name)
+                    RealShare(pack, layout, batch, seed, start, min(REAL_SHARE, total - start), placed, contenders, task.name, variant)
                     for start in range(0, total, REAL_SHARE)
                 ]
     return shares

@@ -22,7 +22,7 @@ from oracle.cases.workloads import open_images
 from oracle.comparison.registry import CandidateError
 from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
-from oracle.tools.options import CANDIDATE, LABELS, TASK, chosen_tasks
+from oracle.tools.options import CANDIDATE, DETECT, LABELS, TASK, chosen_tasks
 from properties.differential import plan
 from properties.differential.contract import contract_text
 from properties.differential.options import CASES, LIMIT, SHRINK
@@ -30,7 +30,7 @@ from properties.differential.progress import register_progress
 from properties.differential.recorder import Recorder, join
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import ReplayCommand, load
-from properties.tasks import DETECT, TASKS
+from properties.tasks import TASKS
 from reports.escape import plain
 from twinloss import LossSpec
 

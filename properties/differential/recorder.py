@@ -25,11 +25,12 @@ from oracle.contract.time_limit import import_interrupted
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
 from oracle.ladder.contender import contender, of_release
 from oracle.tools.atomic_files import write_frame
+from oracle.tools.options import DETECT
 from properties.differential.repeat_alone import ENDS, RepeatedComparison
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import FOLDER, ReplayCommand, SavedCase, read
 from properties.differential.shrink import shrunk, size
-from properties.tasks import DETECT, TASKS, task_of
+from properties.tasks import TASKS, task_of
 
 SHRINK_S = 20.0
 """Seconds of the search for smaller batches after a test with failed batches."""

@@ -18,7 +18,8 @@ from reports.escape import plain
 def test_real(real_share: RealShare, recorder: Recorder) -> None:
     share = real_share
     images = _opened(share.task, share.pack)
-    batches = TASKS[share.task].batches(images, layout=share.layout, batch=share.batch, count=share.start + share.count, seed=share.seed)
+    numbers = {"batch": share.batch, "count": share.start + share.count, "seed": share.seed}
+    batches = TASKS[share.task].batches(images, layout=share.layout, **numbers, **share.variant.arguments)
     compared = [
         recorder.compare(case, setting, share.contenders, images.origin)
         for case in itertools.islice(batches, share.start, None)

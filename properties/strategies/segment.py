@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from hypothesis import strategies as st
 
 from oracle.cases.case import Box, Case
 from oracle.cases.polygons import Ring, octagon
 from oracle.cases.tasks.segment import grid
+from oracle.cases.workloads.labelled_images import LabelledImages
+from oracle.cases.workloads.task_batches import task_batches
 from properties.strategies import cases, definitions
 from properties.strategies.crowds import PATTERNS, Crowd
 from properties.strategies.profiles import Frame, Profile
@@ -122,6 +125,27 @@ def _tags(case: Case) -> Iterator[str]:
         "many-instances": len(case.boxes) >= 50,
     }
     yield from (tag for tag, has in holds.items() if has)
+
+
+# Definitions and options of the heads that real batches take in turn: YOLOv8's, YOLO26's, and an open-vocabulary one's.
+HEADS: tuple[tuple[dict[str, Any], dict[str, float]], ...] = (
+    ({}, {}),
+    ({"reg_max": 1, "mask_aware": True}, {"semantic": 1.0}),
+    ({"overlap_mask": False}, {}),
+)
+
+
+def segment_batches(source: LabelledImages, **arguments: Any) -> Iterator[Case]:
+    """Yields batches of a pack of masks, for each of :data:`HEADS` in turn.
+
+    Args:
+        source: the pack.
+        arguments: of :func:`~oracle.cases.workloads.batches.real_batches`.
+    """
+    for index, case in enumerate(task_batches("segment", source, **arguments)):
+        # Predictions of a stage of training come every third time; this order gives each head each stage.
+        numbers, options = HEADS[(index + index // len(HEADS)) % len(HEADS)]
+        yield dataclasses.replace(case, spec=dataclasses.replace(case.spec, **numbers), options=options)
 
 
 def smaller(case: Case) -> Iterator[Case]:

@@ -22,5 +22,13 @@ TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {
 """Each returns a scalar in the dtype of the arithmetic, without gain and number of images; where nothing is held, 0 in the graph of what it
 reads."""
 
-WEIGHTED = frozenset({"box", "cls", "dfl", "angle"})
+WEIGHTED = frozenset({"angle"})
 """Sums over weights, which are divided by S; all others are means of their own."""
+
+DETECTION_TERMS = ("box", "cls", "dfl")
+
+
+def further_terms(held: HeldAnchors, computed: tuple[str, ...]) -> dict[str, Tensor]:
+    """The terms of the definition that are not computed yet, each times its gain, by key."""
+    terms = {key: gain for key, gain in zip(held.spec.terms, held.spec.term_gains, strict=True) if key not in computed}
+    return {key: (TERMS[key](held) / held.normaliser if key in WEIGHTED else TERMS[key](held)) * gain for key, gain in terms.items()}

@@ -91,7 +91,7 @@ def real_batches(
         ValueError: the name or layout is unknown, ``imgsz`` is not a multiple of the coarsest stride, or ``batch`` is below 1.
     """
     if isinstance(source, str):
-        source, layout = _split_layout(source, layout)
+        source, layout = split_layout(source, layout)
         source = open_images(source)
     spec = spec or LossSpec(num_classes=source.num_classes)
     if layout not in LAYOUTS:
@@ -115,7 +115,8 @@ def real_batches(
         )
 
 
-def _split_layout(name: str, layout: str) -> tuple[str, str]:
+def split_layout(name: str, layout: str = "letterbox") -> tuple[str, str]:
+    """Returns a source's name without the layout at the end of its kind, and that layout, or the given one if there is none."""
     kind, colon, path = name.partition(":")
     for ending in LAYOUTS:
         if kind.endswith(f"-{ending}"):

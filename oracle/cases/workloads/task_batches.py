@@ -48,17 +48,6 @@ def task_batches(
         yield dataclasses.replace(case, options={"semantic": 1.0} if semantic else {})
 
 
-GENERATIONS: tuple[Mapping[str, Any], ...] = ({"generation": 1}, {"generation": 2, "flow": True, "reg_max": 1})
-"""Definitions of pose in turn: those of YOLOv8 to YOLO12, and of YOLO26."""
-
-
-def pose_batches(source: LabelledImages, **arguments: Any) -> Iterator[Case]:
-    """Yields batches of pose of both generations in turn; arguments and errors as for :func:`task_batches`."""
-    each = (task_batches("pose", source, numbers=numbers, **arguments) for numbers in GENERATIONS)
-    for index, batch in enumerate(zip(*each, strict=True)):
-        yield batch[index % len(batch)]
-
-
 def definition_of(task: str, source: LabelledImages, **numbers: Any) -> LossSpec:
     """Returns the task's definition for the classes and keypoints of a pack, with some numbers changed."""
     fields: dict[str, Any] = {"num_classes": source.num_classes}

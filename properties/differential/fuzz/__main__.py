@@ -23,13 +23,13 @@ import pandas as pd
 
 from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
 from oracle.tools.atomic_files import write_frame, write_text
-from oracle.tools.options import CANDIDATE, QUIET, TASK, chosen_tasks
+from oracle.tools.options import CANDIDATE, DETECT, QUIET, TASK, chosen_tasks
 from oracle.tools.progress import Progress
 from properties.differential.fuzz.shared_database import DatabaseActor, SharedDatabase
 from properties.differential.fuzz.turn import Turn, TurnResult, kinds, run_turn
 from properties.differential.options import CASES, LIMIT, SHRINK
 from properties.differential.saved_cases import ReplayCommand
-from properties.tasks import DETECT, TASKS
+from properties.tasks import TASKS
 
 OUT = Path("reports", "out", "fuzz")
 NIGHT = 6 * 3600.0

@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.database import ExampleDatabase
 
 from oracle.cases.case import Case, Setting
+from oracle.tools.options import DETECT
 from properties.differential import plan
 from properties.differential.recorder import Recorder
 from properties.differential.saved_cases import ReplayCommand
 from properties.differential.search import PHASES, Search, SearchEnded
 from properties.strategies import PROFILES
-from properties.tasks import DETECT, TASKS
+from properties.tasks import TASKS
 
 
 @dataclass(frozen=True)

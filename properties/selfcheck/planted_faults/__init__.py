@@ -6,9 +6,16 @@ on every fault, and fails when a fault is not found. The modules here are detect
 
 from __future__ import annotations
 
-from properties.selfcheck.planted_faults import assignment, constants, corner_cases, geometry, terms
+from properties.selfcheck.planted_faults import assignment, constants, corner_cases, geometry, segment, terms
 from properties.selfcheck.planted_faults.fault import Fault
 
 __all__ = ["CATALOGUE", "Fault"]
 
-CATALOGUE: tuple[Fault, ...] = (*constants.ENTRIES, *geometry.ENTRIES, *assignment.ENTRIES, *terms.ENTRIES, *corner_cases.ENTRIES)
+CATALOGUE: tuple[Fault, ...] = (
+    *constants.ENTRIES,
+    *geometry.ENTRIES,
+    *assignment.ENTRIES,
+    *terms.ENTRIES,
+    *corner_cases.ENTRIES,
+    *segment.ENTRIES,
+)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from oracle.comparison.registry import TWINS
 from oracle.contract.contender import Contender, Criterion
-from twinloss import Assignment, LossSpec, PairMetrics
+from twinloss import Assignment, DetectionLoss, LossSpec, OrientedLoss, PairMetrics, PoseLoss, SegmentationLoss
 from twinloss.loss import TaskLoss
 
 Make = Callable[[Any], Any]
@@ -77,19 +76,20 @@ class Fault:
         """Returns the fault as a contender that shows the loss alone."""
         return Contender(f"{self.name} (end to end)", "planted fault", self._loss_only, arithmetic="float32")
 
-    def criterion(self, spec: LossSpec) -> Criterion:
-        """Returns the faulty criterion."""
-        return _planted(spec.task)(self, spec)
+    def criterion(self, spec: LossSpec, flow: nn.Module | None = None) -> Criterion:
+        """Returns the faulty criterion; the flow is that of a pose definition with a likelihood term."""
+        return _planted(spec.task)(self, spec, flow)
 
-    def _loss_only(self, spec: LossSpec) -> Criterion:
-        return _LossOnly(_planted(spec.task)(self, spec))
+    def _loss_only(self, spec: LossSpec, flow: nn.Module | None = None) -> Criterion:
+        return _LossOnly(_planted(spec.task)(self, spec, flow))
 
 
 class _Planted(TaskLoss):
     """The twin with the fault during each call; between calls the twin is sound. :func:`_planted` derives the class of each task."""
 
-    def __init__(self, fault: Fault, spec: LossSpec) -> None:
-        super().__init__(fault.spec(spec) if fault.spec else spec, validate=True, backend="torch")
+    def __init__(self, fault: Fault, spec: LossSpec, flow: nn.Module | None) -> None:
+        density: dict[str, Any] = {} if flow is None else {"flow": flow.log_prob}
+        super().__init__(fault.spec(spec) if fault.spec else spec, validate=True, backend="torch", **density)
         self.fault = fault
         self.depth = 0
 
@@ -144,7 +144,8 @@ class _Planted(TaskLoss):
 @functools.cache
 def _planted(task: str) -> type[_Planted]:
     """Returns the twin's class of a task with faults planted into its methods."""
-    return type(f"Planted{TWINS[task].__name__}", (_Planted, TWINS[task]), {})
+    (twin,) = (kind for kind in (DetectionLoss, SegmentationLoss, OrientedLoss, PoseLoss) if kind.task.task == task)
+    return type(f"Planted{twin.__name__}", (_Planted, twin), {})
 
 
 class _LossOnly:

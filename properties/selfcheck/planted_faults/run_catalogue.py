@@ -16,12 +16,13 @@ from oracle.comparison.compare import ContenderResult, compare
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Verdict
+from oracle.tools.options import DETECT
 from oracle.tools.progress import ProgressFile
 from properties.differential import plan
 from properties.differential.shrink import shrunk
 from properties.selfcheck.planted_faults.fault import Fault
 from properties.strategies import PROFILES
-from properties.tasks import DETECT, TASKS
+from properties.tasks import TASKS
 
 STAGES, END_TO_END = "stages", "end to end"
 

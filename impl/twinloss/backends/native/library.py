@@ -35,6 +35,9 @@ class KernelArguments(ctypes.Structure):
         *((name, c_int32) for name in ("overlap_decides", "distance_term", "summed_weights")),
         *(("angle", c_void_p), ("angle_per_image", c_int64)),
         *((name, c_float) for name in ("probiou_eps", "term_floor", "angle_scale")),
+        ("kpts", c_void_p),
+        *((name, c_int64) for name in ("kpts_per_image", "kpts_per_channel", "points", "point_numbers", "target_numbers")),
+        *((name, c_void_p) for name in ("keypoints", "doubled")),
     )
 
 
@@ -50,24 +53,26 @@ _ARGUMENTS = {
     "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
     "scores_gradient": (POINTER(KernelArguments), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
 }
-_OF_BOXES = {
+_OF_ASSIGNMENT = {
     "scratch_of_assignment": (POINTER(KernelArguments),),
-    "scratch_of_terms": (POINTER(KernelArguments), c_int64),
     "assign": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held)),
+}
+_OF_TERMS = {
+    "scratch_of_terms": (POINTER(KernelArguments), c_int64),
     "terms": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
     "boxes_gradient": (
         *(POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64),
         *(c_float, c_float, c_float, c_void_p, c_void_p),
     ),
 }
-PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_"}
-"""How the names of a geometry's functions begin."""
+PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_", "keypoints": "twinloss_keypoints_"}
+"""How the names of a geometry's functions begin, and of those that assign upright boxes by their keypoints."""
 
 _WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
 
 
 def kernel(name: str, geometry: str) -> Any:
-    """A function of the library that depends on the kind of boxes."""
+    """A function of the library that depends on the kind of boxes, or on what they are assigned by."""
     return getattr(load(), PREFIXES[geometry] + name)
 
 
@@ -91,7 +96,8 @@ def _typed(path: Path) -> ctypes.CDLL:
     """
     library = ctypes.CDLL(str(path))
     try:
-        for prefix, names in (("twinloss_", _ARGUMENTS), *((prefix, _OF_BOXES) for prefix in PREFIXES.values())):
+        for kind, prefix in PREFIXES.items():
+            names = _OF_ASSIGNMENT | ({} if kind == "keypoints" else _OF_TERMS) | (_ARGUMENTS if kind == "upright" else {})
             for name, arguments in names.items():
                 function = getattr(library, prefix + name)
                 function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64

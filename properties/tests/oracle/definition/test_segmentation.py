@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from oracle.cases.build import build
-from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
+from oracle.cases.case import Box, Case, Inputs, Prediction, PredictionKind, Setting
 from oracle.contract.run import Outcome, run_assign, run_given, run_loss
 from oracle.definition.segmentation import ExactSegmentation
 from oracle.reference.segmentation import ReferenceSegmentation
 from twinloss import SegmentationSpec
 
 FLOAT64 = Setting("float64")
-KINDS = ("random", "near", "saturated", "untrained", "late", "zeros")
+KINDS: tuple[PredictionKind, ...] = ("random", "near", "saturated", "untrained", "late", "zeros")
 
 
 def spec_of(**numbers: Any) -> SegmentationSpec:
-    return SegmentationSpec(**{"num_classes": 2, "reg_max": 4, "strides": (8, 16)} | numbers)
+    usual: dict[str, Any] = {"num_classes": 2, "reg_max": 4, "strides": (8, 16)}
+    return SegmentationSpec(**usual | numbers)
 
 
 def one_box(**numbers: Any) -> Case:
@@ -80,12 +81,12 @@ def test_the_default_holds_positive_metrics_alone() -> None:
     for seed in range(40):
         case = drawn(seed)
         inputs = build(case, FLOAT64)
-        stable, reference = (run_assign(ExactSegmentation(case.spec, ties), inputs, FLOAT64) for ties in ("stable", "reference"))  # type: ignore[arg-type]
+        stable, reference = (run_assign(ExactSegmentation(case.spec, ties), inputs, FLOAT64) for ties in ("stable", "reference"))
         assert bool((stable.weight > 0).all())
         if len(reference.weight) > len(stable.weight) > 0:
             exact = ExactSegmentation(case.spec)
-            terms = [run_given(exact, inputs, FLOAT64, held, terms=case.spec.terms).loss[1] for held in (stable, reference)]
-            found += int(not torch.isclose(*terms))
+            one, other = (run_given(exact, inputs, FLOAT64, held, terms=case.spec.terms).loss[1] for held in (stable, reference))
+            found += int(not torch.isclose(one, other))
     assert found > 0
 
 

@@ -24,9 +24,9 @@ from oracle.contract.run import Outcome, with_gradient
 from oracle.contract.verdict import Verdict, ratio
 from oracle.judge.loss_and_gradients import outcome_errors
 from oracle.judge.worst_elements import QuantityError, WorstElement, judge_quantity, worst_element
-from oracle.tolerance.allowed_assignments import nth_largest
 from oracle.tolerance.assignment import IndexedAssignment, weights_of
 from oracle.tolerance.coordinates import decoded, predicted_corner_tolerance, truth_corner_tolerance
+from oracle.tolerance.intervals import nth_largest
 from oracle.tolerance.precision import precision_of
 from properties.selfcheck.planted_faults import CATALOGUE
 from properties.strategies import cases

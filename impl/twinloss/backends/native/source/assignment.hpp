@@ -20,19 +20,13 @@
 
 namespace twinloss {
 
-// Alignment metric p^α · o^β (spec section 5.3). For the usual exponents √p is computed from e^(−|x|/2), which does not underflow when p does.
-inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float beta) {
-    if (alpha == 0.5f && beta == 6.0f) {
-        const Lanes e = exp_of_negative(magnitude(score) * -0.5f), o3 = overlap * overlap * overlap;
-        return choose<Lanes>(score < 0.0f, e, splat(1.0f)) / square_root(1.0f + e * e) * (o3 * o3);
-    }
-    Lanes metric;
-    for (int lane = 0; lane < LANES; ++lane) {
-        const double p = 1.0 / (1.0 + std::exp(-static_cast<double>(score[lane])));
-        metric[lane] = static_cast<float>(std::pow(p, alpha) * std::pow(static_cast<double>(overlap[lane]), beta));
-    }
-    return metric;
-}
+// Candidates of a box, up to a vector of them.
+struct Candidates {
+    const Anchors& anchors;
+    std::int64_t image;
+    std::uint32_t anchor[LANES];
+    int count = 0;
+};
 
 template <class Geometry>
 class Assigner {
@@ -94,12 +88,6 @@ class Assigner {
         std::int64_t cell;
     };
 
-    // Candidates of one box, up to a vector of them.
-    struct Candidates {
-        std::uint32_t anchor[LANES];
-        int count = 0;
-    };
-
     template <class T>
     const T* scores_of(std::int64_t box) const {
         const std::int64_t row = truth_.row[box];
@@ -112,7 +100,7 @@ class Assigner {
         const Truth truth(arguments_, truth_.box[box]);
         Picks picks(picks_ + box * arguments_.kept(), arguments_.kept());
         nan_carrier_[box] = 0;
-        Candidates candidates;
+        Candidates candidates{anchors_, truth_.image(arguments_, box), {}, 0};
         std::int64_t offset = 0;
         for (std::int64_t level = 0; level < arguments_.levels; ++level) {
             const Window& w = windows_[box * arguments_.levels + level];
@@ -147,8 +135,8 @@ class Assigner {
             for (int n = 0; n < Geometry::NUMBERS; ++n) numbers[n][lane] = predicted_.number[n][cell];
             score[lane] = widen(of_class[candidates.anchor[lane]]);
         }
-        const Lanes overlap = larger(truth.overlap(arguments_, numbers), Lanes{});
-        const Lanes metric = alignment_metric(score, overlap, arguments_.alpha, arguments_.beta);
+        const Lanes overlap = larger(truth.template overlap<T>(arguments_, numbers, candidates), Lanes{});
+        const Lanes metric = Geometry::metric(arguments_, score, overlap);
         for (int lane = 0; lane < candidates.count; ++lane) {
             if (arguments_.overlap_decides)
                 contest_.enter(first + candidates.anchor[lane], overlap[lane], static_cast<std::uint32_t>(box));
@@ -171,7 +159,7 @@ class Assigner {
             const std::uint32_t box = contest_.winner(cell);
             const Lanes score = splat(widen(scores_of<T>(box)[cell - first]));
             const float overlap = contest_.overlap(cell);
-            hold(cell, box, alignment_metric(score, splat(overlap), arguments_.alpha, arguments_.beta)[0], overlap);
+            hold(cell, box, Geometry::metric(arguments_, score, splat(overlap))[0], overlap);
         }
         for_each_pick(image, [&](std::int64_t box, const Pick& pick) {
             if (pickers_[first + pick.anchor] == 1)
@@ -208,7 +196,7 @@ class Assigner {
         }
     }
 
-    // Replaces metrics by soft targets (spec section 5.7), and frees anchors of weight 0, which no sum counts. Returns the number held.
+    // Replaces metrics by soft targets (spec section 5.7), and frees anchors that are not held after all. Returns the number held.
     std::int64_t weigh(std::int64_t image, float nan_carrier) {
         for (std::int64_t box = truth_.first[image]; box < truth_.first[image + 1]; ++box) best_[box] = {0, 0};
         std::int64_t held = 0;
@@ -221,9 +209,10 @@ class Assigner {
         for (std::int64_t cell = first; cell < first + arguments_.anchors; ++cell) {
             if (holder_[cell] == NOBODY) continue;
             const Best& best = best_[holder_[cell]];
-            metric_[cell] = metric_[cell] * value_of(best.overlap) / (value_of(best.metric) + arguments_.assign_eps) + nan_carrier;
-            if (metric_[cell] <= 0) holder_[cell] = NOBODY;
-            else ++held;
+            const float metric = metric_[cell];
+            metric_[cell] = Geometry::soft_target(arguments_, metric, value_of(best.metric), value_of(best.overlap)) + nan_carrier;
+            if (Geometry::holds(metric, metric_[cell])) ++held;
+            else holder_[cell] = NOBODY;
         }
         return held;
     }
