@@ -111,7 +111,7 @@ def likelihood(points: HeldKeypoints, assigned: Assigned) -> Likelihood:
     exact, shape = assigned.exact, points.away.shape
     assert isinstance(exact, ExactPose)
     assert exact.flow is not None
-    log_prob, parameters = exact.flow.log_prob, list(exact.flow.parameters())
+    log_prob, parameters = exact.flow.log_prob, list[Tensor](exact.flow.parameters())
     nothing = torch.zeros(shape, dtype=torch.float64)
     silent = _bounds(*(_Ends(part, part, part, part) for part in (nothing, nothing, _flat([0 * p.detach() for p in parameters]))))
     if assigned.preds.get("kpts_sigma") is None or not bool(points.visible.any()):

@@ -99,6 +99,7 @@ class Pattern:
         return np.floor(noise.uniform(points) * 3).astype(np.float64)
 
 
+_GENERATIONS: tuple[Literal[1, 2], ...] = (1, 2, 2)
 _NEAR, _BORDER, _UNDERFLOW = 1e-3, 1e-6, 1e-37  # Pixels, relative, a metric.
 
 _PATTERNS = st.builds(
@@ -115,7 +116,7 @@ _PATTERNS = st.builds(
 def pose_definitions(draw: st.DrawFn) -> PoseSpec:
     """Definitions of both generations that the reference supports; they shrink to one keypoint and the first generation."""
     plain: LossSpec = draw(_PLAIN)
-    points, generation = draw(st.sampled_from(COUNTS)), draw(st.sampled_from((1, 2, 2)))
+    points, generation = draw(st.sampled_from(COUNTS)), draw(st.sampled_from(_GENERATIONS))
     chosen = draw(st.sampled_from((None, None, None, *SIGMAS)))
     fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(LossSpec)}
     return PoseSpec(
