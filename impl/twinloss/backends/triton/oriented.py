@@ -71,8 +71,11 @@ def angle_loss(angle: tl.tensor, box: tl.tuple, scale: tl.tensor) -> tl.tuple:
 
 
 @triton.jit
-def oriented_losses(distances: tl.tuple, angle: tl.tensor, box: tl.tuple, floor: tl.tensor, eps: tl.tensor, scale: tl.tensor) -> tl.tuple:
-    """Box loss and angle loss of a prediction at an anchor; the centre of ``box`` is relative to the anchor's."""
+def oriented_losses(
+    distances: tl.tuple, place: tl.tensor, held: tl.tensor, box: tl.tuple, floor: tl.tensor, eps: tl.tensor, scale: tl.tensor
+) -> tl.tuple:
+    """Box loss and angle loss of predictions whose angles lie at ``place``; the centre of ``box`` is relative to the anchor's."""
+    angle = tl.load(place, mask=held, other=0.0).to(tl.float32)
     origin = tl.zeros_like(angle)
     turn, _ = angle_loss(angle, box, scale)
     return probiou_loss(oriented_box_at(origin, origin, distances, angle), box, floor, eps), turn

@@ -3,7 +3,7 @@
 Each line is one launch, with what it reads and what it writes (fields of ``Slots`` and ``Scratch``); indented lines run only if needed::
 
     forward()
-    ├─ decode                    box logits                        → predicted; clears claims, pickers, nan_carrier
+    ├─ decode[_oriented]         box logits                        → predicted; clears claims, pickers, nan_carrier
     ├─ candidates_and_softplus   predicted, class logits, rows     → slots.anchor, claims, pickers, nan_carrier, softplus sums
     │  └─ merge                  parts, if candidates are divided  → slots.anchor, pickers
     ├─ resolve                   slots.anchor, claims, pickers …   → slots.owner, metric, largest, ranking
@@ -33,6 +33,7 @@ from twinloss.assignment import Assignment
 from twinloss.backends.triton.arguments import Gradients, KernelArguments, Scratch, Slots
 from twinloss.backends.triton.candidates_and_softplus import candidates_and_softplus, softplus_programs
 from twinloss.backends.triton.decode import decode
+from twinloss.backends.triton.decode_oriented import decode_oriented
 from twinloss.backends.triton.dense_gradient import dense_gradient
 from twinloss.backends.triton.held_terms import held_programs, held_terms
 from twinloss.backends.triton.held_terms_gradient import held_terms_gradient
@@ -74,7 +75,7 @@ def forward(arguments: KernelArguments, given: Slots | None = None) -> Forward:
 def assign_slots(arguments: KernelArguments, scratch: Scratch, slots: Slots, weights_C: Tensor, softplus_P: Tensor) -> None:
     """Fill the anchors and owners of the slots, and the partial sums of softplus (P,)."""
     if arguments.rows:
-        decode(arguments, scratch)
+        (decode_oriented if arguments.oriented else decode)(arguments, scratch)
     candidates_and_softplus(arguments, scratch, slots.anchor, weights_C, softplus_P)
     if scratch.parts.numel():
         merge(arguments, scratch, slots.anchor)
