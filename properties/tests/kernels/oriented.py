@@ -94,7 +94,7 @@ def test_predictions_close_to_the_truth_keep_their_digits(device: str) -> None:
         ours, theirs = answer(kernels, preds, batch, held), answer(exact, as_dtype(preds, torch.float64), batch, held)
         assert abs(float(ours[0][0]) - float(theirs[0][0])) < 1e-5
         for what, found, expected in zip(WHAT[1:], ours[1:], theirs[1:], strict=True):
-            assert_near(found, expected, 2e-3, f"{what} at {off}")
+            assert_near(found, expected, 5e-3, f"{what} at {off}")  # centres are rounded in pixels
 
 
 def test_rows_that_do_not_count_change_no_bit(device: str) -> None:
