@@ -1,0 +1,96 @@
+"""The terms of segmentation through the compiled kernels, differentiable."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from twinloss.backends.call import Call
+from twinloss.backends.native.arguments import HOST, scratch, side_by_side
+from twinloss.backends.native.library import STORAGE, MaskArguments, load
+from twinloss.backends.native.library import HeldMasks as HeldMasksArguments
+from twinloss.backends.saved_tensors import save, saved
+from twinloss.input_checks import PLAIN
+from twinloss.masks.targets import TrueMasks
+from twinloss.terms.held import HeldAnchors
+from twinloss.terms.masks import HeldMasks
+
+MASK_STORAGE = {torch.uint8: 0, torch.int32: 1, torch.int64: 2, torch.float32: 3}
+"""Dtypes of true masks that the kernels read; others are converted to the last, which holds their indices exactly."""
+
+
+def further_term(key: str, call: Call) -> Callable[[HeldAnchors], Tensor] | None:
+    """The kernels' function for a term of segmentation; ``None`` for other terms, and where an input is no plain tensor on the host."""
+    inputs = [call.extras.get(name) for name in ("mask_coefficient", "proto", "masks")]
+    if key != "mask" or any(tensor is not None and (type(tensor) not in PLAIN or tensor.device != HOST) for tensor in inputs):
+        return None
+    return mask_term_of_call
+
+
+def mask_term_of_call(at: HeldAnchors) -> Tensor:
+    """The mask term, as :func:`twinloss.terms.masks.mask_term`."""
+    extras, masks = at.call.extras, readable(TrueMasks.of(at.call.extras))
+    held = HeldMasks.of(at.image, at.row, at.pixels, at.image_size, masks.grid)
+    result: Tensor = _NativeMaskTerm.apply(extras["mask_coefficient"], extras["proto"], held, at.anchor, masks)
+    return result
+
+
+def readable(masks: TrueMasks) -> TrueMasks:
+    """The same masks in a dtype and layout that the kernels read."""
+    values = masks.values.view(torch.uint8) if masks.values.dtype == torch.bool else masks.values
+    values = values if values.dtype in MASK_STORAGE else values.to(torch.float32)
+    return TrueMasks(side_by_side(values), masks.place)
+
+
+def mask_arguments(coefficients: Tensor, prototypes: Tensor, masks: TrueMasks) -> MaskArguments:
+    """Arguments of one call. They hold addresses: the tensors must outlive their use."""
+    arguments = MaskArguments()
+    arguments.images, arguments.prototypes, arguments.anchors = coefficients.shape
+    (arguments.tall, arguments.wide), (arguments.rows, arguments.columns) = prototypes.shape[2:], masks.grid
+    arguments.threads = torch.get_num_threads()
+    arguments.coefficients, arguments.grids = coefficients.data_ptr(), prototypes.data_ptr()
+    arguments.coefficients_per_image, arguments.coefficients_per_channel = coefficients.stride()[:2]
+    arguments.grids_per_image, arguments.grids_per_channel, arguments.grids_per_row = prototypes.stride()[:3]
+    arguments.masks, arguments.mask_storage = masks.values.data_ptr(), MASK_STORAGE[masks.values.dtype]
+    arguments.masks_per_mask, arguments.masks_per_row = masks.values.stride()[:2]
+    arguments.place = None if masks.place is None else masks.place.data_ptr()
+    return arguments
+
+
+def _by_box(held: HeldMasks, anchor: Tensor) -> tuple[HeldMasksArguments, list[Tensor]]:
+    """Held anchors as the kernels read them, and the tensors that they point into."""
+    groups = held.groups
+    columns = [groups.value, held.image, held.crop.contiguous(), held.factor, groups.order, groups.first, groups.count, anchor]
+    return HeldMasksArguments(len(groups.value), len(groups.order), *(column.data_ptr() for column in columns)), columns
+
+
+class _NativeMaskTerm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, coefficients: Tensor, prototypes: Tensor, held: HeldMasks, anchor: Tensor, masks: TrueMasks) -> Tensor:
+        save(ctx, coefficients=coefficients, prototypes=prototypes)
+        coefficients, prototypes = side_by_side(coefficients), side_by_side(prototypes)
+        by_box, columns = _by_box(held, anchor)
+        where = ctypes.byref(mask_arguments(coefficients, prototypes, masks)), ctypes.byref(by_box)
+        kept, term = scratch(load().twinloss_kept_of_masks(*where)), torch.empty((), dtype=torch.float32, device=HOST)
+        memory = scratch(load().twinloss_scratch_of_masks(*where, 0))
+        load().twinloss_mask_term(*where, STORAGE[prototypes.dtype], memory.data_ptr(), kept.data_ptr(), term.data_ptr())
+        # All of this is nobody else's. The masks are not read again: the backward pass has what it needs of them in `kept`.
+        ctx.by_box, ctx.columns, ctx.kept = by_box, columns, kept
+        ctx.masks = TrueMasks(masks.values.new_empty(0, *masks.grid), masks.place)
+        return term
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        coefficients, prototypes = map(side_by_side, saved(ctx))
+        where = ctypes.byref(mask_arguments(coefficients, prototypes, ctx.masks)), ctypes.byref(ctx.by_box)
+        gradients = [torch.empty(logits.shape, dtype=logits.dtype, device=HOST) for logits in (coefficients, prototypes)]
+        memory = scratch(load().twinloss_scratch_of_masks(*where, 1))
+        into = (gradient.data_ptr() for gradient in gradients)
+        load().twinloss_mask_gradients(*where, STORAGE[prototypes.dtype], memory.data_ptr(), ctx.kept.data_ptr(), float(incoming), *into)
+        return *gradients, None, None, None
