@@ -20,7 +20,7 @@ class NativeBackend(Backend):
 
     name = "native"
     geometries = ("upright", "oriented")
-    overlaps = ("ciou", "probiou")
+    overlaps = ("ciou", "ciou and masks", "probiou")
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Detection's terms, and the angle term of oriented boxes."""

@@ -35,6 +35,7 @@ class KernelArguments(ctypes.Structure):
         *((name, c_int32) for name in ("overlap_decides", "distance_term", "summed_weights")),
         *(("angle", c_void_p), ("angle_per_image", c_int64)),
         *((name, c_float) for name in ("probiou_eps", "term_floor", "angle_scale")),
+        ("masks", c_void_p),
     )
 
 

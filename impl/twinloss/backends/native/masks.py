@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,19 +47,33 @@ def readable(masks: TrueMasks) -> TrueMasks:
     return TrueMasks(side_by_side(values), masks.place)
 
 
-def mask_arguments(coefficients: Tensor, prototypes: Tensor, masks: TrueMasks) -> MaskArguments:
-    """Arguments of one call. They hold addresses: the tensors must outlive their use."""
-    arguments = MaskArguments()
-    arguments.images, arguments.prototypes, arguments.anchors = coefficients.shape
-    (arguments.tall, arguments.wide), (arguments.rows, arguments.columns) = prototypes.shape[2:], masks.grid
-    arguments.threads = torch.get_num_threads()
-    arguments.coefficients, arguments.grids = coefficients.data_ptr(), prototypes.data_ptr()
-    arguments.coefficients_per_image, arguments.coefficients_per_channel = coefficients.stride()[:2]
-    arguments.grids_per_image, arguments.grids_per_channel, arguments.grids_per_row = prototypes.stride()[:3]
-    arguments.masks, arguments.mask_storage = masks.values.data_ptr(), MASK_STORAGE[masks.values.dtype]
-    arguments.masks_per_mask, arguments.masks_per_row = masks.values.stride()[:2]
-    arguments.place = None if masks.place is None else masks.place.data_ptr()
-    return arguments
+class MaskInputs(NamedTuple):
+    """Predictions and masks as the kernels read them: their arguments, which hold addresses, and the tensors that those point into."""
+
+    arguments: MaskArguments
+    tensors: tuple[Tensor | None, ...]
+
+    @classmethod
+    def of(cls, coefficients: Tensor, prototypes: Tensor, masks: TrueMasks) -> MaskInputs:
+        """Inputs in a layout that the kernels read, copied if they are in another."""
+        coefficients, prototypes = side_by_side(coefficients), side_by_side(prototypes)
+        found = MaskArguments()
+        found.images, found.prototypes, found.anchors = coefficients.shape
+        (found.tall, found.wide), (found.rows, found.columns), found.threads = prototypes.shape[2:], masks.grid, torch.get_num_threads()
+        found.coefficients, found.grids, found.masks = (tensor.data_ptr() for tensor in (coefficients, prototypes, masks.values))
+        found.coefficients_per_image, found.coefficients_per_channel = coefficients.stride()[:2]
+        found.grids_per_image, found.grids_per_channel, found.grids_per_row = prototypes.stride()[:3]
+        found.mask_storage, (found.masks_per_mask, found.masks_per_row) = MASK_STORAGE[masks.values.dtype], masks.values.stride()[:2]
+        found.place = None if masks.place is None else masks.place.data_ptr()
+        return cls(found, (coefficients, prototypes, masks.values, masks.place))
+
+
+def compared_masks(call: Call) -> MaskInputs | None:
+    """What the mask-aware assignment of a call compares; ``None`` for any other."""
+    extras = call.extras
+    if call.spec.overlap != "ciou and masks" or "masks" not in extras:
+        return None
+    return MaskInputs.of(extras["mask_coefficient"], extras["proto"], readable(TrueMasks.of(extras)))
 
 
 def _by_box(held: HeldMasks, anchor: Tensor) -> tuple[HeldMasksArguments, list[Tensor]]:
@@ -73,9 +87,8 @@ class _NativeMaskTerm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, coefficients: Tensor, prototypes: Tensor, held: HeldMasks, anchor: Tensor, masks: TrueMasks) -> Tensor:
         save(ctx, coefficients=coefficients, prototypes=prototypes)
-        coefficients, prototypes = side_by_side(coefficients), side_by_side(prototypes)
-        by_box, columns = _by_box(held, anchor)
-        where = ctypes.byref(mask_arguments(coefficients, prototypes, masks)), ctypes.byref(by_box)
+        inputs, (by_box, columns) = MaskInputs.of(coefficients, prototypes, masks), _by_box(held, anchor)
+        where = ctypes.byref(inputs.arguments), ctypes.byref(by_box)
         kept, term = scratch(load().twinloss_kept_of_masks(*where)), torch.empty((), dtype=torch.float32, device=HOST)
         memory = scratch(load().twinloss_scratch_of_masks(*where, 0))
         load().twinloss_mask_term(*where, STORAGE[prototypes.dtype], memory.data_ptr(), kept.data_ptr(), term.data_ptr())
@@ -87,10 +100,11 @@ class _NativeMaskTerm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        coefficients, prototypes = map(side_by_side, saved(ctx))
-        where = ctypes.byref(mask_arguments(coefficients, prototypes, ctx.masks)), ctypes.byref(ctx.by_box)
-        gradients = [torch.empty(logits.shape, dtype=logits.dtype, device=HOST) for logits in (coefficients, prototypes)]
-        memory = scratch(load().twinloss_scratch_of_masks(*where, 1))
-        into = (gradient.data_ptr() for gradient in gradients)
-        load().twinloss_mask_gradients(*where, STORAGE[prototypes.dtype], memory.data_ptr(), ctx.kept.data_ptr(), float(incoming), *into)
-        return *gradients, None, None, None
+        coefficients, prototypes = saved(ctx)
+        inputs = MaskInputs.of(coefficients, prototypes, ctx.masks)
+        where = ctypes.byref(inputs.arguments), ctypes.byref(ctx.by_box)
+        into = [torch.empty(logits.shape, dtype=logits.dtype, device=HOST) for logits in (coefficients, prototypes)]
+        memory, storage = scratch(load().twinloss_scratch_of_masks(*where, 1)), STORAGE[into[0].dtype]
+        pointers = (gradient.data_ptr() for gradient in into)
+        load().twinloss_mask_gradients(*where, storage, memory.data_ptr(), ctx.kept.data_ptr(), float(incoming), *pointers)
+        return *into, None, None, None

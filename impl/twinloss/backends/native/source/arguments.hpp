@@ -33,6 +33,8 @@ struct KernelArguments {
     std::int64_t angle_per_image;
     float probiou_eps, term_floor, angle_scale;
 
+    const struct MaskArguments* masks;  // of the mask-aware assignment; null for any other
+
     float height() const { return static_cast<float>(grid_rows[0] * strides[0]); }
     float width() const { return static_cast<float>(grid_columns[0] * strides[0]); }
     std::int64_t kept() const { return topk < anchors ? topk : anchors; }  // K, or A if there are fewer anchors
