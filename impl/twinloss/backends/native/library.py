@@ -66,12 +66,25 @@ class HeldMasks(ctypes.Structure):
     )
 
 
+class SemanticArguments(ctypes.Structure):
+    """Semantic logits and the map of classes; the fields are those of ``struct SemanticArguments``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("images", "classes", "rows", "columns", "threads")),
+        ("logits", c_void_p),
+        *((name, c_int64) for name in ("per_image", "per_class", "per_row")),
+        ("map", c_void_p),
+    )
+
+
 _OF_MASKS = (POINTER(MaskArguments), POINTER(HeldMasks))
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "mask_arguments_size": (),
     "scratch_of_masks": (*_OF_MASKS, c_int32),
     "kept_of_masks": _OF_MASKS,
     "mask_term": (*_OF_MASKS, c_int32, c_void_p, c_void_p, c_void_p),
+    "semantic_term": (POINTER(SemanticArguments), c_int32, c_void_p, c_void_p),
+    "semantic_gradient": (POINTER(SemanticArguments), c_int32, c_void_p, c_float, c_void_p),
     "mask_gradients": (*_OF_MASKS, c_int32, c_void_p, c_void_p, c_float, c_void_p, c_void_p),
     "arguments_size": (),
     "first_bad_row": (POINTER(KernelArguments),),
@@ -91,7 +104,7 @@ _OF_BOXES = {
 PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_"}
 """How the names of a geometry's functions begin."""
 
-_WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient", "mask_term", "mask_gradients")
+_WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient", "mask_term", "mask_gradients", "semantic_term", "semantic_gradient")
 
 
 def kernel(name: str, geometry: str) -> Any:
@@ -126,7 +139,7 @@ def _typed(path: Path) -> ctypes.CDLL:
     except AttributeError as error:
         raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
     sizes = library.twinloss_arguments_size(), library.twinloss_mask_arguments_size()
-    if sizes != (ctypes.sizeof(KernelArguments), ctypes.sizeof(MaskArguments) + ctypes.sizeof(HeldMasks)):
+    if sizes != (ctypes.sizeof(KernelArguments), sum(map(ctypes.sizeof, (MaskArguments, HeldMasks, SemanticArguments)))):
         raise NoLibraryError(
             f"the CPU kernels in {path} were built for another version of twinloss; delete that file, or use backend='torch'"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,25 +12,30 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twinloss.backends.call import Call
+from twinloss.backends.native import library
 from twinloss.backends.native.arguments import HOST, scratch, side_by_side
-from twinloss.backends.native.library import STORAGE, MaskArguments, load
-from twinloss.backends.native.library import HeldMasks as HeldMasksArguments
+from twinloss.backends.native.library import STORAGE, MaskArguments, SemanticArguments, load
 from twinloss.backends.saved_tensors import save, saved
 from twinloss.input_checks import PLAIN
 from twinloss.masks.targets import TrueMasks
 from twinloss.terms.held import HeldAnchors
 from twinloss.terms.masks import HeldMasks
+from twinloss.terms.semantic import term_of_call
 
 MASK_STORAGE = {torch.uint8: 0, torch.int32: 1, torch.int64: 2, torch.float32: 3}
 """Dtypes of true masks that the kernels read; others are converted to the last, which holds their indices exactly."""
 
 
+READ = {"mask": ("mask_coefficient", "proto", "masks"), "semantic": ("semantic",)}
+"""Further inputs that the kernels of a term read where they lie."""
+
+
 def further_term(key: str, call: Call) -> Callable[[HeldAnchors], Tensor] | None:
     """The kernels' function for a term of segmentation; ``None`` for other terms, and where an input is no plain tensor on the host."""
-    inputs = [call.extras.get(name) for name in ("mask_coefficient", "proto", "masks")]
-    if key != "mask" or any(tensor is not None and (type(tensor) not in PLAIN or tensor.device != HOST) for tensor in inputs):
+    inputs = [call.extras[name] for name in READ.get(key, ()) if name in call.extras]
+    if key not in READ or any(type(tensor) not in PLAIN or tensor.device != HOST for tensor in inputs):
         return None
-    return mask_term_of_call
+    return mask_term_of_call if key == "mask" else partial(term_of_call, term=semantic_term)
 
 
 def mask_term_of_call(at: HeldAnchors) -> Tensor:
@@ -76,11 +82,11 @@ def compared_masks(call: Call) -> MaskInputs | None:
     return MaskInputs.of(extras["mask_coefficient"], extras["proto"], readable(TrueMasks.of(extras)))
 
 
-def _by_box(held: HeldMasks, anchor: Tensor) -> tuple[HeldMasksArguments, list[Tensor]]:
+def _by_box(held: HeldMasks, anchor: Tensor) -> tuple[library.HeldMasks, list[Tensor]]:
     """Held anchors as the kernels read them, and the tensors that they point into."""
     groups = held.groups
     columns = [groups.value, held.image, held.crop.contiguous(), held.factor, groups.order, groups.first, groups.count, anchor]
-    return HeldMasksArguments(len(groups.value), len(groups.order), *(column.data_ptr() for column in columns)), columns
+    return library.HeldMasks(len(groups.value), len(groups.order), *(column.data_ptr() for column in columns)), columns
 
 
 class _NativeMaskTerm(torch.autograd.Function):
@@ -108,3 +114,38 @@ class _NativeMaskTerm(torch.autograd.Function):
         pointers = (gradient.data_ptr() for gradient in into)
         load().twinloss_mask_gradients(*where, storage, memory.data_ptr(), ctx.kept.data_ptr(), float(incoming), *pointers)
         return *into, None, None, None
+
+
+def semantic_term(logits: Tensor, classes: Tensor) -> Tensor:
+    """The semantic term, as :func:`twinloss.terms.semantic.semantic_term`."""
+    result: Tensor = _NativeSemanticTerm.apply(logits, classes.contiguous())
+    return result
+
+
+def _semantic_arguments(logits: Tensor, classes: Tensor) -> SemanticArguments:
+    """Arguments that hold addresses: the tensors must outlive their use."""
+    arguments = SemanticArguments(*logits.shape, torch.get_num_threads(), logits.data_ptr(), *logits.stride()[:3])
+    arguments.map = classes.data_ptr()
+    return arguments
+
+
+class _NativeSemanticTerm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, classes: Tensor) -> Tensor:
+        save(ctx, logits=logits)
+        logits = side_by_side(logits)
+        sums = torch.empty(*logits.shape[:2], 3, dtype=torch.float64, device=HOST)
+        term = torch.empty((), dtype=torch.float32, device=HOST)
+        arguments = ctypes.byref(_semantic_arguments(logits, classes))
+        load().twinloss_semantic_term(arguments, STORAGE[logits.dtype], sums.data_ptr(), term.data_ptr())
+        ctx.sums, ctx.classes = sums, classes
+        return term
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, None]:
+        (logits,) = map(side_by_side, saved(ctx))
+        gradient = torch.empty(logits.shape, dtype=logits.dtype, device=HOST)
+        arguments = ctypes.byref(_semantic_arguments(logits, ctx.classes))
+        load().twinloss_semantic_gradient(arguments, STORAGE[logits.dtype], ctx.sums.data_ptr(), float(incoming), gradient.data_ptr())
+        return gradient, None

@@ -1,12 +1,13 @@
 // The functions on masks that `library.py` calls.
 #include "entry.hpp"
 #include "mask_term.hpp"
+#include "semantic.hpp"
 
 using namespace twinloss;
 
 extern "C" {
 
-std::int64_t twinloss_mask_arguments_size() { return sizeof(MaskArguments) + sizeof(HeldMasks); }
+std::int64_t twinloss_mask_arguments_size() { return sizeof(MaskArguments) + sizeof(HeldMasks) + sizeof(SemanticArguments); }
 
 // Bytes of scratch memory for one pass, and of the targets that the first keeps for the second.
 std::int64_t twinloss_scratch_of_masks(const MaskArguments* arguments, const HeldMasks* held, std::int32_t backward) {
@@ -34,6 +35,20 @@ void twinloss_mask_gradients(const MaskArguments* arguments, const HeldMasks* he
     with_storage(storage, [&](auto type) {
         using T = Stored<decltype(type)>;
         of.backward<T>(kept, factor, static_cast<T*>(coefficients), static_cast<T*>(prototypes));
+    });
+}
+
+// Writes the semantic term, and for each image and class the SemanticSums that the gradient needs.
+void twinloss_semantic_term(const SemanticArguments* arguments, std::int32_t storage, void* sums, float* term) {
+    *term = static_cast<float>(
+        with_storage(storage, [&](auto type) { return semantic_term<Stored<decltype(type)>>(*arguments, static_cast<SemanticSums*>(sums)); }));
+}
+
+// Writes the gradient by the semantic logits (B, C, h_s, w_s), contiguous, times `factor`.
+void twinloss_semantic_gradient(const SemanticArguments* arguments, std::int32_t storage, const void* sums, float factor, void* gradient) {
+    with_storage(storage, [&](auto type) {
+        using T = Stored<decltype(type)>;
+        semantic_gradient<T>(*arguments, static_cast<const SemanticSums*>(sums), factor, static_cast<T*>(gradient));
     });
 }
 }
