@@ -24,6 +24,7 @@ class Schema:
         required: name and type of the columns that a file must have; other columns are ignored.
         optional: columns that may be missing; they are read as missing values.
         choices: permitted values of columns.
+        defaults: values of optional columns where a row, such as one of an older file, has none.
         written_by: the command that writes such rows, for error messages.
     """
 
@@ -31,6 +32,7 @@ class Schema:
     written_by: str
     optional: Mapping[str, Type] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(path: Path, schema: Schema) -> pd.DataFrame:
@@ -60,6 +62,7 @@ def validated(rows: pd.DataFrame, schema: Schema, path: Path) -> pd.DataFrame:
     if rows.empty:
         raise RowsError(f"{path} has columns, but no row; `{schema.written_by}` recorded nothing, see what it printed")
     columns = {name: _column(rows, name, kind, path) for name, kind in {**schema.required, **schema.optional}.items()}
+    columns |= {name: columns[name].fillna(value) for name, value in schema.defaults.items()}
     for name, allowed in schema.choices.items():
         strange = columns[name][~columns[name].isin(allowed)]
         if len(strange):

@@ -13,7 +13,7 @@ from benches.gpu.finding import GpuFinding
 from benches.gpu.limits import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
 from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
 from benches.measure import cuda
-from benches.measure.memory import peak_bytes
+from benches.measure.memory import held_bytes
 from benches.plan.contenders import BASELINE, make_criterion
 from benches.run.estimates import ratio
 
@@ -104,7 +104,7 @@ def crowded() -> Iterator[GpuFinding]:
 
 def _peak(step: Step) -> int:
     step.clear()
-    return peak_bytes(step, device())
+    return held_bytes(step, device()).peak
 
 
 def _warmed(step: Called) -> Called:

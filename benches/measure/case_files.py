@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,56 +17,82 @@ from twinloss import LossSpec
 if TYPE_CHECKING:
     from oracle.cases.case import Case
 
+PREDICTION, TARGET = "prediction", "target"
+
 
 class LoadedCase(NamedTuple):
-    """Arguments of a criterion: predictions, whose logits are leaves, and the batch."""
+    """Arguments of a criterion: predictions, which are leaves, and the batch."""
 
     preds: dict[str, Any]
     batch: dict[str, Tensor]
 
+    def leaves(self) -> Iterator[Tensor]:
+        """Yields the predictions that have a gradient."""
+        return (leaf for _, leaf in leaves_of(self.preds))
+
+
+def leaves_of(preds: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yields the predictions by name, all but ``feats``; the second tensor of a pair has the first one's name and ``+``."""
+    for name, value in preds.items():
+        if isinstance(value, tuple):
+            yield from zip((name, f"{name}+"), value, strict=True)
+        elif name != "feats":
+            yield name, value
+
 
 def save(case: Case, folder: Path) -> Path:
-    """Write the case's logits (float32), targets and definition into a new folder below ``folder``; returns the new folder."""
-    from oracle.cases.logits import logits  # Imported by the writer only: the gate's readers run with another revision of the twin.
+    """Write the case's predictions (float32), targets and definition into a new folder below ``folder``; returns the new folder."""
+    from oracle.cases.build import build  # Imported by the writer only: the gate's readers run with another revision of the twin.
 
     case_folder = folder / case.digest
     if not (case_folder / "case.json").exists():
         case_folder.mkdir(parents=True, exist_ok=True)
-        boxes, scores = logits(case)
-        height, width = case.image_size
-        rows = np.array([(b.image, b.label, b.cx / width, b.cy / height, b.w / width, b.h / height) for b in case.boxes])
-        for name, array in (("boxes", boxes), ("scores", scores), ("rows", rows.reshape(-1, 6).astype(np.float32))):
-            np.save(case_folder / f"{name}.npy", array)
-        text = json.dumps({"spec": dataclasses.asdict(case.spec), "grids": case.grids})
+        preds, batch = build(case)
+        for kind, tensors in ((PREDICTION, leaves_of(preds)), (TARGET, batch.items())):
+            for name, tensor in tensors:
+                np.save(case_folder / f"{kind} {name}.npy", tensor.detach().numpy())
+        text = json.dumps({"task": case.spec.task, "spec": dataclasses.asdict(case.spec), "grids": case.grids})
         (case_folder / "case.json").write_text(text, "utf-8")
     return case_folder
 
 
+def files(case_folder: Path, kind: str) -> dict[str, Path]:
+    """Returns the files of the predictions or of the targets by name."""
+    return {path.stem.removeprefix(f"{kind} "): path for path in sorted(case_folder.glob(f"{kind} *.npy"))}
+
+
 def load_spec(case_folder: Path) -> LossSpec:
-    """Returns the definition; fields that this revision of ``LossSpec`` lacks are dropped where they are ``None``.
+    """Returns the definition; fields that this revision of the twin lacks are dropped where they are ``None``.
 
     Raises:
-        ValueError: the definition has a value in a field that this revision lacks.
+        ValueError: this revision lacks the task, or a field in which the definition has a value.
     """
-    fields = json.loads((case_folder / "case.json").read_text("utf-8"))["spec"]
-    known = {field.name for field in dataclasses.fields(LossSpec)}
+    record = json.loads((case_folder / "case.json").read_text("utf-8"))
+    own: tuple[type[LossSpec], ...] = (LossSpec, *LossSpec.__subclasses__())
+    kinds = {getattr(kind, "task", "detect"): kind for kind in own}
+    if record["task"] not in kinds:
+        raise ValueError(f"this revision of the twin has no task {record['task']!r}; compare with one that has")
+    kind, fields = kinds[record["task"]], record["spec"]
+    known = {field.name for field in dataclasses.fields(kind)}
     unknown = {name: value for name, value in fields.items() if name not in known and value is not None}
     if unknown:
-        raise ValueError(f"this revision's LossSpec has no {', '.join(unknown)}; compare with one that has")
+        raise ValueError(f"this revision's {kind.__name__} has no {', '.join(unknown)}; compare with one that has")
     kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items() if name in known}
-    return LossSpec(**kept)
+    return kind(**kept)
 
 
 def load(case_folder: Path, dtype: str, device: str) -> LoadedCase:
-    """Returns the tensors of a case on a device, with logits of a dtype."""
+    """Returns the tensors of a case on a device, with predictions of a dtype; targets that are whole numbers keep theirs."""
     grids = json.loads((case_folder / "case.json").read_text("utf-8"))["grids"]
-    logits_dtype = getattr(torch, dtype)
-    boxes, scores = (_tensor(case_folder / f"{name}.npy", logits_dtype, device).requires_grad_() for name in ("boxes", "scores"))
-    feats = [torch.zeros(len(boxes), 1, *grid, dtype=logits_dtype, device=device) for grid in grids]
-    rows = _tensor(case_folder / "rows.npy", torch.float64 if logits_dtype == torch.float64 else torch.float32, device)
-    batch = {"batch_idx": rows[:, 0].contiguous(), "cls": rows[:, 1:2].contiguous(), "bboxes": rows[:, 2:].contiguous()}
-    return LoadedCase({"boxes": boxes, "scores": scores, "feats": feats}, batch)
+    prediction_dtype = getattr(torch, dtype)
+    leaves = {name: _tensor(path, prediction_dtype, device).requires_grad_() for name, path in files(case_folder, PREDICTION).items()}
+    preds = {name: (leaf, leaves[f"{name}+"]) if f"{name}+" in leaves else leaf for name, leaf in leaves.items() if not name.endswith("+")}
+    feats = [torch.zeros(len(leaves["boxes"]), 1, *grid, dtype=prediction_dtype, device=device) for grid in grids]
+    target_dtype = torch.float64 if prediction_dtype == torch.float64 else torch.float32
+    batch = {name: _tensor(path, target_dtype, device) for name, path in files(case_folder, TARGET).items()}
+    return LoadedCase({**preds, "feats": feats}, batch)
 
 
 def _tensor(file: Path, dtype: torch.dtype, device: str) -> Tensor:
-    return torch.from_numpy(np.load(file)).to(device, dtype)
+    tensor = torch.from_numpy(np.load(file))
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)

@@ -1,6 +1,6 @@
 """Rates of the machine that bound the speed of every implementation, measured in the same run.
 
-Every implementation reads each logit and writes a gradient for it, so these bytes divided by the bandwidth bound its time from below. On a
+Every implementation reads each prediction and writes its gradient, so these bytes divided by the bandwidth bound its time from below. On a
 CPU the exponentials of the classification term give a second bound.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from benches.measure.case_files import PREDICTION, files
 
 BIG = 64 << 20  # Elements; larger than any cache.
 SMALL = 1 << 18  # Elements; fits a second-level cache.
@@ -45,13 +47,13 @@ def _seconds(call: Callable[[], object], calls: int = 1) -> float:
 
 
 def moved_bytes(case_folder: Path, itemsize: int) -> int:
-    """Returns the bytes that a step must move: it reads the logits and writes their gradients."""
-    return 2 * itemsize * sum(prod(_shape(case_folder / f"{name}.npy")) for name in ("boxes", "scores"))
+    """Returns the bytes that a step must move: it reads the predictions and writes their gradients."""
+    return 2 * itemsize * sum(prod(_shape(path)) for path in files(case_folder, PREDICTION).values())
 
 
 def class_logits(case_folder: Path) -> int:
     """Returns the number of class logits: a step takes one exponential of each."""
-    return prod(_shape(case_folder / "scores.npy"))
+    return prod(_shape(files(case_folder, PREDICTION)["scores"]))
 
 
 def _shape(file: Path) -> tuple[int, ...]:

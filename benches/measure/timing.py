@@ -76,8 +76,8 @@ class LoadedContender:
 
     def clear(self) -> None:
         """Drop the gradients, so that the next call allocates new ones."""
-        for name in ("boxes", "scores"):
-            self.inputs.preds[name].grad = None
+        for leaf in self.inputs.leaves():
+            leaf.grad = None
 
     def sample(self) -> Sample:
         """Time one call."""

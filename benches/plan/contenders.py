@@ -6,7 +6,7 @@ Nothing here imports torch, the twin or the reference before a criterion is made
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from oracle.contract.contender import Criterion
@@ -72,9 +72,7 @@ def make_criterion(contender: BenchContender, spec: LossSpec, device: str) -> Cr
 
 
 def _reference(backend: str, spec: LossSpec, device: str) -> Criterion:
-    from oracle.reference.criterion import installed_criterion
-
-    plain = installed_criterion(spec, device)
+    plain = _installed(spec, device)
     if backend == "compile":
         import torch
 
@@ -82,11 +80,27 @@ def _reference(backend: str, spec: LossSpec, device: str) -> Criterion:
     return plain
 
 
+def _installed(spec: LossSpec, device: str) -> Criterion:
+    """Returns the reference's own criterion; detection's by a path on which a revision of the twin without further tasks is enough."""
+    from oracle.reference.criterion import installed_criterion
+
+    if getattr(spec, "task", "detect") == "detect":
+        return installed_criterion(spec, device)
+    from oracle.comparison.registry import shipped
+
+    reference: Any = shipped(spec.task)["reference"].factory(spec)
+    return cast("Criterion", reference.installed(device))
+
+
 def _twin(backend: str, spec: LossSpec) -> Criterion:
     import inspect
 
     from twinloss import DetectionLoss
 
+    if getattr(spec, "task", "detect") != "detect":
+        from oracle.comparison.registry import TWINS
+
+        return TWINS[spec.task](spec, backend=backend)
     # Revisions without the argument ``backend`` have one implementation, which is now the torch backend.
     if "backend" in inspect.signature(DetectionLoss).parameters:
         return cast("Criterion", DetectionLoss(spec, backend=backend))  # type: ignore[call-arg,arg-type,unused-ignore]

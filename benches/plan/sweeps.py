@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def _anchors(imgsz: int) -> int:
     return sum((imgsz // stride) ** 2 for stride in (8, 16, 32))
 
 
-def _point(sweep: str, size: int, boxes: int = 16, **changed: int) -> Point:
+def _point(sweep: str, size: int, boxes: int = 16, **changed: Any) -> Point:
     fields = {"batch": IMAGES} | changed
     return Point(sweep, size, Workload(f"{sweep}={size}".replace(" ", "-"), f"scaling: {size:,} {sweep}", boxes=boxes, **fields))
 

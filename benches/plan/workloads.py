@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
-from oracle.cases.workloads import LabelledImages, open_images, real_batches
-from twinloss import LossSpec
+from oracle.cases.workloads import LabelledImages
+from oracle.cases.workloads.batches import split_layout
+from oracle.cases.workloads.task_batches import OPENERS, SPECS, task_batches
 
 STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the ground truth.
 COVER = 42  # Per cent of the picture that generated boxes would cover if none overlapped: xView's and GWHD's crowded images.
@@ -25,12 +28,15 @@ class Workload:
     Attributes:
         name: name in tables, matched by ``-k``.
         what: description.
-        boxes: source of the boxes: a name for :func:`oracle.cases.workloads.real_batches`, or the number of generated boxes in each image.
+        boxes: source of the boxes: the name of a pack, with the layout after it, or the number of generated boxes in each image.
         batch: number of images.
         imgsz: side of the input in pixels.
         num_classes: C; larger labels are taken modulo C. ``None``: the number of classes of the source.
         reg_max: R, the number of bins.
         cover: per cent of the image that generated boxes would cover if none overlapped.
+        task: task of the loss.
+        numbers: further fields of the definition that differ from the default.
+        semantic: of segmentation, whether there is a semantic term.
     """
 
     name: str
@@ -41,37 +47,42 @@ class Workload:
     num_classes: int | None = None
     reg_max: int = 16
     cover: int = COVER
+    task: str = "detect"
+    numbers: tuple[tuple[str, Any], ...] = ()
+    semantic: bool = False
 
     def case(self) -> Case:
         """Returns the batch as a case; every call returns the same one."""
+        numbers = {"reg_max": self.reg_max, **dict(self.numbers)} | ({"num_classes": self.num_classes} if self.num_classes else {})
         if isinstance(self.boxes, int):
-            classes = self.num_classes or 80
-            spec = LossSpec(num_classes=classes, reg_max=self.reg_max)
-            boxes = generated(self.boxes, self.batch, self.imgsz, classes, self.cover)
-            case = Case(spec, (self.imgsz, self.imgsz), self.batch, boxes)
+            spec = SPECS[self.task](**{"num_classes": 80} | numbers)
+            boxes = generated(self.boxes, self.batch, self.imgsz, spec.num_classes, self.cover)
+            case = Case(spec, (self.imgsz, self.imgsz), self.batch, boxes, extras=_extras(self.task, len(boxes)))
         else:
-            pack = _pack(self.boxes)
-            classes = self.num_classes or pack.num_classes
-            spec = LossSpec(num_classes=classes, reg_max=self.reg_max)
-            layout = "mosaic" if _source(self.boxes) != self.boxes else "letterbox"
-            case = next(iter(real_batches(pack, imgsz=self.imgsz, batch=self.batch, layout=layout, spec=spec)))
-            case = dataclasses.replace(case, boxes=tuple(dataclasses.replace(box, label=box.label % classes) for box in case.boxes))
+            source, layout = split_layout(self.boxes)
+            sizes = {"imgsz": self.imgsz, "batch": self.batch}
+            pack = _pack(self.task, source)
+            case = next(task_batches(self.task, pack, numbers=numbers, semantic=self.semantic, layout=layout, **sizes))
+            boxes = tuple(dataclasses.replace(box, label=box.label % case.spec.num_classes) for box in case.boxes)
+            case = dataclasses.replace(case, boxes=boxes)
         return dataclasses.replace(case, prediction=Prediction(kind=STAGE, seed=1), workload=self.name, tags=())
 
     @property
     def origin(self) -> str:
         """Source of the boxes, for reports."""
-        return "generated" if isinstance(self.boxes, int) else _pack(self.boxes).origin
+        return "generated" if isinstance(self.boxes, int) else _pack(self.task, split_layout(self.boxes)[0]).origin
 
 
 @cache
-def _pack(source: str) -> LabelledImages:
-    return open_images(_source(source))
+def _pack(task: str, source: str) -> LabelledImages:
+    return OPENERS[task](source)
 
 
-def _source(boxes: str) -> str:
-    """Returns the name of the data set without the layout; a user's path is returned unchanged."""
-    return boxes if boxes.startswith("labels:") else boxes.removesuffix("-mosaic")
+def _extras(task: str, count: int) -> dict[str, tuple[float, ...]]:
+    """Returns what the task adds to so many generated boxes: an angle in [-π/4, 3π/4) to oriented ones."""
+    if task != "oriented" or not count:
+        return {}
+    return {"angle": tuple((math.pi * (Noise(count, 5).uniform(count).astype(np.float64) - 0.25)).round(6).tolist())}
 
 
 def generated(count: int, images: int, imgsz: int, num_classes: int, cover: int = COVER) -> tuple[Box, ...]:
@@ -102,11 +113,24 @@ WORKLOADS: dict[str, Workload] = {
         Workload("reg-max-1", "COCO, distances instead of distributions, 16 images at 640 px", reg_max=1),
         Workload("batch-1", "COCO, one image at 640 px", batch=1),
         Workload("batch-64", "COCO, 64 images at 640 px", batch=64),
+        Workload("masks", "COCO masks, 16 images at 640 px", task="segment"),
+        Workload(
+            "masks-26", "the same, mask-aware and with a semantic term", task="segment", numbers=(("mask_aware", True),), semantic=True
+        ),
+        Workload("masks-nuclei", "8 images of up to 375 nuclei at 640 px", boxes="nuclei-crowded", batch=8, task="segment"),
+        Workload("masks-lvis", "LVIS masks in 1,230 classes, 4 images at 640 px", boxes="lvis", batch=4, task="segment"),
+        Workload("oriented", "thermal images from the air, 16 at 640 px", boxes="hit-uav", task="oriented"),
+        Workload("oriented-nuclei", "16 images of up to 375 rectangles of nuclei at 640 px", boxes="nuclei-crowded", task="oriented"),
+        Workload("oriented-2000", "one image of 2,000 oriented boxes at 640 px", boxes=2000, batch=1, num_classes=15, task="oriented"),
+        Workload("people", "COCO's people, 16 images at 640 px", task="pose"),
+        Workload("people-26", "the same, of the second generation", task="pose", numbers=(("generation", 2),)),
+        Workload("people-crowded", "COCO's images with the most people, 16 at 640 px", boxes="coco-crowded", task="pose"),
+        Workload("mouse", "mice seen from two sides, 16 images at 640 px", boxes="mouse", task="pose"),
     )
 }
 
 
-def labelled(labels: str, imgsz: int, batch: int) -> Workload:
+def labelled(labels: str, imgsz: int, batch: int, name: str = "labels") -> Workload:
     """Returns the workload of a user's label files.
 
     Raises:
@@ -114,5 +138,5 @@ def labelled(labels: str, imgsz: int, batch: int) -> Workload:
         ValueError: a label file holds a value that cannot be used; the message names file, line and value.
     """
     source = f"labels:{labels}"
-    pack = _pack(source)
-    return Workload("labels", f"{pack.origin}, {batch} images at {imgsz} px", boxes=source, batch=batch, imgsz=imgsz)
+    pack = _pack("detect", source)
+    return Workload(name, f"{pack.origin}, {batch} images at {imgsz} px", boxes=source, batch=batch, imgsz=imgsz)

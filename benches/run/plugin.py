@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,10 +17,11 @@ import pytest
 
 from benches.plan.contenders import BASELINE, NATIVE_TWIN, TORCH_TWIN, TRITON_TWIN, BenchContender, candidates
 from benches.plan.units import Unit, units
-from benches.plan.workloads import labelled
+from benches.plan.workloads import Workload, labelled
 from benches.run.campaign import NOUN, Campaign
 from benches.run.rows import PHASES
 from benches.run.write_rows import OUT, write
+from oracle.tools.options import CANDIDATE, DETECT, LABELS, TASK, chosen_tasks
 from oracle.tools.progress import Progress
 
 QUIET = -1
@@ -33,14 +34,11 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of a bench run."""
     group = parser.getgroup("bench", "what is measured")
-    group.addoption(
-        "--labels",
-        metavar="PATH",
-        help="measure on these boxes: a COCO-style instances_*.json, a folder of YOLO label files, a dataset's root or its data.yaml",
-    )
+    TASK.add_to(group.addoption, help="measure this task's workloads; repeatable (default: all; with --labels or --candidate: detect)")
+    LABELS.add_to(group.addoption)
     group.addoption("--imgsz", type=int, default=640, metavar="PX", help="side of the network's input, with --labels (default: 640)")
     group.addoption("--batch", type=int, default=16, metavar="N", help="images in a batch, with --labels (default: 16)")
-    group.addoption("--candidate", action="append", default=[], metavar="MODULE:FACTORY", help="measure this candidate as well; repeatable")
+    CANDIDATE.add_to(group.addoption, help="measure this candidate as well; repeatable")
     group.addoption("--extent", choices=("quick", "default", "full"), default="default", help="how much to measure (default: default)")
     group.addoption("--threads", type=int, metavar="N", help="threads of each worker (default: the processor's cores)")
     group.addoption("--device", default="cpu", help="cpu or a CUDA device (default: cpu)")
@@ -54,20 +52,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read a user's labels before anything is measured, so that an error in them ends the run at once."""
     labels, imgsz, batch = (config.getoption(name) for name in ("--labels", "--imgsz", "--batch"))
-    if labels is not None:
-        check_labels(labels, imgsz, batch)
+    check_labels(labels, imgsz, batch)
+    if labels and set(config.getoption("--task")) - {DETECT}:
+        raise pytest.UsageError("--labels reads upright boxes alone, which go with --task detect; leave one of the two out")
 
 
-def check_labels(labels: str, imgsz: int, batch: int) -> None:
-    """Build the batch of a user's labels.
+def check_labels(labels: Sequence[str], imgsz: int, batch: int) -> None:
+    """Build the batches of a user's labels.
 
     Raises:
         pytest.UsageError: labels cannot be read, or give no batch of this size.
     """
     try:
-        labelled(labels, imgsz, batch).case()
+        for workload in _labelled(labels, imgsz, batch):
+            workload.case()
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _labelled(labels: Sequence[str], imgsz: int, batch: int) -> list[Workload]:
+    """Returns the workloads of a user's labels, named "labels", "labels-2" and so on."""
+    names = ("labels" if at == 0 else f"labels-{at + 1}" for at in range(len(labels)))
+    return [labelled(path, imgsz, batch, name) for path, name in zip(labels, names, strict=True)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -86,8 +92,10 @@ def _planned(config: pytest.Config) -> list[Unit]:
     contenders = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
     if not config.getoption("--no-compile"):
         contenders.append(BenchContender(BASELINE.program, "compile"))
-    workload = labelled(labels, config.getoption("--imgsz"), config.getoption("--batch")) if labels else None
-    return list(units(config.getoption("--extent"), contenders, workload, device))
+    workloads = _labelled(labels, config.getoption("--imgsz"), config.getoption("--batch"))
+    detection_alone = [DETECT] if labels or config.getoption("--candidate") else []
+    tasks = chosen_tasks(config.getoption("--task") or detection_alone)
+    return list(units(config.getoption("--extent"), contenders, workloads, device, tasks))
 
 
 @pytest.fixture(scope="session")

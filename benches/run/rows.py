@@ -52,7 +52,7 @@ _EMPTY: Row = dict.fromkeys(
         *("peak_bytes", "images_per_s", "heap", "minor_faults", "ms_q1", "ms_q3", "cpu_ms_median", "rounds", "processes", "share"),
         *("gradient_bytes", "floor_bytes_ms", "floor_exp_ms", "launches", "synchronisations", "warm_ms", "what", "origin", "images"),
         *("image_size", "anchors", "classes", "reg_max", "boxes", "candidate_pairs", "sweep", "size", "exponent", "exponent_lo95"),
-        *("exponent_hi95", "note"),
+        *("exponent_hi95", "note", "task", "retained_bytes"),
     )
 )
 
@@ -64,6 +64,7 @@ def _described(campaign: Campaign, unit: Unit) -> Row:
     moved = moved_bytes(case_folder, itemsize)
     on_processor = unit.setting.device == "cpu"
     return {
+        "task": unit.workload.task,
         "workload": unit.workload.name,
         "what": unit.workload.what,
         "origin": unit.workload.origin,
@@ -76,7 +77,7 @@ def _described(campaign: Campaign, unit: Unit) -> Row:
         "classes": case.spec.num_classes,
         "reg_max": case.spec.reg_max,
         "boxes": len(case.boxes),
-        "candidate_pairs": candidate_pairs(case),
+        "candidate_pairs": None if "angle" in case.extras else candidate_pairs(case),
         "sweep": unit.point.sweep if unit.point else None,
         "size": _size(unit.point) if unit.point else None,
         "gradient_bytes": moved // 2,
@@ -116,6 +117,7 @@ def _timed_row(unit: Unit, results: Results, label: str, phase: str) -> Row:
         "rounds": len(milliseconds),
         "processes": len(set(clusters)),
         "peak_bytes": exact.get(PEAKS.get(phase, "")),
+        "retained_bytes": exact.get("retained") if phase == STEP else None,
     }
     if phase == STEP:
         warm = [reports[label]["first_ms"] for reports in results.warm if label in reports]
@@ -189,7 +191,13 @@ def _growth_row(sweep: str, along: list[tuple[int, Unit, Results]], contender: B
     taken = [(size, *one) for size, _, results in along for one in zip(*samples(results, contender.label, STEP), strict=True)]
     sizes, milliseconds, clusters = (np.array(column) for column in zip(*taken, strict=True))
     fit, unit = growth(sizes, milliseconds, clusters), along[0][1]
-    described = {"workload": f"scaling: {sweep}", "sweep": sweep, "device": unit.setting.device, "heap": "steady"}
+    described = {
+        "task": unit.workload.task,
+        "workload": f"scaling: {sweep}",
+        "sweep": sweep,
+        "device": unit.setting.device,
+        "heap": "steady",
+    }
     exponents = {"exponent": fit.exponent.value, "exponent_lo95": fit.exponent.lo95, "exponent_hi95": fit.exponent.hi95}
     counts = {"dtype": unit.setting.name, "rounds": fit.exponent.samples, "processes": fit.exponent.clusters}
     return described | _identity(contender) | exponents | counts | {"phase": "growth of step", "ms_median": fit.floor}

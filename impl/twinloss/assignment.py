@@ -273,6 +273,6 @@ def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anc
     weight_H = (weight_H + nan_carrier).to(truth.boxes.dtype)
     image_H = truth.image[held.box]
     order_H = (image_H * num_anchors + held.anchor).argsort()
-    if held.scale == "plain":
-        order_H = order_H[~(weight_H <= 0)[order_H]]
+    if held.scale != "every":
+        order_H = order_H[~((weight_H if held.scale == "plain" else held.metric) <= 0)[order_H]]
     return Assignment(image=image_H[order_H], anchor=held.anchor[order_H], box=truth.row[held.box[order_H]], weight=weight_H[order_H])

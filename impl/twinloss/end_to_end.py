@@ -1,4 +1,7 @@
-"""The loss of end-to-end heads, which predict twice: one2many to learn from, one2one to answer with (spec section 12)."""
+"""The loss of end-to-end heads, which predict twice: one2many to learn from, one2one to answer with.
+
+Of detection it is section 12 of the specification, of segmentation and oriented boxes section 12 of theirs, of pose section 11.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from twinloss.loss import Batch, DetectionLoss, Predictions
+from twinloss.loss import LOSSES, Batch, Predictions
 from twinloss.spec import LossSpec
 
 Generation = Literal[1, 2]
@@ -19,43 +22,45 @@ _SHARE_AT_START, _SHARE_AT_END = 0.8, 0.1
 
 
 class EndToEndLoss:
-    """Two detection losses, each with an assignment of its own, on two prediction sets of one head.
+    """Two losses of one task, each with an assignment of its own, on two prediction sets of one head.
 
     Args:
-        spec: the definition's numbers; its ``topk`` is that of one2many, and one2one has its own: 1 in the first generation, in the second
-            7, of which the second cut leaves 1.
+        spec: the definition's numbers, which say what the task is; its ``topk`` is that of one2many, and one2one has its own: 1 in the
+            first generation, in the second 7, of which the second cut leaves 1.
         generation: 1 adds the two losses and their items (YOLOv10); 2 weights them by a share that moves from one2many to one2one
-            as the epochs pass, and logs one2one's items (YOLO26).
+            as the epochs pass, and logs one2one's items (YOLO26). Only detection has a first one.
         epochs: length of the training, over which the second generation's share moves.
-        options: of :class:`~twinloss.DetectionLoss`, such as ``ties`` and ``conflicts``, the same for both.
+        options: of the task's loss, such as ``ties`` and ``conflicts``, and pose's ``flow``, the same for both.
 
     Attributes:
         updates: how often :meth:`update` was called; may be set when training resumes.
 
     Raises:
-        ValueError: ``generation`` is neither 1 nor 2, or an option's value is unknown.
-        TypeError: ``options`` has a name that :class:`~twinloss.DetectionLoss` does not know.
+        ValueError: ``generation`` is neither 1 nor 2, or the task has no first one, or an option's value is unknown.
+        TypeError: ``options`` has a name that the task's loss does not know.
     """
 
     def __init__(self, spec: LossSpec, *, generation: Generation = 2, epochs: int = 100, **options: Any) -> None:
         if generation not in _ONE_TO_ONE:
             raise ValueError(f"generation is {generation!r}; it must be 1 (YOLOv10) or 2 (YOLO26)")
+        if generation == 1 and spec.task != "detect":
+            raise ValueError(f"generation is 1 (YOLOv10), which has no loss of the task {spec.task!r}; use 2 (YOLO26)")
         topk, topk2 = _ONE_TO_ONE[generation]
         self.generation = generation
         self.epochs = epochs
         self.updates = 0
-        self.one2many = DetectionLoss(spec, **options)
-        self.one2one = DetectionLoss(replace(spec, topk=topk, topk2=topk2), **options)
+        self.one2many = LOSSES[spec.task](spec, **options)
+        self.one2one = LOSSES[spec.task](replace(spec, topk=topk, topk2=topk2), **options)
 
     def __call__(self, preds: Mapping[str, Predictions], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
 
         Args:
-            preds: ``one2many`` and ``one2one``, each as :class:`~twinloss.DetectionLoss` takes its predictions.
+            preds: ``one2many`` and ``one2one``, each as the task's loss takes its predictions.
             batch: targets, as there.
 
         Returns:
-            (3,): box, classification and distribution (R = 1: distance) term, times the number of images; and the logged items by name.
+            (T,): the task's terms, times the number of images; and the logged items by name.
 
         Raises:
             ValueError: one of the two sets is missing, or an input is not what it must be.

@@ -209,3 +209,7 @@ class PoseLoss(TaskLoss):
 
     def _options(self) -> dict[str, Any]:
         return super()._options() | {"flow": self.flow}
+
+
+LOSSES: dict[str, type[TaskLoss]] = {kind.task.task: kind for kind in (DetectionLoss, SegmentationLoss, OrientedLoss, PoseLoss)}
+"""By ``spec.task``."""

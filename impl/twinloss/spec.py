@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from twinloss.plain_numbers import in_float32, real, several, whole
@@ -176,17 +177,17 @@ class LossSpec:
         """The assigner's overlap, by its name in :data:`twinloss.overlap_registry.OVERLAPS` (spec section 5.2)."""
         return "ciou"
 
-    @property
+    @cached_property
     def terms(self) -> tuple[str, ...]:
         """Keys of the terms, in the order of the result (spec section 7)."""
         return tuple(term.key for term in self._terms())
 
-    @property
+    @cached_property
     def term_names(self) -> tuple[str, ...]:
         """Names under which the terms are logged (spec section 7)."""
         return tuple(term.logged for term in self._terms())
 
-    @property
+    @cached_property
     def term_gains(self) -> tuple[float, ...]:
         """Factor of each term, in the order of the result."""
         return tuple(self.gains[term.gain] for term in self._terms())

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from oracle.cases.case import Case, Inputs, Setting
-from oracle.cases.logits import logits
+from oracle.cases.case import PAIRS, Case, Inputs, Setting
+from oracle.cases.tasks import task_of
 
 
 def build(case: Case, setting: Setting = Setting()) -> Inputs:
-    """Returns predictions and targets of a case as a criterion takes them; the logits are leaves that require a gradient."""
-    boxes, scores = logits(case)
-    dtype, device = setting.torch_dtype, setting.device
+    """Returns predictions and targets of a case as a criterion takes them; the predictions are leaves that require a gradient."""
+    dtype, device, task = setting.torch_dtype, setting.device, task_of(case)
     target_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    preds = {
-        "boxes": torch.from_numpy(boxes).to(device, dtype).requires_grad_(),
-        "scores": torch.from_numpy(scores).to(device, dtype).requires_grad_(),
-        "feats": [torch.zeros(case.batch_size, 1, *grid, dtype=dtype, device=device) for grid in case.grids],
-    }
-    rows = torch.tensor([(b.image, b.label, b.cx, b.cy, b.w, b.h) for b in case.boxes], dtype=torch.float64).reshape(-1, 6)
-    height, width = case.image_size
-    # Rounded to float32 in every setting, so that all dtypes get the same boxes.
-    xywh = (rows[:, 2:] / torch.tensor([width, height, width, height], dtype=torch.float64)).float()
-    batch = {
-        "batch_idx": rows[:, 0].to(device, target_dtype),
-        "cls": rows[:, 1:2].to(device, target_dtype),
-        "bboxes": xywh.to(device, target_dtype),
-    }
-    return Inputs(preds, batch)
+    leaves = {name: torch.from_numpy(array).to(device, dtype).requires_grad_() for name, array in task.predictions(case).items()}
+    feats = [torch.zeros(case.batch_size, 1, *grid, dtype=dtype, device=device) for grid in case.grids]
+    rows = torch.tensor([(b.image, b.label) for b in case.boxes], dtype=torch.float64).reshape(-1, 2)
+    batch = {"batch_idx": rows[:, 0].to(device, target_dtype), "cls": rows[:, 1:].to(device, target_dtype)}
+    batch |= {name: target.to(device) for name, target in task.targets(case, target_dtype).items()}
+    return Inputs({**_paired(leaves), "feats": feats}, batch)
+
+
+def _paired(leaves: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Returns the predictions as a criterion takes them: two tensors that come as a pair under one name."""
+    seconds = {second for _, second in PAIRS.values()}
+    pairs = {first: (leaves[first], leaves[second]) for first, second in PAIRS.values() if second in leaves}
+    return {name: pairs.get(name, leaf) for name, leaf in leaves.items() if name not in seconds}

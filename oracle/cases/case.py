@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +24,9 @@ from twinloss import LossSpec
 
 PredictionKind = Literal["random", "untrained", "near", "exact", "saturated", "early", "middle", "late", "zeros", "inline"]
 DtypeName = Literal["float64", "float32", "float16", "bfloat16"]
+
+PAIRS = {"proto": ("proto", "semantic")}
+"""Predictions that may come as a pair, with the names of its two tensors."""
 
 _MOST_LOGITS = 1 << 31  # 8 GiB in float32.
 
@@ -93,7 +96,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Case:
-    """One batch: definition, image size in pixels (height, width), images, boxes in order of arrival, and predictions."""
+    """One batch.
+
+    Attributes:
+        spec: the definition; its type says for which task.
+        image_size: height and width in pixels.
+        batch_size: number of images.
+        boxes: ground truth in order of arrival.
+        prediction: recipe of the predictions.
+        workload: where the batch comes from.
+        tags: what is special about it.
+        extras: further columns of ground truth by name, with one entry per box, in pixels: what a task adds
+            (:mod:`oracle.cases.tasks`); nested tuples of numbers.
+        options: numbers of the batch that are no ground truth, by name: sizes of what a task predicts.
+    """
 
     spec: LossSpec
     image_size: tuple[int, int]
@@ -102,8 +118,13 @@ class Case:
     prediction: Prediction = field(default_factory=Prediction)
     workload: str = "generated"
     tags: tuple[str, ...] = ()
+    extras: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    options: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, column in self.extras.items():
+            if len(column) != len(self.boxes):
+                raise ValueError(f"extras[{name!r}] has {len(column)} entries for {len(self.boxes)} boxes; give one per box")
         finest = self.spec.strides[0]
         if self.image_size[0] % finest or self.image_size[1] % finest:
             raise ValueError(f"image_size {self.image_size} is not a multiple of the finest stride, {finest}; round both sides up")
@@ -131,6 +152,12 @@ class Case:
         # Floats even for boxes given in whole numbers, so that equal cases have equal digests.
         record["boxes"] = [[b.image, b.label, *map(float, (b.cx, b.cy, b.w, b.h))] for b in self.boxes]
         record["prediction"]["spread"] = float(self.prediction.spread)
+        # Fields of other tasks are left out where they are empty, so that a detection case keeps its digest.
+        for name in ("extras", "options"):
+            if values := record.pop(name):
+                record[name] = _nested(values, float, list)
+        if self.spec.task != "detect":
+            record["task"] = self.spec.task
         return json.dumps(record, indent=1, sort_keys=True)
 
     @classmethod
@@ -144,12 +171,15 @@ class Case:
         from oracle.tools.parsing import parse_json  # needs msgspec, which a machine for measurements may lack
 
         try:
-            parse_json(text, _schema())
+            kind = _spec_type(parse_json(text, _Task).task)
+            parse_json(text, _schema(kind.task))
             record = json.loads(text)  # Not the parsed values: whole numbers stay whole, so that the digest stays the same.
             spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.pop("spec").items()}
             record |= {name: tuple(record[name]) for name in ("image_size", "tags") if name in record}
+            record |= {name: _nested(record[name], float, tuple) for name in ("extras", "options") if name in record}
+            record.pop("task", None)
             boxes = tuple(Box(i, c, *map(float, xywh)) for i, c, *xywh in record.pop("boxes", ()))
-            case = cls(spec=LossSpec(**spec), boxes=boxes, prediction=Prediction(**record.pop("prediction", {})), **record)
+            case = cls(spec=kind(**spec), boxes=boxes, prediction=Prediction(**record.pop("prediction", {})), **record)
             _check_buildable(case)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"this is not a case of this version of the suite: {error}") from error
@@ -162,13 +192,39 @@ class Case:
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
+class _Task:
+    """The one field of a case's JSON that says how to read the others."""
+
+    task: str = "detect"
+
+
+def _spec_type(task: str) -> type[LossSpec]:
+    known: dict[str, type[LossSpec]] = {"detect": LossSpec} | {kind.task: kind for kind in LossSpec.__subclasses__()}
+    if task not in known:
+        raise ValueError(f"task is {task!r}; it must be one of {', '.join(map(repr, known))}")
+    return known[task]
+
+
 @functools.cache
-def _schema() -> type:
-    """Returns the type of the JSON that :meth:`Case.to_json` writes."""
+def _schema(task: str) -> type:
+    """Returns the type of the JSON that :meth:`Case.to_json` writes for a case of this task."""
     from oracle.tools.parsing import strict_type
 
+    kind = _spec_type(task)
     row = tuple[int, int, float, float, float, float]
-    return strict_type(Case, spec=strict_type(LossSpec), prediction=strict_type(Prediction), boxes=list[row])
+    types = {"spec": strict_type(kind), "prediction": strict_type(Prediction), "boxes": list[row]}
+    further = {} if task == "detect" else {"task": (str, task)}
+    return strict_type(Case, **types, extras=dict[str, list[Any]], options=dict[str, float], further=further)
+
+
+def _nested(values: Any, number: Callable[[Any], Any], sequence: Callable[[Any], Any]) -> Any:
+    """Returns nested mappings and sequences with other sequences and numbers."""
+    if isinstance(values, Mapping):
+        return {name: _nested(value, number, sequence) for name, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return sequence(_nested(value, number, sequence) for value in values)
+    return number(values)
 
 
 def _check_buildable(case: Case) -> None:
@@ -184,20 +240,20 @@ def _check_buildable(case: Case) -> None:
             held = f"{images} images and {case.spec.num_classes} classes"
             raise ValueError(f"boxes[{index}] has image {box.image} and class {box.label}; the batch has {held}, counted from 0")
     if case.prediction.kind == "inline":
-        inline_logits(case)
+        inline_logits(case, {"boxes": case.logit_shapes[0], "scores": case.logit_shapes[1]})
 
 
-def inline_logits(case: Case) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the logits that an inline case carries, as float32.
+def inline_logits(case: Case, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
+    """Returns the predictions that an inline case carries, by name, as float32.
 
     Raises:
-        ValueError: the text is no base64, or the logits have another shape than the case implies.
+        ValueError: the text is no base64, or the predictions have another shape than the case implies.
     """
     text = case.prediction.inline or {}
-    arrays = []
-    for name, shape in zip(("boxes", "scores"), case.logit_shapes, strict=True):
+    arrays = {}
+    for name, shape in shapes.items():
         array = np.frombuffer(base64.b64decode(text.get(name, "")), dtype="<f4")
         if array.size != math.prod(shape):
             raise ValueError(f"inline {name} hold {array.size} numbers; this case has {shape}, {math.prod(shape)} numbers")
-        arrays.append(array.reshape(shape).astype(np.float32))
-    return arrays[0], arrays[1]
+        arrays[name] = array.reshape(shape).astype(np.float32)
+    return arrays

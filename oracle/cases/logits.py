@@ -64,8 +64,12 @@ TRAINING_STAGES = {
 }
 
 
-def logits(case: Case) -> Logits:
+def logits(case: Case, scene: Scene | None = None) -> Logits:
     """Returns box logits (B, 4R, A) and class logits (B, C, A) in float32, with the same bits on every call.
+
+    Args:
+        case: the batch.
+        scene: the box of each anchor, of a task whose boxes are not upright.
 
     Raises:
         ValueError: the case's kind is unknown, or the logits of an inline case have another shape than the case implies.
@@ -73,13 +77,18 @@ def logits(case: Case) -> Logits:
     recipe = _RECIPES.get(case.prediction.kind)
     if recipe is None:
         raise ValueError(f"prediction kind {case.prediction.kind!r} is unknown; choose one of {', '.join(_RECIPES)}")
-    return recipe(case)
+    return recipe(case, scene)
 
 
-def inline_text(boxes: Floats, scores: Floats) -> dict[str, str]:
-    """Returns :attr:`Prediction.inline` for these logits."""
-    parts = {"boxes": boxes, "scores": scores}
+def inline_text(boxes: Floats, scores: Floats, **further: Floats) -> dict[str, str]:
+    """Returns :attr:`Prediction.inline` for these logits, and a task's further predictions by name."""
+    parts = {"boxes": boxes, "scores": scores, **further}
     return {name: base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode() for name, array in parts.items()}
+
+
+def _inline(case: Case, _scene: Scene | None) -> Logits:
+    found = inline_logits(case, dict(zip(("boxes", "scores"), case.logit_shapes, strict=True)))
+    return found["boxes"], found["scores"]
 
 
 def _noise(case: Case) -> Logits:
@@ -87,7 +96,7 @@ def _noise(case: Case) -> Logits:
     return Noise(case.prediction.seed, 0).bell(*boxes), Noise(case.prediction.seed, 1).bell(*scores)
 
 
-def _random(case: Case) -> Logits:
+def _random(case: Case, _scene: Scene | None) -> Logits:
     boxes, scores = _noise(case)
     scale = np.float32(case.prediction.spread)
     if case.spec.reg_max == 1:
@@ -95,7 +104,7 @@ def _random(case: Case) -> Logits:
     return scale * boxes, scale * scores
 
 
-def _untrained(case: Case) -> Logits:
+def _untrained(case: Case, _scene: Scene | None) -> Logits:
     boxes, scores = _noise(case)
     scale = np.float32(case.prediction.spread / 10)
     expected = max(len(case.boxes) / max(case.batch_size, 1), 1.0)
@@ -104,7 +113,7 @@ def _untrained(case: Case) -> Logits:
     return np.float32(start) + scale * boxes, np.float32(prior) + scale * scores
 
 
-def _saturated(case: Case) -> Logits:
+def _saturated(case: Case, _scene: Scene | None) -> Logits:
     shapes = case.logit_shapes
     seed, spread = case.prediction.seed, np.float32(case.prediction.spread)
 
@@ -118,25 +127,34 @@ def _saturated(case: Case) -> Logits:
     return boxes, np.where(fine < 0.25, around_limit, scores).astype(np.float32)
 
 
-def _zeros(case: Case) -> Logits:
+def _zeros(case: Case, _scene: Scene | None) -> Logits:
     boxes, scores = case.logit_shapes
     return np.zeros(boxes, np.float32), np.zeros(scores, np.float32)
 
 
 @dataclass(frozen=True)
-class _Scene:
-    """The box of each anchor that lies in one (P,): class, distances (P, 4) to its sides, and lengths (P, 4) of its sides, in cells."""
+class Scene:
+    """The box of each anchor that lies in one (P,).
+
+    Attributes:
+        image, anchor: image, and anchor within it.
+        box: index into the case's boxes.
+        label: class of the box.
+        distances: (P, 4) to the sides of the box, in cells.
+        sides: (P, 4) lengths of its sides, in cells.
+    """
 
     image: NDArray[np.int64]
     anchor: NDArray[np.int64]
+    box: NDArray[np.int64]
     label: NDArray[np.int64]
     distances: Floats
     sides: Floats
 
 
-def _scene(case: Case, *, smallest_on_top: bool) -> _Scene:
+def scene_of(case: Case, *, smallest_on_top: bool) -> Scene:
     """Chooses a box for each anchor that lies in any: the smallest, as a trained head learns, or a random one."""
-    boxes = _corners(case)
+    index, boxes = _corners(case)
     areas = (boxes[:, 4] - boxes[:, 2]) * (boxes[:, 5] - boxes[:, 3])
     order = np.argsort(-areas, kind="stable") if smallest_on_top else Noise(case.prediction.seed, 3).order(len(boxes))
     seen = np.full((case.batch_size, case.num_anchors), -1, dtype=np.int64)
@@ -152,16 +170,17 @@ def _scene(case: Case, *, smallest_on_top: bool) -> _Scene:
         centres[level, 1] = np.repeat(np.arange(rows, dtype=np.float32) + 0.5, columns)
         _paint(seen[:, level].reshape(case.batch_size, rows, columns), boxes, order, stride, shortest)
     image, anchor = np.nonzero(seen >= 0)
-    box = boxes[seen[image, anchor]]
+    chosen = seen[image, anchor]
+    box = boxes[chosen]
     # A loss gets ground truth in float32; an exact prediction has to be computed from the same values.
     corners = (box[:, 2:] / strides[anchor, None]).astype(np.float32)
     distances = np.concatenate([centres[anchor] - corners[:, :2], corners[:, 2:] - centres[anchor]], axis=1)
     sides = np.maximum(corners[:, 2:] - corners[:, :2], 0)
-    return _Scene(image, anchor, box[:, 1].astype(np.int64), distances, np.tile(sides, 2))
+    return Scene(image, anchor, index[chosen], box[:, 1].astype(np.int64), distances, np.tile(sides, 2))
 
 
-def _corners(case: Case) -> NDArray[np.float32]:
-    """Returns rows of image, class and pixel corners of the valid boxes."""
+def _corners(case: Case) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Returns the indices of the valid boxes, and their rows of image, class and pixel corners."""
     rows = np.array([(b.image, b.label, b.cx, b.cy, b.w, b.h) for b in case.boxes], dtype=np.float64).reshape(-1, 6)
     sound = np.isfinite(rows).all(1) & (rows[:, 0] >= 0) & (rows[:, 0] < case.batch_size)
     sound &= (rows[:, 1] >= 0) & (rows[:, 1] < case.spec.num_classes) & (rows[:, 4:] >= 0).all(1)
@@ -170,7 +189,8 @@ def _corners(case: Case) -> NDArray[np.float32]:
     size = np.array([width, height, width, height], dtype=np.float32)
     centre_size = (rows[:, 2:] / size).astype(np.float32) * size
     half = centre_size[:, 2:] / 2
-    return np.concatenate([rows[:, :2].astype(np.float32), centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    corners = np.concatenate([rows[:, :2].astype(np.float32), centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    return np.flatnonzero(sound), corners
 
 
 def _paint(seen: NDArray[np.int64], boxes: Floats, order: NDArray[np.int64], stride: int, shortest: int) -> None:
@@ -212,15 +232,15 @@ def two_bin_logits(distances: Floats, reg_max: int) -> Floats:
     return out.reshape(batch, 4 * reg_max, anchors)
 
 
-def _spread_out(case: Case, scene: _Scene, values: Floats, elsewhere: float) -> Floats:
+def _spread_out(case: Case, scene: Scene, values: Floats, elsewhere: float) -> Floats:
     """Returns distances (B, 4, A): ``values`` for anchors in a box, ``elsewhere`` for the others."""
     out = np.full((case.batch_size, 4, case.num_anchors), elsewhere, dtype=np.float32)
     out[scene.image, :, scene.anchor] = values
     return out
 
 
-def _near(case: Case) -> Logits:
-    scene, reg_max = _scene(case, smallest_on_top=False), case.spec.reg_max
+def _near(case: Case, scene: Scene | None) -> Logits:
+    scene, reg_max = scene or scene_of(case, smallest_on_top=False), case.spec.reg_max
     distances = _spread_out(case, scene, scene.distances, _AWAY)
     distances += np.float32(case.prediction.spread) * Noise(case.prediction.seed, 0).bell(*distances.shape)
     scores = Noise(case.prediction.seed, 1).bell(*case.logit_shapes[1]) - np.float32(4)
@@ -228,16 +248,16 @@ def _near(case: Case) -> Logits:
     return _distributions(distances, reg_max, width=0.8), scores
 
 
-def _exact(case: Case) -> Logits:
-    scene, reg_max = _scene(case, smallest_on_top=False), case.spec.reg_max
+def _exact(case: Case, scene: Scene | None) -> Logits:
+    scene, reg_max = scene or scene_of(case, smallest_on_top=False), case.spec.reg_max
     distances = _spread_out(case, scene, scene.distances, _AWAY)
     scores = np.full(case.logit_shapes[1], -4, dtype=np.float32)
     scores[scene.image, scene.label, scene.anchor] = 2
     return two_bin_logits(distances, reg_max), scores
 
 
-def _in_training(case: Case) -> Logits:
-    stage, scene = TRAINING_STAGES[case.prediction.kind], _scene(case, smallest_on_top=True)
+def _in_training(case: Case, scene: Scene | None) -> Logits:
+    stage, scene = TRAINING_STAGES[case.prediction.kind], scene or scene_of(case, smallest_on_top=True)
     scale, seed = np.float32(case.prediction.spread), case.prediction.seed
     error = scene.sides * np.float32(stage.error) + np.float32(stage.floor)
     values = scene.distances + scale * error * Noise(seed, 0).bell(*scene.distances.shape)
@@ -258,7 +278,7 @@ def _centredness(distances: Floats) -> Floats:
     return centredness
 
 
-_RECIPES: dict[str, Callable[[Case], Logits]] = {
+_RECIPES: dict[str, Callable[[Case, Scene | None], Logits]] = {
     "random": _random,
     "untrained": _untrained,
     "near": _near,
@@ -268,5 +288,5 @@ _RECIPES: dict[str, Callable[[Case], Logits]] = {
     "middle": _in_training,
     "late": _in_training,
     "zeros": _zeros,
-    "inline": inline_logits,
+    "inline": _inline,
 }

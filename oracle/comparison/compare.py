@@ -21,7 +21,6 @@ from oracle.contract.contender import Contender
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared, worst
 from oracle.inference.assignment import InferredAssignment
 from oracle.judge.indistinguishable import NO_ALTERNATIVES, TermBounds
-from oracle.judge.loss_and_gradients import NUMBERS
 from oracle.judge.truth import DefinitionAnswers
 from oracle.judge.worst_elements import QuantityError, judge_quantity
 from oracle.tolerance.assignment import IndexedAssignment
@@ -176,7 +175,7 @@ def _quantity(failure: ContenderFailed) -> str:
 def _finite(control: Trial | None) -> bool:
     """Whether all numbers of the reference are finite; true if the reference gives none."""
     outcome = _available(control, Trial.outcome)
-    return outcome is None or all(bool(t.isfinite().all()) for t in (outcome.loss, outcome.grad_boxes, outcome.grad_scores))
+    return outcome is None or all(bool(tensor.isfinite().all()) for tensor in (outcome.loss, *outcome.gradients.values()))
 
 
 def _judge_stage(stage: str, trial: Trial, control: Trial | None) -> Iterable[Judgement]:
@@ -234,7 +233,8 @@ def _loss_given(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     own = _available(control, Trial.given)
     found = trial.given()
     judgements = [
-        judge_quantity("loss_given", found[name], own[name] if own else None, widen=_same_arithmetic(trial, control)) for name in NUMBERS
+        judge_quantity("loss_given", error, own[name] if own else None, widen=_same_arithmetic(trial, control))
+        for name, error in found.items()
     ]
     yield from (_complete(judgement, trial.missing_items(given=True)) for judgement in judgements)
 
@@ -268,11 +268,12 @@ def _wrong(judgements: Sequence[Judgement]) -> bool:
 
 
 def _form(trial: Trial) -> Iterable[Judgement]:
-    """Yields a difference if the loss is neither float32 nor float64 [7], and one for each missing gradient."""
+    """Yields a difference if the loss is neither float32 nor float64 [7], and one for each missing gradient that the definition has."""
     outcome = trial.outcome()
     if outcome.loss_dtype not in (torch.float32, torch.float64):
         yield differs(Finding("loss", "dtype", f"the loss is {outcome.loss_dtype}; it must be float32 or float64"))
-    for name in outcome.missing:
+    allowed = trial.standard().truth.missing if outcome.missing else ()
+    for name in sorted(set(outcome.missing) - set(allowed)):
         what = f"the loss has no gradient with respect to {name}; return zeros if it does not depend on them"
         yield differs(Finding("loss", f"gradient of {name}", what))
 
@@ -286,7 +287,9 @@ def _judge_loss(
     room: TermBounds = NO_ALTERNATIVES,
 ) -> Iterable[Judgement]:
     found, widen = trial.loss(held, room), _same_arithmetic(trial, control)
-    judgements = [judge_quantity("loss", found[name], own[name] if own else None, widen=widen, ambiguous=ambiguous) for name in NUMBERS]
+    judgements = [
+        judge_quantity("loss", error, own[name] if own else None, widen=widen, ambiguous=ambiguous) for name, error in found.items()
+    ]
     yield from (_complete(judgement, trial.missing_items()) for judgement in judgements)
 
 

@@ -8,7 +8,7 @@ the same bits. On other devices the order of atomic additions varies: the tolera
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
+from oracle.cases.tasks import task_of
 from oracle.contract.answer_form import (
     WRONG_ATTRIBUTE,
     WRONG_DTYPE,
@@ -30,7 +31,7 @@ from oracle.contract.answer_form import (
 from oracle.contract.calls import HANGS, RAISES, CallResult, ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
 from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS
-from oracle.contract.run import fresh_leaves, gradients, in_setting, make_criterion
+from oracle.contract.run import DETECTION_TERMS, fresh_leaves, gradients, in_setting, leaves_of, make_criterion
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
 from oracle.tools.printable import printable
 from twinloss import LossSpec
@@ -43,7 +44,7 @@ MODES = {
     RAISES: "it raised instead of answering",
     HANGS: "it did not answer in time",
     WRONG_ATTRIBUTE: "an attribute of its factory or criterion cannot be read, or violates the contract",
-    WRONG_SHAPE: "its answer is not (loss (3,), items by name)",
+    WRONG_SHAPE: "its answer is not (loss with one entry per term, items by name)",
     WRONG_DTYPE: "its loss is neither float32 nor float64, or its items are no numbers",
     WRONG_TENSOR: "its loss or a gradient is a tensor subclass, sparse, or on another device than the logits",
     "not finite": "its loss or a gradient is not a finite number where the definition's is",
@@ -68,13 +69,13 @@ class Answer:
 
     loss: Tensor
     items: Mapping[str, float]
-    gradients: tuple[Tensor | None, ...]
+    gradients: Mapping[str, Tensor | None]
     mutated: str
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All numbers of the answer, by name."""
-        named = {f"gradient of {name}": g for name, g in zip(("boxes", "scores"), self.gradients, strict=True) if g is not None}
+        named = {f"gradient of {name}": gradient for name, gradient in self.gradients.items() if gradient is not None}
         items = torch.tensor([self.items[name] for name in sorted(self.items)], dtype=torch.float64)
         return {"loss": self.loss, "items": items, **named}
 
@@ -106,18 +107,18 @@ def _verdict(mode: str, found: Mapping[str, str]) -> Judgement:
 
 
 def _may_repeat(inputs: Inputs) -> bool:
-    return sum(int(inputs.preds[name].numel()) for name in ("boxes", "scores")) <= REPEATED_UP_TO
+    return sum(leaf.numel() for leaf in leaves_of(inputs.preds).values()) <= REPEATED_UP_TO
 
 
 def _observe(contender: Contender, case: Case, inputs: Inputs, setting: Setting, finite: Callable[[], bool]) -> Iterator[tuple[str, str]]:
     criterion = _make(contender, case, setting)
-    first, changed = call_once(contender, criterion, inputs, setting)
+    first, changed = call_once(contender, criterion, inputs, setting, case.spec.terms)
     if first.mutated:
         yield "mutates inputs", first.mutated
     if (wrong := _not_finite(first)) and not _overflows(contender, setting) and finite():
         yield "not finite", wrong
     if _may_repeat(inputs):
-        again, changed_again = call_once(contender, criterion, inputs, setting)
+        again, changed_again = call_once(contender, criterion, inputs, setting, case.spec.terms)
         changed = changed_again | changed
         yield from changed.items()
         if gap := _difference(first, again):
@@ -148,12 +149,12 @@ def _history(
     other_inputs = build(other, setting)
     if why_declined(contender, other.spec, other_inputs, setting):
         return
-    between, _ = call_once(contender, criterion, other_inputs, setting)
-    after, _ = call_once(contender, criterion, inputs, setting)
+    between, _ = call_once(contender, criterion, other_inputs, setting, case.spec.terms)
+    after, _ = call_once(contender, criterion, inputs, setting, case.spec.terms)
     if gap := _difference(first, after):
         yield "depends on history", f"after another batch, of {_size(other)}, this one, of {_size(case)}, gave another {gap}"
         return
-    alone, _ = call_once(contender, _make(contender, other, setting), other_inputs, setting)
+    alone, _ = call_once(contender, _make(contender, other, setting), other_inputs, setting, case.spec.terms)
     if gap := _difference(alone, between):
         yield (
             "depends on history",
@@ -168,8 +169,11 @@ def another_batch(case: Case) -> Case:
     seed = dataclasses.replace(case.prediction, seed=case.prediction.seed + 1)
     if case.prediction.kind == "inline":
         seed = dataclasses.replace(seed, kind="random", inline=None)
-    boxes = sorted(case.boxes[::-1][: max(1, len(case.boxes) // 2)], key=lambda box: box.image)
-    return dataclasses.replace(case, image_size=shape, boxes=tuple(boxes), prediction=seed, tags=())
+    kept = range(len(case.boxes))[::-1][: max(1, len(case.boxes) // 2)]
+    order = sorted(kept, key=lambda index: case.boxes[index].image)
+    boxes = [case.boxes[index] for index in order]
+    extras = {name: tuple(column[index] for index in order) for name, column in case.extras.items()}
+    return dataclasses.replace(case, image_size=shape, boxes=tuple(boxes), prediction=seed, tags=(), extras=extras)
 
 
 def _size(case: Case) -> str:
@@ -202,13 +206,16 @@ def why_declined(contender: Contender, spec: LossSpec, inputs: Inputs, setting: 
 
 def _make(contender: Contender, case: Case, setting: Setting) -> Criterion:
     try:
-        return call_contender(contender, lambda: make_criterion(contender, case.spec, setting)).answer
+        flow = task_of(case).flow(case)
+        return call_contender(contender, lambda: make_criterion(contender, case.spec, setting, flow)).answer
     except ContenderFailed as failure:
         subject = "the factory " if failure.mode in (RAISES, HANGS) else ""
         raise ContenderFailed(failure.mode, f"{subject}{failure.what}") from failure
 
 
-def call_once(contender: Contender, criterion: Criterion, inputs: Inputs, setting: Setting) -> tuple[Answer, dict[str, str]]:
+def call_once(
+    contender: Contender, criterion: Criterion, inputs: Inputs, setting: Setting, terms: Sequence[str] = DETECTION_TERMS
+) -> tuple[Answer, dict[str, str]]:
     """Calls a criterion on copies of the inputs; returns its answer, and the changes of the process state by mode.
 
     Raises:
@@ -217,12 +224,12 @@ def call_once(contender: Contender, criterion: Criterion, inputs: Inputs, settin
 
     def ask() -> Answer:
         given, kept = fresh_leaves(criterion, inputs), fresh_leaves(criterion, inputs)
-        leaves = (given.preds["boxes"], given.preds["scores"])
+        leaves = leaves_of(given.preds)
         # Separate containers for the contender: changes of their keys are found below.
         preds, batch = {**given.preds, "feats": list(given.preds["feats"])}, dict(given.batch)
         with in_setting(setting, criterion):
             answer: Any = criterion(preds, batch)
-        loss, items = loss_and_items(answer, leaves[0].device)
+        loss, items = loss_and_items(answer, given.preds["boxes"].device, terms)
         if loss.dtype not in (torch.float32, torch.float64):
             raise MalformedError(f"the loss is {loss.dtype}; it must be float32 or float64", WRONG_DTYPE)
         found = gradients(loss, leaves)
@@ -245,11 +252,11 @@ def _mutated(found: Inputs, kept: Inputs) -> str:
         if list(after) != list(before):
             return f"the keys of {role} were {', '.join(before)}; the call left {', '.join(_key(name) for name in after) or 'none'}"
         for name, value in before.items():
-            if not isinstance(value, list):
-                same = not _other_bits(after[name], value)
+            now = after[name]
+            if isinstance(value, Tensor):
+                same = not _other_bits(now, value)
             else:
-                levels = after[name]
-                same = type(levels) is list and len(levels) == len(value) and not any(map(_other_bits, levels, value))
+                same = type(now) is type(value) and len(now) == len(value) and not any(map(_other_bits, now, value))
             if not same:
                 return f"the call changed {role}['{name}']"
     return ""

@@ -67,7 +67,7 @@ def explain(
         Pairs of label and text; none if the contender gives no loss, or if its loss and gradients agree.
     """
     wrong = {finding.quantity for finding in findings if finding.stage == "loss"}
-    if not wrong & {"loss", "gradient of boxes", "gradient of scores"}:
+    if not any(quantity == "loss" or quantity.startswith("gradient of ") for quantity in wrong):
         return []
     definition = DefinitionAnswers(case, setting)
     try:
@@ -81,19 +81,22 @@ def explain(
 def _pattern(found: Outcome, trial: Trial, wrong: set[str]) -> Iterator[str]:
     standard, layout, spec = trial.standard(), trial.definition.layout, trial.definition.case.spec
     truth, tolerance, held = standard.truth, standard.tolerance, standard.assignment
+    right_boxes, right_scores = truth.gradients["boxes"], truth.gradients["scores"]
     loss_off = "loss" in wrong
     yield ", ".join(
         f"{name} {_relative(float(value), float(right)) if loss_off and not abs(float(value - right)) <= float(slack) else 'agrees'}"
         for name, value, right, slack in zip(spec.term_names, found.loss, truth.loss, tolerance.loss, strict=True)
     )
-    slack, middle, bounds = torch.zeros_like(truth.grad_boxes), truth.grad_boxes.clone(), tolerance.boxes
+    slack, middle, bounds = torch.zeros_like(right_boxes), right_boxes.clone(), tolerance.boxes
     slack[held.image, :, held.anchor] = bounds.rounding + (bounds.below + bounds.above) / 2
     middle[held.image, :, held.anchor] += (bounds.above - bounds.below) / 2  # of the interval at a kink
-    boxes = _beyond(found.grad_boxes, middle, slack, there="gradient of boxes" in wrong)
-    slack = (standard.scores.abs() * tolerance.score_per_logit + tolerance.score_share) * truth.grad_scores.abs() + tolerance.smallest
+    boxes = _beyond(found.gradients["boxes"], middle, slack, there="gradient of boxes" in wrong)
+    slack = (standard.scores.abs() * tolerance.score_per_logit + tolerance.score_share) * truth.gradients[
+        "scores"
+    ].abs() + tolerance.smallest
     slack[held.image, standard.label, held.anchor] = tolerance.held_score
-    scores = _beyond(found.grad_scores, truth.grad_scores, slack, there="gradient of scores" in wrong)
-    holds = torch.zeros(truth.grad_scores.shape[0], truth.grad_scores.shape[2], dtype=torch.bool)
+    scores = _beyond(found.gradients["scores"], right_scores, slack, there="gradient of scores" in wrong)
+    holds = torch.zeros(right_scores.shape[0], right_scores.shape[2], dtype=torch.bool)
     holds[held.image, held.anchor] = True
     for name, mask in (("boxes", boxes), ("scores", scores)):
         yield f"gradient of {name}: {_places(mask.any(1), holds, [part.stop for part in layout.slices])}"
@@ -189,7 +192,9 @@ def _answered(case: Case, setting: Setting, contender: Contender) -> _Answered |
 
 def _distance_from(asked: _Answered, criterion: Criterion) -> float:
     """Returns the distance of the contender's answer from another criterion's."""
-    return _distance(asked.found, run_loss(criterion, asked.definition.inputs, Setting("float64")), asked.truth)
+    definition = asked.definition
+    found = run_loss(criterion, definition.inputs, Setting("float64"), terms=definition.case.spec.terms, flow=definition.flow)
+    return _distance(asked.found, found, asked.truth)
 
 
 def _explains(asked: _Answered, fault: str) -> bool:
@@ -202,8 +207,8 @@ def _explains(asked: _Answered, fault: str) -> bool:
 def _distance(one: Outcome, other: Outcome, scale: Outcome) -> float:
     """Returns the largest difference of two outcomes, relative to the largest number of each kind."""
     pairs = [(one.loss, other.loss, scale.loss.abs().clamp(min=1e-3))]
-    for name in ("grad_boxes", "grad_scores"):
-        size = getattr(scale, name).abs().max().clamp(min=1e-6) if getattr(scale, name).numel() else torch.ones(())
-        pairs.append((getattr(one, name), getattr(other, name), size))
+    for name, right in scale.gradients.items():
+        size = right.abs().max().clamp(min=1e-6) if right.numel() else torch.ones(())
+        pairs.append((one.gradients[name], other.gradients[name], size))
     gaps = [float(((a - b).abs() / size).nan_to_num(torch.inf).max()) for a, b, size in pairs if a.numel()]
     return max(gaps, default=0.0)

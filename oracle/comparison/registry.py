@@ -16,13 +16,14 @@ from typing import Any
 
 import twinloss
 from oracle.cases.case import Inputs, Setting
+from oracle.cases.tasks.flow import Flow
 from oracle.contract.answer_form import MalformedError, describe, read_attribute
 from oracle.contract.assumptions import Assumption, AssumptionError, find_assumptions, with_assumptions
 from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
-from oracle.definition.criterion import ExactCriterion
+from oracle.definition.tasks import DEFINITIONS
 from oracle.tools.printable import printable
-from twinloss import DetectionLoss, LossSpec
+from twinloss import DetectionLoss, LossSpec, OrientedLoss, PoseLoss, PoseSpec, SegmentationLoss
 
 REFERENCE_DISTRIBUTIONS = ("ultralytics-opencv-headless", "ultralytics")
 TIME_LIMIT = 30.0
@@ -33,31 +34,44 @@ class CandidateError(ValueError):
     """A candidate cannot be loaded; the message names the faulty part of its path, and the remedy."""
 
 
-def shipped() -> dict[str, Contender]:
-    """Returns the contenders of this project by name. The reference is imported when its factory is first called."""
-    twin_version = f"twinloss {twinloss.__version__}"
+def pose_loss(spec: PoseSpec, *, flow: Flow | None = None, **options: Any) -> PoseLoss:
+    """Returns the twin's pose loss with the log-density of a flow."""
+    return PoseLoss(spec, flow=None if flow is None else flow.log_prob, **options)
+
+
+TWINS: dict[str, Callable[..., Criterion]] = {
+    "detect": DetectionLoss,
+    "segment": SegmentationLoss,
+    "oriented": OrientedLoss,
+    "pose": pose_loss,
+}
+"""The twin's loss of each task, by its name."""
+
+
+def shipped(task: str = "detect") -> dict[str, Contender]:
+    """Returns the contenders of this project for a task by name. The reference is imported when its factory is first called."""
+    version, twin = f"twinloss {twinloss.__version__}", functools.partial(TWINS[task], validate=True)
+    reference, declines = functools.partial(_reference, task), functools.partial(_reference_declines, task)
     contenders = [
-        Contender("reference", f"ultralytics {reference_version()}", _reference, declines=_reference_declines),
-        Contender("exact", "the definition in float64", ExactCriterion, arithmetic="float32"),
-        Contender("twin", twin_version, functools.partial(DetectionLoss, validate=True), arithmetic="float32"),
-        Contender("twin-torch", twin_version, functools.partial(DetectionLoss, validate=True, backend="torch"), arithmetic="float32"),
-        Contender(
-            "twin-reference-ties", twin_version, functools.partial(DetectionLoss, validate=True, ties="reference"), arithmetic="float32"
-        ),
+        Contender("reference", f"ultralytics {reference_version()}", reference, declines=declines),
+        Contender("exact", "the definition in float64", DEFINITIONS[task], arithmetic="float32"),
+        Contender("twin", version, twin, arithmetic="float32"),
+        Contender("twin-torch", version, functools.partial(twin, backend="torch"), arithmetic="float32"),
+        Contender("twin-reference-ties", version, functools.partial(twin, ties="reference"), arithmetic="float32"),
     ]
     return {contender.name: contender for contender in contenders}
 
 
-def _reference(spec: LossSpec) -> Criterion:
-    from oracle.reference.criterion import ReferenceCriterion  # Importing the reference takes seconds.
+def _reference(task: str, spec: LossSpec, **options: Any) -> Criterion:
+    from oracle.reference.tasks import CRITERIA  # Importing the reference takes seconds.
 
-    return ReferenceCriterion(spec)
+    return CRITERIA[task].make(spec, **options)
 
 
-def _reference_declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
-    from oracle.reference.criterion import declines  # Importing the reference takes seconds.
+def _reference_declines(task: str, spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
+    from oracle.reference.tasks import CRITERIA  # Importing the reference takes seconds.
 
-    return declines(spec, inputs, setting)
+    return CRITERIA[task].declines(spec, inputs, setting)
 
 
 @functools.cache

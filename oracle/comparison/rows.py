@@ -33,6 +33,7 @@ class Row:
         decisions, open_decisions, ambiguous_decisions: counts of this row's kind; the row "holders" has the total of its stage.
         seconds: time of this contender on this case; the first contender's includes that of the definition and the reference.
         detail, replay: the finding as text, empty if nothing differs; the command that repeats the case, if it was saved.
+        task: task of the loss.
         example: 1 for a case that was made smaller and saved after the run drew it; reports show it, and do not count it.
         torch, ultralytics, twinloss, python: versions.
         profile, seed: profile and seed of the run.
@@ -69,6 +70,7 @@ class Row:
     kinks: int = 0
     kink_reach: float = float("nan")
     example: int = 0
+    task: str = "detect"
 
 
 @dataclass(frozen=True)
@@ -121,4 +123,5 @@ def _row(comparison: Comparison, result: ContenderResult, judgement: Judgement, 
         kinks=judgement.kinks,
         kink_reach=judgement.kink_reach,
         example=int(run.example),
+        task=case.spec.task,
     )

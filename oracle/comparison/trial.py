@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import torch
 
 from oracle.cases.case import Inputs
+from oracle.cases.tasks import task_of
 from oracle.contract.answer_form import WRONG_ATTRIBUTE, read_attribute
 from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Metrics, OffersAssignment, OffersStages, Targets
 from oracle.contract.run import Outcome, fresh_leaves, in_setting, make_criterion, run_assign, run_given, run_loss
 from oracle.contract.verdict import Judgement
+from oracle.definition.tasks import DEFINITIONS
 from oracle.inference.assignment import AssignmentInference, InferredAssignment
 from oracle.judge.assignment import AssignmentJudgement, judge_assignment, weight_errors
 from oracle.judge.indistinguishable import NO_ALTERNATIVES, TermBounds
@@ -39,6 +41,7 @@ from oracle.tolerance.precision import precision_of
 from twinloss import Assignment
 
 Answer = TypeVar("Answer")
+_INFERRED = ("detect", "oriented")  # Tasks whose held anchors the gradients of box and class logits betray.
 
 
 class Trial:
@@ -58,14 +61,18 @@ class Trial:
         self.setting = definition.setting
         self.arithmetic = precision_of(self.setting, contender.arithmetic)
         self._kept: dict[str, Any] = {}
-        self.criterion = self._asked("factory", lambda: make_criterion(contender, definition.case.spec, self.setting))
+        # Its own flow, so that nothing that it does to it reaches the definition's.
+        flow = task_of(definition.case).flow(definition.case)
+        self.flow = None if flow is None else flow.to(self.setting.device)
+        self.criterion = self._asked("factory", lambda: make_criterion(contender, definition.case.spec, self.setting, self.flow))
         # A criterion without a `ties` attribute is judged by the reference's tie rule.
         self.rules = self._asked("rules", self._rules)
 
     def _rules(self) -> TieRules:
         ties = read_attribute(self.criterion, "ties", "reference", ("stable", "reference"))
         conflicts = read_attribute(self.criterion, "conflicts", "overlap", ("overlap", "pickers"))
-        return TieRules(ties, conflicts, self.arithmetic.smallest_score)
+        weightless = DEFINITIONS[self.definition.case.spec.task].counts_weightless
+        return TieRules(ties, conflicts, self.arithmetic.smallest_score, weightless)
 
     def _asked(self, name: str, call: Callable[[], Answer]) -> Answer:
         """Returns the contender's answer, or raises its failure; both are cached."""
@@ -83,6 +90,10 @@ class Trial:
         if name not in self._kept:
             self._kept[name] = compute()
         return self._kept[name]  # type: ignore[no-any-return]
+
+    @property
+    def _terms(self) -> tuple[str, ...]:
+        return self.definition.case.spec.terms
 
     @property
     def margins(self) -> Margins:
@@ -138,22 +149,23 @@ class Trial:
         return self._computed("anchor peaks", lambda: anchor_errors(found, self.definition.grid, self.arithmetic, self.definition.layout))
 
     def decode(self) -> QuantityError:
-        """Decoded corners against the definition."""
-        shape = (self.definition.case.batch_size, self.definition.case.num_anchors, 4)
-        found = self._stage("decode", lambda found: expect("decoded corners", found, shape), targets=False)
-        return self._computed("decode peaks", lambda: decode_errors(found, self.definition.grid, self.arithmetic, self.definition.layout))
+        """Decoded boxes against the definition."""
+        truth, layout, numbers = self.definition.predicted, self.definition.layout, self.definition.box_numbers
+        found = self._stage("decode", lambda found: expect("decoded corners", found, tuple(truth.shape)), targets=False)
+        allowed = self.definition.predicted_tolerance(self.arithmetic)
+        return self._computed("decode peaks", lambda: decode_errors(found, truth, allowed, layout, numbers))
 
     def target_rows(self) -> Judgement:
         """Returns the verdict on the set of valid rows."""
         return judge_target_rows(self._targets(), self.margins.boxes)
 
     def target_corners(self) -> QuantityError:
-        """Prepared corners against the definition."""
+        """Prepared boxes against the definition."""
         found = self._targets()
-        return self._computed("target peaks", lambda: target_errors(found, self.margins.boxes))
+        return self._computed("target peaks", lambda: target_errors(found, self.margins.boxes, self.definition.box_numbers))
 
     def _targets(self) -> Targets:
-        columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (4,)}
+        columns: dict[str, tuple[int, ...]] = {"row": (), "image": (), "label": (), "corners": (len(self.definition.box_numbers),)}
         whole = ("row", "image", "label")
         found: Targets = self._stage("targets", lambda found: expect_columns("targets", found, columns, whole))
         return found
@@ -178,7 +190,7 @@ class Trial:
 
     def outcome(self) -> Outcome:
         """Returns loss and gradients of a complete call."""
-        return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting))
+        return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting, terms=self._terms, flow=self.flow))
 
     def holdings(self) -> IndexedAssignment:
         """Its own assignment."""
@@ -224,7 +236,9 @@ class Trial:
         criterion, standard = self._offering(), self.standard(given=True)
         fields = (getattr(standard.assignment, name).to(self.setting.device) for name in ("image", "anchor", "box", "weight"))
         handed = Assignment(*fields)
-        outcome = self._asked("loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed))
+        outcome = self._asked(
+            "loss_given", lambda: run_given(criterion, self.inputs, self.setting, handed, terms=self._terms, flow=self.flow)
+        )
         return self._computed("given peaks", lambda: outcome_errors(outcome.on_host(), standard, self.definition.layout))
 
     def loss(self, held: IndexedAssignment | None = None, room: TermBounds = NO_ALTERNATIVES) -> dict[str, QuantityError]:
@@ -242,6 +256,8 @@ class Trial:
 
     def inferred(self) -> list[InferredAssignment]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
+        if self.definition.case.spec.task not in _INFERRED:
+            return []  # the other tasks' criteria show their assignment
         inference = AssignmentInference(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
         own = self.decided.held.key
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,24 +55,26 @@ def leaf_dtype(criterion: object) -> torch.dtype | None:
     return found
 
 
-def loss_and_items(answer: Any, device: torch.device) -> tuple[Tensor, dict[str, float]]:
-    """Returns the loss (3,) and its items as Python numbers.
+def loss_and_items(answer: Any, device: torch.device, terms: Sequence[str]) -> tuple[Tensor, dict[str, float]]:
+    """Returns the loss (T,) and its items as Python numbers.
 
     Args:
         answer: the return value of a criterion.
-        device: device of the logits.
+        device: device of the predictions.
+        terms: names of the terms, in the order of the result.
 
     Raises:
-        MalformedError: the answer is not (loss (3,), items by name) with plain tensors or numbers.
+        MalformedError: the answer is not (loss (T,), items by name) with plain tensors or numbers.
     """
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise MalformedError(f"the answer is {describe(answer)}; it must be a pair (loss, items)")
     loss, items = answer
+    demand = f"it must be a tensor of shape ({len(terms)},): {', '.join(terms)}"
     if not issubclass(type(loss), Tensor):
-        raise MalformedError(f"the loss is {describe(loss)}; it must be a tensor of shape (3,): box, classification, distribution")
+        raise MalformedError(f"the loss is {describe(loss)}; {demand}")
     check_tensor("the loss", loss, device)
-    if loss.shape != (3,):
-        raise MalformedError(f"the loss is {describe(loss)}; it must be a tensor of shape (3,): box, classification, distribution")
+    if loss.shape != (len(terms),):
+        raise MalformedError(f"the loss is {describe(loss)}; {demand}")
     if not loss.is_floating_point():
         raise MalformedError(f"the loss is {loss.dtype}; it must be float32 or float64", WRONG_DTYPE)
     if not isinstance(items, Mapping):

@@ -22,6 +22,10 @@ The factory may carry attributes:
 - ``factory.arithmetic = "float32"``: the criterion computes half-precision logits in float32, and gets the tolerance of float32. The
   default, ``"logits"``, gives it the tolerance of the logits' dtype.
 
+For pose, ``preds["kpts"]`` (B, n·E, A) and, in the second generation, ``preds["kpts_sigma"]`` (B, 2n, A) are logits too, the batch has
+``keypoints`` (N, n, 2 or 3), and where ``spec.flow`` is true the factory is called as ``factory(spec, flow=module)``: ``module.log_prob``
+takes normalised errors (P, 2) and returns their log-densities (P,), and the gradients of its parameters are compared too.
+
 A criterion may also offer ``assign(preds, batch)`` and ``loss_given(preds, batch, assignment)``, and the further stages of
 :class:`OffersStages`. Each stage that it offers is compared, and a difference is reported for its stage.
 """
@@ -102,7 +106,7 @@ class Contender:
     Attributes:
         name: short name in tables, such as ``twin``.
         version: what exactly is tested, such as ``twinloss 0.1.0``.
-        factory: returns the criterion for a definition.
+        factory: returns the criterion for a definition; where that has a pose flow, also given as ``flow``.
         declines: returns the reason if it cannot take a batch in a setting, which is then "not compared"; otherwise ``None``.
         arithmetic: ``"float32"`` if half-precision logits are computed in float32, ``"logits"`` if in their own dtype; the tolerance
             follows from it.
@@ -111,7 +115,7 @@ class Contender:
 
     name: str
     version: str
-    factory: Callable[[LossSpec], Criterion]
+    factory: Callable[..., Criterion]
     arithmetic: str = "logits"
     declines: Callable[[LossSpec, Inputs, Setting], str | None] | None = None
     time_limit: float | None = None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from oracle.cases.case import Inputs, Setting
+from oracle.cases.case import PAIRS, Inputs, Setting
 from oracle.contract.answer_form import check_tensor, describe, leaf_dtype, loss_and_items
 from oracle.contract.contender import Contender, Criterion, OffersAssignment
-from twinloss import Assignment, DetectionLoss, LossSpec
+from twinloss import Assignment, LossSpec
+from twinloss.loss import TaskLoss
 
-Cotangent = tuple[float, float, float]
-ALL_TERMS: Cotangent = (1.0, 1.0, 1.0)
+DETECTION_TERMS = ("box", "cls", "dfl")
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,27 @@ class Outcome:
     """The answer of a criterion, converted to float64.
 
     Attributes:
-        loss: (3,), multiplied by the number of images.
+        loss: (T,), multiplied by the number of images.
         items: the logged terms by name.
-        grad_boxes: (B, 4R, A) gradient of ``cotangent · loss``; zeros if it is missing.
-        grad_scores: (B, C, A), likewise.
-        missing: names of the logits without a gradient.
+        gradients: gradient of the weighted sum of the loss by prediction, in its shape; zeros if it is missing.
+        missing: names of the predictions without a gradient.
         loss_dtype: dtype of the loss before the conversion.
     """
 
     loss: Tensor
     items: dict[str, float]
-    grad_boxes: Tensor
-    grad_scores: Tensor
+    gradients: Mapping[str, Tensor]
     missing: tuple[str, ...]
     loss_dtype: torch.dtype
 
     def on_host(self) -> Outcome:
         """Returns a copy on the CPU, where the judge computes."""
-        return replace(self, loss=self.loss.cpu(), grad_boxes=self.grad_boxes.cpu(), grad_scores=self.grad_scores.cpu())
+        return replace(self, loss=self.loss.cpu(), gradients={name: gradient.cpu() for name, gradient in self.gradients.items()})
+
+
+def with_gradient(outcome: Outcome, name: str, gradient: Tensor) -> Outcome:
+    """Returns an outcome with another gradient of one prediction."""
+    return replace(outcome, gradients={**outcome.gradients, name: gradient})
 
 
 @contextlib.contextmanager
@@ -63,22 +66,22 @@ def in_setting(setting: Setting, criterion: object = None) -> Iterator[None]:
     to compute in float64 because its logits are.
     """
     with contextlib.ExitStack() as stack:
-        if setting.dtype == "float64" and not isinstance(criterion, DetectionLoss):
+        if setting.dtype == "float64" and not isinstance(criterion, TaskLoss):
             stack.enter_context(double_precision())
         if setting.autocast is not None and not hasattr(criterion, "leaf_dtype"):
             stack.enter_context(torch.autocast(torch.device(setting.device).type, dtype=getattr(torch, setting.autocast)))
         yield
 
 
-def make_criterion(contender: Contender, spec: LossSpec, setting: Setting) -> Criterion:
-    """Returns a contender's criterion, created in the setting in which it will run.
+def make_criterion(contender: Contender, spec: LossSpec, setting: Setting, flow: nn.Module | None = None) -> Criterion:
+    """Returns a contender's criterion, created in the setting in which it will run; its factory gets the flow, if there is one.
 
     Raises:
         TypeError: the factory did not return a callable.
         MalformedError: the criterion's ``leaf_dtype`` is no dtype.
     """
     with in_setting(setting):
-        criterion = contender.factory(spec)
+        criterion = contender.factory(spec) if flow is None else contender.factory(spec, flow=flow)
     if not callable(criterion):
         raise TypeError(
             f"the factory of {contender.name} returned {describe(criterion)}; it must return a callable (preds, batch) -> (loss, items)"
@@ -87,20 +90,41 @@ def make_criterion(contender: Contender, spec: LossSpec, setting: Setting) -> Cr
     return criterion
 
 
-def run_loss(criterion: Criterion, inputs: Inputs, setting: Setting, cotangent: Cotangent = ALL_TERMS) -> Outcome:
+def run_loss(
+    criterion: Criterion,
+    inputs: Inputs,
+    setting: Setting,
+    cotangent: Sequence[float] | None = None,
+    terms: Sequence[str] = DETECTION_TERMS,
+    flow: nn.Module | None = None,
+) -> Outcome:
     """Returns the complete loss and its gradients.
 
+    Args:
+        criterion: the criterion.
+        inputs: predictions and targets.
+        setting: dtype, autocast and device.
+        cotangent: factor of each term in the sum that is differentiated; ``None`` for ones.
+        terms: names of the terms, in the order of the result.
+        flow: the criterion's flow, if it has one, of whose parameters the gradient is taken too.
+
     Raises:
-        MalformedError: the answer is not (loss (3,), items), or a gradient is no plain tensor.
+        MalformedError: the answer is not (loss (T,), items), or a gradient is no plain tensor.
     """
-    return _run(criterion, criterion, inputs, setting, cotangent)
+    return _run(criterion, criterion, inputs, setting, cotangent, terms, flow)
 
 
 def run_given(
-    criterion: OffersAssignment, inputs: Inputs, setting: Setting, assignment: Assignment, cotangent: Cotangent = ALL_TERMS
+    criterion: OffersAssignment,
+    inputs: Inputs,
+    setting: Setting,
+    assignment: Assignment,
+    cotangent: Sequence[float] | None = None,
+    terms: Sequence[str] = DETECTION_TERMS,
+    flow: nn.Module | None = None,
 ) -> Outcome:
-    """Returns the loss and its gradients on a given assignment; raises like :func:`run_loss`."""
-    return _run(criterion, lambda preds, batch: criterion.loss_given(preds, batch, assignment), inputs, setting, cotangent)
+    """Returns the loss and its gradients on a given assignment; arguments and errors as for :func:`run_loss`."""
+    return _run(criterion, lambda preds, batch: criterion.loss_given(preds, batch, assignment), inputs, setting, cotangent, terms, flow)
 
 
 def run_assign(criterion: OffersAssignment, inputs: Inputs, setting: Setting) -> Assignment:
@@ -110,47 +134,91 @@ def run_assign(criterion: OffersAssignment, inputs: Inputs, setting: Setting) ->
         return criterion.assign(preds, batch)
 
 
+def leaves_of(preds: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the predictions that have a gradient, by name: all but ``feats``."""
+    found: dict[str, Tensor] = {}
+    for name, value in preds.items():
+        if name != "feats":
+            found |= dict(zip(PAIRS[name], value, strict=True)) if isinstance(value, tuple) else {name: value}
+    return found
+
+
 def fresh_leaves(criterion: Any, inputs: Inputs) -> Inputs:
-    """Returns copies of the inputs for one call; the logits are leaves, in the criterion's ``leaf_dtype`` if it has one.
+    """Returns copies of the inputs for one call; the predictions are leaves, in the criterion's ``leaf_dtype`` if it has one.
 
     A criterion with a ``leaf_dtype`` gets the same values as the others in a wider dtype, so that its gradient is not rounded.
     """
     dtype = leaf_dtype(criterion)
-    leaves = {name: inputs.preds[name].detach().to(dtype, copy=True).requires_grad_() for name in ("boxes", "scores")}
-    feats = [level.detach().clone() for level in inputs.preds["feats"]]
-    return Inputs({**leaves, "feats": feats}, {name: tensor.clone() for name, tensor in inputs.batch.items()})
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(leaf, value))
+        return value.detach().to(dtype, copy=True).requires_grad_()
+
+    preds = {name: [level.detach().clone() for level in value] if name == "feats" else leaf(value) for name, value in inputs.preds.items()}
+    return Inputs(preds, {name: tensor.clone() for name, tensor in inputs.batch.items()})
 
 
-def _run(criterion: Any, call: Callable[[Any, Any], Any], inputs: Inputs, setting: Setting, cotangent: Cotangent) -> Outcome:
+def _run(
+    criterion: Any,
+    call: Callable[[Any, Any], Any],
+    inputs: Inputs,
+    setting: Setting,
+    cotangent: Sequence[float] | None,
+    terms: Sequence[str],
+    flow: nn.Module | None,
+) -> Outcome:
     preds, batch = fresh_leaves(criterion, inputs)
-    leaves = (preds["boxes"], preds["scores"])
+    leaves = leaves_of(preds)
     with in_setting(setting, criterion):
         answer = call(preds, batch)
-    loss, items = loss_and_items(answer, leaves[0].device)
-    found_gradients = gradients(loss, leaves, cotangent)
+    loss, items = loss_and_items(answer, preds["boxes"].device, terms)
+    found = gradients(loss, leaves, cotangent, flow)
     return Outcome(
         loss=loss.detach().double(),
         items=items,
-        grad_boxes=_dense(found_gradients[0], leaves[0]),
-        grad_scores=_dense(found_gradients[1], leaves[1]),
-        missing=tuple(name for name, gradient in zip(("boxes", "scores"), found_gradients, strict=True) if gradient is None),
+        gradients={name: _dense(gradient, leaves[name] if name in leaves else _parameters(flow)) for name, gradient in found.items()},
+        missing=tuple(name for name, gradient in found.items() if gradient is None),
         loss_dtype=loss.dtype,
     )
 
 
-def gradients(loss: Tensor, leaves: tuple[Tensor, Tensor], cotangent: Cotangent = ALL_TERMS) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of ``cotangent · loss`` with respect to the logits; ``None`` for logits that it does not depend on.
+def gradients(
+    loss: Tensor, leaves: Mapping[str, Tensor], cotangent: Sequence[float] | None = None, flow: nn.Module | None = None
+) -> dict[str, Tensor | None]:
+    """Returns the gradients of ``cotangent · loss`` by prediction; ``None`` for one that it does not depend on.
+
+    Args:
+        loss: (T,).
+        leaves: the predictions, by name.
+        cotangent: factor of each term; ``None`` for ones.
+        flow: a module whose parameters' gradients make one row, ``"flow"``.
 
     Raises:
         MalformedError: a gradient is no plain tensor.
     """
+    parameters = {} if flow is None else dict(flow.named_parameters())
     if not loss.requires_grad:
-        return None, None
-    found = torch.autograd.grad(loss, leaves, grad_outputs=loss.new_tensor(cotangent), allow_unused=True)
-    for name, leaf, gradient in zip(("boxes", "scores"), leaves, found, strict=True):
+        return dict.fromkeys([*leaves, *(["flow"] if parameters else [])])
+    factors = torch.ones_like(loss) if cotangent is None else loss.new_tensor(cotangent)
+    asked = {**leaves, **parameters}
+    found: dict[str, Tensor | None] = dict(
+        zip(asked, torch.autograd.grad(loss, list(asked.values()), grad_outputs=factors, allow_unused=True), strict=True)
+    )
+    for name, gradient in found.items():
         if gradient is not None:
-            check_tensor(f"the gradient of {name}", gradient, leaf.device)
-    return found
+            check_tensor(f"the gradient of {name}", gradient, asked[name].device)
+    of_flow = [found.pop(name) for name in parameters]
+    if not parameters:
+        return found
+    row = torch.cat([_dense(gradient, parameter).flatten() for gradient, parameter in zip(of_flow, parameters.values(), strict=True)])
+    return found | {"flow": None if all(gradient is None for gradient in of_flow) else row}
+
+
+def _parameters(flow: nn.Module | None) -> Tensor:
+    """Returns the parameters of a flow in one row."""
+    assert flow is not None
+    return torch.cat([parameter.detach().flatten() for parameter in flow.parameters()])
 
 
 def _dense(gradient: Tensor | None, leaf: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class ImageTrace:
         image: index of the image in the batch.
         arrived: (n,) rows of the batch that belong to the image, valid or not, in order of arrival.
         corner_sum: (n,) sum of the four corner coordinates in pixels of each; the row is valid when it is > 0 [3].
-        rows: (M,) rows of the batch that are valid; index j below counts these.
+        rows: (M,) rows of the batch that are valid, or all where anchors of weight 0 are assigned; index j below counts these.
         labels: (M,) their classes.
         corners: (M, 4) their corners in pixels.
         border: (M, A) smallest distance in pixels from the anchor's centre to a side of the (possibly lengthened) box, less the

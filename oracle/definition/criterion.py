@@ -40,15 +40,65 @@ class Grid(NamedTuple):
 
 
 class GroundTruth(NamedTuple):
-    """Ground truth of the batch, in its order: image index, class (each (N,)), corners in pixels (N, 4)."""
+    """Ground truth of the batch, in its order: image index, class (each (N,)), boxes in pixels (N, K): corners where they are upright."""
 
     image: Tensor
     label: Tensor
     corners: Tensor
 
 
+class Scene(NamedTuple):
+    """A batch before its assignment.
+
+    Attributes:
+        preds: predictions.
+        batch: targets.
+        grid: the anchors.
+        truth: ground truth.
+        predicted: (B, A, K) predicted boxes in pixels.
+        probability: (B, A, C) sigmoid of the scores.
+    """
+
+    preds: Preds
+    batch: Batch
+    grid: Grid
+    truth: GroundTruth
+    predicted: Tensor
+    probability: Tensor
+
+
+class Held(NamedTuple):
+    """The H entries of an assignment, in float64.
+
+    Attributes:
+        image, anchor, row: (H,) image, anchor within it, row of the batch.
+        weight: (H,) soft targets t.
+        share: (H,) factor of the box and distribution terms: t; in one older definition the sum of all.
+        normaliser: S [7].
+        logits: (H, 4R) box logits.
+        centres, strides: (H, 2) in grid units, (H,) in pixels.
+        corners: (H, K) the ground truth in pixels.
+    """
+
+    image: Tensor
+    anchor: Tensor
+    row: Tensor
+    weight: Tensor
+    share: Tensor
+    normaliser: Tensor
+    logits: Tensor
+    centres: Tensor
+    strides: Tensor
+    corners: Tensor
+
+
 class ExactCriterion:
     """The loss by its definition, in float64, on the device of its inputs.
+
+    This is the detection loss. A task derives from it and replaces the steps that its specification changes: the geometry of boxes
+    (:meth:`boxes_in_pixels`, :meth:`validity`, :meth:`border`, :meth:`decode`, :meth:`predicted_in_pixels`, :meth:`overlap`,
+    :meth:`box_terms`), the candidates and overlaps of an image (:meth:`candidates`, :meth:`pair_overlap`), which anchors of metric 0 count
+    as held (:meth:`counts`), and the terms that it adds (:meth:`extra_terms`).
 
     Args:
         spec: the numbers of the definition.
@@ -59,6 +109,9 @@ class ExactCriterion:
     """
 
     leaf_dtype = torch.float64
+    counts_weightless = False  # Whether a term counts held anchors of weight 0, so that with ``ties="reference"`` they are assigned.
+    box_numbers: tuple[str, ...] = ("x1", "y1", "x2", "y2")  # Of prepared and predicted boxes.
+    box_columns = 4  # Of the targets.
 
     def __init__(
         self, spec: LossSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
@@ -95,27 +148,71 @@ class ExactCriterion:
         Ground truth is float32, unless logits and targets are both float64, and so are the corners: whether an anchor lies inside a box
         whose side runs through its centre depends on the last bit of that side, which the definition fixes.
         """
-        check_targets(batch, num_images=preds["boxes"].shape[0], num_classes=self.spec.num_classes)
+        check_targets(batch, preds["boxes"].shape[0], self.spec.num_classes, self.box_columns)
         grid = self.grid(preds)
         both_double = preds["boxes"].dtype == batch["bboxes"].dtype == torch.float64
-        kept = torch.float64 if both_double else torch.float32
-        cx, cy, w, h = batch["bboxes"].to(grid.centres.device, kept).reshape(-1, 4).unbind(1)
+        boxes = self.boxes_in_pixels(batch["bboxes"].to(grid.centres.device, torch.float64 if both_double else torch.float32), grid)
+        image, label = (batch[name].reshape(-1).to(boxes.device).long() for name in ("batch_idx", "cls"))
+        return GroundTruth(image, label, boxes)
+
+    def boxes_in_pixels(self, shares: Tensor, grid: Grid) -> Tensor:
+        """[3] Pixel corners (N, 4) from centre and size (N, 4) as shares of the image, in their dtype."""
+        cx, cy, w, h = shares.reshape(-1, 4).unbind(1)
         cx, w, cy, h = cx * grid.width, w * grid.width, cy * grid.height, h * grid.height
-        corners = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
-        return GroundTruth(
-            batch["batch_idx"].reshape(-1).to(corners.device).long(), batch["cls"].reshape(-1).to(corners.device).long(), corners
-        )
+        return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
+
+    def validity(self, boxes: Tensor) -> Tensor:
+        """[3] A row is valid when this number (n,), the sum of its four corner coordinates, is > 0."""
+        return boxes.sum(1)
 
     def targets(self, preds: Preds, batch: Batch) -> Targets:
         """[3] Boxes that are valid, in order of image, then of arrival."""
         truth = self.truth(preds, batch)
         rows = truth.image.argsort(stable=True)
-        rows = rows[truth.corners[rows].sum(1) > 0]
+        rows = rows[self.validity(truth.corners[rows]) > 0]
         return Targets(rows, truth.image[rows], truth.label[rows], truth.corners[rows].double())
 
     def decode(self, preds: Preds) -> Tensor:
         """[4] Predicted corners (B, A, 4) in grid units."""
         return corners_of(distances(preds["boxes"].double().transpose(1, 2), self.spec.reg_max), self.grid(preds).centres)
+
+    def predicted_in_pixels(self, predicted: Tensor, strides: Tensor) -> Tensor:
+        """[5] Predicted boxes (..., A, K) in pixels: corners times the stride of the anchor's level."""
+        return predicted * strides[:, None]
+
+    def border(self, boxes: Tensor, grid: Grid) -> Tensor:
+        """[5.1] Distance (M, A) in pixels from each anchor's centre to the nearest side of each box, > 0 for a candidate."""
+        window = lengthened(boxes, self.spec.shortest_side, self.spec.lengthened_below).double()
+        return border_distance(window, grid.centres * grid.strides[:, None]) - self.spec.assign_eps
+
+    def candidates(self, scene: Scene, image: int, rows: Tensor, border: Tensor) -> Tensor:
+        """[5.1] Whether each anchor of the image is a candidate of each of the boxes ``rows`` (M, A)."""
+        return border > 0
+
+    def overlap(self, boxes: Tensor, predicted: Tensor) -> Tensor:
+        """[5.2] Overlap (n,) of ground truth (n, K) and predicted boxes (n, K) in pixels, at least 0."""
+        return ciou(boxes, predicted, self.spec.ciou_eps).clamp(min=0)
+
+    def pair_overlap(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor) -> Tensor:
+        """[5.2] Overlap (M, A) of candidate pairs, 0 elsewhere."""
+        box, anchor = candidate.nonzero(as_tuple=True)
+        overlap = torch.zeros(candidate.shape, dtype=torch.float64, device=candidate.device)
+        overlap[box, anchor] = self.overlap(scene.truth.corners[rows].double()[box], scene.predicted[image][anchor])
+        return overlap
+
+    @property
+    def assigns_weightless(self) -> bool:
+        """Whether held anchors of weight 0 are part of the assignment."""
+        return self.counts_weightless and self.ties == "reference"
+
+    def counts(self, trace: ImageTrace) -> Tensor:
+        """[5.7] Whether each anchor (A,) is assigned: its weight is positive, or not-a-number, and so reaches the loss [10]."""
+        weightless = (trace.holder != UNASSIGNED) & self.assigns_weightless
+        return (trace.weight > 0) | trace.weight.isnan() | weightless
+
+    def ranks(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
+        """[5.4], [5.5] Numbers (M, A) that rank as overlap and metric do, 0 where those are 0: here the same."""
+        return overlap, metric
 
     def metrics(self, preds: Preds, batch: Batch) -> Metrics:
         """[5.1-5.3] Every candidate pair of a valid box and an anchor of its image, with overlap and alignment metric."""
@@ -129,9 +226,9 @@ class ExactCriterion:
         )
 
     def assign(self, preds: Preds, batch: Batch) -> Assignment:
-        """[5] Anchors held with positive weight; a weight that is not-a-number is included, and so reaches the loss [10]."""
+        """[5] The held anchors that count, with their soft targets."""
         traces = self.trace(preds, batch)
-        held = [((d.weight > 0) | d.weight.isnan()).nonzero().reshape(-1) for d in traces]
+        held = [self.counts(trace).nonzero().reshape(-1) for trace in traces]
         return Assignment(
             image=torch.cat([torch.full_like(i, d.image) for d, i in zip(traces, held, strict=True)]),
             anchor=torch.cat(held),
@@ -142,34 +239,39 @@ class ExactCriterion:
     @torch.no_grad()
     def trace(self, preds: Preds, batch: Batch) -> list[ImageTrace]:
         """[5] Returns the assignment with every intermediate quantity, one record per image; no gradient."""
-        grid, truth = self.grid(preds), self.truth(preds, batch)
-        predicted = self.decode(preds) * grid.strides[:, None]
-        probability = preds["scores"].double().sigmoid().transpose(1, 2)
-        return [self._trace_image(b, grid, truth, predicted[b], probability[b]) for b in range(len(predicted))]
+        scene = self.scene(preds, batch)
+        return [self._trace_image(image, scene) for image in range(len(scene.predicted))]
 
-    def _trace_image(self, image: int, grid: Grid, truth: GroundTruth, predicted: Tensor, probability: Tensor) -> ImageTrace:
-        spec = self.spec
+    def scene(self, preds: Preds, batch: Batch) -> Scene:
+        """Returns anchors, ground truth and predictions of a batch."""
+        grid = self.grid(preds)
+        predicted = self.predicted_in_pixels(self.decode(preds), grid.strides)
+        return Scene(preds, batch, grid, self.truth(preds, batch), predicted, preds["scores"].double().sigmoid().transpose(1, 2))
+
+    def _trace_image(self, image: int, scene: Scene) -> ImageTrace:
+        spec, truth = self.spec, scene.truth
         arrived = (truth.image == image).nonzero().reshape(-1)
         # [3] A row is valid when the sum of its four corner coordinates is > 0.
-        corner_sum = truth.corners[arrived].sum(1)
-        rows = arrived[corner_sum > 0]
+        corner_sum = self.validity(truth.corners[arrived])
+        valid = corner_sum > 0
+        # [9] A row that is not valid has no candidate, but an image's first may hold anchors of which every overlap is 0.
+        rows = arrived if self.assigns_weightless else arrived[valid]
         labels, corners = truth.label[rows], truth.corners[rows].double()
-        window = lengthened(truth.corners[rows], spec.shortest_side, spec.lengthened_below).double()
-        border = border_distance(window, grid.centres * grid.strides[:, None]) - spec.assign_eps
-        candidate = border > 0
-        own_class = probability[:, labels].T
+        border = self.border(truth.corners[rows], scene.grid)
+        candidate = self.candidates(scene, image, rows, border)
+        candidate &= valid[:, None] if self.assigns_weightless else candidate
+        own_class = scene.probability[image][:, labels].T
         # [5.2], [5.3] Overlap and metric for candidate pairs, 0 elsewhere.
-        box, anchor = candidate.nonzero(as_tuple=True)
-        overlap = torch.zeros_like(border)
-        overlap[box, anchor] = ciou(corners[box], predicted[anchor], spec.ciou_eps).clamp(min=0)
+        overlap = self.pair_overlap(scene, image, rows, candidate)
         metric = torch.where(candidate, own_class**spec.alpha * overlap**spec.beta, 0.0)
+        ranked_overlap, ranked_metric = self.ranks(scene, image, rows, candidate, overlap, metric)
         # [5.4] The K anchors of largest metric over the whole row; those that are not candidate pairs are then dropped.
         picked = torch.zeros_like(candidate)
-        for j, row in enumerate(metric):
+        for j, row in enumerate(ranked_metric):
             picked[j, self._largest(row, spec.topk)] = True
         picked &= candidate
-        before_cut = self._settle_conflicts(picked, overlap)
-        holder = self._second_cut(before_cut, metric)
+        before_cut = self._settle_conflicts(picked, ranked_overlap)
+        holder = self._second_cut(before_cut, ranked_metric)
         return ImageTrace(
             image=image,
             arrived=arrived,
@@ -231,25 +333,47 @@ class ExactCriterion:
     def loss_given(self, preds: Preds, batch: Batch, assignment: Assignment) -> LossAndItems:
         """[7] Returns the loss (T,) in float64, times gains and the number of images, and the logged items, on a given assignment."""
         spec, grid, truth = self.spec, self.grid(preds), self.truth(preds, batch)
+        held = self.held(preds, grid, truth, assignment)
+        classification = classification_sum(preds["scores"].double(), held.image, truth.label[held.row], held.anchor, held.weight, spec)
+        terms = {"cls": classification / held.normaliser, **self.box_terms(preds, grid, held)}
+        terms |= self.extra_terms(preds, batch, grid, truth, held)
+        gained = torch.stack([terms[name] * gain for name, gain in zip(spec.terms, spec.term_gains, strict=True)])
+        return gained * len(preds["boxes"]), dict(zip(spec.term_names, gained.detach().unbind(), strict=True))
+
+    def held(self, preds: Preds, grid: Grid, truth: GroundTruth, assignment: Assignment) -> Held:
+        """Returns the entries of an assignment with what the terms read of each."""
         device = grid.centres.device
         image, anchor, row = (index.to(device) for index in (assignment.image, assignment.anchor, assignment.box))
         weight = assignment.weight.to(device).double()
-        normaliser = weight.sum().clamp(min=1)  # [7] S
-        # Factor of an anchor in the box and third terms: its own t; in one older definition the sum of all.
-        share = weight if spec.anchor_weights == "own" else torch.ones_like(weight) * weight.sum()
-        # Only held anchors are read: the gradient at the others is zero, whatever their logits, and never missing [7], [10].
-        logits = preds["boxes"].double().transpose(1, 2)[image, anchor]
-        centres, strides = grid.centres[anchor], grid.strides[anchor]
-        predicted = distances(logits, spec.reg_max)
-        corners = truth.corners[row].double() / strides[:, None]
-        overlap = ciou(corners_of(predicted, centres), corners, spec.ciou_eps)
-        target = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], dim=1)
-        third = (
-            distribution_term(logits, target, spec)
-            if spec.reg_max > 1
-            else distance_term(predicted, target, strides, (grid.height, grid.width)) * spec.distance_term
+        return Held(
+            image,
+            anchor,
+            row,
+            weight,
+            share=weight if self.spec.anchor_weights == "own" else torch.ones_like(weight) * weight.sum(),
+            normaliser=weight.sum().clamp(min=1),
+            # Only held anchors are read: the gradient at the others is zero, whatever their logits, and never missing [7], [10].
+            logits=preds["boxes"].double().transpose(1, 2)[image, anchor],
+            centres=grid.centres[anchor],
+            strides=grid.strides[anchor],
+            corners=truth.corners[row].double(),
         )
-        classification = classification_sum(preds["scores"].double(), image, truth.label[row], anchor, weight, spec)
-        terms = torch.stack([((1 - overlap) * share).sum(), classification, (third * share).sum()]) / normaliser
-        gained = terms * torch.tensor(spec.gains, dtype=torch.float64, device=device)
-        return gained * len(preds["boxes"]), dict(zip(spec.term_names, gained.detach().unbind(), strict=True))
+
+    def box_terms(self, preds: Preds, grid: Grid, held: Held) -> dict[str, Tensor]:
+        """[7] The box term and the distribution (R = 1: distance) term."""
+        spec = self.spec
+        predicted, corners = distances(held.logits, spec.reg_max), held.corners / held.strides[:, None]
+        overlap = ciou(corners_of(predicted, held.centres), corners, spec.ciou_eps)
+        target = torch.cat([held.centres - corners[:, :2], corners[:, 2:] - held.centres], dim=1)
+        third = self.distance_or_distribution(predicted, target, grid, held)
+        return {"box": ((1 - overlap) * held.share).sum() / held.normaliser, "dfl": (third * held.share).sum() / held.normaliser}
+
+    def distance_or_distribution(self, predicted: Tensor, target: Tensor, grid: Grid, held: Held) -> Tensor:
+        """[7] Distribution term (H,) of each held anchor; for R = 1 its distance term."""
+        if self.spec.reg_max > 1:
+            return distribution_term(held.logits, target, self.spec)
+        return distance_term(predicted, target, held.strides, (grid.height, grid.width)) * self.spec.distance_term
+
+    def extra_terms(self, preds: Preds, batch: Batch, grid: Grid, truth: GroundTruth, held: Held) -> dict[str, Tensor]:
+        """Returns the terms that a task adds, by name, without gain and number of images: none here."""
+        return {}

@@ -7,13 +7,11 @@ detection specification, whose box, classification and distribution terms this l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
-from oracle.definition.assignment_trace import UNASSIGNED, ImageTrace
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held, Scene
 from oracle.definition.mask_checks import check_mask_predictions, check_masks, check_semantic_masks, proto_and_semantic
 from oracle.definition.mask_formulas import (
@@ -86,11 +84,7 @@ class ExactSegmentation(ExactCriterion):
     """
 
     spec: SegmentationSpec
-
-    def __init__(
-        self, spec: SegmentationSpec, ties: Literal["stable", "reference"] = "stable", conflicts: Literal["overlap", "pickers"] = "overlap"
-    ) -> None:
-        super().__init__(spec, ties, conflicts)
+    counts_weightless = True  # In the mask term.
 
     def mask_inputs(self, preds: Preds, batch: Batch) -> MaskInputs:
         """[1] Returns the checked inputs of the mask terms of a batch with boxes.
@@ -109,19 +103,6 @@ class ExactSegmentation(ExactCriterion):
             index_maps=self.spec.overlap_mask,
             image=batch["batch_idx"].reshape(-1).long().to(proto.device),
         )
-
-    def counts(self, trace: ImageTrace) -> Tensor:
-        """[4], [11] F: the anchors of positive metric; under ``ties="reference"`` every held anchor."""
-        return trace.holder != UNASSIGNED if self.ties == "reference" else super().counts(trace)
-
-    def rows(self, arrived: Tensor, corner_sum: Tensor) -> Tensor:
-        """[9] Under ``ties="reference"`` also the rows that are not valid: the first holds anchors contested by overlaps of 0."""
-        return arrived if self.ties == "reference" else super().rows(arrived, corner_sum)
-
-    def candidates(self, scene: Scene, image: int, rows: Tensor, border: Tensor) -> Tensor:
-        """[3] Rows that are not valid have no candidates."""
-        valid = self.validity(scene.truth.corners[rows]) > 0
-        return super().candidates(scene, image, rows, border) & valid[:, None]
 
     def pair_overlap(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor) -> Tensor:
         """[3] Overlap (M, A) of candidate pairs: max(CIoU, 0), or its mean with the IoU of the masks."""

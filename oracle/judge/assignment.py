@@ -93,7 +93,18 @@ def _forbidden(allowed: AllowedAssignments, holder: Ints, reported: IndexedAssig
     pair = allowed.margins.lookup(held, holder[held])
     wrong = held[(pair < 0) | ~allowed.pair[np.maximum(pair, 0)]] if len(allowed.margins.pairs) else held
     empty = (holder == UNASSIGNED) & ~allowed.may_be_unassigned
-    return np.union1d(np.union1d(wrong, np.flatnonzero(empty)), reported.cell[reported.box == UNASSIGNED])
+    unknown = reported.cell[reported.box == UNASSIGNED]
+    questioned = np.union1d(np.union1d(wrong, np.flatnonzero(empty)), unknown)
+    return questioned[~_gone_to_first(allowed, questioned, reported)] if allowed.weightless else questioned
+
+
+def _gone_to_first(allowed: AllowedAssignments, cells: Ints, reported: IndexedAssignment) -> Bools:
+    """Returns whether each anchor (n,) is held by its image's first row, as may be where every overlap is 0."""
+    rows = dict(zip(reported.cell.tolist(), reported.row.tolist(), strict=True))
+    first = allowed.margins.boxes.first_row
+    gone = [rows.get(cell, UNASSIGNED) == first.get(cell // allowed.margins.anchors) for cell in cells.tolist()]
+    allowed_there: Bools = allowed.may_go_to_first[cells] & np.array(gone, dtype=bool)
+    return allowed_there
 
 
 def _attribute(allowed: AllowedAssignments, truth: Ints, answer: Ints, cells: Ints) -> dict[str, int]:

@@ -16,7 +16,16 @@ from oracle.tolerance.loss_and_gradients import OutcomeTolerance
 from twinloss import Assignment, LossSpec
 
 SIDES = ("left", "top", "right", "bottom")
-NUMBERS = ("loss", "items", "gradient of boxes", "gradient of scores")
+AXES = {
+    "mask_coefficient": ("image", "prototype", "anchor"),
+    "proto": ("image", "prototype", "row", "column"),
+    "semantic": ("image", "class", "row", "column"),
+    "angle": ("image", "channel", "anchor"),
+    "kpts": ("image", "channel", "anchor"),
+    "kpts_sigma": ("image", "channel", "anchor"),
+    "flow": ("parameter",),
+}
+"""Names of the axes of the predictions that tasks add to box and class logits."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +78,41 @@ class Expected:
 
 
 def outcome_errors(outcome: Outcome, expected: Expected, layout: Layout) -> dict[str, QuantityError]:
-    """Returns the worst elements of each of :data:`NUMBERS`, by its name.
+    """Returns the worst elements of the loss, the items, and the gradient of each prediction, by name.
 
     Args:
         outcome: a contender's loss and gradients, on the CPU.
         expected: the definition's, with their tolerances.
         layout: names the elements.
     """
-    return {
+    found = {
         "loss": _loss(outcome, expected, layout.spec),
         "items": _items(outcome, expected, layout.spec),
         "gradient of boxes": _boxes(outcome, expected, layout),
         "gradient of scores": _scores(outcome, expected, layout),
     }
+    return found | {f"gradient of {name}": _further(name, outcome, expected, layout) for name in expected.tolerance.further}
+
+
+def _further(name: str, outcome: Outcome, expected: Expected, layout: Layout) -> QuantityError:
+    """Returns the worst element of the gradient of a prediction that the task adds to box and class logits."""
+    value, truth = outcome.gradients[name], expected.truth.gradients[name]
+    bounds, largest = expected.tolerance.further[name], _largest(expected)
+    interval = Interval(*((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above)))
+    value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
+    worst = worst_element("all", truth, value, bounds.rounding, AXES[name], interval)
+    found: tuple[WorstElement, ...] = ()
+    if worst is not None:
+        at_anchor = {"image", "anchor"} <= worst.where.keys()
+        place = layout.place(int(worst.where["image"]), int(worst.where["anchor"])) if at_anchor else {}
+        found = (replace(worst, where=place | dict(worst.where)),)
+    read = _reader(outcome.gradients[name], lambda where: tuple(where[axis] for axis in AXES[name]))
+    return QuantityError(f"gradient of {name}", found, {name: tuple(outcome.gradients[name].shape)}, read)
+
+
+def _largest(expected: Expected) -> float:
+    """Returns the largest number of the logits' dtype: a gradient beyond it is infinite, and counts as that number."""
+    return expected.tolerance.largest
 
 
 def _loss(outcome: Outcome, expected: Expected, spec: LossSpec) -> QuantityError:
@@ -95,7 +126,7 @@ def _by_term(spec: LossSpec, terms: Tensor) -> dict[str, Tensor]:
 
 
 def _items(outcome: Outcome, expected: Expected, spec: LossSpec) -> QuantityError:
-    tolerance = _by_term(spec, expected.tolerance.loss / len(expected.truth.grad_boxes))
+    tolerance = _by_term(spec, expected.tolerance.loss / len(expected.truth.gradients["boxes"]))
     found = tuple(
         _scalar(name, _number(expected.truth.items[name]), _number(outcome.items[name]), tolerance[name])
         for name in spec.term_names
@@ -118,9 +149,9 @@ def _scalar(name: str, truth: Tensor, value: Tensor, tolerance: Tensor) -> Worst
 
 def _boxes(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityError:
     held, bins, bounds = expected.assignment, layout.spec.reg_max, expected.tolerance.boxes
-    value, truth = (o.grad_boxes[held.image, :, held.anchor] for o in (outcome, expected.truth))
-    # A gradient beyond the largest number of the logits' dtype is infinite; it counts as that number.
-    largest = expected.tolerance.largest
+    whole = outcome.gradients["boxes"]
+    value, truth = (gradient[held.image, :, held.anchor] for gradient in (whole, expected.truth.gradients["boxes"]))
+    largest = _largest(expected)
     low, high = ((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above))
     value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
     found: list[WorstElement | None] = []
@@ -131,9 +162,12 @@ def _boxes(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityErro
         found.append(_at_held(worst, here, expected, layout))
     found.append(_unheld(outcome, held, layout))
     read = _reader(
-        outcome.grad_boxes, lambda where: (where["image"], SIDES.index(str(where["side"])) * bins + int(where["bin"]), where["anchor"])
+        outcome.gradients["boxes"],
+        lambda where: (where["image"], SIDES.index(str(where["side"])) * bins + int(where["bin"]), where["anchor"]),
     )
-    return QuantityError("gradient of boxes", tuple(p for p in found if p is not None), {"boxes": tuple(outcome.grad_boxes.shape)}, read)
+    return QuantityError(
+        "gradient of boxes", tuple(p for p in found if p is not None), {"boxes": tuple(outcome.gradients["boxes"].shape)}, read
+    )
 
 
 def _within(held: Assignment, part: slice) -> Tensor:
@@ -157,13 +191,13 @@ def _at_held(worst: WorstElement | None, here: Tensor, expected: Expected, layou
 
 def _unheld(outcome: Outcome, held: Assignment, layout: Layout) -> WorstElement | None:
     """Returns the worst element at anchors without box, where the gradient of the box logits is exactly zero."""
-    largest = outcome.grad_boxes.abs().amax(1)
+    largest = outcome.gradients["boxes"].abs().amax(1)
     largest[held.image, held.anchor] = 0
     worst = worst_element("anchors that are not held", torch.zeros_like(largest), largest, torch.zeros_like(largest), ("image", "anchor"))
     if worst is None:
         return None
     image, anchor = int(worst.where["image"]), int(worst.where["anchor"])
-    channel = int(outcome.grad_boxes[image, :, anchor].abs().argmax())
+    channel = int(outcome.gradients["boxes"][image, :, anchor].abs().argmax())
     side, place = divmod(channel, layout.spec.reg_max)
     where = layout.place(image, anchor) | {"side": SIDES[side], "bin": place}
     return replace(worst, where=where)
@@ -171,11 +205,12 @@ def _unheld(outcome: Outcome, held: Assignment, layout: Layout) -> WorstElement 
 
 def _scores(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityError:
     held, label, allowed = expected.assignment, expected.label, expected.tolerance
+    whole, right = outcome.gradients["scores"], expected.truth.gradients["scores"]
     found: list[WorstElement | None] = []
     for level, part in enumerate(layout.slices):
         here = _within(held, part)
         image, anchor, own = held.image[here], held.anchor[here], label[here]
-        value, truth = outcome.grad_scores[:, :, part], expected.truth.grad_scores[:, :, part]
+        value, truth = whole[:, :, part], right[:, :, part]
         tolerance = expected.scores[:, :, part].abs().mul_(allowed.score_per_logit).add_(allowed.score_share)
         tolerance.mul_(truth.abs()).add_(allowed.smallest)
         tolerance[image, own, anchor - part.start] = torch.inf
@@ -186,8 +221,8 @@ def _scores(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityErr
         at = (image, own, anchor - part.start)
         worst = worst_element(f"level {level}, held", truth[at], value[at], allowed.held_score[here], ("entry",))
         found.append(_at_held(worst, here, expected, layout))
-    read = _reader(outcome.grad_scores, lambda where: (where["image"], where["class"], where["anchor"]))
-    return QuantityError("gradient of scores", tuple(p for p in found if p is not None), {"scores": tuple(outcome.grad_scores.shape)}, read)
+    read = _reader(whole, lambda where: (where["image"], where["class"], where["anchor"]))
+    return QuantityError("gradient of scores", tuple(p for p in found if p is not None), {"scores": tuple(whole.shape)}, read)
 
 
 def _reader(tensor: Tensor, index: Callable[[Where], tuple[int | str, ...]]) -> Callable[[Where], str]:

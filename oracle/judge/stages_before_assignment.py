@@ -13,28 +13,11 @@ from torch import Tensor
 from oracle.contract.answer_form import WRONG_DTYPE, MalformedError, check_tensor, type_name
 from oracle.contract.contender import Metrics, Targets
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs
-from oracle.definition.formulas import corners_of
+from oracle.definition.criterion import Grid
 from oracle.judge.loss_and_gradients import Layout
 from oracle.judge.worst_elements import QuantityError, Where, worst_element
-from oracle.tolerance.coordinates import Decoded, predicted_corner_tolerance
 from oracle.tolerance.margins import Bools, Boxes, Ints, Margins
 from oracle.tolerance.precision import Precision
-
-CORNERS = ("x1", "y1", "x2", "y2")
-
-
-@dataclass(frozen=True)
-class DecodedGrid:
-    """The definition's anchors: centres (A, 2) in grid units, strides (A,), distances (B, A, 4) decoded at them."""
-
-    centres: Tensor
-    strides: Tensor
-    decoded: Decoded
-
-    @property
-    def corners(self) -> Tensor:
-        """Predicted corners (B, A, 4) in grid units."""
-        return corners_of(self.decoded.sides, self.centres)
 
 
 def expect(what: str, found: object, shape: tuple[int | None, ...], *, whole: bool = False) -> None:
@@ -66,7 +49,7 @@ def expect_columns(what: str, found: object, columns: Mapping[str, tuple[int | N
         raise MalformedError(f"{what} must have columns of one length; found {', '.join(f'{n} {k}' for n, k in lengths.items())}")
 
 
-def anchor_errors(found: tuple[Tensor, Tensor], grid: DecodedGrid, precision: Precision, layout: Layout) -> QuantityError:
+def anchor_errors(found: tuple[Tensor, Tensor], grid: Grid, precision: Precision, layout: Layout) -> QuantityError:
     """Compares centres and strides, which are exact unless the contender computes in a dtype that cannot hold a centre [2]."""
     held = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
     centres = worst_element("centres", grid.centres, found[0].detach().cpu().double(), held, ("anchor", "axis"))
@@ -81,23 +64,20 @@ def anchor_errors(found: tuple[Tensor, Tensor], grid: DecodedGrid, precision: Pr
     return QuantityError("anchors", elements, {"centres": tuple(found[0].shape)}, lambda where: _read(found[0], where, ("anchor", "axis")))
 
 
-def decode_errors(found: Tensor, grid: DecodedGrid, precision: Precision, layout: Layout) -> QuantityError:
-    """Compares predicted corners, level by level [4]."""
-    truth, value = grid.corners, found.detach().cpu().double()
-    tolerance = predicted_corner_tolerance(grid.decoded, truth, precision)
-    held = (grid.centres.to(precision.anchors).double() - grid.centres).abs().repeat(1, 2)
-    allowed = tolerance + held + precision.evaluation * truth.abs() + precision.smallest_score
+def decode_errors(found: Tensor, truth: Tensor, allowed: Tensor, layout: Layout, numbers: Sequence[str]) -> QuantityError:
+    """Compares predicted boxes (B, A, K) in grid units, level by level [4]; ``numbers`` are the names of the K numbers of a box."""
+    value = found.detach().cpu().double()
     elements = []
     for level, part in enumerate(layout.slices):
         worst = worst_element(f"level {level}", truth[:, part], value[:, part], allowed[:, part], ("image", "anchor", "corner"))
         if worst is not None:
             place = layout.place(int(worst.where["image"]), int(worst.where["anchor"]) + part.start)
-            elements.append(replace(worst, where=place | {"corner": CORNERS[int(worst.where["corner"])]}))
+            elements.append(replace(worst, where=place | {"corner": numbers[int(worst.where["corner"])]}))
     return QuantityError(
         "corners",
         tuple(elements),
         {"corners": tuple(found.shape)},
-        lambda where: f"{float(value[int(where['image']), int(where['anchor']), CORNERS.index(str(where['corner']))]):.9g}",
+        lambda where: f"{float(value[int(where['image']), int(where['anchor']), numbers.index(str(where['corner']))]):.9g}",
     )
 
 
@@ -130,8 +110,8 @@ def judge_target_rows(found: Targets, boxes: Boxes) -> Judgement:
     return Judgement("targets", "rows", verdict, 0.0, 0.0, 0.0, float("nan"), *counts, reason)
 
 
-def target_errors(found: Targets, boxes: Boxes) -> QuantityError:
-    """Compares the pixel corners of the rows that are valid for both [3]."""
+def target_errors(found: Targets, boxes: Boxes, numbers: Sequence[str]) -> QuantityError:
+    """Compares the boxes in pixels of the rows that are valid for both [3]; ``numbers`` are the names of the numbers of a box."""
     at = boxes.index_of(found.row.tolist())
     known = np.flatnonzero(at >= 0)
     value = found.corners.detach().cpu().double()[torch.from_numpy(known)]
@@ -140,13 +120,13 @@ def target_errors(found: Targets, boxes: Boxes) -> QuantityError:
     if worst is None:
         return QuantityError("corners", ())
     entry, corner = int(worst.where["row"]), int(worst.where["corner"])
-    where: Where = {"row": int(found.row[known[entry]]), "corner": CORNERS[corner]}
+    where: Where = {"row": int(found.row[known[entry]]), "corner": numbers[corner]}
     of_row = dict(zip(found.row.tolist(), found.corners.tolist(), strict=True))
     return QuantityError(
         "corners",
         (replace(worst, where=where),),
         {"corners": tuple(found.corners.shape)},
-        lambda where: f"{of_row[int(where['row'])][CORNERS.index(str(where['corner']))]:.9g}" if int(where["row"]) in of_row else "",
+        lambda where: f"{of_row[int(where['row'])][numbers.index(str(where['corner']))]:.9g}" if int(where["row"]) in of_row else "",
     )
 
 

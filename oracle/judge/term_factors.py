@@ -38,17 +38,19 @@ def term_factors(found: Outcome, truth: Outcome, definition: DefinitionAnswers, 
         return ""
     value = {name: float(found.loss[k] / truth.loss[k]) for k, name in enumerate(names) if name not in zero}
     gradient = dict(zip(there, solved.tolist(), strict=True))
-    return _common_factor(value, gradient, len(truth.grad_boxes)) or _each(value, gradient, names)
+    return _common_factor(value, gradient, definition.case.batch_size) or _each(value, gradient, names)
 
 
 def _term_gradients(definition: DefinitionAnswers) -> Iterator[Tensor]:
-    """Yields the gradient (n,) of each term in all logits."""
-    for cotangent in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
-        yield _flat(run_loss(definition.exact(TieRules()), definition.inputs, definition.setting, cotangent))
+    """Yields the gradient (n,) of each term in all predictions."""
+    terms = definition.case.spec.terms
+    for chosen in terms:
+        cotangent = [float(name == chosen) for name in terms]
+        yield _flat(run_loss(definition.exact(TieRules()), definition.inputs, definition.setting, cotangent, terms, definition.flow))
 
 
 def _flat(outcome: Outcome) -> Tensor:
-    return torch.cat([outcome.grad_boxes.flatten(), outcome.grad_scores.flatten()])
+    return torch.cat([gradient.flatten() for gradient in outcome.gradients.values()])
 
 
 def _common_factor(value: dict[str, float], gradient: dict[str, float], images: int) -> str:

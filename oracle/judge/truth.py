@@ -11,17 +11,18 @@ from torch import Tensor
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
-from oracle.contract.run import Outcome, run_given
+from oracle.cases.tasks import task_of
+from oracle.contract.run import Outcome, leaves_of, run_given
 from oracle.definition.assignment_trace import UNASSIGNED
-from oracle.definition.criterion import ExactCriterion
+from oracle.definition.criterion import ExactCriterion, Grid
+from oracle.definition.tasks import DEFINITIONS
 from oracle.judge.loss_and_gradients import Expected, Layout
-from oracle.judge.stages_before_assignment import DecodedGrid
 from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules, allowed_assignments
 from oracle.tolerance.assignment import IndexedAssignment, Weights, indexed_assignment, weights_of
-from oracle.tolerance.coordinates import decoded
 from oracle.tolerance.loss_and_gradients import outcome_tolerance
 from oracle.tolerance.margins import Ints, Margins, margins_of
 from oracle.tolerance.precision import Precision
+from oracle.tolerance.tasks import TASK_STEPS
 from twinloss import Assignment
 
 
@@ -43,8 +44,9 @@ class DefinitionAnswers:
 
     def __init__(self, case: Case, setting: Setting) -> None:
         self.case, self.setting = case, setting
-        self.layout = Layout(case.spec, case.grids)
+        self.layout, self.steps = Layout(case.spec, case.grids), TASK_STEPS[case.spec.task]
         self.inputs: Inputs = build(case, Setting(setting.dtype, device="cpu"))
+        self.flow = task_of(case).flow(case)
         self._exact: dict[tuple[str, str], ExactCriterion] = {}
         self._margins: dict[Precision, Margins] = {}
         self._allowed: dict[tuple[Precision, TieRules], AllowedAssignments] = {}
@@ -56,14 +58,27 @@ class DefinitionAnswers:
     @property
     def finite(self) -> bool:
         """Whether every logit is finite; a case with others is bad input and is not judged."""
-        return all(bool(self.inputs.preds[name].isfinite().all()) for name in ("boxes", "scores"))
+        return all(bool(leaf.isfinite().all()) for leaf in leaves_of(self.inputs.preds).values())
 
     @cached_property
-    def grid(self) -> DecodedGrid:
-        """The anchors and the distances decoded at them."""
-        exact = self.exact(TieRules())
-        centres, strides = exact.anchors(self.inputs.preds)
-        return DecodedGrid(centres, strides, decoded(self.inputs.preds["boxes"].transpose(1, 2), self.case.spec.reg_max))
+    def grid(self) -> Grid:
+        """The anchors."""
+        return self.exact(TieRules()).grid(self.inputs.preds)
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """The predicted boxes (B, A, K) in grid units."""
+        with torch.no_grad():
+            return self.exact(TieRules()).decode(self.inputs.preds)
+
+    def predicted_tolerance(self, precision: Precision) -> Tensor:
+        """Returns the tolerance (B, A, K) of the predicted boxes."""
+        return self.steps.margins.predicted(self.inputs.preds, self.grid, self.predicted, self.case.spec.reg_max, precision)
+
+    @property
+    def box_numbers(self) -> tuple[str, ...]:
+        """Names of the K numbers of a box."""
+        return self.exact(TieRules()).box_numbers
 
     @cached_property
     def labels(self) -> Tensor:
@@ -81,13 +96,14 @@ class DefinitionAnswers:
         """Returns the definition's criterion with a contender's rules for ties and conflicts."""
         key = (rules.ties, rules.conflicts)
         if key not in self._exact:
-            self._exact[key] = ExactCriterion(self.case.spec, rules.ties, rules.conflicts)
+            options = {} if self.flow is None else {"flow": self.flow}
+            self._exact[key] = DEFINITIONS[self.case.spec.task](self.case.spec, rules.ties, rules.conflicts, **options)
         return self._exact[key]
 
     def margins(self, precision: Precision) -> Margins:
         """Returns boxes and pairs with the intervals of a precision."""
         if precision not in self._margins:
-            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision)
+            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision, self.steps.margins)
         return self._margins[precision]
 
     def allowed(self, precision: Precision, rules: TieRules) -> AllowedAssignments:
@@ -112,8 +128,9 @@ class DefinitionAnswers:
         entries = []
         zero_held = torch.full((len(traces), self.case.num_anchors), UNASSIGNED, dtype=torch.int64)
         for one in traces:
-            (held,) = (one.weight > 0).nonzero(as_tuple=True)
-            (unseen,) = ((one.holder >= 0) & (one.weight == 0)).nonzero(as_tuple=True)
+            counted = self.exact(rules).counts(one)
+            (held,) = counted.nonzero(as_tuple=True)
+            (unseen,) = ((one.holder >= 0) & ~counted).nonzero(as_tuple=True)
             entries.append((torch.full_like(held, one.image), held, one.rows[one.holder[held]], one.weight[held]))
             zero_held[one.image, unseen] = torch.from_numpy(allowed.margins.boxes.index_of(one.rows[one.holder[unseen]].tolist()))
         assignment = Assignment(*(torch.cat(column) for column in zip(*entries, strict=True)))
@@ -141,13 +158,16 @@ class DefinitionAnswers:
             assignment = held.assignment(self.case.num_anchors, weights.value)
             truth = self.truth(held, assignment)
             of_weights = torch.zeros_like(assignment.weight) if given else torch.from_numpy(weights.tolerance)
-            classification = float(truth.loss[1])
-            tolerance = outcome_tolerance(self.exact(TieRules()), *self.inputs, assignment, of_weights, classification, precision)
+            classification = float(truth.loss[self.case.spec.terms.index("cls")])
+            tolerance = outcome_tolerance(
+                self.exact(TieRules()), *self.inputs, assignment, of_weights, classification, precision, self.steps.terms
+            )
             self._expected[key] = Expected(assignment, truth, tolerance, self.labels[assignment.box], self.scores)
         return self._expected[key]
 
     def truth(self, held: IndexedAssignment, assignment: Assignment) -> Outcome:
         """Returns the definition's loss and gradients on an assignment."""
         if held.key not in self._truths:
-            self._truths[held.key] = run_given(self.exact(TieRules()), self.inputs, self.setting, assignment)
+            exact, terms = self.exact(TieRules()), self.case.spec.terms
+            self._truths[held.key] = run_given(exact, self.inputs, self.setting, assignment, terms=terms, flow=self.flow)
         return self._truths[held.key]

@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, cast
 
@@ -40,6 +40,8 @@ os.environ.update(_environment)
 
 VERSION: str = ultralytics.__version__
 
+_FIXED = {"oriented": ("angle_scale", "term_floor", "probiou_eps")}  # Numbers of a task for which the reference has no parameter.
+
 __all__ = ["VERSION", "ReferenceCriterion", "ReferenceDeclines", "declines", "detection_model", "installed_criterion"]
 
 
@@ -58,7 +60,12 @@ class ReferenceCriterion:
 
     Raises:
         ReferenceDeclines: the spec changes a number that the reference has no parameter for.
+
+    Attributes:
+        counts_weightless: whether held anchors of weight 0 count in a term of the loss, so that they are part of the assignment.
     """
+
+    counts_weightless = False
 
     def __init__(self, spec: LossSpec) -> None:
         self.spec = spec
@@ -83,16 +90,31 @@ class ReferenceCriterion:
         self.recorder = self._made[key].assigner
         return self._made[key]
 
+    def installed(self, device: str) -> Criterion:
+        """Returns a new object of the reference as a trainer creates it, for measurements: nothing of it is recorded."""
+        criterion = self._make(StandInModel(self.spec, torch.device(device)))
+        criterion.assigner.alpha, criterion.assigner.beta, criterion.assigner.eps = self.spec.alpha, self.spec.beta, self.spec.assign_eps
+        return cast(Criterion, criterion)
+
     def _make(self, model: StandInModel) -> Any:
         """Returns a new object of the reference."""
         return v8DetectionLoss(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
 
+    def _kept(self, batch: Batch) -> Tensor:
+        """Returns whether each row of the batch (N,) takes part in the padded layout."""
+        return torch.ones_like(batch["batch_idx"].reshape(-1), dtype=torch.bool)
+
+    def _of_overlap(self, options: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns those of the assigner's arguments by name on which overlaps depend."""
+        return options
+
     def last_assignment(self, batch: Batch) -> Assignment:
-        """Returns the assignment of the last complete call, which got this batch: the anchors with a positive target score."""
+        """Returns the assignment of the last complete call, which got this batch: the anchors that count in the loss."""
         recording = self._recording()
         weight = recording.target_scores.amax(2)
-        image, anchor = ((weight > 0) & recording.foreground).nonzero(as_tuple=True)
-        row = rows_by_slot(batch, *recording.valid.shape[:2])[image, recording.index[image, anchor].long()]
+        counting = recording.foreground.bool() if self.counts_weightless else (weight > 0) & recording.foreground
+        image, anchor = counting.nonzero(as_tuple=True)
+        row = rows_by_slot(batch, self._kept(batch), *recording.valid.shape[:2])[image, recording.index[image, anchor].long()]
         return Assignment(image=image, anchor=anchor, box=row, weight=weight[image, anchor])
 
     def _recording(self) -> Recording:
@@ -112,7 +134,7 @@ class ReferenceCriterion:
         moved = Assignment(*(getattr(assignment, f.name).detach().to(device) for f in fields(assignment)))
         with precision_context(preds):
             criterion = self._criterion(preds)
-            own, criterion.assigner = criterion.assigner, FixedAssigner(moved, slot_by_row(batch).to(device)[moved.box])
+            own, criterion.assigner = criterion.assigner, FixedAssigner(moved, slot_by_row(batch, self._kept(batch)).to(device)[moved.box])
             try:
                 return cast(LossAndItems, criterion(preds, batch))
             finally:
@@ -129,7 +151,7 @@ class ReferenceCriterion:
         self.assign(preds, batch)
         recording = self._recording()
         image, slot, _ = recording.valid.nonzero(as_tuple=True)
-        row = rows_by_slot(batch, *recording.valid.shape[:2])[image, slot]
+        row = rows_by_slot(batch, self._kept(batch), *recording.valid.shape[:2])[image, slot]
         return Targets(row, image, recording.labels[image, slot, 0].long(), recording.corners[image, slot])
 
     def dtypes(self, preds: Preds, batch: Batch) -> dict[str, torch.dtype]:
@@ -165,9 +187,9 @@ class ReferenceCriterion:
             inside = assigner.select_candidates_in_gts(recording.anchors, recording.corners, recording.valid)
             mask = inside.bool() & recording.valid.bool()
             inputs = (recording.scores, recording.boxes, recording.labels, recording.corners, mask)
-            metric, overlap = assigner.get_box_metrics(*inputs, **recording.options)
+            metric, overlap = assigner.get_box_metrics(*inputs, **self._of_overlap(recording.options))
         image, slot, anchor = mask.nonzero(as_tuple=True)
-        row = rows_by_slot(batch, *recording.valid.shape[:2])[image, slot]
+        row = rows_by_slot(batch, self._kept(batch), *recording.valid.shape[:2])[image, slot]
         return Metrics(row, anchor, overlap[image, slot, anchor], metric[image, slot, anchor])
 
 
@@ -191,8 +213,8 @@ def precision_context(preds: Preds) -> Iterator[None]:
 
 def declines_spec(spec: LossSpec) -> str | None:
     """Returns the reason why the reference cannot compute this definition, or ``None``."""
-    standard = LossSpec(num_classes=1)
-    for field in ("assign_eps", "ciou_eps", "clamp_margin"):
+    standard = type(spec)(num_classes=1)
+    for field in ("assign_eps", "ciou_eps", "clamp_margin", *_FIXED.get(spec.task, ())):
         if getattr(spec, field) != getattr(standard, field):
             return f"the reference has no parameter for {field} = {getattr(spec, field)}"
     if not spec.newest:
@@ -223,12 +245,8 @@ def declines_inputs(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | N
 
 
 def installed_criterion(spec: LossSpec, device: str = "cpu") -> Criterion:
-    """Returns the reference's own criterion as a trainer creates it, for measurements."""
-    if reason := declines_spec(spec):
-        raise ReferenceDeclines(reason)
-    criterion = v8DetectionLoss(StandInModel(spec, torch.device(device)), tal_topk=spec.topk, tal_topk2=spec.topk2)
-    criterion.assigner.alpha, criterion.assigner.beta, criterion.assigner.eps = spec.alpha, spec.beta, spec.assign_eps
-    return cast(Criterion, criterion)
+    """Returns the reference's own detection criterion as a trainer creates it, for measurements."""
+    return ReferenceCriterion(spec).installed(device)
 
 
 def detection_model(name: str, num_classes: int) -> torch.nn.Module:

@@ -11,6 +11,8 @@ from oracle.reference.criterion import ReferenceDeclines, declines_spec, precisi
 from oracle.reference.stand_ins import StandInModel
 from twinloss import LossSpec
 
+_LOSSES = {"oriented": "v8OBBLoss", "pose": "PoseLoss26"}  # Losses that the second generation can be of, beside that of detection, by task.
+
 
 class ReferenceEndToEnd:
     """The reference's loss of an end-to-end head; computes in float64 throughout if the logits are float64.
@@ -27,11 +29,13 @@ class ReferenceEndToEnd:
     def __init__(self, spec: LossSpec, *, generation: int, epochs: int) -> None:
         if reason := declines_spec(spec) or _declines_candidates(spec):
             raise ReferenceDeclines(reason)
+        if generation == 1 and spec.task != "detect":
+            raise ReferenceDeclines(f"the first generation has no loss for the task {spec.task}")
         self.spec, self.generation, self.epochs = spec, generation, epochs
         self._made: dict[torch.dtype, Any] = {}
 
     def __call__(self, preds: dict[str, Preds], batch: Batch) -> LossAndItems:
-        """Returns loss (3,), multiplied by the number of images, and the logged items."""
+        """Returns loss (T,), multiplied by the number of images, and the logged items."""
         with precision_context(preds["one2many"]):
             return cast(LossAndItems, self.criterion()(preds, batch))
 
@@ -40,15 +44,20 @@ class ReferenceEndToEnd:
         for criterion in self._made.values():
             criterion.update()
 
+    def _model(self, model: StandInModel) -> StandInModel:
+        """Returns the stand-in model with what the reference reads for the task."""
+        return model
+
     def criterion(self) -> Any:
         """Returns the reference's object, created once per default dtype."""
-        from ultralytics.utils.loss import E2EDetectLoss, E2ELoss  # after oracle.reference.criterion, which handles its import
+        from ultralytics.utils import loss  # after oracle.reference.criterion, which handles its import
 
         dtype = torch.get_default_dtype()
         if dtype not in self._made:
-            model = StandInModel(self.spec, torch.device("cpu"))
+            model = self._model(StandInModel(self.spec, torch.device("cpu")))
             model.args.epochs = self.epochs
-            self._made[dtype] = E2EDetectLoss(model) if self.generation == 1 else E2ELoss(model)
+            of_task = (getattr(loss, _LOSSES[self.spec.task]),) if self.spec.task in _LOSSES else ()
+            self._made[dtype] = loss.E2EDetectLoss(model) if self.generation == 1 else loss.E2ELoss(model, *of_task)
         return self._made[dtype]
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from oracle.cases.case import Inputs, Setting
-from oracle.contract.contender import Batch
 from oracle.reference.criterion import ReferenceCriterion, declines
-from oracle.reference.stand_ins import StandInModel, rows_by_slot
-from twinloss import Assignment, LossSpec, SegmentationSpec
+from oracle.reference.stand_ins import StandInModel
+from twinloss import LossSpec, SegmentationSpec
 
 
 class ReferenceSegmentation(ReferenceCriterion):
@@ -22,9 +21,7 @@ class ReferenceSegmentation(ReferenceCriterion):
     """
 
     spec: SegmentationSpec
-
-    def __init__(self, spec: SegmentationSpec) -> None:
-        super().__init__(spec)
+    counts_weightless = True  # The mask term counts them [4].
 
     def _make(self, model: StandInModel) -> Any:
         from ultralytics.utils.loss import SegmentLoss26, v8SegmentationLoss  # after oracle.reference.criterion, which handles its import
@@ -32,13 +29,6 @@ class ReferenceSegmentation(ReferenceCriterion):
         model.args.overlap_mask = self.spec.overlap_mask
         made = SegmentLoss26 if self.spec.mask_aware else v8SegmentationLoss
         return made(model, tal_topk=self.spec.topk, tal_topk2=self.spec.topk2)
-
-    def last_assignment(self, batch: Batch) -> Assignment:
-        """Returns the assignment of the last complete call: every held anchor, also of weight 0, since the mask term counts it [4]."""
-        recording = self._recording()
-        image, anchor = recording.foreground.bool().nonzero(as_tuple=True)
-        row = rows_by_slot(batch, *recording.valid.shape[:2])[image, recording.index[image, anchor].long()]
-        return Assignment(image=image, anchor=anchor, box=row, weight=recording.target_scores[image, anchor].amax(1))
 
 
 def declines_segmentation(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:

@@ -20,8 +20,7 @@ class StandInModel(nn.Module):
     def __init__(self, spec: LossSpec, device: torch.device) -> None:
         super().__init__()
         self.parameter = nn.Parameter(torch.zeros(1, device=device))
-        box, cls, dfl = spec.gains
-        self.args = SimpleNamespace(box=box, cls=cls, dfl=dfl)
+        self.args = SimpleNamespace(**dict(zip(spec.terms, spec.term_gains, strict=True)))
         strides = torch.tensor([float(s) for s in spec.strides], device=device)
         self.model = [SimpleNamespace(stride=strides, nc=spec.num_classes, reg_max=spec.reg_max)]
         if spec.class_weights is not None:
@@ -96,17 +95,20 @@ class FixedAssigner:
         return target_labels, target_boxes, target_scores, foreground, index
 
 
-def rows_by_slot(batch: Batch, images: int, slots: int) -> Tensor:
-    """Returns the row of the batch (B, M) at each place of the padded layout, with an image's rows in their order; -1 is padding."""
+def rows_by_slot(batch: Batch, kept: Tensor, images: int, slots: int) -> Tensor:
+    """Returns the row of the batch (B, M) at each place of the padded layout, with an image's rows in their order; -1 is padding.
+
+    ``kept`` (N,): whether the reference lays the row out at all.
+    """
     rows = torch.full((images, slots), -1, dtype=torch.int64)
-    index = batch["batch_idx"].reshape(-1).long().cpu()
+    index = batch["batch_idx"].reshape(-1).long().where(kept, -1).cpu()
     for image in range(images):
         arrived = (index == image).nonzero().reshape(-1)
         rows[image, : len(arrived)] = arrived
     return rows.to(batch["batch_idx"].device)
 
 
-def slot_by_row(batch: Batch) -> Tensor:
-    """Returns the place (N,) of each row of the batch in the padded layout: the number of earlier rows of the same image."""
+def slot_by_row(batch: Batch, kept: Tensor) -> Tensor:
+    """Returns the place (N,) of each row of the batch in the padded layout: the number of earlier rows of the same image that are kept."""
     image = batch["batch_idx"].reshape(-1).long()
-    return (image[:, None] == image).tril(-1).sum(1)
+    return ((image[:, None] == image) & kept).tril(-1).sum(1)

@@ -37,11 +37,18 @@ class TieRules:
         ties: ``"stable"`` picks positive metrics alone; ``"reference"`` may pick zeros, which opens zero picks.
         conflicts: whether a contested anchor goes to the largest overlap of all candidate boxes or of those that picked it.
         smallest_weight: soft targets below this may underflow.
+        weightless: whether reported anchors of weight 0 count, because a term counts every held anchor.
     """
 
     ties: Literal["stable", "reference"] = "stable"
     conflicts: Literal["overlap", "pickers"] = "overlap"
     smallest_weight: float = 0.0
+    weightless: bool = False
+
+    @property
+    def holds_zeros(self) -> bool:
+        """Whether anchors of metric 0 that a box picks are part of the assignment."""
+        return self.weightless and self.ties == "reference"
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,10 @@ class AllowedAssignments:
         pair: (P,) pairs that may hold their anchor in the end.
         vanishing: (P,) pairs that may hold their anchor with a weight of 0, which no contender reports.
         may_be_unassigned: (B·A,) anchors that no box, or a box with weight 0, may hold.
+        may_go_to_first: (B·A,) anchors that an image's first box may hold although it is no candidate, since all overlaps may be 0.
         decision_counts: the count of each kind.
         opened_border, opened_cut, opened_zero: (P,) pairs that are open because of a border, the second cut, a zero pick.
+        weightless: whether reported anchors of weight 0 count.
     """
 
     margins: Margins
@@ -73,10 +82,12 @@ class AllowedAssignments:
     pair: Bools
     vanishing: Bools
     may_be_unassigned: Bools
+    may_go_to_first: Bools
     decision_counts: dict[str, DecisionCount]
     opened_border: Bools
     opened_cut: Bools
     opened_zero: Bools
+    weightless: bool = False
 
     @property
     def open_to_ties(self) -> bool:
@@ -115,11 +126,20 @@ def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> Al
     may = alone | winner
     vanishing = may & ((pairs.metric_low == 0) | (_least_weight(pairs, groups, spec) < rules.smallest_weight))
     held = may & (pairs.metric_high > 0)
+    if rules.holds_zeros:
+        by_zero |= may & zero
+        vanishing, held = np.zeros_like(vanishing), may
     may_be_unassigned = sure == 0
     may_be_unassigned[pairs.cell[vanishing]] = True
     kept, cut = _second_cut(pairs, held, may_be_unassigned, groups, cells, spec)
+    if rules.holds_zeros and spec.second_topk is not None:
+        cut |= pairs.metric_low == 0  # The cut picks among all zeros of the row, also of anchors that the box does not hold.
     may_be_unassigned[pairs.cell[held & cut]] = True
     vanishing |= held & cut
+    best = np.zeros(cells)
+    np.maximum.at(best, pairs.cell[pairs.inside], pairs.overlap_low[pairs.inside])
+    may_go_to_first = (rivals > 1) & (best == 0) & rules.holds_zeros
+    may_be_unassigned[may_go_to_first] |= spec.second_topk is not None
     final = held & kept
     decision_counts = {
         "border": _border_decisions(pairs),
@@ -132,8 +152,8 @@ def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> Al
         decision_counts["second cut"] = DecisionCount(len(holders), len(np.unique(pairs.box[held & kept & cut])), np.inf)
     border = np.abs(pairs.border) <= pairs.border_tolerance
     return AllowedAssignments(
-        margins, picked, possible, final, vanishing, may_be_unassigned, decision_counts,
-        opened_border=border | boxes.validity_open[pairs.box], opened_cut=held & cut, opened_zero=by_zero,
+        margins, picked, possible, final, vanishing, may_be_unassigned, may_go_to_first, decision_counts,
+        opened_border=border | boxes.validity_open[pairs.box], opened_cut=held & cut, opened_zero=by_zero, weightless=rules.weightless,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ WEIGHT_ROUNDINGS = 4.0  # Product, sum, quotient, and the soft target itself.
 
 @dataclass(frozen=True)
 class IndexedAssignment:
-    """Entries of positive weight, in order of anchor: H entries.
+    """Entries in order of anchor, those of positive weight and, where a term counts them, those of weight 0: H entries.
 
     Attributes:
         cell: (H,) image times A plus anchor.
@@ -61,7 +61,7 @@ class Weights:
 
 
 def indexed_assignment(allowed: AllowedAssignments, assignment: Assignment) -> IndexedAssignment:
-    """Returns the entries of positive weight of an assignment, with indices.
+    """Returns the entries of an assignment with indices: those of positive weight, and those of weight 0 if ``allowed`` counts them.
 
     Raises:
         MalformedError: an entry names an anchor or an image that does not exist, or an anchor twice, or its weight is negative or
@@ -78,7 +78,7 @@ def indexed_assignment(allowed: AllowedAssignments, assignment: Assignment) -> I
         raise MalformedError(f"the assignment's weight at image {image[entry]}, anchor {anchor[entry]} is {weight[entry]}")
     cell = image * margins.anchors + anchor
     order = np.argsort(cell, kind="stable")
-    order = order[weight[order] > 0]
+    order = order[(weight[order] > 0) | allowed.weightless]
     cell, row, weight = cell[order], row[order], weight[order]
     if (twice := np.flatnonzero(np.diff(cell) == 0)).size:
         raise MalformedError("the assignment holds image {}, anchor {} twice".format(*divmod(int(cell[twice[0]]), margins.anchors)))
@@ -117,13 +117,16 @@ def weights_of(
             np.maximum.at(answer, pairs.box[some], values[some])
         return answer[held.box]
 
-    m, o = largest(pairs.metric, at, certain), largest(pairs.overlap, at, certain)
-    m_low, o_low = largest(pairs.metric_low, at), largest(pairs.overlap_low, at)
-    m_high, o_high = largest(pairs.metric_high, at, unseen), largest(pairs.overlap_high, at, unseen)
+    own = at[at >= 0]
+    m, o = largest(pairs.metric, own, certain), largest(pairs.overlap, own, certain)
+    m_low, o_low = largest(pairs.metric_low, own), largest(pairs.overlap_low, own)
+    m_high, o_high = largest(pairs.metric_high, own, unseen), largest(pairs.overlap_high, own, unseen)
     rounding = WEIGHT_ROUNDINGS * max(precision.score, precision.evaluation)
-    value = pairs.metric[at] * o / (m + spec.assign_eps)
-    low = pairs.metric_low[at] * o_low / (m_high + spec.assign_eps)
-    high = pairs.metric_high[at] * o_high / (m_low + spec.assign_eps)
+    # An image's first box may hold an anchor of which it is no candidate, with weight 0.
+    pair = at >= 0
+    value = np.where(pair, pairs.metric[at], 0) * o / (m + spec.assign_eps)
+    low = np.where(pair, pairs.metric_low[at], 0) * o_low / (m_high + spec.assign_eps)
+    high = np.where(pair, pairs.metric_high[at], 0) * o_high / (m_low + spec.assign_eps)
     # An anchor's metric is at most its box's largest, in any program.
     high = np.minimum(high, o_high)
     tolerance = np.maximum(high - value, value - low) + rounding * value + precision.smallest_score

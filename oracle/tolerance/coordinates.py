@@ -47,11 +47,16 @@ def decoded(logits: Tensor, reg_max: int) -> Decoded:
     return Decoded(sides, away.sum(-1), (away * (rows.amax(-1, keepdim=True) - rows)).sum(-1))
 
 
-def predicted_corner_tolerance(decoded: Decoded, corners: Tensor, precision: Precision) -> Tensor:
-    """Returns the tolerance of predicted corners (..., 4) in grid units."""
+def side_tolerance(decoded: Decoded, precision: Precision) -> Tensor:
+    """Returns the tolerance of decoded distances (..., 4) in grid units: 0 for R = 1."""
     size = decoded.sides.abs()
     moved = precision.distance * (PRODUCT_ROUNDINGS * size * (decoded.spread > 0) + SOFTMAX_ROUNDINGS * decoded.spread)
-    return moved + precision.core * decoded.reach + CORNER_ROUNDINGS * precision.corner * (corners.abs() + size)
+    return moved + precision.core * decoded.reach
+
+
+def predicted_corner_tolerance(decoded: Decoded, corners: Tensor, precision: Precision) -> Tensor:
+    """Returns the tolerance of predicted corners (..., 4) in grid units."""
+    return side_tolerance(decoded, precision) + CORNER_ROUNDINGS * precision.corner * (corners.abs() + decoded.sides.abs())
 
 
 def truth_corner_tolerance(corners: Tensor, boxes: Tensor, image_size: tuple[int, int], roundoff: float) -> Tensor:

@@ -7,7 +7,9 @@ Each is a first-order bound: unit roundoffs times the magnitudes that are rounde
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +21,6 @@ from oracle.tolerance.held_anchors import (
     EVALUATION_ROUNDINGS,
     OUTPUT_ROUNDINGS,
     Bounds,
-    BoxPart,
-    HeldAnchors,
     box_part,
     boxes_gradient,
     held_anchors,
@@ -45,6 +45,7 @@ class OutcomeTolerance:
         score_per_logit: the same, for each unit of the logit's magnitude.
         smallest: magnitude below which a gradient may underflow.
         largest: magnitude beyond which a gradient overflows to infinity in every program.
+        further: bounds on the gradients of the predictions that a task adds, by name, in their shapes.
     """
 
     loss: Tensor
@@ -54,15 +55,88 @@ class OutcomeTolerance:
     score_per_logit: float
     smallest: float
     largest: float
+    further: Mapping[str, Bounds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """Factors of the terms: gain · B / S of each, the relative rounding of S, and the class weights (C,)."""
+class Assigned:
+    """An assignment of H entries, and the factors of the terms.
 
-    gains: tuple[float, float, float]
+    Attributes:
+        exact: the definition.
+        preds, batch: predictions and targets, on the CPU.
+        assignment: the entries, with the definition's soft targets t, float64.
+        tolerance: (H,) of the soft targets: 0 where they were given to the contender.
+        share, share_tolerance: (H,) factor of each anchor in the box and distribution terms, and its tolerance.
+        scale: gain · B / S of each term, by name.
+        drift: relative rounding of S.
+        precision: the contender's unit roundoffs.
+    """
+
+    exact: ExactCriterion
+    preds: Preds
+    batch: Batch
+    assignment: Assignment
+    tolerance: Tensor
+    share: Tensor
+    share_tolerance: Tensor
+    scale: Mapping[str, float]
     drift: float
-    classes: Tensor
+    precision: Precision
+
+    @property
+    def spec(self) -> LossSpec:
+        """The numbers of the definition."""
+        return self.exact.spec
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """Gain · B of each term, by name."""
+        images = len(self.preds["boxes"])
+        return {name: gain * images for name, gain in zip(self.spec.terms, self.spec.term_gains, strict=True)}
+
+
+class HeldTerms(NamedTuple):
+    """Terms that are sums of value · share / S over the held anchors, and the gradients that flow through them.
+
+    Attributes:
+        values: value (H,) and its tolerance (H,) of each term, by name.
+        boxes: bounds on the gradient of the box logits (H, 4R).
+        further: bounds on the gradients of further predictions, by name, in their shapes.
+    """
+
+    values: Mapping[str, tuple[Tensor, Tensor]]
+    boxes: Bounds
+    further: Mapping[str, Bounds]
+
+
+class FurtherTerms(NamedTuple):
+    """Tolerances of the terms that a task adds otherwise, with their gain and B, and bounds on the gradients that flow through them."""
+
+    loss: Mapping[str, Tensor]
+    gradients: Mapping[str, Bounds]
+
+
+class TermSteps:
+    """The steps of :func:`outcome_tolerance` that depend on the task; these are for upright boxes and no further terms."""
+
+    def held_terms(self, assigned: Assigned, *, roughly: bool = False) -> HeldTerms:
+        """Returns box term, distribution or distance term, and their gradients; ``roughly``: faster, for boxes that are not tiny."""
+        spec, precision = assigned.spec, assigned.precision
+        held = held_anchors(assigned.exact, assigned.preds, assigned.batch, assigned.assignment, precision)
+        rounding = max(precision.corner, precision.evaluation)
+        part = box_part(held, spec.ciou_eps, rounding, one_at_a_time=roughly)
+        gains = assigned.scale["box"], assigned.scale["dfl"]
+        values = {"box": ((1 - part.overlap).abs(), part.overlap_tolerance), "dfl": third_term(held, spec, rounding)}
+        bounds = boxes_gradient(held, part, assigned.share, assigned.share_tolerance, gains, spec, precision, assigned.drift)
+        return HeldTerms(values, bounds, {})
+
+    def further_terms(self, assigned: Assigned) -> FurtherTerms:
+        """Returns the tolerances of the terms that the task adds, and of their gradients."""
+        return FurtherTerms({}, {})
+
+
+_DETECTION = TermSteps()
 
 
 @torch.no_grad()
@@ -74,82 +148,92 @@ def outcome_tolerance(
     tolerance: Tensor,
     classification: float,
     precision: Precision,
+    steps: TermSteps = _DETECTION,
 ) -> OutcomeTolerance:
     """Returns the tolerances of the loss and its gradients on an assignment.
 
     Args:
         exact: the definition.
-        preds: logits, on the CPU.
+        preds: predictions, on the CPU.
         batch: targets, on the CPU.
         assignment: H entries with the definition's soft targets t, float64.
         tolerance: (H,) of the soft targets: 0 where they were given to the contender.
         classification: the classification term of the loss on this assignment, times gain and images.
         precision: the contender's unit roundoffs.
+        steps: the task's.
     """
-    spec = exact.spec
-    weight, tolerance = assignment.weight.double(), tolerance.double()
-    held = held_anchors(exact, preds, batch, assignment, precision)
+    spec, weight, tolerance = exact.spec, assignment.weight.double(), tolerance.double()
     normaliser, drift = _normaliser(weight, tolerance, assignment.box, precision)
-    box_gain, cls_gain, third_gain = (gain * len(preds["boxes"]) / normaliser for gain in spec.gains)
-    factors = torch.ones(spec.num_classes) if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float64)
-    scale = _Scale((box_gain, cls_gain, third_gain), drift, factors.double())
-    share, share_tolerance = _shares(weight, tolerance, assignment.box, spec)
-    part = box_part(held, spec.ciou_eps, max(precision.corner, precision.evaluation))
-    box, third = _held_terms(held, part, assignment.box, (share, share_tolerance), scale, spec, precision)
-    entropy = _classification(held, assignment.box, (weight, tolerance), scale, preds["scores"].detach(), abs(classification), precision)
-    rounding = max(precision.score, precision.evaluation)
+    scale = {name: gain * len(preds["boxes"]) / normaliser for name, gain in zip(spec.terms, spec.term_gains, strict=True)}
+    shares = _shares(weight, tolerance, assignment.box, spec)
+    assigned = Assigned(exact, preds, batch, assignment, tolerance, *shares, scale, drift, precision)
+    held, further = steps.held_terms(assigned), steps.further_terms(assigned)
+    loss = {name: _sum_over_held(name, *values, assigned) for name, values in held.values.items()}
+    loss |= {"cls": _classification(assigned, abs(classification)), **further.loss}
     return OutcomeTolerance(
-        loss=torch.stack([box, entropy, third]),
-        boxes=boxes_gradient(held, part, share, share_tolerance, (box_gain, third_gain), spec, precision, drift),
-        held_score=_held_scores(held, weight, tolerance, scale, precision),
-        score_share=_score_relative(scale, precision),
-        score_per_logit=2 * rounding,
-        smallest=precision.smallest_output * max(1.0, cls_gain),
+        loss=torch.stack([loss[name] for name in spec.terms]),
+        boxes=held.boxes,
+        held_score=_held_scores(assigned),
+        score_share=_score_relative(assigned),
+        score_per_logit=2 * max(precision.score, precision.evaluation),
+        smallest=precision.smallest_output * max(1.0, scale["cls"]),
         largest=precision.largest_output,
+        further={**held.further, **further.gradients},
     )
 
 
-def _held_terms(
-    held: HeldAnchors, part: BoxPart, row: Tensor, shares: tuple[Tensor, Tensor], scale: _Scale, spec: LossSpec, precision: Precision
-) -> tuple[Tensor, Tensor]:
-    """Returns the tolerances of the box term and of the third."""
+def _sum_over_held(name: str, value: Tensor, off: Tensor, assigned: Assigned) -> Tensor:
+    """Returns the tolerance of the term that is the sum of value · share / S, times gain and B, for values (H,) with tolerances (H,)."""
+    row, precision, gain = assigned.assignment.box, assigned.precision, assigned.scale[name]
     rounding = max(precision.corner, precision.evaluation)
-    relative = scale.drift + _summation_roundings(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
-    share, share_tolerance = shares
-    answers = []
-    terms = ((1 - part.overlap).abs(), part.overlap_tolerance), third_term(held, spec, rounding)
-    for gain, (value, off) in zip((scale.gains[0], scale.gains[2]), terms, strict=True):
-        lost = max(gain, 1.0) * len(row) * precision.smallest_core
-        answers.append(gain * (_error_of_sum(share * off + value * share_tolerance, row) + (value * share).sum() * relative) + lost)
-    return answers[0], answers[1]
+    relative = assigned.drift + summation_roundings(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
+    lost = max(gain, 1.0) * len(row) * precision.smallest_core
+    uncertain = _error_of_sum(assigned.share * off + value * assigned.share_tolerance, row)
+    return gain * (uncertain + (value * assigned.share).sum() * relative) + lost
 
 
-def _classification(
-    held: HeldAnchors, row: Tensor, weights: tuple[Tensor, Tensor], scale: _Scale, scores: Tensor, value: float, precision: Precision
-) -> Tensor:
+def _class_factors(spec: LossSpec) -> Tensor:
+    """Returns the class weights (C,)."""
+    return torch.tensor(spec.class_weights or (1.0,) * spec.num_classes, dtype=torch.float64)
+
+
+def _own_scores(assigned: Assigned) -> tuple[Tensor, Tensor]:
+    """Returns the score (H,) of each entry's class, and the class."""
+    held, labels = assigned.assignment, assigned.batch["cls"].reshape(-1).long()
+    label: Tensor = labels[held.box]
+    return assigned.preds["scores"].detach()[held.image, label, held.anchor].double(), label
+
+
+def _classification(assigned: Assigned, value: float) -> Tensor:
     """Returns the tolerance of the classification term, of which ``value`` is the magnitude."""
-    (weight, tolerance), gain = weights, scale.gains[1]
+    precision, gain, weight = assigned.precision, assigned.scale["cls"], assigned.assignment.weight.double()
+    (score, label), classes, scores = _own_scores(assigned), _class_factors(assigned.spec), assigned.preds["scores"].detach()
     rounding = max(precision.score, precision.evaluation)
-    logit = held.score.abs()
-    relative = scale.drift + (ENTROPY_ROUNDINGS + _summation_roundings(scores.numel())) * rounding + EVALUATION_ROUNDINGS * precision.core
+    roundings = ENTROPY_ROUNDINGS + summation_roundings(scores.numel())
+    relative = assigned.drift + roundings * rounding + EVALUATION_ROUNDINGS * precision.core
     # The framework's formula subtracts a logarithm from the logit: each element has the logit's rounding error.
-    elementwise = LOGIT_ROUNDINGS * rounding * _root_sum_of_squares(scores.double() * scale.classes[:, None])
-    targets = _error_of_sum(scale.classes[held.label] * logit * (tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight)), row)
-    return gain * (targets + elementwise) + value * relative + max(gain, 1.0) * scores.numel() * precision.smallest_score
+    elementwise = LOGIT_ROUNDINGS * rounding * _root_sum_of_squares(scores.double() * classes[:, None])
+    each = classes[label] * score.abs() * (assigned.tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight))
+    targets = _error_of_sum(each, assigned.assignment.box)
+    lost = max(gain, 1.0) * scores.numel() * precision.smallest_score
+    found: Tensor = gain * (targets + elementwise) + value * relative + lost
+    return found
 
 
-def _held_scores(held: HeldAnchors, weight: Tensor, tolerance: Tensor, scale: _Scale, precision: Precision) -> Tensor:
+def _held_scores(assigned: Assigned) -> Tensor:
     """Returns the tolerance (H,) of the gradient of the score of each held anchor's class."""
+    precision, (score, label) = assigned.precision, _own_scores(assigned)
+    probability = score.sigmoid()
     rounding = max(precision.score, precision.evaluation)
-    probability = held.score.sigmoid()
-    off = tolerance + rounding * (EVALUATION_ROUNDINGS + 2 * held.score.abs()) * probability
-    off = off + _score_relative(scale, precision) * (probability + weight)
-    return scale.gains[1] * scale.classes[held.label] * off + precision.smallest_output
+    off = assigned.tolerance + rounding * (EVALUATION_ROUNDINGS + 2 * score.abs()) * probability
+    off = off + _score_relative(assigned) * (probability + assigned.assignment.weight.double())
+    return assigned.scale["cls"] * _class_factors(assigned.spec)[label] * off + precision.smallest_output
 
 
-def _score_relative(scale: _Scale, precision: Precision) -> float:
+def _score_relative(assigned: Assigned) -> float:
     """Returns the tolerance of a score's gradient relative to its parts."""
-    return scale.drift + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) + OUTPUT_ROUNDINGS * precision.output
+    precision = assigned.precision
+    return assigned.drift + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) + OUTPUT_ROUNDINGS * precision.output
 
 
 def _normaliser(weight: Tensor, tolerance: Tensor, box: Tensor, precision: Precision) -> tuple[float, float]:
@@ -187,6 +271,6 @@ def _root_sum_of_squares(values: Tensor) -> float:
     return float((single * step + several * step**2).sqrt())
 
 
-def _summation_roundings(count: int) -> float:
+def summation_roundings(count: int) -> float:
     """Returns the roundings of a sum of ``count`` terms, added up pairwise or in blocks."""
     return 1.0 + math.log2(max(count, 1)) / 2

@@ -7,8 +7,8 @@ formula. Two programs can disagree on a decision only where intervals overlap; :
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Boxes:
         shadowed: (G,) whether a box of the same image, corners and class comes before it and gets all anchors that both pick.
         valid: (G,) whether the row is valid by the definition.
         validity_open: (G,) whether rounding can change that.
+        first_row: first row of the batch that belongs to each image, valid or not, by image.
     """
 
     row: Ints
@@ -57,6 +58,7 @@ class Boxes:
     shadowed: Bools
     valid: Bools
     validity_open: Bools
+    first_row: Mapping[int, int] = field(default_factory=dict)
 
     def index_of(self, rows: Iterable[int]) -> Ints:
         """Returns the index (n,) of the box of each row of the batch, or ``UNASSIGNED`` for a row that is not a valid box."""
@@ -113,54 +115,131 @@ class Margins:
         return np.where((keys[at] == wanted) & (box >= 0), at, -1)
 
 
-def margins_of(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision) -> Margins:
+@dataclass(frozen=True)
+class PossiblePairs:
+    """Possible candidate pairs of a batch, and what their numbers are computed from: P pairs.
+
+    Attributes:
+        exact: the definition.
+        preds, batch: finite predictions, and targets, on the CPU.
+        grid: the anchors.
+        anchor_error: (A, 2) of the centres in the program's dtype, in cells.
+        boxes: the valid and possibly valid boxes.
+        precision: the program's unit roundoffs.
+        box: (P,) index into ``boxes``.
+        anchor: (P,) anchor within the image.
+        border, border_tolerance: (P,) distance to the nearest side in pixels, and its tolerance.
+    """
+
+    exact: ExactCriterion
+    preds: Preds
+    batch: Batch
+    grid: Grid
+    anchor_error: Tensor
+    boxes: Boxes
+    precision: Precision
+    box: Ints
+    anchor: Ints
+    border: Floats
+    border_tolerance: Floats
+
+    @property
+    def image(self) -> Ints:
+        """The image (P,) of each pair."""
+        return self.boxes.image[self.box]
+
+
+Interval = tuple[Floats, Floats, Floats]
+"""Values (P,) and the ends of their intervals."""
+
+
+class MarginSteps:
+    """The steps of :func:`margins_of` that depend on the task; these are for upright boxes whose overlap is the CIoU."""
+
+    def boxes(self, exact: ExactCriterion, truth: GroundTruth, batch: Batch, grid: Grid, precision: Precision) -> Boxes:
+        """Returns the valid and possibly valid boxes of a batch [3]."""
+        rounding = truth_corner_tolerance(truth.corners, batch["bboxes"], (grid.height, grid.width), precision.core)
+        return boxes_of(truth, rounding, exact.validity(truth.corners), rounding.sum(1))
+
+    def possible_pairs(
+        self, exact: ExactCriterion, truth: GroundTruth, boxes: Boxes, grid: Grid, anchor_error: Tensor
+    ) -> tuple[Ints, Ints, Floats, Floats]:
+        """Returns box, anchor, border distance and its tolerance (each (P,)) of the possible candidate pairs, by box, then anchor [5.1]."""
+        return _possible_pairs(boxes, _windows(truth.corners[boxes.row], boxes, exact.spec), grid, anchor_error, exact.spec)
+
+    def predicted(self, preds: Preds, grid: Grid, boxes: Tensor, reg_max: int, precision: Precision) -> Tensor:
+        """Returns the tolerance (B, A, K) of the predicted boxes (B, A, K) in grid units [4]."""
+        sides = decoded(preds["boxes"].transpose(1, 2), reg_max)
+        own = precision.evaluation * boxes.abs() + precision.smallest_score
+        anchor_error = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
+        return predicted_corner_tolerance(sides, boxes, precision) + anchor_error.repeat(1, 2) + own
+
+    def overlap(self, pairs: PossiblePairs) -> tuple[Floats, Floats, Floats]:
+        """Returns the overlap of each pair and its interval (each (P,)) [5.2]."""
+        (predicted, tolerance), boxes, spec = self.predicted_pairs(pairs), pairs.boxes, pairs.exact.spec
+        truth = boxes.corners[pairs.box], boxes.tolerance[pairs.box]
+        return overlap_interval(*truth, predicted.numpy(), tolerance.numpy(), spec.ciou_eps, pairs.precision.evaluation)
+
+    def predicted_pairs(self, pairs: PossiblePairs) -> tuple[Tensor, Tensor]:
+        """Returns the predicted corners of each pair in pixels, and their tolerance (each (P, 4)) [4]."""
+        anchor = pairs.anchor
+        sides = decoded(pairs.preds["boxes"].detach()[pairs.image, :, anchor], pairs.exact.spec.reg_max)
+        corners = corners_of(sides.sides, pairs.grid.centres[anchor])
+        tolerance = predicted_corner_tolerance(sides, corners, pairs.precision) + pairs.anchor_error[anchor].repeat(1, 2)
+        strides = pairs.grid.strides[anchor, None]
+        return corners * strides, tolerance * strides
+
+    def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
+        """Returns overlap and metric with their intervals, in which a number that only underflows to 0 is positive: here none is."""
+        return overlap, metric
+
+
+_DETECTION = MarginSteps()
+
+
+@torch.no_grad()
+def margins_of(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Precision, steps: MarginSteps = _DETECTION) -> Margins:
     """Returns the boxes and pairs of a batch, with the intervals of a program of a given precision.
 
     Args:
         exact: the definition, of which grid and prepared truth are used.
-        preds: ``boxes`` (B, 4R, A) and ``scores`` (B, C, A) logits, finite; ``feats``.
+        preds: finite predictions.
         batch: the targets.
         precision: the program's unit roundoffs.
+        steps: the task's.
     """
-    spec = exact.spec
-    with torch.no_grad():
-        grid, truth = exact.grid(preds), exact.truth(preds, batch)
-        anchor_error = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
-        boxes = boxes_of(truth, truth_corner_tolerance(truth.corners, batch["bboxes"], (grid.height, grid.width), precision.core))
-        windows = _windows(truth.corners[boxes.row], boxes, spec)
-        box, anchor, border, tolerance = _possible_pairs(boxes, windows, grid, anchor_error, spec)
-        image, label = boxes.image[box], boxes.label[box]
-        logit = preds["scores"].detach()[image, label, anchor].double().numpy()
-        sides = decoded(preds["boxes"].detach()[image, :, anchor], spec.reg_max)
-        predicted = corners_of(sides.sides, grid.centres[anchor])
-        predicted_tolerance = predicted_corner_tolerance(sides, predicted, precision) + anchor_error[anchor].repeat(1, 2)
-        scale = grid.strides[anchor, None]
-    images, anchors = len(preds["boxes"]), len(grid.centres)
-    overlap, low, high = overlap_interval(
-        boxes.corners[box],
-        boxes.tolerance[box],
-        (predicted * scale).numpy(),
-        (predicted_tolerance * scale).numpy(),
-        spec.ciou_eps,
-        precision.evaluation,
-    )
-    metric, metric_low, metric_high = metric_interval(logit, (overlap, low, high), spec, precision)
+    grid, truth = exact.grid(preds), exact.truth(preds, batch)
+    anchor_error = (grid.centres.to(precision.anchors).double() - grid.centres).abs()
+    boxes = steps.boxes(exact, truth, batch, grid, precision)
+    box, anchor, border, tolerance = steps.possible_pairs(exact, truth, boxes, grid, anchor_error)
+    possible = PossiblePairs(exact, preds, batch, grid, anchor_error, boxes, precision, box, anchor, border, tolerance)
+    overlap = steps.overlap(possible)
+    logit = preds["scores"].detach()[possible.image, boxes.label[box], anchor].double().numpy()
+    overlap, metric = steps.underflowing(possible, overlap, metric_interval(logit, overlap, exact.spec, precision))
     inside = (border > tolerance) & boxes.valid[box] & ~boxes.validity_open[box]
-    cell = boxes.image[box] * anchors + anchor
-    pairs = Pairs(box, cell, border, tolerance, inside, overlap, low, high, metric, metric_low, metric_high)
-    return Margins(boxes, pairs, images, anchors)
+    anchors = len(grid.centres)
+    pairs = Pairs(box, possible.image * anchors + anchor, border, tolerance, inside, *overlap, *metric)
+    return Margins(boxes, pairs, len(preds["boxes"]), anchors)
 
 
-def boxes_of(truth: GroundTruth, rounding: Tensor) -> Boxes:
-    """Returns the valid and possibly valid boxes of a batch, from its prepared rows and the tolerance (N, 4) of their corners [3]."""
+def boxes_of(truth: GroundTruth, rounding: Tensor, validity: Tensor, validity_rounding: Tensor) -> Boxes:
+    """Returns the valid and possibly valid boxes of a batch [3].
+
+    Args:
+        truth: prepared rows.
+        rounding: (N, K) tolerance of their numbers.
+        validity: (N,) number that is > 0 where a row is valid.
+        validity_rounding: (N,) its tolerance.
+    """
     image, label, corners, tolerance = truth.image.numpy(), truth.label.numpy(), truth.corners.double().numpy(), rounding.numpy()
-    total, of_total = truth.corners.sum(1).double().numpy(), tolerance.sum(1)
+    image_of_rows = image
+    total, of_total = validity.double().numpy(), validity_rounding.numpy()
     order = np.argsort(image, kind="stable")
     row = order[total[order] > -np.maximum(of_total[order], 0)]
     row = row[(total[row] > 0) | (of_total[row] > 0)]
     image, corners = image[row], corners[row]
     # Boxes with equal corners have equal overlaps, to the bit, in any program; the lowest index wins and the decision is closed [9].
-    first_twin = _first_of_equals(np.column_stack([image, corners]))
+    first_twin = first_of_equals(np.column_stack([image, corners]))
     return Boxes(
         row=row,
         image=image,
@@ -168,13 +247,14 @@ def boxes_of(truth: GroundTruth, rounding: Tensor) -> Boxes:
         corners=corners,
         tolerance=tolerance[row],
         first_twin=first_twin,
-        shadowed=_first_of_equals(np.column_stack([first_twin, label[row]])) < np.arange(len(row)),
+        shadowed=first_of_equals(np.column_stack([first_twin, label[row]])) < np.arange(len(row)),
         valid=total[row] > 0,
         validity_open=np.abs(total[row]) < of_total[row],
+        first_row=dict(zip(image_of_rows[order[::-1]].tolist(), order[::-1].tolist(), strict=True)),
     )
 
 
-def _first_of_equals(rows: NDArray[Any]) -> Ints:
+def first_of_equals(rows: NDArray[Any]) -> Ints:
     """Returns the index of the first row equal to each row (n,)."""
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)

@@ -52,7 +52,7 @@ class SegmentMargins(MarginSteps):
         """Returns mu (P,) and its interval, 0 for pairs that are not preselected."""
         exact = pairs.exact
         assert isinstance(exact, ExactSegmentation)
-        masks, (predicted, tolerance) = exact.mask_inputs(pairs.preds, pairs.batch), self.predicted(pairs)
+        masks, (predicted, tolerance) = exact.mask_inputs(pairs.preds, pairs.batch), self.predicted_pairs(pairs)
         chosen, certain, possible = _preselected(exact, pairs, ciou)
         found = [np.zeros(len(pairs.box)) for _ in range(3)]
         scale = masks.prototypes.shape[2] / pairs.grid.height

@@ -34,6 +34,7 @@ class Precision:
         anchors: dtype of the anchors' centres.
         product: of the product of coefficients and prototypes, and of its factors.
         count: of the counts of pixels in the mask-aware assignment, which are exact where it is 0.
+        linear: of the linear maps of a module that the criterion calls: those of a pose flow.
     """
 
     distance: float
@@ -49,6 +50,7 @@ class Precision:
     anchors: torch.dtype
     product: float = 0.0
     count: float = 0.0
+    linear: float = 0.0
 
     @property
     def evaluation(self) -> float:
@@ -108,6 +110,7 @@ def precision_of(setting: Setting, claim: str) -> Precision:
         smallest_output=smallest(logits),
         largest_output=float(torch.finfo(logits).max),
         anchors=working,
+        linear=unit_roundoff(getattr(torch, setting.autocast) if setting.autocast and claim == "logits" else core),
         product=max(unit_roundoff(product), FLAT if core == torch.float64 else 0.0),
         count=unit_roundoff(product) if casts else 0.0,
     )

@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs would be one more depen
 T = TypeVar("T")
 
 _NO_REMEDIES: Mapping[str, str] = {}
+_NO_FIELDS: Mapping[str, tuple[Any, Any]] = {}
 _PLACE = re.compile(r"(?P<what>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 _BYTE = re.compile(r"\(byte (\d+)\)")
 # UTF-32 first: its byte-order mark begins with that of UTF-16.
@@ -98,15 +99,16 @@ def _validation_message(message: str, remedies: Mapping[str, str]) -> str:
     return (f"{place}: " if place else "") + what[:1].lower() + what[1:] + (f"; {remedy}" if remedy else "")
 
 
-def strict_type(kind: type, **types: Any) -> type[msgspec.Struct]:
+def strict_type(kind: type, *, further: Mapping[str, tuple[Any, Any]] = _NO_FIELDS, **types: Any) -> type[msgspec.Struct]:
     """Returns a type for :func:`parse_json` with the fields of a dataclass, which refuses all other fields.
 
     Args:
         kind: a dataclass.
+        further: fields that the JSON has besides, each with its type and default, by name.
         types: types of fields whose JSON form differs from the dataclass's, by name.
     """
     hints = get_type_hints(kind) | types
-    fields: list[tuple[str, Any, Any]] = []
+    fields: list[tuple[str, Any, Any]] = [(name, *rest) for name, rest in further.items()]
     for field in dataclasses.fields(kind):
         default: Any = msgspec.NODEFAULT if field.default is dataclasses.MISSING else field.default
         if field.default_factory is not dataclasses.MISSING:

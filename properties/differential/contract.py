@@ -7,8 +7,8 @@ from typing import Any
 
 from oracle.contract import contender
 from oracle.contract.assumptions import ASSUMPTIONS
-from properties.differential import plan
 from properties.strategies.profiles import BINS, CLASSES, GAINS, LEVELS, POWERS, PROFILES, TOPK, WEIGHTS
+from properties.tasks import TASKS
 
 
 def contract_text() -> str:
@@ -23,7 +23,7 @@ def _prose(text: str) -> str:
 
 def _drawn() -> str:
     sides = ", ".join(str(side) for profile in PROFILES.values() for side in profile.sides)
-    settings = dict.fromkeys(setting.name for setting, _, _ in ((plan.DEFINITION, "", 0), *plan.ARITHMETIC))
+    settings = dict.fromkeys(setting.name for task in TASKS.values() for setting in task.settings)
     lines = [
         ("num_classes", _listed(CLASSES), "fewer where a batch would be large"),
         ("reg_max", _listed(BINS), "1 is a head without distribution: its logits are the distances"),

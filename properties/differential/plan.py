@@ -1,15 +1,16 @@
-"""The plan of a differential run: number and kind of batches, dtypes and contenders."""
+"""The plan of a differential run: the shares of generated and real batches of each task of :mod:`properties.tasks`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from oracle.cases.case import Setting
-from oracle.comparison.compare import STAGES
+from oracle.tools.options import DETECT
+from properties.tasks import PLAIN, TASKS, Real, Task, Variant
 
 SHARE = 125
 """Generated batches per test; small enough that all workers finish at about the same time."""
@@ -17,35 +18,7 @@ SHARE = 125
 REAL_SHARE = 4
 """Real batches per test."""
 
-OURS = ("twin", "twin-torch", "reference")
-"""Contenders in the working dtypes. On a CPU "twin" runs the native kernels and "twin-torch" the torch backend."""
-
 DEFINITION = Setting("float64")
-ARITHMETIC = (
-    (Setting("float32"), "tiny", 500),
-    (Setting("float32"), "medium", 125),
-    (Setting("float16"), "tiny", 200),
-    (Setting("bfloat16"), "tiny", 200),
-    (Setting("float32", autocast="bfloat16"), "tiny", 125),
-    (Setting("bfloat16", autocast="bfloat16"), "tiny", 50),
-    (Setting("float16", autocast="float16"), "tiny", 50),
-)
-"""Setting, size profile and number of batches in the working dtypes, which check the arithmetic."""
-
-DEFINITION_BATCHES = (("tiny", 1000), ("medium", 250))
-"""Size profile and number of batches in float64, which check the definition; 5,000 batches with ``--scale 4``."""
-
-REAL: tuple[tuple[str, str, int, int, tuple[Setting, ...]], ...] = (
-    ("coco", "letterbox", 4, 64, (Setting("float32"),)),
-    ("coco", "letterbox", 16, 8, (Setting("float32"), Setting("float16"))),
-    ("coco", "letterbox", 4, 16, (Setting("bfloat16"), Setting("float32", autocast="bfloat16"))),
-    ("coco", "mosaic", 4, 32, (Setting("float32"),)),
-    ("coco", "rect", 4, 16, (Setting("float32"),)),
-    ("gwhd", "letterbox", 4, 32, (Setting("float32"),)),
-    ("gwhd", "crowded", 4, 8, (Setting("float32"), Setting("float16"))),
-    ("bccd", "letterbox", 4, 32, (Setting("float32"),)),
-)
-"""Real boxes: workload, layout, images per batch, number of batches, settings."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +30,12 @@ class GeneratedShare:
     examples: int
     index: int
     contenders: tuple[str, ...]
-    stages: tuple[str, ...] = STAGES
+    task: str = DETECT
 
     @property
     def name(self) -> str:
-        """The test's name."""
-        return f"{self.setting.name}-{self.setting.device}-{self.profile}-{self.index}"
+        """The test's name, from which its batches are seeded."""
+        return f"{_named(self.task)}{self.setting.name}-{self.setting.device}-{self.profile}-{self.index}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +50,8 @@ class RealShare:
     count: int
     settings: tuple[Setting, ...]
     contenders: tuple[str, ...]
+    task: str = DETECT
+    variant: Variant = PLAIN
 
     @property
     def name(self) -> str:
@@ -85,7 +60,13 @@ class RealShare:
         pack = Path(self.pack).name
         if self.pack.startswith("labels:") and self.seed:  # folders of labels often have the same name
             pack += f"#{self.seed + 1}"
-        return f"{pack}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
+        pack += f"-{self.variant.name}" if self.variant.name else ""
+        return f"{_named(self.task)}{pack}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
+
+
+def _named(task: str) -> str:
+    """Returns what a test's name begins with; nothing for detection, whose names and seeds are older than the other tasks."""
+    return "" if task == DETECT else f"{task}-"
 
 
 def devices() -> tuple[str, ...]:
@@ -93,39 +74,35 @@ def devices() -> tuple[str, ...]:
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
-def generated(scale: float, candidates: Sequence[str]) -> list[GeneratedShare]:
+def generated(scale: float, candidates: Sequence[str], tasks: Iterable[str] = (DETECT,)) -> list[GeneratedShare]:
     """Returns all generated shares; ``scale`` multiplies the numbers of batches. Candidates replace our own contenders."""
-    tied = tuple(candidates) or ("twin", "twin-reference-ties", "reference")
-    plain = tuple(candidates) or OURS
+    return [share for task in tasks for device in devices() for share in _generated(TASKS[task], device, scale, tuple(candidates))]
+
+
+def _generated(task: Task, device: str, scale: float, candidates: tuple[str, ...]) -> list[GeneratedShare]:
+    # The reference computes in float64 on the CPU only; on other devices some of its tensors stay float32.
+    definition = [(DEFINITION, profile, count, candidates or task.tied) for profile, count in task.definition] if device == "cpu" else []
+    arithmetic = [(Setting(s.dtype, s.autocast, device), profile, count, candidates or task.plain) for s, profile, count in task.arithmetic]
     shares = []
-    for device in devices():
-        # The reference computes in float64 on the CPU only; on other devices some of its tensors stay float32.
-        definition = [(DEFINITION, profile, count, tied) for profile, count in DEFINITION_BATCHES] if device == "cpu" else []
-        arithmetic = [(Setting(s.dtype, s.autocast, device), profile, count, plain) for s, profile, count in ARITHMETIC]
-        for setting, profile, count, contenders in definition + arithmetic:
-            shares += _split(setting, profile, max(1, round(count * scale)), contenders)
+    for setting, profile, count, contenders in definition + arithmetic:
+        total = max(1, round(count * scale))
+        for index, start in enumerate(range(0, total, SHARE)):
+            shares.append(GeneratedShare(setting, profile, min(SHARE, total - start), index, contenders, task.name))
     return shares
 
 
-def _split(setting: Setting, profile: str, count: int, contenders: tuple[str, ...]) -> list[GeneratedShare]:
-    return [
-        GeneratedShare(setting, profile, min(SHARE, count - start), index, contenders) for index, start in enumerate(range(0, count, SHARE))
-    ]
-
-
-def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = ()) -> list[RealShare]:
-    """Returns the real shares: those of the user's label files if there are any, else those of :data:`REAL`."""
-    contenders = tuple(candidates) or OURS
-    rows: list[tuple[str, str, int, int, tuple[Setting, ...]]] = [
-        (f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels
-    ] or list(REAL)
+def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = (), tasks: Iterable[str] = (DETECT,)) -> list[RealShare]:
+    """Returns the real shares: those of the user's label files if there are any, else those of the tasks."""
+    given = [Real(f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels]
     shares = []
-    for device in devices():
-        for seed, (pack, layout, batch, count, settings) in enumerate(rows):
-            placed = tuple(Setting(s.dtype, s.autocast, device) for s in settings)
-            total = max(1, round(count * scale))
-            shares += [
-                RealShare(pack, layout, batch, seed, start, min(REAL_SHARE, total - start), placed, contenders)
-                for start in range(0, total, REAL_SHARE)
-            ]
+    for task in map(TASKS.__getitem__, tasks):
+        contenders = tuple(candidates) or task.plain
+        for device in devices():
+            for seed, (pack, layout, batch, count, settings, variant) in enumerate(given or task.real):
+                placed = tuple(Setting(s.dtype, s.autocast, device) for s in settings)
+                total = max(1, round(count * scale))
+                shares += [
+                    RealShare(pack, layout, batch, seed, start, min(REAL_SHARE, total - start), placed, contenders, task.name, variant)
+                    for start in range(0, total, REAL_SHARE)
+                ]
     return shares

@@ -19,15 +19,18 @@ import pytest
 import torch
 
 from oracle.cases.workloads import open_images
-from oracle.comparison.registry import TIME_LIMIT, CandidateError
+from oracle.comparison.registry import CandidateError
 from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
+from oracle.tools.options import CANDIDATE, DETECT, LABELS, TASK, chosen_tasks
 from properties.differential import plan
 from properties.differential.contract import contract_text
+from properties.differential.options import CASES, LIMIT, SHRINK
 from properties.differential.progress import register_progress
-from properties.differential.recorder import SHRINK_S, Recorder, join
+from properties.differential.recorder import Recorder, join
 from properties.differential.run_folder import RunFolder
-from properties.differential.saved_cases import FOLDER, ReplayCommand, load
+from properties.differential.saved_cases import ReplayCommand, load
+from properties.tasks import TASKS
 from reports.escape import plain
 from twinloss import LossSpec
 
@@ -43,7 +46,8 @@ HANDLERS = pytest.StashKey[dict[int, Any]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential run")
-    group.addoption("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this contender; repeatable")
+    TASK.add_to(group.addoption, help="compare this task; repeatable (default: all; with --candidate, --labels or --reference: detect)")
+    CANDIDATE.add_to(group.addoption, help="compare this contender; repeatable")
     group.addoption("--contract", action="store_true", help="print the contract of a candidate, and exit")
     group.addoption(
         "--assume",
@@ -55,29 +59,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--replay", metavar="DIGEST", help="compare one saved batch, by its digest or file name in --cases, and print FIXED or FAILED"
     )
-    group.addoption(
-        "--labels",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="real boxes: a COCO instances_*.json, a folder of YOLO labels, a dataset's root or its data.yaml; repeatable",
-    )
+    LABELS.add_to(group.addoption)
     group.addoption("--scale", type=float, default=1.0, metavar="FACTOR", help="multiply the number of batches")
     group.addoption("--run-seed", type=int, metavar="SEED", help="draw the batches of an earlier run again; its header shows the seed")
     group.addoption(
         "--reference", metavar="RELEASE", help="compare with this release of the reference, such as 8.3.253, by its own definition"
     )
-    group.addoption(
-        "--time-limit",
-        type=float,
-        default=TIME_LIMIT,
-        metavar="SECONDS",
-        help="time limit of one call of a candidate (default: %(default)g)",
-    )
-    group.addoption(
-        "--shrink", type=float, default=SHRINK_S, metavar="SECONDS", help="time to make a failing batch smaller (default: %(default)g)"
-    )
-    group.addoption("--cases", default=str(FOLDER), metavar="FOLDER", help="folder that failing batches are saved to, and replayed from")
+    for option in (LIMIT, SHRINK, CASES):
+        option.add_to(group.addoption)
     group.addoption("--rows", default=str(ROWS), metavar="FILE", help="file of the rows (default: %(default)s)")
     group.addoption("--notes", metavar="FOLDER", help="record the progress in this folder, for a program that shows it, and show none")
 
@@ -92,6 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         option = config.option
         option.labels = list(dict.fromkeys(option.labels))
+        option.task = tasks_of(option)
         if not hasattr(config, "workerinput"):  # once, before any worker starts
             check_files(option)
         if option.reference is not None:
@@ -153,7 +143,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _decisive(config: pytest.Config) -> list[str]:
     """Returns the options in :data:`DECISIVE` that differ from their defaults, as words of a command."""
-    usual = {"cases": str(FOLDER), "time_limit": TIME_LIMIT}
+    usual = {"cases": CASES.keywords["default"], "time_limit": LIMIT.keywords["default"]}
     given = {name: getattr(config.option, name) for name in DECISIVE}
     typed = [(name, value) for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
     return [word for name, value in typed if value not in (None, usual.get(name)) for word in (f"--{name.replace('_', '-')}", str(value))]
@@ -165,6 +155,21 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     sys.stdout.write(f"{contract_text()}\n")
     return 0
+
+
+def tasks_of(option: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the tasks of a run: those of ``--task``; without it all, or detection where another option is made for that alone.
+
+    Raises:
+        ValueError: an option does not go with a named task.
+    """
+    if option.reference is not None or option.labels:
+        other = next((name for name in option.task if name != DETECT), None)
+        if other is not None:
+            what = "--labels reads upright boxes" if option.labels else "releases are compared in detection"
+            raise ValueError(f"{what} alone, which does not go with --task {other}; leave one of the two out")
+        return (DETECT,)
+    return chosen_tasks(option.task or ([DETECT] if option.candidate else []), tuple(TASKS))
 
 
 def check_files(option: argparse.Namespace) -> None:
@@ -187,14 +192,15 @@ def check_files(option: argparse.Namespace) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    contenders = config.stash[RECORDER].contenders.values()
+    contenders = config.stash[RECORDER].contenders().values()
     shown = [f"{contender.name} ({contender.version})" for contender in contenders]
+    tasks = config.option.task
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so nothing is checked on CUDA"
-    dtypes = dict.fromkeys(setting.name for setting, _, _ in ((plan.DEFINITION, "", 0), *plan.ARITHMETIC))
+    dtypes = dict.fromkeys(setting.name for task in tasks for setting in TASKS[task].settings)
     return [
         plain(f"contenders: {', '.join(shown)}"),
         f"torch {torch.__version__}; devices: cpu; cuda: {cuda}",
-        f"dtypes: {', '.join(dtypes)}",
+        f"tasks: {', '.join(tasks)}; dtypes: {', '.join(dtypes)}",
         f"scale {config.option.scale:g}, seed {config.option.run_seed} (again: --run-seed {config.option.run_seed})",
     ]
 
@@ -203,10 +209,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.option
     replaying = option.replay is not None
     if "generated_share" in metafunc.fixturenames:
-        shares = [] if replaying or option.labels else plan.generated(option.scale, option.candidate)
+        shares = [] if replaying or option.labels else plan.generated(option.scale, option.candidate, option.task)
         metafunc.parametrize("generated_share", shares, ids=[share.name for share in shares])
     if "real_share" in metafunc.fixturenames:
-        real = [] if replaying else plan.real(option.scale, option.candidate, option.labels)
+        real = [] if replaying else plan.real(option.scale, option.candidate, option.labels, option.task)
         metafunc.parametrize("real_share", real, ids=[share.name for share in real])
     if "digest" in metafunc.fixturenames:
         metafunc.parametrize("digest", [option.replay] if replaying else [])

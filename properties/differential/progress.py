@@ -121,7 +121,7 @@ def batches_of(item: pytest.Item) -> tuple[str, int]:
     given = getattr(item, "callspec", None)
     match list(given.params.values()) if given else []:
         case [GeneratedShare() as share]:
-            return f"{share.setting.name} {share.setting.device} {share.profile}", share.examples
+            return f"{share.task} {share.setting.name} {share.setting.device} {share.profile}", share.examples
         case [RealShare() as share]:
             return share.name.rpartition("-")[0], share.count * len(share.settings)
         case _:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 from hypothesis.database import ExampleDatabase
 
-from oracle.cases.case import Box, Case, Setting
-from oracle.comparison.compare import STAGES, Comparison, ContenderResult, compare
+from oracle.cases.case import Case, Setting
+from oracle.comparison.compare import Comparison, ContenderResult, compare
 from oracle.comparison.conduct import STAGE as CONDUCT
 from oracle.comparison.explain import explain
 from oracle.comparison.registry import TIME_LIMIT, load_candidate, shipped
@@ -25,11 +25,12 @@ from oracle.contract.time_limit import import_interrupted
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
 from oracle.ladder.contender import contender, of_release
 from oracle.tools.atomic_files import write_frame
+from oracle.tools.options import DETECT
 from properties.differential.repeat_alone import ENDS, RepeatedComparison
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import FOLDER, ReplayCommand, SavedCase, read
 from properties.differential.shrink import shrunk, size
-from twinloss import LossSpec
+from properties.tasks import TASKS, task_of
 
 SHRINK_S = 20.0
 """Seconds of the search for smaller batches after a test with failed batches."""
@@ -51,8 +52,6 @@ FLUSH_S = 20.0
 
 UNTRUSTED = "the interrupted process may be in a wrong state: nothing more is compared in it"
 ANSWERED = "repeated in a process of its own it answered. Memory may have run out, the process may have been killed, or it fails at times."
-
-WARM_UP_CASE = Case(LossSpec(num_classes=2, reg_max=4, strides=(8, 16)), (32, 32), 1, (Box(0, 1, 16, 16, 12, 12),))
 
 
 class Recorder:
@@ -85,7 +84,7 @@ class Recorder:
     ) -> None:
         assumed, self.assume = find_assumptions(assume), tuple(assume)
         loaded = {path: with_assumptions(dataclasses.replace(load_candidate(path), time_limit=time_limit), assumed) for path in candidates}
-        self.contenders: Mapping[str, Contender] = shipped() | loaded
+        self._contenders: dict[str, dict[str, Contender]] = {task: shipped(task) | loaded for task in TASKS}
         self.candidates = frozenset(loaded)
         self.hung: dict[str, str] = {}
         self.folder: RunFolder | None = None
@@ -96,19 +95,25 @@ class Recorder:
         self.saved: list[Path] = []
         self.answered: dict[str, list[tuple[Case, Setting]]] = {name: [] for name in loaded}
         if release is not None:
-            self.contenders = {**self.contenders, "reference": contender(release)}
+            self._contenders[DETECT]["reference"] = contender(release)
         self.release = release
         self.profile, self.seed, self.cases = profile, seed, cases
         self.frames: list[pd.DataFrame] = []
         self._flushed = time.monotonic()
-        self._warm: set[Setting] = set()
+        self._warm: set[tuple[str, Setting]] = set()
         self._ended: set[str] = set()
 
-    def warm(self, setting: Setting) -> None:
-        """Loads everything of ours that is loaded at first use, so that it does not count for a candidate's time; once per setting."""
-        if setting not in self._warm:
-            self._warm.add(setting)
-            compare(WARM_UP_CASE, setting, [self.contenders["twin-torch"]], self.contenders["reference"], ("assign", "loss"))
+    def contenders(self, task: str = DETECT) -> Mapping[str, Contender]:
+        """Returns our contenders for a task, and all candidates, by name."""
+        return self._contenders[task]
+
+    def warm(self, case: Case, setting: Setting) -> None:
+        """Loads everything of ours that is loaded at first use, so that it is not a candidate's time; once per task and setting."""
+        task = task_of(case).name
+        if (task, setting) not in self._warm:
+            self._warm.add((task, setting))
+            ours = self.contenders(task)
+            compare(case, setting, [ours["twin-torch"]], ours["reference"], ("assign", "loss"))
 
     def compare(
         self,
@@ -116,27 +121,26 @@ class Recorder:
         setting: Setting,
         names: Sequence[str],
         source: str = "generated",
-        stages: Sequence[str] = STAGES,
         *,
         keep: bool = True,
     ) -> Comparison:
         """Compares the contenders of these names on a case, and keeps the rows."""
         case = case if self.release is None else of_release(case, self.release)
-        asked = [self.contenders[name] for name in names if name not in self.hung]
+        task = task_of(case)
+        contenders, stages = self.contenders(task.name), task.stages
+        asked = [contenders[name] for name in names if name not in self.hung]
         if self.candidates.intersection(names) or int(case.digest, 16) % CONDUCT_SHARE == 0:
             stages = (CONDUCT, *stages)
         # A contender that hung would hang again, and one that was interrupted may be in a wrong state.
-        left_out = [
-            ContenderResult(self.contenders[name], [not_compared(CONDUCT, self.hung[name])], 0.0) for name in names if name in self.hung
-        ]
+        left_out = [ContenderResult(contenders[name], [not_compared(CONDUCT, self.hung[name])], 0.0) for name in names if name in self.hung]
         if self.candidates.intersection(names):
-            self.warm(setting)
+            self.warm(case, setting)
         with self.folder.turn() if self.folder else contextlib.nullcontext():
             comparison = compare(
                 case,
                 setting,
                 asked,
-                self.contenders["reference"],
+                contenders["reference"],
                 stages,
                 lambda one: self._recorded_call(SavedCase(case, setting, one.name, "", {})),
             )
@@ -177,9 +181,8 @@ class Recorder:
 
     def _repeat_alone(self, saved: SavedCase, stages: Sequence[str]) -> list[Judgement]:
         with self.folder.alone() if self.folder else contextlib.nullcontext():
-            return RepeatedComparison(
-                saved, stages, self.contenders[saved.contender].time_limit or TIME_LIMIT, self.release, self.assume
-            ).judgements()
+            limit = self.contenders()[saved.contender].time_limit or TIME_LIMIT
+            return RepeatedComparison(saved, stages, limit, self.release, self.assume).judgements()
 
     def all_left_out(self, names: Sequence[str]) -> str:
         """Returns the reasons if none of these contenders can be compared in this process any more, else an empty text."""
@@ -211,11 +214,12 @@ class Recorder:
         The rows are kept. If that process dies too, the case is saved, and the finding is the report.
         """
         saved = read(note)
-        contender = self.contenders[saved.contender]
+        task = task_of(saved.case)
+        contender = self.contenders(task.name)[saved.contender]
         if contender.name in self._ended:
             judgements = [differs(Finding(CONDUCT, ENDS, "ended the process, as it ended another one before"))]
         else:
-            judgements = self._repeat_alone(saved, (CONDUCT, *STAGES))
+            judgements = self._repeat_alone(saved, (CONDUCT, *task.stages))
         self.hung.setdefault(contender.name, "a process ended in its code")
         comparison = Comparison(saved.case, saved.setting, [ContenderResult(contender, judgements, 0.0)])
         if comparison.verdict is not Verdict.DIFFER:
@@ -294,7 +298,8 @@ class Recorder:
     def save(self, comparison: Comparison) -> Comparison:
         """Saves a failing batch; returns the comparison with the commands that replay it."""
         failed = next(result for result in comparison.results if result.verdict is Verdict.DIFFER)
-        versions = {contender.name: contender.version for contender in (failed.contender, self.contenders["reference"])}
+        reference = self.contenders(task_of(comparison.case).name)["reference"]
+        versions = {contender.name: contender.version for contender in (failed.contender, reference)}
         saved = SavedCase(comparison.case, comparison.setting, failed.contender.name, "", versions)
         path = saved.write(self.cases)
         comparison = self.with_replay(comparison, path.stem)

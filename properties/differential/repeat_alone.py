@@ -25,6 +25,7 @@ from oracle.contract.time_limit import KILL_FACTOR
 from oracle.contract.verdict import Finding, Judgement, differs
 from oracle.tools.atomic_files import atomic_file
 from properties.differential.saved_cases import SavedCase, read
+from properties.tasks import task_of
 
 MOST_CALLS = 20
 """Upper bound of the calls in one comparison, for the time limit of the process."""
@@ -98,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     saved = read(options.case)
     recorder = Recorder([saved.contender], "", 0, release=options.reference, time_limit=options.time_limit, assume=options.assume)
-    recorder.warm(saved.setting)
-    contenders = recorder.contenders
+    recorder.warm(saved.case, saved.setting)
+    contenders = recorder.contenders(task_of(saved.case).name)
     compared = compare(saved.case, saved.setting, [contenders[saved.contender]], contenders["reference"], options.stages.split(","))
     with atomic_file(options.answer) as file:
         file.write_bytes(pickle.dumps(compared.results[0].judgements))

@@ -39,7 +39,7 @@ class Search:
             SearchEnded: a contender hangs.
         """
         share, recorder = self.share, self.recorder
-        comparison = recorder.compare(case, share.setting, share.contenders, stages=share.stages)
+        comparison = recorder.compare(case, share.setting, share.contenders)
         self.asked += 1
         if comparison.verdict is not Verdict.DIFFER:
             if left_out := recorder.all_left_out(share.contenders):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from oracle.cases.case import Box, Case
+from properties.tasks import task_of
 
 Fails = Callable[[Case], bool]
 
@@ -35,14 +37,19 @@ def shrunk(case: Case, fails: Fails, seconds: float) -> Case:
     return least
 
 
-def size(case: Case) -> tuple[int, int, int, int, int, int]:
-    """Returns the size that is minimised, the most important number first: boxes and images, levels, anchors, logits, odd coordinates."""
+def size(case: Case) -> tuple[float, ...]:
+    """Returns the size that is minimised, the most important number first.
+
+    Boxes and images; levels; anchors; logits; images and labels other than the first; sizes of the task's own predictions, and numbers of
+    its own ground truth; coordinates that are no whole numbers.
+    """
     return (
         len(case.boxes) + case.batch_size,
         len(case.spec.strides),
         case.num_anchors,
         case.spec.num_classes + 4 * case.spec.reg_max,
         sum(box.image + box.label for box in case.boxes),
+        sum(case.options.values()) + sum(map(_length, case.extras.values())),
         sum(not float(value).is_integer() for box in case.boxes for value in (box.cx, box.cy, box.w, box.h)),
     )
 
@@ -68,6 +75,7 @@ def _smaller(case: Case) -> Iterator[Case]:
     for bins in (1, 4, 16):
         if bins < spec.reg_max:
             yield replace(case, spec=replace(spec, reg_max=bins))
+    yield from task_of(case).smaller(case)
     yield replace(case, boxes=tuple(map(_rounded, case.boxes)))
     for at, box in enumerate(case.boxes):
         yield replace(case, boxes=(*case.boxes[:at], _rounded(box), *case.boxes[at + 1 :]))
@@ -90,8 +98,8 @@ def _fewer_images(case: Case) -> Iterator[Case]:
 
 def _kept(case: Case, images: list[int]) -> Case:
     number = {image: k for k, image in enumerate(images)}
-    boxes = tuple(replace(box, image=number[box.image]) for box in case.boxes if box.image in number)
-    return replace(case, batch_size=len(images), boxes=boxes)
+    case = _chosen(case, [at for at, box in enumerate(case.boxes) if box.image in number])
+    return replace(case, batch_size=len(images), boxes=tuple(replace(box, image=number[box.image]) for box in case.boxes))
 
 
 def _fewer_boxes(case: Case) -> Iterator[Case]:
@@ -99,7 +107,7 @@ def _fewer_boxes(case: Case) -> Iterator[Case]:
     part = len(case.boxes)
     while part > 0:
         for start in range(0, len(case.boxes), part):
-            yield replace(case, boxes=_without(case.boxes, start, part))
+            yield _chosen(case, [at for at in range(len(case.boxes)) if not start <= at < start + part])
         part //= 2
 
 
@@ -109,5 +117,12 @@ def _rounded(box: Box) -> Box:
     return replace(box, cx=cx, cy=cy, w=w or box.w, h=h or box.h)
 
 
-def _without(boxes: tuple[Box, ...], start: int, count: int) -> tuple[Box, ...]:
-    return boxes[:start] + boxes[start + count :]
+def _chosen(case: Case, boxes: list[int]) -> Case:
+    """Returns the batch with the boxes at these places, and what belongs to them."""
+    extras = {name: tuple(column[at] for at in boxes) for name, column in case.extras.items()}
+    return replace(case, boxes=tuple(case.boxes[at] for at in boxes), extras=extras)
+
+
+def _length(values: Any) -> int:
+    """Returns how many numbers nested tuples hold."""
+    return sum(map(_length, values)) if isinstance(values, tuple) else 1

@@ -11,7 +11,8 @@ from oracle.cases.case import Case
 from properties.differential.plan import GeneratedShare
 from properties.differential.recorder import Recorder
 from properties.differential.search import PHASES, Search, SearchEnded
-from properties.strategies import PROFILES, cases
+from properties.strategies import PROFILES
+from properties.tasks import TASKS
 from reports.escape import plain
 
 
@@ -23,7 +24,7 @@ def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
 
     @seed(zlib.crc32(f"{recorder.seed} {share.name}".encode()))
     @settings(max_examples=share.examples, database=recorder.database, phases=PHASES, suppress_health_check=list(HealthCheck))
-    @given(cases(PROFILES[share.profile]))
+    @given(TASKS[share.task].cases(PROFILES[share.profile]))
     def agrees(case: Case) -> None:
         search.judge(case)
 

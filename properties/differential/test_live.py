@@ -7,6 +7,7 @@ import pytest
 from oracle.cases.case import Case, Setting
 from oracle.contract.verdict import Verdict
 from properties.differential.recorder import Recorder
+from properties.tasks import task_of
 from properties.training.captured_batches import load_all
 from reports.escape import plain
 
@@ -15,7 +16,7 @@ SETTINGS = (Setting("float64"), Setting("float32"), Setting("float16"), Setting(
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.option
-    live = [] if option.replay is not None or option.labels else list(load_all())
+    live = [] if option.replay is not None or option.labels else [case for case in load_all() if task_of(case).name in option.task]
     metafunc.parametrize("live", live, ids=[case.digest for case in live])
 
 

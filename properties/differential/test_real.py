@@ -7,17 +7,19 @@ import itertools
 
 import pytest
 
-from oracle.cases.workloads.batches import open_images, real_batches
+from oracle.cases.workloads import LabelledImages
 from oracle.contract.verdict import Verdict
 from properties.differential.plan import RealShare
 from properties.differential.recorder import Recorder
+from properties.tasks import TASKS
 from reports.escape import plain
 
 
 def test_real(real_share: RealShare, recorder: Recorder) -> None:
     share = real_share
-    images = _opened(share.pack)
-    batches = real_batches(images, layout=share.layout, batch=share.batch, count=share.start + share.count, seed=share.seed)
+    images = _opened(share.task, share.pack)
+    numbers = {"batch": share.batch, "count": share.start + share.count, "seed": share.seed}
+    batches = TASKS[share.task].batches(images, layout=share.layout, **numbers, **share.variant.arguments)
     compared = [
         recorder.compare(case, setting, share.contenders, images.origin)
         for case in itertools.islice(batches, share.start, None)
@@ -29,4 +31,6 @@ def test_real(real_share: RealShare, recorder: Recorder) -> None:
         pytest.fail(f"not compared any further: {left_out}", pytrace=False)
 
 
-_opened = functools.cache(open_images)
+@functools.cache
+def _opened(task: str, pack: str) -> LabelledImages:
+    return TASKS[task].images(pack)

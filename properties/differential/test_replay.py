@@ -7,6 +7,7 @@ import pytest
 from oracle.contract.verdict import Verdict
 from properties.differential.recorder import Recorder
 from properties.differential.saved_cases import load
+from properties.tasks import task_of
 from reports.escape import plain
 
 VERDICTS = {Verdict.DIFFER: "FAILED", Verdict.NOT_COMPARED: "NOT COMPARED"}
@@ -17,9 +18,9 @@ def test_replay(digest: str, recorder: Recorder, capsys: pytest.CaptureFixture[s
         saved = load(digest, recorder.cases)
     except ValueError as error:
         pytest.fail(str(error), pytrace=False)
-    given = [name for name in recorder.contenders if ":" in name]
-    name = given[0] if given else saved.contender
-    if name not in recorder.contenders:
+    contenders = recorder.contenders(task_of(saved.case).name)
+    name = next((name for name in contenders if name in recorder.candidates), saved.contender)
+    if name not in contenders:
         pytest.fail(f"case {digest} was found with {name}: give it again, -- --replay {digest} --candidate {name}", pytrace=False)
     comparison = recorder.with_replay(recorder.compare(saved.case, saved.setting, [name], keep=False), digest)
     recorder.keep(comparison)

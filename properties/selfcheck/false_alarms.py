@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from oracle.tools.atomic_files import write_frame
+from oracle.tools.options import QUIET, TASK, chosen_tasks
 from oracle.tools.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", default="0.02", help="share of the default number of batches in each run (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time (default: %(default)s)")
     parser.add_argument("--rows", type=Path, default=OUT, help="file for the rows (default: %(default)s)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show the progress")
+    TASK.add_to(parser.add_argument, help="compare this task; repeatable (default: all)")
+    QUIET.add_to(parser.add_argument)
     options, more = parser.parse_known_args(arguments)
+    more += [word for task in chosen_tasks(options.task) for word in ("--task", task)]
     seeds = range(options.first, options.first + options.runs)
     frames, alarms = [], []
     progress = Progress("batches compared", found=("differ", "none differs"), quiet=options.quiet)

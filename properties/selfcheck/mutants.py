@@ -35,13 +35,16 @@ _NEEDS_A_NAME = ("core/VariableReplacer", "core/VariableInserter")
 PIPELINE = (
     "anchors",
     "targets",
+    "geometry/corners",
     "geometry/upright",
     "candidates",
+    "overlaps",
     "assignment",
     "ragged",
     "gather_anchors",
     "terms/boxes",
     "terms/classification",
+    "terms/held",
     "loss",
 )
 JUDGE = ("definition", "inference", "judge", "tolerance")  # packages

@@ -21,25 +21,32 @@ from typing import Any
 
 import torch
 
-from oracle.comparison.registry import shipped
+from oracle.cases.case import Inputs, Setting
+from oracle.comparison.registry import TWINS, shipped
 from oracle.contract.contender import Criterion, LossAndItems
 from properties.selfcheck.planted_faults.fault import Fault, Patch
 from twinloss import DetectionLoss, LossSpec, assignment
+from twinloss.geometry import upright
 
 Misbehave = Callable[[Any, Any], None]
 
 
-def reference(spec: LossSpec) -> Criterion:
+def reference(spec: LossSpec, **options: Any) -> Criterion:
     """Correct: the reference as a candidate."""
-    return shipped()["reference"].factory(spec)
+    return shipped(spec.task)["reference"].factory(spec, **options)
 
 
-reference.declines = shipped()["reference"].declines  # type: ignore[attr-defined]
+def _reference_declines(spec: LossSpec, inputs: Inputs, setting: Setting) -> str | None:
+    declines = shipped(spec.task)["reference"].declines
+    return declines(spec, inputs, setting) if declines else None
 
 
-def twin(spec: LossSpec) -> Criterion:
+reference.declines = _reference_declines  # type: ignore[attr-defined]
+
+
+def twin(spec: LossSpec, **options: Any) -> Criterion:
     """Correct: the twin as a candidate, judged by float32 arithmetic."""
-    return DetectionLoss(spec, validate=True)
+    return TWINS[spec.task](spec, validate=True, **options)
 
 
 twin.arithmetic = "float32"  # type: ignore[attr-defined]
@@ -61,18 +68,18 @@ class LossOnly:
 class TwinLossOnly(LossOnly):
     """The twin, without stages; ``misbehave`` runs before each call."""
 
-    def __init__(self, spec: LossSpec, misbehave: Misbehave | None = None) -> None:
-        super().__init__(DetectionLoss(spec), misbehave)
+    def __init__(self, spec: LossSpec, misbehave: Misbehave | None = None, **options: Any) -> None:
+        super().__init__(TWINS[spec.task](spec, **options), misbehave)
 
 
-def silent(spec: LossSpec) -> Criterion:
+def silent(spec: LossSpec, **options: Any) -> Criterion:
     """Correct: the twin, without stages."""
-    return TwinLossOnly(spec)
+    return TwinLossOnly(spec, **options)
 
 
-def reference_silent(spec: LossSpec) -> Criterion:
+def reference_silent(spec: LossSpec, **options: Any) -> Criterion:
     """Correct: the reference, without stages."""
-    return LossOnly(reference(spec))
+    return LossOnly(reference(spec, **options))
 
 
 reference_silent.declines = reference.declines  # type: ignore[attr-defined]
@@ -98,21 +105,21 @@ OTHER_ROUNDING = Fault(
     "",
     "",
     patches=(
-        Patch(assignment, "expected_distances", _rounded_otherwise(1.0, 1.3)),
-        Patch(assignment, "ciou", _rounded_otherwise(2.0, 1.7)),
+        Patch(upright, "expected_distances", _rounded_otherwise(1.0, 1.3)),
+        Patch(upright, "ciou", _rounded_otherwise(2.0, 1.7)),
         Patch(assignment, "alignment_metric", _rounded_otherwise(2.0, 2.1)),
     ),
 )
 
 
-def other_rounding(spec: LossSpec) -> Criterion:
+def other_rounding(spec: LossSpec, **options: Any) -> Criterion:
     """Correct: the twin with other last bits, like an implementation with its own exponential and logarithm."""
-    return OTHER_ROUNDING.criterion(spec)
+    return OTHER_ROUNDING.criterion(spec, **options)
 
 
-def other_rounding_silent(spec: LossSpec) -> Criterion:
+def other_rounding_silent(spec: LossSpec, **options: Any) -> Criterion:
     """Correct: :func:`other_rounding` without stages."""
-    return LossOnly(other_rounding(spec))
+    return LossOnly(other_rounding(spec, **options))
 
 
 other_rounding.arithmetic = other_rounding_silent.arithmetic = "float32"  # type: ignore[attr-defined]

@@ -93,7 +93,7 @@ def _distance(diff_rows: Path) -> Iterator[str | Figure]:
     except RowsError:
         yield "There are no rows of a differential run; `nox -s diff` writes them."
         return
-    yield distances(compared)
+    yield from distances(compared)
 
 
 def not_measured(rows: pd.DataFrame) -> Iterator[str]:

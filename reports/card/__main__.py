@@ -1,7 +1,7 @@
 """``python -m reports.card``: a conformance card for every contender of a differential run, as Markdown, as a page, and as a badge.
 
 Beside ``card-NAME.md`` and ``card-NAME.html`` stands ``card-NAME.json``, which https://shields.io/badges/endpoint-badge reads where it is
-published.
+published. Of a task other than detection a contender has a card of its own, ``card-NAME-TASK``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports import markdown, page
-from reports.card.report import badge, build
+from reports.card.report import badge, build, named
 from reports.card.text import inserted
 from reports.diff.schema import SCHEMA
 from reports.escape import plain
 from reports.rows import RowsError, read
+from reports.tasks import DETECT
 
 OUT = Path(__file__).parents[1] / "out" / "diff"
 
@@ -38,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     for earlier in options.out.glob("card-*"):  # these rows may lack their contenders
         earlier.unlink()
-    for name, mine in rows.groupby("contender", sort=True):
-        card = options.out / f"card-{slug(str(name))}"
+    for (name, task), mine in rows.groupby(["contender", "task"], sort=True):
+        card = options.out / f"card-{slug(str(name))}{'' if task == DETECT else f'-{task}'}"
         report = build(mine)
         card.with_suffix(".md").write_text(markdown.render(report), "utf-8")
         card.with_suffix(".html").write_text(page.render(report), "utf-8")
         card.with_suffix(".json").write_text(json.dumps(badge(mine), indent=1) + "\n", "utf-8")
-        print(plain(f"{name}: {report.headline}"))
+        print(plain(f"{named(mine)}: {report.headline}"))
     if options.readme is not None:
         options.readme.write_text(inserted(options.readme.read_text("utf-8"), rows), "utf-8")
     return 0

@@ -9,6 +9,7 @@ from reports.diff.report import differences, not_checked, not_compared
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, NOT_COMPARED, drawn
 from reports.document import Fact, Report, Section
 from reports.tables import Column, Table, bad_if_any
+from reports.tasks import DETECT, LOSSES
 
 CONDUCT, WARNINGS = "conduct", "warnings"
 KINDS_SHOWN = 12
@@ -17,7 +18,7 @@ KINDS_SHOWN = 12
 def build(rows: pd.DataFrame) -> Report:
     """Returns the card of the contender of these rows."""
     shown, rows = rows, drawn(rows)
-    name, version = str(rows["contender"].iloc[0]), rows["version"].iloc[0]
+    version = rows["version"].iloc[0]
     by_stage = tables.stages(rows)
     sections = [
         Section("Stages", (by_stage,)),
@@ -30,10 +31,16 @@ def build(rows: pd.DataFrame) -> Report:
     if failed(rows):
         sections.insert(0, Section("Which batches differ", (kinds(rows),)))
         sections.insert(1, Section("Differences", (differences(shown),), brief=False))
-    title = f"Conformance card: {name}" + (f" ({version})" if pd.notna(version) else "")
+    title = f"Conformance card: {named(rows)}" + (f" ({version})" if pd.notna(version) else "")
     return Report(
         "diff", title, headline(rows), "bad" if failed(rows) or not _compared(rows) else "good", facts(rows), tuple(sections), by_stage
     )
+
+
+def named(rows: pd.DataFrame) -> str:
+    """Returns the contender's name, with the task where it is not detection."""
+    name, task = str(rows["contender"].iloc[0]), str(rows["task"].iloc[0])
+    return name if task == DETECT else f"{name}, {LOSSES.get(task, task)}"
 
 
 def failed(rows: pd.DataFrame) -> list[str]:
@@ -130,7 +137,7 @@ def badge(rows: pd.DataFrame) -> dict[str, object]:
     message = f"{wrong:,} of {batches:,} batches differ" if wrong else f"{batches:,} batches agree" if batches else "nothing compared"
     return {
         "schemaVersion": 1,
-        "label": "detection loss",
+        "label": LOSSES.get(task := str(rows["task"].iloc[0]), task),
         "message": message,
         "color": "red" if wrong else "brightgreen" if batches else "lightgrey",
         "isError": bool(wrong) or not batches,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.card.report import CONDUCT, headline, observed
+from reports.card.report import CONDUCT, headline, named, observed
 from reports.diff import tables
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, drawn
 from reports.escape import fenced
@@ -27,7 +27,7 @@ def inserted(readme: str, rows: pd.DataFrame) -> str:
 
 def block(rows: pd.DataFrame) -> str:
     """Returns the cards of all contenders, in a fence."""
-    cards = "\n\n".join(card(mine) for _, mine in rows.groupby("contender", sort=False))
+    cards = "\n\n".join(card(mine) for _, mine in rows.groupby(["contender", "task"], sort=False))
     return f"{fenced(cards)}\n"
 
 
@@ -38,13 +38,13 @@ def card(rows: pd.DataFrame) -> str:
     counts = compared["verdict"].value_counts()
     verdicts = ", ".join(f"{counts.get(verdict, 0):,} {verdict.lower()}" for verdict in (AGREE, AMBIGUOUS, DIFFER))
     stages = tables.stages(rows[rows["stage"] != CONDUCT]).frame
-    named = [_marked(str(row["stage"]), row[AGREE] + row[AMBIGUOUS], row[DIFFER]) for row in stages.to_dict("records")]
+    shown = [_marked(str(row["stage"]), row[AGREE] + row[AMBIGUOUS], row[DIFFER]) for row in stages.to_dict("records")]
     seen = observed(rows).groupby("quantity", sort=False)["verdict"].agg(differs=lambda found: (found == DIFFER).sum(), looked="size")
     modes = [_marked(str(mode), row["looked"] - row["differs"], row["differs"]) for mode, row in seen.iterrows()]
     lines = [
-        f"{rows['contender'].iloc[0]}: {headline(rows)}",
+        f"{named(rows)}: {headline(rows)}",
         f"  verdicts  {verdicts}; worst error ÷ allowance {tables.RATIO.text(tables.ratios(rows).max())}",
-        f"  stages    {', '.join(named)}",
+        f"  stages    {', '.join(shown)}",
         f"  conduct   {', '.join(modes) or 'not observed'}",
     ]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reports import tasks
 from reports.diff.schema import AMBIGUOUS, DTYPES, TOTAL, ordered
 from reports.tables import Column, Table, warn_if_any
 
@@ -27,7 +28,7 @@ def counted(rows: pd.DataFrame) -> pd.DataFrame:
 
 def by_workload(rows: pd.DataFrame) -> Table:
     """Returns decisions by workload and dtype, with the share of ambiguous batches."""
-    keys = ["workload", "dtype", "contender"]
+    keys = [*tasks.keys(rows), "workload", "dtype", "contender"]
     counts = counted(rows).groupby(keys, observed=True).agg({"case": "nunique", **COUNTS})
     decisive = rows[rows["decisions"].notna() & ((rows["decisions"] > 0) | (rows["quantity"] == TOTAL))]
     tipped = decisive[decisive["verdict"] == AMBIGUOUS].groupby(keys, observed=True)["case"].nunique()
@@ -39,15 +40,17 @@ def by_workload(rows: pd.DataFrame) -> Table:
         Column("contender", "contender"),
         Column("case", "cases", "count"),
     )
-    return Table("Decisions by workload", (*columns, *SHARES, Column("tipped", "ambiguous cases", "share", warn_if_any)), frame, NOTE)
+    return tasks.table("Decisions by workload", (*columns, *SHARES, Column("tipped", "ambiguous cases", "share", warn_if_any)), frame, NOTE)
 
 
 def by_kind(rows: pd.DataFrame) -> Table:
     """Returns decisions by kind, such as a box's last place, a conflict or a border, and dtype."""
     frame = counted(rows)
     frame = frame.assign(kind=frame["stage"] + ": " + frame["quantity"])
-    frame = _shares(frame.groupby(["kind", "dtype", "contender"], observed=True).agg(COUNTS).reset_index())
-    return Table("Decisions by kind", (Column("kind", "kind"), Column("dtype", "logits"), Column("contender", "contender"), *SHARES), frame)
+    keys = [*tasks.keys(rows), "kind", "dtype", "contender"]
+    frame = _shares(frame.groupby(keys, observed=True).agg(COUNTS).reset_index())
+    columns = (Column("kind", "kind"), Column("dtype", "logits"), Column("contender", "contender"), *SHARES)
+    return tasks.table("Decisions by kind", columns, frame)
 
 
 def _shares(frame: pd.DataFrame) -> pd.DataFrame:

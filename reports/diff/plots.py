@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from reports import tasks
 from reports.diff import decisions, tables
 from reports.diff.schema import DTYPES, STAGES, ordered
 from reports.document import Figure
@@ -17,13 +18,18 @@ FLOOR = 1e-4  # ratios and shares below it, zeros among them, are drawn here: th
 CEILING = 1e6
 
 
-def distances(rows: pd.DataFrame) -> Figure:
-    """Error ÷ allowance of every compared value, by stage and dtype."""
+def distances(rows: pd.DataFrame) -> Iterator[Figure]:
+    """Error ÷ allowance of every compared value, by stage and dtype: a figure for each task."""
+    for task, mine in tasks.each(rows):
+        yield _distances(mine, task)
+
+
+def _distances(rows: pd.DataFrame, task: str) -> Figure:
     frame = rows.assign(row=ordered(rows["stage"], STAGES), dtype=ordered(rows["dtype"], DTYPES), ratio=tables.ratios(rows))
     groups = frame.groupby(["row", "dtype"], observed=True)["ratio"]
     spread = groups.quantile(np.array([0.05, 0.5, 0.95, 1.0])).dropna().unstack().clip(FLOOR, CEILING).reset_index()
     names = [name for name in frame["row"].cat.categories if (spread["row"] == name).any()]
-    with drawing("distances", height=1.2 + 0.5 * len(names)) as drawn:
+    with drawing(f"distances-{task}" if task else "distances", height=1.2 + 0.5 * len(names)) as drawn:
         axes = drawn.axes
         for colour, places, group in _lanes(spread, names):
             axes.hlines(places, group[0.05], group[0.95], color=colour, linewidth=4, alpha=0.45)
@@ -34,14 +40,17 @@ def distances(rows: pd.DataFrame) -> Figure:
         _dress(axes, names)
     worst = tables.RATIO.text(frame["ratio"].max())
     description = f"Error divided by allowance for each stage and dtype. The largest of all is {worst}."
-    return Figure("How far from float64: bar, the middle 90 % of values; tick, the median; dot, the largest", drawn.svg, description)
+    title = "How far from float64: bar, the middle 90 % of values; tick, the median; dot, the largest"
+    return Figure(f"{title} ({task})" if task else title, drawn.svg, description)
 
 
 def open_shares(rows: pd.DataFrame) -> Figure:
     """Open and ambiguous decisions as shares of all, by workload and dtype."""
-    shares = decisions.by_workload(rows).frame.groupby(["workload", "dtype"], observed=True)[["open", "ambiguous"]].max()
-    shares = shares.clip(FLOOR, 1).reset_index().rename(columns={"workload": "row"})
-    names = sorted(shares["row"].unique())
+    keys = [*tasks.keys(rows), "workload"]
+    shares = decisions.by_workload(rows).frame.groupby([*keys, "dtype"], observed=True)[["open", "ambiguous"]].max()
+    shares = shares.clip(FLOOR, 1).reset_index()
+    shares["row"] = shares[keys].astype(str).agg(": ".join, axis=1)
+    names = list(dict.fromkeys(shares["row"]))
     with drawing("shares", height=1.2 + 0.5 * len(names)) as drawn:
         axes = drawn.axes
         for colour, places, group in _lanes(shares, names):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from reports import tasks
 from reports.diff import decisions, plots, tables
 from reports.diff.schema import AMBIGUOUS, DIFFER, DTYPES, NOT_ASKED, NOT_COMPARED, SCHEMA, drawn, generated
 from reports.document import Entry, Fact, Kind, Listing, Report, Section
@@ -17,7 +18,7 @@ SHOWN = 20
 
 def build(rows: pd.DataFrame) -> Report:
     """Returns the report of rows with the columns of :data:`reports.diff.schema.SCHEMA`."""
-    shown, rows = rows, drawn(rows)
+    shown, rows = rows, tasks.ordered(drawn(rows))
     compared = tables.comparisons(rows, "stage")
     differ, total = int((compared["verdict"] == DIFFER).sum()), int((compared["verdict"] != NOT_COMPARED).sum())
     batches = rows["case"].nunique()
@@ -31,7 +32,7 @@ def build(rows: pd.DataFrame) -> Report:
         Section(
             "Not checked", (*not_checked(rows), *not_compared(rows)) or ("Every dtype, on CPU and CUDA, over real and generated boxes.",)
         ),
-        Section("Distance from float64", (plots.distances(rows), tables.closest(rows)), brief=False),
+        Section("Distance from float64", (*plots.distances(rows), tables.closest(rows)), brief=False),
         Section("Open decisions", (decisions.by_workload(rows), plots.open_shares(rows))),
         Section("Open decisions by kind", (decisions.by_kind(rows),), brief=False),
         *(Section("Kinks", (table,)) for table in tables.kinks(rows)),
@@ -85,7 +86,8 @@ def differences(rows: pd.DataFrame) -> Listing:
 def _entry(row: Mapping[Hashable, Any]) -> Entry:
     text = {name: "" if pd.isna(value) else str(value) for name, value in row.items()}
     where = f"{text['dtype']} on {text['device']}", f"{text['workload']} {text['case']}" if text["replay"] else text["workload"]
-    heading = " · ".join((text["contender"], text["stage"], text["quantity"], *where))
+    task = () if text["task"] == tasks.DETECT else (text["task"],)
+    heading = " · ".join((*task, text["contender"], text["stage"], text["quantity"], *where))
     numbers = f"error {row['error']:.3e}, {tables.RATIO.text(row['error_over_allowance'])} × the allowance of {row['allowance']:.3e}"
     return Entry(heading, text["detail"] or numbers, text["replay"])
 

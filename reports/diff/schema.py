@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reports import tasks
 from reports.rows import Schema
 
 # From the lightest to the gravest: of several, the last counts.
@@ -44,8 +45,10 @@ SCHEMA = Schema(
         "example": "count",  # 1 for a case that was made smaller and saved, beside those that the run drew: shown, and not counted
         "kinks": "count",  # numbers that lie at a kink, where the definition is an interval
         "kink_reach": "number",  # how far into one: 0 where the definition stands, 1 at an end
+        **tasks.COLUMN,
     },
     choices={"verdict": VERDICTS},
+    defaults=tasks.DEFAULT,
     written_by="nox -s diff",
 )
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports import tasks
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, DTYPES, NOT_COMPARED, STAGES, VERDICTS, ordered
 from reports.tables import Column, Table, against, bad_if_any, warn_if_any
 
-SETTING = ["workload", "case", "dtype", "device"]
+SETTING = ["task", "workload", "case", "dtype", "device"]
 SMALL = 0.5  # share of the batches compared, below which a headline says it
 SHARE = Column("share", "share", "share")
 RATIO = Column("ratio", "worst error ÷ allowance", "ratio", against(1.0))
@@ -50,12 +51,14 @@ def verdicts(frame: pd.DataFrame) -> tuple[Column, ...]:
 
 def contenders(rows: pd.DataFrame) -> Table:
     """Returns one line per contender: a summary of the conformance cards."""
-    frame = tally(comparisons(rows), "contender")
+    keys = [*tasks.keys(rows), "contender"]
+    frame = tally(comparisons(rows), *keys)
     wrong = rows[rows["verdict"] == DIFFER]
-    where = wrong["stage"].where(wrong["stage"] != "conduct", "conduct: " + wrong["quantity"]).groupby(wrong["contender"], observed=True)
-    said = where.agg(lambda found: ", ".join(found.astype(str).unique()))
-    frame = frame.assign(where=frame["contender"].map(said).astype(object).fillna("nowhere: it conforms"))
-    return Table(
+    where = wrong.assign(where=wrong["stage"].where(wrong["stage"] != "conduct", "conduct: " + wrong["quantity"]))
+    said = where.groupby(keys, observed=True)["where"].agg(lambda found: ", ".join(found.astype(str).unique())).reset_index()
+    frame = frame.merge(said, on=keys, how="left")
+    frame = frame.assign(where=frame["where"].astype(object).fillna("nowhere: it conforms"))
+    return tasks.table(
         "Conformance of each contender",
         (Column("contender", "contender"), *verdicts(frame), Column("where", "differs in")),
         frame,
@@ -66,8 +69,8 @@ def contenders(rows: pd.DataFrame) -> Table:
 def stages(rows: pd.DataFrame) -> Table:
     """Stage by contender: the table that ends a run."""
     frame = rows.assign(stage=ordered(rows["stage"], STAGES))
-    frame = tally(comparisons(frame, "stage"), "stage", "contender")
-    return Table(
+    frame = tally(comparisons(frame, "stage"), *tasks.keys(rows), "stage", "contender")
+    return tasks.table(
         "Verdicts by stage",
         (Column("stage", "stage"), Column("contender", "contender"), *verdicts(frame)),
         frame,
@@ -78,8 +81,8 @@ def stages(rows: pd.DataFrame) -> Table:
 
 def precision(rows: pd.DataFrame) -> Table:
     """Dtype by contender: how good the arithmetic is."""
-    frame = tally(comparisons(rows.assign(dtype=ordered(rows["dtype"], DTYPES))), "dtype", "device", "contender")
-    return Table(
+    frame = tally(comparisons(rows.assign(dtype=ordered(rows["dtype"], DTYPES))), *tasks.keys(rows), "dtype", "device", "contender")
+    return tasks.table(
         "Verdicts by dtype",
         (Column("dtype", "logits"), Column("device", "device"), Column("contender", "contender"), *verdicts(frame)),
         frame,
@@ -92,7 +95,8 @@ def kinks(rows: pd.DataFrame) -> Iterator[Table]:
     found = rows[rows["kinks"] > 0]
     if found.empty:
         return
-    groups = found.assign(dtype=ordered(found["dtype"], DTYPES)).groupby(["dtype", "device", "contender"], observed=True)
+    keys = [*tasks.keys(found), "dtype", "device", "contender"]
+    groups = found.assign(dtype=ordered(found["dtype"], DTYPES)).groupby(keys, observed=True)
     frame = groups.agg(case=("case", "nunique"), kinks=("kinks", "sum"), kink_reach=("kink_reach", "max")).reset_index()
     columns = (
         Column("dtype", "logits"),
@@ -102,7 +106,7 @@ def kinks(rows: pd.DataFrame) -> Iterator[Table]:
         Column("kinks", "numbers at kinks", "count"),
         Column("kink_reach", "farthest into one", "share"),
     )
-    yield Table(
+    yield tasks.table(
         "Gradients at kinks",
         columns,
         frame,
@@ -126,15 +130,17 @@ def part(compared: int, asked: int) -> str:
 def reasons(left_out: pd.DataFrame, title: str = "Not compared") -> Table:
     """Returns the table of missing comparisons and their reasons."""
     frame = left_out.assign(stage=ordered(left_out["stage"], STAGES)).sort_values("stage", kind="stable")
-    frame = frame.groupby(["contender", "reason"]).agg(case=("case", "nunique"), stages=("stage", lambda found: ", ".join(found.unique())))
+    keys = [*tasks.keys(left_out), "contender", "reason"]
+    frame = frame.groupby(keys, observed=True).agg(case=("case", "nunique"), stages=("stage", lambda found: ", ".join(found.unique())))
     columns = (Column("contender", "contender"), Column("reason", "reason"), Column("case", "cases", "count"), Column("stages", "stages"))
-    return Table(title, columns, frame.reset_index())
+    return tasks.table(title, columns, frame.reset_index())
 
 
 def sources(rows: pd.DataFrame) -> Table:
     """Returns the origins of the boxes of each workload."""
-    frame = rows.groupby(["workload", "source"], observed=True).agg(batches=("case", "nunique"), rows=("case", "size")).reset_index()
-    return Table(
+    keys = [*tasks.keys(rows), "workload", "source"]
+    frame = rows.groupby(keys, observed=True).agg(batches=("case", "nunique"), rows=("case", "size")).reset_index()
+    return tasks.table(
         "Where the boxes came from",
         (
             Column("workload", "workload"),
@@ -149,7 +155,7 @@ def sources(rows: pd.DataFrame) -> Table:
 def closest(rows: pd.DataFrame, count: int = 10) -> Table:
     """Returns the agreeing values with the largest ratios."""
     frame = rows[rows["verdict"] == AGREE].nlargest(count, "error_over_allowance")
-    return Table(
+    return tasks.table(
         "Closest to the allowance",
         (
             Column("error_over_allowance", "error ÷ allowance", "ratio", against(1.0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reports import tasks
 from reports.document import Fact, Kind, Report, Section
 from reports.rows import Schema
 from reports.tables import Column, Table, bad_if_any
@@ -29,12 +30,15 @@ SCHEMA = Schema(
         "boxes": "count",
         "levels": "count",
     },
+    optional=tasks.COLUMN,
+    defaults=tasks.DEFAULT,
     written_by="nox -s faults",
 )
 
 
 def build(rows: pd.DataFrame) -> Report:
     """Returns the report of these rows, which have the columns of :data:`SCHEMA`."""
+    rows = tasks.ordered(rows)
     faults, twin = rows[rows["fault"] != SOUND], rows[rows["fault"] == SOUND]
     survivors, alarms = int((faults["caught"] == 0).sum()), int(twin["caught"].sum())
     names = faults["fault"].nunique()
@@ -65,7 +69,7 @@ def _extent(caught: pd.DataFrame) -> str:
 def by_stage(faults: pd.DataFrame) -> Table:
     """Returns the table of faults by the stage that detected them."""
     frame = faults.assign(survived=faults["caught"] == 0, stage=faults["stage"].where(faults["caught"] > 0, "nothing"))
-    frame = frame.groupby(["mode", "stage"], sort=False).agg(
+    frame = frame.groupby([*tasks.keys(frame), "mode", "stage"], sort=False, observed=True).agg(
         faults=("fault", "nunique"), survived=("survived", "sum"), median=("examples", "median"), most=("examples", "max")
     )
     columns = (
@@ -76,7 +80,7 @@ def by_stage(faults: pd.DataFrame) -> Table:
         Column("median", "batches, median", "count"),
         Column("most", "batches, most", "count"),
     )
-    return Table(
+    return tasks.table(
         "What catches faults", columns, frame.reset_index(), "Batches count all settings in turn, so that a rare one takes longer."
     )
 
@@ -98,7 +102,7 @@ def each(faults: pd.DataFrame) -> Table:
         Column("levels", "levels", "count"),
         Column("case", "case", "code"),
     )
-    return Table("Planted faults", columns, faults.sort_values(["caught", "examples"], ascending=[True, False], kind="stable"))
+    return tasks.table("Planted faults", columns, faults.sort_values(["caught", "examples"], ascending=[True, False], kind="stable"))
 
 
 KIND = Kind("faults", SCHEMA, build)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from reports import tasks
 from reports.document import Fact, Kind, Report, Section
 from reports.rows import Schema
 from reports.tables import Column, Table, Tone
@@ -28,12 +29,15 @@ SCHEMA = Schema(
         "message": "text",
         "note": "text",
     },
+    optional=tasks.COLUMN,
+    defaults=tasks.DEFAULT,
     written_by="nox -s hook",
 )
 
 
 def build(rows: pd.DataFrame) -> Report:
     """The report of these rows, which have the columns of :data:`SCHEMA`."""
+    rows = tasks.ordered(rows)
     good = rows["verdict"].isin([VERIFIED, REFUSED])
     served, refused = (rows["release"][rows["verdict"] == verdict].nunique() for verdict in (VERIFIED, REFUSED))
     failed = int((~good).sum())
@@ -69,7 +73,7 @@ def each(rows: pd.DataFrame) -> Table:
     shown = ["" if math.isnan(value) else f"{value:.1e}" for value in rows["difference"]]
     said = rows["message"].where(rows["message"] != "", rows["note"])
     note = "Differences are relative, of the term that differs most from the own criterion's on the same assignment."
-    return Table("The drop-in by release", columns, rows.assign(shown=shown, said=said), note)
+    return tasks.table("The drop-in by release", columns, rows.assign(shown=shown, said=said), note)
 
 
 def judged(verdict: Any) -> Tone:

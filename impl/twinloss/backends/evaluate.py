@@ -6,14 +6,13 @@ Shape suffixes: T terms, in the order of the definition's.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from twinloss.assignment import Assignment
 from twinloss.backends import torch as torch_backend
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.backends.registry import BACKENDS
 from twinloss.terms.held import HeldAnchors
-from twinloss.terms.registry import TERMS, WEIGHTED
+from twinloss.terms.registry import further_terms
 
 
 def assignment(backend: Backend, call: Call) -> Assignment:
@@ -35,15 +34,7 @@ def _with_further_terms(backend: Backend, computed: tuple[str, ...], call: Call,
     anchors = torch_backend.anchors(call.pyramid, call.boxes)
     losses, items = (dict(zip(computed, column.unbind(), strict=True)) for column in (found.loss, found.items))
     with torch.autocast(call.boxes.device.type, enabled=False):
-        at = HeldAnchors(call, held, anchors)
-        for key, gain in zip(call.spec.terms, call.spec.term_gains, strict=True):
-            if key not in losses:
-                term = gained((backend.further_term(key, call) or TERMS[key])(at), key, gain, at)
-                losses[key], items[key] = term * len(call.boxes), term.detach()
+        for key, term in further_terms(HeldAnchors(call, held, anchors), computed, backend.further_term).items():
+            losses[key], items[key] = term * len(call.boxes), term.detach()
     loss, logged = (torch.stack([column[key] for key in call.spec.terms]) for column in (losses, items))
     return Evaluation(loss, logged, lambda: held)
-
-
-def gained(term: Tensor, key: str, gain: float, held: HeldAnchors) -> Tensor:
-    """A term times its gain; of a sum over weights, divided by S."""
-    return (term / held.normaliser if key in WEIGHTED else term) * gain

@@ -16,10 +16,12 @@ from twinloss.geometry.registry import GEOMETRIES
 from twinloss.log_numbers import logarithm
 from twinloss.overlap_registry import OVERLAPS
 from twinloss.scene import Scene
+from twinloss.spec import LossSpec
 from twinloss.targets import prepare_targets
 from twinloss.terms.boxes import distribution_term, distributions
 from twinloss.terms.classification import classification_term, working_dtype
 from twinloss.terms.held import HeldAnchors
+from twinloss.terms.registry import DETECTION_TERMS, further_terms
 
 
 class TorchBackend(Backend):
@@ -28,6 +30,10 @@ class TorchBackend(Backend):
     name = "torch"
     geometries = tuple(GEOMETRIES)
     overlaps = tuple(OVERLAPS)
+
+    def computes(self, spec: LossSpec) -> tuple[str, ...]:
+        """All terms."""
+        return spec.terms
 
     def is_default_for(self, call: Call) -> bool:
         """Returns True: the registry asks this backend last."""
@@ -89,13 +95,16 @@ class TorchEvaluation:
         return assign(self.scene, ties=call.ties, conflicts=call.conflicts, pairs_at_once=call.pairs_at_once)
 
     def loss(self, assignment: Assignment) -> tuple[Tensor, Tensor]:
-        """Box, classification and distribution term on an assignment (spec section 7), times gain and B, and without B, detached."""
+        """The terms of the definition on an assignment (spec section 7), times gain and B, and without B, detached."""
         call, spec = self.call, self.spec
         held = HeldAnchors(call, assignment, (self.centres, self.strides))
         class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
         classification = classification_term(call.scores, held.image, held.label, held.anchor, held.weight, class_weights)
         box, distance = self._held_terms(held)
         terms = torch.stack([box, classification, distance]) / held.normaliser * self.centres.new_tensor(spec.gains[:3])
+        if spec.terms != DETECTION_TERMS:
+            found = dict(zip(DETECTION_TERMS, terms.unbind(), strict=True)) | further_terms(held, DETECTION_TERMS)
+            terms = torch.stack([found[key] for key in spec.terms])
         return terms * len(call.boxes), terms.detach()
 
     def _held_terms(self, held: HeldAnchors) -> tuple[Tensor, Tensor]:

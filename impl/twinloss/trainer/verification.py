@@ -21,7 +21,7 @@ from torch import Tensor
 
 from twinloss.assignment import Assignment
 from twinloss.end_to_end import EndToEndLoss
-from twinloss.loss import DetectionLoss
+from twinloss.loss import DetectionLoss, TaskLoss
 from twinloss.release_definitions import DEFINITIONS
 from twinloss.spec import LossSpec
 from twinloss.trainer.own_criterion import OwnCriterion
@@ -96,7 +96,7 @@ def _compare(own: OwnCriterion, loss: Loss, asked: Asked) -> Finding:
     return Finding("; ".join(words), largest, telling)
 
 
-def _twins(loss: Loss) -> dict[str, DetectionLoss]:
+def _twins(loss: Loss) -> dict[str, TaskLoss]:
     return {"": loss} if isinstance(loss, DetectionLoss) else {"one2many": loss.one2many, "one2one": loss.one2one}
 
 
@@ -162,7 +162,7 @@ def _words(name: str, ours: float, theirs: float) -> str:
     return f"{name} is {theirs:.6g} where the twin has {ours:.6g}"
 
 
-def _differing_boxes(twin: DetectionLoss, theirs: Assignment, asked: Asked) -> tuple[set[int], bool]:
+def _differing_boxes(twin: TaskLoss, theirs: Assignment, asked: Asked) -> tuple[set[int], bool]:
     """Rows of the batch whose anchors clearly have other soft targets, and whether any row can tell."""
     strict = DetectionLoss(twin.spec, ties="reference", backend="torch", validate=False)
     expected, ours = _targets(theirs), _targets(strict.assign(*asked))

@@ -23,6 +23,7 @@ from oracle.cases.logits import Floats, scene_of
 from oracle.cases.noise import Noise
 from oracle.cases.polygons import Mask, octagon, rasterised
 from oracle.cases.tasks.base import CaseTask
+from twinloss import SegmentationSpec
 
 Size = tuple[int, int]
 
@@ -82,7 +83,8 @@ class SegmentTask(CaseTask):
         found = super().targets(case, dtype)
         boxes = np.array([box.image for box in case.boxes], dtype=np.int64)
         instances = np.stack([np.zeros(size, dtype=np.bool_), *instance_masks(case, size)])[1:]
-        if case.spec.overlap_mask:  # type: ignore[attr-defined]
+        assert isinstance(case.spec, SegmentationSpec)
+        if case.spec.overlap_mask:
             found["masks"] = torch.from_numpy(_index_maps(case.batch_size, boxes, instances))
         else:
             found["masks"] = torch.from_numpy(instances.astype(np.uint8))

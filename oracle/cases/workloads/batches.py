@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ def open_images(name: str) -> LabelledImages:
     """
     kind, _, path = name.partition(":")
     if kind == "labels" and path:
-        return load_labels(Path(path))
+        return dataclasses.replace(load_labels(Path(path)), extras={})  # A batch of detection has no polygons.
     if kind.startswith("synthetic-") and kind.removeprefix("synthetic-") in STATISTICS:
         return generate(kind.removeprefix("synthetic-"))
     if kind not in STATISTICS:
@@ -54,7 +55,11 @@ def open_images(name: str) -> LabelledImages:
 def _public(name: str, folder: Path) -> LabelledImages:
     if name == "bccd":
         return dataclasses.replace(
-            load_labels(folder / "bccd"), name="bccd", origin="BCCD ground truth", num_classes=STATISTICS["bccd"].num_classes
+            load_labels(folder / "bccd"),
+            name="bccd",
+            origin="BCCD ground truth",
+            num_classes=STATISTICS["bccd"].num_classes,
+            extras={},
         )
     return {"coco": packs.coco, "gwhd": packs.gwhd}[name](folder)
 
@@ -86,7 +91,7 @@ def real_batches(
         ValueError: the name or layout is unknown, ``imgsz`` is not a multiple of the coarsest stride, or ``batch`` is below 1.
     """
     if isinstance(source, str):
-        source, layout = _split_layout(source, layout)
+        source, layout = split_layout(source, layout)
         source = open_images(source)
     spec = spec or LossSpec(num_classes=source.num_classes)
     if layout not in LAYOUTS:
@@ -97,7 +102,7 @@ def real_batches(
         raise ValueError(f"batch is {batch}; give 1 image or more")
     loader = _Loader(source, layout, imgsz, batch, spec.strides[-1], seed)
     for index in range(count):
-        image_size, boxes = loader.load(index)
+        image_size, boxes, extras = loader.load(index)
         yield Case(
             spec=spec,
             image_size=image_size,
@@ -106,10 +111,12 @@ def real_batches(
             prediction=Prediction(kind=_STAGES[index % len(_STAGES)], seed=seed * 10_000 + index),
             workload=source.name if layout == "letterbox" else f"{source.name}-{layout}",
             tags=(_STAGES[index % len(_STAGES)],),
+            extras=extras,
         )
 
 
-def _split_layout(name: str, layout: str) -> tuple[str, str]:
+def split_layout(name: str, layout: str = "letterbox") -> tuple[str, str]:
+    """Returns a source's name without the layout at the end of its kind, and that layout, or the given one if there is none."""
     kind, colon, path = name.partition(":")
     for ending in LAYOUTS:
         if kind.endswith(f"-{ending}"):
@@ -128,16 +135,16 @@ class _Loader:
     coarsest: int
     seed: int
 
-    def load(self, index: int) -> tuple[tuple[int, int], tuple[Box, ...]]:
-        """Returns height and width of the network's input, and the boxes of all images in its pixels."""
+    def load(self, index: int) -> tuple[tuple[int, int], tuple[Box, ...], dict[str, tuple[Any, ...]]]:
+        """Returns height and width of the network's input, and the boxes and extras of all images in its pixels."""
         square = np.array([self.imgsz, self.imgsz], dtype=np.float64)
         if self.layout == "mosaic":
             noise = Noise(self.seed, 1000 + index)
             fours = self._picks(index, 4 * self.batch).reshape(-1, 4)
-            return (self.imgsz, self.imgsz), _boxes([self._mosaic(four.tolist(), noise) for four in fours])
+            return (self.imgsz, self.imgsz), *self._placed([self._mosaic(four.tolist(), noise) for four in fours])
         picks = self._neighbours(index) if self.layout == "rect" else self._picks(index, self.batch)
         canvas = self._rectangle(picks) if self.layout == "rect" else square
-        return (int(canvas[1]), int(canvas[0])), _boxes([self._fit(image, np.zeros(2), canvas) for image in picks.tolist()])
+        return (int(canvas[1]), int(canvas[0])), *self._placed([[self._fit(image, np.zeros(2), canvas)] for image in picks.tolist()])
 
     def _picks(self, index: int, needed: int) -> Indices:
         """Returns the images of one batch; over batches, every image comes once before any comes again."""
@@ -161,25 +168,55 @@ class _Loader:
         rectangle: Rows = np.ceil(scaled.max(axis=0) / self.coarsest - 1e-9) * self.coarsest
         return rectangle
 
-    def _fit(self, image: int, corner: Rows, frame: Rows) -> Rows:
-        """Returns rows of class, centre and size of one image, scaled into the middle of a frame at ``corner``."""
-        rows, size = self.pack.rows(image), self.pack.sizes[image]
+    def _fit(self, image: int, corner: Rows, frame: Rows) -> Fit:
+        """Returns how one image is scaled into the middle of a frame at ``corner``."""
+        size = self.pack.sizes[image]
         scale = min((frame / size).min(), self.imgsz / size.max())
-        boxes = self.pack.boxes[rows] * scale
-        boxes[:, :2] += corner + (frame - size * scale) / 2
-        return np.concatenate([self.pack.labels[rows, None], boxes], axis=1)
+        return Fit(image, float(scale), corner + (frame - size * scale) / 2)
 
-    def _mosaic(self, four: list[int], noise: Noise) -> Rows:
-        """Returns the rows of four images, each scaled into one of the four parts of the square about a random point."""
+    def _mosaic(self, four: list[int], noise: Noise) -> list[Fit]:
+        """Returns how four images are scaled, each into one of the four parts of the square about a random point."""
         split = self.imgsz * (0.35 + 0.3 * noise.uniform(2).astype(np.float64))
         corners = (np.zeros(2), split * (1, 0), split * (0, 1), split)
         frames = (split, np.array([self.imgsz - split[0], split[1]]), np.array([split[0], self.imgsz - split[1]]), self.imgsz - split)
-        return np.concatenate([self._fit(image, *place) for image, *place in zip(four, corners, frames, strict=True)])
+        return [self._fit(image, *place) for image, *place in zip(four, corners, frames, strict=True)]
+
+    def _placed(self, images: list[list[Fit]]) -> tuple[tuple[Box, ...], dict[str, tuple[Any, ...]]]:
+        """Returns the boxes of a batch in pixels of the network's input, and the other columns of the ground truth."""
+        boxes, extras = list[Box](), {name: list[Any]() for name in self.pack.extras}
+        for image, fits in enumerate(images):
+            for fit in fits:
+                rows = self.pack.rows(fit.image)
+                placed = self.pack.boxes[rows] * fit.scale
+                placed[:, :2] += fit.corner
+                labels = self.pack.labels[rows].tolist()
+                boxes += [Box(image, label, *_rounded(row)) for label, row in zip(labels, placed.tolist(), strict=True)]
+                for name, column in self.pack.extras.items():
+                    extras[name] += [PLACED[name](value, fit) for value in column[rows]]
+        return tuple(boxes), {name: tuple(column) for name, column in extras.items()}
 
 
-def _boxes(images: list[Rows]) -> tuple[Box, ...]:
-    return tuple(
-        Box(image, int(label), *(round(value, _DECIMALS) for value in places))
-        for image, rows in enumerate(images)
-        for label, *places in rows.tolist()
-    )
+class Fit(NamedTuple):
+    """How an image lies in the network's input: number of the image, scale, and place of its top left corner in pixels."""
+
+    image: int
+    scale: float
+    corner: Rows
+
+    def points(self, flat: Sequence[float], stride: int = 2) -> tuple[float, ...]:
+        """Returns points, given as x, y and ``stride - 2`` further numbers in turn, in pixels of the input; further numbers stay."""
+        points = np.array(flat, dtype=np.float64).reshape(-1, stride)
+        points[:, :2] = points[:, :2] * self.scale + self.corner
+        return _rounded(points.reshape(-1).tolist())
+
+
+def _rounded(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(value, _DECIMALS) for value in values)
+
+
+PLACED: dict[str, Callable[[Any, Fit], Any]] = {
+    "angle": lambda angle, _: angle,
+    "keypoints": lambda keypoints, fit: fit.points(keypoints, 3),
+    "polygons": lambda rings, fit: tuple(fit.points(ring) for ring in rings),
+}
+"""What a scale and a shift make of an entry of each column of :attr:`LabelledImages.extras`."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,9 @@ class LabelledImages:
         starts: (I + 1,) image i owns rows ``starts[i]:starts[i + 1]``.
         labels: (N,) class index.
         boxes: (N, 4) centre x, centre y, width, height in pixels of the image.
+        extras: further ground truth by name, one entry per box, in pixels of the image, as in :class:`~oracle.cases.case.Case`: ``angle``,
+            a number; ``keypoints``, x, y and visibility of each point; ``polygons``, rings of x and y in turn, from label files also the
+            corners of a box.
     """
 
     name: str
@@ -45,6 +49,7 @@ class LabelledImages:
     starts: NDArray[np.int64]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
+    extras: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes)

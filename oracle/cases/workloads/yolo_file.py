@@ -54,6 +54,14 @@ class Line(NamedTuple):
     kind: Kind
 
 
+def ring_of(line: Line) -> tuple[float, ...]:
+    """Returns x and y in turn, in shares of the image's sides, of a line's polygon, or of the corners of its box."""
+    if line.kind == "polygon":
+        return line.values[1:]
+    x, y, w, h = line.values[1:5]
+    return x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2
+
+
 class LineError(ValueError):
     """A line of a label file is invalid."""
 
@@ -80,13 +88,15 @@ def read_lines(file: Path, format_: Format) -> list[Line]:
     return lines
 
 
-def rows_of(file: Path, lines: Sequence[Line], format_: Format) -> list[Row]:
-    """Returns rows of class and box in shares of the image's sides, without repetitions; if there are any, in the order of the reference.
+def rows_of(file: Path, lines: Sequence[Line], format_: Format) -> list[tuple[Row, Line]]:
+    """Returns rows of class and box in shares of the image's sides, each with its line.
+
+    Repetitions are left out; if there are any, the rows are in the order of the reference.
 
     Raises:
         ValueError: a class or a coordinate is invalid; the message names the line.
     """
-    rows: dict[tuple[float, ...] | bytes, Row] = {}
+    rows: dict[tuple[float, ...] | bytes, tuple[Row, Line]] = {}
     for line in lines:
         try:
             row = _row(line, format_)
@@ -94,7 +104,7 @@ def rows_of(file: Path, lines: Sequence[Line], format_: Format) -> list[Row]:
             raise _bad(file, line.number, line.text, error) from error
         # The reference compares boxes as float32 numbers, and polygons by their float32 bytes.
         seen = _single(line.values).tobytes() if line.kind == "polygon" else tuple(_single(row).tolist())
-        rows.setdefault(seen, row)
+        rows.setdefault(seen, (row, line))
     if len(rows) == len(lines):
         return list(rows.values())
     return [rows[seen] for seen in _sorted(rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from oracle.cases.workloads.dataset_yaml import Dataset, find_dataset, read_dataset
 from oracle.cases.workloads.image_sizes import PICTURE_SUFFIXES, Pictures
 from oracle.cases.workloads.labelled_images import Image, LabelledImages, images_from_labels
-from oracle.cases.workloads.yolo_file import Format, Line, LineError, read_lines, rows_of
+from oracle.cases.workloads.yolo_file import Format, Line, LineError, read_lines, ring_of, rows_of
 
 _SQUARE = (640, 640)
 # Names of texts that tools put beside labels. A file of such a name with lines like labels is read nevertheless.
@@ -91,6 +92,7 @@ def _unlisted(error: OSError) -> None:
 
 def _images(source: Path, files: Sequence[Path], format_: Format) -> LabelledImages:
     images: list[Image] = []
+    polygons: list[tuple[tuple[float, ...]]] = []
     pictures, long_lines, guesses, twice = Pictures(), _LongLines(format_), 0, 0
     for file in files:
         lines = _lines(file, format_, pictures)
@@ -100,7 +102,9 @@ def _images(source: Path, files: Sequence[Path], format_: Format) -> LabelledIma
         size = pictures.size(file)
         guesses += size is None
         width, height = size or _SQUARE
-        rows = [(label, x * width, y * height, w * width, h * height) for label, x, y, w, h in rows_of(file, lines, format_)]
+        kept = rows_of(file, lines, format_)
+        rows = [(label, x * width, y * height, w * width, h * height) for (label, x, y, w, h), _ in kept]
+        polygons += [(tuple(share * (width, height)[place % 2] for place, share in enumerate(ring_of(line))),) for _, line in kept]
         twice += len(lines) - len(rows)
         images.append(((width, height), rows))
     if not images:
@@ -108,9 +112,10 @@ def _images(source: Path, files: Sequence[Path], format_: Format) -> LabelledIma
     long_lines.check(source)
     without = f"; {guesses:,} without a picture, taken as square" if guesses else ""
     repeated = f"; {twice:,} repeated lines left out" if twice else ""
-    return images_from_labels(
+    found = images_from_labels(
         source, f"YOLO labels in {source.name} ({len(images):,} files{without}{repeated})", images, format_.num_classes
     )
+    return dataclasses.replace(found, extras={"polygons": tuple(polygons)})
 
 
 def _lines(file: Path, format_: Format, pictures: Pictures) -> list[Line] | None:

@@ -23,11 +23,13 @@ import pandas as pd
 
 from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
 from oracle.tools.atomic_files import write_frame, write_text
+from oracle.tools.options import CANDIDATE, DETECT, QUIET, TASK, chosen_tasks
 from oracle.tools.progress import Progress
 from properties.differential.fuzz.shared_database import DatabaseActor, SharedDatabase
 from properties.differential.fuzz.turn import Turn, TurnResult, kinds, run_turn
-from properties.differential.recorder import SHRINK_S
-from properties.differential.saved_cases import FOLDER, ReplayCommand
+from properties.differential.options import CASES, LIMIT, SHRINK
+from properties.differential.saved_cases import ReplayCommand
+from properties.tasks import TASKS
 
 OUT = Path("reports", "out", "fuzz")
 NIGHT = 6 * 3600.0
@@ -70,15 +72,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600.0, help="time of the whole search (default: %(default)g)")
     parser.add_argument("--nightly", action="store_true", help=f"the nightly profile: {NIGHT:g} seconds, and longer turns")
     parser.add_argument("--examples", type=int, default=100, help="batches per turn (default: %(default)s)")
-    parser.add_argument("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="compare this; repeatable")
+    TASK.add_to(parser.add_argument, help="search batches of this task; repeatable (default: all; with --candidate: detect)")
+    CANDIDATE.add_to(parser.add_argument, help="compare this contender; repeatable")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
-    parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help="for one call of a candidate")
-    parser.add_argument("--shrink", type=float, default=SHRINK_S, metavar="SECONDS", help="to make a failing batch smaller")
+    for option in (LIMIT, SHRINK, CASES):
+        option.add_to(parser.add_argument)
     parser.add_argument("--database", type=Path, default=Path(".hypothesis", "fuzz"), help="folder of Hypothesis' examples")
-    parser.add_argument("--cases", type=Path, default=FOLDER, help="folder of failing batches")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the rows")
-    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    QUIET.add_to(parser.add_argument)
     options = parser.parse_args(arguments)
+    options.task = chosen_tasks(options.task or ([DETECT] if options.candidate else []), tuple(TASKS))
     if options.nightly:
         options.seconds, options.examples = max(options.seconds, NIGHT), max(options.examples, 2000)
     return options
@@ -120,7 +123,7 @@ def _turns(ray: Any, work: Any, keeper: Any, options: argparse.Namespace, progre
             yield TurnResult(turn, pd.DataFrame(), "unknown", "", "the process ended")
             continue
         if found.digest:
-            write_text(found.case, options.cases / f"{found.digest}.json")
+            write_text(found.case, Path(options.cases) / f"{found.digest}.json")
         if found.report:  # also the reason why nothing more could be compared
             progress.print_line(found.report)
         _count(found, progress)
@@ -138,13 +141,13 @@ def _count(found: TurnResult, progress: Progress) -> None:
 
 def _plan(options: argparse.Namespace) -> Iterator[Turn]:
     contenders = tuple(options.candidate) or ("twin", "reference")
-    every = kinds()
-    given = ("--cases", str(options.cases)) if options.cases != FOLDER else ()
+    every = kinds(options.task)
+    given = ("--cases", options.cases) if options.cases != CASES.keywords["default"] else ()
     limit = ("--time-limit", str(options.time_limit)) if options.time_limit != TIME_LIMIT else ()
     replay = ReplayCommand.here(*given, *limit)
     for number in count():
-        setting, profile = every[number % len(every)]
-        yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink, replay)
+        task, setting, profile = every[number % len(every)]
+        yield Turn(number, options.seed, setting, profile, options.examples, contenders, options.time_limit, options.shrink, replay, task)
 
 
 def remote_turn(turn: Turn, keeper: Any) -> TurnResult:

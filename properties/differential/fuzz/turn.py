@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.database import ExampleDatabase
 
 from oracle.cases.case import Case, Setting
+from oracle.tools.options import DETECT
 from properties.differential import plan
 from properties.differential.recorder import Recorder
 from properties.differential.saved_cases import ReplayCommand
 from properties.differential.search import PHASES, Search, SearchEnded
-from properties.strategies import PROFILES, cases
+from properties.strategies import PROFILES
+from properties.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Turn:
         time_limit: time limit of one call of a candidate, in seconds.
         shrink: time to make a failing batch smaller, in seconds.
         replay: the command that replays a failing batch.
+        task: task of the batches.
     """
 
     number: int
@@ -43,11 +47,13 @@ class Turn:
     time_limit: float
     shrink: float
     replay: ReplayCommand
+    task: str = DETECT
 
     @property
     def kind(self) -> str:
         """Key of the turn's examples in the database, shared by all turns of a kind."""
-        return f"{self.setting.name}-{self.profile}-{'+'.join(self.contenders)}"
+        task = () if self.task == DETECT else (self.task,)
+        return "-".join((*task, self.setting.name, self.profile, "+".join(self.contenders)))
 
 
 class Difference(AssertionError):  # noqa: N818 - a finding, not an error
@@ -65,10 +71,16 @@ class TurnResult:
     report: str
 
 
-def kinds() -> list[tuple[Setting, str]]:
-    """Returns all pairs of setting and profile of the differential run."""
-    definition = [(plan.DEFINITION, profile) for profile, _ in plan.DEFINITION_BATCHES]
-    return [*definition, *((setting, profile) for setting, profile, _ in plan.ARITHMETIC)]
+def kinds(tasks: Sequence[str] = (DETECT,)) -> list[tuple[str, Setting, str]]:
+    """Returns all combinations of task, setting and profile of the differential run."""
+    return [
+        (name, setting, profile)
+        for name in tasks
+        for setting, profile in [
+            *((plan.DEFINITION, profile) for profile, _ in TASKS[name].definition),
+            *((setting, profile) for setting, profile, _ in TASKS[name].arithmetic),
+        ]
+    ]
 
 
 def run_turn(turn: Turn, database: ExampleDatabase | None, folder: Path) -> TurnResult:
@@ -77,7 +89,7 @@ def run_turn(turn: Turn, database: ExampleDatabase | None, folder: Path) -> Turn
     candidates = [name for name in turn.contenders if ":" in name]
     recorder = Recorder(candidates, "fuzz", turn.seed, folder, time_limit=turn.time_limit)
     recorder.shrink, recorder.replay = turn.shrink, turn.replay
-    share = plan.GeneratedShare(turn.setting, turn.profile, turn.examples, turn.number, turn.contenders)
+    share = plan.GeneratedShare(turn.setting, turn.profile, turn.examples, turn.number, turn.contenders, turn.task)
     search = Search(recorder, share)
 
     @seed(zlib.crc32(f"{turn.seed} {turn.number}".encode()))
@@ -89,7 +101,7 @@ def run_turn(turn: Turn, database: ExampleDatabase | None, folder: Path) -> Turn
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    @given(cases(PROFILES[turn.profile]))
+    @given(TASKS[turn.task].cases(PROFILES[turn.profile]))
     def agrees(case: Case) -> None:
         search.judge(case)
         if search.failed:

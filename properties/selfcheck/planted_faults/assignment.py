@@ -12,17 +12,18 @@ from torch import Tensor
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
 from twinloss import assignment
 from twinloss.backends import torch as loss
+from twinloss.geometry import upright
 from twinloss.terms import boxes as terms
 
 
 def overlaps(make: Make) -> tuple[Patch, ...]:
     """Replaces the CIoU in the assignment alone."""
-    return (Patch(assignment, "ciou", make),)
+    return (Patch(upright, "ciou", make),)
 
 
 def every_ciou(make: Make) -> tuple[Patch, ...]:
     """Replaces the CIoU in the assignment and in the box term."""
-    return Patch(assignment, "ciou", make), Patch(terms, "ciou", make)
+    return Patch(upright, "ciou", make), Patch(terms, "ciou", make)
 
 
 def metrics(change: Any) -> tuple[Patch, ...]:
@@ -42,8 +43,9 @@ def aligned(change: Any) -> tuple[Patch, ...]:
     """Changes the candidate pairs after their alignment."""
 
     def make(sound: Any) -> Any:
-        def align(predicted: Any, scores: Any, truth: Any, candidates: Any, anchors: Any, spec: Any) -> Any:
-            return change(sound(predicted, scores, truth, candidates, anchors, spec), truth, anchors, spec)
+        def align(overlap: Any, candidates: Any) -> Any:
+            scene = overlap.scene
+            return change(sound(overlap, candidates), scene.truth, (scene.centres, scene.strides), scene.spec)
 
         return align
 

@@ -29,7 +29,7 @@ def _only(assignment: Any, kept: Tensor) -> Any:
 
 def _first_of_copies(truth: Any, _: Any) -> Tensor:
     """Returns a mask of the rows that equal no earlier row of their image, class included."""
-    whole = torch.cat([truth.image[:, None].double(), truth.label[:, None].double(), truth.corners.double()], 1)
+    whole = torch.cat([truth.image[:, None].double(), truth.label[:, None].double(), truth.boxes.double()], 1)
     same = (whole[:, None] == whole).all(2).tril(-1)
     return ~same.any(1)
 

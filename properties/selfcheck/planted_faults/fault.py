@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracle.contract.contender import Contender, Criterion
-from twinloss import Assignment, DetectionLoss, LossSpec, PairMetrics
+from twinloss import Assignment, DetectionLoss, LossSpec, OrientedLoss, PairMetrics, PoseLoss, SegmentationLoss
+from twinloss.loss import TaskLoss
 
 Make = Callable[[Any], Any]
 Result = tuple[Tensor, dict[str, Tensor]]
@@ -54,6 +56,7 @@ class Fault:
         spec: returns the wrong definition that it computes with, given the right one.
         before: returns the changed predictions and batch.
         after: returns the changed result, given result, predictions and batch.
+        task: the task whose twin it is planted into.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Fault:
     spec: Callable[[LossSpec], LossSpec] | None = None
     before: Callable[[Any, Any], tuple[Any, Any]] | None = None
     after: Callable[[Result, Any, Any], Result] | None = None
+    task: str = "detect"
 
     def contender(self) -> Contender:
         """Returns the fault as a contender that shows its stages."""
@@ -72,19 +76,20 @@ class Fault:
         """Returns the fault as a contender that shows the loss alone."""
         return Contender(f"{self.name} (end to end)", "planted fault", self._loss_only, arithmetic="float32")
 
-    def criterion(self, spec: LossSpec) -> Criterion:
-        """Returns the faulty criterion."""
-        return _Planted(self, spec)
+    def criterion(self, spec: LossSpec, flow: nn.Module | None = None) -> Criterion:
+        """Returns the faulty criterion; the flow is that of a pose definition with a likelihood term."""
+        return _planted(spec.task)(self, spec, flow)
 
-    def _loss_only(self, spec: LossSpec) -> Criterion:
-        return _LossOnly(_Planted(self, spec))
+    def _loss_only(self, spec: LossSpec, flow: nn.Module | None = None) -> Criterion:
+        return _LossOnly(_planted(spec.task)(self, spec, flow))
 
 
-class _Planted(DetectionLoss):
-    """The twin with the fault during each call; between calls the twin is sound."""
+class _Planted(TaskLoss):
+    """The twin with the fault during each call; between calls the twin is sound. :func:`_planted` derives the class of each task."""
 
-    def __init__(self, fault: Fault, spec: LossSpec) -> None:
-        super().__init__(fault.spec(spec) if fault.spec else spec, validate=True, backend="torch")
+    def __init__(self, fault: Fault, spec: LossSpec, flow: nn.Module | None) -> None:
+        density: dict[str, Any] = {} if flow is None else {"flow": flow.log_prob}
+        super().__init__(fault.spec(spec) if fault.spec else spec, validate=True, backend="torch", **density)
         self.fault = fault
         self.depth = 0
 
@@ -134,6 +139,13 @@ class _Planted(DetectionLoss):
     def metrics(self, preds: Any, batch: Any) -> PairMetrics:
         with self._fault():
             return super().metrics(*self._inputs(preds, batch))
+
+
+@functools.cache
+def _planted(task: str) -> type[_Planted]:
+    """Returns the twin's class of a task with faults planted into its methods."""
+    (twin,) = (kind for kind in (DetectionLoss, SegmentationLoss, OrientedLoss, PoseLoss) if kind.task.task == task)
+    return type(f"Planted{twin.__name__}", (_Planted, twin), {})
 
 
 class _LossOnly:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
-from twinloss import assignment, candidates, targets
+from twinloss import assignment
 from twinloss.backends import torch as loss
-from twinloss.geometry import upright
+from twinloss.geometry import corners, upright
 from twinloss.terms import boxes as terms
 
 
@@ -46,7 +46,7 @@ def pixels(change: Any) -> tuple[Patch, ...]:
     def make(sound: Any) -> Any:
         return lambda boxes, size: change(sound, boxes, size)
 
-    return Patch(targets, "pixel_corners", make), Patch(loss, "pixel_corners", make)
+    return (Patch(upright, "pixel_corners", make),)
 
 
 def rows(keep: Any) -> tuple[Patch, ...]:
@@ -56,7 +56,7 @@ def rows(keep: Any) -> tuple[Patch, ...]:
         def prepare_targets(*given: Any) -> Any:
             truth = sound(*given)
             kept = keep(truth, given)
-            return replace(truth, **{name: getattr(truth, name)[kept] for name in ("row", "image", "label", "corners")})
+            return replace(truth, **{name: getattr(truth, name)[kept] for name in ("row", "image", "label", "boxes")})
 
         return prepare_targets
 
@@ -89,7 +89,7 @@ def labels(change: Any) -> tuple[Patch, ...]:
 
 def decoded(change: Make) -> tuple[Patch, ...]:
     """Replaces the expectation of the bins, in decoding and in the terms."""
-    return Patch(upright, "expectation", change), Patch(terms, "expectation", change)
+    return Patch(corners, "expectation", change), Patch(terms, "expectation", change)
 
 
 def windows(change: Any) -> tuple[Patch, ...]:
@@ -98,12 +98,12 @@ def windows(change: Any) -> tuple[Patch, ...]:
     def make(sound: Any) -> Any:
         return lambda corners, pyramid, spec: sound(corners, pyramid, change(spec))
 
-    return Patch(assignment, "windows", make), Patch(candidates, "windows", make)
+    return (Patch(upright, "windows", make),)
 
 
 def lengthened(change: Any) -> tuple[Patch, ...]:
     """Changes how the inside test lengthens short sides."""
-    return (Patch(candidates, "lengthen", lambda sound: lambda corners, below, side: change(sound, corners, below, side)),)
+    return (Patch(corners, "lengthen", lambda sound: lambda corners, below, side: change(sound, corners, below, side)),)
 
 
 def _width_alone(sound: Any, corners: Tensor, below: float, side: float) -> Tensor:
@@ -210,7 +210,7 @@ ENTRIES = (
         "4",
         patches=tuple(
             Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d[_swapped(dim)], dim))
-            for holder in (assignment, upright, terms)
+            for holder in (corners, upright, terms)
         ),
     ),
     Fault(
@@ -219,7 +219,7 @@ ENTRIES = (
         "7",
         patches=tuple(
             Patch(holder, "corners_from_distances", lambda sound: lambda c, d, dim=-1: sound(c, d.clamp(min=0), dim))
-            for holder in (assignment, upright, terms)
+            for holder in (corners, upright, terms)
         ),
     ),
     Fault("borders inclusive", _INSIDE, "5.1", patches=windows(lambda s: replace(s, assign_eps=-1e-7))),
@@ -228,10 +228,7 @@ ENTRIES = (
         "no more than 9 cells a row inside",
         _INSIDE,
         "5.1",
-        patches=tuple(
-            Patch(holder, "windows", lambda sound: lambda *given: replace(found := sound(*given), count=found.count.clamp(max=9)))
-            for holder in (assignment, candidates)
-        ),
+        patches=(Patch(upright, "windows", lambda sound: lambda *given: replace(found := sound(*given), count=found.count.clamp(max=9))),),
     ),
     Fault("width alone lengthened", _LENGTHENED, "5.1", patches=lengthened(_width_alone)),
     Fault("lengthened from the top left corner", _LENGTHENED, "5.1", patches=lengthened(_from_corner)),

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from oracle.tools.progress import Progress, ProgressFile
-from properties.selfcheck.planted_faults import CATALOGUE
+from properties.selfcheck.planted_faults import CATALOGUE, Fault
 from properties.selfcheck.planted_faults.run_catalogue import FaultResult, kind_of, run_catalogue, shares
 
 
@@ -21,8 +21,9 @@ def run_in_processes(processes: int, numbers: Sequence[int], scale: float, run_s
     """Returns the results of the catalogue's faults at these positions, computed by several processes, and shows the progress."""
     parts = [part for start in range(processes) if (part := numbers[start::processes])]
     planned = Counter[str]()
-    for share in shares(scale):
-        planned[kind_of(share)] += share.examples * len(parts)
+    for task in (task for part in parts for task in _by_task(part)):
+        for share in shares(scale, task):
+            planned[kind_of(share)] += share.examples
     progress = Progress(
         "batches, each compared with every fault not yet caught", found=("caught", "none caught"), quiet=quiet, at_most=True
     )
@@ -43,4 +44,12 @@ def print_line(text: str) -> None:
 def _run(numbers: Sequence[int], scale: float, run_seed: int, notes: ProgressFile) -> list[FaultResult]:
     torch.set_num_threads(1)  # The processes share the cores.
     notes.begin()
-    return run_catalogue([CATALOGUE[n] for n in numbers], shares(scale), run_seed, notes)
+    return [result for task, faults in _by_task(numbers).items() for result in run_catalogue(faults, shares(scale, task), run_seed, notes)]
+
+
+def _by_task(numbers: Sequence[int]) -> dict[str, list[Fault]]:
+    """Returns the catalogue's faults at these positions by their task."""
+    found: dict[str, list[Fault]] = {}
+    for number in numbers:
+        found.setdefault(CATALOGUE[number].task, []).append(CATALOGUE[number])
+    return found

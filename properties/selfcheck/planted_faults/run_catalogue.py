@@ -16,11 +16,13 @@ from oracle.comparison.compare import ContenderResult, compare
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Verdict
+from oracle.tools.options import DETECT
 from oracle.tools.progress import ProgressFile
 from properties.differential import plan
 from properties.differential.shrink import shrunk
 from properties.selfcheck.planted_faults.fault import Fault
-from properties.strategies import PROFILES, cases
+from properties.strategies import PROFILES
+from properties.tasks import TASKS
 
 STAGES, END_TO_END = "stages", "end to end"
 
@@ -52,6 +54,7 @@ class FaultResult:
         seconds: time of the fault's own computation and judgement, without the definition and the reference.
         images, boxes, levels: size of the smallest batch found that shows the fault.
         detail: the finding as text.
+        task: from the catalogue.
     """
 
     fault: str
@@ -70,6 +73,7 @@ class FaultResult:
     boxes: int = 0
     levels: int = 0
     detail: str = ""
+    task: str = DETECT
 
 
 @dataclass
@@ -105,7 +109,7 @@ class FaultUnderTest:
 
     def shrink(self, case: Case, setting: Setting, sound: Contender) -> None:
         """Look for a smaller batch that shows the fault and no difference of the sound twin."""
-        reference = shipped()["reference"]
+        reference = shipped(self.result.task)["reference"]
 
         def fails(smaller: Case) -> bool:
             try:
@@ -120,19 +124,20 @@ class FaultUnderTest:
         self.result = replace(self.result, images=case.batch_size, boxes=len(case.boxes), levels=len(case.spec.strides))
 
 
-def under_test(faults: Sequence[Fault]) -> list[FaultUnderTest]:
-    """Returns each fault and the sound twin twice: with stages, and with the loss alone."""
-    sound = Fault(SOUND, "", "")
+def under_test(faults: Sequence[Fault], task: str = DETECT) -> list[FaultUnderTest]:
+    """Returns each fault and the sound twin of a task twice: with stages, and with the loss alone."""
+    sound = Fault(SOUND, "", "", task=task)
     found = []
     for fault in (*faults, sound):
         for mode, contender in ((STAGES, fault.contender()), (END_TO_END, fault.loss_only())):
-            found.append(FaultUnderTest(contender, FaultResult(fault.name, fault.violates, fault.section, mode, caught=False)))
+            result = FaultResult(fault.name, fault.violates, fault.section, mode, caught=False, task=task)
+            found.append(FaultUnderTest(contender, result))
     return found
 
 
-def shares(scale: float) -> Iterator[plan.GeneratedShare]:
-    """Yields the default run's batches, :data:`TURN` of each setting in turn."""
-    whole = [share for share in plan.generated(scale, ["faults"]) if share.setting.device == "cpu"]
+def shares(scale: float, task: str = DETECT) -> Iterator[plan.GeneratedShare]:
+    """Yields the default run's batches of a task, :data:`TURN` of each setting in turn."""
+    whole = [share for share in plan.generated(scale, ["faults"], [task]) if share.setting.device == "cpu"]
     left = {(share.setting, share.profile): 0 for share in whole}
     for share in whole:
         left[share.setting, share.profile] += share.examples
@@ -140,7 +145,7 @@ def shares(scale: float) -> Iterator[plan.GeneratedShare]:
     while any(left.values()):
         for (setting, profile), count in left.items():
             if count:
-                yield plan.GeneratedShare(setting, profile, min(TURN, count), turn, ())
+                yield plan.GeneratedShare(setting, profile, min(TURN, count), turn, (), task)
                 left[setting, profile] -= min(TURN, count)
         turn += 1
 
@@ -151,7 +156,7 @@ def run_catalogue(
     """Returns the result of each fault and of the sound twin, which counts as caught when it differs.
 
     Args:
-        faults: entries of the catalogue.
+        faults: entries of the catalogue, all of one task.
         batches: settings and profiles in the order in which batches are drawn, as :func:`shares` yields them.
         run_seed: seed of the batches.
         notes: file that receives each batch and each caught fault.
@@ -159,7 +164,8 @@ def run_catalogue(
     Raises:
         PlantingError: a fault raises an error.
     """
-    faults_under_test = under_test(faults)
+    (task,) = {fault.task for fault in faults} or {DETECT}
+    faults_under_test = under_test(faults, task)
     for share in batches:
         if all(fault.result.caught or fault.result.fault == SOUND for fault in faults_under_test):
             break
@@ -169,21 +175,22 @@ def run_catalogue(
 
 def kind_of(share: plan.GeneratedShare) -> str:
     """Returns the kind of batch for the time estimate; batches of one kind take about the same time."""
-    return f"{share.setting.name} {share.profile}"
+    return f"{share.task} {share.setting.name} {share.profile}"
 
 
 def _run_share(share: plan.GeneratedShare, faults_under_test: Sequence[FaultUnderTest], run_seed: int, notes: ProgressFile | None) -> None:
-    reference = shipped()["reference"]
+    task, reference = TASKS[share.task], shipped(share.task)["reference"]
     sound = {fault.result.mode: fault.contender for fault in faults_under_test if fault.result.fault == SOUND}
 
     @seed(_seed_of(run_seed, share))
     @settings(max_examples=share.examples, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(cases(PROFILES[share.profile]))
+    @given(task.cases(PROFILES[share.profile]))
     def examine(case: Case) -> None:
         open_faults = {fault.contender.name: fault for fault in faults_under_test if fault.result.fault == SOUND or not fault.result.caught}
         if all(fault.result.fault == SOUND for fault in open_faults.values()):
             return
-        result = compare(case, share.setting, [fault.contender for fault in open_faults.values()], reference).results
+        contenders = [fault.contender for fault in open_faults.values()]
+        result = compare(case, share.setting, contenders, reference, task.stages).results
         caught: list[tuple[str, str]] = []
         alarms = {open_faults[one.contender.name].result.mode for one in result if _is_alarm(open_faults[one.contender.name], one)}
         for one in result:
@@ -206,4 +213,5 @@ def _is_alarm(fault: FaultUnderTest, result: ContenderResult) -> bool:
 
 def _seed_of(run_seed: int, share: plan.GeneratedShare) -> int:
     """Returns a seed that is the same in every process, unlike Python's hash of text."""
-    return zlib.crc32(f"{run_seed} {share.profile} {share.setting.name} {share.index}".encode())
+    task = "" if share.task == DETECT else f"{share.task} "
+    return zlib.crc32(f"{run_seed} {task}{share.profile} {share.setting.name} {share.index}".encode())

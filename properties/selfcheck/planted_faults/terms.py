@@ -10,17 +10,19 @@ from torch import Tensor
 from properties.selfcheck.planted_faults.assignment import formula, iou
 from properties.selfcheck.planted_faults.fault import Fault, Patch, Result
 from twinloss.backends import torch as loss
+from twinloss.geometry import upright
 from twinloss.terms import boxes as terms
+from twinloss.terms import held as held_anchors
 
 
 def factor(change: Any) -> tuple[Patch, ...]:
     """Multiplies terms and items by a factor, scalar or (3,); ``change`` takes the evaluation and the weights (H,)."""
 
     def make(sound: Any) -> Any:
-        def loss(self: Any, held: Any) -> Result:
+        def loss(self: Any, held: Any) -> tuple[Tensor, Tensor]:
             terms, items = sound(self, held)
             factors = torch.as_tensor(change(self, held.weight.to(self.dtype)), dtype=terms.dtype).expand(3)
-            return terms * factors, {name: item * f for (name, item), f in zip(items.items(), factors, strict=True)}
+            return terms * factors, items * factors.detach()
 
         return loss
 
@@ -29,7 +31,8 @@ def factor(change: Any) -> tuple[Patch, ...]:
 
 def term(name: str, change: Any) -> tuple[Patch, ...]:
     """Replaces one term's function; ``change`` takes the sound function and its arguments."""
-    return (Patch(loss, name, lambda sound: lambda *given: change(sound, *given)),)
+    holder = next(module for module in (loss, upright, held_anchors) if hasattr(module, name))
+    return (Patch(holder, name, lambda sound: lambda *given: change(sound, *given)),)
 
 
 def gradient(columns: str, change: Any) -> tuple[Patch, ...]:
@@ -41,7 +44,7 @@ def gradient(columns: str, change: Any) -> tuple[Patch, ...]:
 
         return prepared
 
-    return (Patch(loss, {"boxes": "held_columns", "scores": "classification_term"}[columns], make),)
+    return (Patch(held_anchors, "held_columns", make) if columns == "boxes" else Patch(loss, "classification_term", make),)
 
 
 def _through(logits: Tensor, change: Any) -> Tensor:

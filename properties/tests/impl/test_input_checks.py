@@ -79,8 +79,8 @@ def test_unsorted_rows_give_the_loss_of_the_sorted_batch(order: list[int]) -> No
     expected = run_loss(DetectionLoss(SPEC), Inputs(preds, batch), Setting(dtype="float64"))
     found = run_loss(DetectionLoss(SPEC), Inputs(preds, shuffled), Setting(dtype="float64"))
     same(found.loss, expected.loss, 1e-12)
-    same(found.grad_boxes, expected.grad_boxes, 1e-12)
-    same(found.grad_scores, expected.grad_scores, 1e-12)
+    same(found.gradients["boxes"], expected.gradients["boxes"], 1e-12)
+    same(found.gradients["scores"], expected.gradients["scores"], 1e-12)
 
 
 def sorted_within_images(order: list[int]) -> list[int]:
@@ -186,8 +186,8 @@ def test_degenerate_and_outside_boxes_as_the_reference(box: tuple[float, ...]) -
     expected = run_loss(ReferenceCriterion(SPEC), inputs, setting)
     found = run_loss(DetectionLoss(SPEC, ties="reference"), inputs, setting)
     same(found.loss, expected.loss, 1e-10)
-    same(found.grad_boxes, expected.grad_boxes, 1e-10)
-    same(found.grad_scores, expected.grad_scores, 1e-10)
+    same(found.gradients["boxes"], expected.gradients["boxes"], 1e-10)
+    same(found.gradients["scores"], expected.gradients["scores"], 1e-10)
     valid = len(BOXES) in DetectionLoss(SPEC).targets(*inputs).row.tolist()
     assert valid == (box[0] + box[1] > 0)
 
@@ -206,7 +206,7 @@ def test_targets_in_other_dtypes_are_converted(dtype: torch.dtype, logits: Dtype
     found = run_loss(DetectionLoss(SPEC), Inputs(preds, other), setting)
     expected = run_loss(DetectionLoss(SPEC), Inputs(preds, plain), setting)
     assert torch.equal(found.loss, expected.loss)
-    assert torch.equal(found.grad_boxes, expected.grad_boxes)
+    assert torch.equal(found.gradients["boxes"], expected.gradients["boxes"])
 
 
 def test_float64_targets_are_kept_with_float64_logits() -> None:
@@ -367,7 +367,7 @@ def test_fewer_anchors_than_k_works() -> None:
         assert torch.equal(found.loss, as_many.loss)
         exact = run_loss(ExactCriterion(FEW.spec), inputs, setting)
         same(found.loss, exact.loss, 1e-10)
-        same(found.grad_boxes, exact.grad_boxes, 1e-10)
+        same(found.gradients["boxes"], exact.gradients["boxes"], 1e-10)
 
 
 def test_reference_needs_k_anchors() -> None:

@@ -73,7 +73,7 @@ def answer(make: Make, spec: LossSpec, inputs: Inputs) -> Answer:
     row = torch.full((images, anchors), -1)
     weight = torch.zeros(images, anchors, dtype=torch.float64)
     row[held.image, held.anchor], weight[held.image, held.anchor] = held.box, held.weight.double()
-    return Answer(outcome.loss, outcome.grad_boxes, outcome.grad_scores, row, weight)
+    return Answer(outcome.loss, outcome.gradients["boxes"], outcome.gradients["scores"], row, weight)
 
 
 def same(found: Tensor, expected: Tensor) -> None:

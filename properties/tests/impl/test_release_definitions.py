@@ -31,7 +31,11 @@ def test_the_twin_and_the_exact_criterion_agree_on_every_definition(how: dict[st
     told = case(reg_max=reg_max, **how)
     twin, exact = DetectionLoss(told.spec), ExactCriterion(told.spec)
     ours, truth = run_loss(twin, build(told, DOUBLE), DOUBLE), run_loss(exact, build(told, DOUBLE), DOUBLE)
-    for found, expected in ((ours.loss, truth.loss), (ours.grad_boxes, truth.grad_boxes), (ours.grad_scores, truth.grad_scores)):
+    for found, expected in (
+        (ours.loss, truth.loss),
+        (ours.gradients["boxes"], truth.gradients["boxes"]),
+        (ours.gradients["scores"], truth.gradients["scores"]),
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -13,27 +12,43 @@ from twinloss.assignment import Assignment
 from twinloss.backends.call import Call
 from twinloss.backends.native.library import Held, KernelArguments, load
 from twinloss.input_checks import bad_entry
-from twinloss.spec import LossSpec
-from twinloss.task_specs import OrientedSpec
+from twinloss.task_specs import OrientedSpec, PoseSpec
+from twinloss.terms.keypoints import doubled_variances
 
 HOST = torch.device("cpu")
 """Passed to every function that creates a tensor: torch's default device can be another."""
 
 
 class Targets(NamedTuple):
-    """Ground truth: image and class (N,) int64, boxes (N, 4) or (N, 5) and class weights (C,) float32, contiguous, not the caller's."""
+    """Ground truth and the definition's numbers for it, contiguous, not the caller's.
+
+    Attributes:
+        image: (N,) int64.
+        label: (N,) int64.
+        box: (N, 4) or (N, 5) float32.
+        class_weights: (C,) float32, or ``None``.
+        keypoints: (N, n, 2 or 3) float32 where boxes are assigned by them, else ``None``.
+        doubled: (n,) float32, 8σ² of each keypoint, where there are keypoints.
+    """
 
     image: Tensor
     label: Tensor
     box: Tensor
     class_weights: Tensor | None
+    keypoints: Tensor | None = None
+    doubled: Tensor | None = None
 
     @classmethod
-    def of(cls, batch: Mapping[str, Tensor], spec: LossSpec) -> Targets:
-        """Targets of a checked batch."""
+    def of(cls, call: Call) -> Targets:
+        """Targets of a checked call."""
+        batch, spec = call.batch, call.spec
         image, label = (batch[key].to(torch.int64) for key in ("batch_idx", "cls"))
         weights = None if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float32, device=HOST)
-        return cls(image, label, batch["bboxes"].to(torch.float32), weights)
+        found = cls(image, label, batch["bboxes"].to(torch.float32), weights)
+        if not isinstance(spec, PoseSpec) or spec.overlap != "keypoints":
+            return found
+        doubled = doubled_variances(spec.keypoint_shape, spec.sigmas, torch.float32, HOST).to(torch.float32)
+        return found._replace(keypoints=call.extras["keypoints"].to(torch.float32).contiguous(), doubled=doubled)
 
 
 def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
@@ -62,6 +77,8 @@ def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
     arguments.gains[:] = (*spec.gains, 0.0)[:4]
     arguments.overlap_decides, arguments.distance_term = call.conflicts == "overlap", spec.distance_term
     arguments.summed_weights = spec.anchor_weights == "sum"
+    if targets.keypoints is not None and targets.doubled is not None:
+        _point_to_keypoints(arguments, call.extras["kpts"], targets.keypoints, targets.doubled)
     if isinstance(spec, OrientedSpec):
         arguments.probiou_eps, arguments.term_floor, arguments.angle_scale = spec.probiou_eps, spec.term_floor, spec.angle_scale
     _check_rows(arguments, targets)
@@ -80,6 +97,14 @@ def point_to(arguments: KernelArguments, boxes: Tensor, scores: Tensor, angle: T
     arguments.scores_per_image, arguments.scores_per_channel = scores.stride()[:2]
     if angle is not None:
         arguments.angle, arguments.angle_per_image = angle.data_ptr(), angle.stride(0)
+
+
+def _point_to_keypoints(arguments: KernelArguments, kpts: Tensor, keypoints: Tensor, doubled: Tensor) -> None:
+    """Store the addresses and sizes of predicted and true keypoints."""
+    arguments.kpts, arguments.keypoints, arguments.doubled = kpts.data_ptr(), keypoints.data_ptr(), doubled.data_ptr()
+    arguments.kpts_per_image, arguments.kpts_per_channel = kpts.stride()[:2]
+    arguments.points, arguments.target_numbers = len(doubled), keypoints.shape[-1]
+    arguments.point_numbers = kpts.shape[1] // len(doubled)
 
 
 def side_by_side(logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from functools import cache
 
 from torch import Tensor
@@ -19,14 +20,16 @@ _unsaid: dict[str, list[str]] = {}  # why this machine has no kernels; the list 
 log = logging.getLogger("twinloss")
 
 
-def why_not(boxes: Tensor, scores: Tensor, spec: LossSpec, ties: str, angle: Tensor | None = None) -> str | None:
+def why_not(boxes: Tensor, scores: Tensor, spec: LossSpec, ties: str, further: Mapping[str, Tensor]) -> str | None:
     """Why the kernels cannot serve these logits, with the remedy; ``None`` when they can."""
     if ties == "reference":
         return "ties='reference' repeats the choice of torch.topk, which the kernels do not make; use backend='torch', or ties='stable'"
     if len(spec.strides) > MOST_LEVELS:
         return f"the kernels know {MOST_LEVELS} levels, and the definition has {len(spec.strides)}; use backend='torch'"
-    of_angle = None if angle is None else _cannot_read("angle", angle)
-    return _cannot_read("boxes", boxes) or _cannot_read("scores", scores) or of_angle or no_library()
+    for name, logits in ({"boxes": boxes, "scores": scores} | dict(further)).items():
+        if reason := _cannot_read(name, logits):
+            return reason
+    return no_library()
 
 
 def _cannot_read(name: str, logits: Tensor) -> str | None:

@@ -20,7 +20,7 @@ class NativeBackend(Backend):
 
     name = "native"
     geometries = ("upright", "oriented")
-    overlaps = ("ciou", "ciou and masks", "probiou")
+    overlaps = ("ciou", "ciou and masks", "probiou", "keypoints")
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Detection's terms, and the angle term of oriented boxes."""
@@ -40,7 +40,9 @@ class NativeBackend(Backend):
         """Why the kernels cannot serve: the reason lies in the logits, the definition or the machine."""
         from twinloss.backends.native.availability import why_not
 
-        return why_not(call.boxes, call.scores, call.spec, call.ties, call.extras.get("angle"))
+        keys = ("kpts",) if call.spec.overlap == "keypoints" else ("angle",) if call.spec.geometry == "oriented" else ()
+        further = {key: call.extras[key] for key in keys}
+        return why_not(call.boxes, call.scores, call.spec, call.ties, further)
 
     def assignment(self, call: Call) -> Assignment:
         """The assignment alone."""

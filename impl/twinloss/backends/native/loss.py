@@ -30,7 +30,7 @@ from twinloss.backends.saved_tensors import save, saved
 
 def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
     """The loss through the kernels, on its own assignment or a given one; neighbouring anchors of the logits lie side by side."""
-    targets = Targets.of(call.batch, call.spec)
+    targets = Targets.of(call)
     arguments = kernel_arguments(call, targets)
     held = _assign(arguments, call) if assignment is None else given(arguments, assignment)
     loss, items = _NativeLoss.apply(call.boxes, call.scores, angle_of(call), arguments, targets, held, call.spec.geometry)
@@ -39,16 +39,17 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
 
 def assign(call: Call) -> Assignment:
     """The assignment alone."""
-    targets = Targets.of(call.batch, call.spec)
+    targets = Targets.of(call)
     return _assign(kernel_arguments(call, targets), call)
 
 
 def _assign(arguments: KernelArguments, call: Call) -> Assignment:
-    geometry, held, masks = call.spec.geometry, empty_assignment(arguments), compared_masks(call)
+    kind, held = "keypoints" if call.spec.overlap == "keypoints" else call.spec.geometry, empty_assignment(arguments)
+    masks = compared_masks(call)
     arguments.masks = None if masks is None else ctypes.addressof(masks.arguments)
-    memory = scratch(kernel("scratch_of_assignment", geometry)(ctypes.byref(arguments)))
+    memory = scratch(kernel("scratch_of_assignment", kind)(ctypes.byref(arguments)))
     where = ctypes.byref(arguments), STORAGE[call.scores.dtype], memory.data_ptr()
-    count = kernel("assign", geometry)(*where, ctypes.byref(address(held)))
+    count = kernel("assign", kind)(*where, ctypes.byref(address(held)))
     arguments.masks = None  # what it pointed to ends here
     return Assignment(held.image[:count], held.anchor[:count], held.box[:count], held.weight[:count])
 

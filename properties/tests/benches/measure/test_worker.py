@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benches.measure.case_files import save
-from benches.measure.memory import peak_bytes
+from benches.measure.memory import held_bytes
 from benches.measure.worker_client import Worker, WorkerError
 from benches.plan.contenders import BASELINE, TORCH_TWIN
 from benches.plan.malloc_settings import environment, minor_faults
@@ -153,7 +153,7 @@ def test_a_steady_heap_keeps_its_pages_and_the_default_one_does_not() -> None:
     assert minor_faults() > 0
 
 
-def test_peak_bytes_counts_what_is_held_at_a_time() -> None:
+def test_held_bytes_counts_what_is_held_at_a_time() -> None:
     def one_after_the_other() -> None:
         for _ in range(3):
             torch.empty(1 << 18)
@@ -163,6 +163,7 @@ def test_peak_bytes_counts_what_is_held_at_a_time() -> None:
         held.clear()
         torch.empty(1 << 18)
 
-    assert peak_bytes(one_after_the_other) == 4 << 18
-    assert peak_bytes(at_a_time) == 3 * (4 << 18)
-    assert peak_bytes(lambda: None) == 0
+    assert held_bytes(one_after_the_other) == (4 << 18, 0)
+    assert held_bytes(at_a_time).peak == 3 * (4 << 18)
+    assert held_bytes(lambda: None) == (0, 0)
+    assert held_bytes(lambda: torch.empty(1 << 18)) == (4 << 18, 4 << 18), "the result is alive"

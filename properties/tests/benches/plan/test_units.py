@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -11,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from benches.measure.case_files import load, load_spec, save
+from benches.measure.case_files import leaves_of, load, load_spec, save
 from benches.measure.machine_rates import class_logits, moved_bytes
-from benches.plan.contenders import BASELINE, TORCH_TWIN, BenchContender, candidates
+from benches.plan.contenders import AUTO_TWIN, BASELINE, NATIVE_TWIN, TORCH_TWIN, BenchContender, candidates
 from benches.plan.sweeps import SWEEPS, candidate_pairs
 from benches.plan.units import SAMPLINGS, units
 from benches.plan.workloads import COVER, WORKLOADS, Workload, generated, labelled
 from benches.run.campaign import worker_plans
 from oracle.cases.build import build
 from oracle.cases.case import Setting
+from oracle.tools.options import TASKS
 from twinloss import DetectionLoss
 
 BOTH = [BASELINE, TORCH_TWIN]
@@ -67,7 +69,7 @@ def test_a_users_labels_become_the_only_workload(tmp_path: Path) -> None:
     workload = labelled(str(tmp_path), imgsz=128, batch=3)
     case = workload.case()
     assert (case.batch_size, case.image_size, len(case.boxes), case.spec.num_classes) == (3, (128, 128), 6, 3)
-    planned = list(units("default", BOTH, workload))
+    planned = list(units("default", BOTH, [workload]))
     assert {unit.workload.name for unit in planned} == {"labels"}
     assert {unit.heap for unit in planned} == {"steady", "default"}
     assert {unit.setting.name for unit in planned} >= {"float32", "bfloat16", "bfloat16+autocast(bfloat16)", "float16"}
@@ -117,6 +119,41 @@ def test_sweeps_vary_one_number_over_a_decade_or_more() -> None:
         assert sizes[-1] >= 10 * sizes[0]
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_workloads_of_its_own_with_its_twin_beside_the_reference(task: str) -> None:
+    planned = list(units("default", [BASELINE, NATIVE_TWIN, TORCH_TWIN], tasks=[task]))
+    assert planned
+    assert {unit.workload.task for unit in planned} == {task}
+    assert {unit.workload.name for unit in planned if not unit.point} == {one.name for one in WORKLOADS.values() if one.task == task}
+    fastest = NATIVE_TWIN if task == "detect" else AUTO_TWIN
+    assert {unit.contenders for unit in planned} == {(BASELINE, fastest, TORCH_TWIN)}
+    assert {unit.heap for unit in planned} == {"steady", "default"}
+    assert [unit.workload.task for unit in units("quick", BOTH, tasks=[task])]
+
+
+@pytest.mark.parametrize("name", ["masks-26", "oriented", "people-26"])
+def test_a_workload_of_a_task_is_read_back_as_it_was_written(name: str, tmp_path: Path) -> None:
+    case = replace(WORKLOADS[name], batch=2, imgsz=128).case()
+    case_folder = save(case, tmp_path)
+    built, read = build(case), load(case_folder, "float32", "cpu")
+    assert load_spec(case_folder) == case.spec
+    assert case.spec.task == WORKLOADS[name].task
+    assert built.preds.keys() == read.preds.keys()
+    assert all(leaf.is_leaf and leaf.requires_grad for leaf in read.leaves())
+    saved = dict(leaves_of(read.preds))
+    assert all(torch.equal(saved.pop(key), leaf) for key, leaf in leaves_of(built.preds))
+    assert not saved
+    for key, tensor in built.batch.items():
+        assert torch.equal(read.batch[key], tensor), key
+        assert read.batch[key].dtype == tensor.dtype
+
+
+def test_generated_oriented_boxes_have_angles_and_no_count_of_upright_windows() -> None:
+    case = WORKLOADS["oriented-2000"].case()
+    assert len(case.boxes) == len(case.extras["angle"]) == 2000
+    assert -math.pi / 4 <= min(case.extras["angle"]) < max(case.extras["angle"]) < 3 * math.pi / 4
+
+
 def test_candidate_pairs_are_those_of_the_definition() -> None:
     case = replace(WORKLOADS["coco"], batch=2, imgsz=160).case()
     criterion = DetectionLoss(case.spec)
@@ -158,7 +195,7 @@ def test_the_floor_counts_every_logit_once_in_and_once_out(tmp_path: Path) -> No
     anchors = 8 * 8 + 4 * 4 + 2 * 2
     assert class_logits(case_folder) == 2 * 3 * anchors
     assert moved_bytes(case_folder, 4) == 2 * 4 * 2 * (3 + 64) * anchors
-    assert np.load(case_folder / "scores.npy").shape == (2, 3, anchors)
+    assert np.load(case_folder / "prediction scores.npy").shape == (2, 3, anchors)
 
 
 def test_labels_of_contenders_are_read_back() -> None:

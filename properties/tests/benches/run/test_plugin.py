@@ -82,7 +82,7 @@ def test_labels_that_cannot_be_measured_are_a_usage_error(
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").write_text(text)
     with pytest.raises(pytest.UsageError, match=message):
-        check_labels(str(tmp_path / labels) if labels in ("bad", "good") else labels, imgsz, batch)
+        check_labels([str(tmp_path / labels) if labels in ("bad", "good") else labels], imgsz, batch)
 
 
 def test_a_usage_error_is_printed_once(pytester: pytest.Pytester) -> None:
@@ -96,4 +96,15 @@ def test_the_options_are_the_documented_ones() -> None:
     parser = pytest.Parser(_ispytest=True)
     pytest_addoption(parser)
     names = {name for group in parser._groups for option in group.options for name in option.names()}
-    assert names == {"--labels", "--imgsz", "--batch", "--candidate", "--extent", "--threads", "--device", "--no-compile", "--out"}
+    assert names == {
+        "--task",
+        "--labels",
+        "--imgsz",
+        "--batch",
+        "--candidate",
+        "--extent",
+        "--threads",
+        "--device",
+        "--no-compile",
+        "--out",
+    }

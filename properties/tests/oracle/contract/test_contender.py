@@ -48,8 +48,8 @@ class TestReference:
         assert len(assignment.anchor) > 0
         given = run_given(criterion, inputs, setting, assignment)
         assert torch.equal(whole.loss, given.loss)
-        assert torch.equal(whole.grad_boxes, given.grad_boxes)
-        assert torch.equal(whole.grad_scores, given.grad_scores)
+        assert torch.equal(whole.gradients["boxes"], given.gradients["boxes"])
+        assert torch.equal(whole.gradients["scores"], given.gradients["scores"])
         again = run_assign(criterion, inputs, setting)
         assert torch.equal(again.anchor, assignment.anchor)
         assert torch.equal(again.box, assignment.box)
@@ -153,7 +153,7 @@ class TestRun:
         truth = run_loss(ExactCriterion(SPEC), inputs, setting)
         outcome = run_loss(criterion, inputs, setting)
         assert outcome.missing == ()
-        assert outcome.loss.dtype == outcome.grad_boxes.dtype == torch.float64
+        assert outcome.loss.dtype == outcome.gradients["boxes"].dtype == torch.float64
         assert list(outcome.items) == ["box_loss", "cls_loss", "dfl_loss"]
         torch.testing.assert_close(outcome.loss, truth.loss, rtol=0.05, atol=0.05)
         assert isinstance(criterion, OffersStages)
@@ -164,15 +164,15 @@ class TestRun:
         inputs = build(CASE)
         cotangents = ((2.0, 3.0, 5.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
         whole, box, cls, dfl = (run_loss(ExactCriterion(SPEC), inputs, Setting(), cotangent) for cotangent in cotangents)
-        torch.testing.assert_close(whole.grad_boxes, 2 * box.grad_boxes + 5 * dfl.grad_boxes)
-        torch.testing.assert_close(whole.grad_scores, 3 * cls.grad_scores)
-        assert not cls.grad_boxes.any()
-        assert not box.grad_scores.any()
+        torch.testing.assert_close(whole.gradients["boxes"], 2 * box.gradients["boxes"] + 5 * dfl.gradients["boxes"])
+        torch.testing.assert_close(whole.gradients["scores"], 3 * cls.gradients["scores"])
+        assert not cls.gradients["boxes"].any()
+        assert not box.gradients["scores"].any()
 
     def test_truth_is_of_the_rounded_logits_and_is_not_rounded_itself(self) -> None:
         inputs = build(CASE, Setting("bfloat16"))
         outcome = run_loss(ExactCriterion(SPEC), inputs, Setting("bfloat16", "bfloat16"))
-        assert (outcome.grad_scores != outcome.grad_scores.bfloat16().double()).any()
+        assert (outcome.gradients["scores"] != outcome.gradients["scores"].bfloat16().double()).any()
         wide = Inputs({**inputs.preds, "boxes": inputs.preds["boxes"].double(), "scores": inputs.preds["scores"].double()}, inputs.batch)
         assert torch.equal(outcome.loss, run_loss(ExactCriterion(SPEC), wide, Setting("float64")).loss)
 
@@ -195,7 +195,7 @@ class TestRun:
     def test_gradients_that_are_missing_are_named(self) -> None:
         outcome = run_loss(lambda _preds, _batch: (torch.ones(3), {}), build(CASE), Setting())
         assert outcome.missing == ("boxes", "scores")
-        assert not outcome.grad_scores.any()
+        assert not outcome.gradients["scores"].any()
 
     def test_a_loss_of_another_shape_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"shape \(2,\); it must be a tensor of shape \(3,\)"):

@@ -75,8 +75,8 @@ class TestAgainstReference:
         reference, exact = reference_module.ReferenceCriterion(case.spec), ExactCriterion(case.spec, ties="reference")
         theirs, ours = run_loss(reference, inputs, FLOAT64), run_loss(exact, inputs, FLOAT64)
         close(ours.loss, theirs.loss)
-        close(ours.grad_boxes, theirs.grad_boxes)
-        close(ours.grad_scores, theirs.grad_scores)
+        close(ours.gradients["boxes"], theirs.gradients["boxes"])
+        close(ours.gradients["scores"], theirs.gradients["scores"])
         assert ours.items.keys() == theirs.items.keys()
         close(torch.tensor(list(ours.items.values())), torch.tensor(list(theirs.items.values())))
         held, expected = exact.assign(*inputs), reference.last_assignment(inputs.batch)
@@ -103,8 +103,8 @@ class TestAgainstReference:
         assignment = given.assign(*inputs)
         ours, theirs = (run_given(c, inputs, FLOAT64, assignment) for c in (exact, reference))
         close(ours.loss, theirs.loss)
-        close(ours.grad_boxes, theirs.grad_boxes)
-        close(ours.grad_scores, theirs.grad_scores)
+        close(ours.gradients["boxes"], theirs.gradients["boxes"])
+        close(ours.gradients["scores"], theirs.gradients["scores"])
 
     def test_the_batches_reach_what_they_should(self) -> None:
         details = [d for seed in range(80) for d in ExactCriterion(random_case(seed).spec).trace(*build(random_case(seed), FLOAT64))]
@@ -176,7 +176,7 @@ class TestByHand:
         outcome = run_loss(ExactCriterion(self.SPEC), inputs, FLOAT64)
         assert outcome.loss.tolist() == pytest.approx([0, 16 * (math.log1p(math.e) + math.log1p(math.exp(-2))), 0])
         assert outcome.missing == ()
-        assert not outcome.grad_boxes.any()
+        assert not outcome.gradients["boxes"].any()
 
     def test_a_short_side_is_lengthened_for_the_inside_test_alone(self) -> None:
         # 1 x 1 px beside the centre (20, 12) of anchor 6: lengthened to 8 px it holds that centre; its overlap is that of 1 x 1.
@@ -347,8 +347,8 @@ class TestInput:
         outcome = run_loss(ExactCriterion(self.SPEC), Inputs({**inputs.preds, "scores": masked}, inputs.batch), FLOAT64)
         removed = torch.nn.functional.softplus(inputs.preds["scores"].detach()[:, 0]).sum() * self.SPEC.gains[1] * 2
         assert float(outcome.loss[1]) == pytest.approx(float(plain.loss[1] - removed))
-        assert not outcome.grad_scores[:, 0].any()
-        close(outcome.grad_scores[:, 1:], plain.grad_scores[:, 1:])
+        assert not outcome.gradients["scores"][:, 0].any()
+        close(outcome.gradients["scores"][:, 1:], plain.gradients["scores"][:, 1:])
 
     def test_nan_shows_where_it_is_read(self) -> None:
         inputs = self.inputs(self.GOOD[:1])

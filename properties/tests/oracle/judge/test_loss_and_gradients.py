@@ -20,13 +20,13 @@ from oracle.comparison.explain import explain
 from oracle.comparison.rows import Run, rows_of
 from oracle.comparison.trial import Trial
 from oracle.contract.contender import Contender
-from oracle.contract.run import Outcome
+from oracle.contract.run import Outcome, with_gradient
 from oracle.contract.verdict import Verdict, ratio
 from oracle.judge.loss_and_gradients import outcome_errors
 from oracle.judge.worst_elements import QuantityError, WorstElement, judge_quantity, worst_element
-from oracle.tolerance.allowed_assignments import nth_largest
 from oracle.tolerance.assignment import IndexedAssignment, weights_of
 from oracle.tolerance.coordinates import decoded, predicted_corner_tolerance, truth_corner_tolerance
+from oracle.tolerance.intervals import nth_largest
 from oracle.tolerance.precision import precision_of
 from properties.selfcheck.planted_faults import CATALOGUE
 from properties.strategies import cases
@@ -191,15 +191,16 @@ def _scaled(outcome: Outcome, name: str, part: slice, trial: Trial) -> Outcome:
     """The outcome with a group of its gradients larger by one in ten thousand."""
     held = trial.standard(given=True).assignment
     if name == "boxes":
-        grad = outcome.grad_boxes.clone()
+        grad = outcome.gradients["boxes"].clone()
         grad[:, :, part] *= 1 + 1e-4
-        return dataclasses.replace(outcome, grad_boxes=grad)
-    mask = torch.zeros_like(outcome.grad_scores, dtype=torch.bool)
+        return with_gradient(outcome, "boxes", grad)
+    mask = torch.zeros_like(outcome.gradients["scores"], dtype=torch.bool)
     mask[held.image, trial.definition.labels[held.box], held.anchor] = True
     mask = mask if name == "held" else ~mask
     inside = torch.zeros_like(mask)
     inside[:, :, part] = True
-    return dataclasses.replace(outcome, grad_scores=torch.where(mask & inside, outcome.grad_scores * (1 + 1e-4), outcome.grad_scores))
+    right = outcome.gradients["scores"]
+    return with_gradient(outcome, "scores", torch.where(mask & inside, right * (1 + 1e-4), right))
 
 
 @pytest.mark.parametrize("group", ["box_loss", "cls_loss", "dfl_loss", *(f"{n}, {k}" for n in ("boxes", "held", "others") for k in (0, 1))])
@@ -231,9 +232,9 @@ def test_a_gradient_where_nothing_is_held_must_be_zero() -> None:
     expected = trial.standard(given=True)
     held = set(expected.assignment.anchor[expected.assignment.image == 0].tolist())
     free = next(a for a in range(trial.definition.case.num_anchors) if a not in held)
-    grad = expected.truth.grad_boxes.clone()
+    grad = expected.truth.gradients["boxes"].clone()
     grad[0, 5, free] = 1e-30
-    found = outcome_errors(dataclasses.replace(expected.truth, grad_boxes=grad), expected, trial.definition.layout)["gradient of boxes"]
+    found = outcome_errors(with_gradient(expected.truth, "boxes", grad), expected, trial.definition.layout)["gradient of boxes"]
     assert found.worst_ratio == math.inf
     worst = max(found.elements, key=lambda worst: worst.ratio)
     assert (worst.where["anchor"], worst.where["side"], worst.where["bin"]) == (free, "left", 5)

@@ -18,7 +18,7 @@ from oracle.comparison.compare import compare
 from oracle.comparison.registry import load_candidate, shipped
 from oracle.comparison.rows import Run, rows_of
 from oracle.contract.contender import Contender
-from oracle.contract.run import make_criterion, run_given
+from oracle.contract.run import make_criterion, run_given, with_gradient
 from oracle.contract.verdict import Verdict
 from oracle.definition.formulas import ciou, corners_of
 from oracle.judge.loss_and_gradients import Expected, outcome_errors
@@ -168,16 +168,16 @@ def kink(sides: tuple[float, float, float, float]) -> Case:
 
 def worst_at(expected: Expected, case: Case, channel: int, value: float) -> WorstElement:
     """Returns the worst element of the box gradient after one number of the held anchor is replaced."""
-    grad = expected.truth.grad_boxes.clone()
+    grad = expected.truth.gradients["boxes"].clone()
     grad[0, channel, 27] = value
-    outcome = dataclasses.replace(expected.truth, grad_boxes=grad)
+    outcome = with_gradient(expected.truth, "boxes", grad)
     return outcome_errors(outcome, expected, DefinitionAnswers(case, FLOAT32).layout)["gradient of boxes"].elements[0]
 
 
 def test_a_number_at_a_kink_is_judged_by_its_distance_from_the_interval() -> None:
     case = kink((1.0, 1.6, 1.6, 1.6))
     expected = trial_of(case).standard(given=True)
-    truth, bounds = float(expected.truth.grad_boxes[0, 0, 27]), expected.tolerance.boxes
+    truth, bounds = float(expected.truth.gradients["boxes"][0, 0, 27]), expected.tolerance.boxes
     rounding, below, above = (float(bound[0, 0]) for bound in bounds)
     assert min(-below, above) > 1e4 * rounding > 0
     for end, outwards in ((below, -1), (above, 1)):
@@ -198,15 +198,15 @@ def test_a_kink_allows_its_one_sided_values_and_nothing_beyond(offset: float, op
     expected, layout = trial.standard(given=True), trial.definition.layout
     held = expected.assignment
     assert held.anchor.tolist() == [27]
-    sides = [trial_of(kink((1.0 + shift, 1.6, 1.6, 1.6))).standard(given=True).truth.grad_boxes for shift in (-1e-5, 1e-5)]
+    sides = [trial_of(kink((1.0 + shift, 1.6, 1.6, 1.6))).standard(given=True).truth.gradients["boxes"] for shift in (-1e-5, 1e-5)]
     jump = (sides[1] - sides[0])[0, 0, 27].abs()
     assert jump > 0.1
-    truth = expected.truth.grad_boxes[0, 0, 27]
+    truth = expected.truth.gradients["boxes"][0, 0, 27]
 
     def ratio_at(value: Tensor) -> float:
-        grad = expected.truth.grad_boxes.clone()
+        grad = expected.truth.gradients["boxes"].clone()
         grad[0, 0, 27] = value
-        return outcome_errors(dataclasses.replace(expected.truth, grad_boxes=grad), expected, layout)["gradient of boxes"].worst_ratio
+        return outcome_errors(with_gradient(expected.truth, "boxes", grad), expected, layout)["gradient of boxes"].worst_ratio
 
     for side in (grad[0, 0, 27] for grad in sides):
         own = bool((side - truth).abs() < jump / 4)
@@ -231,8 +231,10 @@ def test_a_prediction_that_is_right_may_be_rounded_on_top_of_a_kinks_end() -> No
     weight, tolerance = float(expected.assignment.weight[0]), _tolerance_of(case)
     assert tolerance > 8 * 2.0**-24 * weight
     ends = bounds.above[0] * (1 + tolerance / weight)
-    assert (expected.truth.grad_boxes[0, :, 27].abs() < 1e-3 * ends).all()
-    elements = [worst_at(expected, case, channel, float(expected.truth.grad_boxes[0, channel, 27] + ends[channel])) for channel in range(4)]
+    assert (expected.truth.gradients["boxes"][0, :, 27].abs() < 1e-3 * ends).all()
+    elements = [
+        worst_at(expected, case, channel, float(expected.truth.gradients["boxes"][0, channel, 27] + ends[channel])) for channel in range(4)
+    ]
     assert all(worst.ratio < 1 for worst in elements)
     assert all(worst_at(expected, case, channel, 1.001 * float(ends[channel])).ratio > 1 for channel in range(4))
 
@@ -256,10 +258,10 @@ def test_what_the_dtype_cannot_hold_is_infinite_in_every_program() -> None:
     expected, layout = trial.standard(given=True), trial.definition.layout
 
     def worst_ratio_of(truth: float, value: float) -> float:
-        grads = [expected.truth.grad_boxes.clone() for _ in range(2)]
+        grads = [expected.truth.gradients["boxes"].clone() for _ in range(2)]
         for grad, number in zip(grads, (truth, value), strict=True):
             grad[0, 1, 27] = number
-        right, found = (dataclasses.replace(expected.truth, grad_boxes=grad) for grad in grads)
+        right, found = (with_gradient(expected.truth, "boxes", grad) for grad in grads)
         return outcome_errors(found, dataclasses.replace(expected, truth=right), layout)["gradient of boxes"].worst_ratio
 
     assert worst_ratio_of(-1e6, -math.inf) == worst_ratio_of(1e6, math.inf) == 0

@@ -72,7 +72,7 @@ def test_who_hangs_in_native_code_is_named_by_what_a_process_of_its_own_does(tmp
 def test_an_exception_that_passes_through_leaves_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder, candidate = recorder_of(tmp_path, "silent", 30.0)
     assert recorder.folder is not None
-    recorder.warm(FLOAT32)
+    recorder.warm(CASE, FLOAT32)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

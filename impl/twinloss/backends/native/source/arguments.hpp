@@ -33,6 +33,12 @@ struct KernelArguments {
     std::int64_t angle_per_image;
     float probiou_eps, term_floor, angle_scale;
 
+    // Keypoints alone; `kpts` is null without them. n keypoints, E numbers of a predicted one, 2 or 3 of a true one.
+    const void* kpts;  // (B, n·E, A) raw predictions, adjacent anchors adjacent in memory
+    std::int64_t kpts_per_image, kpts_per_channel, points, point_numbers, target_numbers;
+    const float* keypoints;  // (N, n, 2 or 3) divided by the image's width and height
+    const float* doubled;    // (n,) 8σ²
+
     const struct MaskArguments* masks;  // of the mask-aware assignment; null for any other
 
     float height() const { return static_cast<float>(grid_rows[0] * strides[0]); }

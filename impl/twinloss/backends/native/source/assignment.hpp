@@ -22,19 +22,13 @@
 
 namespace twinloss {
 
-// Alignment metric p^α · o^β (spec section 5.3). For the usual exponents √p is computed from e^(−|x|/2), which does not underflow when p does.
-inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float beta) {
-    if (alpha == 0.5f && beta == 6.0f) {
-        const Lanes e = exp_of_negative(magnitude(score) * -0.5f), o3 = overlap * overlap * overlap;
-        return choose<Lanes>(score < 0.0f, e, splat(1.0f)) / square_root(1.0f + e * e) * (o3 * o3);
-    }
-    Lanes metric;
-    for (int lane = 0; lane < LANES; ++lane) {
-        const double p = 1.0 / (1.0 + std::exp(-static_cast<double>(score[lane])));
-        metric[lane] = static_cast<float>(std::pow(p, alpha) * std::pow(static_cast<double>(overlap[lane]), beta));
-    }
-    return metric;
-}
+// Candidates of a box, up to a vector of them.
+struct Candidates {
+    const Anchors& anchors;
+    std::int64_t image;
+    std::uint32_t anchor[LANES];
+    int count = 0;
+};
 
 template <class Geometry>
 class Assigner {
@@ -101,12 +95,6 @@ class Assigner {
         std::int64_t cell;
     };
 
-    // Candidates of one box, up to a vector of them.
-    struct Candidates {
-        std::uint32_t anchor[LANES];
-        int count = 0;
-    };
-
     template <class T>
     const T* scores_of(std::int64_t box) const {
         const std::int64_t row = truth_.row[box];
@@ -117,7 +105,7 @@ class Assigner {
     // Calls `visit` for all candidates of a box, up to LANES of them at a time, in the order of their anchors.
     template <class Visit>
     void for_each_candidates(std::int64_t box, Visit visit) const {
-        Candidates candidates;
+        Candidates candidates{anchors_, truth_.image(arguments_, box), {}, 0};
         std::int64_t offset = 0;
         for (std::int64_t level = 0; level < arguments_.levels; ++level) {
             const Window& w = windows_[box * arguments_.levels + level];
@@ -143,7 +131,7 @@ class Assigner {
         Picks picks = masks_.picks(box);
         for_each_candidates(box, [&](const Candidates& candidates) {
             const Judged judged = judge<T>(box, truth, candidates);
-            const Lanes quality = alignment_metric(judged.score, judged.overlap, arguments_.alpha, arguments_.beta) + arguments_.assign_eps;
+            const Lanes quality = Geometry::metric(arguments_, judged.score, judged.overlap) + arguments_.assign_eps;
             for (int lane = 0; lane < candidates.count; ++lane) picks.offer({rank_of(quality[lane]), candidates.anchor[lane], 0});
         });
         masks_.close(box, picks.count());
@@ -159,7 +147,7 @@ class Assigner {
             Judged judged = judge<T>(box, truth, candidates);
             for (int lane = 0; masks_ && lane < candidates.count; ++lane)
                 judged.overlap[lane] = join(candidates.anchor[lane], judged.overlap[lane]);
-            const Lanes metric = alignment_metric(judged.score, judged.overlap, arguments_.alpha, arguments_.beta);
+            const Lanes metric = Geometry::metric(arguments_, judged.score, judged.overlap);
             for (int lane = 0; lane < candidates.count; ++lane) {
                 if (arguments_.overlap_decides)
                     contest_.enter(first_cell(box) + candidates.anchor[lane], judged.overlap[lane], static_cast<std::uint32_t>(box));
@@ -191,7 +179,7 @@ class Assigner {
             for (int n = 0; n < Geometry::NUMBERS; ++n) numbers[n][lane] = predicted_.number[n][cell];
             score[lane] = widen(of_class[candidates.anchor[lane]]);
         }
-        return {score, larger(truth.overlap(arguments_, numbers), Lanes{})};
+        return {score, larger(truth.template overlap<T>(arguments_, numbers, candidates), Lanes{})};
     }
 
     // Gives every picked anchor to one box (spec section 5.5).
@@ -207,7 +195,7 @@ class Assigner {
             const std::uint32_t box = contest_.winner(cell);
             const Lanes score = splat(widen(scores_of<T>(box)[cell - first]));
             const float overlap = contest_.overlap(cell);
-            hold(cell, box, alignment_metric(score, splat(overlap), arguments_.alpha, arguments_.beta)[0], overlap);
+            hold(cell, box, Geometry::metric(arguments_, score, splat(overlap))[0], overlap);
         }
         for_each_pick(image, [&](std::int64_t box, const Pick& pick) {
             if (pickers_[first + pick.anchor] == 1)
@@ -244,7 +232,7 @@ class Assigner {
         }
     }
 
-    // Replaces metrics by soft targets (spec section 5.7), and frees anchors of weight 0, which no sum counts. Returns the number held.
+    // Replaces metrics by soft targets (spec section 5.7), and frees anchors that are not held after all. Returns the number held.
     std::int64_t weigh(std::int64_t image, float nan_carrier) {
         for (std::int64_t box = truth_.first[image]; box < truth_.first[image + 1]; ++box) best_[box] = {0, 0};
         std::int64_t held = 0;
@@ -257,9 +245,10 @@ class Assigner {
         for (std::int64_t cell = first; cell < first + arguments_.anchors; ++cell) {
             if (holder_[cell] == NOBODY) continue;
             const Best& best = best_[holder_[cell]];
-            metric_[cell] = metric_[cell] * value_of(best.overlap) / (value_of(best.metric) + arguments_.assign_eps) + nan_carrier;
-            if (metric_[cell] <= 0) holder_[cell] = NOBODY;
-            else ++held;
+            const float metric = metric_[cell];
+            metric_[cell] = Geometry::soft_target(arguments_, metric, value_of(best.metric), value_of(best.overlap)) + nan_carrier;
+            if (Geometry::holds(metric, metric_[cell])) ++held;
+            else holder_[cell] = NOBODY;
         }
         return held;
     }

@@ -77,6 +77,7 @@ struct Predicted {
         std::uint8_t* of_image = needed + image * arguments.anchors;
         std::memset(of_image, 0, static_cast<std::size_t>(arguments.anchors));
         for (std::int64_t box = truth.first[image]; box < truth.first[image + 1]; ++box) {
+            if (!Geometry::decodes(truth.box[box])) continue;
             std::uint8_t* of_level = of_image;
             for (std::int64_t level = 0; level < arguments.levels; ++level) {
                 const Window& w = windows[box * arguments.levels + level];

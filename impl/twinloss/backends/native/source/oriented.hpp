@@ -1,12 +1,14 @@
 // Oriented boxes: the questions that `Upright` answers too (oriented spec sections 3 to 7).
 #pragma once
 
+#include "assignment.hpp"
+#include "plain_numbers.hpp"
 #include "probiou.hpp"
 #include "pyramid.hpp"
 
 namespace twinloss {
 
-struct Oriented {
+struct Oriented : PlainNumbers {
     static constexpr int NUMBERS = 5;     // of a predicted box: centre in pixels, deviations along its sides, angle
     static constexpr int ANGLES = 1;      // channels of logits beside those of the sides
     static constexpr int HELD_TERMS = 3;  // box, distribution and angle
@@ -58,6 +60,8 @@ struct Oriented {
         return window;
     }
 
+    static bool decodes(const Box&) { return true; }
+
     // The cells of a window in row y that are candidates.
     static Run candidates(const Box& b, const Window& w, std::int64_t y, float stride) {
         const float dy = b.y - (static_cast<float>(y) + 0.5f) * stride, slack = 1e-6f * (b.half_width + b.half_height);
@@ -94,7 +98,8 @@ struct Oriented {
             : x(splat(box.x)), y(splat(box.y)), sin(splat(box.sin)), cos(splat(box.cos)), a(splat(box.width * PER_SIDE)),
               b(splat(box.height * PER_SIDE)), angle(principal(splat(box.angle))) {}
 
-        Lanes overlap(const KernelArguments& arguments, const Lanes* numbers) const {
+        template <class T>
+        Lanes overlap(const KernelArguments& arguments, const Lanes* numbers, const Candidates&) const {
             const Lanes dx = numbers[0] - x, dy = numbers[1] - y;
             const Gaussians<Lanes> pair{numbers[2], numbers[3], a, b, dx * cos + dy * sin, dy * cos - dx * sin, sine_cosine(numbers[4] - angle)};
             return 1.0f - Bhattacharyya<Lanes>(pair, arguments.probiou_eps).loss(arguments.probiou_eps);

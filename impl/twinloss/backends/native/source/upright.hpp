@@ -1,7 +1,9 @@
 // Upright boxes: what the assignment and the terms ask of a kind of boxes (spec sections 3 to 6). `Oriented` answers the same questions.
 #pragma once
 
+#include "assignment.hpp"
 #include "overlap.hpp"
+#include "plain_numbers.hpp"
 #include "pyramid.hpp"
 
 namespace twinloss {
@@ -10,7 +12,7 @@ struct Corners {
     float x1, y1, x2, y2;
 };
 
-struct Upright {
+struct Upright : PlainNumbers {
     static constexpr int NUMBERS = 5;      // of a predicted box: its corners in pixels, and the angle of its shape
     static constexpr int ANGLES = 0;       // channels of logits beside those of the sides
     static constexpr int HELD_TERMS = 2;   // box and distribution
@@ -46,6 +48,9 @@ struct Upright {
         return window;
     }
 
+    // Whether predicted boxes are needed where the box has candidates.
+    static bool decodes(const Corners&) { return true; }
+
     // The cells of a window in row y that are candidates: all.
     static Run candidates(const Corners&, const Window& w, std::int64_t, float) { return {w.x, w.columns}; }
 
@@ -63,7 +68,8 @@ struct Upright {
         Truth(const KernelArguments& arguments, const Corners& c)
             : corners{splat(c.x1), splat(c.y1), splat(c.x2), splat(c.y2)}, shape(corners, arguments.ciou_eps) {}
 
-        Lanes overlap(const KernelArguments& arguments, const Lanes* numbers) const {
+        template <class T>
+        Lanes overlap(const KernelArguments& arguments, const Lanes* numbers, const Candidates&) const {
             const CornersOf<Lanes> p{numbers[0], numbers[1], numbers[2], numbers[3]};
             const Shape<Lanes> predicted(p.x2 - p.x1, p.y2 - p.y1 + arguments.ciou_eps, numbers[4]);
             return CompleteIoU<Lanes>(corners, shape, p, predicted, arguments.ciou_eps).value;

@@ -86,7 +86,7 @@ def test_every_fault_runs_and_is_gone_after_the_call(fault: Fault) -> None:
     again = run_loss(DetectionLoss(CASE.spec), build(CASE), Setting())
     assert faulty.loss.shape == (3,)
     assert torch.equal(sound.loss, again.loss)
-    assert torch.equal(sound.grad_boxes, again.grad_boxes)
+    assert torch.equal(sound.gradients["boxes"], again.gradients["boxes"])
 
 
 def test_a_failing_batch_shrinks_to_what_makes_it_fail() -> None:

@@ -1,0 +1,45 @@
+"""Options that several command lines share, declared once for argparse's parsers and for pytest's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DETECT = "detect"
+TASKS = (DETECT, "segment", "oriented", "pose")
+"""The tasks, in the order in which runs take them."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a command line: its names, and the keywords that ``add_argument`` and pytest's ``addoption`` take."""
+
+    names: tuple[str, ...]
+    keywords: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, *names: str, **keywords: Any) -> Option:
+        """Returns the option of these names and keywords."""
+        return cls(names, keywords)
+
+    def add_to(self, declare: Callable[..., object], **changed: Any) -> None:
+        """Declares the option by ``parser.add_argument`` or ``group.addoption``, with some keywords changed."""
+        declare(*self.names, **{**self.keywords, **changed})
+
+
+TASK = Option.of("--task", action="append", choices=TASKS, default=[], help="a task of the loss; repeatable (default: all)")
+CANDIDATE = Option.of("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="take this contender; repeatable")
+LABELS = Option.of(
+    "--labels",
+    action="append",
+    default=[],
+    metavar="PATH",
+    help="real boxes: a COCO instances_*.json, a folder of YOLO labels, a dataset's root or its data.yaml; repeatable",
+)
+QUIET = Option.of("-q", "--quiet", action="store_true", help="do not show the progress")
+
+
+def chosen_tasks(named: Sequence[str], known: Sequence[str] = TASKS) -> tuple[str, ...]:
+    """Returns the tasks that ``--task`` named, each once and in the order of ``known``; all that are known if it named none."""
+    return tuple(task for task in known if task in named or not named)
