@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Inputs, Setting
-from oracle.contract.run import fresh_leaves, in_setting, run_assign, run_loss
+from oracle.contract.run import Outcome, fresh_leaves, in_setting, run_assign, run_loss
 
 Question = Callable[[Any, Inputs, Setting], str]
 
@@ -48,17 +48,21 @@ def weightless(criterion: Any, inputs: Inputs, setting: Setting) -> str:
 
 def non_finite(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the terms and gradients that are not finite."""
-    outcome = run_loss(criterion, inputs, setting)
-    parts = [f"{name} {_name_of(value)}" for name, value in zip(TERMS, outcome.loss, strict=True) if not value.isfinite()]
-    for name, gradient in (("boxes", outcome.gradients["boxes"]), ("scores", outcome.gradients["scores"])):
-        parts += [f"gradient of {name} not finite"] if not gradient.isfinite().all() else []
+    outcome = _outcome(criterion, inputs, setting)
+    parts = [f"{name} {_name_of(value)}" for name, value in zip(_names(criterion), outcome.loss, strict=True) if not value.isfinite()]
+    parts += [f"gradient of {name} not finite" for name, gradient in outcome.gradients.items() if not gradient.isfinite().all()]
     return ", ".join(parts) or "all finite"
 
 
 def loss(criterion: Any, inputs: Inputs, setting: Setting) -> str:
-    """Returns the three terms with three significant digits."""
-    outcome = run_loss(criterion, inputs, setting)
-    return ", ".join(f"{name} {value:.3g}" for name, value in zip(TERMS, outcome.loss.tolist(), strict=True))
+    """Returns every term with three significant digits."""
+    return ", ".join(_terms(criterion, inputs, setting))
+
+
+def mask_terms(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Returns the mask term and, if there is one, the semantic term, with three significant digits."""
+    wanted = ("mask", "semantic") if isinstance(inputs.preds["proto"], tuple) else ("mask",)
+    return ", ".join(text for text in _terms(criterion, inputs, setting) if text.split()[0] in wanted)
 
 
 def last_centre(criterion: Any, inputs: Inputs, setting: Setting) -> str:
@@ -97,6 +101,19 @@ def learnt_images(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the images in which some anchor learns a box."""
     gradient = run_loss(criterion, inputs, setting).gradients["boxes"]
     return ", ".join(f"image {image}" for image in (gradient != 0).any(2).any(1).nonzero().flatten().tolist()) or "no image"
+
+
+def _outcome(criterion: Any, inputs: Inputs, setting: Setting) -> Outcome:
+    return run_loss(criterion, inputs, setting, terms=criterion.spec.terms)
+
+
+def _names(criterion: Any) -> tuple[str, ...]:
+    return TERMS if criterion.spec.task == "detect" else criterion.spec.terms
+
+
+def _terms(criterion: Any, inputs: Inputs, setting: Setting) -> list[str]:
+    values = _outcome(criterion, inputs, setting).loss.tolist()
+    return [f"{name} {value:.3g}" for name, value in zip(_names(criterion), values, strict=True)]
 
 
 def _stage(criterion: Any, inputs: Inputs, setting: Setting, name: str) -> Any:
