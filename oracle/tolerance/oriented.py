@@ -147,7 +147,7 @@ def predicted_tolerance(sides: Decoded, boxes: Tensor, anchor_error: Tensor, tru
 class OrientedTermSteps(TermSteps):
     """Tolerances of the terms of the oriented loss."""
 
-    def held_terms(self, assigned: Assigned) -> HeldTerms:
+    def held_terms(self, assigned: Assigned, *, roughly: bool = False) -> HeldTerms:
         """Returns box, distribution or distance, and angle terms, and the gradients of box logits and angles."""
         spec, precision, share = oriented_spec(assigned.exact), assigned.precision, (assigned.share, assigned.share_tolerance)
         held, pair, angle = _held(assigned)

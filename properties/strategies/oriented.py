@@ -39,11 +39,11 @@ TAGS = {
     "strangers": "a candidate's overlap is 0",
 }
 
-# Angles in radians: the loader's range and its ends, right angles, half turns and more, and those that make the sum of a box negative.
+# Angles in radians: the loader's range and its ends, right angles, half turns and more, up to a turn: the twin refuses others.
 _END = float(np.float32(3 * math.pi / 4))
 ANGLES = (
     0.3, 0.0, 1.0, math.pi / 2, -math.pi / 4, _END, float(np.nextafter(np.float32(_END), np.float32(0))), math.pi / 4, 2.0, -0.5, 1e-4,
-    math.pi, 3.5, -1.9, 2 * math.pi, -7.0, -60.0, 1e4,
+    math.pi, 3.5, -1.9, 6.28, -6.28,
 )  # fmt: skip
 LENGTHS = (64.0, 40.0, 128.0, 2000.0)
 ASPECTS = (20.0, 5.0, 60.0, 1000.0)
@@ -105,7 +105,8 @@ def _again(turned: Turned, earlier: Turned | None, draw: Draw, _frame: Frame) ->
     box, turns = earlier.box, draw.number % 4
     w, h = (box.h, box.w) if turns % 2 else (box.w, box.h)
     same = dataclasses.replace(box, label=turned.box.label, w=w, h=h)
-    return Turned(same, earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1))
+    other = earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1)
+    return Turned(same, other if abs(other) < ANGLES[-2] else math.remainder(other, math.pi))
 
 
 def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame) -> Turned:
@@ -119,6 +120,12 @@ def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame
     return Turned(dataclasses.replace(turned.box, cx=centre[0], cy=centre[1], w=w, h=h), turned.angle)
 
 
+def _cornered(turned: Turned, _earlier: Turned | None, draw: Draw, _frame: Frame) -> Turned:
+    """Moves a small box to the image's top-left corner, where the sum of its five numbers is about 0 [3.3]."""
+    place, side = (-1.0, -3.0, 0.5, -2.0)[draw.number % 4], (2.5, 2.0, 4.0)[draw.number // 4 % 3]
+    return Turned(dataclasses.replace(turned.box, cx=place, cy=place, w=side, h=side), turned.angle)
+
+
 RULES: dict[str, Rule] = {
     "as drawn": lambda turned, *_: turned,
     "exchanged": lambda turned, *_: _sides(turned, turned.box.h, turned.box.w),
@@ -127,10 +134,11 @@ RULES: dict[str, Rule] = {
     "limit": _limit,
     "again": _again,
     "on border": _on_border,
+    "cornered": _cornered,
 }
 """What becomes of a box, by name; the simplest first."""
 
-_SHARES = ("as drawn", "as drawn", "exchanged", "long", "again", "on border", "square", "limit")
+_SHARES = ("as drawn", "as drawn", "exchanged", "long", "again", "on border", "square", "limit", "cornered")
 
 
 @st.composite
