@@ -53,10 +53,11 @@ _TURNED = (-math.pi / 4, 3 * math.pi / 4)
 
 
 class Turned(NamedTuple):
-    """A box and its angle."""
+    """A box and its angle, and whether it is a rectangle that the image has already."""
 
     box: Box
     angle: float
+    again: bool = False
 
 
 class Draw(NamedTuple):
@@ -99,14 +100,17 @@ def _limit(turned: Turned, _earlier: Turned | None, draw: Draw, _frame: Frame) -
 
 
 def _again(turned: Turned, earlier: Turned | None, draw: Draw, _frame: Frame) -> Turned:
-    """Writes the image's last box again, turned by 0 to 3 right angles with the sides exchanged for an odd number."""
-    if earlier is None:
+    """Writes the image's last box again, turned by 0 to 3 right angles with the sides exchanged for an odd number.
+
+    Of three or more such boxes of one class the gradients do not tell which one holds an anchor: a box is written again once.
+    """
+    if earlier is None or earlier.again:
         return turned
     box, turns = earlier.box, draw.number % 4
     w, h = (box.h, box.w) if turns % 2 else (box.w, box.h)
     same = dataclasses.replace(box, label=turned.box.label, w=w, h=h)
     other = earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1)
-    return Turned(same, other if abs(other) < ANGLES[-2] else math.remainder(other, math.pi))
+    return Turned(same, other if abs(other) < ANGLES[-2] else math.remainder(other, math.pi), again=True)
 
 
 def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame) -> Turned:
