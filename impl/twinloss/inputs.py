@@ -58,14 +58,15 @@ def admit(preds: Any, batch: Mapping[str, Tensor], spec: LossSpec, validate: boo
     check_present("batch", batch, TARGETS)
     columns = GEOMETRIES[spec.geometry].targets
     check_target_shapes(batch, columns)
-    targets = dict(zip(TARGETS, _copied(batch, len(columns)), strict=True))
-    given = Given(layout, batch, targets, boxes, spec, pyramid, validate)
-    if validate or (validate is None and all(column.device.type == "cpu" for column in targets.values())):
+    copies = _copied(batch, len(columns))
+    targets = dict(zip(TARGETS, copies, strict=True))
+    if validate or (validate is None and all(column.device.type == "cpu" for column in copies)):
         check_target_values(targets, len(boxes), spec.num_classes, len(columns))
-    extras = FURTHER_INPUTS[spec.task](given)
+    further = FURTHER_INPUTS.get(spec.task)
+    extras = further(Given(layout, batch, targets, boxes, spec, pyramid, validate)) if further else {}
     # The copies lie in pageable memory, which is read before the call returns: the host may go on, and does not wait.
-    sent = {key: column.to(boxes.device, non_blocking=True) for key, column in targets.items()}
-    return Call(boxes, scores, sent, spec, pyramid, extras=extras, **options)
+    sent = (column.to(boxes.device, non_blocking=True) for column in copies)
+    return Call(boxes, scores, dict(zip(TARGETS, sent, strict=True)), spec, pyramid, extras=extras, **options)
 
 
 def admit_assignment(held: Assignment, call: Call, validate: bool | None) -> Assignment:

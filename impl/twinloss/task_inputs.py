@@ -35,12 +35,11 @@ def oriented(given: Given) -> dict[str, Tensor]:
 
 
 FURTHER_INPUTS: dict[str, Callable[[Given], dict[str, Tensor]]] = {
-    "detect": lambda _: {},
     "segment": admit_masks,
     "oriented": oriented,
     "pose": admit_keypoints,
 }
-"""By ``spec.task``."""
+"""By ``spec.task``; detection has none."""
 
 FURTHER_IN_OLD_LAYOUT: dict[str, tuple[str, ...]] = {
     "detect": (),

@@ -162,7 +162,7 @@ def _words(name: str, ours: float, theirs: float) -> str:
     return f"{name} is {theirs:.6g} where the twin has {ours:.6g}"
 
 
-def _differing_boxes(twin: DetectionLoss, theirs: Assignment, asked: Asked) -> tuple[set[int], bool]:
+def _differing_boxes(twin: TaskLoss, theirs: Assignment, asked: Asked) -> tuple[set[int], bool]:
     """Rows of the batch whose anchors clearly have other soft targets, and whether any row can tell."""
     strict = DetectionLoss(twin.spec, ties="reference", backend="torch", validate=False)
     expected, ours = _targets(theirs), _targets(strict.assign(*asked))

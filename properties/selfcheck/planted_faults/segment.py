@@ -185,7 +185,7 @@ def _areas_as_pixels(found: HeldMasks, corners: Tensor, image_size: tuple[int, i
 
 
 def _undivided(found: HeldMasks, corners: Tensor, _: Any) -> Tensor:
-    return torch.full_like(found.factor, 1 / (found.grid[0] * found.grid[1] * len(found.groups.order)))
+    return torch.full_like(found.factor, 1 / (found.grid[0] * found.grid[1] * max(len(found.groups.order), 1)))
 
 
 def _root_of_area(found: HeldMasks, corners: Tensor, image_size: tuple[int, int]) -> Tensor:

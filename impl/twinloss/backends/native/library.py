@@ -53,31 +53,40 @@ _ARGUMENTS = {
     "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
     "scores_gradient": (POINTER(KernelArguments), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
 }
-_OF_ASSIGNMENT = {
+_OF_BOXES = {
     "scratch_of_assignment": (POINTER(KernelArguments),),
-    "assign": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held)),
-}
-_OF_TERMS = {
     "scratch_of_terms": (POINTER(KernelArguments), c_int64),
+    "assign": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held)),
     "terms": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
     "boxes_gradient": (
         *(POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64),
         *(c_float, c_float, c_float, c_void_p, c_void_p),
     ),
 }
+_TO_ASSIGN = ("scratch_of_assignment", "assign")
 PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_", "keypoints": "twinloss_keypoints_"}
 """How the names of a geometry's functions begin, and of those that assign upright boxes by their keypoints."""
 
 _WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
 
 
+class Library(ctypes.CDLL):
+    """The compiled functions.
+
+    Attributes:
+        of_boxes: those that depend on the kind of boxes, by it and by name.
+    """
+
+    of_boxes: dict[tuple[str, str], Any]
+
+
 def kernel(name: str, geometry: str) -> Any:
     """A function of the library that depends on the kind of boxes, or on what they are assigned by."""
-    return getattr(load(), PREFIXES[geometry] + name)
+    return load().of_boxes[geometry, name]
 
 
 @cache
-def load() -> ctypes.CDLL:
+def load() -> Library:
     """The library with typed functions, compiled if necessary. Calls release Python's global interpreter lock.
 
     Raises:
@@ -87,20 +96,22 @@ def load() -> ctypes.CDLL:
     return build(_typed)
 
 
-def _typed(path: Path) -> ctypes.CDLL:
+def _typed(path: Path) -> Library:
     """The library at ``path`` with typed functions.
 
     Raises:
         OSError: it cannot be loaded from this folder.
         NoLibraryError: it lacks a function, or was built for another layout of the arguments.
     """
-    library = ctypes.CDLL(str(path))
+    library = Library(str(path))
     try:
-        for kind, prefix in PREFIXES.items():
-            names = _OF_ASSIGNMENT | ({} if kind == "keypoints" else _OF_TERMS) | (_ARGUMENTS if kind == "upright" else {})
-            for name, arguments in names.items():
-                function = getattr(library, prefix + name)
-                function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
+        library.of_boxes = {
+            (kind, name): _function(library, prefix, name, _OF_BOXES[name])
+            for kind, prefix in PREFIXES.items()
+            for name in (_TO_ASSIGN if kind == "keypoints" else _OF_BOXES)
+        }
+        for name, arguments in _ARGUMENTS.items():
+            _function(library, "twinloss_", name, arguments)
     except AttributeError as error:
         raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
     if library.twinloss_arguments_size() != ctypes.sizeof(KernelArguments):
@@ -108,6 +119,17 @@ def _typed(path: Path) -> ctypes.CDLL:
             f"the CPU kernels in {path} were built for another version of twinloss; delete that file, or use backend='torch'"
         )
     return library
+
+
+def _function(library: ctypes.CDLL, prefix: str, name: str, arguments: tuple[Any, ...]) -> Any:
+    """A typed function of the library.
+
+    Raises:
+        AttributeError: the library lacks it.
+    """
+    function = getattr(library, prefix + name)
+    function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
+    return function
 
 
 def _share_threads_with_torch() -> None:

@@ -24,9 +24,9 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
         ValueError: the logits' dtype is not one that the kernels serve.
     """
     given = None if assignment is None else slots_of(assignment)
-    arguments = _arguments(call)
-    loss, items = _FusedLoss.apply(call.boxes, call.scores, arguments, given)
-    return Evaluation(loss, items[:3], lambda: assign(call) if assignment is None else assignment)
+    arguments, filled = _arguments(call), list[Slots]()
+    loss, items = _FusedLoss.apply(call.boxes, call.scores, arguments, given, filled)
+    return Evaluation(loss, items[:3], lambda: assignment_of(arguments, filled[0]) if assignment is None else assignment)
 
 
 def assign(call: Call) -> Assignment:
@@ -49,9 +49,12 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, _scores: Tensor, arguments: KernelArguments, given: Slots | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, boxes: Tensor, _scores: Tensor, arguments: KernelArguments, given: Slots | None, filled: list[Slots]
+    ) -> tuple[Tensor, Tensor]:
         with on_device(boxes):
             result = forward(arguments, given)
+        filled.append(result.slots)
         # The logits are saved as the kernels read them. Where that is no copy, it shares the caller's memory, and its count of changes: so
         # changing them before the backward pass is an error, as anywhere in torch. All else that is read there is nobody else's.
         save(ctx, boxes=arguments.boxes, scores=arguments.scores)
@@ -63,11 +66,11 @@ class _FusedLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
-            return None, None, None, None
+            return (None,) * 5
         boxes, scores = saved(ctx)
         for_boxes, for_scores = ctx.needs_input_grad[:2]
         with on_device(boxes):
             gradients = backward(with_logits(ctx.arguments, boxes, scores), ctx.result, in_memory(incoming), for_boxes, for_scores)
-        return gradients.boxes if for_boxes else None, gradients.scores if for_scores else None, None, None
+        return gradients.boxes if for_boxes else None, gradients.scores if for_scores else None, None, None, None
