@@ -195,7 +195,7 @@ def smaller(case: Case) -> Iterator[Case]:
 def oriented_tags(case: Case) -> tuple[str, ...]:
     """Returns the tags of a case in the order of :data:`TAGS`."""
     inputs = build(case, Setting("float64"))
-    exact = ExactOriented(case.spec)  # type: ignore[arg-type]
+    exact = ExactOriented(case.spec)
     with torch.no_grad():
         traces, boxes = exact.trace(*inputs), exact.truth(*inputs).corners
     found = {name for name, holds in _of_rows(boxes, inputs.batch["batch_idx"]).items() if holds}
