@@ -32,7 +32,7 @@ from oracle.tools.options import DETECT
 from properties.strategies import cases
 from properties.strategies.oriented import oriented_cases
 from properties.strategies.oriented import smaller as smaller_oriented
-from properties.strategies.pose import fewer_keypoints, pose_cases
+from properties.strategies.pose import pose_cases, smaller_pose
 from properties.strategies.profiles import Profile
 from properties.strategies.segment import segment_batches, segment_cases
 from properties.strategies.segment import smaller as smaller_segment
@@ -181,7 +181,7 @@ _ORIENTED = Task(
     smaller=smaller_oriented,
 )
 
-_SECOND_GENERATION = Variant("second", {"numbers": {"generation": 2}})
+_SECOND_GENERATION = Variant("second", {"numbers": {"generation": 2, "flow": True, "reg_max": 1}})
 
 _POSE = Task(
     name="pose",
@@ -205,7 +205,7 @@ _POSE = Task(
         (Setting("float32", autocast="bfloat16"), "tiny", 60),
         (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
     ),
-    smaller=fewer_keypoints,
+    smaller=smaller_pose,
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in (_DETECT, _SEGMENT, _ORIENTED, _POSE)}

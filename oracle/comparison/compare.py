@@ -268,7 +268,7 @@ def _wrong(judgements: Sequence[Judgement]) -> bool:
 
 
 def _form(trial: Trial) -> Iterable[Judgement]:
-    """Yields a difference if the loss is neither float32 nor float64 [7], and one for each gradient missing though the definition has it."""
+    """Yields a difference if the loss is neither float32 nor float64 [7], and one for each missing gradient that the definition has."""
     outcome = trial.outcome()
     if outcome.loss_dtype not in (torch.float32, torch.float64):
         yield differs(Finding("loss", "dtype", f"the loss is {outcome.loss_dtype}; it must be float32 or float64"))

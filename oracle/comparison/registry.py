@@ -14,10 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
-
 import twinloss
 from oracle.cases.case import Inputs, Setting
+from oracle.cases.tasks.flow import Flow
 from oracle.contract.answer_form import MalformedError, describe, read_attribute
 from oracle.contract.assumptions import Assumption, AssumptionError, find_assumptions, with_assumptions
 from oracle.contract.calls import ContenderFailed, call_contender
@@ -35,7 +34,7 @@ class CandidateError(ValueError):
     """A candidate cannot be loaded; the message names the faulty part of its path, and the remedy."""
 
 
-def pose_loss(spec: PoseSpec, *, flow: nn.Module | None = None, **options: Any) -> PoseLoss:
+def pose_loss(spec: PoseSpec, *, flow: Flow | None = None, **options: Any) -> PoseLoss:
     """Returns the twin's pose loss with the log-density of a flow."""
     return PoseLoss(spec, flow=None if flow is None else flow.log_prob, **options)
 

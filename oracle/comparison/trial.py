@@ -41,6 +41,7 @@ from oracle.tolerance.precision import precision_of
 from twinloss import Assignment
 
 Answer = TypeVar("Answer")
+_INFERRED = ("detect", "oriented")  # Tasks whose held anchors the gradients of box and class logits betray.
 
 
 class Trial:
@@ -255,8 +256,8 @@ class Trial:
 
     def inferred(self) -> list[InferredAssignment]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
-        if self.definition.case.spec.task != "detect":
-            return []  # only box and class logits are read; the other tasks' criteria show their assignment
+        if self.definition.case.spec.task not in _INFERRED:
+            return []  # the other tasks' criteria show their assignment
         inference = AssignmentInference(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
         own = self.decided.held.key
 

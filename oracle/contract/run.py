@@ -202,7 +202,9 @@ def gradients(
         return dict.fromkeys([*leaves, *(["flow"] if parameters else [])])
     factors = torch.ones_like(loss) if cotangent is None else loss.new_tensor(cotangent)
     asked = {**leaves, **parameters}
-    found = dict(zip(asked, torch.autograd.grad(loss, list(asked.values()), grad_outputs=factors, allow_unused=True), strict=True))
+    found: dict[str, Tensor | None] = dict(
+        zip(asked, torch.autograd.grad(loss, list(asked.values()), grad_outputs=factors, allow_unused=True), strict=True)
+    )
     for name, gradient in found.items():
         if gradient is not None:
             check_tensor(f"the gradient of {name}", gradient, asked[name].device)

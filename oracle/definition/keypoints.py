@@ -69,17 +69,18 @@ def areas(corners: Tensor) -> Tensor:
 
 
 def log_similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, constants: Tensor) -> Tensor:
-    """[4.2] Logarithm of the object keypoint similarity o (P,) of pairs with a visible keypoint, in pixels.
+    """[4.2] Logarithm of the object keypoint similarity o (P,) of one box, with a visible keypoint, and its candidates, in pixels.
 
     Args:
-        predicted, target: (P, n, 2) keypoints.
-        visible: (P, n) bool.
-        area: (P,) w·h of the boxes.
+        predicted: (P, n, 2) keypoints.
+        target: (n, 2) keypoints.
+        visible: (n,) bool.
+        area: w·h of the box.
         constants: (n,) 8σ_k².
     """
     squared = (predicted - target).square().sum(-1)
-    exponent = -squared / (constants * (AREA_SHARE * area[:, None] + EPSILON))
-    return exponent.where(visible, -torch.inf).logsumexp(1) - visible.double().sum(1).log()
+    exponent = -squared / (constants * (AREA_SHARE * area + EPSILON))
+    return exponent.where(visible, -torch.inf).logsumexp(1) - visible.double().sum().log()
 
 
 def location_costs(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, constants: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from oracle.cases.tasks.flow import Flow
 from oracle.contract.contender import Batch, Preds
 from oracle.definition import keypoints
 from oracle.definition.assignment_trace import UNASSIGNED, ImageTrace
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held, Scene
-from oracle.definition.input_checks import check_keypoints
+from oracle.definition.input_checks import check_keypoint_predictions, check_keypoints
 from twinloss import PoseSpec
 
 
@@ -46,7 +47,7 @@ class ExactPose(ExactCriterion):
         ties: Literal["stable", "reference"] = "stable",
         conflicts: Literal["overlap", "pickers"] = "overlap",
         *,
-        flow: torch.nn.Module | None = None,
+        flow: Flow | None = None,
     ) -> None:
         super().__init__(spec, ties, conflicts)
         if spec.flow and flow is None:
@@ -66,7 +67,9 @@ class ExactPose(ExactCriterion):
 
     def raw_keypoints(self, preds: Preds) -> Tensor:
         """[1] Raw numbers (B, A, n, E); channel = keypoint · E + component."""
-        return preds["kpts"].double().transpose(1, 2).unflatten(2, self.spec.keypoint_shape)
+        check_keypoint_predictions(preds, self.spec.keypoint_shape)
+        raw: Tensor = preds["kpts"].double().transpose(1, 2).unflatten(2, self.spec.keypoint_shape)
+        return raw
 
     def constants(self, batch: Batch) -> Tensor:
         """[4] 8σ_k² (n,)."""
@@ -120,9 +123,10 @@ class ExactPose(ExactCriterion):
         for j, row in enumerate(rows.tolist()):
             if target.visible[row].any():
                 (anchor,) = candidate[j].nonzero(as_tuple=True)
-                own = (values.expand(len(anchor), *values.shape) for values in (target.pixels[row], target.visible[row], area[j]))
                 overlap[j] = -torch.inf
-                overlap[j, anchor] = keypoints.log_similarity(predicted[anchor], *own, constants)
+                overlap[j, anchor] = keypoints.log_similarity(
+                    predicted[anchor], target.pixels[row], target.visible[row], area[j], constants
+                )
         return overlap
 
     def extra_terms(self, preds: Preds, batch: Batch, grid: Grid, truth: GroundTruth, held: Held) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ deviation of a Gaussian: a hypothesis whose tolerance is wide, as at a kink of t
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,11 +25,11 @@ from torch import Tensor
 
 from oracle.contract.run import Outcome
 from oracle.definition.assignment_trace import UNASSIGNED
-from oracle.definition.formulas import ciou, corners_of, distance_term, distances, distribution_term
 from oracle.judge.truth import DefinitionAnswers
 from oracle.tolerance.allowed_assignments import AllowedAssignments, TieRules
-from oracle.tolerance.held_anchors import EVALUATION_ROUNDINGS, HeldAnchors, box_part, boxes_gradient, held_anchors
+from oracle.tolerance.held_anchors import EVALUATION_ROUNDINGS
 from oracle.tolerance.intervals import Floats
+from oracle.tolerance.loss_and_gradients import Assigned, HeldTerms
 from oracle.tolerance.margins import Bools, Ints
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
@@ -188,14 +189,19 @@ def pair_evidence(
     label = box.label[group]
     one = torch.ones(len(pair), dtype=torch.float64)
     every = Assignment(torch.from_numpy(image), torch.from_numpy(anchor), torch.from_numpy(box.row[group]), one)
-    held = held_anchors(definition.exact(TieRules()), *definition.inputs, every, precision)
     factors = np.ones(spec.num_classes) if spec.class_weights is None else np.array(spec.class_weights, dtype=np.float64)
-    score_gradient = spec.gains[1] * factors
+    gains = dict(zip(spec.terms, spec.term_gains, strict=True))
+    score_gradient = gains["cls"] * factors
     images = definition.case.batch_size
-    smallest = precision.smallest_output * max(1.0, *spec.gains) * images
-    (box_gradient, term_values), box_tolerance = _unit_gradient(held, spec, spec.gains[0]), _unit_tolerance(held, spec, precision)
-    # At a kink of the CIoU the gradient may be 0; that of the distribution term has no kink.
-    steady = _unit_gradient(held, spec, 0.0)[0].abs() if spec.reg_max > 1 else box_gradient.abs() - box_tolerance
+    smallest = precision.smallest_output * max(1.0, *gains.values()) * images
+    assigned = Assigned(definition.exact(TieRules()), *definition.inputs, every, 0 * one, one, 0 * one, gains, 0.0, precision)
+    # An estimate of the tolerance suffices here, because an inferred assignment is judged afterwards; there may be very many pairs.
+    with torch.no_grad():
+        held = definition.steps.terms.held_terms(assigned, roughly=True)
+    box_gradient = _unit_gradient(assigned, ("box", "dfl"))
+    box_tolerance = held.boxes.rounding + torch.maximum(-held.boxes.below, held.boxes.above)
+    # At a kink of the overlap the gradient may be 0; that of the distribution term has no kink.
+    steady = _unit_gradient(assigned, ("dfl",)).abs() if spec.reg_max > 1 else box_gradient.abs() - box_tolerance
     return PairEvidence(
         pair=pair,
         label=label,
@@ -205,37 +211,30 @@ def pair_evidence(
         observed_boxes=outcome.gradients["boxes"][image, :, anchor].numpy(),
         observed_score=outcome.gradients["scores"][image, label, anchor].numpy(),
         score_gradient=score_gradient[label],
-        term_values=term_values.numpy(),
-        logit=held.score.numpy(),
+        term_values=_term_values(held, gains, len(pair)).numpy(),
+        logit=definition.scores[image, label, anchor].numpy(),
         rate=_rate(outcome.gradients["scores"], allowed, definition, torch.from_numpy(score_gradient)),
-        gain=max(spec.gains[0], spec.gains[2]),
+        gain=max(gains["box"], gains["dfl"]),
         roundoff=max(precision.score, precision.evaluation, precision.output),
         smallest=smallest,
     )
 
 
-def _unit_gradient(held: HeldAnchors, spec: LossSpec, box_gain: float) -> tuple[Tensor, Tensor]:
-    """Returns the gradient (Q, 4R) of the box logits and the terms (Q, T) that it was taken of, for weight 1 and B / S = 1."""
-    logits = held.logits.clone().requires_grad_()
-    sides = distances(logits, spec.reg_max)
-    box = 1 - ciou(corners_of(sides, held.centres), held.corners, spec.ciou_eps)
-    if spec.reg_max > 1:
-        third = distribution_term(logits, held.target, spec)
-    else:
-        width, height = held.image_size[:2].tolist()
-        third = distance_term(sides, held.target, held.strides, (height, width)) * spec.distance_term
-    terms = torch.stack([box_gain * box, torch.zeros_like(box), spec.gains[2] * third], 1)
-    (box_gradient,) = torch.autograd.grad(terms.sum(), logits)
-    return box_gradient, terms.detach()
+def _unit_gradient(assigned: Assigned, terms: Collection[str]) -> Tensor:
+    """Returns the gradient (Q, 4R) of the box logits through some terms, for weight 1 and B / S = 1."""
+    exact, preds, one = assigned.exact, assigned.preds, assigned.share
+    grid = exact.grid(preds)
+    held = exact.held(preds, grid, exact.truth(preds, assigned.batch), assigned.assignment)
+    logits = held.logits.detach().clone().requires_grad_()
+    found = exact.box_terms(preds, grid, held._replace(logits=logits, weight=one, share=one, normaliser=torch.ones(())))
+    (gradient,) = torch.autograd.grad(torch.stack([assigned.scale[name] * found[name] for name in terms]).sum(), logits)
+    return gradient
 
 
-def _unit_tolerance(held: HeldAnchors, spec: LossSpec, precision: Precision) -> Tensor:
-    """Returns the rounding (Q, 4R) of that gradient; at a kink the width of the interval is added."""
-    one = torch.ones(len(held.logits), dtype=torch.float64)
-    # An estimate suffices here, because an inferred assignment is judged afterwards; there may be very many pairs.
-    part = box_part(held, spec.ciou_eps, max(precision.corner, precision.evaluation), one_at_a_time=True)
-    bounds = boxes_gradient(held, part, one, torch.zeros_like(one), (spec.gains[0], spec.gains[2]), spec, precision, 0.0)
-    return bounds.rounding + torch.maximum(-bounds.below, bounds.above)
+def _term_values(held: HeldTerms, gains: Mapping[str, float], pairs: int) -> Tensor:
+    """Returns what each pair adds to each term (Q, T), for weight 1 and B / S = 1; 0 for a term that is not a sum over the pairs."""
+    none = torch.zeros(pairs, dtype=torch.float64)
+    return torch.stack([gain * held.values[name][0] if name in held.values else none for name, gain in gains.items()], 1)
 
 
 def _rate(gradient: Tensor, allowed: AllowedAssignments, definition: DefinitionAnswers, score_gradient: Tensor) -> float | None:

@@ -103,7 +103,8 @@ def _gone_to_first(allowed: AllowedAssignments, cells: Ints, reported: IndexedAs
     rows = dict(zip(reported.cell.tolist(), reported.row.tolist(), strict=True))
     first = allowed.margins.boxes.first_row
     gone = [rows.get(cell, UNASSIGNED) == first.get(cell // allowed.margins.anchors) for cell in cells.tolist()]
-    return allowed.may_go_to_first[cells] & np.array(gone, dtype=bool)
+    allowed_there: Bools = allowed.may_go_to_first[cells] & np.array(gone, dtype=bool)
+    return allowed_there
 
 
 def _attribute(allowed: AllowedAssignments, truth: Ints, answer: Ints, cells: Ints) -> dict[str, int]:

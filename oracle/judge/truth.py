@@ -44,7 +44,7 @@ class DefinitionAnswers:
 
     def __init__(self, case: Case, setting: Setting) -> None:
         self.case, self.setting = case, setting
-        self.layout, self._steps = Layout(case.spec, case.grids), TASK_STEPS[case.spec.task]
+        self.layout, self.steps = Layout(case.spec, case.grids), TASK_STEPS[case.spec.task]
         self.inputs: Inputs = build(case, Setting(setting.dtype, device="cpu"))
         self.flow = task_of(case).flow(case)
         self._exact: dict[tuple[str, str], ExactCriterion] = {}
@@ -73,7 +73,7 @@ class DefinitionAnswers:
 
     def predicted_tolerance(self, precision: Precision) -> Tensor:
         """Returns the tolerance (B, A, K) of the predicted boxes."""
-        return self._steps.margins.predicted(self.inputs.preds, self.grid, self.predicted, self.case.spec.reg_max, precision)
+        return self.steps.margins.predicted(self.inputs.preds, self.grid, self.predicted, self.case.spec.reg_max, precision)
 
     @property
     def box_numbers(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class DefinitionAnswers:
     def margins(self, precision: Precision) -> Margins:
         """Returns boxes and pairs with the intervals of a precision."""
         if precision not in self._margins:
-            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision, self._steps.margins)
+            self._margins[precision] = margins_of(self.exact(TieRules()), *self.inputs, precision, self.steps.margins)
         return self._margins[precision]
 
     def allowed(self, precision: Precision, rules: TieRules) -> AllowedAssignments:
@@ -160,7 +160,7 @@ class DefinitionAnswers:
             of_weights = torch.zeros_like(assignment.weight) if given else torch.from_numpy(weights.tolerance)
             classification = float(truth.loss[self.case.spec.terms.index("cls")])
             tolerance = outcome_tolerance(
-                self.exact(TieRules()), *self.inputs, assignment, of_weights, classification, precision, self._steps.terms
+                self.exact(TieRules()), *self.inputs, assignment, of_weights, classification, precision, self.steps.terms
             )
             self._expected[key] = Expected(assignment, truth, tolerance, self.labels[assignment.box], self.scores)
         return self._expected[key]

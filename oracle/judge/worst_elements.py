@@ -99,7 +99,7 @@ def worst_element(
     # On the CPU and in numpy, which is faster for the thousand small groups of a case.
     expected, found, allowed = truth.numpy(), value.numpy(), np.broadcast_to(tolerance.numpy(), truth.shape)
     low, high = (expected, expected) if interval is None else (end.numpy() for end in interval)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         error = np.maximum(np.maximum(low - found, found - high), 0)
         ratios = error / allowed
     at = np.unravel_index(int(ratios.argmax()), truth.shape)
@@ -121,7 +121,7 @@ def _kinks(expected: Array, found: Array, allowed: Array, low: Array, high: Arra
         return 0, 0.0
     expected, found, low, high = expected[at], found[at], low[at], high[at]
     end = np.where(found < expected, low, high)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         shares = np.where(end == expected, 0.0, (found - expected) / (end - expected))
     return int(at.sum()), float(np.nan_to_num(shares).clip(0, 1).max())
 

@@ -28,7 +28,7 @@ LogProb = Callable[[Tensor], Tensor]
 SIGMOID_ROUNDINGS = 4.0
 # Roundings of the flow of the cases: of its log-density and gradients, by their scales. Measured in float32 and in bfloat16 autocast on
 # 20,000 errors up to 100, the largest were 9, 8 and 6.
-DENSITY_ROUNDINGS, SLOPE_ROUNDINGS, PARAMETER_ROUNDINGS = 20.0, 20.0, 15.0
+DENSITY_ROUNDINGS, SLOPE_ROUNDINGS, PARAMETER_ROUNDINGS = 20.0, 20.0, 20.0
 SAMPLES = (-1.0, -0.5, 0.0, 0.5, 1.0)  # Of an error, in its tolerance.
 _STREAM = 75
 _PATTERNS, _PATTERN_FACTOR = (
@@ -111,7 +111,7 @@ def likelihood(points: HeldKeypoints, assigned: Assigned) -> Likelihood:
     exact, shape = assigned.exact, points.away.shape
     assert isinstance(exact, ExactPose)
     assert exact.flow is not None
-    log_prob, parameters = exact.flow.log_prob, list(exact.flow.parameters())
+    log_prob, parameters = exact.flow.log_prob, list[Tensor](exact.flow.parameters())
     nothing = torch.zeros(shape, dtype=torch.float64)
     silent = _bounds(*(_Ends(part, part, part, part) for part in (nothing, nothing, _flat([0 * p.detach() for p in parameters]))))
     if assigned.preds.get("kpts_sigma") is None or not bool(points.visible.any()):

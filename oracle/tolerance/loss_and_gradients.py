@@ -120,12 +120,12 @@ class FurtherTerms(NamedTuple):
 class TermSteps:
     """The steps of :func:`outcome_tolerance` that depend on the task; these are for upright boxes and no further terms."""
 
-    def held_terms(self, assigned: Assigned) -> HeldTerms:
-        """Returns box term, distribution or distance term, and their gradients."""
+    def held_terms(self, assigned: Assigned, *, roughly: bool = False) -> HeldTerms:
+        """Returns box term, distribution or distance term, and their gradients; ``roughly``: faster, for boxes that are not tiny."""
         spec, precision = assigned.spec, assigned.precision
         held = held_anchors(assigned.exact, assigned.preds, assigned.batch, assigned.assignment, precision)
         rounding = max(precision.corner, precision.evaluation)
-        part = box_part(held, spec.ciou_eps, rounding)
+        part = box_part(held, spec.ciou_eps, rounding, one_at_a_time=roughly)
         gains = assigned.scale["box"], assigned.scale["dfl"]
         values = {"box": ((1 - part.overlap).abs(), part.overlap_tolerance), "dfl": third_term(held, spec, rounding)}
         bounds = boxes_gradient(held, part, assigned.share, assigned.share_tolerance, gains, spec, precision, assigned.drift)

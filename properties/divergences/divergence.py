@@ -10,12 +10,11 @@ from typing import Literal
 from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
 from oracle.cases.tasks import task_of
-from oracle.comparison.registry import shipped
+from oracle.comparison.registry import TWINS, shipped
 from oracle.contract.contender import Contender
 from oracle.contract.run import make_criterion
 from properties.divergences.input_edits import Edit
 from properties.divergences.questions import Question
-from twinloss import DetectionLoss
 
 Right = Literal["reference", "twin", "both", "open"]
 
@@ -58,13 +57,13 @@ class Divergence:
 
     def observed(self) -> dict[str, str]:
         """Returns the present answers of the contenders named in ``answers``."""
-        return {name: answer_of(contenders()[name], self) for name in self.answers}
+        return {name: answer_of(contenders(self.case.spec.task)[name], self) for name in self.answers}
 
 
-def contenders() -> dict[str, Contender]:
-    """Returns the contenders by their names in the register."""
-    ours = shipped()
-    pickers = Contender("pickers", ours["twin"].version, partial(DetectionLoss, conflicts="pickers"), arithmetic="float32")
+def contenders(task: str = "detect") -> dict[str, Contender]:
+    """Returns the contenders of a task by their names in the register."""
+    ours = shipped(task)
+    pickers = Contender("pickers", ours["twin"].version, partial(TWINS[task], conflicts="pickers"), arithmetic="float32")
     return {
         "definition": ours["exact"],
         "reference": ours["reference"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -22,11 +22,11 @@ def batch_value(key: str, row: int, value: float, column: int = 0) -> Edit:
     return edit
 
 
-def batch_order(*rows: int) -> Edit:
-    """Reorders the rows of the targets."""
+def batch_order(*rows: int, keep: Collection[str] = ()) -> Edit:
+    """Reorders the rows of the targets, except those named ``keep``."""
 
     def edit(inputs: Inputs) -> Inputs:
-        return Inputs(inputs.preds, {key: values[list(rows)] for key, values in inputs.batch.items()})
+        return Inputs(inputs.preds, {key: values if key in keep else values[list(rows)] for key, values in inputs.batch.items()})
 
     return edit
 

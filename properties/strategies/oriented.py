@@ -39,11 +39,11 @@ TAGS = {
     "strangers": "a candidate's overlap is 0",
 }
 
-# Angles in radians: the loader's range and its ends, right angles, half turns and more, and those that make the sum of a box negative.
+# Angles in radians: the loader's range and its ends, right angles, half turns and more, up to a turn: the twin refuses others.
 _END = float(np.float32(3 * math.pi / 4))
 ANGLES = (
     0.3, 0.0, 1.0, math.pi / 2, -math.pi / 4, _END, float(np.nextafter(np.float32(_END), np.float32(0))), math.pi / 4, 2.0, -0.5, 1e-4,
-    math.pi, 3.5, -1.9, 2 * math.pi, -7.0, -60.0, 1e4,
+    math.pi, 3.5, -1.9, 6.28, -6.28,
 )  # fmt: skip
 LENGTHS = (64.0, 40.0, 128.0, 2000.0)
 ASPECTS = (20.0, 5.0, 60.0, 1000.0)
@@ -53,10 +53,11 @@ _TURNED = (-math.pi / 4, 3 * math.pi / 4)
 
 
 class Turned(NamedTuple):
-    """A box and its angle."""
+    """A box and its angle, and whether it is a rectangle that the image has already."""
 
     box: Box
     angle: float
+    again: bool = False
 
 
 class Draw(NamedTuple):
@@ -99,13 +100,17 @@ def _limit(turned: Turned, _earlier: Turned | None, draw: Draw, _frame: Frame) -
 
 
 def _again(turned: Turned, earlier: Turned | None, draw: Draw, _frame: Frame) -> Turned:
-    """Writes the image's last box again, turned by 0 to 3 right angles with the sides exchanged for an odd number."""
-    if earlier is None:
+    """Writes the image's last box again, turned by 0 to 3 right angles with the sides exchanged for an odd number.
+
+    Of three or more such boxes of one class the gradients do not tell which one holds an anchor: a box is written again once.
+    """
+    if earlier is None or earlier.again:
         return turned
     box, turns = earlier.box, draw.number % 4
     w, h = (box.h, box.w) if turns % 2 else (box.w, box.h)
     same = dataclasses.replace(box, label=turned.box.label, w=w, h=h)
-    return Turned(same, earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1))
+    other = earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1)
+    return Turned(same, other if abs(other) < ANGLES[-2] else math.remainder(other, math.pi), again=True)
 
 
 def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame) -> Turned:
@@ -119,6 +124,12 @@ def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame
     return Turned(dataclasses.replace(turned.box, cx=centre[0], cy=centre[1], w=w, h=h), turned.angle)
 
 
+def _cornered(turned: Turned, _earlier: Turned | None, draw: Draw, _frame: Frame) -> Turned:
+    """Moves a small box to the image's top-left corner, where the sum of its five numbers is about 0 [3.3]."""
+    place, side = (-1.0, -3.0, 0.5, -2.0)[draw.number % 4], (2.5, 2.0, 4.0)[draw.number // 4 % 3]
+    return Turned(dataclasses.replace(turned.box, cx=place, cy=place, w=side, h=side), turned.angle)
+
+
 RULES: dict[str, Rule] = {
     "as drawn": lambda turned, *_: turned,
     "exchanged": lambda turned, *_: _sides(turned, turned.box.h, turned.box.w),
@@ -127,10 +138,11 @@ RULES: dict[str, Rule] = {
     "limit": _limit,
     "again": _again,
     "on border": _on_border,
+    "cornered": _cornered,
 }
 """What becomes of a box, by name; the simplest first."""
 
-_SHARES = ("as drawn", "as drawn", "exchanged", "long", "again", "on border", "square", "limit")
+_SHARES = ("as drawn", "as drawn", "exchanged", "long", "again", "on border", "square", "limit", "cornered")
 
 
 @st.composite
@@ -138,13 +150,15 @@ def oriented_definitions(draw: st.DrawFn) -> OrientedSpec:
     """Definitions that the reference supports."""
     spec = draw(_BASE)
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    return OrientedSpec(**fields | {"gains": (*spec.gains, draw(st.sampled_from((1.0, 1.0, 2.0, 0.0))))})
+    gains = (*spec.gains, draw(st.sampled_from((1.0, 1.0, 2.0, 0.0))))
+    # The newest heads have R = 1.
+    return OrientedSpec(**fields | {"gains": gains, "reg_max": draw(st.sampled_from((spec.reg_max, spec.reg_max, 1)))})
 
 
 _BASE = definitions()
 _DEFINITIONS = oriented_definitions()
-# Predictions about the kink of 8: a share of a cell about 2e-4 of a side.
-_FINE = st.builds(Prediction, kind=st.just("near"), spread=st.sampled_from((0.0, 2e-4, 1e-3, 5e-3)), seed=st.integers(0, 2**16))
+# Predictions about the kink of 8, 2e-4 of a side off the truth; and such that are far off, whose overlap is 0 [5.2].
+_FINE = st.builds(Prediction, kind=st.just("near"), spread=st.sampled_from((0.0, 2e-4, 1e-3, 5e-3, 10.0, 30.0)), seed=st.integers(0, 2**16))
 _PREDICTIONS = st.one_of(predictions(), predictions(), predictions(), _FINE)
 _DRAWS = st.lists(st.builds(Draw, st.sampled_from(_SHARES), st.integers(0, len(ANGLES) - 1), st.integers(0, 2**12)), min_size=1, max_size=8)
 
@@ -181,7 +195,7 @@ def smaller(case: Case) -> Iterator[Case]:
 def oriented_tags(case: Case) -> tuple[str, ...]:
     """Returns the tags of a case in the order of :data:`TAGS`."""
     inputs = build(case, Setting("float64"))
-    exact = ExactOriented(case.spec)  # type: ignore[arg-type]
+    exact = ExactOriented(case.spec)
     with torch.no_grad():
         traces, boxes = exact.trace(*inputs), exact.truth(*inputs).corners
     found = {name for name, holds in _of_rows(boxes, inputs.batch["batch_idx"]).items() if holds}

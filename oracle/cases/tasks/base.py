@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oracle.cases.case import Case
 from oracle.cases.logits import Floats, logits
+from oracle.cases.tasks.flow import Flow
 
 
 class CaseTask:
@@ -24,6 +25,6 @@ class CaseTask:
         # Rounded to float32 in every setting, so that all dtypes get the same boxes.
         return {"bboxes": (rows / torch.tensor([width, height, width, height], dtype=torch.float64)).float().to(dtype)}
 
-    def flow(self, case: Case) -> nn.Module | None:
+    def flow(self, case: Case) -> Flow | None:
         """Returns a new module that the criteria of a case get beside its definition: the flow of a pose loss; here none."""
         return None

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from oracle.cases.case import Case, inline_logits
 from oracle.cases.logits import TRAINING_STAGES, Floats, Scene, scene_of
@@ -82,7 +82,7 @@ class PoseTask(CaseTask):
         keypoints = shares(case)
         return super().targets(case, dtype) | {"keypoints": torch.from_numpy(keypoints).to(dtype)}
 
-    def flow(self, case: Case) -> nn.Module | None:
+    def flow(self, case: Case) -> Flow | None:
         """Returns the flow, where the definition has a likelihood term."""
         return Flow() if pose_spec(case).flow else None
 

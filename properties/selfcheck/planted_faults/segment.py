@@ -13,9 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from properties.selfcheck.planted_faults import segment_overlap
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
-from twinloss.backends import evaluate
 from twinloss.masks import crops, sampling, targets
-from twinloss.terms import masks, semantic
+from twinloss.terms import masks, registry, semantic
 from twinloss.terms.masks import HeldMasks
 
 Change = Callable[..., Any]
@@ -27,7 +26,7 @@ def term(key: str, change: Change) -> tuple[Patch, ...]:
     def make(sound: Any) -> Any:
         return {**sound, key: lambda at: change(sound[key], at)}
 
-    return (Patch(evaluate, "TERMS", make),)
+    return (Patch(registry, "TERMS", make),)
 
 
 def each(change: Change) -> tuple[Patch, ...]:
@@ -186,7 +185,7 @@ def _areas_as_pixels(found: HeldMasks, corners: Tensor, image_size: tuple[int, i
 
 
 def _undivided(found: HeldMasks, corners: Tensor, _: Any) -> Tensor:
-    return torch.full_like(found.factor, 1 / (found.grid[0] * found.grid[1] * len(found.groups.order)))
+    return torch.full_like(found.factor, 1 / (found.grid[0] * found.grid[1] * max(len(found.groups.order), 1)))
 
 
 def _root_of_area(found: HeldMasks, corners: Tensor, image_size: tuple[int, int]) -> Tensor:
