@@ -34,7 +34,7 @@ def _with_further_terms(computed: tuple[str, ...], call: Call, found: Evaluation
     anchors = torch_backend.anchors(call.pyramid, call.boxes)
     losses, items = (dict(zip(computed, column.unbind(), strict=True)) for column in (found.loss, found.items))
     with torch.autocast(call.boxes.device.type, enabled=False):
-        for key, term in further_terms(HeldAnchors(call, held, anchors), computed).items():
+        for key, term in further_terms(HeldAnchors(call, held, anchors, found.columns), computed).items():
             losses[key], items[key] = term * len(call.boxes), term.detach()
     loss, logged = (torch.stack([column[key] for key in call.spec.terms]) for column in (losses, items))
     return Evaluation(loss, logged, lambda: held)
