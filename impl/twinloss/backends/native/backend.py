@@ -41,8 +41,9 @@ class NativeBackend(Backend):
         from twinloss.backends.native.availability import why_not
 
         keys = ("kpts",) if call.spec.overlap == "keypoints" else ("angle",) if call.spec.geometry == "oriented" else ()
-        further = {key: call.extras[key] for key in keys}
-        return why_not(call.boxes, call.scores, call.spec, call.ties, further)
+        compared = ("mask_coefficient", "proto") if call.spec.overlap == "ciou and masks" else ()
+        further, any_layout = ({key: call.extras[key] for key in each} for each in (keys, compared))
+        return why_not(call.boxes, call.scores, call.spec, call.ties, further, any_layout)
 
     def assignment(self, call: Call) -> Assignment:
         """The assignment alone."""
