@@ -40,8 +40,10 @@ class NativeBackend(Backend):
         """Why the kernels cannot serve: the reason lies in the logits, the definition or the machine."""
         from twinloss.backends.native.availability import why_not
 
-        further = {key: call.extras[key] for key in {"oriented": ("angle",), "pose": ("kpts",)}.get(call.spec.task, ())}
-        return why_not(call.boxes, call.scores, call.spec, call.ties, further)
+        keys = {"oriented": ("angle",), "pose": ("kpts",)}.get(call.spec.task, ())
+        compared = ("mask_coefficient", "proto") if call.spec.overlap == "ciou and masks" else ()
+        further, any_layout = ({key: call.extras[key] for key in each} for each in (keys, compared))
+        return why_not(call.boxes, call.scores, call.spec, call.ties, further, any_layout)
 
     def assignment(self, call: Call) -> Assignment:
         """The assignment alone."""
