@@ -92,3 +92,19 @@ def check_oriented_boxes(batch: Batch) -> None:
     boxes = batch["bboxes"]
     if boxes.ndim != 2 or boxes.shape[1] != 5:
         raise ValueError(f"bboxes should be (N, 5): x, y, w, h, θ; they are {tuple(boxes.shape)}")
+
+
+def check_keypoint_predictions(preds: Preds, keypoint_shape: tuple[int, int]) -> None:
+    """[10 of the pose loss] Checks the shapes of the raw keypoints and, if there are any, of the raw deviations.
+
+    Raises:
+        ValueError: they do not fit the definition and the other predictions; the message gives both shapes.
+    """
+    images, _, anchors = preds["scores"].shape
+    points, numbers = keypoint_shape
+    for name, channels in (("kpts", points * numbers), ("kpts_sigma", 2 * points)):
+        found, expected = preds.get(name), (images, channels, anchors)
+        if name == "kpts_sigma" and found is None:
+            continue
+        if found is None or tuple(found.shape) != expected:
+            raise ValueError(f"{name} should be {expected}; it is {'missing' if found is None else tuple(found.shape)}")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.spec import LossSpec
+
+if TYPE_CHECKING:
+    from twinloss.terms.held import HeldAnchors
 
 
 class NativeBackend(Backend):
@@ -12,11 +20,17 @@ class NativeBackend(Backend):
 
     name = "native"
     geometries = ("upright", "oriented")
-    overlaps = ("ciou", "probiou", "keypoints")
+    overlaps = ("ciou", "ciou and masks", "probiou", "keypoints")
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Detection's terms, and the angle term of oriented boxes."""
         return spec.terms if spec.geometry == "oriented" else self.terms
+
+    def further_term(self, key: str, call: Call) -> Callable[[HeldAnchors], Tensor] | None:
+        """The terms of segmentation, where the kernels can read prototypes and masks in memory."""
+        from twinloss.backends.native.masks import further_term
+
+        return further_term(key, call)
 
     def is_default_for(self, call: Call) -> bool:
         """Whether the logits are on the host."""

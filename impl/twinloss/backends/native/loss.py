@@ -24,6 +24,7 @@ from twinloss.backends.native.arguments import (
     side_by_side,
 )
 from twinloss.backends.native.library import STORAGE, KernelArguments, kernel, load
+from twinloss.backends.native.masks import compared_masks
 from twinloss.backends.saved_tensors import save, saved
 
 
@@ -44,9 +45,12 @@ def assign(call: Call) -> Assignment:
 
 def _assign(arguments: KernelArguments, call: Call) -> Assignment:
     kind, held = "keypoints" if call.spec.overlap == "keypoints" else call.spec.geometry, empty_assignment(arguments)
+    masks = compared_masks(call)
+    arguments.masks = None if masks is None else ctypes.addressof(masks.arguments)
     memory = scratch(kernel("scratch_of_assignment", kind)(ctypes.byref(arguments)))
     where = ctypes.byref(arguments), STORAGE[call.scores.dtype], memory.data_ptr()
     count = kernel("assign", kind)(*where, ctypes.byref(address(held)))
+    arguments.masks = None  # what it pointed to ends here
     return Assignment(held.image[:count], held.anchor[:count], held.box[:count], held.weight[:count])
 
 

@@ -39,6 +39,8 @@ struct KernelArguments {
     const float* keypoints;  // (N, n, 2 or 3) divided by the image's width and height
     const float* doubled;    // (n,) 8σ²
 
+    const struct MaskArguments* masks;  // of the mask-aware assignment; null for any other
+
     float height() const { return static_cast<float>(grid_rows[0] * strides[0]); }
     float width() const { return static_cast<float>(grid_columns[0] * strides[0]); }
     std::int64_t kept() const { return topk < anchors ? topk : anchors; }  // K, or A if there are fewer anchors
