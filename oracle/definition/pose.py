@@ -16,7 +16,7 @@ from oracle.contract.contender import Batch, Preds
 from oracle.definition import keypoints
 from oracle.definition.assignment_trace import UNASSIGNED, ImageTrace
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held, Scene
-from oracle.definition.input_checks import check_keypoints
+from oracle.definition.input_checks import check_keypoint_predictions, check_keypoints
 from twinloss import PoseSpec
 
 
@@ -67,6 +67,7 @@ class ExactPose(ExactCriterion):
 
     def raw_keypoints(self, preds: Preds) -> Tensor:
         """[1] Raw numbers (B, A, n, E); channel = keypoint · E + component."""
+        check_keypoint_predictions(preds, self.spec.keypoint_shape)
         raw: Tensor = preds["kpts"].double().transpose(1, 2).unflatten(2, self.spec.keypoint_shape)
         return raw
 

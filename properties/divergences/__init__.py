@@ -6,11 +6,25 @@ because the reference or the twin has changed. The documentation's table is made
 
 from __future__ import annotations
 
-from properties.divergences import assignment, half_precision, invalid_logits, invalid_masks, invalid_targets, masks
+from properties.divergences import (
+    assignment,
+    half_precision,
+    invalid_keypoints,
+    invalid_logits,
+    invalid_masks,
+    invalid_targets,
+    keypoints,
+    masks,
+    oriented,
+)
 from properties.divergences.divergence import Divergence, contenders
 
 __all__ = ["REGISTER", "Divergence", "contenders"]
 
-REGISTER: tuple[Divergence, ...] = (
-    *assignment.ENTRIES, *half_precision.ENTRIES, *invalid_targets.ENTRIES, *invalid_logits.ENTRIES, *masks.ENTRIES, *invalid_masks.ENTRIES,
+REGISTER: tuple[Divergence, ...] = tuple(
+    entry
+    for module in (
+        assignment, half_precision, invalid_targets, invalid_logits, masks, invalid_masks, oriented, keypoints, invalid_keypoints
+    )
+    for entry in module.ENTRIES
 )  # fmt: skip

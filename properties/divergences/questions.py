@@ -65,9 +65,52 @@ def mask_terms(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     return ", ".join(text for text in _terms(criterion, inputs, setting) if text.split()[0] in wanted)
 
 
+def keypoint_terms(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Returns location, visibility and, if there is one, likelihood term, with three significant digits."""
+    return ", ".join(text for text in _terms(criterion, inputs, setting) if text.split()[0] in ("pose", "kobj", "likelihood"))
+
+
+def keypoint_gradients(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Returns the likelihood term's sign, and which way descent moves the raw deviation."""
+    outcome = _outcome(criterion, inputs, setting)
+    gradient, value = outcome.gradients["kpts_sigma"], float(outcome.loss[-1])
+    way = "smaller" if (gradient > 0).any() else "larger" if (gradient < 0).any() else "not"
+    return f"the term is {'positive' if value > 0 else 'zero' if value == 0 else 'negative'}, the deviation changes: {way}"
+
+
+def density_share(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+    """Returns how often the flow's log-density is subtracted for each keypoint, by the gradient of a scale of it."""
+    flow = getattr(criterion.flow, "__self__", criterion.flow)
+    scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+    sound: Callable[[Tensor], Tensor] = flow.log_prob
+    seen: list[Tensor] = []
+
+    def scaled(errors: Tensor) -> Tensor:
+        seen.append(sound(errors).detach().double())
+        return sound(errors) * scale.to(errors.dtype)
+
+    flow.log_prob = scaled
+    if hasattr(criterion.flow, "__self__"):
+        criterion.flow = scaled
+    preds, batch = fresh_leaves(criterion, inputs)
+    with in_setting(setting, criterion):
+        loss = criterion(preds, batch)[0]
+    (slope,) = torch.autograd.grad(loss[-1], scale)
+    return f"{-float(slope) / float(seen[0].mean()):.3g} times"
+
+
 def last_centre(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the centre of the last anchor in grid units."""
     return _numbers(_stage(criterion, inputs, setting, "anchors")[0][-1])
+
+
+def one_term(name: str) -> Question:
+    """Returns the question for one term, with three significant digits."""
+
+    def question(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+        return next(text for text in _terms(criterion, inputs, setting) if text.split()[0] == name)
+
+    return question
 
 
 def corners(criterion: Any, inputs: Inputs, setting: Setting) -> str:
@@ -93,13 +136,13 @@ def candidates_with_wide_border(criterion: Any, inputs: Inputs, setting: Setting
 
 def learnt_classes(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the classes whose score some anchor learns to raise."""
-    gradient = run_loss(criterion, inputs, setting).gradients["scores"]
+    gradient = _outcome(criterion, inputs, setting).gradients["scores"]
     return ", ".join(f"class {label}" for label in (gradient < 0).any(2).any(0).nonzero().flatten().tolist()) or "no class"
 
 
 def learnt_images(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the images in which some anchor learns a box."""
-    gradient = run_loss(criterion, inputs, setting).gradients["boxes"]
+    gradient = _outcome(criterion, inputs, setting).gradients["boxes"]
     return ", ".join(f"image {image}" for image in (gradient != 0).any(2).any(1).nonzero().flatten().tolist()) or "no image"
 
 
