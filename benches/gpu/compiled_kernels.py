@@ -25,11 +25,11 @@ import torch
 from benches.measure.environment import commit, now
 from oracle.ptx.compile import check_constants, compiling_for
 from oracle.tools.atomic_files import write_frame
-from twinloss import Assignment, LossSpec, Pyramid
+from twinloss import Assignment, LossSpec, OrientedSpec, Pyramid
 from twinloss.backends.call import Call
 
 CAPABILITIES = (80, 90)
-ESSENTIAL = 4
+ESSENTIAL = 5
 WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Limits of one multiprocessor, on both architectures.
 REGISTER_STEP = 256  # Granularity in which a warp is allocated registers.
 
@@ -73,11 +73,15 @@ class Variant:
             else:
                 parts = tuple(torch.zeros(self.images, count, pyramid.num_anchors, dtype=self.dtype) for count in channels)
             boxes, scores = (part.requires_grad_() for part in parts)
-            batch = {"batch_idx": torch.zeros(self.rows), "cls": torch.zeros(self.rows, 1), "bboxes": torch.zeros(self.rows, 4)}
+            oriented = isinstance(self.spec, OrientedSpec)
+            boxes_of_rows = torch.zeros(self.rows, 5 if oriented else 4)
+            batch = {"batch_idx": torch.zeros(self.rows), "cls": torch.zeros(self.rows, 1), "bboxes": boxes_of_rows}
+            angle = torch.zeros(self.images, 1, pyramid.num_anchors, dtype=self.dtype, requires_grad=True)
             index = torch.zeros(5, dtype=torch.int64)
             given = Assignment(index, index, index, torch.ones(5)) if self.given else None
-            incoming = torch.ones(3)
-        loss = evaluate(Call(boxes, scores, batch, self.spec, pyramid, self.conflicts), given).loss
+            incoming = torch.ones(len(self.spec.terms))
+        call = Call(boxes, scores, batch, self.spec, pyramid, self.conflicts, extras={"angle": angle} if oriented else {})
+        loss = evaluate(call, given).loss
         loss.backward(incoming)
 
 
@@ -92,6 +96,7 @@ def variants() -> list[Variant]:
         Variant("crowded", single, LossSpec(num_classes=60), rows=4967),
         Variant("end to end", brain, LossSpec(num_classes=80, reg_max=1, topk=7, topk2=1), gaps=True),
         Variant("odd", half, LossSpec(num_classes=3, reg_max=5, topk2=3, class_weights=(1.0, 2.0, 3.0)), (72, 56), conflicts="pickers"),
+        Variant("oriented", half, OrientedSpec(num_classes=15)),
         Variant("coco", single, LossSpec(num_classes=80)),
         Variant("coco", brain, LossSpec(num_classes=80)),
         Variant("crowded", half, LossSpec(num_classes=60), rows=4967),

@@ -1,4 +1,4 @@
-"""The twin in place of an Ultralytics detection model's own criterion: one line, and an error where it would silently not be used.
+"""The twin in place of an Ultralytics model's own criterion: one line, and an error where it would silently not be used.
 
 Everything is by duck typing; nothing of Ultralytics is imported. :mod:`twinloss.trainer.criterion_swap` says what happens to a model.
 """
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twinloss.end_to_end import EndToEndLoss
 from twinloss.loss import DetectionLoss
 from twinloss.release_definitions import switches
 from twinloss.spec import LossSpec
@@ -34,8 +35,9 @@ def install(target: Any, **options: Any) -> Hook:
     """Make the twin the criterion of a model, or of every model that a trainer will train.
 
     Args:
-        target: a detection model; or a trainer or ``YOLO(...)``, that is anything with ``add_callback``: its model, the models that
-            training makes of it and their moving averages all get the twin, in the trainer's other processes too.
+        target: a detection, segmentation, oriented-box or pose model; or a trainer or ``YOLO(...)``, that is anything with
+            ``add_callback``: its model, the models that training makes of it and their moving averages all get the twin, in the trainer's
+            other processes too.
         options: ``verify`` and ``release``, as :class:`Hook` takes them, and those of :class:`~twinloss.DetectionLoss`, such as
             ``ties="reference"``.
 
@@ -132,7 +134,7 @@ class Hook:
         models = _models(trainer)
         if not models:
             check_age(trainer)
-            raise RuntimeError(f"{type(trainer).__name__} has no detection model yet; add this callback to {_PREPARED!r}")
+            raise RuntimeError(f"{type(trainer).__name__} has no model yet; add this callback to {_PREPARED!r}")
         if any((maker := maker_of(model)) and maker.settings.heard != self.heard for model in models):
             return  # Another hook serves this trainer, such as this one's copy that came along with the trainer.
         for model in models:
@@ -162,7 +164,7 @@ class Hook:
         if self._training_calls == 1:
             _log.info(
                 "twinloss: active, this training's criterion is %s, with the definition of %s, %s; first loss %.5g",
-                "DetectionLoss" if isinstance(criterion.loss, DetectionLoss) else "EndToEndLoss",
+                "EndToEndLoss" if isinstance(criterion.loss, EndToEndLoss) else type(criterion.loss).__name__,
                 criterion.own.release,
                 _verified(criterion),
                 value.sum().item(),

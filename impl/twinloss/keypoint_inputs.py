@@ -31,15 +31,16 @@ def admit_keypoints(given: Given) -> dict[str, Tensor]:
 def _targets(given: Given, points: int) -> Tensor:
     """Targets (N, n, 2 or 3) in the dtype of the arithmetic; without boxes they may be missing."""
     dtype, target = working_dtype(given.boxes), given.batch.get("keypoints")
-    if target is None and not given.rows:
-        return given.boxes.new_zeros((0, points, 3), dtype=dtype)
-    if target is None:
+    if target is None and given.rows:
         raise ValueError(f"batch has no 'keypoints'; give ({given.rows}, {points}, 2 or 3): x, y and, with 3, visibility")
-    check_real("keypoints", target)
+    if target is not None:
+        check_real("keypoints", target)
+    if target is None or not target.numel() + given.rows:
+        return given.boxes.new_zeros((0, points, 3), dtype=dtype)
     check_shape(target, given.rows, points)
     if given.reads(target):
         check_values(target)
-    return given.copied(target.reshape(given.rows, points, target.shape[-1] if target.numel() else 3), dtype)
+    return given.copied(target, dtype)
 
 
 def check_shape(target: Tensor, rows: int, points: int) -> None:
@@ -49,8 +50,6 @@ def check_shape(target: Tensor, rows: int, points: int) -> None:
         ValueError: it is not so; the message names both sides of the disagreement.
     """
     shape = tuple(target.shape)
-    if not target.numel() and not rows:
-        return
     if target.ndim != 3 or shape[-1] not in (2, 3):
         raise ValueError(f"batch['keypoints'] has shape {shape}; expected ({rows}, {points}, 2 or 3): x, y and, with 3, visibility")
     if shape[0] != rows:

@@ -23,7 +23,7 @@ from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.classification import working_dtype
 
 Batch = Mapping[str, Tensor]
-Predictions = Mapping[str, Any] | Sequence[Tensor]
+Predictions = Mapping[str, Any] | Sequence[Any]
 
 
 class TaskLoss:

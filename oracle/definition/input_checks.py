@@ -71,16 +71,25 @@ def check_keypoints(batch: Batch, count: int) -> None:
             raise ValueError(f"row {row} of the keypoints: {rule}; found {points[row, keypoint].tolist()} at keypoint {keypoint}")
 
 
-def check_angles(preds: Preds, batch: Batch) -> None:
-    """[10] Checks the shapes of what an oriented loss gets besides.
+def check_angles(preds: Preds) -> None:
+    """[10] Checks the shape of predicted angles.
 
     Raises:
-        ValueError: ``angle`` is missing or not (B, 1, A), or ``bboxes`` is not (N, 5); the message gives both shapes.
+        ValueError: ``angle`` is missing or not (B, 1, A); the message gives both shapes.
     """
     images, _, anchors = preds["boxes"].shape
-    angle, boxes = preds.get("angle"), batch["bboxes"]
+    angle = preds.get("angle")
     if angle is None or tuple(angle.shape) != (images, 1, anchors):
         raise ValueError(f"angle should be {(images, 1, anchors)}; it is {'missing' if angle is None else tuple(angle.shape)}")
+
+
+def check_oriented_boxes(batch: Batch) -> None:
+    """[10] Checks the shape of oriented boxes.
+
+    Raises:
+        ValueError: ``bboxes`` is not (N, 5); the message gives its shape.
+    """
+    boxes = batch["bboxes"]
     if boxes.ndim != 2 or boxes.shape[1] != 5:
         raise ValueError(f"bboxes should be (N, 5): x, y, w, h, θ; they are {tuple(boxes.shape)}")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from oracle.contract.contender import Batch, Preds
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held
 from oracle.definition.formulas import distances
-from oracle.definition.input_checks import check_angles
+from oracle.definition.input_checks import check_angles, check_oriented_boxes
 from oracle.definition.oriented_formulas import angle_term, border_distance, decoded_boxes, lengthened_sides, probiou, side_distances
 from twinloss import OrientedSpec
 
@@ -23,9 +23,14 @@ class ExactOriented(ExactCriterion):
     box_numbers = ("x", "y", "w", "h", "angle")
     box_columns = 5
 
+    def grid(self, preds: Preds) -> Grid:
+        """[2] The anchors."""
+        check_angles(preds)
+        return super().grid(preds)
+
     def truth(self, preds: Preds, batch: Batch) -> GroundTruth:
         """[3] Rows of the batch with boxes (N, 5) in pixels."""
-        check_angles(preds, batch)
+        check_oriented_boxes(batch)
         return super().truth(preds, batch)
 
     def boxes_in_pixels(self, shares: Tensor, grid: Grid) -> Tensor:
@@ -44,8 +49,8 @@ class ExactOriented(ExactCriterion):
 
     def decode(self, preds: Preds) -> Tensor:
         """[4] Predicted boxes (B, A, 5) in grid units."""
-        sides = distances(preds["boxes"].double().transpose(1, 2), self.spec.reg_max)
-        return decoded_boxes(sides, preds["angle"][:, 0].double(), self.grid(preds).centres)
+        centres, sides = self.grid(preds).centres, distances(preds["boxes"].double().transpose(1, 2), self.spec.reg_max)
+        return decoded_boxes(sides, preds["angle"][:, 0].double(), centres)
 
     def predicted_in_pixels(self, predicted: Tensor, strides: Tensor) -> Tensor:
         """[5] Predicted boxes (..., A, 5) in pixels: all but the angle times the stride of the anchor's level."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -215,8 +214,8 @@ def _box_part(
     root = slope_in_distance(distance, *constants[1:])
     inner = distance_slopes(numbers, held.centres, pair, *constants)
     free = (distance.value >= spec.probiou_eps) & (distance.value <= LARGEST_DISTANCE)
-    hidden = ((distance.low < end) & (end < distance.high) for end in (spec.probiou_eps, LARGEST_DISTANCE))
-    hidden = functools.reduce(torch.logical_or, hidden)[:, None]
+    clamps = [(distance.low < end) & (end < distance.high) for end in (spec.probiou_eps, LARGEST_DISTANCE)]
+    hidden = torch.stack(clamps).any(0)[:, None]
     outer = root.value[:, None] * inner.value
     # The overlap falls as the distance grows.
     own, other = -outer * free[:, None], -outer * ~free[:, None]

@@ -15,12 +15,16 @@ from properties.divergences import (
     invalid_targets,
     keypoints,
     masks,
+    oriented,
 )
 from properties.divergences.divergence import Divergence, contenders
 
 __all__ = ["REGISTER", "Divergence", "contenders"]
 
-REGISTER: tuple[Divergence, ...] = (
-    *assignment.ENTRIES, *half_precision.ENTRIES, *invalid_targets.ENTRIES, *invalid_logits.ENTRIES, *masks.ENTRIES, *invalid_masks.ENTRIES,
-    *keypoints.ENTRIES, *invalid_keypoints.ENTRIES,
+REGISTER: tuple[Divergence, ...] = tuple(
+    entry
+    for module in (
+        assignment, half_precision, invalid_targets, invalid_logits, masks, invalid_masks, oriented, keypoints, invalid_keypoints
+    )
+    for entry in module.ENTRIES
 )  # fmt: skip

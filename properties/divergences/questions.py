@@ -104,6 +104,15 @@ def last_centre(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     return _numbers(_stage(criterion, inputs, setting, "anchors")[0][-1])
 
 
+def one_term(name: str) -> Question:
+    """Returns the question for one term, with three significant digits."""
+
+    def question(criterion: Any, inputs: Inputs, setting: Setting) -> str:
+        return next(text for text in _terms(criterion, inputs, setting) if text.split()[0] == name)
+
+    return question
+
+
 def corners(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the pixel corners of the prepared ground truth."""
     found = _stage(criterion, inputs, setting, "targets").corners
@@ -127,13 +136,13 @@ def candidates_with_wide_border(criterion: Any, inputs: Inputs, setting: Setting
 
 def learnt_classes(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the classes whose score some anchor learns to raise."""
-    gradient = run_loss(criterion, inputs, setting).gradients["scores"]
+    gradient = _outcome(criterion, inputs, setting).gradients["scores"]
     return ", ".join(f"class {label}" for label in (gradient < 0).any(2).any(0).nonzero().flatten().tolist()) or "no class"
 
 
 def learnt_images(criterion: Any, inputs: Inputs, setting: Setting) -> str:
     """Returns the images in which some anchor learns a box."""
-    gradient = run_loss(criterion, inputs, setting).gradients["boxes"]
+    gradient = _outcome(criterion, inputs, setting).gradients["boxes"]
     return ", ".join(f"image {image}" for image in (gradient != 0).any(2).any(1).nonzero().flatten().tolist()) or "no image"
 
 

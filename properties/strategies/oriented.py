@@ -53,10 +53,11 @@ _TURNED = (-math.pi / 4, 3 * math.pi / 4)
 
 
 class Turned(NamedTuple):
-    """A box and its angle."""
+    """A box and its angle, and whether it is a rectangle that the image has already."""
 
     box: Box
     angle: float
+    again: bool = False
 
 
 class Draw(NamedTuple):
@@ -99,14 +100,17 @@ def _limit(turned: Turned, _earlier: Turned | None, draw: Draw, _frame: Frame) -
 
 
 def _again(turned: Turned, earlier: Turned | None, draw: Draw, _frame: Frame) -> Turned:
-    """Writes the image's last box again, turned by 0 to 3 right angles with the sides exchanged for an odd number."""
-    if earlier is None:
+    """Writes the image's last box again, turned by 0 to 3 right angles with the sides exchanged for an odd number.
+
+    Of three or more such boxes of one class the gradients do not tell which one holds an anchor: a box is written again once.
+    """
+    if earlier is None or earlier.again:
         return turned
     box, turns = earlier.box, draw.number % 4
     w, h = (box.h, box.w) if turns % 2 else (box.w, box.h)
     same = dataclasses.replace(box, label=turned.box.label, w=w, h=h)
     other = earlier.angle + turns * math.pi / 2 * (1 if draw.number % 8 < 4 else -1)
-    return Turned(same, other if abs(other) < ANGLES[-2] else math.remainder(other, math.pi))
+    return Turned(same, other if abs(other) < ANGLES[-2] else math.remainder(other, math.pi), again=True)
 
 
 def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame) -> Turned:
@@ -146,13 +150,15 @@ def oriented_definitions(draw: st.DrawFn) -> OrientedSpec:
     """Definitions that the reference supports."""
     spec = draw(_BASE)
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    return OrientedSpec(**fields | {"gains": (*spec.gains, draw(st.sampled_from((1.0, 1.0, 2.0, 0.0))))})
+    gains = (*spec.gains, draw(st.sampled_from((1.0, 1.0, 2.0, 0.0))))
+    # The newest heads have R = 1.
+    return OrientedSpec(**fields | {"gains": gains, "reg_max": draw(st.sampled_from((spec.reg_max, spec.reg_max, 1)))})
 
 
 _BASE = definitions()
 _DEFINITIONS = oriented_definitions()
-# Predictions about the kink of 8: a share of a cell about 2e-4 of a side.
-_FINE = st.builds(Prediction, kind=st.just("near"), spread=st.sampled_from((0.0, 2e-4, 1e-3, 5e-3)), seed=st.integers(0, 2**16))
+# Predictions about the kink of 8, 2e-4 of a side off the truth; and such that are far off, whose overlap is 0 [5.2].
+_FINE = st.builds(Prediction, kind=st.just("near"), spread=st.sampled_from((0.0, 2e-4, 1e-3, 5e-3, 10.0, 30.0)), seed=st.integers(0, 2**16))
 _PREDICTIONS = st.one_of(predictions(), predictions(), predictions(), _FINE)
 _DRAWS = st.lists(st.builds(Draw, st.sampled_from(_SHARES), st.integers(0, len(ANGLES) - 1), st.integers(0, 2**12)), min_size=1, max_size=8)
 
@@ -189,7 +195,7 @@ def smaller(case: Case) -> Iterator[Case]:
 def oriented_tags(case: Case) -> tuple[str, ...]:
     """Returns the tags of a case in the order of :data:`TAGS`."""
     inputs = build(case, Setting("float64"))
-    exact = ExactOriented(case.spec)  # type: ignore[arg-type]
+    exact = ExactOriented(case.spec)
     with torch.no_grad():
         traces, boxes = exact.trace(*inputs), exact.truth(*inputs).corners
     found = {name for name, holds in _of_rows(boxes, inputs.batch["batch_idx"]).items() if holds}

@@ -26,11 +26,13 @@ from oracle.comparison.compare import compare
 from oracle.comparison.registry import REFERENCE_DISTRIBUTIONS, shipped
 from oracle.contract.verdict import Verdict
 from oracle.tools.atomic_files import write_frame
+from oracle.tools.options import DETECT, QUIET, TASK
 from oracle.tools.progress import Progress
 from properties.training import schedule, tolerance
 from properties.training.captured_batches import load_all
 from properties.training.dataset import DatasetError, open_dataset
 from properties.training.runs import Options, Run
+from properties.training.tasks import TRAINED, model_of
 from properties.training.tolerance import Check
 
 OUT = Path("reports", "out", "train")
@@ -46,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # The runs are processes that share the cores.
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            dataset = open_dataset(parsed.data, Path(scratch))
+            dataset = open_dataset(parsed.data, Path(scratch), parsed.task)
             console.print(f"training on {dataset.origin}", markup=False)
             _clear(parsed.out)
-            options = Options(str(dataset.yaml), parsed.imgsz, parsed.batch, parsed.epochs, str(parsed.out / "cases"))
+            _choose_models(parsed, Path(scratch))
+            options = Options(str(dataset.yaml), parsed.imgsz, parsed.batch, parsed.epochs, str(parsed.out / "cases"), parsed.task)
             rows, checks = _compare_trainings(parsed, options)
     except (DatasetError, RuntimeError) as error:
         console.print(f"train: {error}", markup=False)
@@ -70,24 +73,34 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "nox -s train --", description="Train the same model with the reference and with the twin, and compare."
     )
-    parser.add_argument("--data", metavar="YAML", help="a data set in YOLO layout (default: BCCD, or synthetic images when it is absent)")
-    parser.add_argument("--model", default=str(schedule.MODEL), metavar="YAML", help="a detection model (default: small.yaml)")
-    parser.add_argument("--end-to-end", default=str(schedule.END_TO_END), metavar="YAML", help="a model with an end-to-end head")
+    TASK.add_to(parser.add_argument, action="store", default=DETECT, help="the task of the loss (default: %(default)s)")
+    parser.add_argument(
+        "--data", metavar="YAML", help="a data set in YOLO layout (default: the task's own, or synthetic images without it)"
+    )
+    parser.add_argument("--model", metavar="YAML", help="a model of the task (default: small.yaml with the task's head)")
+    parser.add_argument("--end-to-end", metavar="YAML", help="a model with an end-to-end head (default: small-end-to-end.yaml, likewise)")
     parser.add_argument("--epochs", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--imgsz", type=int, default=160, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=4, help="trainings with each criterion (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time, a core each (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show the progress")
+    QUIET.add_to(parser.add_argument)
     parsed = parser.parse_args(arguments)
     for name, least in (("epochs", 1), ("imgsz", 32), ("batch", 1), ("seeds", 2), ("jobs", 1)):
         if getattr(parsed, name) < least:
             parser.error(f"--{name} is {getattr(parsed, name)}; it must be at least {least}")
     for path in (parsed.model, parsed.end_to_end):
-        if path.endswith(".pt") and not Path(path).is_file():
+        if path and path.endswith(".pt") and not Path(path).is_file():
             parser.error(f"there is no checkpoint at {path}, and nothing is downloaded; give the YAML of a model, or a file that exists")
     return parsed
+
+
+def _choose_models(parsed: argparse.Namespace, scratch: Path) -> None:
+    """Set the models that were not given."""
+    task = TRAINED[parsed.task]
+    parsed.model = parsed.model or str(model_of(task, "small", scratch, end_to_end=False))
+    parsed.end_to_end = parsed.end_to_end or str(model_of(task, "small", scratch, end_to_end=True))
 
 
 def _compare_trainings(parsed: argparse.Namespace, options: Options) -> tuple[pd.DataFrame, list[Check]]:
@@ -137,9 +150,9 @@ def _tolerance_rows(name: str, values: tolerance.Floats) -> pd.DataFrame:
 
 def _judge_captured(folder: Path, console: Console) -> Check:
     """Check that the differential suite finds no difference on the batches captured during the runs."""
-    contenders = shipped()
     judged, found = 0, []
     for case in load_all(folder):
+        contenders = shipped(case.spec.task)
         for setting in SETTINGS:
             comparison = compare(case, setting, [contenders[name] for name in OURS], contenders["reference"])
             judged += 1
@@ -164,7 +177,7 @@ def _write(parsed: argparse.Namespace, rows: pd.DataFrame, checks: list[Check], 
     }
     model = Path(parsed.model).name
     recipe = f"{model}, {parsed.epochs} epochs, {parsed.imgsz} px, batch {parsed.batch}, {parsed.seeds} seeds"
-    write_frame(frame.assign(**versions, source=origin, recipe=recipe), parsed.out / "rows.parquet")
+    write_frame(frame.assign(**versions, source=origin, recipe=recipe, task=parsed.task), parsed.out / "rows.parquet")
 
 
 def _clear(out: Path) -> None:

@@ -1,8 +1,9 @@
-"""The data set of a training: one that the user names, or BCCD, or synthetic images when BCCD is absent."""
+"""The data set of a training: one that the user names, or the task's own, such as BCCD, or synthetic images when that is absent."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # its stubs would be one more dependency
 
 from oracle.cases.workloads.labelled_images import data_folder
-from properties.training.synthetic_images import make_images, write_yaml
+from properties.training.synthetic_images import make_images
+from properties.training.tasks import TRAINED
 
-BCCD_NAMES = ("RBC", "WBC", "Platelets")
 SPLITS = ("train", "val")
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -34,27 +35,46 @@ class Dataset:
     origin: str
 
 
-def open_dataset(named: str | None, scratch: Path) -> Dataset:
+def open_dataset(named: str | None, scratch: Path, task: str = "detect") -> Dataset:
     """Returns the data set to train on.
 
     Args:
-        named: path of the user's YAML, or of its folder; ``None`` for BCCD, or synthetic images when BCCD is absent.
+        named: path of the user's YAML, or of its folder; ``None`` for the task's own, or synthetic images when that is absent.
         scratch: a folder to write into. A trainer writes its cache of labels beside the images, also beside those of ``named``.
+        task: the task.
 
     Raises:
         DatasetError: there is nothing at ``named``, or nothing to train on.
     """
     if named is not None:
         return Dataset(_rewritten(Path(named), scratch), f"the data set {Path(named).name} given with --data")
+    own, source = TRAINED[task], own_data(task)
+    if source is None:
+        made = make_images(scratch / "images", train=200, val=80, side=160, cells=8, task=task)
+        return Dataset(made, f"generated: synthetic cells, because {own.folder} is absent")
+    return Dataset(copied(source, scratch / own.folder), own.origin)
+
+
+def own_data(task: str) -> Path | None:
+    """Returns the folder of a task's own data set, or ``None`` where it is absent."""
     folder = data_folder()
-    if folder is None or not (folder / "bccd" / "images").is_dir():
-        return Dataset(
-            make_images(scratch / "images", train=200, val=80, side=160, cells=8), "generated: synthetic cells, because BCCD is absent"
-        )
-    for part in (f"{kind}/{split}" for kind in ("images", "labels") for split in SPLITS):
-        # Copies, not links: a trainer resolves links and writes its cache of labels beside the real files.
-        shutil.copytree(folder / "bccd" / part, scratch / "bccd" / part)
-    return Dataset(write_yaml(scratch / "bccd", BCCD_NAMES), "BCCD: photographs of blood cells with hand-drawn boxes")
+    return folder / TRAINED[task].folder if folder is not None and (folder / TRAINED[task].folder / "images").is_dir() else None
+
+
+def copied(source: Path, target: Path, counts: Mapping[str, int] | None = None) -> Path:
+    """Copies a data set, of each split so many images, and returns the path of its YAML.
+
+    Copies, not links: a trainer resolves links and writes its cache of labels beside the real files.
+    """
+    for split in SPLITS:
+        for kind in ("images", "labels"):
+            (target / kind / split).mkdir(parents=True)
+        for image in sorted((source / "images" / split).iterdir())[: counts[split] if counts else None]:
+            shutil.copy(image, target / "images" / split)
+            shutil.copy(source / "labels" / split / f"{image.stem}.txt", target / "labels" / split)
+    described = {name: value for name, value in read_yaml(source).items() if name != "test"} | {"path": str(target.resolve())}
+    (target / "data.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
+    return target / "data.yaml"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,14 +1,15 @@
-"""The reference on logits that are changed by one unit in the last place: the effect of rounding alone on a training."""
+"""The reference on predictions that are changed by one unit in the last place: the effect of rounding alone on a training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-LOGITS = ("boxes", "scores")
+PREDICTIONS = ("boxes", "scores", "mask_coefficient", "proto", "angle", "kpts", "kpts_sigma")
+"""Predictions of all tasks; those of segmentation's prototypes may be a pair."""
 
 
 def nudged(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -19,12 +20,22 @@ def nudged(logits: Tensor, generator: torch.Generator) -> Tensor:
     return logits + shift
 
 
+def mapped(preds: Mapping[str, Any], function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Returns predictions after a function, also those in both sets of an end-to-end head."""
+
+    def part(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return mapped(value, function)
+        if name not in PREDICTIONS:
+            return value
+        return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+
+    return {name: part(name, value) for name, value in preds.items()}
+
+
 def nudge_all(preds: Mapping[str, Any], generator: torch.Generator) -> dict[str, Any]:
-    """Returns predictions with every logit nudged, also in both sets of an end-to-end head."""
-    return {
-        name: nudge_all(part, generator) if isinstance(part, Mapping) else nudged(part, generator) if name in LOGITS else part
-        for name, part in preds.items()
-    }
+    """Returns predictions with every number nudged."""
+    return mapped(preds, lambda part: nudged(part, generator))
 
 
 class Nudged:

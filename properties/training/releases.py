@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,18 +20,18 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from oracle.cases.workloads.labelled_images import data_folder
 from oracle.ladder.install import InstallError, add_dependency, cache_folder, dependency_folder, release_folder
 from oracle.ladder.release_process import environment
 from oracle.tools.atomic_files import write_frame
-from properties.training.dataset import BCCD_NAMES
-from properties.training.synthetic_images import make_images, write_yaml
+from oracle.tools.options import DETECT, TASK, chosen_tasks
+from properties.training.dataset import copied, own_data
+from properties.training.synthetic_images import make_images
+from properties.training.tasks import TRAINED, model_of
 from twinloss.release_definitions import number
 
 DEFAULT = ("8.0.100", "8.1.0", "8.2.103", "8.3.0", "8.3.253", "8.4.0", "8.4.60", "8.4.127", "8.4.128", "8.4.190")
 ROWS = Path("reports", "out", "hook", "rows.parquet")
 ROOT = Path(__file__).resolve().parents[2]
-TINY = Path(__file__).parent
 PICTURES = {"train": 16, "val": 8}
 PATIENCE = 900.0  # seconds of processor time that a training of a few steps may take
 
@@ -43,11 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True, highlight=False)
     rows = []
     with tempfile.TemporaryDirectory(prefix="hook-") as folder:
-        data = few_pictures(Path(folder))
+        data = {task: few_pictures(Path(folder, task), task) for task in chosen_tasks(asked.task)}
         for release in sorted(set(asked.releases) or set(DEFAULT), key=number):
-            for row in tried(release, str(data), Path(folder)):
+            for row in (row for task in data for row in tried(release, task, str(data[task]), Path(folder, task))):
                 rows.append(row)
-                console.print(f"{release:<8} {row['head']}: {row['how']} {row['verdict']} {row['message'] or row['note']}", markup=False)
+                trial = f"{release:<8} {row['task']}, {row['head']}: {row['how']} {row['verdict']}"
+                console.print(f"{trial} {row['message'] or row['note']}", markup=False)
     frame = pd.DataFrame(rows)
     write_frame(frame, asked.rows)
     good = frame["verdict"].isin(["verified", "refused"])
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("nox -s hook --", description="Try the drop-in inside releases of the reference.")
     parser.add_argument("releases", nargs="*", metavar="RELEASE", help=f"such as 8.3.253; without any: {' '.join(DEFAULT)}")
+    TASK.add_to(parser.add_argument, help="try a model of this task; repeatable (default: all)")
     parser.add_argument("--rows", type=Path, default=ROWS, help="where to write the rows (default %(default)s)")
     asked = parser.parse_args(arguments)
     for release in asked.releases:
@@ -68,32 +69,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return asked
 
 
-def few_pictures(folder: Path) -> Path:
-    """A few pictures of BCCD, or made-up ones where that is absent; the answer is the data set's YAML."""
-    source = data_folder()
-    if source is None or not (source / "bccd" / "images").is_dir():
-        return make_images(folder / "data", side=160, **PICTURES)
-    for split, count in PICTURES.items():
-        for kind in ("images", "labels"):
-            (folder / "data" / kind / split).mkdir(parents=True)
-        for image in sorted((source / "bccd" / "images" / split).iterdir())[:count]:
-            shutil.copy(image, folder / "data" / "images" / split)
-            shutil.copy(source / "bccd" / "labels" / split / f"{image.stem}.txt", folder / "data" / "labels" / split)
-    return write_yaml(folder / "data", BCCD_NAMES)
+def few_pictures(folder: Path, task: str) -> Path:
+    """A few pictures of the task's own data set, or made-up ones where that is absent; the answer is the data set's YAML."""
+    source = own_data(task)
+    if source is None:
+        return make_images(folder / "data", side=160, task=task, train=PICTURES["train"], val=PICTURES["val"])
+    return copied(source, folder / "data", PICTURES)
 
 
-def heads(release: str) -> Iterator[tuple[str, str, bool]]:
+def heads(release: str, task: str, folder: Path) -> Iterator[tuple[str, str, bool]]:
     """What is tried of a release: a name, the YAML of a model, and whether it is trained."""
-    yield "plain", str(TINY / "tiny.yaml"), True
-    if number(release) >= (8, 2, 0):
+    if task != "oriented" or number(release) >= (8, 1, 0):
+        yield "plain", str(model_of(TRAINED[task], "tiny", folder, end_to_end=False)), True
+    if task == DETECT and number(release) >= (8, 2, 0):
         yield "YOLOv10", "yolov10n.yaml", False
     if number(release) >= (8, 4, 0):
-        yield "end-to-end", str(TINY / "tiny-end-to-end.yaml"), True
+        yield "end-to-end", str(model_of(TRAINED[task], "tiny", folder, end_to_end=True)), True
 
 
-def tried(release: str, data: str, folder: Path) -> Iterator[dict[str, Any]]:
+def tried(release: str, task: str, data: str, folder: Path) -> Iterator[dict[str, Any]]:
     """A row for each head of a release."""
-    for head, model, train in heads(release):
+    for head, model, train in heads(release, task, folder):
         blank: dict[str, Any] = {
             **dict.fromkeys(("how", "definition", "returns", "criterion", "verdict", "message", "note"), ""),
             "training_calls": 0,
@@ -101,7 +97,7 @@ def tried(release: str, data: str, folder: Path) -> Iterator[dict[str, Any]]:
             "verifications": 0,
             "difference": float("nan"),
         }
-        yield blank | {"release": release, "head": head} | perform(release, model, data if train else "", folder)
+        yield blank | {"task": task, "release": release, "head": head} | perform(release, model, data if train else "", folder)
 
 
 def perform(release: str, model: str, data: str, folder: Path) -> dict[str, Any]:

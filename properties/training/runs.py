@@ -15,9 +15,8 @@ import torch
 
 from properties.training.one_ulp_noise import Nudged
 from properties.training.side_by_side import ComparingCriterion
+from properties.training.tasks import TRAINED
 from twinloss import hook
-
-METRICS = {"metrics/mAP50(B)": "mAP50", "metrics/mAP50-95(B)": "mAP50-95"}
 
 
 class EnoughSteps(Exception):  # noqa: N818 - not an error: it ends a run after Run.steps steps
@@ -32,6 +31,7 @@ class Options:
         data: path of the data set's YAML.
         imgsz, batch, epochs: the trainer's settings of these names.
         cases: folder for captured batches.
+        task: the task.
     """
 
     data: str
@@ -39,6 +39,7 @@ class Options:
     batch: int
     epochs: int
     cases: str
+    task: str = "detect"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def _recipe(run: Run, options: Options) -> dict[str, Any]:
     steps = {"optimizer": "SGD", "lr0": 0.02, "momentum": 0.9, "warmup_epochs": 1, "nbs": options.batch}
     augmentation = {"close_mosaic": max(options.epochs // 3, 1), "cache": "ram"}
     shared = {"data": options.data, "imgsz": options.imgsz, "batch": options.batch, "epochs": options.epochs}
-    return {**shared, **steps, **augmentation, "seed": run.seed, "deterministic": True, "save": False}
+    fixed = {"seed": run.seed, "deterministic": True, "save": False}
+    return {**shared, **steps, **augmentation, **fixed, **TRAINED[options.task].settings}
 
 
 class _Journal:
@@ -134,7 +136,8 @@ class _Journal:
     def validated(self, trainer: Any) -> None:
         if trainer.epoch >= trainer.epochs:
             return  # The trainer reports the last epoch twice.
-        values = {METRICS[name]: float(value) for name, value in trainer.metrics.items() if name in METRICS}
+        scores = TRAINED[self.options.task].scores
+        values = {scores[name]: float(value) for name, value in trainer.metrics.items() if name in scores}
         values["processor seconds"] = time.process_time()
         self._write({"epoch": trainer.epoch, "values": values})
 

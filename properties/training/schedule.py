@@ -14,8 +14,6 @@ import pandas as pd
 from oracle.tools.progress import Progress
 from properties.training.runs import Options, Run, perform_quietly
 
-FOLDER = Path(__file__).parent
-MODEL, END_TO_END = FOLDER / "small.yaml", FOLDER / "small-end-to-end.yaml"
 NUDGED, REPEATED_STEPS = 6, 60
 
 STARTING = 50  # The start of a run takes as long as this many steps.

@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oracle.comparison.registry import TWINS, shipped
+from oracle.contract.run import leaves_of
 from properties.training.captured_batches import case_of, save
-from properties.training.one_ulp_noise import LOGITS, nudge_all
-from twinloss import Assignment, DetectionLoss
+from properties.training.one_ulp_noise import mapped, nudge_all
+from twinloss import Assignment, LossSpec
 from twinloss.release_definitions import release_of
 from twinloss.trainer.own_criterion import OwnCriterion
 
-TARGETS = ("batch_idx", "cls", "bboxes")
+TARGETS = ("batch_idx", "cls", "bboxes", "keypoints", "sem_masks")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A criterion's answer to a batch: loss (3,), gradients of all logits in one vector, and (image, anchor, row) of held anchors."""
+    """A criterion's answer to a batch: loss (T,), gradients of all predictions in one vector, (image, anchor, row) of held anchors."""
 
     loss: Tensor
     gradient: Tensor
@@ -43,13 +45,12 @@ class ComparingCriterion:
     """
 
     def __init__(self, model: Any, steps: int, seed: int, folder: Path) -> None:
-        from oracle.reference.criterion import ReferenceCriterion
-
         self.criterion = model.init_criterion()
         own = OwnCriterion(self.criterion, release_of(model))
         self.specs = own.specs(own.numbers())
-        self.references = {name: ReferenceCriterion(spec) for name, spec in self.specs.items()}
-        self.twins = {name: DetectionLoss(spec, ties="reference") for name, spec in self.specs.items()}
+        flow = getattr(model.model[-1], "flow_model", None)
+        self.references: dict[str, Any] = {name: _reference(spec, flow) for name, spec in self.specs.items()}
+        self.twins: dict[str, Any] = {name: _twin(spec, flow) for name, spec in self.specs.items()}
         self.generator = torch.Generator().manual_seed(seed)
         self.kept = {0, steps // 8, steps // 2, steps - 1}
         self.folder, self.step = folder, 0
@@ -74,7 +75,7 @@ class ComparingCriterion:
         contenders = {
             "twin": answer_of(self.twins[name], preds, batch, lambda given: self.twins[name].assign(preds, given)),
             "nudged": answer_of(reference, nudge_all(preds, self.generator), batch, reference.last_assignment),
-            "double": answer_of(reference, _double(preds, LOGITS), _double(batch, TARGETS), reference.last_assignment),
+            "double": answer_of(reference, mapped(preds, Tensor.double), _double(batch), reference.last_assignment),
         }
         return {
             "/".join(filter(None, ["beside", name, contender, quantity])): distance
@@ -90,9 +91,10 @@ class ComparingCriterion:
 
 def answer_of(criterion: Any, preds: Mapping[str, Any], batch: Mapping[str, Tensor], assigned: Any) -> Answer:
     """Returns a criterion's answer to copies of the predictions."""
-    leaves = {name: preds[name].detach().clone().requires_grad_() for name in LOGITS}
-    loss, _ = criterion({**preds, **leaves}, batch)
-    gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+    own = mapped(preds, lambda part: part.detach().clone().requires_grad_())
+    leaves = list(leaves_of(own).values())
+    loss, _ = criterion(own, batch)
+    gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True, materialize_grads=True)
     held: Assignment = assigned(batch)
     holders = frozenset(zip(held.image.tolist(), held.anchor.tolist(), held.box.tolist(), strict=True))
     return Answer(loss.detach(), torch.cat([gradient.flatten() for gradient in gradients]), holders)
@@ -107,5 +109,18 @@ def distances(found: Answer, expected: Answer) -> dict[str, float]:
     }
 
 
-def _double(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {**given, **{name: given[name].double() for name in names}}
+def _double(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {**batch, **{name: batch[name].double() for name in TARGETS if name in batch}}
+
+
+def _reference(spec: LossSpec, flow: Any) -> Any:
+    return shipped(spec.task)["reference"].factory(spec, **_density(spec, flow))
+
+
+def _twin(spec: LossSpec, flow: Any) -> Any:
+    return TWINS[spec.task](spec, ties="reference", **_density(spec, flow))
+
+
+def _density(spec: LossSpec, flow: Any) -> dict[str, Any]:
+    """Returns the flow as an option of a criterion, if its definition has a likelihood term."""
+    return {"flow": flow} if getattr(spec, "flow", False) else {}

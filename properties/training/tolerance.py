@@ -17,7 +17,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 CURVES = ("loss", "gradient norm")
-SCORES = ("mAP50", "mAP50-95")
 LATE = 0.25  # Share of a training over which its loss is averaged; single steps vary too much by then.
 
 # Rounding grows up to tenfold a step, and one run may be a step ahead of another.
@@ -147,7 +146,8 @@ def _apart(name: str, distances: Mapping[str, Floats]) -> Check:
 def scores(rows: pd.DataFrame, references: list[str], twins: list[str]) -> list[Check]:
     """Check that late losses and final scores of twins equal the references', within the spread over seeds."""
     checks = []
-    measures = {f"final {name}": functools.partial(final, rows, quantity=name) for name in SCORES}
+    names = [name for name in dict.fromkeys(rows["quantity"]) if "mAP50" in name]
+    measures = {f"final {name}": functools.partial(final, rows, quantity=name) for name in names}
     for name, measure in {"mean loss of the last quarter": functools.partial(late_loss, rows), **measures}.items():
         of_reference, of_twin = ([measure(run) for run in runs] for runs in (references, twins))
         mean, twin_mean = float(np.mean(of_reference)), float(np.mean(of_twin))

@@ -6,8 +6,9 @@ import pandas as pd
 
 from reports.document import Fact, Kind, Report, Section
 from reports.tables import Column, Table
+from reports.tasks import DETECT, LOSSES
 from reports.train import plots
-from reports.train.schema import CURVES, SCHEMA, SCORES, SECONDS, curve, runs
+from reports.train.schema import CURVES, SCHEMA, SECONDS, curve, runs, scores
 
 
 def build(rows: pd.DataFrame) -> Report:
@@ -27,7 +28,9 @@ def build(rows: pd.DataFrame) -> Report:
         Section("Side by side on the same predictions", tuple(plots.beside(rows)), brief=False),
         Section("Environment", (environment(rows),)),
     )
-    return Report("train", "Parity of training", headline, "bad" if failed else "good", facts(rows, failed), sections, table)
+    task = str(rows["task"].iloc[0])
+    title = "Parity of training" + ("" if task == DETECT else f": {LOSSES.get(task, task)}")
+    return Report("train", title, headline, "bad" if failed else "good", facts(rows, failed), sections, table)
 
 
 HOW = (
@@ -72,7 +75,7 @@ def trainings(rows: pd.DataFrame) -> Table:
         Column("run", "run"),
         Column("steps", "steps", "count"),
         *(Column(name, f"last {name}", "ratio") for name in CURVES),
-        *(Column(name, name, "factor") for name in SCORES),
+        *(Column(name, name, "factor") for name in scores(rows)),
         Column(SECONDS, SECONDS, "ratio"),
     )
     return Table("Trainings", columns, frame, "Runs named nudged are the reference with every logit off by one unit in the last place.")
@@ -80,7 +83,7 @@ def trainings(rows: pd.DataFrame) -> Table:
 
 def _training(rows: pd.DataFrame, run: str, role: str) -> dict[str, object]:
     mine = rows[(rows["run"] == run) & (rows["role"] == role)]
-    last = {name: mine[mine["quantity"] == name].sort_values("epoch")["value"].iloc[-1:].tolist() for name in (*SCORES, SECONDS)}
+    last = {name: mine[mine["quantity"] == name].sort_values("epoch")["value"].iloc[-1:].tolist() for name in (*scores(rows), SECONDS)}
     found = {name: curve(mine, run, name)["value"] for name in CURVES}
     return {
         "run": run,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reports import tasks
 from reports.rows import Schema
 
 ROLES = ("reference", "repeat", "nudged", "twin", "shadow", "tolerance", "check")
-CURVES, SCORES, SECONDS = ("loss", "gradient norm"), ("mAP50", "mAP50-95"), "processor seconds"
+CURVES, SECONDS = ("loss", "gradient norm"), "processor seconds"
 
 SCHEMA = Schema(
     required={
@@ -29,8 +30,10 @@ SCHEMA = Schema(
         "limit": "number",  # of a check: tolerance measured on the reference
         "passed": "count",
         "detail": "text",
+        **tasks.COLUMN,
     },
     choices={"role": ROLES},
+    defaults=tasks.DEFAULT,
     written_by="nox -s train",
 )
 
@@ -39,6 +42,11 @@ def curve(rows: pd.DataFrame, run: str, quantity: str) -> pd.DataFrame:
     """Returns a run's values at every step, in order."""
     chosen = rows[(rows["run"] == run) & (rows["quantity"] == quantity) & rows["step"].notna()]
     return chosen.sort_values("step")[["step", "value"]]
+
+
+def scores(rows: pd.DataFrame) -> list[str]:
+    """Returns the scores of the trainings, such as mAP50, in the order in which they were recorded."""
+    return [name for name in dict.fromkeys(rows["quantity"]) if "mAP50" in name and not name.startswith("final")]
 
 
 def runs(rows: pd.DataFrame, role: str) -> list[str]:

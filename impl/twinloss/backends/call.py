@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from twinloss.anchors import Pyramid
 from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts
 from twinloss.overlaps import Ties
 from twinloss.spec import LossSpec
+
+if TYPE_CHECKING:
+    from twinloss.terms.held import HeldAnchors
 
 Flow = Callable[[Tensor], Tensor]
 """Log-densities (P,) of points (P, 2)."""
@@ -57,11 +61,14 @@ class Evaluation(NamedTuple):
             computes, in the order of its ``terms``.
         items: the terms times their gains (T,), detached.
         assignment: returns the assignment that the loss was computed on; on a GPU the host waits for it.
+        columns: logits of the held anchors that the backend has gathered, by key, differentiable, as
+            :meth:`twinloss.terms.held.HeldAnchors.columns` gives them.
     """
 
     loss: Tensor
     items: Tensor
     assignment: Callable[[], Assignment]
+    columns: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Backend(ABC):
@@ -82,6 +89,10 @@ class Backend(ABC):
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Keys of the terms of a definition that the backend computes, in the order of its answer; torch adds the others."""
         return self.terms
+
+    def further_term(self, key: str, call: Call) -> Callable[[HeldAnchors], Tensor] | None:
+        """The backend's own function for a term that its answer lacks; ``None`` where it has none for the call, and torch's serves."""
+        return None
 
     @abstractmethod
     def is_default_for(self, call: Call) -> bool:

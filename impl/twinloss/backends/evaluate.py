@@ -24,17 +24,18 @@ def evaluate(backend: Backend, call: Call, given: Assignment | None = None) -> E
     """The loss (T,), on its own assignment or a given one."""
     held = assignment(backend, call) if given is None and call.spec.overlap not in backend.overlaps else given
     found, terms = backend.loss(call, held), backend.computes(call.spec)
-    return found if terms == call.spec.terms else _with_further_terms(terms, call, found)
+    return found if terms == call.spec.terms else _with_further_terms(backend, terms, call, found)
 
 
-def _with_further_terms(computed: tuple[str, ...], call: Call, found: Evaluation) -> Evaluation:
-    """The terms that a backend computed and those that torch adds, in the order of the definition."""
+def _with_further_terms(backend: Backend, computed: tuple[str, ...], call: Call, found: Evaluation) -> Evaluation:
+    """The terms that a backend computed and those that functions of held anchors add, its own or torch's, in the definition's order."""
     # On Triton the assignment is a list, whose length the host waits for; slots of a fixed number would do without.
     held = found.assignment()
     anchors = torch_backend.anchors(call.pyramid, call.boxes)
     losses, items = (dict(zip(computed, column.unbind(), strict=True)) for column in (found.loss, found.items))
     with torch.autocast(call.boxes.device.type, enabled=False):
-        for key, term in further_terms(HeldAnchors(call, held, anchors), computed).items():
+        at = HeldAnchors(call, held, anchors, found.columns)
+        for key, term in further_terms(at, computed, backend.further_term).items():
             losses[key], items[key] = term * len(call.boxes), term.detach()
     loss, logged = (torch.stack([column[key] for key in call.spec.terms]) for column in (losses, items))
     return Evaluation(loss, logged, lambda: held)

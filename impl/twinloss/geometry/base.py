@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
@@ -66,6 +67,10 @@ class Geometry(ABC):
     @abstractmethod
     def valid(self, boxes: Tensor) -> Tensor:
         """Whether each of the boxes (N, D) takes part (spec section 3)."""
+
+    def counted(self, boxes: Tensor) -> Tensor:
+        """Whether each of the boxes (N, D) has a place in its image's order, valid or not."""
+        return boxes.new_ones(len(boxes), dtype=torch.bool)
 
     @abstractmethod
     def in_cells(self, boxes: Tensor, strides: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from twinloss.geometry.rectangles import (
     inside,
     lengthen,
     pixel_boxes,
+    sides_suffice,
 )
 from twinloss.spec import LossSpec
 from twinloss.task_specs import OrientedSpec
@@ -51,6 +52,10 @@ class Oriented(Geometry):
     def valid(self, boxes: Tensor) -> Tensor:
         """Whether both sides have two pixels, and the five numbers add up to more than 0."""
         return counts(boxes)
+
+    def counted(self, boxes: Tensor) -> Tensor:
+        """Whether both sides have two pixels: others are removed before anything else."""
+        return sides_suffice(boxes)
 
     def in_cells(self, boxes: Tensor, strides: Tensor) -> Tensor:
         """Boxes (H, 5), all but the angle divided by the strides."""

@@ -23,7 +23,12 @@ def pixel_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 def counts(boxes_in_pixels: Tensor) -> Tensor:
     """Which boxes (N, 5) in pixels are valid ground truth (N,): no side is tiny, and the five numbers add up to more than 0 (section 3)."""
-    return (boxes_in_pixels[:, 2:4] >= SMALLEST_SIDE).all(-1) & (boxes_in_pixels.sum(-1) > 0)
+    return sides_suffice(boxes_in_pixels) & (boxes_in_pixels.sum(-1) > 0)
+
+
+def sides_suffice(boxes_in_pixels: Tensor) -> Tensor:
+    """Of which boxes (N, 5) in pixels no side is tiny (N,)."""
+    return (boxes_in_pixels[:, 2:4] >= SMALLEST_SIDE).all(-1)
 
 
 def in_frame(offset: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -11,7 +12,12 @@ from twinloss.terms.angle import angle
 from twinloss.terms.held import HeldAnchors
 from twinloss.terms.pose import keypoint_likelihood_term, keypoint_visibility_term, pose_term
 
-TERMS: dict[str, Callable[[HeldAnchors], Tensor]] = {
+if TYPE_CHECKING:
+    from twinloss.backends.call import Call
+
+TermOfCall = Callable[[HeldAnchors], Tensor]
+
+TERMS: dict[str, TermOfCall] = {
     "angle": angle,
     "mask": masks.term_of_call,
     "semantic": semantic.term_of_call,
@@ -28,7 +34,13 @@ WEIGHTED = frozenset({"angle"})
 DETECTION_TERMS = ("box", "cls", "dfl")
 
 
-def further_terms(held: HeldAnchors, computed: tuple[str, ...]) -> dict[str, Tensor]:
-    """The terms of the definition that are not computed yet, each times its gain, by key."""
-    terms = {key: gain for key, gain in zip(held.spec.terms, held.spec.term_gains, strict=True) if key not in computed}
-    return {key: (TERMS[key](held) / held.normaliser if key in WEIGHTED else TERMS[key](held)) * gain for key, gain in terms.items()}
+def further_terms(
+    held: HeldAnchors, computed: tuple[str, ...], own: Callable[[str, Call], TermOfCall | None] = lambda *_: None
+) -> dict[str, Tensor]:
+    """The terms of the definition that are not computed yet, each times its gain, by key; a backend's own functions come first."""
+    found = {}
+    for key, gain in zip(held.spec.terms, held.spec.term_gains, strict=True):
+        if key not in computed:
+            term = (own(key, held.call) or TERMS[key])(held)
+            found[key] = (term / held.normaliser if key in WEIGHTED else term) * gain
+    return found

@@ -8,6 +8,7 @@ Shape suffixes: B images, C classes, h and w the masks' grid, m pixels of the lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,8 +53,8 @@ def semantic_term(logits: Tensor, classes: Tensor) -> Tensor:
     return result
 
 
-def term_of_call(at: HeldAnchors) -> Tensor:
-    """:func:`semantic_term` of a call: 0 without semantic logits, and where nothing is held in the whole batch.
+def term_of_call(at: HeldAnchors, term: Callable[[Tensor, Tensor], Tensor] = semantic_term) -> Tensor:
+    """:func:`semantic_term` of a call, or another function for it: 0 without semantic logits, and where nothing is held in the batch.
 
     Raises:
         ValueError: there are semantic logits and held anchors, and no map of classes.
@@ -66,7 +67,7 @@ def term_of_call(at: HeldAnchors) -> Tensor:
         return logits.flatten()[:0].sum(dtype=at.dtype)
     check_present("batch", extras, ("sem_masks",))
     covered = TrueMasks.of(extras).cover(at.call.batch["batch_idx"], len(logits))
-    return semantic_term(logits, class_map(extras["sem_masks"], covered, (logits.shape[-2], logits.shape[-1])))
+    return term(logits, class_map(extras["sem_masks"], covered, (logits.shape[-2], logits.shape[-1])))
 
 
 class _SemanticTerm(torch.autograd.Function):

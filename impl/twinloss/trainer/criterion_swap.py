@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from twinloss.end_to_end import EndToEndLoss
-from twinloss.loss import DetectionLoss
+from twinloss.loss import LOSSES
 from twinloss.release_definitions import number, release_of
+from twinloss.trainer.criterion_kinds import flow_of
 from twinloss.trainer.own_criterion import Numbers, OwnCriterion
 from twinloss.trainer.return_format import Way, learn
 from twinloss.trainer.verification import Finding, Loss, verify
 
 FIRST_WITH_CRITERION = "8.0.120"  # whose models make their own, of those that were tried
 FIRST_WITHOUT_CRITERION = "8.3.0"  # whose models take a criterion that is None for one to be made, of those that were tried
-SERVED_HEADS = ("Detect", "v10Detect")
-REFUSED_HEADS = ("Segment", "Pose", "OBB")  # they derive from Detect, and add terms of their own
+SERVED_HEADS = ("Detect", "v10Detect", "Segment", "OBB", "Pose")  # and those that derive from them, with the criteria of these
 _ABSENT = object()
 
 # Handlers of the trainer print it among the trainer's own lines, and in one process of several.
@@ -40,10 +40,10 @@ class Settings:
     """How a hook makes its criteria.
 
     Attributes:
-        heard: told of every call: the criterion, and its loss (3,).
+        heard: told of every call: the criterion, and its loss (T,).
         verify: whether the twin is verified against the model's own criterion.
         release: the release whose definition to take, or ``None`` for that of the model.
-        options: of :class:`~twinloss.DetectionLoss`.
+        options: of the task's loss.
     """
 
     heard: Callable[[Criterion, Tensor], None]
@@ -98,7 +98,7 @@ class Criterion:
 
     def _evaluate(self, predictions: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
         self._follow()
-        way = self.way or learn(self.own.criterion, predictions, batch)
+        way = self.way or learn(self.own.criterion, predictions, batch, self.own.task)
         vars(self)["way"] = way
         if self.pending and torch.is_grad_enabled() and batch["bboxes"].numel():
             self._verify(predictions, batch)
@@ -176,9 +176,12 @@ class _Scheduled(EndToEndLoss):
 def _twin(own: OwnCriterion, numbers: Mapping[str, Numbers], options: Mapping[str, Any]) -> Loss:
     """A twin with an own criterion's numbers."""
     specs = own.specs(numbers)
+    first = next(iter(own.parts))
+    if specs[first].task == "pose":
+        options = {**options, "flow": flow_of(own.parts[first])}  # of an end-to-end head there is one for both
     if own.generation is None:
-        return DetectionLoss(specs[""], **options)
-    loss = _Scheduled(own.criterion, specs["one2many"], generation=own.generation, **options)
+        return LOSSES[specs[first].task](specs[first], **options)
+    loss = _Scheduled(own.criterion, specs[first], generation=own.generation, **options)
     loss.one2one.spec = specs["one2one"]
     return loss
 
@@ -256,8 +259,8 @@ def find_model(holder: Any) -> Any:
 def check_head(model: Any) -> None:
     """Raise ``TypeError`` for a head that the twin does not serve."""
     names = [base.__name__ for base in type(model.model[-1]).__mro__]
-    if any(name.startswith(REFUSED_HEADS) for name in names) or not set(names) & set(SERVED_HEADS):
-        raise TypeError(f"the twin does not serve the head {names[0]} yet; it serves {' and '.join(SERVED_HEADS)}")
+    if not set(names) & set(SERVED_HEADS):
+        raise TypeError(f"the twin does not serve the head {names[0]}; it serves {', '.join(SERVED_HEADS)} and those that derive from them")
 
 
 def check_age(holder: Any) -> None:

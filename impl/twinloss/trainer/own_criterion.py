@@ -1,28 +1,29 @@
 """A model's own criterion: whether it is still the release's, and the numbers that it reads, read as it reads them.
 
-On every call the reference's criteria read ``hyp.box``, ``hyp.cls`` and ``hyp.dfl``, where ``hyp`` is the object that was the model's
-``args`` when the criterion was made, their own ``class_weights``, and the constants of their ``assigner``; an end-to-end one its share
-``o2m``. The model's ``args``, ``class_weights`` and head are read when a criterion is made, and not again. So the model's own criterion is
-kept, and the twin reads its numbers there.
+On every call the reference's criteria read ``hyp.box``, ``hyp.cls``, ``hyp.dfl`` and further gains of their task, where ``hyp`` is the
+object that was the model's ``args`` when the criterion was made, their own ``class_weights``, and the constants of their ``assigner``; an
+end-to-end one its share ``o2m``. The model's ``args``, ``class_weights`` and head are read when a criterion is made, and not again. So the
+model's own criterion is kept, and the twin reads its numbers there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from twinloss.end_to_end import Generation
-from twinloss.release_definitions import Release, root
+from twinloss.release_definitions import Release, number, root
 from twinloss.spec import LossSpec
+from twinloss.trainer.criterion_kinds import KINDS, Kind, plain_bce
+from twinloss.trainer.return_format import Task
 
-REPLACED = "v8DetectionLoss"
 SETS = ("one2many", "one2one")
 _GENERATIONS: Mapping[str, Generation] = {"E2EDetectLoss": 1, "E2ELoss": 2}
-_MADE_OF = {"assigner": "TaskAlignedAssigner", "bbox_loss": "BboxLoss"}
 
 
 class Numbers(NamedTuple):
@@ -31,13 +32,14 @@ class Numbers(NamedTuple):
     num_classes: int
     reg_max: int
     strides: tuple[float, ...]
-    gains: tuple[float, float, float]
+    gains: tuple[float, ...]
     topk: int
     topk2: int | None
     alpha: float
     beta: float
     assign_eps: float
     class_weights: tuple[float, ...] | None
+    further: Mapping[str, Any]
 
 
 class OwnCriterion:
@@ -50,6 +52,7 @@ class OwnCriterion:
     Attributes:
         generation: of an end-to-end criterion, else ``None``.
         parts: the criterion of each prediction set, by its name; of the only one, by "".
+        kind: of all parts.
 
     Raises:
         TypeError: it is not the release's own criterion, or is no longer; the message names what differs, and the remedy.
@@ -62,6 +65,7 @@ class OwnCriterion:
             self._check_class("criterion", criterion, type(criterion).__name__)
         self.parts: dict[str, Any] = {"": criterion} if self.generation is None else {name: getattr(criterion, name) for name in SETS}
         self._tensors: dict[tuple[str, str], tuple[Tensor, int, tuple[float, ...]]] = {}
+        self.kind = self._kind()
         self.numbers()
 
     def numbers(self) -> dict[str, Numbers]:
@@ -76,24 +80,47 @@ class OwnCriterion:
 
     def specs(self, numbers: Mapping[str, Numbers]) -> dict[str, LossSpec]:
         """The definition of each part, with these numbers."""
-        return {name: LossSpec(**self.release.definition | part._asdict()) for name, part in numbers.items()}
+        plain = {name: {key: value for key, value in part._asdict().items() if key != "further"} for name, part in numbers.items()}
+        return {name: self.kind.spec(**self.release.definition | plain[name] | dict(numbers[name].further)) for name in numbers}
+
+    @cached_property
+    def task(self) -> Task:
+        """What the criterion reads of a batch, and how much it returns."""
+        spec = next(iter(self.specs(self.numbers()).values()))
+        return Task(len(spec.terms), self.kind.targets, getattr(spec, "overlap_mask", True))
+
+    def _kind(self) -> Kind:
+        """The kind of all parts."""
+        first, *others = self.parts.values()
+        kind = KINDS.get(type(first).__name__)
+        if kind is None or (self.generation == 1 and kind.spec is not LossSpec):
+            known = " or ".join(name for name, kind in KINDS.items() if self.generation != 1 or kind.spec is LossSpec)
+            self._refuse(f"it is no {known}", first, "criterion")
+        for other in others:
+            self._check_class("criterion", other, kind.name)
+        version = self.release.version
+        if kind.first is not None and version is not None and number(version) < number(kind.first):
+            self._refuse(f"the twin knows {kind.name} from release {kind.first} on")
+        return kind
 
     def _numbers(self, name: str, part: Any) -> Numbers:
         self._check(part)
-        assigner, gains = part.assigner, part.hyp
+        assigner, hyp = part.assigner, part.hyp
+        gains = (hyp.box, hyp.cls, hyp.dfl, *(_gain(hyp, *gain) for gain in self.kind.gains.items()))
         weights = getattr(part, "class_weights", None)
         strides = self._values((name, "stride"), torch.as_tensor(part.stride))
         return Numbers(
             num_classes=int(part.nc),
             reg_max=int(part.reg_max),
             strides=tuple(int(stride) if stride == int(stride) else stride for stride in strides),
-            gains=(float(gains.box), float(gains.cls), float(gains.dfl)),
+            gains=tuple(map(float, gains)),
             topk=int(assigner.topk),
             topk2=getattr(assigner, "topk2", None),
             alpha=float(assigner.alpha),
             beta=float(assigner.beta),
             assign_eps=float(assigner.eps),
             class_weights=None if weights is None else self._values((name, "class_weights"), torch.as_tensor(weights)),
+            further=self.kind.fields(part, lambda what, tensor: self._values((name, what), tensor)),
         )
 
     def _values(self, key: tuple[str, str], tensor: Tensor) -> tuple[float, ...]:
@@ -107,16 +134,13 @@ class OwnCriterion:
 
     def _check(self, part: Any) -> None:
         """Refuse a criterion that computes with other parts than the release's."""
-        self._check_class("criterion", part, REPLACED)
-        for name, kind in _MADE_OF.items():
+        self._check_class("criterion", part, self.kind.name)
+        for name, kind in self.kind.made_of.items():
             self._check_class(name, getattr(part, name, None), kind)
-        bce = part.bce
-        if type(bce) is not torch.nn.BCEWithLogitsLoss or _overridden(bce):
-            self._refuse(f"its bce is a {type(bce).__name__}{_overridden(bce)}, not a plain BCEWithLogitsLoss")
-        settings = {"reduction": bce.reduction, "weight": bce.weight, "pos_weight": bce.pos_weight}
-        for name, usual in (("reduction", "none"), ("weight", None), ("pos_weight", None)):
-            if not (settings[name] is None if usual is None else settings[name] == usual):
-                self._refuse(f"its bce has {name} = {settings[name]} instead of {usual}")
+        if _overridden(part.bce):
+            self._refuse(f"its bce is a {type(part.bce).__name__}{_overridden(part.bce)}, not a plain BCEWithLogitsLoss")
+        if different := plain_bce("bce", part.bce, "none") or self.kind.differs(part):
+            self._refuse(different)
         if bool(getattr(part, "use_dfl", part.reg_max > 1)) != (part.reg_max > 1):
             self._refuse(f"its use_dfl is {part.use_dfl} with reg_max = {part.reg_max}")
 
@@ -131,12 +155,17 @@ class OwnCriterion:
         if changed := _overridden(found):
             self._refuse(f"its {what} is a {kind}{changed}")
 
-    def _refuse(self, how: str, found: Any = None, what: str = "") -> None:
+    def _refuse(self, how: str, found: Any = None, what: str = "") -> NoReturn:
         name = type(found if what == "criterion" else self.criterion).__name__
         raise TypeError(
             f"the model's own criterion is a {name}, but not the one of {self.release} that the twin stands for: {how}. The twin would "
             "change the training: give the model the release's own criterion, or train without the twin (twinloss.hook.uninstall)"
         )
+
+
+def _gain(hyp: Any, name: str, usual: float | None) -> float:
+    """A gain among the model's arguments; without it there the usual one, if there is one."""
+    return float(getattr(hyp, name) if usual is None else getattr(hyp, name, usual))
 
 
 def _overridden(found: Any) -> str:

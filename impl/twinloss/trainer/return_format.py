@@ -14,11 +14,37 @@ TARGETS = ("batch_idx", "cls", "bboxes")
 
 
 @dataclass(frozen=True)
+class Task:
+    """What a criterion reads of a batch, and how much it returns.
+
+    Attributes:
+        terms: T, number of its terms.
+        targets: keys of the batch beside :data:`TARGETS`.
+        of_images: whether ``masks`` has one map an image; else it has one a box.
+    """
+
+    terms: int
+    targets: tuple[str, ...] = ()
+    of_images: bool = True
+
+    def without_boxes(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch's first image, without boxes."""
+        images = {"sem_masks", "masks"} if self.of_images else {"sem_masks"}
+        keys = [*TARGETS, *(key for key in self.targets if key in batch)]
+        return {**batch, **{key: batch[key][: int(key in images)] for key in keys}}
+
+    def copied(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with copies of what is read."""
+        keys = [*TARGETS, *(key for key in self.targets if key in batch)]
+        return {**batch, **{key: batch[key].detach().clone() for key in keys}}
+
+
+@dataclass(frozen=True)
 class Way:
     """How loss and logged items are returned.
 
     Attributes:
-        scalar: whether the loss is the sum of the three terms, rather than a vector of them.
+        scalar: whether the loss is the sum of the terms, rather than a vector of them.
         names: of the items in a mapping, or ``None`` where they are a vector.
     """
 
@@ -26,41 +52,42 @@ class Way:
     names: tuple[str, ...] | None
 
     def __call__(self, loss: Tensor, items: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
-        """Loss (3,) and items by name, the way that the criterion returns them."""
+        """Loss (T,) and items by name, the way that the criterion returns them."""
         values = list(items.values())
         returned = torch.stack(values) if self.names is None else dict(zip(self.names, values, strict=True))
         return (loss.sum() if self.scalar else loss), returned
 
     def __str__(self) -> str:
-        return f"{'scalar' if self.scalar else '(3,)'}, items as {'a (3,) tensor' if self.names is None else 'a dict'}"
+        return f"{'scalar' if self.scalar else 'vector'}, items as {'a vector' if self.names is None else 'a dict'}"
 
 
-def learn(criterion: Any, preds: Any, batch: Mapping[str, Any]) -> Way:
+def learn(criterion: Any, preds: Any, batch: Mapping[str, Any], task: Task) -> Way:
     """The way in which a criterion returns, from its answer to the first image without boxes.
 
     Args:
         criterion: the model's own.
         preds: as the model's head gives them.
         batch: the batch that came with them.
+        task: what the criterion reads and returns.
 
     Raises:
-        TypeError: it returns neither a scalar nor three terms, or not three items.
+        TypeError: it returns neither a scalar nor a vector of its terms, or other items.
     """
-    nothing = {**batch, **{name: batch[name][:0] for name in TARGETS}}
     with undisturbed(preds):
-        return way_of(*criterion(mapped(preds, lambda tensor: plain(tensor[:1])), nothing))
+        loss, items = criterion(mapped(preds, lambda tensor: plain(tensor[:1])), task.without_boxes(batch))
+    return way_of(loss, items, task.terms)
 
 
-def way_of(loss: Any, items: Any) -> Way:
-    """The way in which these were returned.
+def way_of(loss: Any, items: Any, count: int) -> Way:
+    """The way in which these were returned, of a loss of ``count`` terms.
 
     Raises:
-        TypeError: they are no loss and items of the detection loss.
+        TypeError: they are no loss and items of so many terms.
     """
     terms, logged = torch.as_tensor(loss).numel(), len(items)
-    if terms not in (1, 3) or logged != 3:
+    if terms not in (1, count) or logged != count:
         raise TypeError(
-            f"the model's own criterion returns {terms} terms and {logged} logged items, where the detection loss has 3 of each; "
+            f"the model's own criterion returns {terms} terms and {logged} logged items, where its task's loss has {count} of each; "
             "train without the twin (twinloss.hook.uninstall)"
         )
     return Way(terms == 1, tuple(items) if isinstance(items, Mapping) else None)

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from twinloss.assignment import Assignment
 from twinloss.end_to_end import EndToEndLoss
-from twinloss.loss import DetectionLoss, TaskLoss
+from twinloss.geometry.registry import GEOMETRIES
+from twinloss.inputs import layout_of, pyramid_of
+from twinloss.loss import LOSSES, PoseLoss, TaskLoss
 from twinloss.release_definitions import DEFINITIONS
 from twinloss.spec import LossSpec
 from twinloss.trainer.own_criterion import OwnCriterion
-from twinloss.trainer.return_format import TARGETS, first_of, mapped, plain, undisturbed
+from twinloss.trainer.return_format import first_of, mapped, plain, undisturbed
 
-Loss = DetectionLoss | EndToEndLoss
+Loss = TaskLoss | EndToEndLoss
 Batch = Mapping[str, Any]
 Asked = tuple[Any, Batch]
 
@@ -67,7 +69,7 @@ def verify(own: OwnCriterion, loss: Loss, preds: Any, batch: Batch) -> Finding:
         batch: targets.
     """
     with undisturbed(preds):
-        asked = mapped(preds, plain), {**batch, **{name: batch[name].detach().clone() for name in TARGETS}}
+        asked = mapped(preds, plain), own.task.copied(batch)
         found = _compare(own, loss, asked)
         if found.differs and (release := _matching_release(own, loss, asked)):
             found = replace(
@@ -79,10 +81,10 @@ def verify(own: OwnCriterion, loss: Loss, preds: Any, batch: Batch) -> Finding:
 def _compare(own: OwnCriterion, loss: Loss, asked: Asked) -> Finding:
     with _recording(own) as recorded:
         value, items = own.criterion(*asked)
-    held = {name: _assignment(answer, asked[1]) for name, answer in recorded.items()}
     twins = _twins(loss)
-    if set(held) != set(twins):
+    if set(recorded) != set(twins):
         return Finding("its assigner was not asked", math.nan, telling=True)
+    held = {name: _assignment(answer, twins[name], *_part(asked, name)) for name, answer in recorded.items()}
     images = first_of(asked[0]).shape[0]
     theirs = _named(value, items, images, next(iter(twins.values())).spec)
     if not all(map(math.isfinite, theirs.values())):
@@ -90,14 +92,19 @@ def _compare(own: OwnCriterion, loss: Loss, asked: Asked) -> Finding:
     terms, largest = _differing_terms(loss, held, theirs, asked)
     rows, telling = 0, False
     for name, twin in twins.items():
-        clear, judged = _differing_boxes(twin, held[name], (asked[0][name] if name else asked[0], asked[1]))
+        clear, judged = _differing_boxes(twin, held[name], _part(asked, name))
         rows, telling = rows + len(clear), telling or judged
     words = [*terms, *([_assigned_otherwise(rows, loss, theirs, asked)] if rows and not terms else [])]
     return Finding("; ".join(words), largest, telling)
 
 
 def _twins(loss: Loss) -> dict[str, TaskLoss]:
-    return {"": loss} if isinstance(loss, DetectionLoss) else {"one2many": loss.one2many, "one2one": loss.one2one}
+    return {"": loss} if isinstance(loss, TaskLoss) else {"one2many": loss.one2many, "one2one": loss.one2one}
+
+
+def _part(asked: Asked, name: str) -> Asked:
+    """The question to one of the twins."""
+    return (asked[0][name] if name else asked[0]), asked[1]
 
 
 @contextmanager
@@ -116,21 +123,31 @@ def _recording(own: OwnCriterion) -> Iterator[dict[str, tuple[Tensor, ...]]]:
             handle.remove()
 
 
-def _assignment(answer: tuple[Tensor, ...], batch: Batch) -> Assignment:
+def _assignment(answer: tuple[Tensor, ...], twin: TaskLoss, preds: Any, batch: Batch) -> Assignment:
     """What an own assigner answered (labels, boxes, soft targets, foreground, index within the image) in our terms."""
     _, _, targets, foreground, index = answer
     weight = targets.sum(-1)
-    image, anchor = ((weight > 0) & foreground.bool()).nonzero(as_tuple=True)
+    held = foreground.bool() if twin.spec.counts_weightless else (weight > 0) & foreground.bool()
+    image, anchor = held.nonzero(as_tuple=True)
     images = batch["batch_idx"].reshape(-1).to(image.device, torch.int64)
     order = images.argsort(stable=True)  # an image's rows keep the order in which they arrived
+    order = order[_counted(twin.spec, preds, batch).to(order.device)[order]]
     first = torch.searchsorted(images[order], image)
     return Assignment(image, anchor, order[first + index[image, anchor].long()], weight[image, anchor])
+
+
+def _counted(spec: LossSpec, preds: Any, batch: Batch) -> Tensor:
+    """Rows of the batch (N,) that have an index within their image."""
+    geometry = GEOMETRIES[spec.geometry]
+    bboxes = batch["bboxes"].reshape(-1, len(geometry.targets))
+    return geometry.counted(geometry.in_pixels(bboxes, pyramid_of(layout_of(preds, spec), spec).image_size))
 
 
 def _named(value: Any, items: Any, images: int, spec: LossSpec) -> dict[str, float]:
     """Terms and logged items by name; a loss that is a scalar as the sum of the terms."""
     names, value = spec.term_names, torch.as_tensor(value) / images
-    terms = {f"{name} (in the loss)": float(term) for name, term in zip(names, value, strict=True)} if value.numel() == 3 else {}
+    vector = value.numel() == len(names)
+    terms = {f"{name} (in the loss)": float(term) for name, term in zip(names, value, strict=True)} if vector else {}
     logged = items.values() if isinstance(items, Mapping) else items
     summed = {} if terms else {"sum of the terms": float(value)}
     return terms | summed | {name: float(item) for name, item in zip(names, logged, strict=True)}
@@ -140,9 +157,9 @@ def _given(loss: Loss, held: Mapping[str, Assignment], asked: Asked, shape: Mapp
     """The twin's terms on an assignment, named as :func:`_named` names them."""
     preds, batch = asked
     parts = {name: twin.loss_given(preds[name] if name else preds, batch, held[name]) for name, twin in _twins(loss).items()}
-    value, items = parts[""] if isinstance(loss, DetectionLoss) else loss.combine(parts["one2many"], parts["one2one"])
+    value, items = parts[""] if isinstance(loss, TaskLoss) else loss.combine(parts["one2many"], parts["one2one"])
     spec = next(iter(_twins(loss).values())).spec
-    return _named(value if len(shape) == 6 else value.sum(), items, first_of(preds).shape[0], spec)
+    return _named(value if len(shape) == 2 * len(spec.terms) else value.sum(), items, first_of(preds).shape[0], spec)
 
 
 def _differing_terms(loss: Loss, held: Mapping[str, Assignment], theirs: Mapping[str, float], asked: Asked) -> tuple[list[str], float]:
@@ -164,7 +181,8 @@ def _words(name: str, ours: float, theirs: float) -> str:
 
 def _differing_boxes(twin: TaskLoss, theirs: Assignment, asked: Asked) -> tuple[set[int], bool]:
     """Rows of the batch whose anchors clearly have other soft targets, and whether any row can tell."""
-    strict = DetectionLoss(twin.spec, ties="reference", backend="torch", validate=False)
+    options: dict[str, Any] = {"flow": twin.flow} if isinstance(twin, PoseLoss) else {}
+    strict = LOSSES[twin.spec.task](twin.spec, ties="reference", backend="torch", validate=False, **options)
     expected, ours = _targets(theirs), _targets(strict.assign(*asked))
     judged = {row for row, values in (*expected.items(), *ours.items()) if values[0] >= TELLING_TARGET}
     rows = {row for row in judged if _apart(expected.get(row, []), ours.get(row, []))}
@@ -217,6 +235,8 @@ def _assigned_otherwise(rows: int, loss: Loss, theirs: Mapping[str, float], aske
 def _matching_release(own: OwnCriterion, loss: Loss, asked: Asked) -> str | None:
     """The newest release, other than the one assumed, whose definition agrees."""
     twins = _twins(loss)
+    if own.kind.first is not None:
+        return None  # older definitions of other tasks are not known
     before = {name: twin.spec for name, twin in twins.items()}
     usual: dict[str, Any] = {"lengthen": "second", "distance_term": True, "anchor_weights": "own"}
     try:

@@ -78,9 +78,9 @@ def _free_angles(case: Case, shape: tuple[int, int, int]) -> Floats:
 
 
 class _Rows(NamedTuple):
-    """The case's boxes that are kept [3.1]: index in the case, image, label (n,), and the boxes (n, 5) in pixels and radians."""
+    """The case's boxes that are kept [3.1]: row in the case, image, label (n,), and the boxes (n, 5) in pixels and radians."""
 
-    index: NDArray[np.int64]
+    row: NDArray[np.int64]
     image: NDArray[np.int64]
     label: NDArray[np.int64]
     boxes: NDArray[np.float64]
@@ -114,7 +114,7 @@ def _scene(case: Case, *, smallest_on_top: bool) -> tuple[Scene, Floats]:
     sides = np.where(turns[:, None] % 2 == 1, box[:, [3, 2]], box[:, 2:4])
     offset = _in_frame(box[:, :2] - centres[anchor], predicted.astype(np.float64))
     distances = np.concatenate([sides / 2 - offset, sides / 2 + offset], axis=1).astype(np.float32)
-    return Scene(image, anchor, rows.index[chosen], rows.label[chosen], distances, np.tile(sides, 2).astype(np.float32)), angle
+    return Scene(image, anchor, rows.row[chosen], rows.label[chosen], distances, np.tile(sides, 2).astype(np.float32)), angle
 
 
 def _quarter_turns(case: Case, count: int) -> NDArray[np.int64]:

@@ -139,8 +139,8 @@ def _lengthened_overlap(sound: Any) -> Any:
 
 def _upright_overlap(_: Any) -> Any:
     def overlap(self: Any, truth: Tensor, predicted: Tensor, spec: Any) -> Tensor:
-        flat = [torch.cat([boxes[..., :4], torch.zeros_like(boxes[..., 4:])], -1) for boxes in (truth, predicted)]
-        return probiou(*flat, 0.0, spec.probiou_eps)
+        first, second = (torch.cat([boxes[..., :4], torch.zeros_like(boxes[..., 4:])], -1) for boxes in (truth, predicted))
+        return probiou(first, second, 0.0, spec.probiou_eps)
 
     return overlap
 

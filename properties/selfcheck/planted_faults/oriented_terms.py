@@ -85,10 +85,11 @@ def _straight_through(sound: Any) -> Any:
 def _truth_angle(sound: Any) -> Any:
     """The box term takes the truth's angle for the predicted one."""
 
-    def box_term(self: Any, distances: Tensor, held: Any) -> Tensor:
+    def box_term(self: Any, distances: Tensor, held: HeldAnchors) -> Tensor:
         predicted = rectangles.boxes_from_distances(torch.zeros_like(held.centres), distances, held.truth[:, 4:])
         truth = torch.cat([held.truth[:, :2] - held.centres, held.truth[:, 2:]], -1)
-        return ((1 - probiou(predicted, truth, held.spec.term_floor, held.spec.probiou_eps)) * held.share).sum()
+        spec = geometry._numbers(held.spec)
+        return ((1 - probiou(predicted, truth, spec.term_floor, spec.probiou_eps)) * held.share).sum()
 
     return box_term
 
@@ -96,11 +97,12 @@ def _truth_angle(sound: Any) -> Any:
 def _in_pixels(sound: Any) -> Any:
     """The floor is added in squared pixels."""
 
-    def box_term(self: Any, distances: Tensor, held: Any) -> Tensor:
+    def box_term(self: Any, distances: Tensor, held: HeldAnchors) -> Tensor:
         scale = held.strides[:, None]
         predicted = rectangles.boxes_from_distances(torch.zeros_like(held.centres), distances * scale, held.columns("angle"))
         truth = torch.cat([held.pixels[:, :2] - held.centres * scale, held.pixels[:, 2:]], -1)
-        return ((1 - probiou(predicted, truth, held.spec.term_floor, held.spec.probiou_eps)) * held.share).sum()
+        spec = geometry._numbers(held.spec)
+        return ((1 - probiou(predicted, truth, spec.term_floor, spec.probiou_eps)) * held.share).sum()
 
     return box_term
 

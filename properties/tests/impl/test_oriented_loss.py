@@ -65,7 +65,7 @@ def answer(criterion: OrientedLoss, preds: Preds, batch: Batch, held: Assignment
     loss, items = criterion(given, batch) if held is None else criterion.loss_given(given, batch, held)
     assert list(items) == ["box_loss", "cls_loss", "dfl_loss" if criterion.spec.reg_max > 1 else "l1_loss", "angle_loss"]
     torch.testing.assert_close(torch.stack(list(items.values())) * len(preds["boxes"]), loss.detach(), equal_nan=True)
-    return loss.detach(), *torch.autograd.grad((loss * UPSTREAM.to(loss.dtype)).sum(), tuple(leaves.values()))
+    return loss.detach(), *torch.autograd.grad((loss * UPSTREAM.to(loss)).sum(), tuple(leaves.values()))
 
 
 def assert_near(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...], tolerance: float) -> None:

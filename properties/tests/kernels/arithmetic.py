@@ -12,7 +12,20 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss import ciou as torch_ciou
-from twinloss.backends.triton.arithmetic import arctangent, decay, index_of, log1p, ordered_bits, power, ranked, sigmoid
+from twinloss.backends.triton.arithmetic import (
+    arctangent,
+    decay,
+    index_of,
+    log1p,
+    log_beside_one,
+    one_less_decay,
+    ordered_bits,
+    power,
+    principal,
+    ranked,
+    sigmoid,
+    sine_cosine,
+)
 from twinloss.backends.triton.bins import bin_logits, expectation, exponentials
 from twinloss.backends.triton.overlap import ciou, ciou_gradient
 from twinloss.backends.triton.softplus import logit_tile, softplus_sum
@@ -33,6 +46,14 @@ def _elementwise(x, y, FUNCTION: tl.constexpr, COUNT: tl.constexpr):  # type: ig
         r = decay(v)
     elif FUNCTION == "log1p":
         r = log1p(v)
+    elif FUNCTION == "log beside one":
+        r = log_beside_one(v)
+    elif FUNCTION == "one less decay":
+        r = one_less_decay(-v)
+    elif FUNCTION == "sine":
+        r, _ = sine_cosine(principal(v))
+    elif FUNCTION == "cosine":
+        _, r = sine_cosine(principal(v))
     elif FUNCTION == "sqrt":
         r = power(v, 0.5)
     elif FUNCTION == "sixth":
@@ -45,6 +66,8 @@ def _elementwise(x, y, FUNCTION: tl.constexpr, COUNT: tl.constexpr):  # type: ig
 FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[float, float], float]] = {
     "arctangent": (torch.atan, (-14, 14), 3),
     "log1p": (torch.log1p, (-40, 5.6), 4),
+    "log beside one": (torch.log1p, (-30, 20), 6),
+    "one less decay": (lambda x: -torch.expm1(-x), (-30, 5), 4),
     "sqrt": (torch.sqrt, (-30, 0), 1),
     "sixth": (lambda x: x**6, (-12, 0), 3),
     "power": (lambda x: x**2.7, (-12, 0), 60),
@@ -62,6 +85,20 @@ def test_functions_are_within_a_few_roundings(name: str, device: str) -> None:
     expected = exact(x.double())
     off = (y.double() - expected).abs() / (expected.abs() * 2**-24)
     assert off.max() <= 2 * most, f"{name} at {x[off.argmax()]:.9g} is off by {off.max() / 2:.1f} units in the last place"
+
+
+@pytest.mark.parametrize(("most", "allowed"), [(8.0, 1.5e-7), (1e3, 1e-6), (1e5, 3e-6)])
+@pytest.mark.parametrize("name", ["sine", "cosine"])
+def test_sine_and_cosine_of_any_angle(name: str, most: float, allowed: float, device: str) -> None:
+    x = torch.linspace(-most, most, COUNT).to(device)
+    y = torch.empty_like(x)
+    _elementwise[(1,)](x, y, name, COUNT, **ROUNDING)
+    expected = x.double().sin() if name == "sine" else x.double().cos()
+    assert (y.double() - expected).abs().max() <= allowed
+    if most == 8:
+        small = torch.linspace(1e-6, 0.1, COUNT).to(device)
+        _elementwise[(1,)](small, y, "sine", COUNT, **ROUNDING)
+        assert (y.double() / small.double().sin() - 1).abs().max() <= 2**-22
 
 
 def test_arctangent_at_its_ends(device: str) -> None:

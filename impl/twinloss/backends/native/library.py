@@ -38,6 +38,8 @@ class KernelArguments(ctypes.Structure):
         ("kpts", c_void_p),
         *((name, c_int64) for name in ("kpts_per_image", "kpts_per_channel", "points", "point_numbers", "target_numbers")),
         *((name, c_void_p) for name in ("keypoints", "doubled")),
+        *((name, c_float) for name in ("point_factor", "point_shift")),
+        ("masks", c_void_p),
     )
 
 
@@ -47,7 +49,47 @@ class Held(ctypes.Structure):
     _fields_ = (("image", c_void_p), ("anchor", c_void_p), ("row", c_void_p), ("weight", c_void_p), ("capacity", c_int64))
 
 
-_ARGUMENTS = {
+class MaskArguments(ctypes.Structure):
+    """Predictions and true masks of one call; the fields are those of ``struct MaskArguments``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("images", "anchors", "prototypes", "tall", "wide", "rows", "columns", "threads")),
+        *(("coefficients", c_void_p), ("coefficients_per_image", c_int64), ("coefficients_per_channel", c_int64)),
+        *(("grids", c_void_p), ("grids_per_image", c_int64), ("grids_per_channel", c_int64), ("grids_per_row", c_int64)),
+        *(("masks", c_void_p), ("mask_storage", c_int64), ("masks_per_mask", c_int64), ("masks_per_row", c_int64)),
+        ("place", c_void_p),
+    )
+
+
+class HeldMasks(ctypes.Structure):
+    """Held anchors by box; the fields are those of ``struct HeldMasks``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("boxes", "held")),
+        *((name, c_void_p) for name in ("row", "image", "crop", "factor", "order", "first", "count", "anchor")),
+    )
+
+
+class SemanticArguments(ctypes.Structure):
+    """Semantic logits and the map of classes; the fields are those of ``struct SemanticArguments``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("images", "classes", "rows", "columns", "threads")),
+        ("logits", c_void_p),
+        *((name, c_int64) for name in ("per_image", "per_class", "per_row")),
+        ("map", c_void_p),
+    )
+
+
+_OF_MASKS = (POINTER(MaskArguments), POINTER(HeldMasks))
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "mask_arguments_size": (),
+    "scratch_of_masks": (*_OF_MASKS, c_int32),
+    "kept_of_masks": _OF_MASKS,
+    "mask_term": (*_OF_MASKS, c_int32, c_void_p, c_void_p, c_void_p),
+    "semantic_term": (POINTER(SemanticArguments), c_int32, c_void_p, c_void_p),
+    "semantic_gradient": (POINTER(SemanticArguments), c_int32, c_void_p, c_float, c_void_p),
+    "mask_gradients": (*_OF_MASKS, c_int32, c_void_p, c_void_p, c_float, c_void_p, c_void_p),
     "arguments_size": (),
     "first_bad_row": (POINTER(KernelArguments),),
     "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
@@ -63,11 +105,18 @@ _OF_BOXES = {
         *(c_float, c_float, c_float, c_void_p, c_void_p),
     ),
 }
-_TO_ASSIGN = ("scratch_of_assignment", "assign")
+_OF_KEYPOINTS = {
+    **{name: _OF_BOXES[name] for name in ("scratch_of_assignment", "assign", "scratch_of_terms")},
+    "terms": (*_OF_BOXES["terms"], c_void_p, c_void_p),
+    "gradient": (*_OF_BOXES["terms"][:-1], c_float, c_float, c_void_p, c_void_p, c_void_p),
+}
 PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_", "keypoints": "twinloss_keypoints_"}
-"""How the names of a geometry's functions begin, and of those that assign upright boxes by their keypoints."""
+"""How the names of a geometry's functions begin, and of those of keypoints."""
 
-_WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient")
+_WITHOUT_RESULT = (
+    *("terms", "gradient", "scores_gradient", "boxes_gradient"),
+    *("mask_term", "mask_gradients", "semantic_term", "semantic_gradient"),
+)
 
 
 class Library(ctypes.CDLL):
@@ -81,7 +130,7 @@ class Library(ctypes.CDLL):
 
 
 def kernel(name: str, geometry: str) -> Any:
-    """A function of the library that depends on the kind of boxes, or on what they are assigned by."""
+    """A function of the library for a geometry, or for keypoints."""
     return load().of_boxes[geometry, name]
 
 
@@ -106,15 +155,16 @@ def _typed(path: Path) -> Library:
     library = Library(str(path))
     try:
         library.of_boxes = {
-            (kind, name): _function(library, prefix, name, _OF_BOXES[name])
+            (kind, name): _function(library, prefix, name, arguments)
             for kind, prefix in PREFIXES.items()
-            for name in (_TO_ASSIGN if kind == "keypoints" else _OF_BOXES)
+            for name, arguments in (_OF_KEYPOINTS if kind == "keypoints" else _OF_BOXES).items()
         }
         for name, arguments in _ARGUMENTS.items():
             _function(library, "twinloss_", name, arguments)
     except AttributeError as error:
         raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error
-    if library.twinloss_arguments_size() != ctypes.sizeof(KernelArguments):
+    sizes = library.twinloss_arguments_size(), library.twinloss_mask_arguments_size()
+    if sizes != (ctypes.sizeof(KernelArguments), sum(map(ctypes.sizeof, (MaskArguments, HeldMasks, SemanticArguments)))):
         raise NoLibraryError(
             f"the CPU kernels in {path} were built for another version of twinloss; delete that file, or use backend='torch'"
         )

@@ -7,18 +7,29 @@ import triton.language as tl
 
 from twinloss.backends.triton.arithmetic import power, sigmoid
 from twinloss.backends.triton.overlap import ciou
+from twinloss.backends.triton.probiou import probiou_loss
 
 
 @triton.jit
 def predicted_overlap(
-    predicted: tl.tensor, plane: tl.tensor, place: tl.tensor, asked: tl.tensor, corners: tl.tuple, eps: tl.tensor
+    predicted: tl.tensor,
+    plane: tl.tensor,
+    place: tl.tensor,
+    asked: tl.tensor,
+    box: tl.tuple,
+    eps: tl.tensor,
+    ORIENTED: tl.constexpr,
 ) -> tl.tensor:
-    """max(CIoU(ground truth, prediction), 0), or NaN; ``place`` is the anchor's index in the whole batch of ``plane`` = B·A anchors."""
+    """max(CIoU or ProbIoU of ground truth and prediction, 0), or NaN; ``place`` is the anchor's index in a batch of ``plane`` anchors."""
     x1 = tl.load(predicted + place, mask=asked, other=0.0)
     y1 = tl.load(predicted + plane + place, mask=asked, other=0.0)
     x2 = tl.load(predicted + 2 * plane + place, mask=asked, other=0.0)
     y2 = tl.load(predicted + 3 * plane + place, mask=asked, other=0.0)
-    raw = ciou(corners, (x1, y1, x2, y2), eps)
+    if ORIENTED:
+        angle = tl.load(predicted + 4 * plane + place, mask=asked, other=0.0)
+        raw = 1.0 - probiou_loss((x1, y1, x2, y2, angle), box, 0.0, eps)
+    else:
+        raw = ciou(box, (x1, y1, x2, y2), eps)
     return tl.where(raw <= 0, 0.0, raw)
 
 

@@ -17,6 +17,7 @@ from twinloss.assignment import Conflicts
 from twinloss.backends.triton.launch import Kernels, kernels_for
 from twinloss.backends.triton.tiles import CandidatesTile, candidates_tile
 from twinloss.spec import LossSpec
+from twinloss.task_specs import OrientedSpec
 
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -30,7 +31,8 @@ class KernelArguments:
         scores: (B, C, A) logits, in the same layout.
         batch_idx: (N,) of any dtype, contiguous, on the logits' device.
         cls: (N,), likewise.
-        bboxes: (N, 4), likewise.
+        bboxes: (N, 4), likewise; of oriented boxes (N, 5).
+        angle: (B, 1, A) predicted angles of oriented boxes, in the layout of the logits; of upright ones anything, which is not read.
         spec: the definition.
         pyramid: the grids.
         conflicts: which boxes may win a contested anchor.
@@ -41,6 +43,7 @@ class KernelArguments:
     batch_idx: Tensor
     cls: Tensor
     bboxes: Tensor
+    angle: Tensor
     spec: LossSpec
     pyramid: Pyramid
     conflicts: Conflicts = "overlap"
@@ -76,10 +79,31 @@ class KernelArguments:
         return self.spec.class_weights is not None
 
     @cached_property
-    def gains(self) -> tuple[float, float, float]:
-        """Factors of the box, classification and distribution term (distance term for R = 1); the last is 0 if the definition has none."""
+    def gains(self) -> tuple[float, ...]:
+        """Factors of the terms in their order; that of the distribution (R = 1: distance) term is 0 if the definition has none."""
         box, classification, dfl = self.spec.gains[:3]
-        return float(box), float(classification), float(dfl) if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
+        found = float(box), float(classification), float(dfl) if self.spec.reg_max > 1 or self.spec.distance_term else 0.0
+        return (*found, float(self.spec.gains[3])) if self.oriented else found
+
+    @cached_property
+    def oriented(self) -> bool:
+        """Whether the boxes are oriented."""
+        return self.spec.geometry == "oriented"
+
+    @cached_property
+    def inside_eps(self) -> float:
+        """Pixels by which an anchor must lie inside a window; that of an oriented box encloses it, and the box itself decides."""
+        return 0.0 if self.oriented else self.spec.assign_eps
+
+    @cached_property
+    def overlap_eps(self) -> float:
+        """Epsilon of the CIoU or ProbIoU."""
+        return self.spec.probiou_eps if isinstance(self.spec, OrientedSpec) else self.spec.ciou_eps
+
+    @cached_property
+    def angle_numbers(self) -> tuple[float, ...]:
+        """Of oriented boxes, the floor of the box term's ProbIoU and the scale of the angle term."""
+        return (self.spec.term_floor, self.spec.angle_scale) if isinstance(self.spec, OrientedSpec) else ()
 
     @cached_property
     def candidates_tile(self) -> CandidatesTile:
@@ -89,9 +113,10 @@ class KernelArguments:
     @cached_property
     def key(self) -> Hashable:
         """Everything that decides which compiled kernels this call needs; what Triton inspects is a function of it."""
-        inputs = (self.boxes, self.scores, self.batch_idx, self.cls, self.bboxes)
+        inputs = (self.boxes, self.scores, self.batch_idx, self.cls, self.bboxes, self.angle)
         layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in inputs)
-        shapes = (self.boxes.shape, self.boxes.stride(0), self.scores.shape, self.scores.stride(0), self.scores.is_contiguous())
+        strides = (self.boxes.stride(0), self.scores.stride(0), self.angle.stride(0))
+        shapes = (self.boxes.shape, self.scores.shape, strides, self.scores.is_contiguous())
         return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts
 
     @cached_property
@@ -135,11 +160,13 @@ class Gradients:
         boxes: (B, 4R, A), or empty if it is not wanted.
         scores: (B, C, A), or empty if it is not wanted.
         kernels: compiled kernels of the backward passes that want the same gradients.
+        angle: of oriented boxes (B, 1, A) with zeros where no anchor is held, wanted with ``boxes``.
     """
 
     boxes: Tensor
     scores: Tensor
     kernels: Kernels
+    angle: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +174,7 @@ class Scratch:
     """Memory through which the launches up to the soft targets pass their results on.
 
     Attributes:
-        predicted: (4, B·A) float32, corners of every anchor's predicted box in pixels.
+        predicted: (4, B·A) float32, corners of every anchor's predicted box in pixels; of oriented boxes (5, B·A), x, y, w, h and angle.
         claims: (B·A,) int64, key of the largest overlap at an anchor and of the lowest row that has it; 0 for none.
         pickers: (2, B·A) int32, the lowest row that picked an anchor as N − row, and the highest as row + 1; 0 for none.
         nan_carrier: (1,) int32, 1 if a candidate's metric is NaN: the loss must then be NaN (spec section 10).
@@ -168,7 +195,13 @@ class Scratch:
 
 
 def kernel_arguments(
-    boxes: Tensor, scores: Tensor, batch: Mapping[str, Tensor], spec: LossSpec, pyramid: Pyramid, conflicts: Conflicts = "overlap"
+    boxes: Tensor,
+    scores: Tensor,
+    batch: Mapping[str, Tensor],
+    spec: LossSpec,
+    pyramid: Pyramid,
+    conflicts: Conflicts = "overlap",
+    angle: Tensor | None = None,
 ) -> KernelArguments:
     """Arguments from logits of any strides, which are copied if they are not in the kernels' layout, and a checked batch.
 
@@ -177,12 +210,14 @@ def kernel_arguments(
     """
     if boxes.dtype not in KERNEL_DTYPES:
         raise ValueError(f"the Triton kernels take float16, bfloat16 and float32 logits; use backend='torch' for {boxes.dtype}")
+    blocks = _image_blocks(boxes.detach())
     return KernelArguments(
-        boxes=_image_blocks(boxes.detach()),
+        boxes=blocks,
         scores=_image_blocks(scores.detach()),
         batch_idx=batch["batch_idx"],
         cls=batch["cls"],
         bboxes=batch["bboxes"],
+        angle=blocks if angle is None else _image_blocks(angle.detach()),
         spec=spec,
         pyramid=pyramid,
         conflicts=conflicts,
@@ -192,12 +227,13 @@ def kernel_arguments(
 def without_logits(arguments: KernelArguments) -> KernelArguments:
     """The arguments without logits, to keep between the two passes: autograd keeps the logits, and frees them."""
     nothing = torch.empty(0, dtype=arguments.boxes.dtype, device=arguments.boxes.device)
-    return replace(arguments, boxes=nothing, scores=nothing)
+    return replace(arguments, boxes=nothing, scores=nothing, angle=nothing)
 
 
-def with_logits(arguments: KernelArguments, boxes: Tensor, scores: Tensor) -> KernelArguments:
+def with_logits(arguments: KernelArguments, boxes: Tensor, scores: Tensor, angle: Tensor | None = None) -> KernelArguments:
     """The arguments with the logits that autograd returned, in the layout that the kernels read."""
-    return replace(arguments, boxes=_image_blocks(boxes), scores=_image_blocks(scores))
+    blocks = _image_blocks(boxes)
+    return replace(arguments, boxes=blocks, scores=_image_blocks(scores), angle=blocks if angle is None else _image_blocks(angle))
 
 
 def _image_blocks(logits: Tensor) -> Tensor:

@@ -123,3 +123,50 @@ def log1p(x: tl.tensor) -> tl.tensor:
     rounded = u - 1.0
     vanished = rounded == 0.0
     return tl.where(vanished, x, tl.log(u) * (x / tl.where(vanished, 1.0, rounded)))
+
+
+@triton.jit
+def log_beside_one(x: tl.tensor) -> tl.tensor:
+    """log(1 + x) for x > −1 to a few units in the last place, also where x is near 0, where the hardware's logarithm has lost its digits.
+
+    There log(1 + x) = 2 artanh(x / (2 + x)).
+    """
+    s = tl.div_rn(x, 2.0 + x)
+    z = s * s
+    near = 2.0 * s + 2.0 * s * z * (0.3333333333333333 + z * (0.2 + z * (0.14285714285714285 + z * 0.1111111111111111)))
+    return tl.where(tl.abs(x) < 0.4, near, tl.log(1.0 + x))
+
+
+@triton.jit
+def one_less_decay(x: tl.tensor) -> tl.tensor:
+    """1 − e^x for x ≤ 0, with the digits of a small x."""
+    series = tl.full(x.shape, 1.0, tl.float32)
+    for term in tl.static_range(7):
+        series = 1.0 + series * x * (1.0 / (8 - term))
+    return tl.where(x > -0.35, -x * series, 1.0 - decay(x))
+
+
+@triton.jit
+def principal(angle: tl.tensor) -> tl.tensor:
+    """The angle in (−π, π] that points in the same direction, where differences of the angle itself would lose digits; up to 1e5."""
+    n = tl.floor(angle * 0.15915494309189535 + 0.5)
+    return tl.where(tl.abs(angle) > 8.0, ((angle - n * 6.28125) - n * 1.9350051879882812e-3) - n * 3.019916050561733e-7, angle)
+
+
+@triton.jit
+def sine_cosine(angle: tl.tensor) -> tl.tuple:
+    """Sine and cosine within 2 units in the last place, for angles up to a thousand.
+
+    Polynomials on |r| ≤ π/4, of Cephes: as for the arctangent, the tested code shall be the code that runs.
+    """
+    n = tl.floor(angle * 0.6366197723675814 + 0.5)
+    r = ((angle - n * 1.5703125) - n * 4.837512969970703125e-4) - n * 7.54978995489188216e-8
+    z = r * r
+    sin = ((z * -1.9515295891e-4 + 8.3321608736e-3) * z - 1.6666654611e-1) * z * r + r
+    cos = ((z * 2.443315711809948e-5 - 1.388731625493765e-3) * z + 4.166664568298827e-2) * (z * z) - 0.5 * z + 1.0
+    quadrant = n.to(tl.int32)
+    odd = (quadrant & 1) != 0
+    below = (quadrant & 2) != 0
+    turned_sin = tl.where(odd, cos, sin)
+    turned_cos = tl.where(odd, -sin, cos)
+    return tl.where(below, -turned_sin, turned_sin), tl.where(below, -turned_cos, turned_cos)

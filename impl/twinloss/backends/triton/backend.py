@@ -5,6 +5,7 @@ from __future__ import annotations
 from twinloss.assignment import Assignment
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.backends.triton.availability import interpreting, why_not
+from twinloss.spec import LossSpec
 
 
 class TritonBackend(Backend):
@@ -14,6 +15,12 @@ class TritonBackend(Backend):
     """
 
     name = "triton"
+    geometries = ("upright", "oriented")
+    overlaps = ("ciou", "probiou")
+
+    def computes(self, spec: LossSpec) -> tuple[str, ...]:
+        """Detection's terms, and the angle term of oriented boxes."""
+        return spec.terms if spec.geometry == "oriented" else self.terms
 
     def is_default_for(self, call: Call) -> bool:
         """Whether the logits are not on the host, and Triton's interpreter is off."""

@@ -91,6 +91,13 @@ def target_distance(x: tl.tensor, y: tl.tensor, corners: tl.tuple, side: tl.tens
 
 
 @triton.jit
+def at_side(distances: tl.tuple, side: tl.tensor) -> tl.tensor:
+    """One of the four distances."""
+    left, top, right, bottom = distances
+    return tl.where(side == 0, left, tl.where(side == 1, top, tl.where(side == 2, right, bottom)))
+
+
+@triton.jit
 def clamped(distance: tl.tensor, limit: tl.tensor) -> tl.tuple:
     """Lower bin of a target distance clamped to [0, limit], and the weight of the upper bin."""
     d = tl.where(distance <= 0, 0.0, tl.where(distance >= limit, limit, distance))

@@ -42,6 +42,7 @@ def candidates_and_softplus_kernel(
     BLOCKS: tl.constexpr,
     GROUP: tl.constexpr,
     LOGITS: tl.constexpr,
+    ORIENTED: tl.constexpr,
 ) -> None:
     """The first ``row_count`` · PARTS programs take one part of a row's candidates each; the others sum one tile of logits each."""
     program = tl.program_id(0)
@@ -68,10 +69,12 @@ def candidates_and_softplus_kernel(
             PICKERS_ONLY,
             LEVELS,
             TILE,
+            ORIENTED,
         )
         if PARTS == 1:
             collected = (predicted, claims, pickers, largest, ranking)
-            publish(row, row_count, best, truth, anchors, collected, slot_anchor, numbers[3], K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY)
+            eps = numbers[3]
+            publish(row, row_count, best, truth, anchors, collected, slot_anchor, eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, ORIENTED)
         else:
             lane = tl.arange(0, K_BLOCK)
             tl.store(parts + (row.to(tl.int64) * PARTS + part) * K + lane, best, mask=lane < K)
@@ -111,7 +114,7 @@ def candidates_and_softplus(
         arguments.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.nan_carrier, scratch.largest, scratch.ranking, scratch.parts),
         slot_anchor,
-        (float(spec.lengthened_below), float(spec.shortest_side), spec.assign_eps, spec.ciou_eps),
+        (float(spec.lengthened_below), float(spec.shortest_side), arguments.inside_eps, arguments.overlap_eps),
         class_weights,
         partial,
         ALPHA=spec.alpha,
@@ -126,4 +129,5 @@ def candidates_and_softplus(
         BLOCKS=kind,
         GROUP=4 if arguments.scores.element_size() == 4 else 8,
         LOGITS=tile.logits,
+        ORIENTED=arguments.oriented,
     )

@@ -32,6 +32,7 @@ def dense_gradient_kernel(
     boxes_gradient: tl.tensor,
     BLOCKS: tl.constexpr,
     TILE: tl.constexpr,
+    TERMS: tl.constexpr,
 ) -> None:
     """The first ``score_programs`` programs write w · sigmoid(x) · scale for a tile of class logits each; the others write zeros."""
     program = tl.program_id(0)
@@ -40,7 +41,7 @@ def dense_gradient_kernel(
         source, target, remaining, label = logit_tile(program, block, image_stride, anchors, classes, BLOCKS, TILE)
         inside = lane < remaining
         x = tl.load(scores + source + lane, mask=inside, other=0.0).to(tl.float32)
-        scale = tl.div_rn(tl.load(incoming + incoming_stride) * cls_gain * images, tl.load(items + 3))
+        scale = tl.div_rn(tl.load(incoming + incoming_stride) * cls_gain * images, tl.load(items + TERMS))
         if BLOCKS == "class":
             scale *= tl.load(class_weights + label)
         gradient = tl.div_rn(scale + tl.zeros_like(x), 1.0 + tl.exp(-x))
@@ -52,7 +53,7 @@ def dense_gradient_kernel(
 
 
 def dense_gradient(arguments: KernelArguments, incoming: Tensor, items: Tensor, class_weights: Tensor, gradients: Gradients) -> None:
-    """Fill both gradients as if no anchor were held; ``incoming`` is (3,), of any stride. An empty gradient is skipped."""
+    """Fill both gradients as if no anchor were held; ``incoming`` is (T,), of any stride. An empty gradient is skipped."""
     tile = tiles.DENSE_GRADIENT
     kind, count, length = score_blocks(arguments.scores, arguments.weighted)
     score_programs = count * blocks(length, tile.size) if gradients.scores.numel() else 0
@@ -78,4 +79,5 @@ def dense_gradient(arguments: KernelArguments, incoming: Tensor, items: Tensor, 
         gradients.boxes,
         BLOCKS=kind,
         TILE=tile.size,
+        TERMS=len(arguments.gains),
     )

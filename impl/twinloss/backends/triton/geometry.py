@@ -1,6 +1,7 @@
 """Positions of anchors and ground truth: the pyramid, a row of the batch, the cells inside a box (spec sections 2, 3 and 5.1).
 
-``levels`` is a tuple of three: the levels' rows, columns and strides. A box is a tuple of its corners (x1, y1, x2, y2). Whole numbers that
+``levels`` is a tuple of three: the levels' rows, columns and strides. A box is a tuple of its corners (x1, y1, x2, y2), or (x, y, w, h, θ)
+where ORIENTED. Whole numbers that
 vary from batch to batch are passed as floats: the compiler would build another kernel for each integer in a tuple that is 1 or a multiple
 of 16.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from twinloss.backends.triton.arithmetic import principal
 
 
 @triton.jit
@@ -32,24 +35,34 @@ def anchor_place(anchor: tl.tensor, levels: tl.tuple, LEVELS: tl.constexpr) -> t
 
 
 @triton.jit
-def ground_truth(row: tl.tensor, asked: tl.tensor, truth: tl.tuple) -> tl.tuple:
-    """Image, class, pixel corners and validity of rows of the batch.
+def ground_truth(row: tl.tensor, asked: tl.tensor, truth: tl.tuple, ORIENTED: tl.constexpr) -> tl.tuple:
+    """Image, class, box in pixels and validity of rows of the batch.
 
-    A row is valid if ``asked`` is true, its image and class exist, its corners are finite and their sum is positive. Rows with image −1 are
-    thus padding, and nothing is read out of bounds.
+    A row is valid if ``asked`` is true, its image and class exist, the numbers of its box are finite and their sum is positive, and an
+    oriented box has no side below two pixels. Rows with image −1 are thus padding, and nothing is read out of bounds.
     """
     batch_idx, cls, bboxes, images, classes, extent_x, extent_y = truth
     image = tl.load(batch_idx + row, mask=asked, other=-1).to(tl.float32)
     label = tl.load(cls + row, mask=asked, other=-1).to(tl.float32)
-    cx = tl.load(bboxes + row * 4, mask=asked, other=0.0).to(tl.float32) * extent_x
-    cy = tl.load(bboxes + row * 4 + 1, mask=asked, other=0.0).to(tl.float32) * extent_y
-    half_w = tl.load(bboxes + row * 4 + 2, mask=asked, other=0.0).to(tl.float32) * extent_x * 0.5
-    half_h = tl.load(bboxes + row * 4 + 3, mask=asked, other=0.0).to(tl.float32) * extent_y * 0.5
-    corners = (cx - half_w, cy - half_h, cx + half_w, cy + half_h)
-    total = corners[0] + corners[1] + corners[2] + corners[3]
     known = (image >= 0) & (image < images) & (label >= 0) & (label < classes)
+    if ORIENTED:
+        cx = tl.load(bboxes + row * 5, mask=asked, other=0.0).to(tl.float32) * extent_x
+        cy = tl.load(bboxes + row * 5 + 1, mask=asked, other=0.0).to(tl.float32) * extent_y
+        w = tl.load(bboxes + row * 5 + 2, mask=asked, other=0.0).to(tl.float32) * extent_x
+        h = tl.load(bboxes + row * 5 + 3, mask=asked, other=0.0).to(tl.float32) * extent_y
+        angle = tl.load(bboxes + row * 5 + 4, mask=asked, other=0.0).to(tl.float32)
+        total = cx + cy + w + h + angle
+        known = known & (w >= 2.0) & (h >= 2.0)
+        box: tl.tuple = (cx, cy, w, h, principal(angle))
+    else:
+        cx = tl.load(bboxes + row * 4, mask=asked, other=0.0).to(tl.float32) * extent_x
+        cy = tl.load(bboxes + row * 4 + 1, mask=asked, other=0.0).to(tl.float32) * extent_y
+        half_w = tl.load(bboxes + row * 4 + 2, mask=asked, other=0.0).to(tl.float32) * extent_x * 0.5
+        half_h = tl.load(bboxes + row * 4 + 3, mask=asked, other=0.0).to(tl.float32) * extent_y * 0.5
+        box = (cx - half_w, cy - half_h, cx + half_w, cy + half_h)
+        total = box[0] + box[1] + box[2] + box[3]
     valid = asked & known & (total > 0) & (total < float("inf"))
-    return tl.where(valid, image, 0.0).to(tl.int32), tl.where(valid, label, 0.0).to(tl.int32), corners, valid
+    return tl.where(valid, image, 0.0).to(tl.int32), tl.where(valid, label, 0.0).to(tl.int32), box, valid
 
 
 @triton.jit
@@ -57,6 +70,12 @@ def in_grid_units(corners: tl.tuple, stride: tl.tensor) -> tl.tuple:
     """Corners in cells of the level with this stride."""
     x1, y1, x2, y2 = corners
     return tl.div_rn(x1, stride), tl.div_rn(y1, stride), tl.div_rn(x2, stride), tl.div_rn(y2, stride)
+
+
+@triton.jit
+def beside_anchor(box: tl.tuple, x: tl.tensor, y: tl.tensor, stride: tl.tensor) -> tl.tuple:
+    """An oriented box in cells of the level with this stride, its centre relative to the anchor's, (x, y) in cells."""
+    return tl.div_rn(box[0], stride) - x, tl.div_rn(box[1], stride) - y, tl.div_rn(box[2], stride), tl.div_rn(box[3], stride), box[4]
 
 
 @triton.jit

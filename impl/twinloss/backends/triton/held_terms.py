@@ -8,9 +8,20 @@ from torch import Tensor
 
 from twinloss.backends.triton import tiles
 from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
-from twinloss.backends.triton.bins import bin_logits, box_at, clamped, expected_distance, exponentials, put, scaled, target_distance
-from twinloss.backends.triton.geometry import anchor_place, ground_truth, in_grid_units
+from twinloss.backends.triton.bins import (
+    at_side,
+    bin_logits,
+    box_at,
+    clamped,
+    expected_distance,
+    exponentials,
+    put,
+    scaled,
+    target_distance,
+)
+from twinloss.backends.triton.geometry import anchor_place, beside_anchor, ground_truth, in_grid_units
 from twinloss.backends.triton.launch import blocks, kernels_for, launch
+from twinloss.backends.triton.oriented import oriented_losses, target_distances
 from twinloss.backends.triton.overlap import ciou
 
 
@@ -55,15 +66,20 @@ def held_terms_kernel(
     class_weights: tl.tensor,
     partial: tl.tensor,
     numbers: tl.tuple,
+    angle: tl.tensor,
+    angle_stride: tl.tensor,
     GIVEN: tl.constexpr,
     WEIGHTED: tl.constexpr,
     R: tl.constexpr,
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
+    ORIENTED: tl.constexpr,
 ) -> None:
-    """Fill the weights of one tile of slots (unless GIVEN), and its sums of t, box term, distribution (R = 1: distance) term and w·t·x."""
+    """Fill the weights of one tile of slots (unless GIVEN), and its sums of t, of box and distribution (R = 1: distance) term and w·t·x.
+
+    Of oriented boxes it sums the angle term, too.
+    """
     slot_anchor, slot_owner, slot_metric, slot_weight = slots
-    assign_eps, ciou_eps, clamp_limit = numbers
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     inside = slot < slot_count
     owner = tl.load(slot_owner + slot, mask=inside, other=-1)
@@ -75,14 +91,18 @@ def held_terms_kernel(
         weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
     else:
         metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
-        weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, assign_eps)
+        weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, numbers[0])
         tl.store(slot_weight + slot, weight, mask=inside)
     held = (owner >= 0) & (weight != 0)
 
-    image, label, corners, _ = ground_truth(owner, held, truth)
+    image, label, box, _ = ground_truth(owner, held, truth, ORIENTED)
     anchor = tl.load(slot_anchor + slot, mask=held, other=0)
     x, y, stride = anchor_place(anchor, levels, LEVELS)
-    corners = in_grid_units(corners, stride)
+    if ORIENTED:
+        box = beside_anchor(box, x, y, stride)
+        targets = target_distances(box)
+    else:
+        box = in_grid_units(box, stride)
     column = boxes + image.to(tl.int64) * box_stride + anchor
     dfl = tl.zeros((TILE,), tl.float32)
     distances = (dfl, dfl, dfl, dfl)
@@ -90,33 +110,39 @@ def held_terms_kernel(
         logits = bin_logits(column, held, anchors, side, R)
         distance = expected_distance(logits, R)
         distances = put(distances, side, distance)
-        target = target_distance(x, y, corners, side)
+        target = at_side(targets, side) if ORIENTED else target_distance(x, y, box, side)
         if R == 1:
             dfl += tl.abs(scaled(distance, stride, side, truth) - scaled(target, stride, side, truth))
         else:
-            dfl += focal_loss(logits, target, clamp_limit, R)
+            dfl += focal_loss(logits, target, numbers[2], R)
     dfl *= 0.25
-    box = 1 - ciou(box_at(x, y, distances), corners, ciou_eps)
+    if ORIENTED:
+        loss, turn = oriented_losses(
+            distances, angle + image.to(tl.int64) * angle_stride + anchor, held, box, numbers[3], numbers[1], numbers[4]
+        )
+        tl.store(partial + 4 * tl.num_programs(0) + tl.program_id(0), tl.sum(tl.where(held, turn * weight, 0.0), axis=0))
+    else:
+        loss = 1 - ciou(box_at(x, y, distances), box, numbers[1])
 
-    own_scores = scores + image.to(tl.int64) * score_stride + label.to(tl.int64) * anchors
-    logit = tl.load(own_scores + anchor, mask=held, other=0.0).to(tl.float32)
+    own_score = scores + image.to(tl.int64) * score_stride + label.to(tl.int64) * anchors + anchor
+    logit = tl.load(own_score, mask=held, other=0.0).to(tl.float32)
     if WEIGHTED:
         logit *= tl.load(class_weights + label, mask=held, other=0.0)
     program = tl.program_id(0)
     programs = tl.num_programs(0)
     tl.store(partial + program, tl.sum(weight, axis=0))
-    tl.store(partial + programs + program, tl.sum(tl.where(held, box * weight, 0.0), axis=0))
+    tl.store(partial + programs + program, tl.sum(tl.where(held, loss * weight, 0.0), axis=0))
     tl.store(partial + 2 * programs + program, tl.sum(tl.where(held, dfl * weight, 0.0), axis=0))
     tl.store(partial + 3 * programs + program, tl.sum(tl.where(held, logit * weight, 0.0), axis=0))
 
 
 def held_programs(slot_count: int) -> int:
-    """Number of programs for ``slot_count`` slots, which is the number of partial sums of each of the four quantities."""
+    """Number of programs for ``slot_count`` slots, which is the number of partial sums of each quantity."""
     return blocks(slot_count, tiles.HELD_TERMS.size)
 
 
 def held_terms(arguments: KernelArguments, scratch: Scratch | None, slots: Slots, class_weights: Tensor, partial: Tensor) -> None:
-    """Fill ``partial`` (4, programs) with the partial sums over the held anchors.
+    """Fill ``partial`` (4, programs), of oriented boxes (5, programs), with the partial sums over the held anchors.
 
     The weights are computed from ``scratch``, where the assignment wrote; if it is ``None``, ``slots.weight`` holds them already.
     """
@@ -140,10 +166,13 @@ def held_terms(arguments: KernelArguments, scratch: Scratch | None, slots: Slots
         (slots.anchor, slots.owner, scratch.metric if scratch else unused, slots.weight),
         class_weights,
         partial,
-        (spec.assign_eps, spec.ciou_eps, spec.largest_target),
+        (spec.assign_eps, arguments.overlap_eps, spec.largest_target, *arguments.angle_numbers),
+        arguments.angle,
+        arguments.angle.stride(0),
         GIVEN=scratch is None,
         WEIGHTED=arguments.weighted,
         R=spec.reg_max,
         LEVELS=len(arguments.pyramid.strides),
         TILE=tiles.HELD_TERMS.size,
+        ORIENTED=arguments.oriented,
     )

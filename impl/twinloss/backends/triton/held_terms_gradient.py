@@ -13,6 +13,7 @@ from twinloss.backends.triton import tiles
 from twinloss.backends.triton.arguments import Gradients, KernelArguments, Slots
 from twinloss.backends.triton.arithmetic import reciprocal, sigmoid
 from twinloss.backends.triton.bins import (
+    at_side,
     bin_logits,
     box_at,
     clamped,
@@ -23,8 +24,9 @@ from twinloss.backends.triton.bins import (
     scaled,
     target_distance,
 )
-from twinloss.backends.triton.geometry import anchor_place, ground_truth, in_grid_units
+from twinloss.backends.triton.geometry import anchor_place, beside_anchor, ground_truth, in_grid_units
 from twinloss.backends.triton.launch import blocks, launch
+from twinloss.backends.triton.oriented import oriented_gradient, target_distances
 from twinloss.backends.triton.overlap import ciou_gradient
 
 
@@ -80,28 +82,32 @@ def held_terms_gradient_kernel(
     boxes_gradient: tl.tensor,
     scores_gradient: tl.tensor,
     numbers: tl.tuple,
+    angle: tl.tensor,
+    angle_stride: tl.tensor,
+    angle_gradient: tl.tensor,
     FOR_BOXES: tl.constexpr,
     FOR_SCORES: tl.constexpr,
     WEIGHTED: tl.constexpr,
     R: tl.constexpr,
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
+    ORIENTED: tl.constexpr,
 ) -> None:
     """Store the gradients at one tile of slots."""
     slot_anchor, slot_owner, slot_weight = slots
-    box_gain, cls_gain, dfl_gain = gains
-    ciou_eps, clamp_limit = numbers
+    overlap_eps = numbers[0]
+    clamp_limit = numbers[1]
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     owner = tl.load(slot_owner + slot, mask=slot < slot_count, other=-1)
     weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
     held = (owner >= 0) & (weight != 0)
-    image, label, corners, _ = ground_truth(owner, held, truth)
+    image, label, box, _ = ground_truth(owner, held, truth, ORIENTED)
     image = image.to(tl.int64)
     anchor = tl.load(slot_anchor + slot, mask=held, other=0)
-    per_normaliser = tl.div_rn(truth[3], tl.load(items + 3))
+    per_normaliser = tl.div_rn(truth[3], tl.load(items + 3 + ORIENTED))
 
     if FOR_SCORES:
-        scale = tl.load(incoming + incoming_stride) * cls_gain * per_normaliser
+        scale = tl.load(incoming + incoming_stride) * gains[1] * per_normaliser
         offset = label.to(tl.int64) * anchors + anchor
         logit = tl.load(scores + image * score_stride + offset, mask=held, other=0.0).to(tl.float32)
         gradient = (sigmoid(logit) - weight) * scale
@@ -112,19 +118,29 @@ def held_terms_gradient_kernel(
 
     if FOR_BOXES:
         x, y, stride = anchor_place(anchor, levels, LEVELS)
-        corners = in_grid_units(corners, stride)
+        if ORIENTED:
+            box = beside_anchor(box, x, y, stride)
+            targets = target_distances(box)
+        else:
+            box = in_grid_units(box, stride)
         column = boxes + image * box_stride + anchor
         none = tl.zeros((TILE,), tl.float32)
         distances = (none, none, none, none)
         for side in range(4):
             distances = put(distances, side, expected_distance(bin_logits(column, held, anchors, side, R), R))
-        x1, y1, x2, y2 = ciou_gradient(box_at(x, y, distances), corners, ciou_eps)
-        by_overlap = -weight * tl.load(incoming) * box_gain * per_normaliser
-        by_dfl = weight * tl.load(incoming + 2 * incoming_stride) * dfl_gain * per_normaliser * 0.25
+        by_overlap = -weight * tl.load(incoming) * gains[0] * per_normaliser
+        by_dfl = weight * tl.load(incoming + 2 * incoming_stride) * gains[2] * per_normaliser * 0.25
+        if ORIENTED:
+            turned = tl.load(angle + image * angle_stride + anchor, mask=held, other=0.0).to(tl.float32)
+            by_angle = weight * tl.load(incoming + 3 * incoming_stride) * gains[3] * per_normaliser
+            by_sides, by_turn = oriented_gradient(distances, turned, box, -by_overlap, by_angle, numbers[2], overlap_eps, numbers[3])
+            tl.store(angle_gradient + image * anchors + anchor, by_turn.to(angle_gradient.dtype.element_ty), mask=held)
+        else:
+            x1, y1, x2, y2 = ciou_gradient(box_at(x, y, distances), box, overlap_eps)
         for side in range(4):
             # x1 and y1 decrease as the left and top distances grow, hence the sign.
-            by_distance = by_overlap * tl.where(side == 0, -x1, tl.where(side == 1, -y1, tl.where(side == 2, x2, y2)))
-            target = target_distance(x, y, corners, side)
+            by_distance = at_side(by_sides, side) if ORIENTED else by_overlap * at_side((-x1, -y1, x2, y2), side)
+            target = at_side(targets, side) if ORIENTED else target_distance(x, y, box, side)
             logits = bin_logits(column, held, anchors, side, R)
             place = boxes_gradient + (image * 4 + side) * R * anchors + anchor
             if R == 1:
@@ -160,11 +176,15 @@ def held_terms_gradient(
         arguments.gains,
         gradients.boxes,
         gradients.scores,
-        (spec.ciou_eps, spec.largest_target),
+        (arguments.overlap_eps, spec.largest_target, *arguments.angle_numbers),
+        arguments.angle,
+        arguments.angle.stride(0),
+        gradients.boxes if gradients.angle is None else gradients.angle,
         FOR_BOXES=gradients.boxes.numel() > 0,
         FOR_SCORES=gradients.scores.numel() > 0,
         WEIGHTED=arguments.weighted,
         R=spec.reg_max,
         LEVELS=len(arguments.pyramid.strides),
         TILE=tiles.HELD_TERMS_GRADIENT.size,
+        ORIENTED=arguments.oriented,
     )

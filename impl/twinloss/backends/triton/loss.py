@@ -25,8 +25,8 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
     """
     given = None if assignment is None else slots_of(assignment)
     arguments, filled = _arguments(call), list[Slots]()
-    loss, items = _FusedLoss.apply(call.boxes, call.scores, arguments, given, filled)
-    return Evaluation(loss, items[:3], lambda: assignment_of(arguments, filled[0]) if assignment is None else assignment)
+    loss, items = _FusedLoss.apply(call.boxes, call.scores, _angle(call), arguments, given, filled)
+    return Evaluation(loss, items[:-1], lambda: assignment_of(arguments, filled[0]) if assignment is None else assignment)
 
 
 def assign(call: Call) -> Assignment:
@@ -37,7 +37,11 @@ def assign(call: Call) -> Assignment:
 
 
 def _arguments(call: Call) -> KernelArguments:
-    return kernel_arguments(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts)
+    return kernel_arguments(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call))
+
+
+def _angle(call: Call) -> Tensor | None:
+    return call.extras["angle"] if call.spec.geometry == "oriented" else None
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
@@ -50,14 +54,20 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, boxes: Tensor, _scores: Tensor, arguments: KernelArguments, given: Slots | None, filled: list[Slots]
+        ctx: Any,
+        boxes: Tensor,
+        _scores: Tensor,
+        angle: Tensor | None,
+        arguments: KernelArguments,
+        given: Slots | None,
+        filled: list[Slots],
     ) -> tuple[Tensor, Tensor]:
         with on_device(boxes):
             result = forward(arguments, given)
         filled.append(result.slots)
         # The logits are saved as the kernels read them. Where that is no copy, it shares the caller's memory, and its count of changes: so
         # changing them before the backward pass is an error, as anywhere in torch. All else that is read there is nobody else's.
-        save(ctx, boxes=arguments.boxes, scores=arguments.scores)
+        save(ctx, boxes=arguments.boxes, scores=arguments.scores, **({} if angle is None else {"angle": arguments.angle}))
         # (The loss itself is not kept: it holds this very record, and neither would be freed.)
         ctx.arguments, ctx.result = without_logits(arguments), replace(result, loss=result.items)
         ctx.mark_non_differentiable(result.items)
@@ -68,9 +78,11 @@ class _FusedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
-            return (None,) * 5
-        boxes, scores = saved(ctx)
-        for_boxes, for_scores = ctx.needs_input_grad[:2]
+            return (None,) * 6
+        boxes, *others = saved(ctx)
+        for_boxes, for_scores, for_angle = ctx.needs_input_grad[:3]
         with on_device(boxes):
-            gradients = backward(with_logits(ctx.arguments, boxes, scores), ctx.result, in_memory(incoming), for_boxes, for_scores)
-        return gradients.boxes if for_boxes else None, gradients.scores if for_scores else None, None, None, None
+            arguments = with_logits(ctx.arguments, boxes, *others)
+            found = backward(arguments, ctx.result, in_memory(incoming), for_boxes or for_angle, for_scores)
+        wanted = zip((found.boxes, found.scores, found.angle), (for_boxes, for_scores, for_angle), strict=True)
+        return *(gradient if asked else None for gradient, asked in wanted), None, None, None

@@ -12,7 +12,7 @@ from twinloss.backends.triton.launch import launch, power_of_two
 from twinloss.backends.triton.topk_walk import publish
 
 
-@triton.jit(do_not_specialize=["row_count", "ciou_eps"])
+@triton.jit(do_not_specialize=["row_count", "overlap_eps"])
 def merge_kernel(
     row_count: tl.tensor,
     truth: tl.tuple,
@@ -20,13 +20,14 @@ def merge_kernel(
     parts: tl.tensor,
     scratch: tl.tuple,
     slot_anchor: tl.tensor,
-    ciou_eps: tl.tensor,
+    overlap_eps: tl.tensor,
     K: tl.constexpr,
     K_BLOCK: tl.constexpr,
     KEYS: tl.constexpr,
     KEYS_BLOCK: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
+    ORIENTED: tl.constexpr,
 ) -> None:
     """Pick the K best of one row out of its KEYS keys."""
     row = tl.program_id(0)
@@ -38,7 +39,7 @@ def merge_kernel(
         top = tl.max(keys, axis=0)
         best = tl.where(lane == rank, top, best)
         keys = tl.where(keys == top, 0, keys)
-    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, ciou_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY)
+    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, overlap_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, ORIENTED)
 
 
 def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> None:
@@ -55,11 +56,12 @@ def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> 
         scratch.parts,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         slot_anchor,
-        arguments.spec.ciou_eps,
+        arguments.overlap_eps,
         K=arguments.picks,
         K_BLOCK=power_of_two(arguments.picks),
         KEYS=keys,
         KEYS_BLOCK=power_of_two(keys),
         SECOND_TOPK=arguments.second_topk,
         PICKERS_ONLY=arguments.conflicts == "pickers",
+        ORIENTED=arguments.oriented,
     )

@@ -3,13 +3,13 @@
 Each line is one launch, with what it reads and what it writes (fields of ``Slots`` and ``Scratch``); indented lines run only if needed::
 
     forward()
-    ├─ decode                    box logits                        → predicted; clears claims, pickers, nan_carrier
+    ├─ decode[_oriented]         box logits                        → predicted; clears claims, pickers, nan_carrier
     ├─ candidates_and_softplus   predicted, class logits, rows     → slots.anchor, claims, pickers, nan_carrier, softplus sums
     │  └─ merge                  parts, if candidates are divided  → slots.anchor, pickers
     ├─ resolve                   slots.anchor, claims, pickers …   → slots.owner, metric, largest, ranking
     │  └─ second_topk            ranking, if topk2 differs from K  → frees slots.owner; largest
     ├─ held_terms                owner, metric, largest, logits    → slots.weight; sums of t and of each term
-    └─ reduce_terms              all partial sums                  → loss (3,), items (4,)
+    └─ reduce_terms              all partial sums                  → loss (T,), items (T + 1,)
     backward()
     ├─ dense_gradient            class logits, incoming, items     → w·sigmoid(x) for every class logit, 0 for every box logit
     └─ held_terms_gradient       slots, logits, incoming, items    → the gradient at the held anchors, over both
@@ -18,7 +18,7 @@ Example: the batch has N = 2 rows and K = 3, so 6 slots. Row 0 picks anchors 4, 
 [4, 7, 9, 7, −1, −1], and both rows claim anchor 7. Row 1 overlaps it more, so ``resolve`` writes owner [0, 1, 0, −1, −1, −1]: the slot of
 the lowest row that picked the anchor keeps it, here slot 1, and its owner is the row that wins it.
 
-Shape suffixes: B images, C classes, N rows of the batch, K picks per row, S = N·K slots, H held anchors, P programs of a launch.
+Shape suffixes: T terms, B images, C classes, N rows of the batch, K picks per row, S = N·K slots, H held anchors, P programs of a launch.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from twinloss.assignment import Assignment
 from twinloss.backends.triton.arguments import Gradients, KernelArguments, Scratch, Slots
 from twinloss.backends.triton.candidates_and_softplus import candidates_and_softplus, softplus_programs
 from twinloss.backends.triton.decode import decode
+from twinloss.backends.triton.decode_oriented import decode_oriented
 from twinloss.backends.triton.dense_gradient import dense_gradient
 from twinloss.backends.triton.held_terms import held_programs, held_terms
 from twinloss.backends.triton.held_terms_gradient import held_terms_gradient
@@ -45,7 +46,7 @@ from twinloss.backends.triton.second_topk import second_topk
 
 @dataclass(frozen=True)
 class Forward:
-    """Results of the forward pass: ``loss`` (3,), ``items`` (4,) as the three logged terms and S, and the slots."""
+    """Results of the forward pass: ``loss`` (T,), ``items`` (T + 1,) as the T logged terms and S, and the slots."""
 
     loss: Tensor
     items: Tensor
@@ -58,22 +59,23 @@ def forward(arguments: KernelArguments, given: Slots | None = None) -> Forward:
     weights_C = class_weights(arguments.spec.class_weights, device)
     softplus_P = torch.empty(softplus_programs(arguments), dtype=torch.float32, device=device)
     slots, scratch = (given, None) if given is not None else (_empty_slots(arguments), _make_scratch(arguments))
-    held_4P = torch.empty(4, held_programs(slots.anchor.shape[0]), dtype=torch.float32, device=device)
-    loss = torch.empty(3, dtype=torch.float32, device=device)
-    items = torch.empty(4, dtype=torch.float32, device=device)
+    terms = len(arguments.gains)
+    held_sums = torch.empty(terms + 1, held_programs(slots.anchor.shape[0]), dtype=torch.float32, device=device)
+    loss = torch.empty(terms, dtype=torch.float32, device=device)
+    items = torch.empty(terms + 1, dtype=torch.float32, device=device)
     if scratch is None:
         sum_softplus(arguments, weights_C, softplus_P)
     else:
         assign_slots(arguments, scratch, slots, weights_C, softplus_P)
-    held_terms(arguments, scratch, slots, weights_C, held_4P)
-    reduce_terms(arguments, softplus_P, held_4P, loss, items)
+    held_terms(arguments, scratch, slots, weights_C, held_sums)
+    reduce_terms(arguments, softplus_P, held_sums, loss, items)
     return Forward(loss, items, slots)
 
 
 def assign_slots(arguments: KernelArguments, scratch: Scratch, slots: Slots, weights_C: Tensor, softplus_P: Tensor) -> None:
     """Fill the anchors and owners of the slots, and the partial sums of softplus (P,)."""
     if arguments.rows:
-        decode(arguments, scratch)
+        (decode_oriented if arguments.oriented else decode)(arguments, scratch)
     candidates_and_softplus(arguments, scratch, slots.anchor, weights_C, softplus_P)
     if scratch.parts.numel():
         merge(arguments, scratch, slots.anchor)
@@ -91,10 +93,12 @@ def sum_softplus(arguments: KernelArguments, weights_C: Tensor, softplus_P: Tens
 def backward(arguments: KernelArguments, result: Forward, incoming: Tensor, for_boxes: bool, for_scores: bool) -> Gradients:
     """Compute the gradients of the box and class logits, in two launches; a gradient that is not wanted is empty.
 
+    The angles of oriented boxes have theirs with the box logits.
+
     Args:
         arguments: the arguments of the forward pass.
         result: its results.
-        incoming: (3,) gradient of the loss vector, on the device, of any stride.
+        incoming: (T,) gradient of the loss vector, on the device, of any stride.
         for_boxes: whether the gradient of the box logits is wanted.
         for_scores: whether the gradient of the class logits is wanted.
     """
@@ -103,6 +107,7 @@ def backward(arguments: KernelArguments, result: Forward, incoming: Tensor, for_
         torch.empty(boxes.shape if for_boxes else (0,), dtype=boxes.dtype, device=boxes.device),
         torch.empty(scores.shape if for_scores else (0,), dtype=scores.dtype, device=scores.device),
         kernels_for((arguments.key, for_boxes, for_scores, incoming.data_ptr() % 16 == 0, incoming.stride(0))),
+        torch.zeros_like(arguments.angle) if arguments.oriented and for_boxes else None,
     )
     weights_C = class_weights(arguments.spec.class_weights, boxes.device)
     dense_gradient(arguments, incoming, result.items, weights_C, gradients)
@@ -153,7 +158,7 @@ def _make_scratch(arguments: KernelArguments) -> Scratch:
     slots, parts = arguments.rows * arguments.picks, arguments.candidates_tile.parts
     none = nothing(device)
     return Scratch(
-        predicted=torch.empty(4, places, dtype=torch.float32, device=device),
+        predicted=torch.empty(5 if arguments.oriented else 4, places, dtype=torch.float32, device=device),
         claims=torch.empty(places, dtype=torch.int64, device=device),
         pickers=torch.empty(2, places, dtype=torch.int32, device=device),
         nan_carrier=torch.empty(1, dtype=torch.int32, device=device),

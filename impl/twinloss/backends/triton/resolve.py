@@ -17,7 +17,7 @@ from twinloss.backends.triton.geometry import ground_truth
 from twinloss.backends.triton.launch import blocks, launch
 
 
-@triton.jit(do_not_specialize=["row_count", "ciou_eps"])
+@triton.jit(do_not_specialize=["row_count", "overlap_eps"])
 def resolve_kernel(
     row_count: tl.tensor,
     truth: tl.tuple,
@@ -26,12 +26,13 @@ def resolve_kernel(
     anchors: tl.tensor,
     scratch: tl.tuple,
     slots: tl.tuple,
-    ciou_eps: tl.tensor,
+    overlap_eps: tl.tensor,
     ALPHA: tl.constexpr,
     BETA: tl.constexpr,
     K: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
+    ORIENTED: tl.constexpr,
 ) -> None:
     """Fill owner, metric and overlap of one tile of slots; the owner of a free slot is −1."""
     predicted, claims, pickers, largest, ranking = scratch
@@ -54,8 +55,8 @@ def resolve_kernel(
     kept = kept & ((lowest == highest) | (claim != 0))
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
-    _, label, corners, _ = ground_truth(owner, kept, truth)
-    overlap = predicted_overlap(predicted, plane, place, kept, corners, ciou_eps)
+    _, label, box, _ = ground_truth(owner, kept, truth, ORIENTED)
+    overlap = predicted_overlap(predicted, plane, place, kept, box, overlap_eps, ORIENTED)
     own_scores = scores + image * image_stride + label.to(tl.int64) * anchors
     metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA)
     tl.store(slot_owner + slot, tl.where(kept, owner, -1), mask=inside)
@@ -87,10 +88,11 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         arguments.anchors,
         (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         (slots.anchor, slots.owner, scratch.metric),
-        spec.ciou_eps,
+        arguments.overlap_eps,
         ALPHA=spec.alpha,
         BETA=spec.beta,
         K=arguments.picks,
         SECOND_TOPK=arguments.second_topk,
         TILE=tiles.RESOLVE.size,
+        ORIENTED=arguments.oriented,
     )

@@ -7,7 +7,8 @@ import triton.language as tl
 
 from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
 from twinloss.backends.triton.arithmetic import index_of, is_nan, ordered_bits, ranked
-from twinloss.backends.triton.geometry import count_candidates, ground_truth, lengthened, nth_candidate
+from twinloss.backends.triton.geometry import anchor_place, count_candidates, ground_truth, lengthened, nth_candidate
+from twinloss.backends.triton.oriented import enclosing_corners, inside_region, lengthened_region
 
 
 @triton.jit
@@ -29,6 +30,7 @@ def best_candidates(
     PICKERS_ONLY: tl.constexpr,
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
+    ORIENTED: tl.constexpr,
 ) -> tl.tensor:
     """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; 0 fills the free places.
 
@@ -36,10 +38,14 @@ def best_candidates(
     a tile replaces the least of them, until it is not larger.
     """
     predicted, claims, nan_carrier = scratch
-    below, shortest, assign_eps, ciou_eps = numbers
-    image, label, corners, valid = ground_truth(row, row >= 0, truth)
-    area = lengthened(corners, below, shortest)
-    total = tl.where(valid, count_candidates(area, levels, assign_eps, LEVELS), 0)
+    below, shortest, inside_eps, overlap_eps = numbers
+    image, label, box, valid = ground_truth(row, row >= 0, truth, ORIENTED)
+    if ORIENTED:
+        region = lengthened_region(box, below, shortest)
+        area = enclosing_corners(region)
+    else:
+        area = lengthened(box, below, shortest)
+    total = tl.where(valid, count_candidates(area, levels, inside_eps, LEVELS), 0)
     plane = tl.cast(truth[3], tl.int64) * anchors
     base = image.to(tl.int64) * anchors
     own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
@@ -52,8 +58,11 @@ def best_candidates(
     for start in range(part * TILE, total, PARTS * TILE):
         n = start + tl.arange(0, TILE)
         asked = n < total
-        anchor = nth_candidate(n, area, levels, assign_eps, LEVELS)
-        overlap = predicted_overlap(predicted, plane, base + anchor, asked, corners, ciou_eps)
+        anchor = nth_candidate(n, area, levels, inside_eps, LEVELS)
+        if ORIENTED:
+            x, y, stride = anchor_place(anchor, levels, LEVELS)
+            asked = asked & inside_region(region, x * stride, y * stride)
+        overlap = predicted_overlap(predicted, plane, base + anchor, asked, box, overlap_eps, ORIENTED)
         metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA)
         if not PICKERS_ONLY:
             tl.atomic_max(claims + base + anchor, ranked(ordered_bits(overlap), row), mask=asked & (overlap != 0), sem="relaxed")
@@ -78,15 +87,16 @@ def publish(
     anchors: tl.tensor,
     scratch: tl.tuple,
     slot_anchor: tl.tensor,
-    ciou_eps: tl.tensor,
+    overlap_eps: tl.tensor,
     K: tl.constexpr,
     K_BLOCK: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
+    ORIENTED: tl.constexpr,
 ) -> None:
     """Store a row's picks in its slots, mark them at its anchors, and clear the memory that later launches accumulate into per row."""
     predicted, claims, pickers, largest, ranking = scratch
-    image, _, corners, _ = ground_truth(row, row >= 0, truth)
+    image, _, box, _ = ground_truth(row, row >= 0, truth, ORIENTED)
     lane = tl.arange(0, K_BLOCK)
     picked = best > 0
     anchor = tl.where(picked, index_of(best), 0)
@@ -94,7 +104,7 @@ def publish(
     place = image.to(tl.int64) * anchors + anchor
     tl.store(slot_anchor + row.to(tl.int64) * K + lane, tl.where(picked, anchor, -1), mask=lane < K)
     if PICKERS_ONLY:
-        overlap = predicted_overlap(predicted, plane, place, picked, corners, ciou_eps)
+        overlap = predicted_overlap(predicted, plane, place, picked, box, overlap_eps, ORIENTED)
         tl.atomic_max(claims + place, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
     tl.atomic_max(pickers + place, row_count - row, mask=picked, sem="relaxed")
     tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")

@@ -9,10 +9,10 @@ import pytest
 
 from oracle.cases.case import Case, Setting
 from oracle.comparison.compare import compare
-from oracle.comparison.registry import shipped
+from oracle.comparison.registry import TWINS, shipped
 from oracle.contract.verdict import Verdict
 from properties.tests.properties.training.helpers import PLAIN, FewerCandidates, LargerGradient
-from properties.training import schedule, side_by_side, tolerance
+from properties.training import schedule, tolerance
 from properties.training.captured_batches import load_all
 from properties.training.runs import Options, Run, perform
 
@@ -30,15 +30,16 @@ def checks(data: Path, tmp_path: Path) -> Callable[[Path], dict[str, bool]]:
 
 
 def test_a_wrong_definition_is_noticed(checks: Callable[[Path], dict[str, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "DetectionLoss", FewerCandidates)
+    monkeypatch.setitem(TWINS, "detect", FewerCandidates)
     assert checks(PLAIN) == {"assignment": False, "gradient": False, "loss": False}
 
 
 def test_a_gradient_one_percent_off_is_noticed(
     checks: Callable[[Path], dict[str, bool]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(side_by_side, "DetectionLoss", LargerGradient)
-    assert checks(PLAIN) == {"assignment": True, "gradient": False, "loss": True}
+    with monkeypatch.context() as patched:
+        patched.setitem(TWINS, "detect", LargerGradient)
+        assert checks(PLAIN) == {"assignment": True, "gradient": False, "loss": True}
     for case in load_all(tmp_path / "cases"):
         assert not differs(case)
 

@@ -64,7 +64,7 @@ def test_a_training_that_stopped_early_fails() -> None:
 @pytest.mark.parametrize(("twin", "holds"), [(0.53, True), (0.4, False)])
 def test_scores(twin: float, holds: bool) -> None:
     runs = {"a": 0.5, "b": 0.56, "c": twin, "d": twin + 0.01}
-    quantities = ("loss", *tolerance.SCORES)
+    quantities = ("loss", "mAP50", "mAP50-95")
     rows = pd.DataFrame(
         [{"run": run, "step": 0, "epoch": 0, "quantity": name, "value": value} for run, value in runs.items() for name in quantities]
     )

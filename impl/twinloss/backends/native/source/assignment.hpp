@@ -2,6 +2,7 @@
 //
 // Assigner::run
 // ├─ window, Predicted::fill      a window of candidates per box and level; predicted boxes there
+// ├─ preselect (per box)          mask-aware assignment alone: candidates whose masks `MaskOverlaps::compare` compares
 // ├─ pick     (per box)           overlap and metric of its candidates, LANES at a time (`judge`); its K best → picks_
 // │                               every candidate (for "pickers": every pick) enters `contest_` with its overlap
 // ├─ resolve  (per image)         an anchor that one box picked: that box holds it; that several picked: the winner of `contest_`
@@ -17,6 +18,7 @@
 
 #include "conflict.hpp"
 #include "decode.hpp"
+#include "mask_overlap.hpp"
 
 namespace twinloss {
 
@@ -33,7 +35,7 @@ class Assigner {
    public:
     Assigner(const KernelArguments& arguments, Scratch& scratch)
         : arguments_(arguments), anchors_(arguments, scratch), truth_(arguments, scratch), predicted_(arguments, scratch),
-          contest_(arguments, scratch) {
+          contest_(arguments, scratch), masks_(arguments, scratch) {
         const std::int64_t cells = arguments.images * arguments.anchors;
         windows_ = scratch.take<Window>(arguments.rows * arguments.levels);
         picks_ = scratch.take<Pick>(arguments.rows * arguments.kept());
@@ -57,6 +59,11 @@ class Assigner {
             for (std::int64_t level = 0; level < arguments_.levels; ++level)
                 windows_[box * arguments_.levels + level] = Geometry::window(arguments_, truth_.box[box], level);
         predicted_.template fill<T>(arguments_, anchors_, truth_, windows_);
+        if (masks_) {
+#pragma omp parallel for schedule(dynamic, 8) num_threads(arguments_.threads)
+            for (std::int64_t box = 0; box < truth_.count; ++box) preselect<T>(box);
+            masks_.template compare<T>(truth_.first, truth_.row, predicted_.number);
+        }
 #pragma omp parallel num_threads(arguments_.threads)
         {
 #pragma omp for schedule(static)
@@ -95,11 +102,9 @@ class Assigner {
                arguments_.label[row] * arguments_.scores_per_channel;
     }
 
-    template <class T>
-    void pick(std::int64_t box) {
-        const Truth truth(arguments_, truth_.box[box]);
-        Picks picks(picks_ + box * arguments_.kept(), arguments_.kept());
-        nan_carrier_[box] = 0;
+    // Calls `visit` for all candidates of a box, up to LANES of them at a time, in the order of their anchors.
+    template <class Visit>
+    void for_each_candidates(std::int64_t box, Visit visit) const {
         Candidates candidates{anchors_, truth_.image(arguments_, box), {}, 0};
         std::int64_t offset = 0;
         for (std::int64_t level = 0; level < arguments_.levels; ++level) {
@@ -109,12 +114,47 @@ class Assigner {
                 const Run run = Geometry::candidates(truth_.box[box], w, y, stride);
                 for (std::int64_t x = run.x; x < run.x + run.columns; ++x) {
                     candidates.anchor[candidates.count++] = static_cast<std::uint32_t>(offset + y * arguments_.grid_columns[level] + x);
-                    if (candidates.count == LANES) judge<T>(box, truth, candidates, picks);
+                    if (candidates.count < LANES) continue;
+                    visit(candidates);
+                    candidates.count = 0;
                 }
             }
             offset += arguments_.grid_rows[level] * arguments_.grid_columns[level];
         }
-        if (candidates.count) judge<T>(box, truth, candidates, picks);
+        if (candidates.count) visit(candidates);
+    }
+
+    // Keeps the candidates whose masks are compared: those of largest p^α · c^β + ε_a (segmentation spec section 3.1).
+    template <class T>
+    void preselect(std::int64_t box) {
+        const Truth truth(arguments_, truth_.box[box]);
+        Picks picks = masks_.picks(box);
+        for_each_candidates(box, [&](const Candidates& candidates) {
+            const Judged judged = judge<T>(box, truth, candidates);
+            const Lanes quality = Geometry::metric(arguments_, judged.score, judged.overlap) + arguments_.assign_eps;
+            for (int lane = 0; lane < candidates.count; ++lane) picks.offer({rank_of(quality[lane]), candidates.anchor[lane], 0});
+        });
+        masks_.close(box, picks.count());
+    }
+
+    template <class T>
+    void pick(std::int64_t box) {
+        const Truth truth(arguments_, truth_.box[box]);
+        Picks picks(picks_ + box * arguments_.kept(), arguments_.kept());
+        MaskOverlaps::Join join(masks_, box);
+        nan_carrier_[box] = 0;
+        for_each_candidates(box, [&](const Candidates& candidates) {
+            Judged judged = judge<T>(box, truth, candidates);
+            for (int lane = 0; masks_ && lane < candidates.count; ++lane)
+                judged.overlap[lane] = join(candidates.anchor[lane], judged.overlap[lane]);
+            const Lanes metric = Geometry::metric(arguments_, judged.score, judged.overlap);
+            for (int lane = 0; lane < candidates.count; ++lane) {
+                if (arguments_.overlap_decides)
+                    contest_.enter(first_cell(box) + candidates.anchor[lane], judged.overlap[lane], static_cast<std::uint32_t>(box));
+                picks.offer({rank_of(metric[lane]), candidates.anchor[lane], judged.overlap[lane]});
+                nan_carrier_[box] += metric[lane] * 0;
+            }
+        });
         picked_[box] = picks.count();
         if (!arguments_.overlap_decides)
             for (std::int64_t k = 0; k < picks.count(); ++k) {
@@ -125,8 +165,12 @@ class Assigner {
 
     std::int64_t first_cell(std::int64_t box) const { return truth_.image(arguments_, box) * arguments_.anchors; }
 
+    struct Judged {
+        Lanes score, overlap;
+    };
+
     template <class T>
-    void judge(std::int64_t box, const Truth& truth, Candidates& candidates, Picks& picks) {
+    Judged judge(std::int64_t box, const Truth& truth, const Candidates& candidates) const {
         const std::int64_t first = first_cell(box);
         const T* of_class = scores_of<T>(box);
         Lanes numbers[Geometry::NUMBERS]{}, score{};
@@ -135,15 +179,7 @@ class Assigner {
             for (int n = 0; n < Geometry::NUMBERS; ++n) numbers[n][lane] = predicted_.number[n][cell];
             score[lane] = widen(of_class[candidates.anchor[lane]]);
         }
-        const Lanes overlap = larger(truth.template overlap<T>(arguments_, numbers, candidates), Lanes{});
-        const Lanes metric = Geometry::metric(arguments_, score, overlap);
-        for (int lane = 0; lane < candidates.count; ++lane) {
-            if (arguments_.overlap_decides)
-                contest_.enter(first + candidates.anchor[lane], overlap[lane], static_cast<std::uint32_t>(box));
-            picks.offer({rank_of(metric[lane]), candidates.anchor[lane], overlap[lane]});
-            nan_carrier_[box] += metric[lane] * 0;
-        }
-        candidates.count = 0;
+        return {score, larger(truth.template overlap<T>(arguments_, numbers, candidates), Lanes{})};
     }
 
     // Gives every picked anchor to one box (spec section 5.5).
@@ -238,6 +274,7 @@ class Assigner {
     GroundTruth<Geometry> truth_;
     Predicted<Geometry> predicted_;
     Contest contest_;
+    MaskOverlaps masks_;
     Window* windows_;
     Pick* picks_;
     Holding* holdings_;
