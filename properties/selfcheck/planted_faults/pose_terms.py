@@ -85,10 +85,8 @@ def _per_anchor(cost: Tensor, visible: Tensor) -> Tensor:
 def _weighted(sound: Any, held: Any) -> Tensor:
     """Weighs each held anchor's share of the location term by its soft target."""
     found: list[Tensor] = [sound(_Only(held, index)) * weight for index, weight in enumerate(held.weight)]
-    if not found:
-        nothing: Tensor = sound(held)
-        return nothing
-    return torch.stack(found).sum() / held.weight.sum().clamp(min=1)
+    total: Tensor = (torch.stack(found).sum() if found else sound(held)) / held.weight.sum().clamp(min=1)
+    return total
 
 
 class _Only:
