@@ -9,7 +9,7 @@ pixels of the prototypes' grid; 4 corners.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -34,6 +34,7 @@ class HeldMasks:
     """Held anchors by box: which pixels each of them learns from, and how much one of these counts.
 
     Attributes:
+        image_n, anchor: (n,) image of each held anchor, ascending, and its index within the image.
         groups: held anchors (n,) by row of the batch.
         image: (g,) image of each box.
         crop: (g, 4) pixels of the masks' grid inside the box: [x1, x2) and [y1, y2).
@@ -41,6 +42,8 @@ class HeldMasks:
         grid: (h, w).
     """
 
+    image_n: Tensor
+    anchor: Tensor
     groups: Groups
     image: Tensor
     crop: Tensor
@@ -48,13 +51,16 @@ class HeldMasks:
     grid: tuple[int, int]
 
     @classmethod
-    def of(cls, image: Tensor, row: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) -> HeldMasks:
-        """Held anchors of the images (n,), whose boxes are the rows (n,) of the batch and have the corners (n, 4) in pixels.
+    def of(
+        cls, image: Tensor, anchor: Tensor, row: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]
+    ) -> HeldMasks:
+        """Held anchors by box.
 
         Args:
-            image: (n,).
-            row: (n,).
-            corners: (n, 4); their dtype is that of the arithmetic.
+            image: (n,) image of each held anchor, ascending.
+            anchor: (n,) its index within the image, each once.
+            row: (n,) row of its box in the batch.
+            corners: (n, 4) of its box in pixels; their dtype is that of the arithmetic.
             image_size: (H, W).
             grid: (h, w).
         """
@@ -62,7 +68,8 @@ class HeldMasks:
         corners_g4 = corners[groups.leaders]
         area_g = (corners_g4[:, 2] - corners_g4[:, 0]) / width * ((corners_g4[:, 3] - corners_g4[:, 1]) / height)
         crop_g4 = torch.where(area_g.unsqueeze(-1) > 0, crops_of(corners_g4, image_size, grid), 0)
-        return cls(groups, image[groups.leaders], crop_g4, 1 / (area_g * (grid[0] * grid[1] * len(row))), grid)
+        factor_g = 1 / (area_g * (grid[0] * grid[1] * len(row)))
+        return cls(image, anchor, groups, image[groups.leaders], crop_g4, factor_g, grid)
 
     def chunks(self, prototypes: int) -> Iterator[Chunk]:
         """The pixels of all crops, a bounded number at a time, the same in every pass."""
@@ -74,31 +81,31 @@ class HeldMasks:
         return anchor_ck, torch.where(there_ck, self.factor[group].unsqueeze(-1), 0)
 
 
-def mask_term(coefficients: Tensor, prototypes: Tensor, image: Tensor, anchor: Tensor, held: HeldMasks, masks: TrueMasks) -> Tensor:
+def mask_term(coefficients: Tensor, prototypes: Tensor, held: HeldMasks, masks: TrueMasks) -> Tensor:
     """Mean over the held anchors of the cross-entropy inside their boxes, each divided by the box's area in mask pixels.
 
     Args:
         coefficients: (B, P, A).
         prototypes: (B, P, h_p, w_p).
-        image: (n,) image of each held anchor, ascending.
-        anchor: (n,) its index within the image, each once.
-        held: the same anchors by box.
+        held: n held anchors.
         masks: the true masks; not read after this function returns.
 
     Returns:
         A scalar in the working dtype: 0 without held anchors. A pixel outside of every crop has no effect.
     """
-    columns_nP = held_columns(coefficients, image, anchor)
+    columns_nP = held_columns(coefficients, held.image_n, held.anchor)
     result: Tensor = _MaskTerm.apply(columns_nP, prototypes, held, masks)
     return result
 
 
-def term_of_call(at: HeldAnchors) -> Tensor:
-    """:func:`mask_term` of a call; without boxes its masks are not there, and nothing is held."""
-    extras = at.call.extras
-    masks = TrueMasks.of(extras)
-    held = HeldMasks.of(at.image, at.row, at.pixels, at.image_size, masks.grid)
-    return mask_term(extras["mask_coefficient"], extras["proto"], at.image, at.anchor, held, masks)
+MaskTerm = Callable[[Tensor, Tensor, HeldMasks, TrueMasks], Tensor]
+
+
+def term_of_call(at: HeldAnchors, term: MaskTerm = mask_term) -> Tensor:
+    """:func:`mask_term` of a call, or another function for it; without boxes its masks are not there, and nothing is held."""
+    extras, masks = at.call.extras, TrueMasks.of(at.call.extras)
+    held = HeldMasks.of(at.image, at.anchor, at.row, at.pixels, at.image_size, masks.grid)
+    return term(extras["mask_coefficient"], extras["proto"], held, masks)
 
 
 class _MaskTerm(torch.autograd.Function):

@@ -18,13 +18,12 @@ from twinloss.backends.native.library import STORAGE, MaskArguments, SemanticArg
 from twinloss.backends.saved_tensors import save, saved
 from twinloss.input_checks import PLAIN
 from twinloss.masks.targets import TrueMasks
+from twinloss.terms import masks, semantic
 from twinloss.terms.held import HeldAnchors
 from twinloss.terms.masks import HeldMasks
-from twinloss.terms.semantic import term_of_call
 
 MASK_STORAGE = {torch.uint8: 0, torch.int32: 1, torch.int64: 2, torch.float32: 3}
 """Dtypes of true masks that the kernels read; others are converted to the last, which holds their indices exactly."""
-
 
 READ = {"mask": ("mask_coefficient", "proto", "masks"), "semantic": ("semantic",)}
 """Further inputs that the kernels of a term read where they lie."""
@@ -35,14 +34,12 @@ def further_term(key: str, call: Call) -> Callable[[HeldAnchors], Tensor] | None
     inputs = [call.extras[name] for name in READ.get(key, ()) if name in call.extras]
     if key not in READ or any(type(tensor) not in PLAIN or tensor.device != HOST for tensor in inputs):
         return None
-    return mask_term_of_call if key == "mask" else partial(term_of_call, term=semantic_term)
+    return partial(masks.term_of_call, term=mask_term) if key == "mask" else partial(semantic.term_of_call, term=semantic_term)
 
 
-def mask_term_of_call(at: HeldAnchors) -> Tensor:
+def mask_term(coefficients: Tensor, prototypes: Tensor, held: HeldMasks, masks: TrueMasks) -> Tensor:
     """The mask term, as :func:`twinloss.terms.masks.mask_term`."""
-    extras, masks = at.call.extras, readable(TrueMasks.of(at.call.extras))
-    held = HeldMasks.of(at.image, at.row, at.pixels, at.image_size, masks.grid)
-    result: Tensor = _NativeMaskTerm.apply(extras["mask_coefficient"], extras["proto"], held, at.anchor, masks)
+    result: Tensor = _NativeMaskTerm.apply(coefficients, prototypes, held, readable(masks))
     return result
 
 
@@ -82,18 +79,27 @@ def compared_masks(call: Call) -> MaskInputs | None:
     return MaskInputs.of(extras["mask_coefficient"], extras["proto"], readable(TrueMasks.of(extras)))
 
 
-def _by_box(held: HeldMasks, anchor: Tensor) -> tuple[library.HeldMasks, list[Tensor]]:
+def _by_box(held: HeldMasks) -> tuple[library.HeldMasks, list[Tensor]]:
     """Held anchors as the kernels read them, and the tensors that they point into."""
     groups = held.groups
-    columns = [groups.value, held.image, held.crop.contiguous(), held.factor, groups.order, groups.first, groups.count, anchor]
+    columns = [
+        groups.value,
+        held.image,
+        held.crop.contiguous(),
+        held.factor,
+        groups.order,
+        groups.first,
+        groups.count,
+        held.anchor.contiguous(),
+    ]
     return library.HeldMasks(len(groups.value), len(groups.order), *(column.data_ptr() for column in columns)), columns
 
 
 class _NativeMaskTerm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, coefficients: Tensor, prototypes: Tensor, held: HeldMasks, anchor: Tensor, masks: TrueMasks) -> Tensor:
+    def forward(ctx: Any, coefficients: Tensor, prototypes: Tensor, held: HeldMasks, masks: TrueMasks) -> Tensor:
         save(ctx, coefficients=coefficients, prototypes=prototypes)
-        inputs, (by_box, columns) = MaskInputs.of(coefficients, prototypes, masks), _by_box(held, anchor)
+        inputs, (by_box, columns) = MaskInputs.of(coefficients, prototypes, masks), _by_box(held)
         where = ctypes.byref(inputs.arguments), ctypes.byref(by_box)
         kept, term = scratch(load().twinloss_kept_of_masks(*where)), torch.empty((), dtype=torch.float32, device=HOST)
         memory = scratch(load().twinloss_scratch_of_masks(*where, 0))
@@ -113,7 +119,7 @@ class _NativeMaskTerm(torch.autograd.Function):
         memory, storage = scratch(load().twinloss_scratch_of_masks(*where, 1)), STORAGE[into[0].dtype]
         pointers = (gradient.data_ptr() for gradient in into)
         load().twinloss_mask_gradients(*where, storage, memory.data_ptr(), ctx.kept.data_ptr(), float(incoming), *pointers)
-        return *into, None, None, None
+        return *into, None, None
 
 
 def semantic_term(logits: Tensor, classes: Tensor) -> Tensor:

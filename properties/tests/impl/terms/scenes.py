@@ -16,7 +16,7 @@ from torch import Tensor
 
 from twinloss.geometry.corners import pixel_corners
 from twinloss.masks.targets import TrueMasks, places
-from twinloss.terms.masks import HeldMasks, mask_term
+from twinloss.terms.masks import HeldMasks, MaskTerm, mask_term
 
 KINDS = ("any", "edges", "thin", "whole", "pixel", "outside", "flat")
 """Boxes: anywhere; of whole mask pixels; thinner than one; the whole image; one mask pixel; half outside; without area."""
@@ -51,17 +51,13 @@ class Scene:
         """The last arguments of the term."""
         dtype = torch.float64 if self.coefficients.dtype == torch.float64 else torch.float32
         corners_n4 = pixel_corners(self.bboxes.to(dtype), self.image_size)[self.row]
-        held = HeldMasks.of(self.image, self.row, corners_n4, self.image_size, self.grid)
+        held = HeldMasks.of(self.image, self.anchor, self.row, corners_n4, self.image_size, self.grid)
         return held, TrueMasks(self.masks, places(self.batch_idx) if self.overlap_mask else None)
 
-    def term(self, coefficients_BPA: Tensor, prototypes_BPhw: Tensor) -> Tensor:
-        """The twin's."""
-        return mask_term(coefficients_BPA, prototypes_BPhw, self.image, self.anchor, *self.targets)
-
-    def answer(self) -> list[Tensor]:
+    def answer(self, of: MaskTerm = mask_term) -> list[Tensor]:
         """The term, and its gradients by coefficients and prototypes."""
-        leaves = [each.detach().clone().requires_grad_() for each in (self.coefficients, self.prototypes)]
-        term = self.term(*leaves)
+        leaves = [each.detach().requires_grad_() for each in (self.coefficients, self.prototypes)]
+        term = of(leaves[0], leaves[1], *self.targets)
         return [term.detach(), *torch.autograd.grad(term, leaves)]
 
     def definition(self) -> list[Tensor]:
