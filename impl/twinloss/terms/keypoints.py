@@ -179,10 +179,15 @@ def deviations(raw_sigma: Tensor, floor: float) -> Tensor:
     return torch.where(share < floor, torch.full_like(share, floor), share)
 
 
+def _waits_for_nothing(counts_Q: Tensor) -> bool:
+    """Whether the host can ask how many pairs count without waiting for a device."""
+    return counts_Q.device.type == "cpu"
+
+
 def _counting(counts_Q: Tensor, *values: Tensor) -> list[Tensor]:
     """Rows of values (Q, width) that count; at least one, of zeros where none does."""
     masked = [torch.where(counts_Q[:, None], value, 0) for value in values]
-    if counts_Q.device.type == "cpu":  # elsewhere the host would wait for their number
+    if _waits_for_nothing(counts_Q):
         rows = counts_Q.nonzero().squeeze(1)
         masked = [value.index_select(0, rows) for value in masked]
     # A row of zeros keeps the gradients of predictions and flow zero, not missing, where nothing counts.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from properties.tests.impl.terms.keypoint_loops import Quadratic, Scene, scene
+from twinloss.terms import keypoints
 from twinloss.terms.keypoints import (
     Generation,
     decode_keypoints,
@@ -210,6 +211,25 @@ def test_the_flow_is_given_the_pairs_that_count_alone() -> None:
     case.terms(case.raw, flow, torch.float32)
     assert [latent.shape for latent in given] == [(int(case.visible.sum()) - 1, 2)]
     assert given[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("seen", [0.0, 0.5])
+def test_where_the_host_does_not_wait_the_flow_is_given_zeros_for_the_others(monkeypatch: pytest.MonkeyPatch, seen: float) -> None:
+    case, flow, given = scene(5, 2, held=3, seed=2, seen=seen), Quadratic(), []
+    case.raw[0, ~case.visible[0]] = torch.nan
+    expected = list(gradients(case, flow))[2]
+
+    def recorded(latent: Tensor) -> Tensor:
+        given.append(latent)
+        density: Tensor = flow(latent)
+        return density
+
+    monkeypatch.setattr(keypoints, "_waits_for_nothing", lambda _: False)
+    assert float(case.terms(case.raw, recorded)[2].detach()) == pytest.approx(expected[1], rel=1e-12)
+    assert len(given[0]) == case.visible.numel()
+    assert not given[0][~case.visible.view(-1)].any()
+    for ours, theirs in zip(list(gradients(case, flow))[2][2:], expected[2:], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
 def test_a_flow_of_another_shape_is_named() -> None:
