@@ -348,6 +348,21 @@ def test_the_older_layout() -> None:
     torch.testing.assert_close(found, OrientedLoss(SPEC)(preds, batch)[0])
 
 
+@pytest.mark.parametrize(
+    ("release", "lengthen", "floor"),
+    [("8.4.0", "never", 0.0), ("8.4.60", "first", 0.0), ("8.4.128", "second", 0.01), ("9.0.0", "second", 0.01)],
+)
+def test_definitions_of_older_releases(release: str, lengthen: str, floor: float) -> None:
+    spec = OrientedSpec.for_release(release, num_classes=3)
+    assert isinstance(spec, OrientedSpec)
+    assert (spec.lengthen, spec.term_floor) == (lengthen, floor)
+
+
+def test_releases_without_an_angle_term_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"8\.3\.253 is older than 8\.4\.0"):
+        OrientedSpec.for_release("8.3.253", num_classes=3)
+
+
 @backends
 def test_two_predictions_of_one_head(backend: BackendName) -> None:
     spec, batch = replace(SPEC, reg_max=1), targets()
