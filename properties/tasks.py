@@ -39,6 +39,13 @@ from properties.strategies.segment import smaller as smaller_segment
 
 FLOAT32, FLOAT16 = Setting("float32"), Setting("float16")
 HALF = (Setting("bfloat16"), Setting("float32", autocast="bfloat16"))
+HALF_PRECISION = (
+    (FLOAT16, "tiny", 100),
+    (Setting("bfloat16"), "tiny", 100),
+    (Setting("float32", autocast="bfloat16"), "tiny", 60),
+    (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
+)
+"""Generated batches in half precision of each task beside detection: setting, size profile and number."""
 
 
 class Variant(NamedTuple):
@@ -148,10 +155,7 @@ _SEGMENT = Task(
     arithmetic=(
         (FLOAT32, "tiny", 450),
         (FLOAT32, "medium", 50),
-        (FLOAT16, "tiny", 100),
-        (Setting("bfloat16"), "tiny", 100),
-        (Setting("float32", autocast="bfloat16"), "tiny", 60),
-        (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
+        *HALF_PRECISION,
     ),
     smaller=smaller_segment,
 )
@@ -173,10 +177,7 @@ _ORIENTED = Task(
     arithmetic=(
         (FLOAT32, "tiny", 600),
         (FLOAT32, "medium", 80),
-        (FLOAT16, "tiny", 100),
-        (Setting("bfloat16"), "tiny", 100),
-        (Setting("float32", autocast="bfloat16"), "tiny", 60),
-        (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
+        *HALF_PRECISION,
     ),
     smaller=smaller_oriented,
 )
@@ -200,10 +201,7 @@ _POSE = Task(
     arithmetic=(
         (FLOAT32, "tiny", 450),
         (FLOAT32, "medium", 50),
-        (FLOAT16, "tiny", 100),
-        (Setting("bfloat16"), "tiny", 100),
-        (Setting("float32", autocast="bfloat16"), "tiny", 60),
-        (Setting("bfloat16", autocast="bfloat16"), "tiny", 30),
+        *HALF_PRECISION,
     ),
     smaller=smaller_pose,
 )

@@ -6,12 +6,15 @@ from twinloss.assignment import Assignment, PairMetrics, assign
 from twinloss.candidates import CandidatePairs, candidate_pairs
 from twinloss.end_to_end import EndToEndLoss
 from twinloss.geometry.corners import ciou, decode_boxes
+from twinloss.geometry.probiou import probiou
+from twinloss.geometry.rectangles import decode_oriented_boxes
 from twinloss.level_maps import predictions_from_maps
 from twinloss.loss import DetectionLoss, OrientedLoss, PoseLoss, SegmentationLoss
 from twinloss.scene import Scene
 from twinloss.spec import LossSpec
 from twinloss.targets import GroundTruth, prepare_targets
 from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
+from twinloss.terms.angle import angle_term
 from twinloss.terms.boxes import box_term, clamped_target, distance_term, distribution_term, distributions
 from twinloss.terms.classification import classification_term
 
@@ -33,6 +36,7 @@ __all__ = [
     "Scene",
     "SegmentationLoss",
     "SegmentationSpec",
+    "angle_term",
     "assign",
     "box_term",
     "candidate_pairs",
@@ -40,6 +44,7 @@ __all__ = [
     "clamped_target",
     "classification_term",
     "decode_boxes",
+    "decode_oriented_boxes",
     "distance_term",
     "distribution_term",
     "distributions",
@@ -47,4 +52,5 @@ __all__ = [
     "make_anchors",
     "predictions_from_maps",
     "prepare_targets",
+    "probiou",
 ]

@@ -9,9 +9,10 @@ import torch
 from oracle.contract.contender import Batch, LossAndItems, Preds
 from oracle.reference.criterion import ReferenceDeclines, declines_spec, precision_context
 from oracle.reference.stand_ins import StandInModel
-from twinloss import LossSpec
+from twinloss import LossSpec, SegmentationSpec
 
-_LOSSES = {"oriented": "v8OBBLoss", "pose": "PoseLoss26"}  # Losses that the second generation can be of, beside that of detection, by task.
+_LOSSES = {"oriented": "v8OBBLoss", "pose": "PoseLoss26", "segment": "v8SegmentationLoss"}
+"""Losses that the second generation can be of, beside that of detection, by task; the mask-aware one is ``SegmentLoss26``."""
 
 
 class ReferenceEndToEnd:
@@ -46,6 +47,8 @@ class ReferenceEndToEnd:
 
     def _model(self, model: StandInModel) -> StandInModel:
         """Returns the stand-in model with what the reference reads for the task."""
+        if isinstance(self.spec, SegmentationSpec):
+            model.args.overlap_mask = self.spec.overlap_mask
         return model
 
     def criterion(self) -> Any:
@@ -56,7 +59,9 @@ class ReferenceEndToEnd:
         if dtype not in self._made:
             model = self._model(StandInModel(self.spec, torch.device("cpu")))
             model.args.epochs = self.epochs
-            of_task = (getattr(loss, _LOSSES[self.spec.task]),) if self.spec.task in _LOSSES else ()
+            aware = isinstance(self.spec, SegmentationSpec) and self.spec.mask_aware
+            name = "SegmentLoss26" if aware else _LOSSES.get(self.spec.task)
+            of_task = (getattr(loss, name),) if name else ()
             self._made[dtype] = loss.E2EDetectLoss(model) if self.generation == 1 else loss.E2ELoss(model, *of_task)
         return self._made[dtype]
 

@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 import torch
 
-from oracle.cases.workloads import open_images
 from oracle.comparison.registry import CandidateError
 from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
@@ -163,13 +162,12 @@ def tasks_of(option: argparse.Namespace) -> tuple[str, ...]:
     Raises:
         ValueError: an option does not go with a named task.
     """
-    if option.reference is not None or option.labels:
+    if option.reference is not None:
         other = next((name for name in option.task if name != DETECT), None)
         if other is not None:
-            what = "--labels reads upright boxes" if option.labels else "releases are compared in detection"
-            raise ValueError(f"{what} alone, which does not go with --task {other}; leave one of the two out")
+            raise ValueError(f"releases are compared in detection alone, which does not go with --task {other}; leave one of the two out")
         return (DETECT,)
-    return chosen_tasks(option.task or ([DETECT] if option.candidate else []), tuple(TASKS))
+    return chosen_tasks(option.task or ([DETECT] if option.candidate or option.labels else []), tuple(TASKS))
 
 
 def check_files(option: argparse.Namespace) -> None:
@@ -186,7 +184,8 @@ def check_files(option: argparse.Namespace) -> None:
                     f"case {option.replay} was found on {device}, and there is no CUDA device here; replay it on a machine with one"
                 )
         for path in option.labels:
-            open_images(f"labels:{path}")
+            for task in option.task:
+                TASKS[task].images(f"labels:{path}")
     except OSError as error:
         raise ValueError(str(error)) from error
 

@@ -99,6 +99,8 @@ class Pattern:
         return np.floor(noise.uniform(points) * 3).astype(np.float64)
 
 
+_GATES = (None, None, None, 2.0, 12.0, 0.0)
+_THIN, _LONG = 7 / 8, 12.5  # Width in strides of the second level, root of the area in strides of the first.
 _GENERATIONS: tuple[Literal[1, 2], ...] = (1, 2, 2)
 _NEAR, _BORDER, _UNDERFLOW = 1e-3, 1e-6, 1e-37  # Pixels, relative, a metric.
 
@@ -140,19 +142,25 @@ def pose_cases(draw: st.DrawFn, profile: Profile) -> Case:
     found = case.spec
     assert isinstance(found, PoseSpec)
     pattern: Pattern = draw(_PATTERNS)
-    boxes = _at_gate(case.boxes, found, draw(st.sampled_from((None, None, 2, 12)))) if found.generation == 2 else case.boxes
+    boxes = _at_gate(case.boxes, found, draw(st.sampled_from(_GATES))) if found.generation == 2 else case.boxes
     options = {"evaluation": 1.0} if found.generation == 2 and draw(_EVALUATION) else {}
     extras = {"keypoints": pattern.column(boxes, found.keypoint_shape[0])} if boxes else {}
     case = dataclasses.replace(case, boxes=boxes, extras=extras, options=options, workload=f"generated-pose-{profile.name}")
     return dataclasses.replace(case, tags=pose_tags(case))
 
 
-def _at_gate(boxes: tuple[Box, ...], spec: PoseSpec, factor: int | None) -> tuple[Box, ...]:
-    """Returns the boxes, of which the first is a square at the lower (2) or upper (12) border of the gate of a level."""
+def _at_gate(boxes: tuple[Box, ...], spec: PoseSpec, factor: float | None) -> tuple[Box, ...]:
+    """Returns the boxes, of which the first is a square at the lower (2) or upper (12) border of the gate of a level.
+
+    With a factor of 0 it is so thin and long that the gate refuses the one level on which it has candidates.
+    """
     if factor is None or not boxes:
         return boxes
-    side = float(factor * spec.strides[len(boxes) % len(spec.strides)])
-    first = boxes[0]
+    strides, first = spec.strides, boxes[0]
+    if factor == 0 and len(strides) > 1:
+        width = _THIN * strides[1]
+        return (dataclasses.replace(first, cx=float(strides[-1]), w=width, h=(_LONG * strides[0]) ** 2 / width), *boxes[1:])
+    side = float((factor or 2) * strides[len(boxes) % len(strides)])
     return (dataclasses.replace(first, cx=float(round(first.cx)), cy=float(round(first.cy)), w=side, h=side), *boxes[1:])
 
 

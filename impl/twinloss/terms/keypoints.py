@@ -48,8 +48,9 @@ COCO_SIGMAS = (0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62,
 COCO_WEIGHTS = (1.0,) * 7 + (1.2, 1.2, 1.5, 1.5, 1.0, 1.0, 1.2, 1.2, 1.5, 1.5)
 """ω_k of the same keypoints: elbows and knees 1.2, wrists and ankles 1.5."""
 
-_FACTOR: dict[Generation, float] = {1: 2.0, 2: 1.0}
-_SHIFT: dict[Generation, float] = {1: 0.5, 2: 0.0}
+FACTOR: dict[Generation, float] = {1: 2.0, 2: 1.0}
+SHIFT: dict[Generation, float] = {1: 0.5, 2: 0.0}
+"""A position is factor · raw + the anchor's centre − shift, by generation."""
 
 
 def doubled_variances(shape: tuple[int, int], sigmas: Sequence[float] | None, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -94,7 +95,7 @@ def decode_keypoints(kpts: Tensor, centres: Tensor, shape: tuple[int, int], gene
         (B, A, n, E): x and y in grid units of each anchor's level, then, for E = 3, the visibility logit, in the dtype of ``kpts``.
     """
     raw_BAnE = kpts.view(len(kpts), *shape, -1).permute(0, 3, 1, 2)
-    points_BAn2 = raw_BAnE[..., :2] * _FACTOR[generation] + (centres.to(kpts.dtype) - _SHIFT[generation]).unsqueeze(1)
+    points_BAn2 = raw_BAnE[..., :2] * FACTOR[generation] + (centres.to(kpts.dtype) - SHIFT[generation]).unsqueeze(1)
     return torch.cat([points_BAn2, raw_BAnE[..., 2:]], dim=-1)
 
 
@@ -108,8 +109,8 @@ def differences(raw: Tensor, target: Tensor, centres: Tensor, strides: Tensor, g
         strides: (H,) of the anchors, in pixels.
         generation: of the decoding.
     """
-    origin_H12 = (centres.to(torch.float64) - _SHIFT[generation]).unsqueeze(1)
-    return raw.to(torch.float64) * _FACTOR[generation] + (origin_H12 - target.to(torch.float64) / strides.to(torch.float64)[:, None, None])
+    origin_H12 = (centres.to(torch.float64) - SHIFT[generation]).unsqueeze(1)
+    return raw.to(torch.float64) * FACTOR[generation] + (origin_H12 - target.to(torch.float64) / strides.to(torch.float64)[:, None, None])
 
 
 def location_term(difference: Tensor, visible: Tensor, area: Tensor, doubled: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oracle.cases.workloads.label_files import load_labels
 from oracle.cases.workloads.labelled_images import LabelledImages, data_folder
 from oracle.cases.workloads.rectangles import oriented_labels
 from oracle.cases.workloads.task_synthetic import with_angles, with_keypoints, with_polygons
@@ -43,11 +44,17 @@ KEYPOINTS = {
 
 
 def mask_images(name: str) -> LabelledImages:
-    """Returns the images of a pack of masks, whose ``extras`` have ``polygons``; even-odd fill of a polygon's rings makes the mask.
+    """Returns the images of a pack of masks, or of ``labels:PATH``; a line without polygon has its box's corners for one.
+
+    Their ``extras`` have ``polygons``; even-odd fill of a polygon's rings makes the mask. A COCO-style file is read for its boxes, whose
+    masks are octagons.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or a label file is invalid.
+        FileNotFoundError: the path does not exist.
     """
+    if name.startswith("labels:"):
+        return load_labels(Path(name.removeprefix("labels:")))
     return _opened(name, "masks", MASKS, _masks, with_polygons)
 
 

@@ -6,7 +6,18 @@ on every fault, and fails when a fault is not found. The modules here are detect
 
 from __future__ import annotations
 
-from properties.selfcheck.planted_faults import assignment, constants, corner_cases, geometry, oriented, oriented_terms, segment, terms
+from properties.selfcheck.planted_faults import (
+    assignment,
+    constants,
+    corner_cases,
+    geometry,
+    oriented,
+    oriented_terms,
+    pose,
+    pose_terms,
+    segment,
+    terms,
+)
 from properties.selfcheck.planted_faults.fault import Fault
 
 __all__ = ["CATALOGUE", "Fault"]
@@ -20,4 +31,6 @@ CATALOGUE: tuple[Fault, ...] = (
     *segment.ENTRIES,
     *oriented.ENTRIES,
     *oriented_terms.ENTRIES,
+    *pose.ENTRIES,
+    *pose_terms.ENTRIES,
 )

@@ -13,7 +13,7 @@ from twinloss.backends.call import Call
 from twinloss.backends.native.library import Held, KernelArguments, load
 from twinloss.input_checks import bad_entry
 from twinloss.task_specs import OrientedSpec, PoseSpec
-from twinloss.terms.keypoints import doubled_variances
+from twinloss.terms.keypoints import FACTOR, SHIFT, doubled_variances
 
 HOST = torch.device("cpu")
 """Passed to every function that creates a tensor: torch's default device can be another."""
@@ -27,7 +27,7 @@ class Targets(NamedTuple):
         label: (N,) int64.
         box: (N, 4) or (N, 5) float32.
         class_weights: (C,) float32, or ``None``.
-        keypoints: (N, n, 2 or 3) float32 where boxes are assigned by them, else ``None``.
+        keypoints: (N, n, 2 or 3) float32 where boxes have them, else ``None``.
         doubled: (n,) float32, 8σ² of each keypoint, where there are keypoints.
     """
 
@@ -45,7 +45,7 @@ class Targets(NamedTuple):
         image, label = (batch[key].to(torch.int64) for key in ("batch_idx", "cls"))
         weights = None if spec.class_weights is None else torch.tensor(spec.class_weights, dtype=torch.float32, device=HOST)
         found = cls(image, label, batch["bboxes"].to(torch.float32), weights)
-        if not isinstance(spec, PoseSpec) or spec.overlap != "keypoints":
+        if not isinstance(spec, PoseSpec):
             return found
         doubled = doubled_variances(spec.keypoint_shape, spec.sigmas, torch.float32, HOST).to(torch.float32)
         return found._replace(keypoints=call.extras["keypoints"].to(torch.float32).contiguous(), doubled=doubled)
@@ -77,8 +77,9 @@ def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
     arguments.gains[:] = (*spec.gains, 0.0)[:4]
     arguments.overlap_decides, arguments.distance_term = call.conflicts == "overlap", spec.distance_term
     arguments.summed_weights = spec.anchor_weights == "sum"
-    if targets.keypoints is not None and targets.doubled is not None:
-        _point_to_keypoints(arguments, call.extras["kpts"], targets.keypoints, targets.doubled)
+    if isinstance(spec, PoseSpec):
+        arguments.point_factor, arguments.point_shift = FACTOR[spec.generation], SHIFT[spec.generation]
+        _point_to_keypoints(arguments, call.extras["kpts"], targets)
     if isinstance(spec, OrientedSpec):
         arguments.probiou_eps, arguments.term_floor, arguments.angle_scale = spec.probiou_eps, spec.term_floor, spec.angle_scale
     _check_rows(arguments, targets)
@@ -99,8 +100,11 @@ def point_to(arguments: KernelArguments, boxes: Tensor, scores: Tensor, angle: T
         arguments.angle, arguments.angle_per_image = angle.data_ptr(), angle.stride(0)
 
 
-def _point_to_keypoints(arguments: KernelArguments, kpts: Tensor, keypoints: Tensor, doubled: Tensor) -> None:
+def _point_to_keypoints(arguments: KernelArguments, kpts: Tensor, targets: Targets) -> None:
     """Store the addresses and sizes of predicted and true keypoints."""
+    keypoints, doubled = targets.keypoints, targets.doubled
+    assert keypoints is not None
+    assert doubled is not None
     arguments.kpts, arguments.keypoints, arguments.doubled = kpts.data_ptr(), keypoints.data_ptr(), doubled.data_ptr()
     arguments.kpts_per_image, arguments.kpts_per_channel = kpts.stride()[:2]
     arguments.points, arguments.target_numbers = len(doubled), keypoints.shape[-1]

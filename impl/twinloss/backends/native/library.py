@@ -38,6 +38,7 @@ class KernelArguments(ctypes.Structure):
         ("kpts", c_void_p),
         *((name, c_int64) for name in ("kpts_per_image", "kpts_per_channel", "points", "point_numbers", "target_numbers")),
         *((name, c_void_p) for name in ("keypoints", "doubled")),
+        *((name, c_float) for name in ("point_factor", "point_shift")),
         ("masks", c_void_p),
     )
 
@@ -104,11 +105,18 @@ _OF_BOXES = {
         *(c_float, c_float, c_float, c_void_p, c_void_p),
     ),
 }
-_TO_ASSIGN = ("scratch_of_assignment", "assign")
+_OF_KEYPOINTS = {
+    **{name: _OF_BOXES[name] for name in ("scratch_of_assignment", "assign", "scratch_of_terms")},
+    "terms": (*_OF_BOXES["terms"], c_void_p, c_void_p),
+    "gradient": (*_OF_BOXES["terms"][:-1], c_float, c_float, c_void_p, c_void_p, c_void_p),
+}
 PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_", "keypoints": "twinloss_keypoints_"}
-"""How the names of a geometry's functions begin, and of those that assign upright boxes by their keypoints."""
+"""How the names of a geometry's functions begin, and of those of keypoints."""
 
-_WITHOUT_RESULT = ("terms", "scores_gradient", "boxes_gradient", "mask_term", "mask_gradients", "semantic_term", "semantic_gradient")
+_WITHOUT_RESULT = (
+    *("terms", "gradient", "scores_gradient", "boxes_gradient"),
+    *("mask_term", "mask_gradients", "semantic_term", "semantic_gradient"),
+)
 
 
 class Library(ctypes.CDLL):
@@ -122,7 +130,7 @@ class Library(ctypes.CDLL):
 
 
 def kernel(name: str, geometry: str) -> Any:
-    """A function of the library that depends on the kind of boxes, or on what they are assigned by."""
+    """A function of the library for a geometry, or for keypoints."""
     return load().of_boxes[geometry, name]
 
 
@@ -147,9 +155,9 @@ def _typed(path: Path) -> Library:
     library = Library(str(path))
     try:
         library.of_boxes = {
-            (kind, name): _function(library, prefix, name, _OF_BOXES[name])
+            (kind, name): _function(library, prefix, name, arguments)
             for kind, prefix in PREFIXES.items()
-            for name in (_TO_ASSIGN if kind == "keypoints" else _OF_BOXES)
+            for name, arguments in (_OF_KEYPOINTS if kind == "keypoints" else _OF_BOXES).items()
         }
         for name, arguments in _ARGUMENTS.items():
             _function(library, "twinloss_", name, arguments)

@@ -251,4 +251,4 @@ def test_what_it_cannot_serve_is_refused_in_plain_words_or_left_to_torch(name: s
 
 def test_a_tensor_without_memory_is_left_to_torch() -> None:
     scores = torch.empty(2, SPEC.num_classes, 84, device="meta")
-    assert "on meta" in str(availability.why_not(scores, scores, SPEC, "stable"))
+    assert "on meta" in str(availability.why_not(scores, scores, SPEC, "stable", {}))

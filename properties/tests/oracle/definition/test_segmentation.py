@@ -12,7 +12,9 @@ from torch import Tensor
 from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, PredictionKind, Setting
 from oracle.contract.run import Outcome, run_assign, run_given, run_loss
+from oracle.definition.end_to_end import ExactEndToEnd
 from oracle.definition.segmentation import ExactSegmentation
+from oracle.reference.end_to_end import ReferenceEndToEnd
 from oracle.reference.segmentation import ReferenceSegmentation
 from twinloss import SegmentationSpec
 
@@ -189,3 +191,22 @@ def test_predictions_that_disagree_are_refused_with_both_shapes() -> None:
         {"proto": (torch.zeros(2, 4, 8, 8), torch.zeros(2, 3, 4, 4))},
     ):
         assert "(2, " in refusal({}, preds=preds)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_an_end_to_end_head_mixes_two_losses_as_the_reference_does(aware: bool) -> None:
+    """Without detaching, gradients flow from both to the shared prototypes and semantic logits [12]."""
+    boxes = (Box(0, 1, 20, 20, 24, 24), Box(1, 0, 30, 34, 40, 36))
+    spec = spec_of(reg_max=1, mask_aware=aware, strides=(8, 16, 32))
+    cases = [Case(spec, (64, 64), 2, boxes, Prediction(kind, 3), options={"prototypes": 4.0, "semantic": 1.0}) for kind in ("near", "late")]
+    many, one = (build(case, FLOAT64) for case in cases)
+    preds = {"one2many": many.preds, "one2one": {**one.preds, "proto": many.preds["proto"]}}
+    found, leaves = [], [*many.preds["proto"], *(each.preds["mask_coefficient"] for each in (many, one))]
+    for criterion in (ReferenceEndToEnd(spec, generation=2, epochs=5), ExactEndToEnd(spec, generation=2, epochs=5, ties="reference")):
+        for _ in range(2):
+            loss, items = criterion(preds, many.batch)
+            found.append((loss, torch.stack([items[name] for name in spec.term_names]), *torch.autograd.grad(loss.sum(), leaves)))
+            criterion.update()
+    for reference, exact in zip(found[:2], found[2:], strict=True):
+        for value, expected in zip(reference, exact, strict=True):
+            torch.testing.assert_close(value.double(), expected, rtol=1e-10, atol=1e-12)

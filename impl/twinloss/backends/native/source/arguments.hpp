@@ -38,6 +38,7 @@ struct KernelArguments {
     std::int64_t kpts_per_image, kpts_per_channel, points, point_numbers, target_numbers;
     const float* keypoints;  // (N, n, 2 or 3) divided by the image's width and height
     const float* doubled;    // (n,) 8σ²
+    float point_factor, point_shift;  // a position is factor · raw + centre − shift
 
     const struct MaskArguments* masks;  // of the mask-aware assignment; null for any other
 

@@ -1,5 +1,6 @@
-// The functions that `library.py` calls to assign by keypoints; the terms of the boxes are those of upright ones.
+// The functions that `library.py` calls for keypoints: to assign by them, and their own terms. Those of the boxes are upright ones'.
 #include "entry.hpp"
+#include "keypoint_terms.hpp"
 #include "keypoints.hpp"
 
 using namespace twinloss;
@@ -10,5 +11,32 @@ std::int64_t twinloss_keypoints_scratch_of_assignment(const KernelArguments* arg
 
 std::int64_t twinloss_keypoints_assign(const KernelArguments* arguments, std::int32_t storage, void* memory, Held* held) {
     return assign<Keypoints>(*arguments, storage, memory, *held);
+}
+
+std::int64_t twinloss_keypoints_scratch_of_terms(const KernelArguments* arguments, std::int64_t held) {
+    Scratch scratch(nullptr);
+    KeypointScratch terms(*arguments, held, scratch);
+    return scratch.used();
+}
+
+// Writes the location and the visibility term, without gains, the held anchors' columns of predictions, and the slopes of both by them.
+void twinloss_keypoints_terms(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count,
+                              float* terms, float* columns, float* slopes) {
+    Scratch scratch(memory);
+    KeypointScratch terms_scratch(*arguments, count, scratch);
+    const KeypointSums sums = with_storage(storage, [&](auto type) {
+        return keypoint_terms<Stored<decltype(type)>>(*arguments, *held, count, terms_scratch, columns, slopes);
+    });
+    terms[0] = static_cast<float>(sums.location), terms[1] = static_cast<float>(sums.visibility);
+}
+
+void twinloss_keypoints_gradient(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count,
+                                 float location, float visibility, const float* slopes, const float* further, void* gradient) {
+    Scratch scratch(memory);
+    KeypointScratch terms_scratch(*arguments, count, scratch);
+    with_storage(storage, [&](auto type) {
+        using T = Stored<decltype(type)>;
+        keypoints_gradient<T>(*arguments, *held, count, terms_scratch, location, visibility, slopes, further, static_cast<T*>(gradient));
+    });
 }
 }

@@ -26,15 +26,8 @@ struct Keypoints : LogNumbers {
     static Box box(const KernelArguments& arguments, const Pixels& p) {
         const float* size = arguments.box + 4 * p.row + 2;
         Box box{p, static_cast<double>(size[0]) * arguments.width() * (static_cast<double>(size[1]) * arguments.height()), 0};
-        for (std::int64_t k = 0; k < arguments.points; ++k) box.visible += visible(arguments, p.row, k);
+        for (std::int64_t k = 0; k < arguments.points; ++k) box.visible += visible_keypoint(arguments, p.row, k);
         return box;
-    }
-
-    static const float* target(const KernelArguments& arguments, std::int64_t row, std::int64_t k) {
-        return arguments.keypoints + (row * arguments.points + k) * arguments.target_numbers;
-    }
-    static bool visible(const KernelArguments& arguments, std::int64_t row, std::int64_t k) {
-        return arguments.target_numbers < 3 || target(arguments, row, k)[2] != 0;
     }
 
     static bool fits(const KernelArguments& arguments, const Box& box, std::int64_t level) {
@@ -89,8 +82,8 @@ struct Keypoints : LogNumbers {
             }
             const double area = AREA_SHARE * box.area + EPS;
             for (std::int64_t k = 0; k < arguments.points; ++k) {
-                if (!visible(arguments, box.row, k)) continue;
-                const float* point = target(arguments, box.row, k);
+                if (!visible_keypoint(arguments, box.row, k)) continue;
+                const float* point = target_keypoint(arguments, box.row, k);
                 const Lanes dx = raw<T>(arguments, candidates, k, 0) * stride - (point[0] * arguments.width() - x);
                 const Lanes dy = raw<T>(arguments, candidates, k, 1) * stride - (point[1] * arguments.height() - y);
                 const Lanes error = (dx * dx + dy * dy) / static_cast<float>(area * arguments.doubled[k]);

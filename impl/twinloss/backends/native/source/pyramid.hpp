@@ -28,6 +28,14 @@ struct Anchors {
     }
 };
 
+// Keypoint k of a row of the batch, and whether it is visible.
+inline const float* target_keypoint(const KernelArguments& arguments, std::int64_t row, std::int64_t k) {
+    return arguments.keypoints + (row * arguments.points + k) * arguments.target_numbers;
+}
+inline bool visible_keypoint(const KernelArguments& arguments, std::int64_t row, std::int64_t k) {
+    return arguments.target_numbers < 3 || target_keypoint(arguments, row, k)[2] != 0;
+}
+
 // The `columns` x `rows` cells of one level whose first is (x, y).
 struct Window {
     std::int32_t x, y, columns, rows;

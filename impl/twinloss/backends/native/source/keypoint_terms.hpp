@@ -1,0 +1,110 @@
+// Location and visibility of the held anchors' keypoints, forward and backward (pose spec sections 3, 6 and 8).
+//
+// A held anchor's n · E predictions lie far apart, one in each channel's row. They are gathered into its column once: the terms and their
+// slopes are computed on columns (H, n · E), and whoever else needs them (the likelihood, on torch) takes the columns and gives back their
+// gradient, so that the dense gradient is written once.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "pyramid.hpp"
+#include "storage.hpp"
+
+namespace twinloss {
+
+struct KeypointSums {
+    double location, visibility;
+};
+
+// Memory that the keypoint terms need beside their inputs.
+struct KeypointScratch {
+    Anchors anchors;
+    std::int64_t* first;  // (B + 1,) first held anchor of each image
+    KeypointSums* sums;   // (H,)
+
+    KeypointScratch(const KernelArguments& arguments, std::int64_t held, Scratch& scratch)
+        : anchors(arguments, scratch), first(scratch.take<std::int64_t>(arguments.images + 1)), sums(scratch.take<KeypointSums>(held)) {}
+
+    void find_first(const KernelArguments& arguments, const Held& held, std::int64_t count) {
+        for (std::int64_t image = 0; image <= arguments.images; ++image) first[image] = std::lower_bound(held.image, held.image + count, image) - held.image;
+    }
+};
+
+// Sums over the keypoints of a held anchor; replaces its column in `slopes` by the derivatives of both terms.
+inline KeypointSums keypoint_terms_of(const KernelArguments& arguments, const Anchors& anchors, std::int64_t anchor, std::int64_t row, double held,
+                                      const float* column, float* slopes) {
+    constexpr double EPS = 1e-9;
+    const double stride = anchors.stride[anchor], centre[2] = {anchors.x[anchor], anchors.y[anchor]};
+    const double size[2] = {arguments.width(), arguments.height()};
+    const float* box = arguments.box + 4 * row;
+    const double area = box[2] * size[0] * (box[3] * size[1]) / (stride * stride);
+    std::int64_t seen = 0;
+    for (std::int64_t k = 0; k < arguments.points; ++k) seen += visible_keypoint(arguments, row, k);
+    const double share = 1 / ((static_cast<double>(seen) + EPS) * held), of_logit = 1 / (static_cast<double>(arguments.points) * held);
+    KeypointSums sums{0, 0};
+    for (std::int64_t k = 0; k < arguments.points; ++k, column += arguments.point_numbers, slopes += arguments.point_numbers) {
+        const float* target = target_keypoint(arguments, row, k);
+        const bool visible = visible_keypoint(arguments, row, k);
+        slopes[0] = slopes[1] = 0;
+        if (visible) {
+            double off[2], squared = 0;
+            for (int c = 0; c < 2; ++c) {
+                off[c] = static_cast<double>(column[c]) * arguments.point_factor + (centre[c] - arguments.point_shift - target[c] * size[c] / stride);
+                squared += off[c] * off[c];
+            }
+            const double spread = arguments.doubled[k] * (area + EPS), closeness = std::exp(-squared / spread);
+            sums.location -= std::expm1(-squared / spread) * share;
+            for (int c = 0; c < 2; ++c)  // what is infinitely far costs 1 and does not pull
+                if (!std::isinf(off[c])) slopes[c] = static_cast<float>(2 * arguments.point_factor * off[c] * closeness / spread * share);
+        }
+        if (arguments.point_numbers < 3) continue;
+        const double right = visible ? column[2] : -column[2];
+        sums.visibility += (std::fmax(-right, 0.0) + std::log1p(std::exp(-std::fabs(right)))) * of_logit;
+        slopes[2] = static_cast<float>((visible ? -of_logit : of_logit) / (1 + std::exp(right)));
+    }
+    return sums;
+}
+
+// Gathers the columns, and writes both terms, without gains, and their slopes by the columns.
+template <class T>
+KeypointSums keypoint_terms(const KernelArguments& arguments, const Held& held, std::int64_t count, KeypointScratch& scratch, float* columns,
+                            float* slopes) {
+    scratch.anchors.fill(arguments);
+    scratch.find_first(arguments, held, count);
+    const std::int64_t channels = arguments.points * arguments.point_numbers;
+#pragma omp parallel for schedule(dynamic) num_threads(arguments.threads)
+    for (std::int64_t image = 0; image < arguments.images; ++image) {
+        const std::int64_t from = scratch.first[image], to = scratch.first[image + 1];
+        const T* row = static_cast<const T*>(arguments.kpts) + image * arguments.kpts_per_image;
+        for (std::int64_t channel = 0; channel < channels; ++channel, row += arguments.kpts_per_channel)
+            for (std::int64_t h = from; h < to; ++h) columns[h * channels + channel] = widen(row[held.anchor[h]]);
+        for (std::int64_t h = from; h < to; ++h)
+            scratch.sums[h] = keypoint_terms_of(arguments, scratch.anchors, held.anchor[h], held.row[h], static_cast<double>(count),
+                                                columns + h * channels, slopes + h * channels);
+    }
+    KeypointSums sums{0, 0};
+    for (std::int64_t h = 0; h < count; ++h) sums.location += scratch.sums[h].location, sums.visibility += scratch.sums[h].visibility;
+    return sums;
+}
+
+// Writes the gradient (B, n · E, A), contiguous: slopes times the factor of their term, plus `further` by the columns unless it is null.
+template <class T>
+void keypoints_gradient(const KernelArguments& arguments, const Held& held, std::int64_t count, KeypointScratch& scratch, float location,
+                        float visibility, const float* slopes, const float* further, T* gradient) {
+    scratch.find_first(arguments, held, count);
+    const std::int64_t channels = arguments.points * arguments.point_numbers;
+#pragma omp parallel for schedule(static) num_threads(arguments.threads)
+    for (std::int64_t n = 0; n < arguments.images * channels; ++n) {
+        const std::int64_t image = n / channels, channel = n % channels;
+        const float factor = channel % arguments.point_numbers < 2 ? location : visibility;
+        T* row = gradient + n * arguments.anchors;
+        std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(arguments.anchors) * sizeof(T));
+        for (std::int64_t h = scratch.first[image]; h < scratch.first[image + 1]; ++h) {
+            const float own = slopes[h * channels + channel] * factor;
+            row[held.anchor[h]] = narrow<T>(further ? own + further[h * channels + channel] : own);
+        }
+    }
+}
+
+}  // namespace twinloss
