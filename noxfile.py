@@ -86,7 +86,7 @@ def suite(session: nox.Session) -> None:
 
 @heavy()
 def diff(session: nox.Session) -> None:
-    """Compare every contender with the reference and the definition, by stages: --task; the rest goes to pytest. Report: reports/out/diff."""
+    """Compare every contender with the reference and the definition, by stages: --task, and pytest's options. Report: reports/out/diff."""
     rows = OUT / "diff" / "rows.parquet"
     for left in (rows, *rows.parent.glob("card-*")):  # what an earlier run says of others
         left.unlink(missing_ok=True)
