@@ -77,4 +77,3 @@ def test_a_tie_at_the_last_preselected_place_is_open() -> None:
     masked = dataclasses.replace(line, extras={"polygons": (((8.0, 8.0, 56.0, 8.0, 56.0, 56.0, 8.0, 56.0),),)})
     found = margins(masked, Setting("float32")).pairs
     assert ((found.overlap == 0) & (found.overlap_high > 0.01)).any()
-    assert (found.overlap[found.overlap_low > 0] > 0).all()
