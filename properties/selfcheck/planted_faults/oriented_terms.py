@@ -9,12 +9,13 @@ from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Make, Patch, Result, with_numbers
 from properties.selfcheck.planted_faults.oriented import everywhere, method, oriented_fault
-from twinloss.backends import evaluate
+from twinloss.backends import torch as loss
 from twinloss.geometry import oriented as geometry
 from twinloss.geometry import probiou as overlaps
 from twinloss.geometry import rectangles
 from twinloss.geometry.probiou import probiou
 from twinloss.terms import angle as angle_module
+from twinloss.terms import registry
 from twinloss.terms.held import HeldAnchors
 
 
@@ -36,8 +37,16 @@ def angle_terms(change: Any) -> tuple[Patch, ...]:
 
 
 def term(change: Any) -> tuple[Patch, ...]:
-    """Changes the angle term times its gain; ``change`` takes the sound function and its arguments."""
-    return (Patch(evaluate, "gained", lambda sound: lambda *given: change(sound, *given)),)
+    """Changes the angle term times its gain and divided by S; ``change`` takes it and the held anchors."""
+
+    def make(sound: Any) -> Any:
+        def further_terms(held: HeldAnchors, computed: Any) -> Any:
+            found = sound(held, computed)
+            return found | {"angle": change(found["angle"], held)}
+
+        return further_terms
+
+    return (Patch(loss, "further_terms", make),)
 
 
 def emphasis(w: Tensor, h: Tensor, scale: float) -> Tensor:
@@ -231,15 +240,15 @@ ENTRIES = (
         "7",
         *angle_terms(lambda turn, w, h, scale: torch.where(w >= h, sine(turn, w, h, scale), (2 * turn).sin().square())),
     ),
-    oriented_fault("angle term not divided by S", _ANGLE, "7", Patch(evaluate, "WEIGHTED", lambda sound: sound - {"angle"})),
-    oriented_fault("angle term without its gain", _RESULT, "7", *term(lambda sound, value, key, gain, held: sound(value, key, 1.0, held))),
+    oriented_fault("angle term not divided by S", _ANGLE, "7", Patch(registry, "WEIGHTED", lambda sound: sound - {"angle"})),
+    oriented_fault("angle term without its gain", _RESULT, "7", *term(lambda value, held: registry.TERMS["angle"](held) / held.normaliser)),
     oriented_fault(
         "angle term with the gain of the distribution term",
         _RESULT,
         "7",
         spec=with_numbers(gains=lambda spec: (*spec.gains[:3], spec.gains[2])),
     ),
-    oriented_fault("angle term too large by 1e-4", _ANGLE, "7", *term(lambda sound, value, *rest: sound(value, *rest) * 1.0001)),
+    oriented_fault("angle term too large by 1e-4", _ANGLE, "7", *term(lambda value, held: value * 1.0001)),
     oriented_fault(
         "angle term without weights",
         _ANGLE,
@@ -252,9 +261,7 @@ ENTRIES = (
     ),
     oriented_fault("angle before the distribution term", _RESULT, "7", after=_terms_reordered),
     oriented_fault("logged angle term times images", "The same four without B, detached.", "7", after=_item_per_batch),
-    oriented_fault(
-        "no gradient of the angle term", _FLOWS, "8", *term(lambda sound, value, *rest: sound(value.detach() + 0 * value, *rest))
-    ),
+    oriented_fault("no gradient of the angle term", _FLOWS, "8", *term(lambda value, held: value.detach() + 0 * value)),
     oriented_fault(
         "no gradient of the box term in the angle",
         _FLOWS,

@@ -38,7 +38,8 @@ EPS = 1e-7
 
 
 def spec_of(**numbers: Any) -> OrientedSpec:
-    return OrientedSpec(**{"num_classes": 1, "reg_max": 4, "strides": (8,)} | numbers)
+    usual: dict[str, Any] = {"num_classes": 1, "reg_max": 4, "strides": (8,)}
+    return OrientedSpec(**usual | numbers)
 
 
 def one_box(x: float, y: float, w: float, h: float, angle: float, size: tuple[int, int] = (32, 32), **numbers: Any) -> Case:
@@ -108,8 +109,8 @@ class TestAgainstReference:
         case = dataclasses.replace(drawn(3 + updates), spec=spec_of(reg_max=(1, 4)[updates % 2], num_classes=3))
         other = dataclasses.replace(case, prediction=Prediction("random", 99))
         first, second = build(case, FLOAT64), build(other, FLOAT64)
-        ours, theirs = (make(case.spec, generation=2, epochs=3) for make in (ExactEndToEnd, ReferenceEndToEnd))
-        ours.many.ties = ours.one.ties = "reference"
+        ours = ExactEndToEnd(case.spec, generation=2, epochs=3, ties="reference")
+        theirs = ReferenceEndToEnd(case.spec, generation=2, epochs=3)
         with double_precision():
             theirs.criterion()
         for _ in range(updates):

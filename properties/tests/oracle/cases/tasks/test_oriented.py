@@ -36,11 +36,9 @@ def overlaps(one: Case) -> torch.Tensor:
 @pytest.mark.parametrize("reg_max", [1, 16])
 def test_every_kind_gives_finite_predictions_with_the_same_bits(kind: PredictionKind, reg_max: int) -> None:
     first, again = (OrientedTask().predictions(case(kind, reg_max)) for _ in range(2))
-    assert {name: (array.shape, array.dtype) for name, array in first.items()} == {
-        "boxes": ((2, 4 * reg_max, 320), np.float32),
-        "scores": ((2, 2, 320), np.float32),
-        "angle": ((2, 1, 320), np.float32),
-    }
+    shapes = {"boxes": (2, 4 * reg_max, 320), "scores": (2, 2, 320), "angle": (2, 1, 320)}
+    assert {name: array.shape for name, array in first.items()} == shapes
+    assert {array.dtype.name for array in first.values()} == {"float32"}
     assert all(np.isfinite(array).all() and array.tobytes() == again[name].tobytes() for name, array in first.items())
 
 
