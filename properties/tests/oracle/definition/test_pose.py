@@ -37,8 +37,7 @@ def spec_of(case: Case) -> PoseSpec:
 def terms(case: Case, **options: Any) -> dict[str, float]:
     """The terms of the definition by name, without gain and number of images."""
     spec = spec_of(case)
-    flow = {"flow": Flow()} if spec.flow else {}
-    loss = run_loss(ExactPose(spec, **flow, **options), build(case, DOUBLE), DOUBLE, terms=spec.terms).loss
+    loss = run_loss(ExactPose(spec, flow=Flow(), **options), build(case, DOUBLE), DOUBLE, terms=spec.terms).loss
     return {name: float(term) / gain / case.batch_size for name, term, gain in zip(spec.terms, loss, spec.term_gains, strict=True)}
 
 
@@ -49,7 +48,7 @@ def test_float64_equals_the_reference(case: Case) -> None:
     if declines(spec, inputs, DOUBLE):
         return
     ours, theirs = Flow(), Flow()
-    exact = ExactPose(spec, "reference", **({"flow": ours} if spec.flow else {}))
+    exact = ExactPose(spec, "reference", flow=ours)
     reference = ReferencePose(spec, flow=theirs)
     truth = run_loss(exact, inputs, DOUBLE, terms=spec.terms, flow=ours if spec.flow else None)
     found = run_loss(reference, inputs, DOUBLE, terms=spec.terms, flow=theirs if spec.flow else None)
@@ -61,7 +60,7 @@ def test_float64_equals_the_reference(case: Case) -> None:
     for name, gradient in truth.gradients.items():
         scale = 1 + float(gradient.abs().max()) if gradient.numel() else 1.0
         if not _at_a_kink(case):
-            torch.testing.assert_close(found.gradients[name], gradient, rtol=1e-10, atol=1e-10 * scale, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(found.gradients[name], gradient, rtol=1e-10, atol=1e-10 * scale)
 
 
 def _at_a_kink(case: Case) -> bool:

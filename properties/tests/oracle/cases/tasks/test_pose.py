@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ CASE = Case(SPEC, (64, 96), 1, (Box(0, 1, 24, 20, 40, 32),), extras={"keypoints"
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("generation", [1, 2])
-def test_every_kind_has_finite_predictions_with_the_same_bits_on_every_call(kind: PredictionKind, generation: int) -> None:
+def test_every_kind_has_finite_predictions_with_the_same_bits_on_every_call(kind: PredictionKind, generation: Literal[1, 2]) -> None:
     case = replace(CASE, spec=replace(SPEC, generation=generation, flow=generation == 2), prediction=Prediction(kind, 3))
     found, again = PoseTask().predictions(case), PoseTask().predictions(case)
     assert set(found) == {"boxes", "scores", "kpts", *(["kpts_sigma"] if generation == 2 else [])}
@@ -36,7 +36,7 @@ def test_every_kind_has_finite_predictions_with_the_same_bits_on_every_call(kind
 
 
 @pytest.mark.parametrize("generation", [1, 2])
-def test_exact_predictions_decode_to_the_targets(generation: int) -> None:
+def test_exact_predictions_decode_to_the_targets(generation: Literal[1, 2]) -> None:
     case = replace(CASE, spec=replace(SPEC, generation=generation, flow=False), prediction=Prediction("exact", 1))
     preds, _ = build(case, Setting("float64"))
     centres, strides = (torch.from_numpy(part).double() for part in anchors_of(case))
