@@ -131,9 +131,12 @@ def test_boxes_are_twins_only_with_equal_keypoints() -> None:
 
 def test_a_similarity_is_positive_however_small() -> None:
     case = pose_case(box(0, 0, 32, 32), points=(((0.0, 0.0, 2.0),),), sigmas=(0.001,), **SECOND)
-    pairs = margins(with_predictions(case, 2.0), DOUBLE).pairs
-    assert (pairs.metric == 0).any()
-    assert (pairs.metric_high > 0).all()
+    found = margins(with_predictions(case, 2.0), DOUBLE)
+    assert (found.pairs.metric == 0).any()
+    assert (found.ranked.metric_low > 0).all()
+    nearest = found.ranked.metric.argmax()
+    assert found.pairs.cell[nearest] == 0
+    assert (found.ranked.metric_high[1:] < found.ranked.metric_low[nearest]).all()
 
 
 def test_the_interval_holds_the_similarity() -> None:
