@@ -82,9 +82,10 @@ def run(options: Options, announce: Announce) -> Outcome:
         folder = Path(place)
         announce(f"building {options.against} ({commit[:12]}) and this checkout")
         sides = Sides(unpacked(tree_at(commit, folder / "tree"), folder / "base"), unpacked(ROOT, folder / "head"))
-        names = options.rows or tuple(batches.names())
+        named = text_at(commit, NAMES).splitlines()
+        names = options.rows or batches.comparable(named)
         rows = batches.rows(folder / "inputs", names)
-        others = row_findings(text_at(commit, NAMES).splitlines(), batches.names(), options.dropped) if not options.rows else []
+        others = row_findings(named, batches.names(), options.dropped) if not options.rows else []
         announce("exact measures")
         before, _ = exact_counts(sides.base, rows, options.threads, forgiving=False)
         after, failures = exact_counts(sides.head, rows, options.threads, forgiving=True)
@@ -146,10 +147,15 @@ def records(outcome: Outcome) -> Iterator[dict[str, Any]]:
     made = empty | run_wide | machine() | {"written": now()}
     for kind, findings in (("finding", outcome.decision.findings), ("note", outcome.decision.notes)):
         for finding in findings:
-            yield made | {"kind": kind, "row": finding.row, "verdict": finding.verdict.name, "text": finding.text}
+            yield made | _row(finding.row) | {"kind": kind, "verdict": finding.verdict.name, "text": finding.text}
     for at, pairs in enumerate(outcome.passes):
         for clock in ("cpu", "wall"):
             for row, ratios in compare(pairs, clock).items():
                 for program, estimate in (("twin", ratios.twin), ("reference", ratios.control)):
                     figures = {"ratio": estimate.value, "lo95": estimate.lo95, "hi95": estimate.hi95, "pairs": estimate.clusters}
-                    yield made | {"kind": "estimate", "row": row, "pass": at + 1, "clock": clock, "program": program} | figures
+                    yield made | _row(row) | {"kind": "estimate", "pass": at + 1, "clock": clock, "program": program} | figures
+
+
+def _row(name: str) -> dict[str, Any]:
+    """Returns the columns that name a row of the gate; a row of the base alone, and one of an error ÷ tolerance, are detection's."""
+    return {"row": name, "task": batches.task_of(name) if name in batches.names() else "detect"}

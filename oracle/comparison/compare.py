@@ -252,6 +252,9 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
         # Also for a contender that shows its assignment: in another call it may decide a tie differently.
         read = (list(_judge_reading(trial, control, own, reading)) for reading in trial.inferred())
         judgements = next((other for other in read if not _wrong(other)), judgements)
+    if _wrong(judgements) and not trial.offers_assignment and (count := trial.hidden_decisions):
+        reason = f"it shows no assignment, and {count} decisions are open to rounding or ties"
+        judgements = [dataclasses.replace(j, verdict=Verdict.AMBIGUOUS, reason=reason, finding=None) for j in judgements]
     yield from judgements
 
 

@@ -254,6 +254,12 @@ class Trial:
             return ""
         return f"missing: {', '.join(missing)}; its items are {', '.join(map(str, items)) or 'empty'}, and must have {', '.join(names)}"
 
+    @property
+    def hidden_decisions(self) -> int:
+        """Number of open decisions, of which nothing is inferred for a task other than detection."""
+        counts = self.allowed.decision_counts.values()
+        return 0 if self.definition.case.spec.task == "detect" else sum(count.open for count in counts)
+
     def inferred(self) -> list[InferredAssignment]:
         """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
         if self.definition.case.spec.task not in _INFERRED:

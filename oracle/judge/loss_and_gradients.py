@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -97,7 +98,8 @@ def outcome_errors(outcome: Outcome, expected: Expected, layout: Layout) -> dict
 def _further(name: str, outcome: Outcome, expected: Expected, layout: Layout) -> QuantityError:
     """Returns the worst element of the gradient of a prediction that the task adds to box and class logits."""
     value, truth = outcome.gradients[name], expected.truth.gradients[name]
-    bounds, largest = expected.tolerance.further[name], _largest(expected)
+    # The parameters of a flow are not of the logits' dtype.
+    bounds, largest = expected.tolerance.further[name], math.inf if name == "flow" else _largest(expected)
     interval = Interval(*((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above)))
     value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
     worst = worst_element("all", truth, value, bounds.rounding, AXES[name], interval)

@@ -214,7 +214,7 @@ def precision_context(preds: Preds) -> Iterator[None]:
 def declines_spec(spec: LossSpec) -> str | None:
     """Returns the reason why the reference cannot compute this definition, or ``None``."""
     standard = type(spec)(num_classes=1)
-    for field in ("assign_eps", "ciou_eps", "clamp_margin", *_FIXED.get(spec.task, ())):
+    for field in ("assign_eps", "ciou_eps", "clamp_margin", *_FIXED.get(getattr(spec, "task", "detect"), ())):
         if getattr(spec, field) != getattr(standard, field):
             return f"the reference has no parameter for {field} = {getattr(spec, field)}"
     if not spec.newest:

@@ -20,7 +20,9 @@ class StandInModel(nn.Module):
     def __init__(self, spec: LossSpec, device: torch.device) -> None:
         super().__init__()
         self.parameter = nn.Parameter(torch.zeros(1, device=device))
-        self.args = SimpleNamespace(**dict(zip(spec.terms, spec.term_gains, strict=True)))
+        # The gate measures with the definition of an older revision, which is detection's and has the gains alone.
+        terms, gains = getattr(spec, "terms", ("box", "cls", "dfl")), getattr(spec, "term_gains", spec.gains)
+        self.args = SimpleNamespace(**dict(zip(terms, gains, strict=True)))
         strides = torch.tensor([float(s) for s in spec.strides], device=device)
         self.model = [SimpleNamespace(stride=strides, nc=spec.num_classes, reg_max=spec.reg_max)]
         if spec.class_weights is not None:

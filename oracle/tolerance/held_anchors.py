@@ -205,13 +205,15 @@ def boxes_gradient(
     size = box_gain * steepest * side_slope.abs() + third_gain / 4 * third
     off = box_gain * (slope_tolerance * side_slope.abs() + steepest * side_slope_tolerance) + third_gain / 4 * third_tolerance
     relative = drift + EVALUATION_ROUNDINGS * rounding + OUTPUT_ROUNDINGS * precision.output
-    total = weight[:, None, None] * (off + relative * size) + tolerance[:, None, None] * size
+    # The largest share that a program may have, which counts where the definition's is 0.
+    largest = (weight + tolerance)[:, None, None]
+    total = largest * (off + relative * size) + tolerance[:, None, None] * size
     # The loss falls as the overlap rises.
     ends = [-box_gain * side_slope * end[..., None] for end in (part.lowest, part.highest)]
     below, above = torch.minimum(*ends) + third_gain / 4 * third_below, torch.maximum(*ends) + third_gain / 4 * third_above
     return Bounds(
         total.flatten(1) + precision.smallest_output * max(1.0, box_gain, third_gain),
-        *((weight[:, None, None] * end).flatten(1) for end in (below, above)),
+        *((largest * end).flatten(1) for end in (below, above)),
     )
 
 

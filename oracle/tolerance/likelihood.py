@@ -22,13 +22,14 @@ from oracle.definition.pose import ExactPose
 from oracle.tolerance.held_anchors import EVALUATION_ROUNDINGS, OUTPUT_ROUNDINGS, Bounds
 from oracle.tolerance.keypoint_terms import SECOND_ORDER, HeldKeypoints
 from oracle.tolerance.loss_and_gradients import Assigned, summation_roundings
+from oracle.tolerance.precision import Precision
 
 LogProb = Callable[[Tensor], Tensor]
 
 SIGMOID_ROUNDINGS = 4.0
 # Roundings of the flow of the cases: of its log-density and gradients, by their scales. Measured in float32 and in bfloat16 autocast on
-# 20,000 errors up to 100, the largest were 9, 8 and 6.
-DENSITY_ROUNDINGS, SLOPE_ROUNDINGS, PARAMETER_ROUNDINGS = 20.0, 20.0, 20.0
+# 20,681 errors up to 100, the largest were 9, 8 and 134, the last at single errors.
+DENSITY_ROUNDINGS, SLOPE_ROUNDINGS, PARAMETER_ROUNDINGS = 20.0, 20.0, 300.0
 SAMPLES = (-1.0, -0.5, 0.0, 0.5, 1.0)  # Of an error, in its tolerance.
 _STREAM = 75
 _PATTERNS, _PATTERN_FACTOR = (
@@ -82,8 +83,8 @@ class _Pairs:
         floor: τ.
         weight: (P,) ω.
         core: relative rounding of an evaluated expression.
-        linear: that of the flow.
         output: that of a gradient's conversion to the logits' dtype.
+        precision: the contender's unit roundoffs.
     """
 
     error: Tensor
@@ -93,8 +94,12 @@ class _Pairs:
     floor: float
     weight: Tensor
     core: float
-    linear: float
     output: float
+    precision: Precision
+
+    def of_flow(self, roundings: float) -> float:
+        """Returns the relative rounding of what the flow computes."""
+        return roundings * self.precision.linear + EVALUATION_ROUNDINGS * self.precision.flat
 
     @property
     def held_back(self) -> Tensor:
@@ -155,8 +160,7 @@ def _pairs(points: HeldKeypoints, assigned: Assigned) -> _Pairs:
     off = points.away_off[points.visible] / divisor + (SIGMOID_ROUNDINGS + EVALUATION_ROUNDINGS) * core * error.abs()
     keypoint = points.visible.nonzero()[:, 1]
     weight = keypoints.likelihood_weights(assigned.spec.keypoint_shape)[keypoint]  # type: ignore[attr-defined]
-    linear = max(core, precision.linear)
-    return _Pairs(error, off, deviation, free, floor, weight, core, linear, OUTPUT_ROUNDINGS * precision.output)
+    return _Pairs(error, off, deviation, free, floor, weight, core, OUTPUT_ROUNDINGS * precision.output, precision)
 
 
 def _density(log_prob: LogProb, pairs: _Pairs) -> Density:
@@ -169,9 +173,9 @@ def _density(log_prob: LogProb, pairs: _Pairs) -> Density:
     scale = 1 + value.abs()
     return Density(
         value,
-        SECOND_ORDER * value_off + DENSITY_ROUNDINGS * pairs.linear * scale,
+        SECOND_ORDER * value_off + pairs.of_flow(DENSITY_ROUNDINGS) * scale,
         slope,
-        SECOND_ORDER * slope_off + SLOPE_ROUNDINGS * pairs.linear * (scale[:, None] + slope.norm(dim=1, keepdim=True)),
+        SECOND_ORDER * slope_off + pairs.of_flow(SLOPE_ROUNDINGS) * (scale[:, None] + slope.norm(dim=1, keepdim=True)),
     )
 
 
@@ -254,7 +258,7 @@ def _parameters(log_prob: LogProb, parameters: list[Tensor], pairs: _Pairs, gain
     for way in (torch.ones_like(pairs.error), *torch.from_numpy(ways).double().mul(2).sub(1).sign()):
         change = torch.maximum(change, (at(way)[0] - own).abs())
     scale = 2 * gain * (pairs.weight * (1 + density.abs())).sum()
-    roundings = PARAMETER_ROUNDINGS * pairs.linear + summation_roundings(len(pairs.weight)) * pairs.core
+    roundings = pairs.of_flow(PARAMETER_ROUNDINGS) + summation_roundings(len(pairs.weight)) * pairs.core
     return _Ends(own, own, own, _PATTERN_FACTOR * change + roundings * scale)
 
 

@@ -188,7 +188,7 @@ def _sum_over_held(name: str, value: Tensor, off: Tensor, assigned: Assigned) ->
     rounding = max(precision.corner, precision.evaluation)
     relative = assigned.drift + summation_roundings(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
     lost = max(gain, 1.0) * len(row) * precision.smallest_core
-    uncertain = _error_of_sum(assigned.share * off + value * assigned.share_tolerance, row)
+    uncertain = _error_of_sum((assigned.share + assigned.share_tolerance) * off + value * assigned.share_tolerance, row)
     return gain * (uncertain + (value * assigned.share).sum() * relative) + lost
 
 
@@ -226,7 +226,7 @@ def _held_scores(assigned: Assigned) -> Tensor:
     probability = score.sigmoid()
     rounding = max(precision.score, precision.evaluation)
     off = assigned.tolerance + rounding * (EVALUATION_ROUNDINGS + 2 * score.abs()) * probability
-    off = off + _score_relative(assigned) * (probability + assigned.assignment.weight.double())
+    off = off + _score_relative(assigned) * (probability + assigned.assignment.weight.double() + assigned.tolerance)
     return assigned.scale["cls"] * _class_factors(assigned.spec)[label] * off + precision.smallest_output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def pose_case(
     """Returns a case with the given keypoints of each box, x, y and visibility; ``numbers`` are fields of the definition."""
     usual: dict[str, Any] = {"num_classes": 1, "reg_max": 1, "strides": (8,), "keypoint_shape": (1, 3)}
     spec = PoseSpec(**usual | numbers)
-    column = tuple(sum(each, ()) for each in points) or tuple((b.cx, b.cy, 2.0) * spec.keypoint_shape[0] for b in boxes)
+    column = tuple(tuple(chain(*each)) for each in points) or tuple((b.cx, b.cy, 2.0) * spec.keypoint_shape[0] for b in boxes)
     return Case(spec, size, images, boxes, Prediction(kind, 1, 0.25), workload="register", extras={"keypoints": column} if boxes else {})
 
 

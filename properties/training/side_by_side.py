@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,9 @@ class ComparingCriterion:
         self.criterion = model.init_criterion()
         own = OwnCriterion(self.criterion, release_of(model))
         self.specs = own.specs(own.numbers())
-        flow = getattr(model.model[-1], "flow_model", None)
-        self.references: dict[str, Any] = {name: _reference(spec, flow) for name, spec in self.specs.items()}
-        self.twins: dict[str, Any] = {name: _twin(spec, flow) for name, spec in self.specs.items()}
+        self.flow = getattr(model.model[-1], "flow_model", None)
+        self.references: dict[str, Any] = {name: _reference(spec, self.flow) for name, spec in self.specs.items()}
+        self.twins: dict[str, Any] = {name: _twin(spec, self.flow) for name, spec in self.specs.items()}
         self.generator = torch.Generator().manual_seed(seed)
         self.kept = {0, steps // 8, steps // 2, steps - 1}
         self.folder, self.step = folder, 0
@@ -70,18 +71,23 @@ class ComparingCriterion:
 
     def compare(self, name: str, preds: Mapping[str, Any], batch: Mapping[str, Tensor]) -> dict[str, float]:
         """Returns the distances of :attr:`last` for one set of predictions."""
-        reference = self.references[name]
+        reference, double = self.references[name], self._in_double(name)
         expected = answer_of(reference, preds, batch, reference.last_assignment)
         contenders = {
             "twin": answer_of(self.twins[name], preds, batch, lambda given: self.twins[name].assign(preds, given)),
             "nudged": answer_of(reference, nudge_all(preds, self.generator), batch, reference.last_assignment),
-            "double": answer_of(reference, mapped(preds, Tensor.double), _double(batch), reference.last_assignment),
+            "double": answer_of(double, mapped(preds, Tensor.double), _double(batch), double.last_assignment),
         }
         return {
             "/".join(filter(None, ["beside", name, contender, quantity])): distance
             for contender, found in contenders.items()
             for quantity, distance in distances(found, expected).items()
         }
+
+    def _in_double(self, name: str) -> Any:
+        """Returns the reference for predictions in double precision, with a flow of the present weights in that precision."""
+        spec = self.specs[name]
+        return _reference(spec, copy.deepcopy(self.flow).double()) if _density(spec, self.flow) else self.references[name]
 
     def __getattr__(self, name: str) -> Any:
         if name == "criterion":  # The attribute is missing while a copy is being made.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reports import tasks
 from reports.bench.schema import REFERENCE, steps
 from reports.bench.tables import CONTENDER, WORKLOAD
 from reports.tables import Column, Table
@@ -13,7 +14,7 @@ def stages(rows: pd.DataFrame) -> Table:
     """Returns the table of each stage's share of a step."""
     frame = rows[rows["measured"] & rows["phase"].str.startswith("stage: ")]
     frame = frame.assign(stage=frame["phase"].str.removeprefix("stage: "))
-    return Table(
+    return tasks.table(
         "Where a step's time goes",
         (WORKLOAD, CONTENDER, Column("stage", "stage"), Column("ms_median", "ms", "ms"), Column("share", "share", "share")),
         frame,
@@ -28,7 +29,7 @@ def training(rows: pd.DataFrame) -> Table:
     frame = frame.merge(loss, on="label", how="left")
     baseline = frame.loc[frame["label"] == REFERENCE, "ms_median"]
     frame = frame.assign(gain=(baseline.iloc[0] if len(baseline) else float("nan")) / frame["ms_median"])
-    return Table(
+    return tasks.table(
         "The loss in a whole training step",
         (
             Column("note", "model"),
@@ -47,7 +48,7 @@ def floors(rows: pd.DataFrame) -> Table:
     """Returns the table of step times relative to the machine's lower bounds."""
     frame = steps(rows)
     bound = frame[["floor_bytes_ms", "floor_exp_ms"]].max(axis=1)
-    return Table(
+    return tasks.table(
         "Distance from the machine's floor",
         (
             WORKLOAD,
@@ -72,7 +73,7 @@ def _rate(rows: pd.DataFrame, column: str, unit: str) -> str:
 
 def growth(rows: pd.DataFrame) -> Table:
     """Returns the table of exponents of growth."""
-    return Table(
+    return tasks.table(
         "Exponents of growth",
         (
             Column("sweep", "of"),
@@ -90,7 +91,7 @@ def growth(rows: pd.DataFrame) -> Table:
 def warm_up(rows: pd.DataFrame) -> Table:
     """Returns the table of first calls, which no other table includes."""
     frame = steps(rows)
-    return Table(
+    return tasks.table(
         "First call, compilation included",
         (WORKLOAD, CONTENDER, Column("warm_ms", "first call, ms", "ms"), Column("ms_median", "later, ms", "ms")),
         frame[frame["backend"].isin(["compile", "triton"]) | (frame["workload"] == "coco")],

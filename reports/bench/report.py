@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from reports import tasks
 from reports.bench import costs, plots, tables
 from reports.bench.schema import PHASES, REFERENCE, SCHEMA, SINGLE, labelled, others, steps
 from reports.diff import schema as diff
@@ -26,7 +27,7 @@ def build(rows: pd.DataFrame, diff_rows: Path = DIFF_ROWS) -> Report:
         rows: rows of a bench run.
         diff_rows: rows of a differential run, for a drawing of the distance from float64; the file may be missing.
     """
-    rows = labelled(rows)
+    rows = labelled(tasks.ordered(rows))
     by_workload, worse = tables.workloads(rows), tables.where_slower(rows)
     slower_steps = worse.frame[worse.frame["phase"] == "step"]
     tone: Tone = "warn" if len(slower_steps) else "good"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from reports import tasks
 from reports.rows import Schema
 
 SCHEMA = Schema(
@@ -65,7 +66,10 @@ SCHEMA = Schema(
         "system": "text",
         "commit": "text",
         "written": "text",
+        "retained_bytes": "count",  # held between forward and backward, above the inputs
+        **tasks.COLUMN,
     },
+    defaults=tasks.DEFAULT,
     written_by="nox -s bench",
 )
 

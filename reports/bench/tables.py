@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from reports import tasks
 from reports.bench.schema import PHASES, REFERENCE, SINGLE, others, steps
 from reports.tables import Column, Table, Tone, made_with
 
@@ -39,8 +40,9 @@ WORKLOAD, CONTENDER = Column("workload", "workload"), Column("label", "contender
 def against_reference(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns each row with the reference's time, peak and faults on the same unit and phase."""
     keys = [*UNIT, "phase"]
-    baseline = frame[frame["label"] == REFERENCE][[*keys, "ms_median", "peak_bytes", "minor_faults"]]
-    baseline = baseline.rename(columns={"ms_median": "reference_ms", "peak_bytes": "reference_peak", "minor_faults": "reference_faults"})
+    renamed = {"ms_median": "reference_ms", "peak_bytes": "reference_peak", "retained_bytes": "reference_retained"}
+    renamed |= {"minor_faults": "reference_faults"}
+    baseline = frame[frame["label"] == REFERENCE][[*keys, *renamed]].rename(columns=renamed)
     return frame.merge(baseline, on=keys, how="left", sort=False)
 
 
@@ -48,7 +50,7 @@ def workloads(rows: pd.DataFrame, heap: str = "steady") -> Table:
     """Returns the table of whole steps in float32, by workload."""
     frame = others(against_reference(steps(rows, heap)))
     faults = (Column("reference_faults", "its faults", "count"), Column("minor_faults", "faults", "count"))
-    return Table(
+    return tasks.table(
         f"Step in {SINGLE}, {heap} heap" if heap == "default" else f"Step in {SINGLE}",
         (WORKLOAD, CONTENDER, *TIMES, Column("images_per_s", "images/s", "ratio"), *(faults if heap == "default" else ())),
         frame,
@@ -67,7 +69,7 @@ def dtypes(rows: pd.DataFrame) -> Table:
     """Returns the table of whole steps by dtype, for the workloads that were measured in several."""
     frame = others(against_reference(steps(rows, dtype=None)))
     several = frame.groupby("workload")["dtype"].transform("nunique") > 1
-    return Table(
+    return tasks.table(
         "Step by dtype",
         (WORKLOAD, Column("dtype", "logits"), CONTENDER, *TIMES, Column("peak_bytes", "peak", "bytes")),
         frame[several],
@@ -81,7 +83,11 @@ def memory(rows: pd.DataFrame) -> Table:
     frame = frame.assign(
         of_reference=frame["peak_bytes"] / frame["reference_peak"], of_gradients=frame["peak_bytes"] / frame["gradient_bytes"]
     )
-    return Table(
+    held = (
+        Column("reference_retained", "reference holds", "bytes"),
+        Column("retained_bytes", "held between forward and backward", "bytes"),
+    )
+    return tasks.table(
         "Peak memory of a step, above its inputs",
         (
             WORKLOAD,
@@ -91,6 +97,7 @@ def memory(rows: pd.DataFrame) -> Table:
             Column("of_reference", "of the reference's", "share"),
             Column("gradient_bytes", "gradients alone", "bytes"),
             Column("of_gradients", "× gradients", "ratio"),
+            *(held if frame["retained_bytes"].notna().any() else ()),
         ),
         frame,
         "What the framework's allocator handed out, to the byte, the same on every run. The gradients are part of every contender's peak.",
@@ -111,7 +118,7 @@ def against_reference_phases(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.Dat
 
 def where_slower(rows: pd.DataFrame) -> Table:
     """Returns the table of rows in which a contender is slower than the reference."""
-    return Table(
+    return tasks.table(
         "Slower than the reference",
         (WORKLOAD, CONTENDER, Column("phase", "phase"), Column("dtype", "logits"), Column("heap", "heap"), *TIMES),
         slower_rows(rows),
@@ -121,7 +128,7 @@ def where_slower(rows: pd.DataFrame) -> Table:
 
 def failures(rows: pd.DataFrame) -> Table:
     """Returns the table of failures with their errors."""
-    return Table(
+    return tasks.table(
         "Not measured",
         (WORKLOAD, Column("dtype", "logits"), Column("heap", "heap"), CONTENDER, Column("note", "because", "code")),
         rows[~rows["measured"] & rows["note"].notna()],
@@ -131,7 +138,7 @@ def failures(rows: pd.DataFrame) -> Table:
 def described(rows: pd.DataFrame) -> Table:
     """Returns the table that describes the workloads."""
     frame = rows[rows["what"].notna() & rows["sweep"].isna()].drop_duplicates("workload")
-    return Table(
+    return tasks.table(
         "Workloads",
         (
             WORKLOAD,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
+from reports import tasks
 from reports.document import Fact, Figure, Kind, Report, Section
 from reports.gate.schema import FAIL, INCONCLUSIVE, PASS, SCHEMA
 from reports.plots import BAD, SERIES, drawing
@@ -20,6 +21,7 @@ HEADLINES = {
 
 def build(rows: pd.DataFrame) -> Report:
     """Returns the report of these rows, which have the columns of :data:`reports.gate.schema.SCHEMA`."""
+    rows = tasks.ordered(rows)
     outcome = str(rows["outcome"].iloc[0])
     verdicts, measured = findings(rows[rows["kind"] == "finding"], "Verdicts"), estimates(rows)
     sections = [
@@ -41,7 +43,7 @@ def findings(rows: pd.DataFrame, title: str) -> Table:
     """Returns the table of verdicts with their reasons, the gravest first."""
     rank = rows["verdict"].map({FAIL: 0, INCONCLUSIVE: 1, PASS: 2})
     columns = (Column("verdict", "verdict", "text", lambda verdict: TONES[verdict]), Column("row", "row"), Column("text", "because"))
-    return Table(title, columns, rows.assign(rank=rank).sort_values("rank", kind="stable"))
+    return tasks.table(title, columns, rows.assign(rank=rank).sort_values("rank", kind="stable"))
 
 
 def estimates(rows: pd.DataFrame) -> Table:
@@ -49,7 +51,7 @@ def estimates(rows: pd.DataFrame) -> Table:
     frame = rows[rows["kind"] == "estimate"]
     limit = float(frame["threshold"].iloc[0]) if len(frame) else 1.0
     slow: dict[bool, Tone] = {True: "warn", False: "plain"}
-    return Table(
+    return tasks.table(
         "Head / base",
         (
             Column("row", "row"),

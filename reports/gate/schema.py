@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reports import tasks
 from reports.rows import Schema
 
 PASS, FAIL, INCONCLUSIVE = OUTCOMES = ("PASS", "FAIL", "INCONCLUSIVE")
@@ -24,7 +25,8 @@ SCHEMA = Schema(
         "pairs": "count",
         "threshold": "number",
     },
-    optional={"cpu": "text", "gpu": "text", "system": "text", "written": "text"},
+    optional={"cpu": "text", "gpu": "text", "system": "text", "written": "text", **tasks.COLUMN},
+    defaults=tasks.DEFAULT,
     choices={"outcome": OUTCOMES, "kind": ("finding", "note", "estimate")},
     written_by="nox -s gate -- --against REV",
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch, with_numbers
 from twinloss import PoseSpec, keypoint_similarity
+from twinloss.overlaps import BoxOverlap
 from twinloss.terms import keypoints, pose
 
 PoseFault = partial(Fault, task="pose")
@@ -73,7 +74,7 @@ def _without_rescue(sound: Any) -> Any:
     return candidates
 
 
-class _NoOverlap(keypoint_similarity.BoxOverlap):
+class _NoOverlap(BoxOverlap):
     """An overlap of boxes that is always 0."""
 
     def __call__(self, pairs: Any) -> Tensor:

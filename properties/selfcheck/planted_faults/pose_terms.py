@@ -65,7 +65,8 @@ def pairs(offset: Tensor, deviation: Tensor, weight: Tensor, flow: Any, dtype: t
     limit = change.get("limit", keypoints.MOST_LATENT)
     errors = (offset / (divisor + change.get("eps", keypoints.EPS))).clamp(-limit, limit)
     each = 2 * deviation.log() + change.get("double", 0.6931471805599453) + errors.abs() * change.get("absolute", 1.0)
-    return weight * (each.sum(1) - 2 * flow(errors.to(dtype)).double())
+    found: Tensor = weight * (each.sum(1) - 2 * flow(errors.to(dtype)).double())
+    return found
 
 
 def changed(**change: Any) -> tuple[Patch, ...]:
@@ -84,7 +85,8 @@ def _per_anchor(cost: Tensor, visible: Tensor) -> Tensor:
 def _weighted(sound: Any, held: Any) -> Tensor:
     """Weighs each held anchor's share of the location term by its soft target."""
     found: list[Tensor] = [sound(_Only(held, index)) * weight for index, weight in enumerate(held.weight)]
-    return torch.stack(found).sum() / held.weight.sum().clamp(min=1) if found else sound(held)
+    total: Tensor = (torch.stack(found).sum() if found else sound(held)) / held.weight.sum().clamp(min=1)
+    return total
 
 
 class _Only:

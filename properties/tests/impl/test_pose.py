@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from properties.tests.impl.pose_loops import Batch, Flow, Loops, batch
+from properties.tests.impl.test_assignment import Sizes
 from twinloss import Assignment, EndToEndLoss, PoseLoss, PoseSpec
 from twinloss.backends.registry import BackendName
 
@@ -384,3 +385,41 @@ def test_a_batch_changed_between_the_passes_changes_nothing() -> None:
         target.fill_(0)
     for name, gradient in gradients(total, given, flow).items():
         assert torch.equal(gradient, expected[name]), name
+
+
+def test_kernels_leave_scattered_keypoints_to_torch() -> None:
+    given = batch(SECOND, seed=3)
+    scattered = {**given.preds, "kpts": given.preds["kpts"].detach().transpose(1, 2).contiguous().transpose(1, 2)}
+    with pytest.raises(ValueError, match="neighbouring anchors of kpts lie 15 elements apart"):
+        loss_of(SECOND, backend="native")(scattered, given.targets)
+    torch.testing.assert_close(loss_of(SECOND)(scattered, given.targets)[0], loss_of(SECOND)(given.preds, given.targets)[0])
+
+
+@BACKENDS
+@pytest.mark.parametrize("spec", [replace(FIRST, reg_max=1), SECOND])
+def test_gradients_of_predictions_are_written_once(spec: PoseSpec, backend: BackendName) -> None:
+    given, flow = batch(spec, boxes=4, size=320, noise=0.1), Flow()
+    loss = loss_of(spec, flow, backend=backend)
+    total = loss(given.preds, given.targets)[0].sum()
+    with Sizes() as sizes:
+        total.backward()
+    large = [made for made in sizes.made if made >= 4 * given.preds["kpts_sigma" if spec.flow else "kpts"].numel()]
+    assert len(large) == (2 if spec.flow else 1), "of kpts and kpts_sigma, each"
+
+
+@BACKENDS
+def test_little_is_kept_between_the_passes(backend: BackendName) -> None:
+    given = batch(FIRST, boxes=4, size=320)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if all(tensor.data_ptr() != leaf.data_ptr() for leaf in given.leaves().values()):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    loss = loss_of(FIRST, backend=backend)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        total, _ = loss(given.preds, given.targets)
+    held = len(loss.assign(given.preds, given.targets))
+    assert total.requires_grad
+    assert sum(kept.values()) <= held * (64 * 8 + 15 * 16 + 200)  # of the boxes, of the keypoints, and indices

@@ -19,12 +19,18 @@ from benches.gate.wheels import ROOT, RevisionError, commit_of, text_at, tree_at
 from benches.measure.case_files import save
 from benches.measure.worker_client import WorkerError
 from benches.plan.workloads import Workload
+from oracle.tools.options import TASKS
 
 in_a_repository = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the checkout is not a repository")
 
 
 def test_the_rows_are_the_ones_whose_names_are_committed() -> None:
     assert batches.NAMES.read_text("utf-8").splitlines() == batches.names()
+
+
+def test_a_row_that_the_base_lacks_is_left_out() -> None:
+    assert batches.comparable(["coco", "crowded", "one of the base alone"]) == ("coco", "crowded")
+    assert {batches.task_of(name) for name in batches.names()} == set(TASKS)
 
 
 def test_this_checkout_gives_a_wheel_to_import_from(tmp_path: Path) -> None:

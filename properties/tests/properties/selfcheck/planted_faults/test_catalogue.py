@@ -10,13 +10,14 @@ import torch
 from oracle.cases.build import build
 from oracle.cases.case import Case, Prediction, Setting
 from oracle.comparison.compare import compare
+from oracle.comparison.registry import TWINS
 from oracle.contract.run import run_loss
 from oracle.contract.verdict import Verdict
 from properties.differential.shrink import shrunk
 from properties.divergences.small_cases import box, small_case
 from properties.selfcheck.planted_faults import CATALOGUE, Fault
 from properties.selfcheck.planted_faults.run_catalogue import SOUND
-from twinloss import DetectionLoss
+from twinloss import OrientedSpec, SegmentationSpec
 
 DOUBLE = Setting("float64")
 NEAR = Prediction("near", seed=1, spread=0.25)
@@ -37,6 +38,20 @@ CASE = dataclasses.replace(
     ),
     prediction=NEAR,
 )
+_FIELDS = {field.name: getattr(CASE.spec, field.name) for field in dataclasses.fields(CASE.spec)}
+CASES = {
+    "detect": CASE,
+    "oriented": dataclasses.replace(
+        CASE,
+        spec=OrientedSpec(**{name: value for name, value in _FIELDS.items() if name != "gains"}),
+        extras={"angle": (0.0, 0.3, -0.2, 1.0, 0.5)},
+    ),
+    "segment": dataclasses.replace(
+        CASE, spec=SegmentationSpec(**_FIELDS, mask_aware=True), options={"prototypes": 4.0, "semantic": 1.0, "mask_height": 20.0}
+    ),
+}
+"""The batch of each task."""
+
 QUICK = {
     "one candidate more": "assign",
     "α + 0.01": "metrics",
@@ -55,7 +70,7 @@ QUICK = {
 
 
 def named(name: str) -> Fault:
-    (fault,) = [fault for fault in CATALOGUE if fault.name == name]
+    (fault,) = [fault for fault in CATALOGUE if (fault.task, fault.name) == ("detect", name)]
     return fault
 
 
@@ -74,19 +89,20 @@ def test_the_twin_itself_is_not() -> None:
 
 def test_the_catalogue_names_what_it_violates() -> None:
     assert len(CATALOGUE) >= 60
-    assert len({fault.name for fault in CATALOGUE}) == len(CATALOGUE)
+    assert len({(fault.task, fault.name) for fault in CATALOGUE}) == len(CATALOGUE)
     assert all(fault.violates.endswith(".") and fault.section for fault in CATALOGUE)
     assert all(fault.patches or fault.spec or fault.before or fault.after for fault in CATALOGUE)
 
 
-@pytest.mark.parametrize("fault", CATALOGUE, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", CATALOGUE, ids=lambda fault: f"{fault.task}: {fault.name}")
 def test_every_fault_runs_and_is_gone_after_the_call(fault: Fault) -> None:
-    sound = run_loss(DetectionLoss(CASE.spec), build(CASE), Setting())
-    faulty = run_loss(fault.criterion(CASE.spec), build(CASE), Setting())
-    again = run_loss(DetectionLoss(CASE.spec), build(CASE), Setting())
-    assert faulty.loss.shape == (3,)
+    case, twin = CASES[fault.task], TWINS[fault.task]
+    sound, faulty, again = (
+        run_loss(make(case.spec), build(case), Setting(), terms=case.spec.terms) for make in (twin, fault.criterion, twin)
+    )
+    assert faulty.loss.shape == (len(case.spec.terms),)
     assert torch.equal(sound.loss, again.loss)
-    assert torch.equal(sound.gradients["boxes"], again.gradients["boxes"])
+    assert all(torch.equal(sound.gradients[name], again.gradients[name]) for name in sound.gradients)
 
 
 def test_a_failing_batch_shrinks_to_what_makes_it_fail() -> None:
