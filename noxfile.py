@@ -86,7 +86,7 @@ def suite(session: nox.Session) -> None:
 
 @heavy()
 def diff(session: nox.Session) -> None:
-    """Compare every contender with the reference and the definition, stage by stage; arguments go to pytest. Report: reports/out/diff."""
+    """Compare every contender with the reference and the definition, by stages: --task, and pytest's options. Report: reports/out/diff."""
     rows = OUT / "diff" / "rows.parquet"
     for left in (rows, *rows.parent.glob("card-*")):  # what an earlier run says of others
         left.unlink(missing_ok=True)
@@ -104,7 +104,7 @@ def diff(session: nox.Session) -> None:
 
 @heavy()
 def bench(session: nox.Session) -> None:
-    """Measure time and memory of the loss; arguments go to pytest: -k, --candidate, --labels, --extent quick. Report: reports/out/bench."""
+    """Measure time and memory of the loss: --task, --candidate, --labels, --extent quick, and pytest's -k. Report: reports/out/bench."""
     with reported(session, "bench"):
         run(session, "python", "-m", "benches", *session.posargs)
 
@@ -147,21 +147,21 @@ def ladder(session: nox.Session) -> None:
 
 @heavy()
 def faults(session: nox.Session) -> None:
-    """Compare every planted fault as a contender, and fail if one is not found: --only TEXT, --scale. Report: reports/out/faults."""
+    """Compare every planted fault as a contender; fail if one is not found: --task, --only TEXT, --scale. Report: reports/out/faults."""
     with reported(session, "faults"):
         run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.planted_faults", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()
 def train(session: nox.Session) -> None:
-    """Train the same model with the reference and with the twin, and compare: --data YAML, --help. Report: reports/out/train."""
+    """Train the same model with the reference and with the twin, and compare: --task, --data YAML, --help. Report: reports/out/train."""
     with reported(session, "train"):
         run(session, "python", "-m", "properties.training", *session.posargs)
 
 
 @heavy()
 def hook(session: nox.Session) -> None:
-    """Try the drop-in inside releases of the reference, by trainings of an epoch: -- 8.3.253 8.4.0. Report: reports/out/hook."""
+    """Try the drop-in inside releases of the reference, by trainings of an epoch: 8.3.253 8.4.0, --task. Report: reports/out/hook."""
     with reported(session, "hook"):
         run(session, "python", "-m", "properties.training.releases", *session.posargs)
 
@@ -180,14 +180,14 @@ def selftest(session: nox.Session) -> None:
 
 @heavy()
 def fuzz(session: nox.Session) -> None:
-    """Search for wrong results with Ray, on this machine or on a cluster (--ray ADDRESS): --seconds, --nightly, --candidate."""
+    """Search for wrong results with Ray, on this machine or on a cluster (--ray ADDRESS): --seconds, --nightly, --task, --candidate."""
     add(session, "fuzz")
     run(session, "python", "-m", "properties.differential.fuzz", *session.posargs)
 
 
 @heavy()
 def false_alarm(session: nox.Session) -> None:
-    """Run correct candidates with 50 seeds; the suite must report no difference: --runs, --first, --scale."""
+    """Run correct candidates with 50 seeds; the suite must report no difference: --task, --runs, --first, --scale."""
     run(session, "python", "-m", "properties.selfcheck.false_alarms", *session.posargs)
 
 

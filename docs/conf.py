@@ -60,8 +60,8 @@ def sessions() -> str:
 
 def faults() -> str:
     """A row for each planted fault."""
-    rows = ((fault.name, fault.violates, fault.section) for fault in CATALOGUE)
-    return f"{len(CATALOGUE)} faults.\n\n" + table(("fault", "sentence of the definition that it breaks", "§"), *rows)
+    rows = ((fault.task, fault.name, fault.violates, fault.section) for fault in CATALOGUE)
+    return f"{len(CATALOGUE)} faults.\n\n" + table(("task", "fault", "sentence of the definition that it breaks", "§"), *rows)
 
 
 def write_tables() -> None:

@@ -130,7 +130,7 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
-def labelled(labels: str, imgsz: int, batch: int, name: str = "labels") -> Workload:
+def labelled(labels: str, imgsz: int, batch: int, name: str = "labels", task: str = "detect") -> Workload:
     """Returns the workload of a user's label files.
 
     Raises:
@@ -138,5 +138,5 @@ def labelled(labels: str, imgsz: int, batch: int, name: str = "labels") -> Workl
         ValueError: a label file holds a value that cannot be used; the message names file, line and value.
     """
     source = f"labels:{labels}"
-    pack = _pack("detect", source)
-    return Workload(name, f"{pack.origin}, {batch} images at {imgsz} px", boxes=source, batch=batch, imgsz=imgsz)
+    pack = _pack(task, source)
+    return Workload(name, f"{pack.origin}, {batch} images at {imgsz} px", boxes=source, batch=batch, imgsz=imgsz, task=task)

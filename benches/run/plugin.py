@@ -52,28 +52,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read a user's labels before anything is measured, so that an error in them ends the run at once."""
     labels, imgsz, batch = (config.getoption(name) for name in ("--labels", "--imgsz", "--batch"))
-    check_labels(labels, imgsz, batch)
-    if labels and set(config.getoption("--task")) - {DETECT}:
-        raise pytest.UsageError("--labels reads upright boxes alone, which go with --task detect; leave one of the two out")
+    check_labels(labels, imgsz, batch, config.getoption("--task") or [DETECT])
 
 
-def check_labels(labels: Sequence[str], imgsz: int, batch: int) -> None:
+def check_labels(labels: Sequence[str], imgsz: int, batch: int, tasks: Sequence[str] = (DETECT,)) -> None:
     """Build the batches of a user's labels.
 
     Raises:
         pytest.UsageError: labels cannot be read, or give no batch of this size.
     """
     try:
-        for workload in _labelled(labels, imgsz, batch):
+        for workload in _labelled(labels, imgsz, batch, tasks):
             workload.case()
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def _labelled(labels: Sequence[str], imgsz: int, batch: int) -> list[Workload]:
-    """Returns the workloads of a user's labels, named "labels", "labels-2" and so on."""
-    names = ("labels" if at == 0 else f"labels-{at + 1}" for at in range(len(labels)))
-    return [labelled(path, imgsz, batch, name) for path, name in zip(labels, names, strict=True)]
+def _labelled(labels: Sequence[str], imgsz: int, batch: int, tasks: Sequence[str]) -> list[Workload]:
+    """Returns the workloads of a user's labels, named "labels", "labels-2" and so on, of another task than detection with its name."""
+    found = []
+    for task in tasks:
+        for at, path in enumerate(labels):
+            name = "-".join(["labels", *([] if task == DETECT else [task]), *([str(at + 1)] if at else [])])
+            found.append(labelled(path, imgsz, batch, name, task))
+    return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -92,9 +94,9 @@ def _planned(config: pytest.Config) -> list[Unit]:
     contenders = [BASELINE, *compiled, TORCH_TWIN, *candidates(config.getoption("--candidate"))]
     if not config.getoption("--no-compile"):
         contenders.append(BenchContender(BASELINE.program, "compile"))
-    workloads = _labelled(labels, config.getoption("--imgsz"), config.getoption("--batch"))
     detection_alone = [DETECT] if labels or config.getoption("--candidate") else []
     tasks = chosen_tasks(config.getoption("--task") or detection_alone)
+    workloads = _labelled(labels, config.getoption("--imgsz"), config.getoption("--batch"), tasks)
     return list(units(config.getoption("--extent"), contenders, workloads, device, tasks))
 
 

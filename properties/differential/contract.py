@@ -7,13 +7,14 @@ from typing import Any
 
 from oracle.contract import contender
 from oracle.contract.assumptions import ASSUMPTIONS
+from oracle.tools.options import DETECT
 from properties.strategies.profiles import BINS, CLASSES, GAINS, LEVELS, POWERS, PROFILES, TOPK, WEIGHTS
 from properties.tasks import TASKS
 
 
 def contract_text() -> str:
     """Returns the complete text."""
-    return "\n\n".join([_prose(contender.__doc__ or ""), _drawn(), _assumed()])
+    return "\n\n".join([_prose(contender.__doc__ or ""), _drawn(), _tasks(), _assumed()])
 
 
 def _prose(text: str) -> str:
@@ -40,6 +41,14 @@ def _drawn() -> str:
     ]
     text = [f"  {name:<14} {values}{f' ({note})' if note else ''}" for name, values, note in lines]
     return "\n".join(["Definitions and batches that are drawn, in addition to batches of real boxes at the default numbers:", *text])
+
+
+def _tasks() -> str:
+    lines = []
+    for task in TASKS.values():
+        count = sum(count for _, count in task.definition) + sum(count for _, _, count in task.arithmetic)
+        lines.append(f"  {task.name:<14} {count:,} generated batches, and real ones of {_listed(real.pack for real in task.real)}")
+    return "\n".join([f"Tasks of --task, without which a candidate is asked about {DETECT}:", *lines])
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -49,7 +49,7 @@ class ComparingCriterion:
         self.criterion = model.init_criterion()
         own = OwnCriterion(self.criterion, release_of(model))
         self.specs = own.specs(own.numbers())
-        self.flow = getattr(model.model[-1], "flow_model", None)
+        self.flow: Any = getattr(model.model[-1], "flow_model", None)
         self.references: dict[str, Any] = {name: _reference(spec, self.flow) for name, spec in self.specs.items()}
         self.twins: dict[str, Any] = {name: _twin(spec, self.flow) for name, spec in self.specs.items()}
         self.generator = torch.Generator().manual_seed(seed)
