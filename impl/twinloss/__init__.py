@@ -17,6 +17,7 @@ from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.angle import angle_term
 from twinloss.terms.boxes import box_term, clamped_target, distance_term, distribution_term, distributions
 from twinloss.terms.classification import classification_term
+from twinloss.terms.keypoints import decode_keypoints, keypoint_differences, likelihood_term, location_term, visibility_term
 
 __version__ = "0.1.0"
 
@@ -44,13 +45,18 @@ __all__ = [
     "clamped_target",
     "classification_term",
     "decode_boxes",
+    "decode_keypoints",
     "decode_oriented_boxes",
     "distance_term",
     "distribution_term",
     "distributions",
     "hook",
+    "keypoint_differences",
+    "likelihood_term",
+    "location_term",
     "make_anchors",
     "predictions_from_maps",
     "prepare_targets",
     "probiou",
+    "visibility_term",
 ]

@@ -22,7 +22,7 @@ from twinloss.log_numbers import kept
 from twinloss.overlaps import BoxOverlap, Overlap, Ties
 from twinloss.scene import Scene
 from twinloss.task_specs import PoseSpec
-from twinloss.terms.keypoints import EPS, decode_keypoints, differences, doubled_variances, visible
+from twinloss.terms.keypoints import EPS, decode_keypoints, doubled_variances, keypoint_differences, visible
 
 LEAST_SIDE, MOST_SIDE = 2, 12
 """A box fits a level when √(w · h) is between these multiples of its stride, both included."""
@@ -132,8 +132,9 @@ class KeypointOverlap(Overlap):
         centres_P2, strides_P = scene.centres.index_select(0, pairs.anchor), scene.strides.index_select(0, pairs.anchor)
         area_P = self.area.index_select(0, pairs.box)
         if self.scale == "logarithms":
-            difference_Pk2 = differences(raw_PkE[..., :2], target_Pk2, centres_P2, strides_P, spec.generation) * strides_P[:, None, None]
-            return kept(log_similarity(squared_errors(difference_Pk2, area_P, self.doubled), visible_Pk))
+            difference_Pk2 = keypoint_differences(raw_PkE[..., :2], target_Pk2, centres_P2, strides_P, spec.generation)
+            errors_Pk = squared_errors(difference_Pk2 * strides_P[:, None, None], area_P, self.doubled)
+            return kept(log_similarity(errors_Pk, visible_Pk))
         raw = raw_PkE[..., :2].reshape(1, len(raw_PkE), -1).transpose(1, 2).to(scene.dtype)
         points_Pk2 = decode_keypoints(raw, centres_P2, (spec.keypoint_shape[0], 2), spec.generation)[0] * strides_P[:, None, None]
         return similarity(squared_errors(points_Pk2 - target_Pk2, area_P, self.doubled), visible_Pk)

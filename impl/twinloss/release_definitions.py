@@ -20,20 +20,27 @@ DEFINITIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("8.4.0", {"lengthen": "first"}),
     ("8.4.128", {}),
 )
+# Of oriented boxes, those that were examined: what changed between two of them is taken to have changed with the second. Before 8.4.0 there
+# is no angle term, and distributions learn the sides of the box that is not turned (oriented spec section 14).
+ORIENTED_DEFINITIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("8.4.0", {"lengthen": "never", "term_floor": 0.0}),
+    ("8.4.60", {"lengthen": "first", "term_floor": 0.0}),
+    ("8.4.128", {}),
+)
 # What a release's loss can be told at all, with the first release that can.
 OPTIONS = {"topk": "8.2.38", "topk2": "8.4.0", "class_weights": "8.4.37"}
 
 
-def switches(release: str) -> dict[str, Any]:
+def switches(release: str, task: str = "detect") -> dict[str, Any]:
     """How a release's definition differs from the newest one; a release newer than any examined is taken to have the newest.
 
     Raises:
         ValueError: the release is not three numbers, or is older than any that was examined.
     """
-    asked = number(release)
-    found = [how for first, how in DEFINITIONS if number(first) <= asked]
+    asked, known = number(release), ORIENTED_DEFINITIONS if task == "oriented" else DEFINITIONS
+    found = [how for first, how in known if number(first) <= asked]
     if not found:
-        raise ValueError(f"release {release} is older than {DEFINITIONS[0][0]}, the oldest that was examined; choose that or a newer one")
+        raise ValueError(f"release {release} is older than {known[0][0]}, the oldest that was examined; choose that or a newer one")
     return dict(found[-1])
 
 

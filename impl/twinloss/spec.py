@@ -145,7 +145,7 @@ class LossSpec:
         """
         if reason := missing_option(release, numbers):
             raise ValueError(reason)
-        return cls(**switches(release) | numbers)
+        return cls(**switches(release, cls.task) | numbers)
 
     @property
     def newest(self) -> bool:

@@ -111,7 +111,8 @@ def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> Al
         spec: K and the second cut.
         rules: the contender's, for ties and conflicts.
     """
-    boxes, pairs = margins.boxes, margins.pairs
+    ranked = margins.ranked if rules.ties == "stable" else None
+    boxes, pairs = margins.boxes, ranked or margins.pairs
     cells, groups = margins.images * margins.anchors, len(boxes.row)
     picked, possible = _picks(pairs, groups, spec.topk)
     zero = _zero_picks(pairs, groups, spec.topk, rules)
@@ -124,7 +125,9 @@ def allowed_assignments(margins: Margins, spec: LossSpec, rules: TieRules) -> Al
     without_zero = np.bincount(pairs.cell[possible], minlength=cells)
     by_zero = winner & ~(possible & alone) & (without_zero[pairs.cell] <= 1)
     may = alone | winner
-    vanishing = may & ((pairs.metric_low == 0) | (_least_weight(pairs, groups, spec) < rules.smallest_weight))
+    # Where ranks do not underflow, a weight that does is reported.
+    lost = pairs.metric_low == 0 if ranked else _least_weight(pairs, groups, spec) < rules.smallest_weight
+    vanishing = may & ((pairs.metric_low == 0) | lost)
     held = may & (pairs.metric_high > 0)
     if rules.holds_zeros:
         by_zero |= may & zero

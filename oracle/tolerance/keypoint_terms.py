@@ -120,7 +120,7 @@ def _slopes(points: HeldKeypoints, core: float) -> tuple[Tensor, Tensor]:
 
 def visibility(points: HeldKeypoints, assigned: Assigned) -> tuple[Tensor, Tensor]:
     """Returns the tolerance of the visibility term, and that of its gradient in the logits (H, n) [6, 8]."""
-    core, gain = assigned.precision.evaluation, assigned.gains["kobj"] / max(points.logits.numel(), 1)
+    core, gain = max(assigned.precision.score, assigned.precision.evaluation), assigned.gains["kobj"] / max(points.logits.numel(), 1)
     signed = points.logits.where(points.visible[:, : points.logits.shape[1]], -points.logits)
     cost = torch.nn.functional.softplus(-signed)
     off = LOGIT_ROUNDINGS * core * (points.logits.abs() + 1) + summation_roundings(points.logits.numel()) * core * cost

@@ -98,12 +98,16 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Margins:
-    """The boxes and pairs of a batch of ``images`` B, with ``anchors`` A each."""
+    """The boxes and pairs of a batch of ``images`` B, with ``anchors`` A each.
+
+    ``ranked``: the same pairs with other overlaps and metrics, which rank as they do but do not underflow; ``ties="stable"`` picks by them.
+    """
 
     boxes: Boxes
     pairs: Pairs
     images: int
     anchors: int
+    ranked: Pairs | None = None
 
     def lookup(self, cell: Ints, box: Ints) -> Ints:
         """Returns the index of the pair of each anchor and box (n,), or -1 where it is not a pair."""
@@ -189,9 +193,9 @@ class MarginSteps:
         strides = pairs.grid.strides[anchor, None]
         return corners * strides, tolerance * strides
 
-    def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
-        """Returns overlap and metric with their intervals, in which a number that only underflows to 0 is positive: here none is."""
-        return overlap, metric
+    def ranks(self, pairs: PossiblePairs, overlap: Interval, logit: Floats) -> tuple[Interval, Interval] | None:
+        """Returns overlaps and metrics by which ``ties="stable"`` ranks, if it does not rank by themselves; from class logits (P,)."""
+        return None
 
 
 _DETECTION = MarginSteps()
@@ -215,11 +219,12 @@ def margins_of(exact: ExactCriterion, preds: Preds, batch: Batch, precision: Pre
     possible = PossiblePairs(exact, preds, batch, grid, anchor_error, boxes, precision, box, anchor, border, tolerance)
     overlap = steps.overlap(possible)
     logit = preds["scores"].detach()[possible.image, boxes.label[box], anchor].double().numpy()
-    overlap, metric = steps.underflowing(possible, overlap, metric_interval(logit, overlap, exact.spec, precision))
+    metric, ranks = metric_interval(logit, overlap, exact.spec, precision), steps.ranks(possible, overlap, logit)
     inside = (border > tolerance) & boxes.valid[box] & ~boxes.validity_open[box]
     anchors = len(grid.centres)
-    pairs = Pairs(box, possible.image * anchors + anchor, border, tolerance, inside, *overlap, *metric)
-    return Margins(boxes, pairs, len(preds["boxes"]), anchors)
+    common = box, possible.image * anchors + anchor, border, tolerance, inside
+    ranked = None if ranks is None else Pairs(*common, *ranks[0], *ranks[1])
+    return Margins(boxes, Pairs(*common, *overlap, *metric), len(preds["boxes"]), anchors, ranked)
 
 
 def boxes_of(truth: GroundTruth, rounding: Tensor, validity: Tensor, validity_rounding: Tensor) -> Boxes:

@@ -13,7 +13,7 @@ from oracle.contract.contender import Batch, Preds
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
 from oracle.definition.oriented import ExactOriented, in_pixels
 from oracle.definition.oriented_formulas import LARGEST_DISTANCE, angle_weight, decoded_boxes, side_distances
-from oracle.tolerance.coordinates import EXACT_LIMIT, EXACT_QUANTUM, Decoded, decoded, side_tolerance
+from oracle.tolerance.coordinates import CORNER_ROUNDINGS, EXACT_LIMIT, EXACT_QUANTUM, Decoded, decoded, side_tolerance
 from oracle.tolerance.held_anchors import (
     EVALUATION_ROUNDINGS,
     OUTPUT_ROUNDINGS,
@@ -39,7 +39,7 @@ from oracle.tolerance.probiou_rounding import (
 from twinloss import OrientedSpec
 
 TRUTH_ROUNDINGS = 1.0  # Of scaling a number of ground truth.
-DECODE_ROUNDINGS = 2.0  # Of each product with a sine or cosine, and of the sum.
+DECODE_ROUNDINGS = 3.0  # Of each product with a sine or cosine, and of the sum.
 BORDER_ROUNDINGS = 4.0  # Of corners, edges and products.
 ANGLE_ROUNDINGS = 3.0  # Of the difference of two angles, brought to half a turn.
 _CHUNK = 64  # Boxes at a time.
@@ -137,8 +137,8 @@ def predicted_tolerance(sides: Decoded, boxes: Tensor, anchor_error: Tensor, tru
     cosine, sine = boxes[..., 4].cos().abs(), boxes[..., 4].sin().abs()
     turned = torch.stack([cosine * across + sine * down, sine * across + cosine * down], -1)
     arm = ((right - left).abs() + (bottom - top).abs() + left + right + top + bottom)[..., None] / 4
-    centre = turned + DECODE_ROUNDINGS * roundoff * arm + roundoff * boxes[..., :2].abs() + anchor_error
-    size = torch.stack([of_left + of_right, of_top + of_bottom], -1) + roundoff * boxes[..., 2:4].abs()
+    centre = turned + DECODE_ROUNDINGS * roundoff * arm + CORNER_ROUNDINGS * roundoff * boxes[..., :2].abs() + anchor_error
+    size = torch.stack([of_left + of_right, of_top + of_bottom], -1) + CORNER_ROUNDINGS * roundoff * boxes[..., 2:4].abs()
     angle = roundoff + precision.core * (boxes[..., 4] - truth_angle).abs()
     return torch.cat([centre, size, angle[..., None]], -1)
 

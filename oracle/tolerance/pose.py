@@ -17,7 +17,7 @@ from oracle.definition import keypoints
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth
 from oracle.definition.pose import ExactPose
 from oracle.tolerance.coordinates import CORNER_ROUNDINGS, TRUTH_ROUNDINGS
-from oracle.tolerance.intervals import Floats
+from oracle.tolerance.intervals import SCORE_ROUNDINGS, Floats
 from oracle.tolerance.margins import Bools, Boxes, Interval, Ints, MarginSteps, PossiblePairs, first_of_equals
 from oracle.tolerance.precision import Precision
 
@@ -76,33 +76,59 @@ class PoseMargins(MarginSteps):
         border = np.where(sure, border, 0.0)
         return box[kept], anchor[kept], border[kept], tolerance[kept]
 
-    def overlap(self, pairs: PossiblePairs) -> tuple[Floats, Floats, Floats]:
+    def overlap(self, pairs: PossiblePairs) -> Interval:
         """Second generation: the keypoint similarity of boxes with a visible keypoint, and its interval [4.2]."""
-        exact = pairs.exact
-        assert isinstance(exact, ExactPose)
         overlaps = super().overlap(pairs)
-        if exact.spec.generation == 1 or not len(pairs.box):
+        if _exact(pairs).spec.generation == 1 or not len(pairs.box):
             return overlaps
-        visible = exact.keypoints(pairs.batch, pairs.grid).visible.any(1).numpy()
-        chosen = np.flatnonzero(visible[pairs.boxes.row[pairs.box]])
-        for some in np.array_split(chosen, len(chosen) // _CHUNK + 1):
-            for own, found in zip(overlaps, _similarity(exact, pairs, some), strict=True):
-                own[some] = found
+        chosen, logarithms = _log_similarities(pairs)
+        for own, found in zip(overlaps, logarithms, strict=True):
+            own[chosen] = np.exp(found)
         return overlaps
 
-    def underflowing(self, pairs: PossiblePairs, overlap: Interval, metric: Interval) -> tuple[Interval, Interval]:
-        """Second generation: a similarity is positive however small [9]."""
-        exact = pairs.exact
-        assert isinstance(exact, ExactPose)
-        if exact.spec.generation == 1 or not len(pairs.box):
-            return overlap, metric
-        positive = exact.keypoints(pairs.batch, pairs.grid).visible.any(1).numpy()[pairs.boxes.row[pairs.box]]
-        return _positive(overlap, positive), _positive(metric, positive)
+    def ranks(self, pairs: PossiblePairs, overlap: Interval, logit: Floats) -> tuple[Interval, Interval] | None:
+        """Second generation: logarithms, so that a similarity is positive however small; x is kept as 1 / (1 − log x) [9]."""
+        exact, precision = _exact(pairs), pairs.precision
+        if exact.spec.generation == 1:
+            return None
+        with np.errstate(divide="ignore"):
+            value, low, high = (np.log(end) for end in overlap)
+        chosen, logarithms = _log_similarities(pairs)
+        for own, found in zip((value, low, high), logarithms, strict=True):
+            own[chosen] = found
+        probability, spec = -np.logaddexp(0, -logit), exact.spec
+        unsure = SCORE_ROUNDINGS * max(precision.score, precision.flat) * (1 + np.abs(probability))
+        metrics = [
+            _power(probability + way * unsure, spec.alpha) + _power(end, spec.beta) for way, end in ((0, value), (-1, low), (1, high))
+        ]
+        rounding = EXPONENT_ROUNDINGS * precision.evaluation * np.abs(np.nan_to_num(metrics[0], neginf=0.0))
+        metric = metrics[0], metrics[1] - rounding, metrics[2] + rounding
+        return _kept((value, low, high)), _kept(metric)
 
 
-def _positive(interval: Interval, positive: Bools) -> Interval:
-    value, low, high = interval
-    return value, low, np.where(positive, np.maximum(high, np.finfo(np.float64).tiny), high)
+def _exact(pairs: PossiblePairs) -> ExactPose:
+    assert isinstance(pairs.exact, ExactPose)
+    return pairs.exact
+
+
+def _power(logarithm: Floats, exponent: float) -> Floats:
+    """Returns the logarithm of a power, 0 for an exponent of 0."""
+    return logarithm * exponent if exponent else np.zeros_like(logarithm)
+
+
+def _kept(logarithms: Interval) -> Interval:
+    value, low, high = (1 / (1 - np.minimum(end, 0)) for end in logarithms)
+    return value, low, high
+
+
+def _log_similarities(pairs: PossiblePairs) -> tuple[Ints, Interval]:
+    """Returns the pairs (p,) of boxes with a visible keypoint, and the logarithm of their similarity with its interval."""
+    exact = _exact(pairs)
+    visible = exact.keypoints(pairs.batch, pairs.grid).visible.any(1).numpy()
+    chosen = np.flatnonzero(visible[pairs.boxes.row[pairs.box]])
+    parts = [_log_similarity(exact, pairs, some) for some in np.array_split(chosen, len(chosen) // _CHUNK + 1)]
+    value, low, high = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return chosen, (value, low, high)
 
 
 def _gates(boxes: Boxes, grid: Grid) -> tuple[Bools, Bools]:
@@ -117,8 +143,8 @@ def _gates(boxes: Boxes, grid: Grid) -> tuple[Bools, Bools]:
     return certain.numpy(), possible.numpy()
 
 
-def _similarity(exact: ExactPose, pairs: PossiblePairs, some: Ints) -> tuple[Floats, Floats, Floats]:
-    """Returns the similarity of pairs ``some`` (p,) and its interval, each keypoint's by its own [4.2]."""
+def _log_similarity(exact: ExactPose, pairs: PossiblePairs, some: Ints) -> Interval:
+    """Returns the logarithm of the similarity of pairs ``some`` (p,) and its interval, each keypoint's by its own [4.2]."""
     box, anchor, precision = pairs.box[some], pairs.anchor[some], pairs.precision
     row, image = pairs.boxes.row[box], pairs.boxes.image[box]
     target = exact.keypoints(pairs.batch, pairs.grid)
@@ -134,13 +160,14 @@ def _similarity(exact: ExactPose, pairs: PossiblePairs, some: Ints) -> tuple[Flo
     least = keypoints.AREA_SHARE * (area - area_off).clamp(min=0) + keypoints.EPSILON
     most = keypoints.AREA_SHARE * (area + area_off) + keypoints.EPSILON
 
-    def likeness(distance: Tensor, divisor: Tensor, roundings: float) -> Floats:
-        exponent = distance.square().sum(-1) / (constants * divisor)
-        each = torch.exp(-exponent * (1 + roundings * EXPONENT_ROUNDINGS * core)) * (1 - roundings * EXPONENT_ROUNDINGS * core)
-        return (each.where(visible, 0.0).sum(1) / visible.sum(1)).numpy()
+    def likeness(distance: Tensor, divisor: Tensor, way: float) -> Floats:
+        exponent = distance.square().sum(-1) / (constants * divisor) * (1 - way * EXPONENT_ROUNDINGS * core)
+        mean = (-exponent).where(visible, -torch.inf).logsumexp(1) - visible.double().sum(1).log()
+        found: Floats = (mean + way * EXPONENT_ROUNDINGS * core).numpy()
+        return found
 
     value = likeness(away, keypoints.AREA_SHARE * area + keypoints.EPSILON, 0.0)
-    low, high = likeness(away.abs() + off, least, 1.0), likeness((away.abs() - off).clamp(min=0), most, -1.0)
+    low, high = likeness(away.abs() + off, least, -1.0), likeness((away.abs() - off).clamp(min=0), most, 1.0)
     return value, np.minimum(low, value), np.maximum(high, value)
 
 

@@ -41,7 +41,7 @@ def mask_ious(
     groups, resized = Groups.of(row), Resized(masks, (tall, wide))
     predicted_n, common_n = torch.zeros_like(row), torch.zeros_like(row)
     columns_nP = _columns(coefficients, image, anchor)
-    window_g4 = _windows(crop_n4, row, groups)
+    window_g4 = _windows(crop_n4, groups)
     pieces = pieces_of(window_g4, image[groups.leaders])
     for chunk in chunks(pieces, (tall, wide), lambda pixels: pixels * (2 * prototypes.shape[1] + 3 * groups.largest)):
         pair_ck, there_ck = groups.members(chunk.group)
@@ -52,7 +52,7 @@ def mask_ious(
         truth_c1q = resized.at(groups.value[chunk.group], chunk).unsqueeze(1)
         predicted_n.index_add_(0, pair_ck.flatten(), shows_ckq.sum(-1).flatten())
         common_n.index_add_(0, pair_ck.flatten(), (shows_ckq & truth_c1q).sum(-1).flatten())
-    union_n = predicted_n + resized.sizes(image, row, groups) - common_n
+    union_n = predicted_n + resized.sizes(image, groups) - common_n
     return common_n.to(corners.dtype) / union_n.clamp(min=1).to(corners.dtype)
 
 
@@ -62,15 +62,15 @@ def _columns(coefficients_BPA: Tensor, image_n: Tensor, anchor_n: Tensor) -> Ten
     return torch.cat([coefficients_BPA.new_empty(0, coefficients_BPA.shape[1]), *found])
 
 
-def _windows(crop_n4: Tensor, row_n: Tensor, groups: Groups) -> Tensor:
+def _windows(crop_n4: Tensor, groups: Groups) -> Tensor:
     """(g, 4) smallest rectangle that holds all crops of each group; empty crops are left out."""
     empty_n = (crop_n4[:, :2] >= crop_n4[:, 2:]).any(-1, keepdim=True)
-    place_n = torch.searchsorted(groups.value, row_n).unsqueeze(-1).expand(-1, 2)
+    place_n2 = groups.index.unsqueeze(-1).expand(-1, 2)
     most = 1 << 40
     first_g2 = crop_n4.new_full((len(groups.value), 2), most)
-    first_g2.scatter_reduce_(0, place_n, torch.where(empty_n, most, crop_n4[:, :2]), "amin")
+    first_g2.scatter_reduce_(0, place_n2, torch.where(empty_n, most, crop_n4[:, :2]), "amin")
     end_g2 = crop_n4.new_zeros(len(groups.value), 2)
-    end_g2.scatter_reduce_(0, place_n, torch.where(empty_n, 0, crop_n4[:, 2:]), "amax")
+    end_g2.scatter_reduce_(0, place_n2, torch.where(empty_n, 0, crop_n4[:, 2:]), "amax")
     return torch.cat([torch.minimum(first_g2, end_g2), end_g2], dim=-1)
 
 
@@ -101,15 +101,14 @@ class Resized:
         found_cq = self.masks.at(row, chunk.image, rows[chunk.y] * self.masks.grid[1] + columns[chunk.x])
         return found_cq if found_cq.dtype == torch.bool else found_cq > 0.5
 
-    def sizes(self, image: Tensor, row: Tensor, groups: Groups) -> Tensor:
+    def sizes(self, image: Tensor, groups: Groups) -> Tensor:
         """(n,) pixels of the whole grid where the pairs' rows' masks show."""
-        (rows, columns), place_n = self._source, torch.searchsorted(groups.value, row)
-        size_g = torch.zeros_like(groups.value)
+        (rows, columns), size_g = self._source, torch.zeros_like(groups.value)
         if self.masks.place is None:
-            for part in torch.arange(len(size_g), device=row.device).split(ROWS_AT_ONCE):
+            for part in torch.arange(len(size_g), device=image.device).split(ROWS_AT_ONCE):
                 shows = self.masks.values[groups.value[part]] > 0.5
                 size_g[part] = shows.index_select(1, rows).index_select(2, columns).sum((1, 2))
-            return size_g[place_n]
+            return size_g[groups.index]
         image_g = image[groups.leaders]
         for place in image_g.unique().tolist():
             index_map = self.masks.values[place].index_select(0, rows).index_select(1, columns).flatten().to(torch.int64)
@@ -117,4 +116,4 @@ class Resized:
             wanted = self.masks.place[groups.value[of_image]] + 1
             counts = torch.bincount(index_map.clamp(min=0), minlength=int(wanted.max()) + 1)
             size_g[of_image] = counts[wanted]
-        return size_g[place_n]
+        return size_g[groups.index]

@@ -21,11 +21,13 @@ class Groups:
 
     Attributes:
         value: (g,) the keys, ascending.
+        index: (n,) each entry's group.
         order: (n,) the entries, those of one group together, in their order.
         first, count: (g,) where each group begins in ``order``, and how many entries it has.
     """
 
     value: Tensor
+    index: Tensor
     order: Tensor
     first: Tensor
     count: Tensor
@@ -34,8 +36,8 @@ class Groups:
     def of(cls, key: Tensor) -> Groups:
         """Entries grouped by their keys (n,)."""
         order_n = key.argsort(stable=True)
-        value_g, count_g = key[order_n].unique_consecutive(return_counts=True)
-        return cls(value_g, order_n, count_g.cumsum(0) - count_g, count_g)
+        value_g, index_n, count_g = key[order_n].unique_consecutive(return_inverse=True, return_counts=True)
+        return cls(value_g, torch.empty_like(order_n).scatter_(0, order_n, index_n), order_n, count_g.cumsum(0) - count_g, count_g)
 
     @property
     def leaders(self) -> Tensor:

@@ -8,7 +8,7 @@ Example: an anchor with centre (2.5, 2.5) on stride 8 predicts a keypoint, in th
 
 >>> centre, stride = torch.tensor([[2.5, 2.5]]), torch.tensor([8.0])
 >>> raw, target = torch.tensor([[[0.5, 1.0]]]), torch.tensor([[[24.0, 24.0]]])  # one keypoint, its target in pixels
->>> difference = differences(raw, target, centre, stride, generation=1)
+>>> difference = keypoint_differences(raw, target, centre, stride, generation=1)
 >>> difference.tolist()  # (1 + 2, 2 + 2) − 24 / 8, in grid units
 [[[0.0, 1.0]]]
 >>> visible, area = torch.tensor([[True]]), torch.tensor([4.0])  # a box of 4 cells
@@ -99,7 +99,7 @@ def decode_keypoints(kpts: Tensor, centres: Tensor, shape: tuple[int, int], gene
     return torch.cat([points_BAn2, raw_BAnE[..., 2:]], dim=-1)
 
 
-def differences(raw: Tensor, target: Tensor, centres: Tensor, strides: Tensor, generation: Generation) -> Tensor:
+def keypoint_differences(raw: Tensor, target: Tensor, centres: Tensor, strides: Tensor, generation: Generation) -> Tensor:
     """Predicted minus true position (H, n, 2) of the keypoints of some anchors, in grid units and float64.
 
     Args:
@@ -147,6 +147,9 @@ def likelihood_term(
             all, with zeros in place of those that do not, so that the host need not wait for their number.
         dtype: in which the flow computes.
         floor: τ, as in :func:`deviations`.
+
+    Raises:
+        ValueError: the flow does not return one number per point.
     """
     latent_Hn2 = difference.detach() / (deviations(raw_sigma.detach(), floor) + EPS)
     counts_Q = (visible & ~latent_Hn2.isinf().any(-1)).view(-1)
@@ -155,9 +158,19 @@ def likelihood_term(
     deviation_Q2 = deviations(sigma_Q2, floor)
     latent_Q2 = (offset_Q2 / (deviation_Q2 + EPS)).clamp(-MOST_LATENT, MOST_LATENT)
     per_side_Q2 = 2 * deviation_Q2.log() + math.log(2) + latent_Q2.abs()
-    log_density_Q = flow(latent_Q2.to(dtype)).to(torch.float64)
+    log_density_Q = _log_density(flow, latent_Q2.to(dtype)).to(torch.float64)
     mean = (weight_Q1.squeeze(1) * (per_side_Q2.sum(-1) - 2 * log_density_Q)).sum() / counts_Q.sum().clamp(min=1)
     return torch.where(mean >= 0, mean, mean * 0)  # passes the gradient at 0, and NaN
+
+
+def _log_density(flow: Flow, latent_Q2: Tensor) -> Tensor:
+    density: Tensor = flow(latent_Q2)
+    if density.shape != latent_Q2.shape[:1]:
+        given, returned = tuple(latent_Q2.shape), tuple(density.shape)
+        raise ValueError(
+            f"the flow was given points {given} and returned {returned}; it must return one log-density per point, {given[:1]}"
+        )
+    return density
 
 
 def deviations(raw_sigma: Tensor, floor: float) -> Tensor:
@@ -166,10 +179,15 @@ def deviations(raw_sigma: Tensor, floor: float) -> Tensor:
     return torch.where(share < floor, torch.full_like(share, floor), share)
 
 
+def _waits_for_nothing(counts_Q: Tensor) -> bool:
+    """Whether the host can ask how many pairs count without waiting for a device."""
+    return counts_Q.device.type == "cpu"
+
+
 def _counting(counts_Q: Tensor, *values: Tensor) -> list[Tensor]:
     """Rows of values (Q, width) that count; at least one, of zeros where none does."""
     masked = [torch.where(counts_Q[:, None], value, 0) for value in values]
-    if counts_Q.device.type == "cpu":  # elsewhere the host would wait for their number
+    if _waits_for_nothing(counts_Q):
         rows = counts_Q.nonzero().squeeze(1)
         masked = [value.index_select(0, rows) for value in masked]
     # A row of zeros keeps the gradients of predictions and flow zero, not missing, where nothing counts.

@@ -13,8 +13,8 @@ from torch import Tensor
 from twinloss.task_specs import PoseSpec
 from twinloss.terms.held import HeldAnchors
 from twinloss.terms.keypoints import (
-    differences,
     doubled_variances,
+    keypoint_differences,
     likelihood_term,
     likelihood_weights,
     location_term,
@@ -73,7 +73,7 @@ def _targets(held: HeldAnchors) -> Tensor:
 def _differences(held: HeldAnchors) -> Tensor:
     """Predicted minus true position (H, n, 2) in grid units."""
     target_Hn2 = _pixels(held, _targets(held)[..., :2])
-    return differences(_predicted(held)[..., :2], target_Hn2, held.centres, held.strides, _spec(held).generation)
+    return keypoint_differences(_predicted(held)[..., :2], target_Hn2, held.centres, held.strides, _spec(held).generation)
 
 
 def _pixels(held: HeldAnchors, shares: Tensor) -> Tensor:

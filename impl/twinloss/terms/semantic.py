@@ -26,17 +26,19 @@ NO_CLASS = -1
 """In a map of classes, where no instance shows."""
 
 
-def class_map(sem_masks: Tensor, covered: Tensor, grid: tuple[int, int]) -> Tensor:
+def class_map(sem_masks: Tensor, covered: Tensor, shape: torch.Size) -> Tensor:
     """The class that each pixel of the logits' grid is taught, (B, h_s, w_s) int32, ``NO_CLASS`` where no instance shows.
 
     Args:
         sem_masks: (B, h, w) class of each pixel of the masks' grid, truncated toward zero; read where an instance shows.
         covered: (B, h, w) bool, where an instance shows.
-        grid: (h_s, w_s).
+        shape: (B, C, h_s, w_s) of the logits; a class that none of the C is counts as no class.
     """
-    rows, columns = (nearest(size, resized, sem_masks.device) for size, resized in zip(sem_masks.shape[-2:], grid, strict=True))
+    resized = zip(sem_masks.shape[-2:], shape[-2:], strict=True)
+    rows, columns = (nearest(size, to, sem_masks.device) for size, to in resized)
     kept, covered = (each.index_select(1, rows).index_select(2, columns) for each in (sem_masks, covered))
-    return torch.where(covered, kept.to(torch.int32), NO_CLASS)
+    taught = covered & (kept > -1) & (kept < shape[1])
+    return torch.where(taught, kept.to(torch.int32), NO_CLASS)
 
 
 def semantic_term(logits: Tensor, classes: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def term_of_call(at: HeldAnchors, term: Callable[[Tensor, Tensor], Tensor] = sem
         return logits.flatten()[:0].sum(dtype=at.dtype)
     check_present("batch", extras, ("sem_masks",))
     covered = TrueMasks.of(extras).cover(at.call.batch["batch_idx"], len(logits))
-    return term(logits, class_map(extras["sem_masks"], covered, (logits.shape[-2], logits.shape[-1])))
+    return term(logits, class_map(extras["sem_masks"], covered, logits.shape))
 
 
 class _SemanticTerm(torch.autograd.Function):

@@ -20,7 +20,7 @@ Read = Callable[[str, Tensor], tuple[float, ...]]
 """Takes the name of a tensor of a criterion and the tensor, and returns its values."""
 
 
-def _same(_: Any) -> None:
+def _same(_: Any, __: Read) -> None:
     """Nothing more to compare."""
 
 
@@ -49,7 +49,7 @@ class Kind:
     gains: Mapping[str, float | None] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     fields: Callable[[Any, Read], dict[str, Any]] = _nothing
-    differs: Callable[[Any], str | None] = _same
+    differs: Callable[[Any, Read], str | None] = _same
     first: str | None = None
 
 
@@ -85,7 +85,7 @@ def _segmentation(part: Any, _: Read) -> dict[str, Any]:
     return {"overlap_mask": bool(part.overlap), "mask_aware": type(part).__name__ == "SegmentLoss26"}
 
 
-def _semantic_differs(part: Any) -> str | None:
+def _semantic_differs(part: Any, _: Read) -> str | None:
     return _set_otherwise("bcedice_loss", part.bcedice_loss, _HALVES) or _set_otherwise("dice", part.bcedice_loss.dice, {"smooth": 1})
 
 
@@ -99,17 +99,17 @@ def _pose(part: Any, read: Read) -> dict[str, Any]:
     }
 
 
-def _keypoints_differ(part: Any) -> str | None:
+def _keypoints_differ(part: Any, read: Read) -> str | None:
     shape = part.kpt_shape
     if not isinstance(shape, list):
         return f"its kpt_shape is the {type(shape).__name__} {shape}, with which the constants are others than with a list"
     sigmas = getattr(part.assigner, "sigmas", None)
-    if sigmas is not None and not torch.equal(sigmas, part.keypoint_loss.sigmas):
+    if sigmas is not None and read("assigner.sigmas", sigmas) != read("sigmas", part.keypoint_loss.sigmas):
         return "its assigner has other sigmas than its keypoint_loss"
     if flow_of(part) is not None:
-        weights = likelihood_weights((int(shape[0]), int(shape[1])), part.target_weights.device)
-        if not torch.equal(part.target_weights.to(weights.dtype), weights):
-            return f"its target_weights are {part.target_weights.tolist()}, not those of {shape}"
+        weights = read("target_weights", part.target_weights)
+        if list(weights) != likelihood_weights((int(shape[0]), int(shape[1])), torch.device("cpu")).tolist():
+            return f"its target_weights are {list(weights)}, not those of {shape}"
         if different := _set_otherwise("rle_loss", part.rle_loss, _LIKELIHOOD):
             return different
     return plain_bce("bce_pose", part.bce_pose, "mean")

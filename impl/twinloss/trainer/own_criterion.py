@@ -9,7 +9,6 @@ model's own criterion is kept, and the twin reads its numbers there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from twinloss.end_to_end import Generation
 from twinloss.release_definitions import Release, number, root
 from twinloss.spec import LossSpec
-from twinloss.trainer.criterion_kinds import KINDS, Kind, plain_bce
+from twinloss.trainer.criterion_kinds import KINDS, Kind, Read, plain_bce
 from twinloss.trainer.return_format import Task
 
 SETS = ("one2many", "one2one")
@@ -83,7 +82,7 @@ class OwnCriterion:
         plain = {name: {key: value for key, value in part._asdict().items() if key != "further"} for name, part in numbers.items()}
         return {name: self.kind.spec(**self.release.definition | plain[name] | dict(numbers[name].further)) for name in numbers}
 
-    @cached_property
+    @property
     def task(self) -> Task:
         """What the criterion reads of a batch, and how much it returns."""
         spec = next(iter(self.specs(self.numbers()).values()))
@@ -104,11 +103,14 @@ class OwnCriterion:
         return kind
 
     def _numbers(self, name: str, part: Any) -> Numbers:
-        self._check(part)
+        def read(what: str, tensor: Tensor) -> tuple[float, ...]:
+            return self._values((name, what), tensor)
+
+        self._check(part, read)
         assigner, hyp = part.assigner, part.hyp
         gains = (hyp.box, hyp.cls, hyp.dfl, *(_gain(hyp, *gain) for gain in self.kind.gains.items()))
         weights = getattr(part, "class_weights", None)
-        strides = self._values((name, "stride"), torch.as_tensor(part.stride))
+        strides = read("stride", torch.as_tensor(part.stride))
         return Numbers(
             num_classes=int(part.nc),
             reg_max=int(part.reg_max),
@@ -119,8 +121,8 @@ class OwnCriterion:
             alpha=float(assigner.alpha),
             beta=float(assigner.beta),
             assign_eps=float(assigner.eps),
-            class_weights=None if weights is None else self._values((name, "class_weights"), torch.as_tensor(weights)),
-            further=self.kind.fields(part, lambda what, tensor: self._values((name, what), tensor)),
+            class_weights=None if weights is None else read("class_weights", torch.as_tensor(weights)),
+            further=self.kind.fields(part, read),
         )
 
     def _values(self, key: tuple[str, str], tensor: Tensor) -> tuple[float, ...]:
@@ -132,14 +134,14 @@ class OwnCriterion:
             known = self._tensors[key] = (tensor, tensor._version, tuple(tensor.flatten().tolist()))  # noqa: SLF001
         return known[2]
 
-    def _check(self, part: Any) -> None:
+    def _check(self, part: Any, read: Read) -> None:
         """Refuse a criterion that computes with other parts than the release's."""
         self._check_class("criterion", part, self.kind.name)
         for name, kind in self.kind.made_of.items():
             self._check_class(name, getattr(part, name, None), kind)
         if _overridden(part.bce):
             self._refuse(f"its bce is a {type(part.bce).__name__}{_overridden(part.bce)}, not a plain BCEWithLogitsLoss")
-        if different := plain_bce("bce", part.bce, "none") or self.kind.differs(part):
+        if different := plain_bce("bce", part.bce, "none") or self.kind.differs(part, read):
             self._refuse(different)
         if bool(getattr(part, "use_dfl", part.reg_max > 1)) != (part.reg_max > 1):
             self._refuse(f"its use_dfl is {part.use_dfl} with reg_max = {part.reg_max}")

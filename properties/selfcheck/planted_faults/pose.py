@@ -203,7 +203,7 @@ ENTRIES = (
         "d is the distance in pixels.",
         "4",
         patches=similarity(
-            "differences", lambda sound: lambda raw, t, c, strides, g: sound(raw, t, c, strides, g) / strides[:, None, None]
+            "keypoint_differences", lambda sound: lambda raw, t, c, strides, g: sound(raw, t, c, strides, g) / strides[:, None, None]
         ),
     ),
     PoseFault(

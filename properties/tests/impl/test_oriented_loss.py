@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from twinloss import Assignment, EndToEndLoss, LossSpec, OrientedLoss, OrientedSpec
+from oracle.cases.build import build
+from oracle.contract.run import run_loss
+from oracle.reference.oriented import ReferenceOriented
+from properties.tests.impl.oriented_inputs import LOGITS, SPEC, STRIDES, UPSTREAM, Batch, Preds, answer, as_dtype, predictions, targets
+from properties.tests.oracle.definition.test_oriented import FLOAT64, assert_same, comparable, drawn
+from twinloss import Assignment, EndToEndLoss, OrientedLoss, OrientedSpec
 from twinloss.backends.registry import BackendName
 
-Batch = dict[str, Tensor]
-Preds = dict[str, Any]
-
-STRIDES = (8, 16, 32)
-LOGITS = ("boxes", "scores", "angle")
-UPSTREAM = torch.tensor([1.0, 0.5, -2.0, 3.0])
-SPEC = OrientedSpec(num_classes=3)
 SPECS = {
     "usual": SPEC,
     "no distribution": replace(SPEC, reg_max=1),
@@ -35,39 +32,6 @@ SPECS = {
 backends = pytest.mark.parametrize("backend", ["torch", "native"])
 
 
-def predictions(spec: LossSpec, images: int = 2, size: int = 96, seed: int = 0, dtype: torch.dtype = torch.float32) -> Preds:
-    draw, bins = torch.Generator().manual_seed(seed), spec.reg_max
-    anchors = sum((size // stride) ** 2 for stride in STRIDES)
-    boxes = torch.randn(images, 4 * bins, anchors, generator=draw) * (2 if bins > 1 else 1.5) + (0 if bins > 1 else 2.5)
-    scores = torch.randn(images, spec.num_classes, anchors, generator=draw) - 1
-    angle = (torch.rand(images, 1, anchors, generator=draw) - 0.25) * math.pi
-    feats = [torch.empty(images, 1, size // stride, size // stride) for stride in STRIDES]
-    return {"boxes": boxes.to(dtype), "scores": scores.to(dtype), "angle": angle.to(dtype), "feats": feats}
-
-
-def targets(rows: int = 12, images: int = 2, size: int = 96, seed: int = 0, classes: int = 3) -> Batch:
-    draw = torch.Generator().manual_seed(seed + 100)
-    long = 3 + (4 * torch.rand(rows, generator=draw)).exp()
-    sides = torch.stack([long, long / (1 + 6 * torch.rand(rows, generator=draw))], dim=1)
-    xy, angle = torch.rand(rows, 2, generator=draw), (torch.rand(rows, 1, generator=draw) - 0.25) * math.pi
-    image, label = torch.randint(images, (rows,), generator=draw), torch.randint(classes, (rows, 1), generator=draw)
-    return {"batch_idx": image.float(), "cls": label.float(), "bboxes": torch.cat([xy, sides / size, angle], dim=1)}
-
-
-def as_dtype(tensors: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    return {key: value.to(dtype) if isinstance(value, Tensor) else value for key, value in tensors.items()}
-
-
-def answer(criterion: OrientedLoss, preds: Preds, batch: Batch, held: Assignment | None = None) -> tuple[Tensor, ...]:
-    """Loss, and gradients of a weighted sum of it."""
-    leaves = {key: preds[key].detach().clone().requires_grad_() for key in LOGITS}
-    given = {**preds, **leaves}
-    loss, items = criterion(given, batch) if held is None else criterion.loss_given(given, batch, held)
-    assert list(items) == ["box_loss", "cls_loss", "dfl_loss" if criterion.spec.reg_max > 1 else "l1_loss", "angle_loss"]
-    torch.testing.assert_close(torch.stack(list(items.values())) * len(preds["boxes"]), loss.detach(), equal_nan=True)
-    return loss.detach(), *torch.autograd.grad((loss * UPSTREAM.to(loss)).sum(), tuple(leaves.values()))
-
-
 def assert_near(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...], tolerance: float) -> None:
     for ours, theirs in zip(found, wanted, strict=True):
         scale = max(1e-3, float(theirs.abs().max()))
@@ -76,6 +40,16 @@ def assert_near(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...], tolerance
 
 def same(one: Assignment, other: Assignment) -> bool:
     return all(torch.equal(getattr(one, column), getattr(other, column)) for column in ("image", "anchor", "box"))
+
+
+@pytest.mark.parametrize("seed", range(100, 132))
+def test_the_reference_in_float64(seed: int) -> None:
+    case = drawn(seed)
+    if not comparable(case):
+        pytest.skip("the reference raises with fewer anchors than K")
+    inputs = build(case, FLOAT64)
+    contenders = (OrientedLoss(case.spec, ties="reference"), ReferenceOriented(case.spec))
+    assert_same(*(run_loss(contender, inputs, FLOAT64, terms=case.spec.terms) for contender in contenders))
 
 
 @pytest.mark.parametrize("conflicts", ["overlap", "pickers"])
@@ -346,6 +320,21 @@ def test_the_older_layout() -> None:
     older: Any = (maps, preds["angle"])
     found, _ = OrientedLoss(SPEC)(older, batch)
     torch.testing.assert_close(found, OrientedLoss(SPEC)(preds, batch)[0])
+
+
+@pytest.mark.parametrize(
+    ("release", "lengthen", "floor"),
+    [("8.4.0", "never", 0.0), ("8.4.60", "first", 0.0), ("8.4.128", "second", 0.01), ("9.0.0", "second", 0.01)],
+)
+def test_definitions_of_older_releases(release: str, lengthen: str, floor: float) -> None:
+    spec = OrientedSpec.for_release(release, num_classes=3)
+    assert isinstance(spec, OrientedSpec)
+    assert (spec.lengthen, spec.term_floor) == (lengthen, floor)
+
+
+def test_releases_without_an_angle_term_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"8\.3\.253 is older than 8\.4\.0"):
+        OrientedSpec.for_release("8.3.253", num_classes=3)
 
 
 @backends

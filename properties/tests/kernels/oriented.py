@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from properties.tests.impl.test_oriented_loss import LOGITS, SPEC, answer, as_dtype, predictions, targets
+from properties.tests.impl.oriented_inputs import LOGITS, SPEC, answer, as_dtype, predictions, targets
 from properties.tests.kernels.helpers import assert_near, same_holders
 from twinloss import Assignment, OrientedLoss
 from twinloss.backends.triton import arguments as arguments_module

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from twinloss.terms.keypoints import (
     Generation,
-    differences,
     doubled_variances,
+    keypoint_differences,
     likelihood_term,
     likelihood_weights,
     location_term,
@@ -59,7 +59,7 @@ class Scene:
 
     def terms(self, raw: Tensor, flow: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
         """Location, visibility and likelihood, by the package."""
-        difference = differences(raw[..., :2], self.target, self.centres, self.strides, self.generation)
+        difference = keypoint_differences(raw[..., :2], self.target, self.centres, self.strides, self.generation)
         area = self.sides.prod(-1) / self.strides.square()
         weight = likelihood_weights(self.shape, raw.device)
         return (

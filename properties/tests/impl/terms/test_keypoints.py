@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from properties.tests.impl.terms.keypoint_loops import Quadratic, Scene, scene
+from twinloss.terms import keypoints
 from twinloss.terms.keypoints import (
     Generation,
     decode_keypoints,
     deviations,
-    differences,
     doubled_variances,
+    keypoint_differences,
     likelihood_term,
     likelihood_weights,
     location_term,
@@ -81,10 +82,8 @@ def test_decoding_is_that_of_the_terms(generation: Generation) -> None:
     case = scene(5, generation, held=2)
     kpts = case.raw[..., :3].reshape(1, 2, 15).transpose(1, 2).contiguous()  # one image with two anchors
     decoded = decode_keypoints(kpts, case.centres, (5, 3), generation)[0]
-    by_hand = (
-        differences(case.raw[..., :2], case.target, case.centres, case.strides, generation) + case.target / case.strides[:, None, None]
-    )
-    torch.testing.assert_close(decoded[..., :2], by_hand, rtol=1e-13, atol=1e-13)
+    difference = keypoint_differences(case.raw[..., :2], case.target, case.centres, case.strides, generation)
+    torch.testing.assert_close(decoded[..., :2], difference + case.target / case.strides[:, None, None], rtol=1e-13, atol=1e-13)
     assert torch.equal(decoded[..., 2], case.raw[..., 2])
 
 
@@ -214,6 +213,31 @@ def test_the_flow_is_given_the_pairs_that_count_alone() -> None:
     assert given[0].dtype == torch.float32
 
 
+@pytest.mark.parametrize("seen", [0.0, 0.5])
+def test_where_the_host_does_not_wait_the_flow_is_given_zeros_for_the_others(monkeypatch: pytest.MonkeyPatch, seen: float) -> None:
+    case, flow, given = scene(5, 2, held=3, seed=2, seen=seen), Quadratic(), []
+    case.raw[0, ~case.visible[0]] = torch.nan
+    expected = list(gradients(case, flow))[2]
+
+    def recorded(latent: Tensor) -> Tensor:
+        given.append(latent)
+        density: Tensor = flow(latent)
+        return density
+
+    monkeypatch.setattr(keypoints, "_waits_for_nothing", lambda _: False)
+    assert float(case.terms(case.raw, recorded)[2].detach()) == pytest.approx(expected[1], rel=1e-12)
+    assert len(given[0]) == case.visible.numel()
+    assert not given[0][~case.visible.view(-1)].any()
+    for ours, theirs in zip(list(gradients(case, flow))[2][2:], expected[2:], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_a_flow_of_another_shape_is_named() -> None:
+    case = scene(5, 2, held=3, seed=2, seen=1.0)
+    with pytest.raises(ValueError, match=r"given points \(15, 2\) and returned \(15, 1\)"):
+        case.terms(case.raw, lambda latent: latent[:, :1])
+
+
 def test_zero_areas_cost_one_unless_exact() -> None:
     assert float(one_keypoint([1e-3, 0.0, 0.0, 0.0, 0.0], side=0.0).terms(torch.zeros(1, 1, 5), Quadratic())[0]) == 0
     off = one_keypoint([1e-3, 0.0, 0.0, 0.0, 0.0], side=0.0)
@@ -258,7 +282,7 @@ def test_terms_keep_what_their_gradients_need_and_no_more() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        difference = differences(raw[..., :2], case.target, case.centres, case.strides, 1)
+        difference = keypoint_differences(raw[..., :2], case.target, case.centres, case.strides, 1)
         location = location_term(difference, case.visible, case.sides.prod(-1), case.doubled)
         visibility = visibility_term(raw[..., 2], case.visible)
     assert (location + visibility).requires_grad
@@ -267,6 +291,6 @@ def test_terms_keep_what_their_gradients_need_and_no_more() -> None:
 
 def test_a_likelihood_without_weights_is_zero() -> None:
     case = scene(3, 2, seen=1.0)
-    difference = differences(case.raw[..., :2], case.target, case.centres, case.strides, 2)
+    difference = keypoint_differences(case.raw[..., :2], case.target, case.centres, case.strides, 2)
     nothing = torch.zeros(3, dtype=torch.float64)
     assert likelihood_term(difference, case.raw[..., 3:], case.visible, nothing, Quadratic(), torch.float64, 0) == 0

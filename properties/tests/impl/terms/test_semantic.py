@@ -50,7 +50,7 @@ def definition(logits: Tensor, sem_masks: Tensor, covered: Tensor) -> list[Tenso
 
 def answer(logits: Tensor, sem_masks: Tensor, covered: Tensor) -> list[Tensor]:
     logits = logits.detach().clone().requires_grad_()
-    term = semantic_term(logits, class_map(sem_masks, covered, (logits.shape[2], logits.shape[3])))
+    term = semantic_term(logits, class_map(sem_masks, covered, logits.shape))
     return [term.detach(), *torch.autograd.grad(term, logits)]
 
 
@@ -71,18 +71,18 @@ def test_definition(dtype: torch.dtype, drawn: tuple[Tensor, Tensor, Tensor]) ->
 @given(inputs())
 def test_finite_differences(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     logits, sem_masks, covered = drawn
-    classes = class_map(sem_masks, covered, (logits.shape[2], logits.shape[3]))
+    classes = class_map(sem_masks, covered, logits.shape)
     torch.autograd.gradcheck(lambda x: semantic_term(x, classes), [logits.requires_grad_()], eps=1e-6, atol=1e-6)
 
 
 def test_class_outside_of_every_instance_is_not_used() -> None:
     sem_masks = torch.tensor([[[1.0, math.nan], [-7.0, 99.0]]])
     covered = torch.tensor([[[True, False], [False, False]]])
-    assert class_map(sem_masks, covered, (2, 2)).tolist() == [[[1, -1], [-1, -1]]]
+    assert class_map(sem_masks, covered, torch.Size([1, 2, 2, 2])).tolist() == [[[1, -1], [-1, -1]]]
 
 
 def test_classes_are_truncated_toward_zero() -> None:
-    assert class_map(torch.tensor([[[1.9, 2.0]]]), torch.ones(1, 1, 2, dtype=torch.bool), (1, 2)).tolist() == [[[1, 2]]]
+    assert class_map(torch.tensor([[[1.9, 2.0]]]), torch.ones(1, 1, 2, dtype=torch.bool), torch.Size([1, 3, 1, 2])).tolist() == [[[1, 2]]]
 
 
 def test_masked_channels_contribute_the_limit() -> None:
