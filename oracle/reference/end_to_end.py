@@ -11,8 +11,10 @@ from oracle.reference.criterion import ReferenceDeclines, declines_spec, precisi
 from oracle.reference.stand_ins import StandInModel
 from twinloss import LossSpec, SegmentationSpec
 
-_LOSSES = {"oriented": "v8OBBLoss", "pose": "PoseLoss26", "segment": "v8SegmentationLoss"}
-"""Losses that the second generation can be of, beside that of detection, by task; the mask-aware one is ``SegmentLoss26``."""
+_LOSSES = {"oriented": "v8OBBLoss", "pose": "v8PoseLoss", "segment": "v8SegmentationLoss"}
+"""Losses that the second generation can be of, beside that of detection, by task."""
+_NEWER = {"pose": "PoseLoss26", "segment": "SegmentLoss26"}
+"""Those with another assignment: by keypoints, or by masks."""
 
 
 class ReferenceEndToEnd:
@@ -59,8 +61,8 @@ class ReferenceEndToEnd:
         if dtype not in self._made:
             model = self._model(StandInModel(self.spec, torch.device("cpu")))
             model.args.epochs = self.epochs
-            aware = isinstance(self.spec, SegmentationSpec) and self.spec.mask_aware
-            name = "SegmentLoss26" if aware else _LOSSES.get(self.spec.task)
+            newer = getattr(self.spec, "mask_aware", False) or getattr(self.spec, "generation", 1) == 2
+            name = (_NEWER if newer else _LOSSES).get(self.spec.task)
             of_task = (getattr(loss, name),) if name else ()
             self._made[dtype] = loss.E2EDetectLoss(model) if self.generation == 1 else loss.E2ELoss(model, *of_task)
         return self._made[dtype]

@@ -54,7 +54,7 @@ class ReferencePose(criterion.ReferenceCriterion):
 
 
 class ReferenceEndToEndPose(ReferenceEndToEnd):
-    """The reference's loss of an end-to-end head of the second generation [11].
+    """The reference's loss of an end-to-end head, ``Pose26``, or of two branches of ``Pose``, by the generation of the definition [11].
 
     Args:
         spec: the numbers of the definition.

@@ -71,7 +71,7 @@ def _at_a_kink(case: Case) -> bool:
 @settings(max_examples=settings().max_examples // 10)
 @given(case=pose_cases(TINY), epochs=st.integers(1, 4), updates=st.integers(0, 5))
 def test_end_to_end_equals_the_reference(case: Case, epochs: int, updates: int) -> None:
-    spec = replace(spec_of(case), topk=10, topk2=None, alpha=0.5, beta=6.0, generation=2)
+    spec = replace(spec_of(case), topk=10, topk2=None, alpha=0.5, beta=6.0)
     case = replace(case, spec=spec, prediction=Prediction("random", case.prediction.seed))
     if case.boxes and case.num_anchors < 10:
         return
