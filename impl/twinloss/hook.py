@@ -99,7 +99,7 @@ class Hook:
         verify: whether to verify.
         release: version whose definition to compute, such as "8.3.253", in place of the one that the package of the model's class has:
             for a package that numbers its releases otherwise.
-        options: of :class:`~twinloss.DetectionLoss`.
+        options: of the task's loss, as :class:`~twinloss.DetectionLoss` has them.
 
     Attributes:
         training_calls, validation_calls: how often the twin was called.

@@ -26,7 +26,7 @@ DETERMINANT_ROUNDINGS = 5.0  # Of each product in a determinant: its factors are
 APART_ROUNDINGS = 4.0  # Of each product in the centres' part, and of the quotient.
 LOGARITHM_ROUNDINGS = 3.0  # Of the logarithm's argument, which is rounded at its size, 1 for equal boxes.
 EXPONENTIAL_ROUNDINGS = 2.0  # Of 1 - exp(-β), formed as a difference, and of the root.
-SLOPE_ROUNDINGS = 4.0  # Of each product that adds to a slope.
+SLOPE_ROUNDINGS = 8.0  # Of each product that adds to a slope, and of the factors of both.
 _CHUNK = 1 << 14  # Pairs of boxes that are moved together.
 
 

@@ -167,6 +167,8 @@ def tasks_of(option: argparse.Namespace) -> tuple[str, ...]:
         if other is not None:
             raise ValueError(f"releases are compared in detection alone, which does not go with --task {other}; leave one of the two out")
         return (DETECT,)
+    if option.labels and "pose" in option.task:
+        raise ValueError("--labels reads no keypoints; leave out --task pose, whose real batches are those of the packs")
     return chosen_tasks(option.task or ([DETECT] if option.candidate or option.labels else []), tuple(TASKS))
 
 
@@ -184,7 +186,7 @@ def check_files(option: argparse.Namespace) -> None:
                     f"case {option.replay} was found on {device}, and there is no CUDA device here; replay it on a machine with one"
                 )
         for path in option.labels:
-            for task in option.task:
+            for task in tasks_of(option):
                 TASKS[task].images(f"labels:{path}")
     except OSError as error:
         raise ValueError(str(error)) from error

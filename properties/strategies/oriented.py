@@ -114,14 +114,15 @@ def _again(turned: Turned, earlier: Turned | None, draw: Draw, _frame: Frame) ->
 
 
 def _on_border(turned: Turned, _earlier: Turned | None, draw: Draw, frame: Frame) -> Turned:
-    """Moves the box so that the centre of an anchor lies on one of its sides, at a quarter of its length."""
+    """Moves the box so that the centre of an anchor lies on one of its sides; every other box is upright, so that it does exactly."""
     (rows, columns), stride = frame.grids[0], frame.spec.strides[0]
     x, y = (draw.number % columns + 0.5) * stride, (draw.number // columns % rows + 0.5) * stride
-    w, h = (max(side, frame.spec.shortest_side) for side in (turned.box.w, turned.box.h))
-    along, across = ((w / 2, h / 4), (-w / 4, h / 2), (-w / 2, -h / 4), (w / 4, -h / 2))[draw.number % 4]
-    cosine, sine = math.cos(turned.angle), math.sin(turned.angle)
+    w, h = (float(max(round(side), frame.spec.shortest_side)) for side in (turned.box.w, turned.box.h))
+    along, across = ((w / 2, 0.0), (0.0, h / 2), (-w / 2, 0.0), (0.0, -h / 2))[draw.number % 4]
+    angle = turned.angle if draw.number // 4 % 2 else 0.0
+    cosine, sine = math.cos(angle), math.sin(angle)
     centre = x - along * cosine + across * sine, y - along * sine - across * cosine
-    return Turned(dataclasses.replace(turned.box, cx=centre[0], cy=centre[1], w=w, h=h), turned.angle)
+    return Turned(dataclasses.replace(turned.box, cx=centre[0], cy=centre[1], w=w, h=h), angle)
 
 
 def _cornered(turned: Turned, _earlier: Turned | None, draw: Draw, _frame: Frame) -> Turned:

@@ -124,22 +124,23 @@ class _MaskTerm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (columns_nP, prototypes_BPhw), held, dtype = saved(ctx), ctx.held, working_dtype(ctx.saved_tensors[0])
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        (columns_nP, prototypes_BPhw), held = saved(ctx), ctx.held
+        dtype, targets = working_dtype(columns_nP), iter(ctx.targets)
         to_columns_nP = torch.zeros_like(columns_nP, dtype=dtype)
-        to_prototypes_BPhw = torch.zeros_like(prototypes_BPhw)
-        passes = zip(held.chunks(columns_nP.shape[1]), ctx.targets, strict=True)
-        for image, of_image in groupby(passes, lambda each: each[0].image):
+        # An end-to-end head detaches its second prototypes.
+        to_prototypes_BPhw = torch.zeros_like(prototypes_BPhw) if ctx.needs_input_grad[1] else None
+        for image, chunks_ in groupby(held.chunks(columns_nP.shape[1]), lambda chunk: chunk.image):
             to_image_Pm = prototypes_BPhw.new_zeros((prototypes_BPhw.shape[1], prototypes_BPhw[0, 0].numel()), dtype=dtype)
-            for chunk, target in of_image:
+            for chunk in chunks_:
                 crops = _Crops.read(chunk, columns_nP, prototypes_BPhw, held)
-                target_c1q = unpacked(target, chunk.pixel.shape[-1], dtype).unsqueeze(1)
-                residual_ckq = crops.logits.sigmoid().sub_(target_c1q).mul_((crops.factor * incoming).unsqueeze(-1))
-                residual_ckq.masked_fill_(~chunk.inside.unsqueeze(1), 0)
+                residual_ckq = _residual(crops, chunk, next(targets)).mul_((crops.factor * incoming).unsqueeze(-1))
                 to_columns_ckP = residual_ckq @ crops.values.transpose(1, 2)
                 to_columns_nP.index_add_(0, crops.anchor.flatten(), to_columns_ckP.flatten(0, 1))
-                crops.taps.add_adjoint(to_image_Pm, crops.coefficients.transpose(1, 2) @ residual_ckq)
-            to_prototypes_BPhw[image] = to_image_Pm.view(prototypes_BPhw.shape[1:])
+                if to_prototypes_BPhw is not None:
+                    crops.taps.add_adjoint(to_image_Pm, crops.coefficients.transpose(1, 2) @ residual_ckq)
+            if to_prototypes_BPhw is not None:
+                to_prototypes_BPhw[image] = to_image_Pm.view(prototypes_BPhw.shape[1:])
         return to_columns_nP.to(columns_nP.dtype), to_prototypes_BPhw, None, None
 
 
@@ -162,3 +163,9 @@ class _Crops:
         anchor_ck, factor_ck = held.anchors(chunk.group)
         coefficients_ckP = columns_nP[anchor_ck].to(dtype)
         return cls(taps, values_cPq, anchor_ck, factor_ck, coefficients_ckP, coefficients_ckP @ values_cPq)
+
+
+def _residual(crops: _Crops, chunk: Chunk, kept: Tensor) -> Tensor:
+    """σ(x) − y (c, k, q) of a chunk's logits, given what was kept of its targets; 0 where a crop has no such pixel."""
+    target_cq = unpacked(kept, chunk.pixel.shape[-1], crops.logits.dtype)
+    return crops.logits.sigmoid().sub_(target_cq.unsqueeze(1)).masked_fill_(~chunk.inside.unsqueeze(1), 0)

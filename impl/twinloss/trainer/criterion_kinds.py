@@ -40,7 +40,7 @@ class Kind:
         targets: what else of a batch it reads, by key; of ``masks`` and ``sem_masks`` one an image rather than one a box.
         fields: further fields of the definition, read from a criterion.
         differs: what sets a criterion apart from the class, in words, beside its parts; ``None`` where nothing does.
-        first: the first release whose class computes the newest definition, or ``None`` where older ones are known.
+        first: the first release examined whose class computes the newest definition, or ``None`` where older ones are known too.
     """
 
     name: str
@@ -119,24 +119,22 @@ _PLAIN = {"assigner": "TaskAlignedAssigner", "bbox_loss": "BboxLoss"}
 _KEYPOINT_GAINS = {"pose": None, "kobj": None, "rle": 1.0}
 
 
-def _masks(name: str, assigner: str) -> Kind:
+def _masks(name: str, assigner: str, first: str) -> Kind:
     made_of = {"assigner": assigner, "bbox_loss": "BboxLoss", "bcedice_loss": "BCEDiceLoss"}
-    return Kind(
-        name, SegmentationSpec, made_of, targets=("masks", "sem_masks"), fields=_segmentation, differs=_semantic_differs, first="8.4.128"
-    )
+    return Kind(name, SegmentationSpec, made_of, {}, ("masks", "sem_masks"), _segmentation, _semantic_differs, first)
 
 
-def _keypoints(name: str, assigner: str) -> Kind:
+def _keypoints(name: str, assigner: str, first: str) -> Kind:
     made_of = {"assigner": assigner, "bbox_loss": "BboxLoss", "keypoint_loss": "KeypointLoss"}
-    return Kind(name, PoseSpec, made_of, _KEYPOINT_GAINS, ("keypoints",), _pose, _keypoints_differ, first="8.4.128")
+    return Kind(name, PoseSpec, made_of, _KEYPOINT_GAINS, ("keypoints",), _pose, _keypoints_differ, first)
 
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("v8DetectionLoss", LossSpec, _PLAIN),
-        _masks("v8SegmentationLoss", "TaskAlignedAssigner"),
-        _masks("SegmentLoss26", "SegTaskAlignedAssigner"),
+        _masks("v8SegmentationLoss", "TaskAlignedAssigner", "8.4.128"),
+        _masks("SegmentLoss26", "SegTaskAlignedAssigner", "8.4.190"),
         Kind(
             "v8OBBLoss",
             OrientedSpec,
@@ -144,8 +142,8 @@ KINDS: dict[str, Kind] = {
             {"angle": 1.0},
             first="8.4.128",
         ),
-        _keypoints("v8PoseLoss", "TaskAlignedAssigner"),
-        _keypoints("PoseLoss26", "PoseTaskAlignedAssigner"),
+        _keypoints("v8PoseLoss", "TaskAlignedAssigner", "8.4.128"),
+        _keypoints("PoseLoss26", "PoseTaskAlignedAssigner", "8.4.190"),
     )
 }
 """By the name of the class."""

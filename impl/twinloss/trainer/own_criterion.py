@@ -99,7 +99,10 @@ class OwnCriterion:
             self._check_class("criterion", other, kind.name)
         version = self.release.version
         if kind.first is not None and version is not None and number(version) < number(kind.first):
-            self._refuse(f"the twin knows {kind.name} from release {kind.first} on")
+            raise TypeError(
+                f"the {kind.name} of {self.release} computes a definition that nobody examined; the first {kind.name} that the twin could "
+                f"stand for is that of {kind.first}: train with such a release, or without the twin (twinloss.hook.uninstall)"
+            )
         return kind
 
     def _numbers(self, name: str, part: Any) -> Numbers:

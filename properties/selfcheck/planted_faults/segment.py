@@ -37,7 +37,7 @@ def each(change: Change) -> tuple[Patch, ...]:
 def losses(at: Any) -> Tensor:
     """Returns the mask loss of each held anchor (H,), computed anchor by anchor."""
     extras, true = at.call.extras, targets.TrueMasks.of(at.call.extras)
-    held = HeldMasks.of(at.image, at.row, at.pixels, at.image_size, true.grid)
+    held = HeldMasks.of(at.image, at.anchor, at.row, at.pixels, at.image_size, true.grid)
     prototypes, columns = extras["proto"].to(at.dtype), at.columns("mask_coefficient")
     if tuple(prototypes.shape[2:]) != true.grid:
         prototypes = interpolate(prototypes, size=true.grid, mode="bilinear")

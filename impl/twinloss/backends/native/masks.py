@@ -115,9 +115,10 @@ class _NativeMaskTerm(torch.autograd.Function):
         coefficients, prototypes = saved(ctx)
         inputs = MaskInputs.of(coefficients, prototypes, ctx.masks)
         where = ctypes.byref(inputs.arguments), ctypes.byref(ctx.by_box)
-        into = [torch.empty(logits.shape, dtype=logits.dtype, device=HOST) for logits in (coefficients, prototypes)]
-        memory, storage = scratch(load().twinloss_scratch_of_masks(*where, 1)), STORAGE[into[0].dtype]
-        pointers = (gradient.data_ptr() for gradient in into)
+        given, wanted = (coefficients, prototypes), (True, ctx.needs_input_grad[1])  # an end-to-end head detaches its second prototypes
+        into = [torch.empty(x.shape, dtype=x.dtype, device=HOST) if wants else None for x, wants in zip(given, wanted, strict=True)]
+        memory, storage = scratch(load().twinloss_scratch_of_masks(*where, 1)), STORAGE[coefficients.dtype]
+        pointers = (None if gradient is None else gradient.data_ptr() for gradient in into)
         load().twinloss_mask_gradients(*where, storage, memory.data_ptr(), ctx.kept.data_ptr(), float(incoming), *pointers)
         return *into, None, None
 

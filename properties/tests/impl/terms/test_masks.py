@@ -152,6 +152,15 @@ def test_second_backward_pass(of: MaskTerm) -> None:
     assert all(map(torch.equal, torch.autograd.grad(term * 2, leaves), [2 * each for each in once]))
 
 
+@each_term
+def test_detached_prototypes(of: MaskTerm) -> None:
+    """The second head of an end-to-end model is given prototypes without a gradient: coefficients have theirs."""
+    scene = crowd(2, 3, (12, 20), torch.float32)
+    coefficients = scene.coefficients.clone().requires_grad_()
+    term = of(coefficients, scene.prototypes, *scene.targets)
+    assert torch.equal(torch.autograd.grad(term, coefficients)[0], scene.answer(of)[1])
+
+
 def crowd(images: int, boxes: int, grid: tuple[int, int], dtype: torch.dtype, overlap_mask: bool = True) -> Scene:
     """Boxes of a quarter of the image at most, each held by ten anchors."""
     noise = torch.Generator().manual_seed(boxes)

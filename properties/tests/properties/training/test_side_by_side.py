@@ -15,6 +15,8 @@ from properties.tests.properties.training.helpers import PLAIN, FewerCandidates,
 from properties.training import schedule, tolerance
 from properties.training.captured_batches import load_all
 from properties.training.runs import Options, Run, perform
+from properties.training.synthetic_images import make_images
+from properties.training.tasks import TRAINED, model_of
 
 pytest.importorskip("oracle.reference.training")
 
@@ -48,3 +50,14 @@ def differs(case: Case) -> bool:
     """Whether the suite finds the twin wrong on a captured batch."""
     contenders = shipped()
     return compare(case, Setting("float32"), [contenders["twin"]], contenders["reference"]).verdict is Verdict.DIFFER
+
+
+@pytest.mark.parametrize("task", ["segment", "oriented", "pose"])
+def test_the_twin_of_every_task_stands_beside_the_reference(task: str, tmp_path: Path) -> None:
+    data = make_images(tmp_path / "images", train=8, val=4, task=task)
+    run = Run("beside the reference", "shadow", str(model_of(TRAINED[task], "tiny", tmp_path, end_to_end=True)))
+    perform(run, Options(str(data), 64, 4, 1, str(tmp_path / "cases"), task), schedule.file_of(run, tmp_path))
+    checks = tolerance.side_by_side(schedule.read_rows([run], tmp_path))
+    assert len(checks) == 6, "loss, gradient and assignment of both sets"
+    assert all(check.passed for check in checks), checks
+    assert {case.spec.task for case in load_all(tmp_path / "cases")} == {task}

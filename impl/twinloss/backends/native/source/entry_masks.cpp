@@ -27,7 +27,7 @@ void twinloss_mask_term(const MaskArguments* arguments, const HeldMasks* held, s
     *term = static_cast<float>(with_storage(storage, [&](auto type) { return of.forward<Stored<decltype(type)>>(kept); }));
 }
 
-// Writes the gradients by coefficients (B, P, A) and prototypes (B, P, h_p, w_p), both contiguous, times `factor`.
+// Writes the gradients by coefficients (B, P, A) and, if they are not null, prototypes (B, P, h_p, w_p), both contiguous, times `factor`.
 void twinloss_mask_gradients(const MaskArguments* arguments, const HeldMasks* held, std::int32_t storage, void* memory, const std::uint8_t* kept,
                              float factor, void* coefficients, void* prototypes) {
     Scratch scratch(memory);

@@ -11,6 +11,18 @@
 //          └─ backward            residual σ(x) − y, times the box's factor; its products → band of the prototypes' gradient, which is
 //                                 written once, and `partial` sums of the coefficients' gradient, which `add_up` adds, band by band
 //
+// Example. The masks' grid is 2 pixels wide and 1 high, a box covers it (a_j = 1) and holds one anchor, so that a pixel counts 1 / (2 · 1 · 1):
+//
+//                           pixel 0      pixel 1      gradient by the coefficient
+//     prototype 0           0.5          1            −0.189 · 0.5 + 0.25 · 1 = 0.156      coefficient  1
+//     prototype 1           0           −0.5          −0.189 · 0 + 0.25 · −0.5 = −0.125    coefficient  2
+//     logit                 0.5          0
+//     target                1            0
+//     cross-entropy         0.474        0.693        term (0.474 + 0.693) / 2 = 0.584
+//     residual (σ − y) / 2  −0.189       0.25
+//     gradient, prototype 0 −0.189       0.25
+//     gradient, prototype 1 −0.378       0.5
+//
 // Logits are computed again in the backward pass: that is cheaper than to keep them, and than to scale a kept gradient of the prototypes.
 #pragma once
 
@@ -90,15 +102,17 @@ class MaskTerm {
         return sum;
     }
 
-    // Writes the gradients by coefficients, contiguous (B, P, A), and by prototypes, contiguous (B, P, tall, wide), times `factor`.
+    // Writes the gradients by coefficients, contiguous (B, P, A), and by prototypes, contiguous (B, P, tall, wide), times `factor`; the latter
+    // if it is not null.
     template <class T>
     void backward(const std::uint8_t* kept, float factor, T* to_coefficients, T* to_grids) {
         prepare<T>();
+        by_grids_ = to_grids;
         for_each_task([&](MaskWorkspace& work, std::int64_t task) {
             const std::int64_t rows = rows_of(task), size = rows * arguments_.wide;
-            if (pieces_.begin(task) < pieces_.end(task)) std::fill_n(work.band, arguments_.prototypes * size, 0.0f);
+            if (by_grids_ && pieces_.begin(task) < pieces_.end(task)) std::fill_n(work.band, arguments_.prototypes * size, 0.0f);
             for (std::int64_t n = pieces_.begin(task); n < pieces_.end(task); ++n) gradient_of<T>(work, pieces_[n], task, kept, factor);
-            write_band<T>(work, task, rows, to_grids);
+            if (by_grids_) write_band<T>(work, task, rows, to_grids);
         });
         add_up<T>(to_coefficients);
     }
@@ -200,8 +214,9 @@ class MaskTerm {
                     }
                 multiply(work, piece.box, from, size, count);
             }
-            work.tile.add_adjoint(piece, held_.crop + 4 * piece.box, start, count, work.to_tile, top, rows_of(task) * arguments_.wide,
-                                  work.band);
+            if (by_grids_)
+                work.tile.add_adjoint(piece, held_.crop + 4 * piece.box, start, count, work.to_tile, top, rows_of(task) * arguments_.wide,
+                                      work.band);
         });
         float* sums = partial_ + pieces_.partial(piece) * P_;
         for (std::int64_t n = 0; n < anchors * P_; ++n) sums[n] = total(work.sums[n]);
@@ -214,7 +229,7 @@ class MaskTerm {
             float* into[BLOCK];
             for (int m = 0; m < BLOCK; ++m) into[m] = work.to_tile + (p + m) * TILE_PIXELS;
             const auto weight = [&](int m, std::int64_t a) { return columns[a * P_ + p + m]; };
-            weighted_rows(size, weight, work.logits, vectors_of(count), from > 0, into);
+            if (by_grids_) weighted_rows(size, weight, work.logits, vectors_of(count), from > 0, into);
             for (std::int64_t a = 0; a < size; a += BLOCK) {
                 const float* rows[BLOCK];
                 Lanes* sums[BLOCK];
@@ -268,7 +283,7 @@ class MaskTerm {
 
     const MaskArguments& arguments_;
     const HeldMasks& held_;
-    bool backward_;
+    bool backward_, by_grids_ = true;  // whether there is a gradient at all, and by the prototypes
     std::int64_t P_;  // padded
     Pieces pieces_;
     float* columns_;  // [held][P]
