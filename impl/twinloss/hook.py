@@ -38,7 +38,7 @@ def install(target: Any, **options: Any) -> Hook:
         target: a detection, segmentation, oriented-box or pose model; or a trainer or ``YOLO(...)``, that is anything with
             ``add_callback``: its model, the models that training makes of it and their moving averages all get the twin, in the trainer's
             other processes too.
-        options: ``verify`` and ``release``, as :class:`Hook` takes them, and those of :class:`~twinloss.DetectionLoss`, such as
+        options: ``verify`` and ``release``, as :class:`Hook` takes them, and those of :class:`~twinloss.loss.TaskLoss`, such as
             ``ties="reference"``.
 
     Returns:

@@ -176,7 +176,8 @@ class OrientedLoss(TaskLoss):
     """The loss of oriented boxes: ProbIoU in place of CIoU, and an angle term (oriented spec).
 
     Arguments and methods are those of :class:`TaskLoss`, with an :class:`~twinloss.OrientedSpec`. Predictions have ``angle`` (B, 1, A) in
-    radians; ``bboxes`` is (N, 5): centre and size, divided by the image's width and height, and the angle in radians.
+    radians; ``bboxes`` is (N, 5): centre and size, divided by the image's width and height, and the angle in radians. With
+    ``validate=True`` an angle of more than a turn, such as one in degrees, is an error.
     """
 
     task = OrientedSpec
@@ -186,8 +187,8 @@ class PoseLoss(TaskLoss):
     """The detection loss with the keypoints' location, visibility and likelihood (pose spec).
 
     Arguments and methods are those of :class:`TaskLoss`, with a :class:`~twinloss.PoseSpec`. Predictions have ``kpts`` (B, n·E, A) and,
-    where there is a likelihood term, ``kpts_sigma`` (B, 2n, A); batches have ``keypoints`` (N, n, 2) or (N, n, 3), divided by the image's
-    width and height.
+    where there is a likelihood term, ``kpts_sigma`` (B, 2n, A), without which, as in evaluation, that term is 0; batches have ``keypoints``
+    (N, n, 2) or (N, n, 3), x and y divided by the image's width and height, and a visibility: 0 for a keypoint that is not labelled.
 
     Args:
         spec: the definition's numbers.

@@ -22,9 +22,22 @@ The factory may carry attributes:
 - ``factory.arithmetic = "float32"``: the criterion computes half-precision logits in float32, and gets the tolerance of float32. The
   default, ``"logits"``, gives it the tolerance of the logits' dtype.
 
-For pose, ``preds["kpts"]`` (B, n·E, A) and, in the second generation, ``preds["kpts_sigma"]`` (B, 2n, A) are logits too, the batch has
-``keypoints`` (N, n, 2 or 3), and where ``spec.flow`` is true the factory is called as ``factory(spec, flow=module)``: ``module.log_prob``
-takes normalised errors (P, 2) and returns their log-densities (P,), and the gradients of its parameters are compared too.
+All that is detection. With ``--task`` the factory gets the definition of that task, and the criterion what the task adds. Its predictions
+are logits too, so that their gradients are compared; ``loss`` (T,) and ``items`` hold the terms in this order:
+
+- segment: ``SegmentationSpec``, with ``overlap_mask`` and ``mask_aware``. ``preds["mask_coefficient"]`` (B, P, A); ``preds["proto"]``
+  (B, P, h, w), or a tuple of that and semantic logits (B, C, h, w), whose grids may differ. ``batch["masks"]`` are index maps (B, h, w), or
+  instance masks (N, h, w) where ``overlap_mask`` is false; with semantic logits ``batch["sem_masks"]`` has classes of pixels, (B, h, w).
+  Terms: box_loss, seg_loss, cls_loss, dfl_loss, sem_loss.
+- oriented: ``OrientedSpec``, with ``angle_scale``, ``term_floor``, ``probiou_eps`` and a fourth gain. ``preds["angle"]`` (B, 1, A) and the
+  fifth column of ``batch["bboxes"]`` (N, 5) are radians. Terms: box_loss, cls_loss, dfl_loss, angle_loss.
+- pose: ``PoseSpec``, with ``keypoint_shape`` (n, E), ``generation``, ``sigmas``, ``flow`` and six gains. ``preds["kpts"]`` (B, n·E, A) and,
+  in the second generation unless the model is in evaluation, ``preds["kpts_sigma"]`` (B, 2n, A); ``batch["keypoints"]`` (N, n, 2 or 3) in
+  shares of the image, the third number a visibility. Terms: box_loss, pose_loss, kobj_loss, cls_loss, dfl_loss, and rle_loss where
+  ``spec.flow`` is true. There the factory is called as ``factory(spec, flow=module)``: ``module.log_prob`` takes normalised errors (P, 2)
+  and returns their log-densities (P,), and the gradients of its parameters are compared too.
+
+With R = 1 dfl_loss is l1_loss in every task.
 
 A criterion may also offer ``assign(preds, batch)`` and ``loss_given(preds, batch, assignment)``, and the further stages of
 :class:`OffersStages`. Each stage that it offers is compared, and a difference is reported for its stage.
@@ -47,7 +60,7 @@ LossAndItems = tuple[Tensor, dict[str, Tensor]]
 
 
 class Criterion(Protocol):
-    """The complete loss: (3,), multiplied by the number of images, differentiable with respect to the logits."""
+    """The complete loss: (T,), one number a term, multiplied by the number of images, differentiable with respect to the logits."""
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
         """Returns loss and logged items of a batch."""

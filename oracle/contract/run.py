@@ -85,13 +85,23 @@ def make_criterion(contender: Contender, spec: LossSpec, setting: Setting, flow:
         MalformedError: the criterion's ``leaf_dtype`` is no dtype.
     """
     with in_setting(setting):
-        criterion = contender.factory(spec) if flow is None else contender.factory(spec, flow=flow)
+        criterion = contender.factory(spec) if flow is None else _with_flow(contender, spec, flow)
     if not callable(criterion):
         raise TypeError(
             f"the factory of {contender.name} returned {describe(criterion)}; it must return a callable (preds, batch) -> (loss, items)"
         )
     leaf_dtype(criterion)
     return criterion
+
+
+def _with_flow(contender: Contender, spec: LossSpec, flow: nn.Module) -> Criterion:
+    try:
+        return contender.factory(spec, flow=flow)
+    except TypeError as error:
+        if "unexpected keyword argument 'flow'" in str(error):
+            remedy = "where spec.flow is True the factory is called as factory(spec, flow=module): take it, or say so in factory.declines"
+            raise TypeError(f"{error}; {remedy}") from error
+        raise
 
 
 def run_loss(

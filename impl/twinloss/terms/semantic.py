@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twinloss.backends.saved_tensors import save, saved
-from twinloss.inputs.checks import check_present
 from twinloss.masks.sampling import nearest
 from twinloss.masks.targets import TrueMasks
 from twinloss.terms.classification import working_dtype
@@ -67,7 +66,10 @@ def term_of_call(at: HeldAnchors, term: Callable[[Tensor, Tensor], Tensor] = sem
     logits = extras["semantic"]
     if len(at) == 0:
         return logits.flatten()[:0].sum(dtype=at.dtype)
-    check_present("batch", extras, ("sem_masks",))
+    if "sem_masks" not in extras:
+        raise ValueError(
+            "preds['proto'] has semantic logits, and batch no 'sem_masks'; give the class of each pixel (B, h, w), or the prototypes alone"
+        )
     covered = TrueMasks.of(extras).cover(at.call.batch["batch_idx"], len(logits))
     return term(logits, class_map(extras["sem_masks"], covered, logits.shape))
 
