@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch, with_numbers
-from twinloss import PoseSpec, keypoint_similarity
-from twinloss.overlaps import BoxOverlap
+from twinloss import PoseSpec
+from twinloss.assignment import keypoint_similarity
+from twinloss.assignment.overlaps import BoxOverlap
 from twinloss.terms import keypoints, pose
 
 PoseFault = partial(Fault, task="pose")
@@ -98,7 +99,7 @@ def _by_component(sound: Any) -> Any:
     def predicted(held: Any) -> Tensor:
         points, numbers = held.spec.keypoint_shape
         columns: Tensor = held.columns("kpts")
-        return columns.view(-1, numbers, points).transpose(1, 2)
+        return columns.view(-1, numbers, points).transpose(1, 2).contiguous()
 
     return predicted
 
@@ -116,10 +117,10 @@ _TARGETS = "Keypoints become pixels (x·W, y·H) and follow their boxes; coordin
 _VISIBLE = "With 3 numbers a keypoint is visible when its visibility is not 0 (1 and 2 are alike)."
 
 ENTRIES = (
-    PoseFault("first generation with factor 1", _FIRST, "3", patches=number(keypoints, "_FACTOR", {1: 1.0, 2: 1.0})),
-    PoseFault("first generation from the cell's centre", _FIRST, "3", patches=number(keypoints, "_SHIFT", {1: 0.0, 2: 0.0})),
-    PoseFault("second generation with factor 2", _SECOND, "3", patches=number(keypoints, "_FACTOR", {1: 2.0, 2: 2.0})),
-    PoseFault("second generation from the cell's corner", _SECOND, "3", patches=number(keypoints, "_SHIFT", {1: 0.5, 2: 0.5})),
+    PoseFault("first generation with factor 1", _FIRST, "3", patches=number(keypoints, "FACTOR", {1: 1.0, 2: 1.0})),
+    PoseFault("first generation from the cell's centre", _FIRST, "3", patches=number(keypoints, "SHIFT", {1: 0.0, 2: 0.0})),
+    PoseFault("second generation with factor 2", _SECOND, "3", patches=number(keypoints, "FACTOR", {1: 2.0, 2: 2.0})),
+    PoseFault("second generation from the cell's corner", _SECOND, "3", patches=number(keypoints, "SHIFT", {1: 0.5, 2: 0.5})),
     PoseFault("raw numbers by component", "Channel = keypoint·E + component.", "1", patches=(Patch(pose, "_predicted", _by_component),)),
     PoseFault("target's x scaled by the height", _TARGETS, "2", patches=(Patch(pose, "_pixels", _transposed),)),
     PoseFault("keypoints of the next box", _TARGETS, "2", before=_with_keypoints(lambda points: points.roll(-1, 0))),

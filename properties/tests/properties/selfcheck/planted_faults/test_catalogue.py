@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Prediction, Setting
+from oracle.cases.tasks import task_of
 from oracle.comparison.compare import compare
 from oracle.comparison.registry import TWINS
 from oracle.contract.run import run_loss
@@ -17,7 +19,7 @@ from properties.differential.shrink import shrunk
 from properties.divergences.small_cases import box, small_case
 from properties.selfcheck.planted_faults import CATALOGUE, Fault
 from properties.selfcheck.planted_faults.run_catalogue import SOUND
-from twinloss import OrientedSpec, SegmentationSpec
+from twinloss import OrientedSpec, PoseSpec, SegmentationSpec
 
 DOUBLE = Setting("float64")
 NEAR = Prediction("near", seed=1, spread=0.25)
@@ -48,6 +50,12 @@ CASES = {
     ),
     "segment": dataclasses.replace(
         CASE, spec=SegmentationSpec(**_FIELDS, mask_aware=True), options={"prototypes": 4.0, "semantic": 1.0, "mask_height": 20.0}
+    ),
+    "pose": dataclasses.replace(
+        CASE,
+        spec=PoseSpec(
+            **{name: value for name, value in _FIELDS.items() if name != "gains"}, keypoint_shape=(17, 3), generation=2, flow=True
+        ),
     ),
 }
 """The batch of each task."""
@@ -97,8 +105,11 @@ def test_the_catalogue_names_what_it_violates() -> None:
 @pytest.mark.parametrize("fault", CATALOGUE, ids=lambda fault: f"{fault.task}: {fault.name}")
 def test_every_fault_runs_and_is_gone_after_the_call(fault: Fault) -> None:
     case, twin = CASES[fault.task], TWINS[fault.task]
+    flow = task_of(case).flow(case)
+    given: dict[str, Any] = {} if flow is None else {"flow": flow}
     sound, faulty, again = (
-        run_loss(make(case.spec), build(case), Setting(), terms=case.spec.terms) for make in (twin, fault.criterion, twin)
+        run_loss(make(case.spec, **given), build(case), Setting(), terms=case.spec.terms, flow=flow)
+        for make in (twin, fault.criterion, twin)
     )
     assert faulty.loss.shape == (len(case.spec.terms),)
     assert torch.equal(sound.loss, again.loss)
