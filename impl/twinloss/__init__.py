@@ -2,17 +2,17 @@
 
 from twinloss import hook
 from twinloss.anchors import Pyramid, make_anchors
-from twinloss.assignment import Assignment, PairMetrics, assign
-from twinloss.candidates import CandidatePairs, candidate_pairs
+from twinloss.assignment.assign import Assignment, PairMetrics, assign
+from twinloss.assignment.candidates import CandidatePairs, candidate_pairs
+from twinloss.assignment.ground_truth import GroundTruth, prepare_targets
+from twinloss.assignment.scene import Scene
 from twinloss.end_to_end import EndToEndLoss
 from twinloss.geometry.corners import ciou, decode_boxes
 from twinloss.geometry.probiou import probiou
 from twinloss.geometry.rectangles import decode_oriented_boxes
-from twinloss.level_maps import predictions_from_maps
+from twinloss.inputs.level_maps import predictions_from_maps
 from twinloss.loss import DetectionLoss, OrientedLoss, PoseLoss, SegmentationLoss
-from twinloss.scene import Scene
 from twinloss.spec import LossSpec
-from twinloss.targets import GroundTruth, prepare_targets
 from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.angle import angle_term
 from twinloss.terms.boxes import box_term, clamped_target, distance_term, distribution_term, distributions

@@ -8,17 +8,17 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import Tensor
 
-from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics
+from twinloss.assignment.assign import PAIRS_AT_ONCE, Assignment, Conflicts, PairMetrics
+from twinloss.assignment.ground_truth import GroundTruth
+from twinloss.assignment.overlaps import Ties
 from twinloss.backends import evaluate as mixed
 from twinloss.backends import torch as torch_backend
 from twinloss.backends.call import Call, Evaluation, Flow
 from twinloss.backends.registry import BackendName, choose_backend
 from twinloss.geometry.registry import GEOMETRIES
-from twinloss.inputs import admit, admit_assignment, layout_of, pyramid_of
-from twinloss.overlaps import Ties
-from twinloss.plain_numbers import whole
+from twinloss.inputs.admission import admit, admit_assignment, layout_of, pyramid_of
+from twinloss.inputs.numbers import whole
 from twinloss.spec import LossSpec
-from twinloss.targets import GroundTruth
 from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.classification import working_dtype
 

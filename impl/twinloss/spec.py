@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from twinloss.plain_numbers import in_float32, real, several, whole
+from twinloss.inputs.numbers import in_float32, real, several, whole
 from twinloss.release_definitions import missing_option, switches
 
 _COUNTS = {3: "three", 4: "four", 6: "six"}
@@ -174,7 +174,7 @@ class LossSpec:
 
     @property
     def overlap(self) -> str:
-        """The assigner's overlap, by its name in :data:`twinloss.overlap_registry.OVERLAPS` (spec section 5.2)."""
+        """The assigner's overlap, by its name in :data:`twinloss.assignment.registry.OVERLAPS` (spec section 5.2)."""
         return "ciou"
 
     @cached_property

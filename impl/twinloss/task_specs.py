@@ -1,7 +1,7 @@
 """The definitions of segmentation, oriented boxes and pose: detection's numbers and those that the task adds.
 
 What a definition names in words is entered elsewhere: ``terms`` in :data:`twinloss.terms.registry.TERMS`, ``overlap`` in
-:data:`twinloss.overlap_registry.OVERLAPS`, ``geometry`` in :data:`twinloss.geometry.registry.GEOMETRIES`.
+:data:`twinloss.assignment.registry.OVERLAPS`, ``geometry`` in :data:`twinloss.geometry.registry.GEOMETRIES`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from twinloss.plain_numbers import real, several, whole
+from twinloss.inputs.numbers import real, several, whole
 from twinloss.spec import LossSpec, Term
 
 

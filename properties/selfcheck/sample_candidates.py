@@ -25,7 +25,8 @@ from oracle.cases.case import Inputs, Setting
 from oracle.comparison.registry import TWINS, shipped
 from oracle.contract.contender import Criterion, LossAndItems
 from properties.selfcheck.planted_faults.fault import Fault, Patch
-from twinloss import DetectionLoss, LossSpec, assignment
+from twinloss import DetectionLoss, LossSpec
+from twinloss.assignment import assign as assignment
 from twinloss.geometry import upright
 
 Misbehave = Callable[[Any, Any], None]

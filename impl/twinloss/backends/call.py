@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
-from twinloss.assignment import PAIRS_AT_ONCE, Assignment, Conflicts
-from twinloss.overlaps import Ties
+from twinloss.assignment.assign import PAIRS_AT_ONCE, Assignment, Conflicts
+from twinloss.assignment.overlaps import Ties
 from twinloss.spec import LossSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Flow = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Call:
-    """Arguments of one loss call, checked and copied by :mod:`twinloss.inputs`.
+    """Arguments of one loss call, checked and copied by :mod:`twinloss.inputs.admission`.
 
     Attributes:
         boxes: (B, 4R, A) logits.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from twinloss.assignment import Assignment
+from twinloss.assignment.assign import Assignment
 from twinloss.backends import torch as torch_backend
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.backends.registry import BACKENDS

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid, make_anchors
-from twinloss.assignment import Assignment, PairMetrics, align, assign
+from twinloss.assignment.assign import Assignment, PairMetrics, align, assign
+from twinloss.assignment.candidates import candidate_pairs
+from twinloss.assignment.ground_truth import prepare_targets
+from twinloss.assignment.log_numbers import logarithm
+from twinloss.assignment.registry import OVERLAPS
+from twinloss.assignment.scene import Scene
 from twinloss.backends.call import Backend, Call, Evaluation
-from twinloss.candidates import candidate_pairs
 from twinloss.geometry.registry import GEOMETRIES
-from twinloss.log_numbers import logarithm
-from twinloss.overlap_registry import OVERLAPS
-from twinloss.scene import Scene
 from twinloss.spec import LossSpec
-from twinloss.targets import prepare_targets
 from twinloss.terms.boxes import distribution_term, distributions
 from twinloss.terms.classification import classification_term, working_dtype
 from twinloss.terms.held import HeldAnchors

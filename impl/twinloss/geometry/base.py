@@ -4,8 +4,8 @@ A geometry is a stateless object; :data:`twinloss.geometry.registry.GEOMETRIES` 
 one subclasses :class:`Geometry`, is entered there, and serves ground truth, candidates, assignment, and the box and distribution terms on
 torch.
 
-What two boxes have in common is a policy of its own (:class:`twinloss.overlaps.Overlap`, named by ``spec.overlap``), since tasks with the
-same boxes differ in it. Most policies ask the geometry.
+What two boxes have in common is a policy of its own (:class:`twinloss.assignment.overlaps.Overlap`, named by ``spec.overlap``), since tasks
+with the same boxes differ in it. Most policies ask the geometry.
 
 Shape suffixes: N rows of the batch, n boxes, D numbers of a box, P candidate pairs, u anchors to decode, H held anchors, A anchors, L
 levels.
@@ -26,7 +26,7 @@ from twinloss.spec import LossSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twinloss.scene import Scene
+    from twinloss.assignment.scene import Scene
     from twinloss.terms.held import HeldAnchors
 
 

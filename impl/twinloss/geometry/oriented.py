@@ -32,7 +32,7 @@ from twinloss.task_specs import OrientedSpec
 from twinloss.terms.boxes import difference_term
 
 if TYPE_CHECKING:
-    from twinloss.scene import Scene
+    from twinloss.assignment.scene import Scene
     from twinloss.terms.held import HeldAnchors
 
 

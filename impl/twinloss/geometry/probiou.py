@@ -148,12 +148,13 @@ def _distance_gradient(pairs: _Pairs, eps: float) -> Tensor:
     by_x = 2 * per_n * (along1 * one.cos - across1 * one.sin + along2 * two.cos - across2 * two.sin)
     by_y = 2 * per_n * (along1 * one.sin + across1 * one.cos + along2 * two.sin + across2 * two.cos)
 
-    turned = sin2 * (u1 + v1) * _difference(two.width, two.height)
     loss_of_g = eps / below * det
     by_u = one.eta.square() * per_n + (v1 + v2 * cos2 + u2 * sin2) * per_det
     by_v = one.xi.square() * per_n + (u1 + u2 * cos2 + v2 * sin2) * per_det
-    by_log_u = (_difference(one.width, two.width) * (v1 + v2) + turned + loss_of_g) * per_log / 2
-    by_log_v = (_difference(one.height, two.height) * (u1 + u2) - turned + loss_of_g) * per_log / 2
+    # Each side against the other box's side that it lies along: no digits are lost where one box is turned by a right angle.
+    along_u = cos2 * _difference(one.width, two.width) * (v1 + v2) + sin2 * _difference(one.width, two.height) * (v1 + u2)
+    along_v = cos2 * _difference(one.height, two.height) * (u1 + u2) + sin2 * _difference(one.height, two.width) * (u1 + v2)
+    by_log_u, by_log_v = (along_u + loss_of_g) * per_log / 2, (along_v + loss_of_g) * per_log / 2
     least = torch.finfo(u1.dtype).tiny
     by_w = (by_u + by_log_u / u1.clamp(min=least)) * one.width / 6
     by_h = (by_v + by_log_v / v1.clamp(min=least)) * one.height / 6

@@ -19,7 +19,7 @@ from twinloss.spec import LossSpec
 from twinloss.terms.boxes import box_term, clamped_target, distance_term
 
 if TYPE_CHECKING:
-    from twinloss.scene import Scene
+    from twinloss.assignment.scene import Scene
     from twinloss.terms.held import HeldAnchors
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinloss.ragged import expand
+from twinloss.assignment.ragged import expand
 
 PIXELS_AT_ONCE = 1 << 14
 """Pixels of one piece of a crop. A crop that has more is cut into pieces of whole rows."""

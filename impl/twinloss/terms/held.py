@@ -17,7 +17,7 @@ from twinloss.geometry.registry import GEOMETRIES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twinloss.assignment import Assignment
+    from twinloss.assignment.assign import Assignment
     from twinloss.backends.call import Call
 
 

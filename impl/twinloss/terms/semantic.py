@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twinloss.backends.saved_tensors import save, saved
-from twinloss.input_checks import check_present
+from twinloss.inputs.checks import check_present
 from twinloss.masks.sampling import nearest
 from twinloss.masks.targets import TrueMasks
 from twinloss.terms.classification import working_dtype

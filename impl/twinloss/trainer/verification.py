@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twinloss.assignment import Assignment
+from twinloss.assignment.assign import Assignment
 from twinloss.end_to_end import EndToEndLoss
 from twinloss.geometry.registry import GEOMETRIES
-from twinloss.inputs import layout_of, pyramid_of
+from twinloss.inputs.admission import layout_of, pyramid_of
 from twinloss.loss import LOSSES, PoseLoss, TaskLoss
 from twinloss.release_definitions import DEFINITIONS
 from twinloss.spec import LossSpec

@@ -14,7 +14,7 @@ from properties.selfcheck.planted_faults.assignment import aligned, conflicts, p
 from properties.selfcheck.planted_faults.fault import Fault, Patch
 from properties.selfcheck.planted_faults.geometry import centres, labels, rows
 from properties.selfcheck.planted_faults.terms import factor, gradient, term
-from twinloss import assignment
+from twinloss.assignment import assign as assignment
 from twinloss.backends import torch as loss
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch
-from twinloss import assignment
+from twinloss.assignment import assign as assignment
 from twinloss.backends import torch as loss
 from twinloss.geometry import corners, upright
 from twinloss.terms import boxes as terms

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Make, Patch, with_numbers
-from twinloss import PoseSpec, keypoint_similarity
-from twinloss.overlaps import BoxOverlap
+from twinloss import PoseSpec
+from twinloss.assignment import keypoint_similarity
+from twinloss.assignment.overlaps import BoxOverlap
 from twinloss.terms import keypoints, pose
 
 PoseFault = partial(Fault, task="pose")

@@ -75,9 +75,9 @@ def factors(change: Change) -> tuple[Patch, ...]:
     """Changes the factor of a box's pixels; ``change`` takes the record, corners (g, 4) in pixels and the image size, and returns (g,)."""
 
     def make(sound: Any) -> Any:
-        def of(image: Tensor, row: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) -> HeldMasks:
-            found: HeldMasks = sound(image, row, corners, image_size, grid)
-            return replace(found, factor=change(found, corners[found.groups.leaders], image_size))
+        def of(image: Tensor, anchor: Tensor, row: Tensor, corners: Tensor, *sizes: tuple[int, int]) -> HeldMasks:
+            found: HeldMasks = sound(image, anchor, row, corners, *sizes)
+            return replace(found, factor=change(found, corners[found.groups.leaders], sizes[0]))
 
         return of
 

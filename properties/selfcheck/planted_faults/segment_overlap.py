@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from properties.selfcheck.planted_faults.fault import Fault, Patch
-from twinloss.masks import agreement, overlap
-from twinloss.masks.overlap import MaskAwareOverlap
-from twinloss.overlaps import BoxOverlap
-from twinloss.ragged import largest
+from twinloss.assignment import mask_agreement, mask_overlap
+from twinloss.assignment.mask_overlap import MaskAwareOverlap
+from twinloss.assignment.overlaps import BoxOverlap
+from twinloss.assignment.ragged import largest
 
 Change = Callable[..., Any]
 
 
 def agreements(change: Change) -> tuple[Patch, ...]:
     """Changes mu (n,); ``change`` takes the sound function and its arguments."""
-    return (Patch(overlap, "mask_ious", lambda sound: lambda *given: change(sound, *given)),)
+    return (Patch(mask_overlap, "mask_ious", lambda sound: lambda *given: change(sound, *given)),)
 
 
 def combined(change: Callable[[Tensor, Tensor], Tensor]) -> tuple[Patch, ...]:
@@ -37,12 +37,12 @@ def combined(change: Callable[[Tensor, Tensor], Tensor]) -> tuple[Patch, ...]:
 
 def predicted(change: Change) -> tuple[Patch, ...]:
     """Changes what of the predicted masks is inside their crops; ``change`` takes the sound function and its arguments."""
-    return (Patch(agreement, "_inside", lambda sound: lambda *given: change(sound, *given)),)
+    return (Patch(mask_agreement, "_inside", lambda sound: lambda *given: change(sound, *given)),)
 
 
 def crops(change: Change) -> tuple[Patch, ...]:
     """Changes the corners (n, 4) of the predicted boxes in units of the prototypes' grid; ``change`` takes them and the grid."""
-    return (Patch(agreement, "whole_pixels", lambda sound: lambda corners, grid: sound(change(corners, grid), grid)),)
+    return (Patch(mask_agreement, "whole_pixels", lambda sound: lambda corners, grid: sound(change(corners, grid), grid)),)
 
 
 def _preselected(change: Change) -> tuple[Patch, ...]:
@@ -107,8 +107,8 @@ def _fault(name: str, violates: str, patches: tuple[Patch, ...]) -> Fault:
 
 
 ENTRIES: tuple[Fault, ...] = (
-    _fault("2K candidates preselected", _PRESELECTION, (Patch(overlap, "PRESELECTED", lambda _: 2),)),
-    _fault("4K candidates preselected", _PRESELECTION, (Patch(overlap, "PRESELECTED", lambda _: 4),)),
+    _fault("2K candidates preselected", _PRESELECTION, (Patch(mask_overlap, "PRESELECTED", lambda _: 2),)),
+    _fault("4K candidates preselected", _PRESELECTION, (Patch(mask_overlap, "PRESELECTED", lambda _: 4),)),
     _fault("every candidate preselected", _PRESELECTION, _preselected(_everyone)),
     _fault("preselection by the overlap alone", _PRESELECTION, _preselected(_by_overlap)),
     _fault("overlap of the masks alone", _MEAN, combined(lambda c, mu: mu)),

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from properties.tests.impl.assignment.test_assign import Sizes
 from properties.tests.impl.pose_loops import Batch, Flow, Loops, batch
-from properties.tests.impl.test_assignment import Sizes
 from twinloss import Assignment, EndToEndLoss, PoseLoss, PoseSpec
 from twinloss.backends.registry import BackendName
 

@@ -20,9 +20,9 @@ from twinloss import (
     SegmentationLoss,
     SegmentationSpec,
 )
+from twinloss.assignment.registry import OVERLAPS
 from twinloss.geometry.registry import GEOMETRIES
 from twinloss.loss import LOSSES
-from twinloss.overlap_registry import OVERLAPS
 from twinloss.terms.registry import TERMS
 
 SPECS: dict[str, LossSpec] = {

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twinloss.assignment import Assignment
+from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call
 from twinloss.backends.native.library import Held, KernelArguments, load
-from twinloss.input_checks import bad_entry
+from twinloss.inputs.checks import bad_entry
 from twinloss.task_specs import OrientedSpec, PoseSpec
 from twinloss.terms.keypoints import FACTOR, SHIFT, doubled_variances
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twinloss.backends.native.compiler import NoLibraryError
 from twinloss.backends.native.library import MOST_LEVELS, STORAGE, load
-from twinloss.input_checks import PLAIN
+from twinloss.inputs.checks import PLAIN
 from twinloss.spec import LossSpec
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from twinloss.assignment import Assignment
+from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.native.arguments import (
     HOST,

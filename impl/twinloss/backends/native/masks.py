@@ -16,7 +16,7 @@ from twinloss.backends.native import library
 from twinloss.backends.native.arguments import HOST, scratch, side_by_side
 from twinloss.backends.native.library import STORAGE, MaskArguments, SemanticArguments, load
 from twinloss.backends.saved_tensors import save, saved
-from twinloss.input_checks import PLAIN
+from twinloss.inputs.checks import PLAIN
 from twinloss.masks.targets import TrueMasks
 from twinloss.terms import masks, semantic
 from twinloss.terms.held import HeldAnchors

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
-from twinloss.assignment import Conflicts
+from twinloss.assignment.assign import Conflicts
 from twinloss.backends.triton.launch import Kernels, kernels_for
 from twinloss.backends.triton.tiles import CandidatesTile, candidates_tile
 from twinloss.spec import LossSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twinloss.assignment import Assignment
+from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.backends.triton.availability import interpreting, why_not
 from twinloss.spec import LossSpec

@@ -29,7 +29,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from twinloss.assignment import Assignment
+from twinloss.assignment.assign import Assignment
 from twinloss.backends.triton.arguments import Gradients, KernelArguments, Scratch, Slots
 from twinloss.backends.triton.candidates_and_softplus import candidates_and_softplus, softplus_programs
 from twinloss.backends.triton.decode import decode

@@ -91,12 +91,14 @@ def probiou_loss_gradient(a: tl.tuple, b: tl.tuple, floor: tl.tensor, eps: tl.te
     by_along = (v_a * xi_a + by_xi * cos + by_eta * sin) * (2.0 * by_n)
     by_across = (u_a * eta_a + by_eta * cos - by_xi * sin) * (2.0 * by_n)
 
-    turned = sin2 * (u_a + v_a) * _difference(b[2], b[3])
     of_g = tl.div_rn(eps * det, below)
     by_u = eta_a * eta_a * by_n + (v_a + v_b * cos2 + u_b * sin2) * by_det
     by_v = xi_a * xi_a * by_n + (u_a + u_b * cos2 + v_b * sin2) * by_det
-    by_log_u = (_difference(a[2], b[2]) * (v_a + v_b) + turned + of_g) * by_log * 0.5
-    by_log_v = (_difference(a[3], b[3]) * (u_a + u_b) - turned + of_g) * by_log * 0.5
+    # Each side against the other box's side that it lies along: no digits are lost where one box is turned by a right angle.
+    along_u = cos2 * _difference(a[2], b[2]) * (v_a + v_b) + sin2 * _difference(a[2], b[3]) * (v_a + u_b)
+    along_v = cos2 * _difference(a[3], b[3]) * (u_a + u_b) + sin2 * _difference(a[3], b[2]) * (u_a + v_b)
+    by_log_u = (along_u + of_g) * by_log * 0.5
+    by_log_v = (along_v + of_g) * by_log * 0.5
     by_w = (by_u + tl.div_rn(by_log_u, tl.maximum(u_a, 1e-30))) * a[2] * 0.16666666666666666
     by_h = (by_v + tl.div_rn(by_log_v, tl.maximum(v_a, 1e-30))) * a[3] * 0.16666666666666666
     longer = _difference(a[2], a[3])

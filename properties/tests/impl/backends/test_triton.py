@@ -51,7 +51,7 @@ def test_kernels_run_by_the_interpreter(part: str) -> None:
 @needs_triton
 def test_kernels_take_their_inputs_as_the_other_backends_do() -> None:
     options = ("-W", "ignore::RuntimeWarning", "-p", "properties.tests.kernels.conftest")
-    done = _run("pytest", *OPTIONS, *options, "properties/tests/impl/test_inputs.py", interpret=True)
+    done = _run("pytest", *OPTIONS, *options, "properties/tests/impl/inputs/test_admission.py", interpret=True)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert re.search(r"\d+ passed", done.stdout)
 

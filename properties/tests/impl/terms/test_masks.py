@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from properties.tests.impl.assignment.test_assign import Sizes
 from properties.tests.impl.terms.scenes import Scene, scenes
-from properties.tests.impl.test_assignment import Sizes
 from twinloss.backends.native import masks as native
 from twinloss.masks import crops
 from twinloss.terms.masks import MaskTerm, mask_term

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from properties.tests.impl.test_assignment import Sizes
+from properties.tests.impl.assignment.test_assign import Sizes
 from twinloss.masks.sampling import nearest
 from twinloss.terms.semantic import class_map, semantic_term
 

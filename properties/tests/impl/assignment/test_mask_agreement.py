@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from properties.tests.impl.test_assignment import Sizes
+from properties.tests.impl.assignment.test_assign import Sizes
+from twinloss.assignment.mask_agreement import mask_ious
 from twinloss.masks import crops
-from twinloss.masks.agreement import mask_ious
 from twinloss.masks.targets import TrueMasks, places
 
 some = settings(max_examples=settings().max_examples // 2)

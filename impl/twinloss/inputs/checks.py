@@ -12,7 +12,7 @@ from torch import Tensor
 from twinloss.spec import LossSpec
 
 if TYPE_CHECKING:
-    from twinloss.assignment import Assignment
+    from twinloss.assignment.assign import Assignment
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -22,7 +22,7 @@ from oracle.cases.case import Box, Case, Inputs, Prediction
 from twinloss import Assignment, DetectionLoss, LossSpec
 from twinloss.backends.registry import BackendName
 from twinloss.backends.triton.availability import interpreting
-from twinloss.input_checks import MOST_CELLS
+from twinloss.inputs.checks import MOST_CELLS
 
 SPEC = LossSpec(num_classes=3, reg_max=4, strides=(8, 16), class_weights=(1.0, 2.0, 0.5))
 BOXES = (Box(1, 2, 20, 12, 18, 14), Box(0, 1, 16, 16, 20, 24), Box(0, 0, 20, 14, 16, 20))

@@ -1,6 +1,6 @@
 """What a call was given beside boxes and scores, and the checks that every task's further inputs share.
 
-:mod:`twinloss.task_inputs` names each task's own function.
+:mod:`twinloss.inputs.tasks` names each task's own function.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twinloss.anchors import Pyramid
 from twinloss.backends.saved_tensors import in_memory
-from twinloss.input_checks import FLOATS, INTEGERS, check_present, check_readable
+from twinloss.inputs.checks import FLOATS, INTEGERS, check_present, check_readable
 from twinloss.spec import LossSpec
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from twinloss.backends.saved_tensors import in_memory
-from twinloss.given_inputs import Given, check_like, check_real
-from twinloss.input_checks import PLAIN, check_present
+from twinloss.inputs.checks import PLAIN, check_present
+from twinloss.inputs.given import Given, check_like, check_real
 from twinloss.masks.targets import TrueMasks, places
 from twinloss.spec import LossSpec
 from twinloss.task_specs import SegmentationSpec

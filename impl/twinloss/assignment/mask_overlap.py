@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twinloss.candidates import CandidatePairs
-from twinloss.masks.agreement import mask_ious
+from twinloss.assignment.candidates import CandidatePairs
+from twinloss.assignment.mask_agreement import mask_ious
+from twinloss.assignment.overlaps import BoxOverlap, Ties
+from twinloss.assignment.ragged import largest
+from twinloss.assignment.scene import Scene
 from twinloss.masks.targets import TrueMasks
-from twinloss.overlaps import BoxOverlap, Ties
-from twinloss.ragged import largest
-from twinloss.scene import Scene
 
 PRESELECTED = 3
 """Candidates whose masks are compared, in units of K."""

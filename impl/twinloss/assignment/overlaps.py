@@ -1,8 +1,8 @@
 """Overlap of candidate pairs: the part of the assignment in which tasks differ most (spec section 5.2).
 
-An assigner's overlap is a policy, named by ``spec.overlap``; :mod:`twinloss.overlap_registry` lists all. One object serves one call: it may
-keep what it has computed from one slice of boxes to the next, such as decoded boxes (:class:`DecodedAnchors`). Metric, top-k, conflicts and
-soft targets take what it answers as its :attr:`~Overlap.scale` says; it must not be negative.
+An assigner's overlap is a policy, named by ``spec.overlap``; :mod:`twinloss.assignment.registry` lists all. One object serves one call: it
+may keep what it has computed from one slice of boxes to the next, such as decoded boxes (:class:`DecodedAnchors`). Metric, top-k, conflicts
+and soft targets take what it answers as its :attr:`~Overlap.scale` says; it must not be negative.
 
 Shape suffixes: B images, A anchors, P candidate pairs, D numbers of an anchor, u anchors to decode.
 """
@@ -16,16 +16,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twinloss.candidates import CandidatePairs
-from twinloss.scene import Scene
+from twinloss.assignment.candidates import CandidatePairs
+from twinloss.assignment.scene import Scene
 
 Ties = Literal["stable", "reference"]
 Scale = Literal["plain", "every", "logarithms"]
 """How overlaps and metrics are compared, and what is held.
 
 "plain": as they are; anchors of weight 0 are not held, since no sum counts them. "every": as they are; all are held, in a task with terms
-that count them. "logarithms": as :mod:`twinloss.log_numbers` keeps them, since they underflow; anchors of metric 0 are not held, but those
-whose weight underflows are.
+that count them. "logarithms": as :mod:`twinloss.assignment.log_numbers` keeps them, since they underflow; anchors of metric 0 are not held,
+but those whose weight underflows are.
 """
 
 

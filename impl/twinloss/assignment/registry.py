@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twinloss.keypoint_similarity import KeypointOverlap
-from twinloss.masks.overlap import MaskAwareOverlap
-from twinloss.overlaps import BoxOverlap, Overlap, Ties
-from twinloss.scene import Scene
+from twinloss.assignment.keypoint_similarity import KeypointOverlap
+from twinloss.assignment.mask_overlap import MaskAwareOverlap
+from twinloss.assignment.overlaps import BoxOverlap, Overlap, Ties
+from twinloss.assignment.scene import Scene
 
 OVERLAPS: dict[str, Callable[[Scene, Ties], Overlap]] = {
     "ciou": BoxOverlap,

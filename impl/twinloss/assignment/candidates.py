@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid, make_anchors
+from twinloss.assignment.ragged import expand
 from twinloss.geometry.base import Geometry, Windows
 from twinloss.geometry.upright import UPRIGHT
-from twinloss.ragged import expand
 from twinloss.spec import LossSpec
 
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction
 from twinloss import DetectionLoss, LossSpec
-from twinloss.assignment import PAIRS_AT_ONCE
+from twinloss.assignment.assign import PAIRS_AT_ONCE
 from twinloss.backends.registry import BackendName
 
 CROWD = 300

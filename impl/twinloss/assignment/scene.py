@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
+from twinloss.assignment.ground_truth import GroundTruth
 from twinloss.geometry.base import Geometry
 from twinloss.geometry.upright import UPRIGHT
 from twinloss.spec import LossSpec
-from twinloss.targets import GroundTruth
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import cast
 
 from torch import Tensor
 
-from twinloss.given_inputs import Given, check_real
-from twinloss.input_checks import first_not
+from twinloss.inputs.checks import first_not
+from twinloss.inputs.given import Given, check_real
 from twinloss.task_specs import PoseSpec
 from twinloss.terms.classification import working_dtype
 

@@ -33,14 +33,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twinloss import log_numbers
-from twinloss.candidates import CandidatePairs, candidate_slices
-from twinloss.overlap_registry import OVERLAPS
-from twinloss.overlaps import Overlap, Scale, Ties
-from twinloss.ragged import largest, row_maximum
-from twinloss.scene import Scene
+from twinloss.assignment import log_numbers
+from twinloss.assignment.candidates import CandidatePairs, candidate_slices
+from twinloss.assignment.ground_truth import GroundTruth
+from twinloss.assignment.overlaps import Overlap, Scale, Ties
+from twinloss.assignment.ragged import largest, row_maximum
+from twinloss.assignment.registry import OVERLAPS
+from twinloss.assignment.scene import Scene
 from twinloss.spec import LossSpec
-from twinloss.targets import GroundTruth
 
 PAIRS_AT_ONCE = 1 << 20
 """Default number of candidate pairs computed at once: about 150 MB of scratch."""
@@ -59,7 +59,7 @@ class Assignment:
         image: (H,) image index.
         anchor: (H,) anchor within the image.
         box: (H,) row of the batch that the anchor learns from, as the batch arrived.
-        weight: (H,) soft target t: above 0 but in tasks whose terms count anchors of weight 0 (:data:`twinloss.overlaps.Scale`).
+        weight: (H,) soft target t: above 0 but in tasks whose terms count anchors of weight 0 (:data:`twinloss.assignment.overlaps.Scale`).
     """
 
     image: Tensor
@@ -80,7 +80,7 @@ class AlignedPairs:
         anchor: (P,) anchor within the image.
         overlap: (P,) overlap o.
         metric: (P,) alignment metric m.
-        scale: in which numbers both are, and what is held (:data:`twinloss.overlaps.Scale`).
+        scale: in which numbers both are, and what is held (:data:`twinloss.assignment.overlaps.Scale`).
     """
 
     box: Tensor

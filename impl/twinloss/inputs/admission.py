@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
-from twinloss.assignment import Assignment
+from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call
 from twinloss.backends.saved_tensors import in_memory
 from twinloss.geometry.registry import GEOMETRIES
-from twinloss.given_inputs import Given
-from twinloss.input_checks import (
+from twinloss.inputs.checks import (
     PLAIN,
     check_assignment_shapes,
     check_assignment_values,
@@ -29,9 +28,10 @@ from twinloss.input_checks import (
     check_target_shapes,
     check_target_values,
 )
-from twinloss.level_maps import predictions_from_maps
+from twinloss.inputs.given import Given
+from twinloss.inputs.level_maps import predictions_from_maps
+from twinloss.inputs.tasks import FURTHER_IN_OLD_LAYOUT, FURTHER_INPUTS
 from twinloss.spec import LossSpec
-from twinloss.task_inputs import FURTHER_IN_OLD_LAYOUT, FURTHER_INPUTS
 from twinloss.terms.classification import working_dtype
 
 TARGETS = ("batch_idx", "cls", "bboxes")

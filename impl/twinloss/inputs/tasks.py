@@ -1,4 +1,4 @@
-"""The further predictions and targets of each task, admitted as :mod:`twinloss.inputs` admits detection's.
+"""The further predictions and targets of each task, admitted as :mod:`twinloss.inputs.admission` admits detection's.
 
 A task's function takes what the call was given, checks the rest of it (section 10 of the task's specification) and returns it by key:
 predictions where they lie, targets as copies on the logits' device.
@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from twinloss.given_inputs import Given
-from twinloss.keypoint_inputs import admit_keypoints
-from twinloss.masks.admission import admit_masks
+from twinloss.inputs.given import Given
+from twinloss.inputs.keypoints import admit_keypoints
+from twinloss.inputs.masks import admit_masks
 
 
 def oriented(given: Given) -> dict[str, Tensor]:

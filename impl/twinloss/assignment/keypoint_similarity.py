@@ -16,11 +16,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from twinloss.candidates import CandidatePairs
+from twinloss.assignment.candidates import CandidatePairs
+from twinloss.assignment.log_numbers import kept
+from twinloss.assignment.overlaps import BoxOverlap, Overlap, Ties
+from twinloss.assignment.scene import Scene
 from twinloss.gather_anchors import columns_by_image
-from twinloss.log_numbers import kept
-from twinloss.overlaps import BoxOverlap, Overlap, Ties
-from twinloss.scene import Scene
 from twinloss.task_specs import PoseSpec
 from twinloss.terms.keypoints import EPS, decode_keypoints, doubled_variances, keypoint_differences, visible
 
