@@ -78,6 +78,7 @@ def suite(session: nox.Session) -> None:
     """Install the environment that other sessions share; TWINLOSS_WITH="./mine other" adds a candidate's packages."""
     if sys.version_info < (3, 11):
         session.error("the versions in constraints.txt need Python 3.11 or newer (twinloss itself: 3.10); start nox with a newer Python")
+    session.env["UV_COMPILE_BYTECODE"] = "1"  # once; else every process does it where PYTHONDONTWRITEBYTECODE is set, torch's for 15 s
     install(session, "suite", "lint")
     if candidate := shlex.split(os.environ.get("TWINLOSS_WITH", "")):
         with session.chdir(session.invoked_from):

@@ -140,8 +140,8 @@ class LossSpec:
             release: 8.0.100 or newer; one newer than any examined is taken to have the newest definition.
             numbers: the other attributes. Those that set the release's definition apart may be given too, and then win.
 
-        On :class:`~twinloss.SegmentationSpec` and :class:`~twinloss.PoseSpec` it sets what they share with detection; the terms of masks and
-        keypoints are those of 8.4.128 and later. Of oriented boxes 8.4.0 is the oldest.
+        On :class:`~twinloss.SegmentationSpec` and :class:`~twinloss.PoseSpec` it sets what they share with detection; the terms of masks
+        and keypoints are those of 8.4.128 and later. Of oriented boxes 8.4.0 is the oldest.
 
         Raises:
             ValueError: the release is malformed or too old, or its loss cannot be told one of the numbers, or a number is out of its range.

@@ -22,6 +22,7 @@ from oracle.tolerance.margins import Bools, Boxes, Interval, Ints, MarginSteps, 
 from oracle.tolerance.precision import Precision
 
 EXPONENT_ROUNDINGS = 6.0  # Of an exponent: squares, sum, area, product, quotient.
+UNDERFLOWS = 32.0  # Terms of a mean that may each underflow.
 GATE_SLACK = 1e-6  # Relative, of the root of an area [9].
 _CHUNK = 1 << 16  # Pairs at a time.
 
@@ -84,6 +85,8 @@ class PoseMargins(MarginSteps):
         chosen, logarithms = _log_similarities(pairs)
         for own, found in zip(overlaps, logarithms, strict=True):
             own[chosen] = np.exp(found)
+        low = overlaps[1]
+        low[low < UNDERFLOWS * pairs.precision.smallest_core] = 0
         return overlaps
 
     def ranks(self, pairs: PossiblePairs, overlap: Interval, logit: Floats) -> tuple[Interval, Interval] | None:

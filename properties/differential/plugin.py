@@ -196,12 +196,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     contenders = config.stash[RECORDER].contenders().values()
     shown = [f"{contender.name} ({contender.version})" for contender in contenders]
     tasks = config.option.task
+    saved = None if config.option.replay is None else load(config.option.replay, Path(config.option.cases))
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so nothing is checked on CUDA"
     dtypes = dict.fromkeys(setting.name for task in tasks for setting in TASKS[task].settings)
     return [
         plain(f"contenders: {', '.join(shown)}"),
         f"torch {torch.__version__}; devices: cpu; cuda: {cuda}",
-        f"tasks: {', '.join(tasks)}; dtypes: {', '.join(dtypes)}",
+        f"tasks: {', '.join(tasks)}; dtypes: {', '.join(dtypes)}" if saved is None else f"task: {saved.case.spec.task}",
         f"scale {config.option.scale:g}, seed {config.option.run_seed} (again: --run-seed {config.option.run_seed})",
     ]
 

@@ -34,13 +34,13 @@ ROWS = Path("reports", "out", "mutants.parquet")
 _NEEDS_A_NAME = ("core/VariableReplacer", "core/VariableInserter")
 PIPELINE = (
     "anchors",
-    "targets",
+    "assignment/ground_truth",
     "geometry/corners",
     "geometry/upright",
-    "candidates",
-    "overlaps",
-    "assignment",
-    "ragged",
+    "assignment/candidates",
+    "assignment/overlaps",
+    "assignment/assign",
+    "assignment/ragged",
     "gather_anchors",
     "terms/boxes",
     "terms/classification",

@@ -61,13 +61,13 @@ def check_shape(target: Tensor, rows: int, points: int) -> None:
 
 
 def check_values(target: Tensor) -> None:
-    """Visibilities are numbers, not negative, and coordinates of visible keypoints finite. Reads values: a synchronisation on a GPU.
+    """Visibilities are 0, 1 or 2, and coordinates of visible keypoints finite. Reads values: a synchronisation on a GPU.
 
     Raises:
         ValueError: one is not so; the message names the first offending row and keypoint.
     """
     seen = target.new_ones(target.shape[:2]) if target.shape[-1] == 2 else target[..., 2]
-    _all(seen >= 0, target, "a visibility is 0 (not labelled), 1 (hidden) or 2 (visible)")
+    _all((seen == 0) | (seen == 1) | (seen == 2), target, "a visibility is 0 (not labelled), 1 (hidden) or 2 (visible)")
     _all(
         (seen == 0) | target[..., :2].isfinite().all(-1),
         target,

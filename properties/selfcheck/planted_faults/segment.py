@@ -56,10 +56,10 @@ def losses(at: Any) -> Tensor:
 def inputs(change: Change) -> tuple[Patch, ...]:
     """Changes coefficients and prototypes of the mask term; ``change`` takes and returns both."""
 
-    def make(sound: Any) -> Any:
-        return lambda coefficients, prototypes, *rest: sound(*change(coefficients, prototypes), *rest)
+    def mask_term(coefficients: Tensor, prototypes: Tensor, *rest: Any) -> Tensor:
+        return masks.mask_term(*change(coefficients, prototypes), *rest)
 
-    return (Patch(masks, "mask_term", make),)
+    return term("mask", lambda _, at: masks.term_of_call(at, mask_term))
 
 
 def _without_last(coefficients: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,15 +97,12 @@ def class_maps(change: Change) -> tuple[Patch, ...]:
 def semantic_terms(change: Callable[[Tensor, Tensor], Tensor]) -> tuple[Patch, ...]:
     """Replaces the semantic term; ``change`` takes logits and target, both (B, C, h, w)."""
 
-    def make(_: Any) -> Any:
-        def semantic_term(logits: Tensor, classes: Tensor) -> Tensor:
-            known = torch.arange(logits.shape[1], dtype=classes.dtype)[:, None, None]
-            working = logits.double() if logits.dtype == torch.float64 else logits.float()
-            return change(working, (classes[:, None] == known).to(working.dtype))
+    def semantic_term(logits: Tensor, classes: Tensor) -> Tensor:
+        known = torch.arange(logits.shape[1], dtype=classes.dtype)[:, None, None]
+        working = logits.double() if logits.dtype == torch.float64 else logits.float()
+        return change(working, (classes[:, None] == known).to(working.dtype))
 
-        return semantic_term
-
-    return (Patch(semantic, "semantic_term", make),)
+    return term("semantic", lambda _, at: semantic.term_of_call(at, semantic_term))
 
 
 def halves(*, smooth: float = 1.0, batch: bool = False, squares: bool = False, entropy: float = 0.5, dice: float = 0.5) -> Any:

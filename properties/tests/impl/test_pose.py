@@ -338,13 +338,22 @@ def test_targets_of_any_real_dtype(dtype: torch.dtype) -> None:
     assert torch.equal(ours, loss_of(FIRST)(given.preds, {**given.targets, "keypoints": rounded.to(torch.float32)})[0])
 
 
-@pytest.mark.parametrize("flags", [0.5, 1.0, 7.0, torch.inf])
-def test_every_positive_visibility_is_alike(flags: float) -> None:
+@pytest.mark.parametrize("flags", [1.0, 2.0])
+def test_hidden_and_visible_keypoints_are_alike(flags: float) -> None:
     given = batch(SECOND, seed=3)
     expected = loss_of(SECOND)(given.preds, given.targets)[0]
     other = given.targets["keypoints"].clone()
     other[..., 2] = torch.where(other[..., 2] > 0, flags, 0.0)
     assert torch.equal(loss_of(SECOND)(given.preds, {**given.targets, "keypoints": other})[0], expected)
+
+
+@pytest.mark.parametrize("flag", [0.5, 3.0, torch.inf])
+def test_a_visibility_is_0_1_or_2(flag: float) -> None:
+    given = batch(SECOND, seed=3)
+    other = given.targets["keypoints"].clone()
+    other[1, 0, 2] = flag
+    with pytest.raises(ValueError, match=r"row 1, keypoint 0 .* visibility"):
+        loss_of(SECOND)(given.preds, {**given.targets, "keypoints": other})
 
 
 @BACKENDS
