@@ -149,7 +149,7 @@ def _explanations(case: Case, setting: Setting, contender: Contender, others: Se
     more = list(filter(None, (_answered(*other, contender) for other in others[:MOST_OTHERS])))
     more = [other for other in more if other.distance > LEAST_DIFFERENCE * other.exact]
     named, partly = [], []
-    for fault, criterion in wrong_definitions(case.spec):
+    for fault, criterion in wrong_definitions(case.spec, asked.definition.flow):
         gap = _distance_from(asked, criterion)
         if gap <= asked.exact:
             named.append((fault, sum(_explains(other, fault) for other in more)))
@@ -200,7 +200,8 @@ def _distance_from(asked: _Answered, criterion: Criterion) -> float:
 def _explains(asked: _Answered, fault: str) -> bool:
     """Whether the wrong definition of this name, or one of the same kind for another spec, gives the contender's numbers."""
     kind = fault.partition(" = ")[0]
-    alike = (criterion for name, criterion in wrong_definitions(asked.definition.case.spec) if name.partition(" = ")[0] == kind)
+    wrong = wrong_definitions(asked.definition.case.spec, asked.definition.flow)
+    alike = (criterion for name, criterion in wrong if name.partition(" = ")[0] == kind)
     return any(_distance_from(asked, criterion) <= asked.exact for criterion in alike)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracle.contract.contender import Batch, Criterion, LossAndItems, Preds
-from oracle.definition.criterion import ExactCriterion
+from oracle.definition.tasks import DEFINITIONS
 from twinloss import LossSpec
 
 
@@ -28,11 +29,11 @@ class TransformedCriterion:
 
     def __init__(
         self,
-        spec: LossSpec,
+        exact: Criterion,
         before: Callable[[Any, Any], tuple[Any, Any]] | None = None,
         after: Callable[[Tensor, Any], Tensor] | None = None,
     ) -> None:
-        self.exact, self.before, self.after = ExactCriterion(spec), before, after
+        self.exact, self.before, self.after = exact, before, after
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
         """Returns the transformed loss, and the items that follow from it."""
@@ -44,25 +45,33 @@ class TransformedCriterion:
         return loss, {name: value / images for name, value in zip(items, loss.detach(), strict=True)}
 
 
-def wrong_definitions(spec: LossSpec) -> Iterator[WrongDefinition]:
-    """Yields the wrong definitions that differ from this definition."""
+def wrong_definitions(spec: LossSpec, flow: nn.Module | None = None) -> Iterator[WrongDefinition]:
+    """Yields the wrong definitions that differ from this definition: of any task, but wrong in what all share.
+
+    Args:
+        spec: the definition.
+        flow: the case's flow, where the definition has a likelihood term.
+    """
+    exact = partial(DEFINITIONS[spec.task], **({} if flow is None else {"flow": flow}))
     for fault, numbers in _other_numbers(spec):
         changed = {name: value for name, value in numbers.items() if getattr(spec, name) != value}
         if changed:
-            yield WrongDefinition(fault, ExactCriterion(dataclasses.replace(spec, **changed)))
-    yield WrongDefinition("conflicts settled among the boxes that picked the anchor alone [5.5]", ExactCriterion(spec, conflicts="pickers"))
+            yield WrongDefinition(fault, exact(dataclasses.replace(spec, **changed)))
+    yield WrongDefinition("conflicts settled among the boxes that picked the anchor alone [5.5]", exact(spec, conflicts="pickers"))
     yield WrongDefinition(
-        "no factor of the number of images [7]", TransformedCriterion(spec, after=lambda loss, preds: loss / preds["scores"].shape[0])
+        "no factor of the number of images [7]",
+        TransformedCriterion(exact(spec), after=lambda loss, preds: loss / preds["scores"].shape[0]),
     )
     yield WrongDefinition(
         "the factor of the number of images applied twice [7]",
-        TransformedCriterion(spec, after=lambda loss, preds: loss * preds["scores"].shape[0]),
+        TransformedCriterion(exact(spec), after=lambda loss, preds: loss * preds["scores"].shape[0]),
     )
-    yield WrongDefinition("image width and height exchanged [3]", TransformedCriterion(spec, before=_exchanged))
-    yield WrongDefinition("a box's width and height exchanged [3]", TransformedCriterion(spec, before=_turned))
-    yield WrongDefinition("the first image's boxes alone [3]", TransformedCriterion(spec, before=_first_image))
-    yield WrongDefinition("class c taken as c + 1, or c - 1 for the last [1]", TransformedCriterion(spec, before=_next_class))
-    yield WrongDefinition("every box taken as class 0 [1]", TransformedCriterion(spec, before=_class_zero))
+    yield WrongDefinition("image width and height exchanged [3]", TransformedCriterion(exact(spec), before=_exchanged))
+    yield WrongDefinition("a box's width and height exchanged [3]", TransformedCriterion(exact(spec), before=_turned))
+    if spec.task != "segment":  # whose index maps would name boxes that are gone
+        yield WrongDefinition("the first image's boxes alone [3]", TransformedCriterion(exact(spec), before=_first_image))
+    yield WrongDefinition("class c taken as c + 1, or c - 1 for the last [1]", TransformedCriterion(exact(spec), before=_next_class))
+    yield WrongDefinition("every box taken as class 0 [1]", TransformedCriterion(exact(spec), before=_class_zero))
 
 
 def _other_numbers(spec: LossSpec) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,22 +96,23 @@ def _other_numbers(spec: LossSpec) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "no distance term for R = 1 [7]", {"distance_term": False}
     yield "every anchor weighed by the sum of the soft targets [7]", {"anchor_weights": "sum"}
     yield "class weights ignored [13]", {"class_weights": None}
-    box, classification, third = spec.gains
-    yield "gains left out [7]", {"gains": (1.0, 1.0, 1.0)}
-    yield "gains of the classification and the box term exchanged [7]", {"gains": (classification, box, third)}
-    yield "gains of the box and the distribution term exchanged [7]", {"gains": (third, classification, box)}
+    box, classification, third, *further = spec.gains
+    yield "gains left out [7]", {"gains": (1.0,) * len(spec.gains)}
+    yield "gains of the classification and the box term exchanged [7]", {"gains": (classification, box, third, *further)}
+    yield "gains of the box and the distribution term exchanged [7]", {"gains": (third, classification, box, *further)}
 
 
 def _exchanged(preds: Any, batch: Any) -> tuple[Any, Any]:
     """Scales the boxes as if the image's width and height were exchanged."""
     strides = preds["feats"][0].shape
     ratio = strides[2] / strides[3]
-    factors = batch["bboxes"].new_tensor([ratio, 1 / ratio, ratio, 1 / ratio])
-    return preds, {**batch, "bboxes": batch["bboxes"] * factors}
+    boxes = batch["bboxes"].clone()
+    boxes[:, :4] *= boxes.new_tensor([ratio, 1 / ratio, ratio, 1 / ratio])
+    return preds, {**batch, "bboxes": boxes}
 
 
 def _turned(preds: Any, batch: Any) -> tuple[Any, Any]:
-    return preds, {**batch, "bboxes": batch["bboxes"][:, [0, 1, 3, 2]]}
+    return preds, {**batch, "bboxes": batch["bboxes"][:, [0, 1, 3, 2, *range(4, batch["bboxes"].shape[1])]]}
 
 
 def _first_image(preds: Any, batch: Any) -> tuple[Any, Any]:

@@ -33,6 +33,8 @@ POLL_S = 0.5
 MOST_NAMED = 3
 """Largest number of differing contenders that a line names; the others are counted."""
 
+_STARTING = "starting"  # in place of a count that nothing is planned for, such as a replay
+
 
 class TimeEstimate:
     """Estimates the remaining time from the mean duration of each kind of work and the number of pieces done at once.
@@ -213,7 +215,7 @@ class Progress:
     @property
     def _counted(self) -> str:
         if not self.estimate.total and self.limit_s is None:
-            return "starting"
+            return _STARTING
         total = f" of {'at most ' if self.at_most else ''}{self.estimate.total:,}" if self.limit_s is None else ""
         return f"{self.estimate.made.total():,}{total} {self.noun}"
 
@@ -245,7 +247,7 @@ class Progress:
         self._collect()
         if self._bar is not None:
             self._bar.stop()
-        if self.shown and (self.estimate.planned or self.estimate.made):
+        if self.shown and (self.estimate.planned or self.estimate.made) and self._counted != _STARTING:
             self.print_line("; ".join(filter(None, [f"{self._counted} in {duration(self.estimate.elapsed_s)}", self._differing])))
 
     def _look(self) -> None:
