@@ -52,7 +52,8 @@ def wrong_definitions(spec: LossSpec, flow: nn.Module | None = None) -> Iterator
         spec: the definition.
         flow: the case's flow, where the definition has a likelihood term.
     """
-    exact = partial(DEFINITIONS[spec.task], **({} if flow is None else {"flow": flow}))
+    options: dict[str, Any] = {} if flow is None else {"flow": flow}
+    exact: Callable[..., Criterion] = partial(DEFINITIONS[spec.task], **options)
     for fault, numbers in _other_numbers(spec):
         changed = {name: value for name, value in numbers.items() if getattr(spec, name) != value}
         if changed:
