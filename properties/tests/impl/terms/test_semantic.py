@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from properties.tests.impl.assignment.test_assign import Sizes
+from twinloss import SegmentationLoss, SegmentationSpec
 from twinloss.masks.sampling import nearest
 from twinloss.terms.semantic import class_map, semantic_term
 
@@ -121,3 +122,14 @@ def test_memory() -> None:
     with Sizes() as sizes:
         semantic_term(logits, classes).backward()
     assert sorted(sizes.made)[-2:] == [logits[0].nbytes, logits.nbytes]
+
+
+def test_semantic_logits_without_a_map_of_classes_are_named() -> None:
+    preds = {"boxes": torch.zeros(1, 16, 64), "scores": torch.zeros(1, 2, 64), "feats": [torch.empty(1, 1, 8, 8)]}
+    preds |= {"mask_coefficient": torch.zeros(1, 2, 64), "proto": (torch.zeros(1, 2, 16, 16), torch.zeros(1, 2, 8, 8))}
+    masks = torch.zeros(1, 16, 16)
+    masks[0, 4:12, 4:12] = 1
+    batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1), "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]]), "masks": masks}
+    loss = SegmentationLoss(SegmentationSpec(num_classes=2, reg_max=4, strides=(8,)))
+    with pytest.raises(ValueError, match=r"semantic logits, and batch no 'sem_masks'; give the class of each pixel"):
+        loss(preds, batch)

@@ -12,11 +12,12 @@ import torch
 
 from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, Setting
+from oracle.cases.tasks.flow import Flow
 from oracle.comparison.registry import CandidateError, load_candidate, shipped
-from oracle.contract.contender import Contender, OffersStages
+from oracle.contract.contender import Contender, Criterion, OffersStages
 from oracle.contract.run import in_setting, make_criterion, run_assign, run_given, run_loss
 from oracle.definition.criterion import ExactCriterion
-from twinloss import DetectionLoss, LossSpec
+from twinloss import DetectionLoss, LossSpec, PoseLoss, PoseSpec
 
 reference = pytest.importorskip("oracle.reference.criterion")
 
@@ -270,3 +271,12 @@ class TestCandidates:
     def test_paths_that_lead_nowhere_say_where_they_end(self, path: str, message: str) -> None:
         with pytest.raises(CandidateError, match=message):
             load_candidate(path)
+
+
+def test_a_factory_that_takes_no_flow_is_told_of_it() -> None:
+    def factory(spec: PoseSpec) -> Criterion:
+        return PoseLoss(spec)
+
+    spec, contender = PoseSpec(num_classes=1, generation=2, flow=True), Contender("mine", "none", factory)
+    with pytest.raises(TypeError, match=r"factory\(spec, flow=module\): take it, or say so in factory\.declines"):
+        make_criterion(contender, spec, Setting(), Flow())
