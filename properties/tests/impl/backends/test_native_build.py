@@ -503,13 +503,13 @@ def test_a_folder_from_which_nothing_can_be_executed(anew: Path, monkeypatch: py
 
 @pytest.mark.usefixtures("copier")
 def test_a_library_that_cannot_be_loaded_from_where_it_lies(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = ctypes.CDLL
+    plain = library.Library
     words = "failed to map segment from shared object: Operation not permitted"
 
     def load(path: str, **options: Any) -> ctypes.CDLL:
         return _raise(OSError(f"{path}: {words}")) if path.startswith(str(anew / "cache")) else plain(path, **options)
 
-    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(library, "Library", load)
     assert serves().is_relative_to(anew / "user")
 
 

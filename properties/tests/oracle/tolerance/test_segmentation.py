@@ -107,7 +107,7 @@ def test_a_narrow_box_has_a_wide_tolerance() -> None:
     relative = []
     for width in (0.001, 10.0):
         spec = SegmentationSpec(num_classes=1, reg_max=4, strides=(8,), overlap_mask=False)
-        case = Case(spec, (64, 64), 1, (Box(0, 0, 48.0004, 30.0, width, 20.0),), Prediction("random", 1), options={"prototypes": 2.0})
+        case = Case(spec, (64, 64), 1, (Box(0, 0, 48.0004, 30.7, width, 20.0),), Prediction("random", 1), options={"prototypes": 2.0})
         inputs, exact = build(case, Setting("float32")), ExactSegmentation(spec)
         first = torch.zeros(1, dtype=torch.int64)
         held = Assignment(image=first, anchor=first, box=first, weight=torch.ones(1))

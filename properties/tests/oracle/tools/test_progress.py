@@ -210,7 +210,7 @@ def differential(folder: Path, *options: str) -> list[str]:
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_a_differential_run_shows_batches_not_dots(tmp_path: Path, processes: str) -> None:
-    code, said = on_terminal(differential(tmp_path, "-n", processes))
+    code, said = on_terminal(differential(tmp_path, "-n", processes, "--task", "detect"))
     assert code == 0, said
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", said)
     assert re.search(r"━+ +\d+ % \d+ of 20 batches compared, .*, about .* left; none differs", plain), plain

@@ -18,6 +18,7 @@ from properties.training import schedule
 from properties.training.captured_batches import load_all
 from properties.training.runs import Options, Run, perform
 from reports import __main__ as reports
+from twinloss.loss import LOSSES
 
 pytest.importorskip("oracle.reference.training")
 
@@ -82,7 +83,7 @@ def test_ends_with_a_verdict_a_report_and_captured_cases(
 def test_a_wrong_twin_changes_the_training(
     train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("twinloss.trainer.criterion_swap.DetectionLoss", LargerGradient)
+    monkeypatch.setitem(LOSSES, "detect", LargerGradient)
     assert train("--epochs", "1") == 1
     said = capsys.readouterr().err
     assert "FAIL twin, seed 0: gradient norm at every step" in said
