@@ -99,7 +99,7 @@ def _further(name: str, outcome: Outcome, expected: Expected, layout: Layout) ->
     """Returns the worst element of the gradient of a prediction that the task adds to box and class logits."""
     value, truth = outcome.gradients[name], expected.truth.gradients[name]
     # The parameters of a flow are not of the logits' dtype.
-    bounds, largest = expected.tolerance.further[name], math.inf if name == "flow" else _largest(expected)
+    bounds, largest = expected.tolerance.further[name], math.inf if name == "flow" else expected.tolerance.largest
     interval = Interval(*((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above)))
     value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
     worst = worst_element("all", truth, value, bounds.rounding, AXES[name], interval)
@@ -110,11 +110,6 @@ def _further(name: str, outcome: Outcome, expected: Expected, layout: Layout) ->
         found = (replace(worst, where=place | dict(worst.where)),)
     read = _reader(outcome.gradients[name], lambda where: tuple(where[axis] for axis in AXES[name]))
     return QuantityError(f"gradient of {name}", found, {name: tuple(outcome.gradients[name].shape)}, read)
-
-
-def _largest(expected: Expected) -> float:
-    """Returns the largest number of the logits' dtype: a gradient beyond it is infinite, and counts as that number."""
-    return expected.tolerance.largest
 
 
 def _loss(outcome: Outcome, expected: Expected, spec: LossSpec) -> QuantityError:
@@ -153,7 +148,8 @@ def _boxes(outcome: Outcome, expected: Expected, layout: Layout) -> QuantityErro
     held, bins, bounds = expected.assignment, layout.spec.reg_max, expected.tolerance.boxes
     whole = outcome.gradients["boxes"]
     value, truth = (gradient[held.image, :, held.anchor] for gradient in (whole, expected.truth.gradients["boxes"]))
-    largest = _largest(expected)
+    # A gradient beyond the largest number of the logits' dtype is infinite; it counts as that number.
+    largest = expected.tolerance.largest
     low, high = ((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above))
     value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
     found: list[WorstElement | None] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
@@ -58,6 +58,18 @@ class Divergence:
     def observed(self) -> dict[str, str]:
         """Returns the present answers of the contenders named in ``answers``."""
         return {name: answer_of(contenders(self.case.spec.task)[name], self) for name in self.answers}
+
+
+def twin_as_defined(*, answers: tuple[str, str], **fields: Any) -> Divergence:
+    """Returns an entry of which the twin gives the definition's answer: ``answers`` are that one, and the reference's."""
+    ours, reference = answers
+    return Divergence(answers={"definition": ours, "reference": reference, "twin": ours}, preferred="twin", **fields)
+
+
+def refused(*, reference: str, named: str, **fields: Any) -> Divergence:
+    """Returns an entry on input on which definition and twin raise a ValueError, which names what ``named`` says."""
+    why = f"An error that names the {named} can be corrected; a wrong loss without an error stays unnoticed."
+    return twin_as_defined(answers=("ValueError", reference), stage="input", section="10", why=why, **fields)
 
 
 def contenders(task: str = "detect") -> dict[str, Contender]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oracle.cases.case import Case
 from properties.divergences import input_edits, keypoint_edits, questions
-from properties.divergences.divergence import Divergence
+from properties.divergences.divergence import Divergence, twin_as_defined
 from properties.divergences.input_edits import Edit
 from properties.divergences.keypoint_cases import FIRST_GENERATION, HIDDEN, LIKELIHOOD, ONE, SECOND, SECOND_GENERATION, TWO, pose_case
 from properties.divergences.keypoint_edits import coordinate, keypoints, predictions, raw, repeated
@@ -23,8 +23,7 @@ _ALL_NAN = "box NaN, pose NaN, cls NaN, dfl NaN, gradient of boxes not finite, g
 
 def _entry(name: str, what: str, case: Case, edit: Edit, answers: tuple[str, str], why: str, question: Question) -> Divergence:
     """An entry of which ``answers`` are the twin's, which is the definition's, and the reference's."""
-    ours, reference = answers
-    return Divergence(
+    return twin_as_defined(
         name=f"keypoints-{name}",
         what=what,
         stage="input",
@@ -32,8 +31,7 @@ def _entry(name: str, what: str, case: Case, edit: Edit, answers: tuple[str, str
         case=case,
         edit=edit,
         question=question,
-        answers={"definition": ours, "reference": reference, "twin": ours},
-        preferred="twin",
+        answers=answers,
         why=why,
     )
 

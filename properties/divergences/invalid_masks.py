@@ -8,30 +8,17 @@ import torch
 
 from oracle.cases.case import Case
 from properties.divergences import mask_cases, mask_edits, questions
-from properties.divergences.divergence import Divergence
+from properties.divergences.divergence import Divergence, refused
 from properties.divergences.input_edits import Edit
 from properties.divergences.questions import Question
 from properties.divergences.small_cases import box
 
 _NAN = math.nan
-_NAMED = "An error that names the masks can be corrected; a wrong loss without an error stays unnoticed."
 
 
 def _refused(name: str, what: str, case: Case, edit: Edit, reference: str, question: Question = questions.mask_terms) -> Divergence:
     """An entry on input that must raise an error."""
-    answers = {"definition": "ValueError", "reference": reference, "twin": "ValueError"}
-    return Divergence(
-        name=f"mask-{name}",
-        what=what,
-        stage="input",
-        section="10",
-        case=case,
-        edit=edit,
-        question=question,
-        answers=answers,
-        preferred="twin",
-        why=_NAMED,
-    )
+    return refused(name=f"mask-{name}", what=what, case=case, edit=edit, question=question, reference=reference, named="masks")
 
 
 ENTRIES = (

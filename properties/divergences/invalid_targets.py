@@ -6,7 +6,7 @@ import torch
 
 from oracle.cases.case import Case
 from properties.divergences import input_edits, questions
-from properties.divergences.divergence import Divergence
+from properties.divergences.divergence import Divergence, refused
 from properties.divergences.input_edits import Edit
 from properties.divergences.questions import Question
 from properties.divergences.small_cases import box, small_case, with_logits
@@ -15,24 +15,11 @@ _ONE = small_case(box(4, 4, 20, 20))
 _TWO = small_case(box(4, 4, 20, 20), box(12, 12, 28, 28, image=1), images=2)
 _THREE = small_case(box(4, 4, 20, 20), box(8, 8, 24, 24, image=1), box(12, 12, 28, 28, image=1), images=3)
 _LABELLED = with_logits(small_case(box(4, 4, 20, 20, label=1), num_classes=3, reg_max=1), score=-5.0)
-_NAMED = "An error that names the row can be corrected; a wrong loss without an error stays unnoticed."
 
 
 def _refused(name: str, what: str, case: Case, edit: Edit, reference: str, question: Question = questions.rows_held) -> Divergence:
     """An entry on input that must raise an error."""
-    answers = {"definition": "ValueError", "reference": reference, "twin": "ValueError"}
-    return Divergence(
-        name=name,
-        what=what,
-        stage="input",
-        section="10",
-        case=case,
-        edit=edit,
-        question=question,
-        answers=answers,
-        preferred="twin",
-        why=_NAMED,
-    )
+    return refused(name=name, what=what, case=case, edit=edit, question=question, reference=reference, named="row")
 
 
 def _accepted(name: str, what: str, why: str, edit: Edit, reference: str = "RuntimeError") -> Divergence:

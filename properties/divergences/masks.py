@@ -6,7 +6,7 @@ import math
 
 from oracle.cases.case import Case, Setting
 from properties.divergences import input_edits, mask_cases, mask_edits, questions
-from properties.divergences.divergence import Divergence
+from properties.divergences.divergence import Divergence, twin_as_defined
 from properties.divergences.input_edits import Edit
 from properties.divergences.questions import Question
 
@@ -24,8 +24,7 @@ def _accepted(
     setting: Setting = Setting(),
 ) -> Divergence:
     """An entry on a batch that has an answer; ``answers`` are the twin's, which is the definition's, and the reference's."""
-    ours, reference = answers
-    return Divergence(
+    return twin_as_defined(
         name=f"mask-{name}",
         what=what,
         stage="loss",
@@ -34,8 +33,7 @@ def _accepted(
         edit=edit,
         question=question,
         setting=setting,
-        answers={"definition": ours, "reference": reference, "twin": ours},
-        preferred="twin",
+        answers=answers,
         why=why,
     )
 
