@@ -36,7 +36,10 @@ MOST_BROKEN = 0.01
 """Largest share of the batches on which the candidate agrees that an explanation may change."""
 
 PROMISING = 0.05
-"""Share of the difference that a variant must remove from a first batch to be run on the others of the sample."""
+"""Share of the difference that a variant must remove from a batch to be of use there."""
+
+MOST_USELESS = 2
+"""Number of batches of the sample on which a variant is of no use before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ IN_FLOAT32 = "float64 logits are computed in float32 [8a]"
 def _is_float32(answers: Sequence[RecordedAnswer]) -> bool:
     """Whether answers in float64 look like float32 arithmetic: no batch is exact, and most are within float32's rounding or far off."""
     batches = [AnsweredBatch(answer) for answer in answers if answer.dtype == "float64"]
-    distances = [batch.remainder(()).largest for batch in batches]
+    distances = [max(batch.terms(()) + batch.gradients(())) for batch in batches]
     near = [distance for distance in distances if distance <= FLOAT32]
     return len(near) >= 3 and sum(distance <= 1e-10 for distance in near) <= 0.05 * len(near)
 
@@ -172,7 +175,7 @@ def counter_proof(variants: Sequence[Variant], answers: Iterable[RecordedAnswer]
     for answer in answers:
         batch, count = AnsweredBatch(answer), count + 1
         if batch.explained(variants, any_ties=True):
-            agree, residual = agree + 1, max(residual, min(batch.remainder(variants).largest, batch.rounding))
+            agree, residual = agree + 1, max(residual, min(batch.distance(variants), batch.rounding))
         else:
             remainder.append(answer.case.digest)
     return CounterProof(agree, count, residual, tuple(remainder))
@@ -180,15 +183,16 @@ def counter_proof(variants: Sequence[Variant], answers: Iterable[RecordedAnswer]
 
 @dataclass(frozen=True)
 class _Scored:
-    """A combination with its score on the sample: number of batches that it explains, and the share of the difference that it removes."""
+    """A combination, with the numbers of batches that it explains and terms that it settles, and the share that it removes."""
 
     variants: tuple[Variant, ...]
     explained: int
+    settled: int
     removed: float
 
     @property
     def score(self) -> tuple[float, ...]:
-        return self.explained, self.removed
+        return self.explained, self.settled, self.removed
 
 
 class _Search:
@@ -203,7 +207,7 @@ class _Search:
     def run(self) -> Explanation:
         if not self.failing:
             return Explanation(agreeing=len(self.agreeing))
-        base: list[_Scored] = [_Scored((), 0, 0.0)]
+        base: list[_Scored] = [_Scored((), 0, 0, 0.0)]
         best, nearest = Explanation(failing=len(self.failing)), base[0]
         for _ in range(1, self.limits.depth + 1):
             for one in base:
@@ -251,17 +255,18 @@ class _Search:
         return found
 
     def _scored(self, variants: tuple[Variant, ...], sample: Sequence[AnsweredBatch]) -> _Scored | None:
-        """Returns the score of a combination; ``None`` where it does no good on the first batches that it changes."""
-        explained, removed, without_use = 0, 0.0, 0
+        """Returns the score of a combination; ``None`` where it does no good on the first batches that it could change."""
+        explained, settled, removed, useless = 0, 0, 0.0, 0
         for batch in sample:
             if not variants[-1].applies(batch.case.spec):
                 continue
-            share = batch.removed(variants) - batch.removed(variants[:-1])
-            explained, removed = explained + batch.explained(variants), removed + batch.removed(variants)
-            without_use = without_use + (share < PROMISING)
-            if without_use >= 2 and not explained:
+            more = batch.settled(variants) - batch.settled(variants[:-1])
+            share = batch.removed(variants)
+            explained, settled, removed = explained + batch.explained(variants), settled + more, removed + share
+            useless += more <= 0 and share < batch.removed(variants[:-1]) + PROMISING
+            if useless >= MOST_USELESS and not explained:
                 return None
-        return _Scored(variants, explained, removed / max(len(sample), 1))
+        return _Scored(variants, explained, settled, removed / max(len(sample), 1))
 
     def _continuable(self, scored: Sequence[_Scored]) -> list[_Scored]:
         """Returns the combinations to continue: the best by the batches that they explain, and by what they remove, that break nothing."""
@@ -284,7 +289,7 @@ class _Search:
         if broken > MOST_BROKEN * len(self.agreeing):
             return Explanation(failing=len(self.failing))
         explained = [batch for batch in self.failing if batch.explained(variants, any_ties=True)]
-        residual = max((min(batch.remainder(variants).largest, batch.rounding) for batch in explained), default=0.0)
+        residual = max((min(batch.distance(variants), batch.rounding) for batch in explained), default=0.0)
         return Explanation(variants, None, len(explained), len(self.failing), (), broken, len(self.agreeing), residual)
 
     def _with_scales(self, variants: tuple[Variant, ...]) -> Explanation:
@@ -324,7 +329,7 @@ class _Search:
 def _kind(batch: AnsweredBatch) -> tuple[object, ...]:
     """Returns what sets batches apart: which kinds of number differ, and which parts of the definition are in use."""
     spec = batch.case.spec
-    kinds = tuple(gap > batch.rounding for gap in batch.remainder(()).kinds)
+    kinds = tuple(gap > batch.rounding for gap in batch.terms(()) + batch.gradients(()))
     return kinds, spec.reg_max == 1, spec.second_topk is not None, spec.class_weights is not None
 
 
