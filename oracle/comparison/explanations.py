@@ -113,6 +113,13 @@ class Explanation:
         """Whether something is named."""
         return bool(self.variants or self.scales or self.arithmetic)
 
+    def left(self, batch: AnsweredBatch) -> float | None:
+        """Returns the largest relative difference that it leaves on a batch; ``None`` if that is more than rounding."""
+        if self.scales is not None:
+            left = self.scales.left(batch, self.variants)
+            return left if left <= batch.rounding else None
+        return min(batch.distance(self.variants), batch.rounding) if batch.explained(self.variants, any_ties=True) else None
+
     def what(self) -> str:
         """Returns what is otherwise, in one clause; empty if nothing is named."""
         releases = [str(variant) for variant in self.variants if variant.release]
@@ -169,15 +176,21 @@ def _is_float32(answers: Sequence[RecordedAnswer]) -> bool:
     return len(near) >= 3 and sum(distance <= 1e-10 for distance in near) <= 0.05 * len(near)
 
 
-def counter_proof(variants: Sequence[Variant], answers: Iterable[RecordedAnswer]) -> CounterProof:
-    """Compares the definition with some variants with a candidate's answers, batch by batch."""
+def counter_proof(found: Explanation, answers: Iterable[RecordedAnswer]) -> CounterProof:
+    """Compares the definition with what an explanation names with a candidate's answers, batch by batch.
+
+    Args:
+        found: the explanation.
+        answers: answers to any batches, also to others than it was made from; failing and agreeing ones.
+    """
     residual, agree, remainder, count = 0.0, 0, [], 0
     for answer in answers:
-        batch, count = AnsweredBatch(answer), count + 1
-        if batch.explained(variants, any_ties=True):
-            agree, residual = agree + 1, max(residual, min(batch.distance(variants), batch.rounding))
-        else:
+        count += 1
+        left = found.left(AnsweredBatch(answer, FLOAT32 if found.arithmetic else None))
+        if left is None:
             remainder.append(answer.case.digest)
+        else:
+            agree, residual = agree + 1, max(residual, left)
     return CounterProof(agree, count, residual, tuple(remainder))
 
 

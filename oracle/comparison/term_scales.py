@@ -6,6 +6,7 @@ and change no agreeing one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,15 @@ class TermScales:
     value: tuple[float, ...]
     gradient: tuple[float, ...]
     residual: float
+
+    def left(self, batch: AnsweredBatch, variants: Sequence[Variant]) -> float:
+        """Returns what the factors leave on a batch, relative to the largest number of its kind; infinite where it cannot be computed."""
+        parts = _parts(batch, variants)
+        return (
+            math.inf
+            if parts is None
+            else parts.agrees(*(torch.tensor(factors, dtype=torch.float64) for factors in (self.value, self.gradient)))
+        )
 
     def __str__(self) -> str:
         factors = (*self.value, *self.gradient)
