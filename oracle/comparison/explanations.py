@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from oracle.comparison.fitted_numbers import fitted
 from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
 from oracle.comparison.term_scales import TermScales, fitted_scales
 from oracle.comparison.wrong_definitions import catalogue
@@ -37,6 +38,9 @@ MOST_BROKEN = 0.01
 
 PROMISING = 0.05
 """Share of the difference that a variant must remove from a batch to be of use there."""
+
+MOST_FITTED = 3
+"""Number of batches to which numbers are fitted; each must confirm the others'."""
 
 MOST_USELESS = 2
 """Number of batches of the sample on which a variant is of no use before it is given up."""
@@ -60,6 +64,9 @@ class Limits:
     depth: int = 3
     beam: int = 4
     seconds: float | None = None
+
+
+USUAL = Limits()
 
 
 @dataclass(frozen=True)
@@ -224,7 +231,7 @@ class _Search:
         best, nearest = Explanation(failing=len(self.failing)), base[0]
         for _ in range(1, self.limits.depth + 1):
             for one in base:
-                best = self._better(best, self._with_scales(one.variants))
+                best = self._better(best, self._with_number(one.variants))
             if best.explained == best.failing or self._late():
                 break
             scored = [found for one in base for found in self._continued(one.variants)]
@@ -304,6 +311,19 @@ class _Search:
         explained = [batch for batch in self.failing if batch.explained(variants, any_ties=True)]
         residual = max((min(batch.distance(variants), batch.rounding) for batch in explained), default=0.0)
         return Explanation(variants, None, len(explained), len(self.failing), (), broken, len(self.agreeing), residual)
+
+    def _with_number(self, variants: tuple[Variant, ...]) -> Explanation:
+        """Returns what explains most with one number that is fitted on top of a combination: a factor of a term, or another."""
+        best = self._with_scales(variants)
+        left = self._sample(variants)
+        for batch in left[:MOST_FITTED]:
+            if best.explained == best.failing:
+                break
+            for variant in fitted(batch, variants):
+                together = (*variants, variant)
+                if all(one.explained(together) for one in left[:MOST_FITTED]):
+                    best = self._better(best, self._verified(together))
+        return best
 
     def _with_scales(self, variants: tuple[Variant, ...]) -> Explanation:
         """Fits constant factors of terms and gradients on top of a combination; they must be the same on all batches."""
