@@ -137,7 +137,7 @@ def true_mask(
     found = tl.load(values + which.to(tl.int64) * per_mask + y * per_row + x * per_column, mask=asked, other=0)
     if INDEX_MAPS:
         if found.dtype.is_floating():
-            shown = (found == index.to(found.dtype)).to(tl.float32)
+            shown = (found.to(tl.float32) == index.to(tl.float32)).to(tl.float32)
         else:
             shown = (found.to(tl.int64) == index).to(tl.float32)
     elif found.dtype.is_floating():
