@@ -14,6 +14,7 @@ from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
 from oracle.cases.workloads import LabelledImages
 from oracle.cases.workloads.batches import split_layout
+from oracle.cases.workloads.label_files import source_of
 from oracle.cases.workloads.task_batches import OPENERS, SPECS, task_batches
 
 STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the ground truth.
@@ -130,13 +131,15 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
-def labelled(labels: str, imgsz: int, batch: int, name: str = "labels", task: str = "detect") -> Workload:
-    """Returns the workload of a user's label files.
+def labelled(
+    labels: str, imgsz: int, batch: int, name: str = "labels", task: str = "detect", keypoints: tuple[int, int] | None = None
+) -> Workload:
+    """Returns the workload of a user's label files; ``keypoints`` is the shape of theirs, where the user gives it.
 
     Raises:
         FileNotFoundError: the path does not exist.
         ValueError: a label file holds a value that cannot be used; the message names file, line and value.
     """
-    source = f"labels:{labels}"
+    source = source_of(labels, keypoints)
     pack = _pack(task, source)
     return Workload(name, f"{pack.origin}, {batch} images at {imgsz} px", boxes=source, batch=batch, imgsz=imgsz, task=task)
