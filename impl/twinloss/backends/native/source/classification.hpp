@@ -16,21 +16,24 @@ constexpr int SHARED = 16;
 // below the rounding unit of 1.
 template <class T>
 double softplus_sum(const T* logits, std::int64_t count) {
-    double sum[LANES] = {};
-    for (std::int64_t start = 0; start < count; start += LANES * SHARED) {
-        Lanes excess{}, positive{};
-        const std::int64_t end = std::min(count, start + LANES * SHARED);
-        for (std::int64_t i = start; i < end; i += LANES) {
-            const Lanes x = load_some(logits + i, end - i, -INFINITY);
-            const Lanes e = exp_of_negative(-magnitude(x));
-            excess = excess + e + excess * e;
-            positive += larger(Lanes{}, x);
+    double sum[SUMMED] = {};
+    for (std::int64_t start = 0; start < count; start += SUMMED * SHARED) {
+        Lanes excess[PARTS]{}, positive[PARTS]{};
+        const std::int64_t end = std::min(count, start + SUMMED * SHARED);
+        for (std::int64_t i = start; i < end; i += SUMMED)
+            for (int part = 0; part < PARTS; ++part) {
+                const Lanes x = load_some(logits + i + part * LANES, end - i - part * LANES, -INFINITY);
+                const Lanes e = exp_of_negative(-magnitude(x));
+                excess[part] = excess[part] + e + excess[part] * e;
+                positive[part] += larger(Lanes{}, x);
+            }
+        for (int part = 0; part < PARTS; ++part) {
+            const Lanes found = log_of_one_and(excess[part]) + positive[part];
+            for (int lane = 0; lane < LANES; ++lane) sum[part * LANES + lane] += found[lane];
         }
-        const Lanes found = log_of_one_and(excess) + positive;
-        for (int lane = 0; lane < LANES; ++lane) sum[lane] += found[lane];
     }
     double total = 0;
-    for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
+    for (const double of_lane : sum) total += of_lane;
     return total;
 }
 

@@ -4,6 +4,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // Size of the arguments, by which a caller detects a library of another version.
@@ -59,3 +60,4 @@ void twinloss_boxes_gradient(const KernelArguments* arguments, std::int32_t stor
     write_boxes_gradient<Upright>(*arguments, storage, memory, *held, count, {box_factor, dfl_factor, 0}, boxes, nullptr);
 }
 }
+#pragma GCC visibility pop

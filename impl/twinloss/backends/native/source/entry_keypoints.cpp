@@ -5,6 +5,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 std::int64_t twinloss_keypoints_scratch_of_assignment(const KernelArguments* arguments) { return scratch_of_assignment<Keypoints>(*arguments); }
@@ -40,3 +41,4 @@ void twinloss_keypoints_gradient(const KernelArguments* arguments, std::int32_t 
     });
 }
 }
+#pragma GCC visibility pop

@@ -5,6 +5,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 std::int64_t twinloss_oriented_scratch_of_assignment(const KernelArguments* arguments) { return scratch_of_assignment<Oriented>(*arguments); }
@@ -29,3 +30,4 @@ void twinloss_oriented_boxes_gradient(const KernelArguments* arguments, std::int
     write_boxes_gradient<Oriented>(*arguments, storage, memory, *held, count, {box_factor, dfl_factor, angle_factor}, boxes, angle);
 }
 }
+#pragma GCC visibility pop

@@ -62,8 +62,9 @@ struct Factors {
     float box, dfl, angle;
 };
 
+// Adds one held anchor after the other: the sum does not depend on how many fill a register.
 template <class Geometry>
-Sums<Geometry> held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes) {
+void add_held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, Sums<Geometry>& sums) {
     SideLanes distance, target = lanes.truth.target();
     Wide dfl{};
     for (int side = 0; side < SIDES; ++side) {
@@ -82,9 +83,7 @@ Sums<Geometry> held_terms(const KernelArguments& arguments, HeldLanes<Geometry>&
     const typename Geometry::Compared compared(arguments, distance, lanes.angle(arguments.bins), lanes.truth);
     Wide losses[Geometry::HELD_TERMS] = {compared.box_loss() * lanes.weight, dfl * 0.25 * lanes.weight};
     if constexpr (Geometry::ANGLES > 0) losses[2] = compared.angle_loss() * lanes.weight;
-    Sums<Geometry> sums;
     sums.add(losses, lanes.count);
-    return sums;
 }
 
 // Replaces the logits in the lanes by their gradient.
@@ -163,7 +162,7 @@ template <class Geometry, class T>
 Sums<Geometry> sums_over_held(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch) {
     std::fill_n(scratch.sums, Stretch::most(arguments, count), Sums<Geometry>());
     const auto add = [&](std::int64_t n, HeldLanes<Geometry>& lanes, HeldTile<Geometry>&, std::int64_t) {
-        scratch.sums[n].add(held_terms(arguments, lanes));
+        add_held_terms(arguments, lanes, scratch.sums[n]);
     };
     const std::int64_t stretches =
         for_each_stretch<Geometry, T>(arguments, held, count, scratch, add, [](const Stretch&, HeldTile<Geometry>&) {});
