@@ -13,6 +13,8 @@ namespace twinloss {
 // Logits that share one logarithm. Π(1 + e^−|x|) over them is at most 2^16, far from overflow.
 constexpr int SHARED = 16;
 
+constexpr std::int64_t AHEAD = 512;  // logits between the one that is read and the one that is fetched
+
 // 1 / (1 + e^−x), given e = e^−|x|.
 inline Lanes sigmoid(Lanes x, Lanes e) {
     const Lanes reciprocal = 1.0f / (1.0f + e);
@@ -28,6 +30,7 @@ void add_softplus(const T* logits, std::int64_t count, double* sums, float scale
     for (std::int64_t i = 0; i < count; i += SUMMED)
         for (int part = 0; part < PARTS; ++part) {
             const std::int64_t at = i + part * LANES;
+            fetch(logits + at + AHEAD);
             const Lanes x = load_some(logits + at, count - at, -INFINITY);
             const Lanes e = exp_of_negative(-magnitude(x));
             excess[part] = excess[part] + e + excess[part] * e;
