@@ -71,7 +71,9 @@ class ExactOriented(ExactCriterion):
         spec, sides = self.spec, self.distances(held.logits)
         angle = preds["angle"].double()[held.image, 0, held.anchor]
         predicted, boxes = decoded_boxes(sides, angle, held.centres), held.corners / in_pixels(held.strides)
-        target = side_distances(boxes, held.centres)
+        # [14] Before 8.4.0 distributions learnt the distances to the box of the same sides that is not turned.
+        turn = 1.0 if spec.turned_targets else 0.0
+        target = side_distances(boxes * boxes.new_tensor([1, 1, 1, 1, turn]), held.centres)
         each = {
             "box": 1 - self.term_overlap(predicted, boxes),
             "dfl": self.distance_or_distribution(sides, target, grid, held),
