@@ -39,9 +39,9 @@ def test_a_property_that_finds_nothing_comes_first_and_one_that_is_needed_is_nam
 
 
 def test_the_report_has_it_where_the_rows_tell() -> None:
-    assert "Which property finds which fault" in [section.title for section in report(ROWS).sections]
+    assert "Which property finds which fault" in [section.heading for section in report(ROWS).sections]
     older = ROWS.drop(columns=["found_by", "looked"])
-    assert "Which property finds which fault" not in [section.title for section in report(older).sections]
+    assert "Which property finds which fault" not in [section.heading for section in report(older).sections]
     assert build(older) == ()
 
 
