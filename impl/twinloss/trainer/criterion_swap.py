@@ -91,7 +91,8 @@ class Criterion:
             TypeError: the own criterion is no longer the release's.
             RuntimeError: it computes something else than the twin; the message names the term, the release and the remedy.
         """
-        predictions = preds[1] if isinstance(preds, tuple) else preds
+        # Older heads of other tasks than detection give a tuple in training too: it begins with the list of level maps.
+        predictions = preds[1] if isinstance(preds, tuple) and not isinstance(preds[0], list) else preds
         # Inside torch.compile the loss would fall into many small graphs, since what it does next depends on its data.
         evaluate = torch.compiler.disable(self._evaluate) if torch.compiler.is_compiling() else self._evaluate
         return evaluate(predictions, batch)
