@@ -1,0 +1,154 @@
+"""Constant factors of terms and their gradients: a gain, a mean, a detached term.
+
+Three numbers a batch always fit something. A factor is therefore named only where the same factors explain every failing batch to rounding,
+and change no agreeing one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from oracle.comparison.recorded_answers import AnsweredBatch
+from oracle.contract.run import Outcome
+from oracle.definition.variant import Variant
+
+SAME = 1e-7
+"""Relative difference up to which the factors of two batches are the same."""
+
+FEWEST_BATCHES = 3
+"""Smallest number of failing batches from which constant factors are inferred."""
+
+
+@dataclass(frozen=True)
+class TermScales:
+    """Factors of each term and of its gradient that are not 1.
+
+    Attributes:
+        names: names of the terms.
+        value, gradient: factor of each term and of its gradient; 1 where no batch shows it.
+        residual: largest relative difference that they leave.
+    """
+
+    names: tuple[str, ...]
+    value: tuple[float, ...]
+    gradient: tuple[float, ...]
+    residual: float
+
+    def left(self, batch: AnsweredBatch, variants: Sequence[Variant]) -> float:
+        """Returns what the factors leave on a batch, relative to the largest number of its kind; infinite where it cannot be computed."""
+        parts = _parts(batch, variants)
+        return (
+            math.inf
+            if parts is None
+            else parts.agrees(*(torch.tensor(factors, dtype=torch.float64) for factors in (self.value, self.gradient)))
+        )
+
+    def __str__(self) -> str:
+        factors = (*self.value, *self.gradient)
+        if all(_same(factor, factors[0]) for factor in factors):
+            return f"every term and its gradient are {factors[0]:.6g} times what they should be [7]"
+        return ", ".join(filter(None, map(_text, self.names, self.value, self.gradient)))
+
+
+def _text(name: str, value: float, gradient: float) -> str:
+    """Returns a text for the factors of a term; empty where they are 1."""
+    if _same(value, gradient):
+        return "" if _same(value, 1) else f"{name} and its gradient are {value:.6g} times what they should be [7]"
+    if _same(value, 1):
+        return (
+            f"{name} has no gradient [8]"
+            if abs(gradient) < SAME
+            else f"the gradient of {name} is {gradient:.6g} times what it should be [8]"
+        )
+    if _same(gradient, 1):
+        return f"{name} is {value:.6g} times what it should be, with the right gradient [7]"
+    return f"{name} is {value:.6g}, its gradient {gradient:.6g} times what they should be [7]"
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) <= SAME * max(abs(one), abs(other), 1e-3)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """One batch taken apart.
+
+    Attributes:
+        batch: the batch.
+        loss: (T,) the terms under the variants.
+        gradients: (N, T) gradient of each term in all predictions.
+    """
+
+    batch: AnsweredBatch
+    loss: Tensor
+    gradients: Tensor
+
+    @property
+    def found(self) -> Tensor:
+        """The candidate's gradient (N,)."""
+        return _flat(self.batch.answer.outcome)
+
+    def agrees(self, value: Tensor, gradient: Tensor) -> float:
+        """Returns what the factors of terms (T,) and gradients (T,) leave, relative to the largest number of its kind."""
+        of_terms = (self.batch.answer.outcome.loss - value * self.loss).abs() / self.batch.truth.loss.abs().clamp(min=1e-3)
+        size = _flat(self.batch.truth).abs().max().clamp(min=1e-6)
+        of_gradients = (self.found - self.gradients @ gradient).abs().max() / size
+        return max(float(of_terms.max()), float(of_gradients))
+
+
+def fitted_scales(failing: Sequence[AnsweredBatch], agreeing: Sequence[AnsweredBatch], variants: Sequence[Variant]) -> TermScales | None:
+    """Returns the factors that, on top of some variants, explain every failing batch and change no agreeing one; ``None`` if none do."""
+    if len(failing) < FEWEST_BATCHES:
+        return None
+    first = [_parts(batch, variants) for batch in failing[:FEWEST_BATCHES]]
+    if any(parts is None or _estimate(parts) is None for parts in first):
+        return None
+    every = [parts for batch in (*failing, *agreeing) if (parts := _parts(batch, variants)) is not None]
+    estimates = [(parts, estimate) for parts in every[: len(failing)] if (estimate := _estimate(parts)) is not None]
+    if len(every) < len(failing) + len(agreeing) or not estimates:
+        return None
+    value = _best([(estimate[0], parts.loss.abs()) for parts, estimate in estimates])
+    gradient = _best([(estimate[1], parts.gradients.norm(dim=0) / parts.gradients.norm()) for parts, estimate in estimates])
+    left = [parts.agrees(value, gradient) / parts.batch.rounding for parts in every]
+    if max(left) > 1 or all(_same(factor, 1) for factor in (*value.tolist(), *gradient.tolist())):
+        return None
+    residual = max(share * parts.batch.rounding for share, parts in zip(left, every, strict=True))
+    return TermScales(failing[0].case.spec.term_names, tuple(value.tolist()), tuple(gradient.tolist()), residual)
+
+
+def _best(estimates: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Returns the estimate (T,) of each factor from the batch that shows it best, given estimates and their weights; 1 where none does."""
+    values, weights = (torch.stack(column) for column in zip(*estimates, strict=True))
+    best = values.gather(0, weights.argmax(0)[None])[0]
+    return torch.where(weights.amax(0) > 0, best, 1.0)
+
+
+def _parts(batch: AnsweredBatch, variants: Sequence[Variant]) -> _Parts | None:
+    """Takes a batch apart; ``None`` where the variants cannot be computed on it, or a number is not finite."""
+    terms = batch.case.spec.terms
+    try:
+        apart = [batch.outcome(variants, [float(name == chosen) for name in terms]) for chosen in terms]
+    except (ValueError, IndexError, RuntimeError):
+        return None
+    gradients = torch.stack([_flat(part) for part in apart], 1)
+    finite = all(bool(numbers.isfinite().all()) for numbers in (gradients, _flat(batch.answer.outcome), batch.answer.outcome.loss))
+    return _Parts(batch, apart[0].loss, gradients) if finite else None
+
+
+def _estimate(parts: _Parts) -> tuple[Tensor, Tensor] | None:
+    """Returns the factors of terms and gradients (each (T,)) by which one batch is explained; ``None`` if none explain it."""
+    there = parts.gradients.abs().amax(0) > 0
+    gradient = torch.ones_like(parts.loss)
+    if there.any():
+        gradient[there] = torch.linalg.lstsq(parts.gradients[:, there], parts.found[:, None]).solution[:, 0]
+    value = torch.where(parts.loss.abs() > 0, parts.batch.answer.outcome.loss / parts.loss, 1.0)
+    return (value, gradient) if parts.agrees(value, gradient) <= parts.batch.rounding else None
+
+
+def _flat(outcome: Outcome) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in outcome.gradients.values()])
