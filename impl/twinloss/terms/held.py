@@ -15,8 +15,6 @@ from twinloss.gather_anchors import held_columns
 from twinloss.geometry.registry import GEOMETRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twinloss.assignment.assign import Assignment
     from twinloss.backends.call import Call
 
@@ -28,7 +26,6 @@ class HeldAnchors:
         call: the call.
         assignment: its assignment, or a given one.
         anchors: centres (A, 2) in grid units and strides (A,) in pixels; their dtype is that of the arithmetic.
-        columns: what :meth:`columns` need not gather, by key.
 
     Attributes:
         image, anchor, row: (H,) image, anchor within it, and row of the batch, as in :class:`~twinloss.Assignment`.
@@ -37,16 +34,14 @@ class HeldAnchors:
         strides: (H,) pixels.
     """
 
-    def __init__(
-        self, call: Call, assignment: Assignment, anchors: tuple[Tensor, Tensor], columns: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def __init__(self, call: Call, assignment: Assignment, anchors: tuple[Tensor, Tensor]) -> None:
         self.call, self.spec = call, call.spec
         self.geometry = GEOMETRIES[call.spec.geometry]
         self.image, self.anchor, self.row = assignment.image, assignment.anchor, assignment.box
         self.dtype = anchors[0].dtype
         self.weight = assignment.weight.to(self.dtype)
         self.centres, self.strides = anchors[0][self.anchor], anchors[1][self.anchor]
-        self._columns: dict[str, Tensor] = dict(columns or {})
+        self._columns: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.anchor)

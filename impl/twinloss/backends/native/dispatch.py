@@ -125,4 +125,4 @@ def _bits(path: Path) -> int:
     try:
         return int(ctypes.CDLL(str(path)).twinloss_processor())
     except AttributeError as error:
-        raise NoLibraryError(f"the library {path} lacks a function: {error}; delete that file, or use backend='torch'") from error
+        raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error

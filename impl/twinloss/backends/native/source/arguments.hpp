@@ -39,6 +39,10 @@ struct KernelArguments {
     const float* keypoints;  // (N, n, 2 or 3) divided by the image's width and height
     const float* doubled;    // (n,) 8σ²
     float point_factor, point_shift;  // a position is factor · raw + centre − shift
+    const void* sigmas;  // (B, 2n, A) raw deviations, adjacent anchors adjacent in memory; null without a likelihood
+    std::int64_t sigmas_per_image, sigmas_per_channel;
+    const float* point_weights;  // (n,) ω
+    float sigma_floor;           // τ
 
     const struct MaskArguments* masks;  // of the mask-aware assignment; null for any other
 
@@ -52,6 +56,13 @@ struct Held {
     std::int64_t *image, *anchor, *row;
     float* weight;
     std::int64_t capacity;
+};
+
+// Where the gradients by the logits go, contiguous and in the logits' storage, null for what nobody asked for; and by how much each term
+// counts in them: box, classification, distribution, angle.
+struct Gradients {
+    void *boxes, *scores, *angle;
+    double upstream[4];
 };
 
 // Divides one piece of memory among arrays. Given a null pointer, it only counts the bytes that they need.
