@@ -58,16 +58,24 @@ def runnable() -> list[str]:
     known = BY_MACHINE.get(platform.machine(), {})
     if not known:
         raise NoLibraryError(f"there are no CPU kernels for {platform.machine()}; use backend='torch'")
-    if _installed(PROCESSOR).is_file():
-        bits = _of_installation(_bits, _installed(PROCESSOR))
-    elif switched_on("TWINLOSS_BUILD", default=False):
-        bits = build(PROCESSOR, _bits)
-    else:
-        raise NoLibraryError(
-            f"twinloss was installed without CPU kernels for {platform.system()} on {platform.machine()}; install a wheel that has them, "
-            "or set TWINLOSS_BUILD=1 to compile them with this machine's C++ compiler, or use backend='torch'"
-        )
+    bits = _of_installation(_bits, processor())
     return [name for name, found in known.items() if found.bit & bits == found.bit]
+
+
+def processor() -> Path:
+    """The library that says what the machine runs.
+
+    Raises:
+        NoLibraryError: it was not installed, and TWINLOSS_BUILD=1 does not ask for it, or it cannot be compiled.
+    """
+    if (path := _installed(PROCESSOR)).is_file():
+        return path
+    if switched_on("TWINLOSS_BUILD", default=False):
+        return build(PROCESSOR, _checked)
+    raise NoLibraryError(
+        f"twinloss was installed without CPU kernels for {platform.system()} on {platform.machine()}; install a wheel that has them, "
+        "or set TWINLOSS_BUILD=1 to compile them with this machine's C++ compiler, or use backend='torch'"
+    )
 
 
 def choose(runs: list[str]) -> str:
@@ -113,6 +121,12 @@ def _of_installation(load: Callable[[Path], Loaded], path: Path) -> Loaded:
 
 def _installed(name: str) -> Path:
     return LIBRARIES / f"{name}.so"
+
+
+def _checked(path: Path) -> Path:
+    """The path of a library that says what the machine runs; errors as for :func:`_bits`."""
+    _bits(path)
+    return path
 
 
 def _bits(path: Path) -> int:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import twinloss
 from oracle.cases.build import build as build_inputs
 from oracle.cases.case import Case, Setting
 from oracle.contract.run import run_loss
@@ -26,9 +27,9 @@ from properties.tasks import TASKS
 from properties.tests.impl.backends.test_native import CASE, SPEC, native
 from twinloss import DetectionLoss
 from twinloss.backends.native import availability, dispatch, library
-from twinloss.backends.native.build import build
 from twinloss.backends.native.compiler import NoLibraryError
-from twinloss.backends.native.instruction_sets import BY_MACHINE
+from twinloss.backends.native.dispatch import CpuKernels
+from twinloss.backends.native.instruction_sets import BY_MACHINE, PROCESSOR
 from twinloss.backends.native.openmp import share_with_torch
 from twinloss.loss import LOSSES
 
@@ -148,12 +149,45 @@ def test_what_runs_is_what_the_system_lists() -> None:
     assert [name for name in needed if needed[name] <= listed] == RUNNABLE
 
 
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A folder of libraries as in a wheel, on a machine without compiler."""
+    for name, found in {PROCESSOR: dispatch.processor(), **{name: kernels_path(name) for name in RUNNABLE}}.items():
+        shutil.copy(found, tmp_path / f"{name}.so")
+    monkeypatch.setattr(dispatch, "LIBRARIES", tmp_path)
+    monkeypatch.setenv("TWINLOSS_BUILD", "0")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("TWINLOSS_ISA", raising=False)
+    forget()
+    yield tmp_path
+    forget()
+
+
+def kernels_path(name: str) -> Path:
+    with kernels_of(name, threads=1):
+        return library.cpu_kernels().path
+
+
+def test_installed_libraries_serve_without_a_compiler(installed: Path) -> None:
+    step()
+    assert library.cpu_kernels() == CpuKernels(RUNNABLE[0], installed / f"{RUNNABLE[0]}.so", "installed")
+    assert twinloss.cpu_kernels() == library.cpu_kernels()
+
+
+def test_an_installed_library_that_cannot_be_loaded_is_named(installed: Path) -> None:
+    (installed / f"{RUNNABLE[0]}.so").write_text("no library")
+    assert "that were installed cannot be loaded" in str(availability.no_library())
+    assert "install twinloss again, or use backend='torch'" in str(availability.no_library())
+
+
 # What the libraries hold
 
 
 @pytest.fixture(scope="module", params=RUNNABLE)
-def compiled(request: pytest.FixtureRequest) -> Path:
-    return build(str(request.param), lambda path: path)
+def kernels(request: pytest.FixtureRequest) -> CpuKernels:
+    with kernels_of(request.param, threads=1):
+        return library.cpu_kernels()
 
 
 def symbols(path: Path, *options: str) -> list[str]:
@@ -163,22 +197,21 @@ def symbols(path: Path, *options: str) -> list[str]:
     return subprocess.run(["nm", *options, str(path)], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_a_library_shares_no_function_with_another(compiled: Path) -> None:
-    exported = [line.split()[-2:] for line in symbols(compiled, "-D", "--defined-only")]
+def test_a_library_shares_no_function_with_another(kernels: CpuKernels) -> None:
+    exported = [line.split()[-2:] for line in symbols(kernels.path, "-D", "--defined-only")]
     assert exported
     assert {kind for kind, _ in exported} == {"T"}  # no weak (W, V) and no unique (u) symbol
     assert all(name.startswith("twinloss_") for _, name in exported)
 
 
-def test_every_function_of_a_library_is_in_its_own_namespace(compiled: Path) -> None:
-    name = compiled.name.split("-")[1]
-    own = [line.split()[-1] for line in symbols(compiled, "--defined-only") if "_ZN" in line]
+def test_every_function_of_a_library_is_in_its_own_namespace(kernels: CpuKernels) -> None:
+    own = [line.split()[-1] for line in symbols(kernels.path, "--defined-only") if "_ZN" in line]
     assert own
-    assert all(f"twinloss_{name}" in symbol for symbol in own)
+    assert all(f"twinloss_{kernels.instruction_set}" in symbol for symbol in own)
 
 
-def test_a_library_calls_the_system_for_memory_and_exact_functions_alone(compiled: Path) -> None:
-    called = {line.split()[-1].partition("@")[0] for line in symbols(compiled, "-D", "--undefined-only")}
+def test_a_library_calls_the_system_for_memory_and_exact_functions_alone(kernels: CpuKernels) -> None:
+    called = {line.split()[-1].partition("@")[0] for line in symbols(kernels.path, "-D", "--undefined-only")}
     allowed = {
         "memcpy",
         "memset",
@@ -200,8 +233,8 @@ def test_a_library_calls_the_system_for_memory_and_exact_functions_alone(compile
     assert not others, f"{others}: what such a function returns may depend on the system"
 
 
-def test_a_library_brings_no_runtime(compiled: Path) -> None:
-    needed = subprocess.run(["readelf", "-d", str(compiled)], capture_output=True, text=True, check=True).stdout
+def test_a_library_brings_no_runtime(kernels: CpuKernels) -> None:
+    needed = subprocess.run(["readelf", "-d", str(kernels.path)], capture_output=True, text=True, check=True).stdout
     names = set(re.findall(r"\(NEEDED\).*\[(.*)\]", needed))
     assert names <= {"libc.so.6", "libm.so.6"}, names
 
@@ -209,7 +242,6 @@ def test_a_library_brings_no_runtime(compiled: Path) -> None:
 # Threads
 
 
-@pytest.mark.usefixtures("compiled")
 def test_one_openmp_runtime_is_loaded() -> None:
     import threadpoolctl
 
