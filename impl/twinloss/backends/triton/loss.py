@@ -35,10 +35,13 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
 
 def _with_mask_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and items in the order of the definition's terms, with those that segmentation adds."""
-    if call.spec.task != "segment":
+    if arguments.masks is None:
         return loss, items
-    added = mask_terms(call, arguments, mask_arguments(call), slots)
-    found = (dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True)) for own, more in zip((loss, items), added, strict=True))
+    added = mask_terms(call, arguments, slots)
+    found = (
+        dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True))
+        for own, more in zip((loss, items), added, strict=True)
+    )
     loss, items = (torch.stack([terms[key] for key in call.spec.terms]) for terms in found)
     return loss, items
 
@@ -51,7 +54,9 @@ def assign(call: Call) -> Assignment:
 
 
 def _arguments(call: Call) -> KernelArguments:
-    return kernel_arguments(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call))
+    return kernel_arguments(
+        call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call), mask_arguments(call)
+    )
 
 
 def _angle(call: Call) -> Tensor | None:

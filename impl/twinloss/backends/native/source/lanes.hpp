@@ -58,7 +58,7 @@ inline Wide from_bits(Bits<Wide> x) { return reinterpret_cast<Wide>(x); }
 
 template <class V>
 V choose(Bits<V> mask, V yes, V no) {
-    return from_bits((bits_of(yes) & mask) | (bits_of(no) & ~mask));
+    return mask ? yes : no;
 }
 template <class V>
 V magnitude(V x) {

@@ -118,6 +118,12 @@ inline void store<Float16>(Float16* to, Lanes x) {
 }
 #endif
 
+// Asks for numbers that will be loaded soon: the processor does so by itself only within a page, and not far enough ahead of much arithmetic.
+template <class T>
+void fetch(const T* from) {
+    __builtin_prefetch(from);
+}
+
 // Loads the first `count` lanes of a vector; the others are `missing`.
 template <class T>
 Lanes load_some(const T* from, std::int64_t count, float missing) {

@@ -87,8 +87,8 @@ void side_gradient(const KernelArguments& arguments, HeldLanes<Geometry>& lanes,
     TwoBins(target, arguments).take_from(logits, to_dfl);
 }
 
-// Adds the terms of the held anchors in the lanes, one anchor after the other: a sum does not depend on how many fill a register. Replaces
-// their logits by the gradient, unless `factors` is null.
+// Adds the terms of the held anchors in the lanes, one after the other: the sum does not depend on how many fill a register. Replaces their
+// logits by the gradient, unless `factors` is null.
 template <class Geometry>
 void add_held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, const Factors* factors, Sums<Geometry>& sums) {
     SideLanes distance, target = lanes.truth.target();
