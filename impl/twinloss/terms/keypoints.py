@@ -180,8 +180,8 @@ def deviations(raw_sigma: Tensor, floor: float) -> Tensor:
 
 
 def _waits_for_nothing(counts_Q: Tensor) -> bool:
-    """Whether the host can ask how many pairs count without waiting for a device."""
-    return counts_Q.device.type == "cpu"
+    """Whether the host can ask how many pairs count without waiting for a device; while torch traces there is no such number."""
+    return counts_Q.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _counting(counts_Q: Tensor, *values: Tensor) -> list[Tensor]:

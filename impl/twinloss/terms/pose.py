@@ -52,7 +52,10 @@ def keypoint_likelihood_term(held: HeldAnchors) -> Tensor:
     points, floor = _spec(held).keypoint_shape[0], torch.finfo(raw_sigma.dtype).tiny
     sigma_Hn2 = held.columns("kpts_sigma").view(-1, points, 2)
     weight_n = likelihood_weights(_spec(held).keypoint_shape, sigma_Hn2.device)
-    term = likelihood_term(_differences(held), sigma_Hn2, visible(_targets(held)), weight_n, flow, held.dtype, floor)
+    visible_Hn = visible(_targets(held))
+    if held.there is not None:
+        visible_Hn = visible_Hn & held.there.unsqueeze(1)
+    term = likelihood_term(_differences(held), sigma_Hn2, visible_Hn, weight_n, flow, held.dtype, floor)
     return term.to(held.dtype)
 
 
