@@ -1,7 +1,7 @@
 """Failures and side effects of a contender, which would disturb a training: each failure mode is a quantity with its own verdict.
 
 A criterion is called four times: twice on the case, on another batch, and on the case again; a second criterion is called on that other
-batch. Changes of the process state are read around each call (:mod:`oracle.contract.process_state`). On the CPU repeated answers must have
+batch. Changes of the process state are read around each call (:mod:`oracle.inside.process_state`). On the CPU repeated answers must have
 the same bits. On other devices the order of atomic additions varies: the tolerance is :data:`RELATIVE_DRIFT` of the largest number.
 """
 
@@ -19,6 +19,7 @@ from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
 from oracle.cases.tasks import task_of
 from oracle.contract.answer_form import (
+    WORDS,
     WRONG_ATTRIBUTE,
     WRONG_DTYPE,
     WRONG_SHAPE,
@@ -30,9 +31,10 @@ from oracle.contract.answer_form import (
 )
 from oracle.contract.calls import HANGS, RAISES, CallResult, ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
-from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS
 from oracle.contract.run import DETECTION_TERMS, fresh_leaves, gradients, in_setting, leaves_of, make_criterion
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
+from oracle.inside.process_state import PROCESS, RANDOM, SETTINGS
+from oracle.isolated.candidate_process import ENDS
 from oracle.tools.printable import printable
 from twinloss import LossSpec
 
@@ -43,6 +45,7 @@ WARNINGS = "warnings"
 MODES = {
     RAISES: "it raised instead of answering",
     HANGS: "it did not answer in time",
+    ENDS: "its process ended, or it closed the streams to the judge",
     WRONG_ATTRIBUTE: "an attribute of its factory or criterion cannot be read, or violates the contract",
     WRONG_SHAPE: "its answer is not (loss with one entry per term, items by name)",
     WRONG_DTYPE: "its loss is neither float32 nor float64, or its items are no numbers",
@@ -271,11 +274,8 @@ def _other_bits(found: Any, kept: Tensor) -> bool:
     return not same_form or not torch.equal(_bits(found), _bits(kept))
 
 
-_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().view(_WORDS[tensor.element_size()])
+    return tensor.detach().contiguous().view(WORDS[tensor.element_size()])
 
 
 def _difference(one: Answer, other: Answer) -> str:

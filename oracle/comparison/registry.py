@@ -9,20 +9,25 @@ import importlib.metadata
 import importlib.util
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import twinloss
 from oracle.cases.case import Inputs, Setting
 from oracle.cases.tasks.flow import Flow
-from oracle.contract.answer_form import MalformedError, describe, read_attribute
+from oracle.contract.answer_form import WRONG_ATTRIBUTE, MalformedError, describe, read_attribute
 from oracle.contract.assumptions import Assumption, AssumptionError, find_assumptions, with_assumptions
 from oracle.contract.calls import ContenderFailed, call_contender
 from oracle.contract.contender import Contender, Criterion
+from oracle.contract.time_limit import TimeLimitExceeded
 from oracle.definition.tasks import DEFINITIONS
-from oracle.tools.printable import printable
+from oracle.inside.messages import Record
+from oracle.isolated.candidate_process import CandidateProcess, CandidateSource
+from oracle.isolated.contender import isolated_contender
+from oracle.isolated.decode import decode, exception_of
+from oracle.tools.printable import exception_text, printable
 from twinloss import DetectionLoss, LossSpec, OrientedLoss, PoseLoss, PoseSpec, SegmentationLoss
 
 REFERENCE_DISTRIBUTIONS = ("ultralytics-opencv-headless", "ultralytics")
@@ -81,8 +86,61 @@ def reference_version() -> str:
     return next((installed[name] for name in REFERENCE_DISTRIBUTIONS if name in installed), "not installed")
 
 
+def load_isolated(path: str, time_limit: float = TIME_LIMIT, source: CandidateSource | None = None) -> Contender:
+    """Loads the contender at ``package.module:factory`` into a process of its own (:mod:`oracle.isolated`).
+
+    Args:
+        path: the dotted path, which is also its name.
+        time_limit: seconds that one call may take.
+        source: where it is; ``None`` for the current folder or ``PYTHONPATH``.
+
+    Raises:
+        CandidateError: as for :func:`load_candidate`.
+    """
+    module_name, name = _parts(path)
+    process = CandidateProcess(source or CandidateSource.here(module_name, name))
+    try:
+        return _isolated(process, _loaded(process, path), path, time_limit)
+    except MalformedError as error:
+        raise CandidateError(f"candidate {path!r}: {error}") from error
+    except TimeLimitExceeded as error:
+        raise CandidateError(f"candidate {path!r}: importing {module_name} {error}") from None
+
+
+def _loaded(process: CandidateProcess, path: str) -> Record:
+    """Returns what the candidate's process tells of its factory."""
+    module_name, name = _parts(path)
+    loaded = process.start()
+    if "import" in loaded:
+        what = f"raised {exception_text(exception_of(loaded['import']))}"
+        raise _import_error(path, module_name, what, loaded["import"].get("module"))
+    if "names" in loaded:
+        raise MalformedError(_no_factory(module_name, name, list(map(str, loaded["names"])), str(loaded["file"])))
+    return loaded
+
+
+def _isolated(process: CandidateProcess, loaded: Record, path: str, time_limit: float) -> Contender:
+    if not loaded["callable"]:
+        raise MalformedError(f"{path.partition(':')[2]} is {describe(decode(loaded['described'], process.arena))}; {_FACTORY}")
+    found: dict[str, Any] = {}
+    for attribute, one in loaded["attributes"].items():
+        if "raised" in one:
+            raised = exception_text(exception_of(one["raised"]))
+            raise MalformedError(f"its attribute `{attribute}` cannot be read: it raised {raised}", WRONG_ATTRIBUTE)
+        if "code" in one:
+            found[attribute] = decode(one["code"], process.arena)
+    holder = SimpleNamespace(**found)
+    arithmetic = read_attribute(holder, "arithmetic", "logits", ("logits", "float32"))
+    callable_ = bool(loaded["attributes"]["declines"].get("callable"))
+    if found.get("declines") is not None and not callable_:
+        raise MalformedError(_not_callable(found["declines"]))
+    version = printable(str(loaded["version"]), 200)
+    contender = isolated_contender(process, path, version, arithmetic, time_limit, declines=callable_)
+    return with_assumptions(contender, _assumed(found.get("assumes", ())))
+
+
 def load_candidate(path: str) -> Contender:
-    """Loads the contender at ``package.module:factory`` from the current folder or ``PYTHONPATH``.
+    """Loads the contender at ``package.module:factory`` from the current folder or ``PYTHONPATH`` into this process.
 
     :mod:`oracle.contract.contender` describes the factory and its attributes.
 
@@ -90,14 +148,20 @@ def load_candidate(path: str) -> Contender:
         CandidateError: the path is malformed, the module or factory does not exist or cannot be imported or called, or an attribute of the
             factory violates the contract.
     """
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise CandidateError(f"candidate {path!r} has no module or no factory; write --candidate package.module:factory")
+    module_name, name = _parts(path)
     module = _import(module_name, path)
     try:
         return call_contender(LOADING, lambda: _contender(module, name, path)).answer
     except ContenderFailed as failure:
         raise CandidateError(f"candidate {path!r}: {failure.what}") from failure
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """Returns module and factory of a dotted path."""
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise CandidateError(f"candidate {path!r} has no module or no factory; write --candidate package.module:factory")
+    return module_name, name
 
 
 LOADING = Contender("a candidate that is loaded", "", lambda _: None, time_limit=600.0)  # type: ignore[arg-type, return-value]
@@ -109,9 +173,13 @@ def _contender(module: ModuleType, name: str, path: str) -> Contender:
     arithmetic = read_attribute(factory, "arithmetic", "logits", ("logits", "float32"))
     declines = read_attribute(factory, "declines")
     if declines is not None and not callable(declines):
-        raise MalformedError(f"its attribute `declines` is {describe(declines)}; it must be a function (spec, inputs, setting), or None")
+        raise MalformedError(_not_callable(declines))
     contender = Contender(path, printable(_version(module), 200), factory, arithmetic, declines, TIME_LIMIT)
     return with_assumptions(contender, _assumed(read_attribute(factory, "assumes", ())))
+
+
+def _not_callable(declines: Any) -> str:
+    return f"its attribute `declines` is {describe(declines)}; it must be a function (spec, inputs, setting), or None"
 
 
 def _assumed(names: Any) -> list[Assumption]:
@@ -133,23 +201,37 @@ def _import(module_name: str, path: str) -> ModuleType:
         return call_contender(LOADING, lambda: importlib.import_module(module_name)).answer
     except ContenderFailed as failure:
         error = failure.__cause__
-        if not isinstance(error, ModuleNotFoundError):
-            raise CandidateError(f"candidate {path!r}: importing {module_name} {failure.what}") from error
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            remedy = f"run from the folder that holds it (this is {here}), or add that folder to PYTHONPATH"
-            raise CandidateError(f"candidate {path!r}: there is no module {error.name!r}; {remedy}") from error
-        raise CandidateError(f"candidate {path!r}: {module_name} imports {error.name!r}, which is not installed; install it") from error
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        raise _import_error(path, module_name, failure.what, missing) from error
+
+
+def _import_error(path: str, module_name: str, what: str, missing: str | None) -> CandidateError:
+    """Returns the error of a failed import, with the remedy if a module is missing."""
+    if missing is None:
+        return CandidateError(f"candidate {path!r}: importing {module_name} {what}")
+    if module_name == missing or module_name.startswith(f"{missing}."):
+        remedy = f"run from the folder that holds it (this is {Path.cwd()}), or add that folder to PYTHONPATH"
+        return CandidateError(f"candidate {path!r}: there is no module {missing!r}; {remedy}")
+    return CandidateError(f"candidate {path!r}: {module_name} imports {missing!r}, which is not installed; install it")
+
+
+_FACTORY = "it must be a function that takes a LossSpec"
+
+
+def _no_factory(module_name: str, name: str, names: Sequence[str], file: str) -> str:
+    close = difflib.get_close_matches(name, names, n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else f"; {file} does not define it"
+    return f"{module_name} has no {name!r}{hint}"
 
 
 def _factory(module: ModuleType, name: str) -> Callable[[LossSpec], Any]:
     try:
         factory = operator.attrgetter(name)(module)
     except AttributeError as error:
-        close = difflib.get_close_matches(name, [one for one in vars(module) if not one.startswith("_")], n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else f"; {module.__file__} does not define it"
-        raise MalformedError(f"{module.__name__} has no {name!r}{hint}") from error
+        names = [one for one in vars(module) if not one.startswith("_")]
+        raise MalformedError(_no_factory(module.__name__, name, names, str(module.__file__))) from error
     if not callable(factory):
-        raise MalformedError(f"{name} is {describe(factory)}; it must be a function that takes a LossSpec")
+        raise MalformedError(f"{name} is {describe(factory)}; {_FACTORY}")
     found: Callable[[LossSpec], Any] = factory
     return found
 

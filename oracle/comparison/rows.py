@@ -34,6 +34,7 @@ class Row:
         seconds: time of this contender on this case; the first contender's includes that of the definition and the reference.
         detail, replay: the finding as text, empty if nothing differs; the command that repeats the case, if it was saved.
         task: task of the loss.
+        isolated: 1 for a contender in a process of its own, 0 for one in the judge's.
         example: 1 for a case that was made smaller and saved after the run drew it; reports show it, and do not count it.
         torch, ultralytics, twinloss, python: versions.
         profile, seed: profile and seed of the run.
@@ -71,6 +72,7 @@ class Row:
     kink_reach: float = float("nan")
     example: int = 0
     task: str = "detect"
+    isolated: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,4 +126,5 @@ def _row(comparison: Comparison, result: ContenderResult, judgement: Judgement, 
         kink_reach=judgement.kink_reach,
         example=int(run.example),
         task=case.spec.task,
+        isolated=int(result.contender.isolated),
     )

@@ -12,6 +12,9 @@ from oracle.tools.printable import exception_text, printable
 
 WRONG_SHAPE, WRONG_DTYPE, WRONG_TENSOR, WRONG_ATTRIBUTE = "wrong shape", "wrong dtype", "wrong tensor", "wrong attribute"
 
+WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integer types by their size in bytes, as which tensors are compared bit by bit."""
+
 
 class MalformedError(ValueError):
     """An answer or an attribute violates the contract.

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from typing import Any, Generic, TypeVar
 
 from oracle.contract.answer_form import MalformedError
 from oracle.contract.contender import Contender
-from oracle.contract.process_state import Snapshot
 from oracle.contract.time_limit import TimeLimitExceeded, time_limit
+from oracle.inside.process_state import Snapshot
 from oracle.tools.printable import exception_text
 
 Answer = TypeVar("Answer")
@@ -45,7 +45,7 @@ class ContenderFailed(Exception):  # noqa: N818 - a property of the contender, n
 
 @dataclass(frozen=True)
 class CallResult(Generic[Answer]):
-    """The answer of a call, and the changes that it left in the process, by group of :mod:`oracle.contract.process_state`."""
+    """The answer of a call, and the changes that it left in the process, by group of :mod:`oracle.inside.process_state`."""
 
     answer: Answer
     changed: dict[str, str]
@@ -59,9 +59,9 @@ def call_contender(contender: Contender, function: Callable[[], Answer]) -> Call
         KeyboardInterrupt: a signal interrupted the run.
     """
     everything = BaseException if contender.is_candidate else (Exception, SystemExit)
-    with _collect_warnings(contender), _interruptible(contender):
+    changed: dict[str, str] = {}
+    with _collect_warnings(contender), _interruptible(contender), _reported_changes(changed):
         before = Snapshot()
-        changed: dict[str, str] = {}
         try:
             with time_limit(contender.time_limit):
                 answer = function()
@@ -100,6 +100,25 @@ def _interruptible(contender: Contender) -> Iterator[None]:
         if came:
             held[came[0]](came[0], None)  # the handlers that were set before are called as well
             raise KeyboardInterrupt from None
+
+
+_changes: ContextVar[dict[str, str] | None] = ContextVar("changes", default=None)
+
+
+@contextlib.contextmanager
+def _reported_changes(into: dict[str, str]) -> Iterator[None]:
+    token = _changes.set(into)
+    try:
+        yield
+    finally:
+        _changes.reset(token)
+
+
+def report(changed: Mapping[str, str], warned: Sequence[str]) -> None:
+    """Takes what a call in another process changed there, by group of :mod:`oracle.inside.process_state`, and its warnings."""
+    if (found := _changes.get()) is not None:
+        found.update(changed)
+    _count(list(warned))
 
 
 _collector: ContextVar[dict[str, int] | None] = ContextVar("warnings", default=None)

@@ -124,6 +124,7 @@ class Contender:
         arithmetic: ``"float32"`` if half-precision logits are computed in float32, ``"logits"`` if in their own dtype; the tolerance
             follows from it.
         time_limit: seconds of one call after which the contender counts as hanging; ``None``, as for the shipped ones, sets no limit.
+        isolated: whether its code runs in a process of its own (:mod:`oracle.isolated`), and not in the judge's.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Contender:
     arithmetic: str = "logits"
     declines: Callable[[LossSpec, Inputs, Setting], str | None] | None = None
     time_limit: float | None = None
+    isolated: bool = False
 
     @property
     def is_candidate(self) -> bool:

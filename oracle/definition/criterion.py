@@ -67,6 +67,28 @@ class Scene(NamedTuple):
     probability: Tensor
 
 
+class Pairs(NamedTuple):
+    """The pairs of the M boxes and A anchors of an image, before any is picked.
+
+    Attributes:
+        scene, image, rows: the batch, the image, and the boxes (M,) as rows of the batch.
+        candidate: (M, A) bool, the candidate pairs [5.1].
+        probability: (M, A) sigmoid of the anchor's score for the box's class.
+        overlap, metric: (M, A) of candidate pairs, 0 elsewhere [5.2], [5.3].
+        ranked_overlap, ranked_metric: (M, A) numbers that rank as these do.
+    """
+
+    scene: Scene
+    image: int
+    rows: Tensor
+    candidate: Tensor
+    probability: Tensor
+    overlap: Tensor
+    metric: Tensor
+    ranked_overlap: Tensor
+    ranked_metric: Tensor
+
+
 class Held(NamedTuple):
     """The H entries of an assignment, in float64.
 
@@ -98,7 +120,8 @@ class ExactCriterion:
     This is the detection loss. A task derives from it and replaces the steps that its specification changes: the geometry of boxes
     (:meth:`boxes_in_pixels`, :meth:`validity`, :meth:`border`, :meth:`decode`, :meth:`predicted_in_pixels`, :meth:`overlap`,
     :meth:`box_terms`), the candidates and overlaps of an image (:meth:`candidates`, :meth:`pair_overlap`), which anchors of metric 0 count
-    as held (:meth:`counts`), and the terms that it adds (:meth:`extra_terms`).
+    as held (:meth:`counts`), and the terms that it adds (:meth:`extra_terms`). A wrong definition replaces steps likewise
+    (:mod:`oracle.definition.variant`).
 
     Args:
         spec: the numbers of the definition.
@@ -182,8 +205,11 @@ class ExactCriterion:
 
     def border(self, boxes: Tensor, grid: Grid) -> Tensor:
         """[5.1] Distance (M, A) in pixels from each anchor's centre to the nearest side of each box, > 0 for a candidate."""
-        window = lengthened(boxes, self.spec.shortest_side, self.spec.lengthened_below).double()
-        return border_distance(window, grid.centres * grid.strides[:, None]) - self.spec.assign_eps
+        return border_distance(self.windows(boxes).double(), grid.centres * grid.strides[:, None]) - self.spec.assign_eps
+
+    def windows(self, boxes: Tensor) -> Tensor:
+        """[5.1] The boxes (M, 4) with their short sides lengthened, in the dtype of the boxes."""
+        return lengthened(boxes, self.spec.shortest_side, self.spec.lengthened_below)
 
     def candidates(self, scene: Scene, image: int, rows: Tensor, border: Tensor) -> Tensor:
         """[5.1] Whether each anchor of the image is a candidate of each of the boxes ``rows`` (M, A)."""
@@ -249,7 +275,7 @@ class ExactCriterion:
         return Scene(preds, batch, grid, self.truth(preds, batch), predicted, preds["scores"].double().sigmoid().transpose(1, 2))
 
     def _trace_image(self, image: int, scene: Scene) -> ImageTrace:
-        spec, truth = self.spec, scene.truth
+        truth = scene.truth
         arrived = (truth.image == image).nonzero().reshape(-1)
         # [3] A row is valid when the sum of its four corner coordinates is > 0.
         corner_sum = self.validity(truth.corners[arrived])
@@ -260,18 +286,10 @@ class ExactCriterion:
         border = self.border(truth.corners[rows], scene.grid)
         candidate = self.candidates(scene, image, rows, border)
         candidate &= valid[:, None] if self.assigns_weightless else candidate
-        own_class = scene.probability[image][:, labels].T
-        # [5.2], [5.3] Overlap and metric for candidate pairs, 0 elsewhere.
-        overlap = self.pair_overlap(scene, image, rows, candidate)
-        metric = torch.where(candidate, own_class**spec.alpha * overlap**spec.beta, 0.0)
-        ranked_overlap, ranked_metric = self.ranks(scene, image, rows, candidate, overlap, metric)
-        # [5.4] The K anchors of largest metric over the whole row; those that are not candidate pairs are then dropped.
-        picked = torch.zeros_like(candidate)
-        for j, row in enumerate(ranked_metric):
-            picked[j, self._largest(row, spec.topk)] = True
-        picked &= candidate
-        before_cut = self._settle_conflicts(picked, ranked_overlap)
-        holder = self._second_cut(before_cut, ranked_metric)
+        pairs = self.pairs(scene, image, rows, candidate)
+        picked = self.picks(pairs)
+        before_cut = self.winners(pairs, picked)
+        holder = self._second_cut(before_cut, pairs.ranked_metric)
         return ImageTrace(
             image=image,
             arrived=arrived,
@@ -280,15 +298,42 @@ class ExactCriterion:
             labels=labels,
             corners=corners,
             border=border,
-            candidate=candidate,
-            probability=own_class,
-            overlap=overlap,
-            metric=metric,
+            candidate=pairs.candidate,
+            probability=pairs.probability,
+            overlap=pairs.overlap,
+            metric=pairs.metric,
             picked=picked,
             before_cut=before_cut,
             holder=holder,
-            weight=self._soft_targets(holder, metric, overlap),
+            weight=self.soft_targets(pairs, holder),
         )
+
+    def pairs(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor) -> Pairs:
+        """[5.2], [5.3] Overlap and metric for candidate pairs (M, A), 0 elsewhere."""
+        own_class = scene.probability[image][:, scene.truth.label[rows]].T
+        overlap = self.pair_overlap(scene, image, rows, candidate)
+        metric = torch.where(candidate, self.metric(own_class, overlap), 0.0)
+        ranked = self.ranks(scene, image, rows, candidate, overlap, metric)
+        return Pairs(scene, image, rows, candidate, own_class, overlap, metric, *ranked)
+
+    def metric(self, probability: Tensor, overlap: Tensor) -> Tensor:
+        """[5.3] p^α · o^β (M, A)."""
+        return probability**self.spec.alpha * overlap**self.spec.beta
+
+    def picks(self, pairs: Pairs) -> Tensor:
+        """[5.4] The K anchors (M, A) of largest metric over the whole row; those that are not candidate pairs are then dropped."""
+        picked = torch.zeros_like(pairs.candidate)
+        for j, row in enumerate(pairs.ranked_metric):
+            picked[j, self._largest(row, self.spec.topk)] = True
+        return picked & pairs.candidate
+
+    def winners(self, pairs: Pairs, picked: Tensor) -> Tensor:
+        """[5.5] Index of the box that holds each anchor (A,) after conflicts, or ``UNASSIGNED``."""
+        return self._settle_conflicts(picked, pairs.ranked_overlap)
+
+    def soft_targets(self, pairs: Pairs, holder: Tensor) -> Tensor:
+        """[5.7] t (A,) of each held anchor, 0 elsewhere."""
+        return self._soft_targets(holder, pairs.metric, pairs.overlap)
 
     def _largest(self, row: Tensor, count: int) -> Tensor:
         """[5.4], [9], [11.2] Anchors of the `count` largest metrics in a row (A,), all of them where the row is shorter [10]."""
@@ -334,8 +379,7 @@ class ExactCriterion:
         """[7] Returns the loss (T,) in float64, times gains and the number of images, and the logged items, on a given assignment."""
         spec, grid, truth = self.spec, self.grid(preds), self.truth(preds, batch)
         held = self.held(preds, grid, truth, assignment)
-        classification = classification_sum(preds["scores"].double(), held.image, truth.label[held.row], held.anchor, held.weight, spec)
-        terms = {"cls": classification / held.normaliser, **self.box_terms(preds, grid, held)}
+        terms = {"cls": self.classification(preds, truth, held) / held.normaliser, **self.box_terms(preds, grid, held)}
         terms |= self.extra_terms(preds, batch, grid, truth, held)
         gained = torch.stack([terms[name] * gain for name, gain in zip(spec.terms, spec.term_gains, strict=True)])
         return gained * len(preds["boxes"]), dict(zip(spec.term_names, gained.detach().unbind(), strict=True))
@@ -359,14 +403,22 @@ class ExactCriterion:
             corners=truth.corners[row].double(),
         )
 
+    def classification(self, preds: Preds, truth: GroundTruth, held: Held) -> Tensor:
+        """[7], [13] The classification term before it is normalised."""
+        return classification_sum(preds["scores"].double(), held.image, truth.label[held.row], held.anchor, held.weight, self.spec)
+
     def box_terms(self, preds: Preds, grid: Grid, held: Held) -> dict[str, Tensor]:
         """[7] The box term and the distribution (R = 1: distance) term."""
         spec = self.spec
         predicted, corners = distances(held.logits, spec.reg_max), held.corners / held.strides[:, None]
-        overlap = ciou(corners_of(predicted, held.centres), corners, spec.ciou_eps)
+        overlap = self.term_overlap(corners_of(predicted, held.centres), corners)
         target = torch.cat([held.centres - corners[:, :2], corners[:, 2:] - held.centres], dim=1)
         third = self.distance_or_distribution(predicted, target, grid, held)
         return {"box": ((1 - overlap) * held.share).sum() / held.normaliser, "dfl": (third * held.share).sum() / held.normaliser}
+
+    def term_overlap(self, predicted: Tensor, boxes: Tensor) -> Tensor:
+        """[7] Overlap (H,) of predicted boxes (H, K) and ground truth (H, K) in grid units, of which the box term is made."""
+        return ciou(predicted, boxes, self.spec.ciou_eps)
 
     def distance_or_distribution(self, predicted: Tensor, target: Tensor, grid: Grid, held: Held) -> Tensor:
         """[7] Distribution term (H,) of each held anchor; for R = 1 its distance term."""

@@ -44,8 +44,11 @@ class ExactOriented(ExactCriterion):
 
     def border(self, boxes: Tensor, grid: Grid) -> Tensor:
         """[5.1] Distance (M, A) in pixels from each anchor's centre to the nearest side of each box, > 0 for a candidate."""
-        window = lengthened_sides(boxes, self.spec.shortest_side, self.spec.lengthened_below).double()
-        return border_distance(window, grid.centres * grid.strides[:, None]) + INCLUDED
+        return border_distance(self.windows(boxes).double(), grid.centres * grid.strides[:, None]) + INCLUDED
+
+    def windows(self, boxes: Tensor) -> Tensor:
+        """[5.1] The boxes (M, 5) with their short sides lengthened, in the dtype of the boxes."""
+        return lengthened_sides(boxes, self.spec.shortest_side, self.spec.lengthened_below)
 
     def decode(self, preds: Preds) -> Tensor:
         """[4] Predicted boxes (B, A, 5) in grid units."""
@@ -60,6 +63,10 @@ class ExactOriented(ExactCriterion):
         """[5.2] ProbIoU (n,) of ground truth and predictions (n, 5) in pixels, without floor, at least 0."""
         return probiou(boxes, predicted, 0.0, self.spec.probiou_eps).clamp(min=0)
 
+    def term_overlap(self, predicted: Tensor, boxes: Tensor) -> Tensor:
+        """[7] ProbIoU (H,) of predictions and ground truth (H, 5) in grid units, with the floor of the box term."""
+        return probiou(predicted, boxes, self.spec.term_floor, self.spec.probiou_eps)
+
     def box_terms(self, preds: Preds, grid: Grid, held: Held) -> dict[str, Tensor]:
         """[7] Box, distribution (R = 1: distance) and angle terms."""
         spec, sides = self.spec, distances(held.logits, self.spec.reg_max)
@@ -67,7 +74,7 @@ class ExactOriented(ExactCriterion):
         predicted, boxes = decoded_boxes(sides, angle, held.centres), held.corners / in_pixels(held.strides)
         target = side_distances(boxes, held.centres)
         each = {
-            "box": 1 - probiou(predicted, boxes, spec.term_floor, spec.probiou_eps),
+            "box": 1 - self.term_overlap(predicted, boxes),
             "dfl": self.distance_or_distribution(sides, target, grid, held),
             "angle": angle_term(angle, boxes, spec.angle_scale),
         }

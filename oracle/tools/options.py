@@ -30,6 +30,9 @@ class Option:
 
 TASK = Option.of("--task", action="append", choices=TASKS, default=[], help="a task of the loss; repeatable (default: all)")
 CANDIDATE = Option.of("--candidate", action="append", default=[], metavar="PACKAGE.MODULE:FACTORY", help="take this contender; repeatable")
+IN_PROCESS = Option.of(
+    "--in-process", action="store_true", help="run candidates in the judge's process: faster, and for code that is trusted alone"
+)
 LABELS = Option.of(
     "--labels",
     action="append",

@@ -21,7 +21,7 @@ import torch
 from oracle.comparison.registry import CandidateError
 from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
-from oracle.tools.options import CANDIDATE, DETECT, LABELS, TASK, chosen_tasks
+from oracle.tools.options import CANDIDATE, DETECT, IN_PROCESS, LABELS, TASK, chosen_tasks
 from properties.differential import plan
 from properties.differential.contract import contract_text
 from properties.differential.options import CASES, LIMIT, SHRINK
@@ -37,7 +37,7 @@ ROWS = Path("reports", "out", "diff", "rows.parquet")
 RECORDER = pytest.StashKey[Recorder]()
 ENDED = pytest.StashKey[list[str]]()
 UNCOMPARED = pytest.StashKey[list[str]]()
-DECISIVE = ("cases", "reference", "time_limit", "assume")
+DECISIVE = ("cases", "reference", "time_limit", "assume", "in_process")
 """Options on which a verdict depends, repeated in replay commands."""
 SIGNALS = pytest.StashKey[list[int]]()
 HANDLERS = pytest.StashKey[dict[int, Any]]()
@@ -47,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential run")
     TASK.add_to(group.addoption, help="compare this task; repeatable (default: all; with --candidate, --labels or --reference: detect)")
     CANDIDATE.add_to(group.addoption, help="compare this contender; repeatable")
+    IN_PROCESS.add_to(group.addoption)
     group.addoption("--contract", action="store_true", help="print the contract of a candidate, and exit")
     group.addoption(
         "--assume",
@@ -94,6 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
             option.reference,
             option.time_limit,
             option.assume,
+            isolated=not option.in_process,
         )
         recorder.replay = ReplayCommand.here(*_decisive(config))
         if option.hypothesis_profile == "nightly":
@@ -145,7 +147,8 @@ def _decisive(config: pytest.Config) -> list[str]:
     usual = {"cases": CASES.keywords["default"], "time_limit": LIMIT.keywords["default"]}
     given = {name: getattr(config.option, name) for name in DECISIVE}
     typed = [(name, value) for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
-    return [word for name, value in typed if value not in (None, usual.get(name)) for word in (f"--{name.replace('_', '-')}", str(value))]
+    changed = [(f"--{name.replace('_', '-')}", value) for name, value in typed if value not in (None, False, usual.get(name))]
+    return [word for flag, value in changed for word in ((flag,) if value is True else (flag, str(value)))]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,17 +16,18 @@ from oracle.cases.case import Case, Setting
 from oracle.comparison.compare import Comparison, ContenderResult, compare
 from oracle.comparison.conduct import STAGE as CONDUCT
 from oracle.comparison.explain import explain
-from oracle.comparison.registry import TIME_LIMIT, load_candidate, shipped
+from oracle.comparison.registry import TIME_LIMIT, load_candidate, load_isolated, shipped
 from oracle.comparison.rows import Run, rows_of
 from oracle.contract.assumptions import ASSUMPTIONS, broken_assumptions, find_assumptions, with_assumptions
 from oracle.contract.calls import HANGS
 from oracle.contract.contender import Contender
 from oracle.contract.time_limit import import_interrupted
 from oracle.contract.verdict import Finding, Judgement, Verdict, differs, not_compared
+from oracle.isolated.candidate_process import ENDS
 from oracle.ladder.contender import contender, of_release
 from oracle.tools.atomic_files import write_frame
 from oracle.tools.options import DETECT
-from properties.differential.repeat_alone import ENDS, RepeatedComparison
+from properties.differential.repeat_alone import RepeatedComparison
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import FOLDER, ReplayCommand, SavedCase, read
 from properties.differential.shrink import shrunk, size
@@ -65,6 +66,7 @@ class Recorder:
         release: release of the reference to compare with, by its own definition, instead of the installed one.
         time_limit: time limit of one call of a candidate, in seconds.
         assume: names of assumptions of the candidates; batches that break one are left out.
+        isolated: whether each candidate runs in a process of its own, and not in this one.
 
     Attributes:
         hung: the reason why a contender is no longer called, by name.
@@ -81,9 +83,11 @@ class Recorder:
         release: str | None = None,
         time_limit: float = TIME_LIMIT,
         assume: Sequence[str] = (),
+        *,
+        isolated: bool = False,
     ) -> None:
-        assumed, self.assume = find_assumptions(assume), tuple(assume)
-        loaded = {path: with_assumptions(dataclasses.replace(load_candidate(path), time_limit=time_limit), assumed) for path in candidates}
+        assumed, self.assume, self.isolated = find_assumptions(assume), tuple(assume), isolated
+        loaded = {path: with_assumptions(loaded_candidate(path, time_limit, isolated=isolated), assumed) for path in candidates}
         self._contenders: dict[str, dict[str, Contender]] = {task: shipped(task) | loaded for task in TASKS}
         self.candidates = frozenset(loaded)
         self.hung: dict[str, str] = {}
@@ -182,7 +186,7 @@ class Recorder:
     def _repeat_alone(self, saved: SavedCase, stages: Sequence[str]) -> list[Judgement]:
         with self.folder.alone() if self.folder else contextlib.nullcontext():
             limit = self.contenders()[saved.contender].time_limit or TIME_LIMIT
-            return RepeatedComparison(saved, stages, limit, self.release, self.assume).judgements()
+            return RepeatedComparison(saved, stages, limit, self.release, self.assume, self.isolated).judgements()
 
     def all_left_out(self, names: Sequence[str]) -> str:
         """Returns the reasons if none of these contenders can be compared in this process any more, else an empty text."""
@@ -318,6 +322,11 @@ class Recorder:
             return self.replay.line(name) if contender == ours else ""
 
         return dataclasses.replace(comparison, results=[dataclasses.replace(result, replay=line(result)) for result in comparison.results])
+
+
+def loaded_candidate(path: str, time_limit: float, *, isolated: bool) -> Contender:
+    """Returns the candidate at a dotted path, in a process of its own or in this one."""
+    return load_isolated(path, time_limit) if isolated else dataclasses.replace(load_candidate(path), time_limit=time_limit)
 
 
 def _kinds(comparison: Comparison) -> list[tuple[str, ...]]:

@@ -23,14 +23,13 @@ from oracle.comparison.compare import compare
 from oracle.comparison.conduct import STAGE as CONDUCT
 from oracle.contract.time_limit import KILL_FACTOR
 from oracle.contract.verdict import Finding, Judgement, differs
+from oracle.isolated.candidate_process import ENDS
 from oracle.tools.atomic_files import atomic_file
 from properties.differential.saved_cases import SavedCase, read
 from properties.tasks import task_of
 
 MOST_CALLS = 20
 """Upper bound of the calls in one comparison, for the time limit of the process."""
-
-ENDS = "ends the process"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class RepeatedComparison:
         time_limit: time limit of a call, in seconds.
         release: release of the reference, or ``None`` for the installed one.
         assume: names of the candidate's assumptions.
+        isolated: whether the candidate runs in yet another process, of its own.
     """
 
     saved: SavedCase
@@ -50,6 +50,7 @@ class RepeatedComparison:
     time_limit: float
     release: str | None = None
     assume: tuple[str, ...] = ()
+    isolated: bool = False
 
     def judgements(self) -> list[Judgement]:
         """Returns the judgements on the candidate, or the judgement that it ends the process."""
@@ -58,7 +59,7 @@ class RepeatedComparison:
             self.saved.write_to(case)
             command = [sys.executable, "-m", "properties.differential.repeat_alone", str(case), str(answer), ",".join(self.stages)]
             command += [f"--time-limit={self.time_limit}", *([f"--reference={self.release}"] if self.release else [])]
-            command += [f"--assume={name}" for name in self.assume]
+            command += [*(f"--assume={name}" for name in self.assume), *(["--isolated"] if self.isolated else [])]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             try:
                 timeout = MOST_CALLS * KILL_FACTOR * self.time_limit + 900
@@ -95,10 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--time-limit", type=float)
     parser.add_argument("--reference")
     parser.add_argument("--assume", action="append", default=[])
+    parser.add_argument("--isolated", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     saved = read(options.case)
-    recorder = Recorder([saved.contender], "", 0, release=options.reference, time_limit=options.time_limit, assume=options.assume)
+    chosen = {"release": options.reference, "time_limit": options.time_limit, "assume": options.assume, "isolated": options.isolated}
+    recorder = Recorder([saved.contender], "", 0, **chosen)
     recorder.warm(saved.case, saved.setting)
     contenders = recorder.contenders(task_of(saved.case).name)
     compared = compare(saved.case, saved.setting, [contenders[saved.contender]], contenders["reference"], options.stages.split(","))

@@ -74,7 +74,13 @@ def facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
         Fact("batches in a setting", f"{len(compared):,}"),
         *(Fact(verdict.lower(), f"{counts.get(verdict, 0):,}") for verdict in (AGREE, AMBIGUOUS, DIFFER)),
         Fact("worst error ÷ allowance", tables.RATIO.text(worst), tables.RATIO.judged(worst)),
+        *([Fact("ran in", way(rows))] if "isolated" in rows else []),
     )
+
+
+def way(rows: pd.DataFrame) -> str:
+    """Returns in which process the contender's code ran."""
+    return "a process of its own" if (rows["isolated"] > 0).all() else "the judge's process"
 
 
 def observed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.card.report import CONDUCT, headline, named, observed
+from reports.card.report import CONDUCT, headline, named, observed, way
 from reports.diff import tables
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, drawn
 from reports.escape import fenced
@@ -46,6 +46,7 @@ def card(rows: pd.DataFrame) -> str:
         f"  verdicts  {verdicts}; worst error ÷ allowance {tables.RATIO.text(tables.ratios(rows).max())}",
         f"  stages    {', '.join(shown)}",
         f"  conduct   {', '.join(modes) or 'not observed'}",
+        *([f"  ran in    {way(rows)}"] if "isolated" in rows else []),
     ]
     return "\n".join(lines)
 

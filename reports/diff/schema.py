@@ -45,6 +45,7 @@ SCHEMA = Schema(
         "example": "count",  # 1 for a case that was made smaller and saved, beside those that the run drew: shown, and not counted
         "kinks": "count",  # numbers that lie at a kink, where the definition is an interval
         "kink_reach": "number",  # how far into one: 0 where the definition stands, 1 at an end
+        "isolated": "count",  # 1 for a contender in a process of its own, 0 for one in the judge's
         **tasks.COLUMN,
     },
     choices={"verdict": VERDICTS},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -62,15 +61,12 @@ class Evaluation(NamedTuple):
             computes, in the order of its ``terms``.
         items: the terms times their gains (T,), detached.
         assignment: returns the assignment that the loss was computed on; on a GPU the host waits for it.
-        columns: logits of the held anchors that the backend has gathered, by key, differentiable, as
-            :meth:`twinloss.terms.held.HeldAnchors.columns` gives them.
         slots: the assignment as the backend itself keeps it, where that is no list.
     """
 
     loss: Tensor
     items: Tensor
     assignment: Callable[[], Assignment]
-    columns: Mapping[str, Tensor] = MappingProxyType({})
     slots: Slots | None = None
 
 

@@ -61,8 +61,8 @@ def _with_further_terms(backend: Backend, computed: tuple[str, ...], call: Call,
     anchors = torch_backend.anchors(call.pyramid, call.boxes)
     losses, items = (dict(zip(computed, column.unbind(), strict=True)) for column in (found.loss, found.items))
     with torch.autocast(call.boxes.device.type, enabled=False):
-        at = HeldAnchors(call, held, anchors, found.columns)
+        at = HeldAnchors(call, held, anchors)
         for key, term in further_terms(at, computed, backend.further_term).items():
             losses[key], items[key] = term * len(call.boxes), term.detach()
     loss, logged = (torch.stack([column[key] for key in call.spec.terms]) for column in (losses, items))
-    return Evaluation(loss, logged, lambda: held, at.gathered, found.slots)
+    return Evaluation(loss, logged, lambda: held, found.slots)

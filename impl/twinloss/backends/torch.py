@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -51,8 +51,8 @@ class TorchBackend(Backend):
         """The loss in the working dtype: float32, or float64 for float64 logits."""
         with evaluate(call) as evaluation:
             held = evaluation.assignment() if assignment is None else assignment
-            loss, items, columns = evaluation.loss(held)
-        return Evaluation(loss, items, lambda: held, columns)
+            loss, items = evaluation.loss(held)
+        return Evaluation(loss, items, lambda: held)
 
 
 def anchors(pyramid: Pyramid, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,8 +94,8 @@ class TorchEvaluation:
         call = self.call
         return assign(self.scene, ties=call.ties, conflicts=call.conflicts, pairs_at_once=call.pairs_at_once)
 
-    def loss(self, assignment: Assignment) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-        """The terms of the definition on an assignment (spec section 7), times gain and B, and without B, detached; what was gathered."""
+    def loss(self, assignment: Assignment) -> tuple[Tensor, Tensor]:
+        """The terms of the definition on an assignment (spec section 7), times gain and B, and without B, detached."""
         call, spec = self.call, self.spec
         held = HeldAnchors(call, assignment, (self.centres, self.strides))
         class_weights = None if spec.class_weights is None else self.centres.new_tensor(spec.class_weights)
@@ -105,7 +105,7 @@ class TorchEvaluation:
         if spec.terms != DETECTION_TERMS:
             found = dict(zip(DETECTION_TERMS, terms.unbind(), strict=True)) | further_terms(held, DETECTION_TERMS)
             terms = torch.stack([found[key] for key in spec.terms])
-        return terms * len(call.boxes), terms.detach(), held.gathered
+        return terms * len(call.boxes), terms.detach()
 
     def _held_terms(self, held: HeldAnchors) -> tuple[Tensor, Tensor]:
         """The box term, and the distribution term (R = 1: the distance term), summed over the held anchors."""

@@ -10,8 +10,9 @@ a loss therefore calls one operator, which is opaque to it and serves every task
        backward   twinloss::step_gradients(to_loss, …, predictions, targets, the slots)
                   └─ admit → evaluate on the slots' assignment, with a gradient
 
-Both run what runs in eager mode, on the same tensors, so that loss and gradients have the same bits; the one exception is pose's
-likelihood term, whose flow is the user's code and is traced on all S slots rather than on the anchors held.
+Both run what runs in eager mode, on the same tensors, so that loss and gradients have the same bits. One thing is not inside: the flow of
+pose's likelihood term, which is the user's code. It is traced with the rest, on S·n points of which those that do not count are zeros, so
+that its matrix products and sums may round otherwise.
 
 Example: a batch has N = 2 boxes and K = 10, so S = 20 slots, whatever the logits are. Boxes 0 and 1 hold 3 and 1 anchors: ``anchor`` is
 [4, 7, 9, 5, −1, …], ``box`` [0, 0, 0, 1, −1, …], ``weight`` [0.8, 0.3, 0.7, 0.6, 0, …] and ``count`` [4]. With another batch of N = 5 boxes
@@ -34,5 +35,5 @@ Design:
 
 Outside of a trace the operator is not used: its dispatch and its Python costs more than the whole overhead of a small batch.
 
-Shape suffixes: B images, A anchors, N rows of the batch, K picks per row, S = N·K slots, H held anchors, T terms, L levels, X channels.
+Shape suffixes: B images, A anchors, N rows of the batch, K picks per row, S = N·K slots, n keypoints, T terms.
 """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +35,7 @@ class Definition:
     """What an operator computes: the definition's numbers, and the loss's options.
 
     Attributes:
-        spec: of all terms but the one that a flow computes.
+        spec: the definition's numbers.
         ties, conflicts, validate, pairs_at_once, backend: as :class:`twinloss.DetectionLoss` takes them.
     """
 
@@ -88,7 +88,7 @@ def definition_of(text: str, numbers: tuple[float, ...] | None = None) -> Defini
     spec = spec_of(layout, json.loads(*within) if numbers is None else numbers)
     ties, conflicts, validate, pairs_at_once, backend = options.split()
     known: Any = ties, conflicts, {"True": True, "False": False, "None": None}[validate], int(pairs_at_once), backend
-    return Definition(without_flow(spec), *known)
+    return Definition(spec, *known)
 
 
 @lru_cache(maxsize=256)
@@ -97,12 +97,7 @@ def shape_of(text: str) -> LossSpec:
     values = json.loads(text.split(_SEPARATOR)[1])
     kind = SPECS[values.pop("task")]
     known = {name: _with_numbers(value, iter(())) for name, value in values.items() if not isinstance(value, dict)}
-    return without_flow(kind(**known))
-
-
-def without_flow(spec: LossSpec) -> LossSpec:
-    """The definition of all terms but the one that a flow computes, which is the last."""
-    return replace(spec, flow=False) if isinstance(spec, PoseSpec) and spec.flow else spec
+    return kind(**known)
 
 
 def _is_real(value: Any) -> bool:

@@ -2,31 +2,31 @@
 
 Both take the predictions and targets as they came, by name, and admit them themselves (:mod:`twinloss.inputs.admission`).
 
-Shape suffixes: B images, A anchors, N rows of the batch, S = N·K slots, H held anchors, T terms, L levels, X channels.
+Shape suffixes: B images, A anchors, N rows of the batch, S = N·K slots, n keypoints, Q = S·n pairs at most, P that count, T terms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from twinloss.backends import evaluate as mixed
-from twinloss.backends import torch as torch_backend
-from twinloss.backends.call import Call, Evaluation
+from twinloss.backends.call import Call
 from twinloss.backends.registry import choose_backend
 from twinloss.backends.slots import Slots
 from twinloss.inputs.admission import admit
 from twinloss.inputs.checks import check_present
 from twinloss.operators.definition import Definition, definition_of, shape_of
 from twinloss.operators.reentrant import autograd_recorded
+from twinloss.spec import LossSpec
+from twinloss.task_specs import PoseSpec
 from twinloss.terms.classification import working_dtype
-from twinloss.terms.held import HeldAnchors
+from twinloss.terms.keypoints import DeferredFlow
 
-_INPUTS = "Tensor[] predictions, Tensor[] targets, Tensor? numbers, SymInt[] grids, str names, str definition, str columns"
+_INPUTS = "Tensor[] predictions, Tensor[] targets, Tensor? numbers, SymInt[] grids, str names, str definition"
 _SLOTS = "Tensor anchor, Tensor box, Tensor weight, Tensor count"
 
 # The host decides what happens inside, which a captured CUDA graph would not repeat. Older torch has no such tag, and captures nothing
@@ -36,8 +36,8 @@ _TAGS = tuple(tag for name in ("cudagraph_unsafe",) if (tag := getattr(torch.Tag
 library = torch.library.Library("twinloss", "DEF")
 """Holds the definitions for as long as the module lives."""
 
-library.define(f"step({_INPUTS}) -> (Tensor loss, Tensor items, {_SLOTS}, Tensor[] gathered)", tags=_TAGS)
-library.define(f"step_gradients(Tensor to_loss, Tensor[] to_gathered, {_SLOTS}, {_INPUTS}, bool[] wanted) -> Tensor[]", tags=_TAGS)
+library.define(f"step({_INPUTS}) -> (Tensor loss, Tensor items, {_SLOTS}, Tensor[] pairs)", tags=_TAGS)
+library.define(f"step_gradients(Tensor to_loss, Tensor[] to_pairs, {_SLOTS}, {_INPUTS}, bool[] wanted) -> Tensor[]", tags=_TAGS)
 
 
 class Given(NamedTuple):
@@ -50,7 +50,6 @@ class Given(NamedTuple):
         grids: rows and columns of each level, one after the other.
         names: keys of the predictions and then of the targets, separated by spaces.
         definition: of :func:`twinloss.operators.definition.definition_of`.
-        columns: keys of the predictions to gather at the held anchors, separated by spaces.
     """
 
     predictions: Sequence[Tensor]
@@ -59,7 +58,6 @@ class Given(NamedTuple):
     grids: Sequence[int]
     names: str
     definition: str
-    columns: str
 
     def told(self) -> Definition:
         """The definition with its options."""
@@ -84,23 +82,27 @@ def _call(given: Given, predictions: Mapping[str, Tensor], told: Definition, val
     layout["feats"] = [_Level((int(rows), int(columns))) for rows, columns in zip(given.grids[::2], given.grids[1::2], strict=True)]
     if "semantic" in layout:
         layout["proto"] = layout["proto"], layout.pop("semantic")
-    batch = given.by_name()[1]
-    return admit(layout, batch, told.spec, validate, conflicts=told.conflicts, ties=told.ties, pairs_at_once=told.pairs_at_once)
+    options: dict[str, Any] = {"conflicts": told.conflicts, "ties": told.ties, "pairs_at_once": told.pairs_at_once}
+    flow = {"flow": DeferredFlow()} if _has_flow(told.spec) else {}
+    return admit(layout, given.by_name()[1], told.spec, validate, **options, **flow)
 
 
-def _gathered(given: Given, predictions: Mapping[str, Tensor], call: Call, found: Evaluation) -> list[Tensor]:
-    """Predictions (H, X) at the held anchors, differentiable, in the dtype of the arithmetic."""
-    if not given.columns:
-        return []
-    every = replace(call, extras={**predictions, **call.extras})
-    held = HeldAnchors(every, found.assignment(), torch_backend.anchors(call.pyramid, call.boxes), found.columns)
-    return [held.columns(key) for key in given.columns.split()]
+def _has_flow(spec: LossSpec) -> bool:
+    return isinstance(spec, PoseSpec) and spec.flow
 
 
-def _in_slots(column: Tensor, slots: int) -> Tensor:
-    """A column (H, X) in as many slots (S, X), zeros in those after it."""
-    found = column.new_zeros(slots, column.shape[1])
-    found[: len(column)] = column
+def _pairs(call: Call) -> tuple[Tensor, ...]:
+    """What a flow is to be given: the part of the term without it (1,), points (P, 2), and float64 shares (P,); nothing without a flow."""
+    if not isinstance(call.flow, DeferredFlow) or call.flow.given is None:
+        return ()
+    without, latents, shares = call.flow.given
+    return without.view(1), latents.to(working_dtype(call.boxes)), shares
+
+
+def _padded(values: Tensor, length: int) -> Tensor:
+    """Values in the first rows of ``length``, zeros in the others."""
+    found = values.new_zeros(length, *values.shape[1:])
+    found[: len(values)] = values
     return found
 
 
@@ -108,8 +110,9 @@ def _step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tens
     """``twinloss::step``.
 
     Returns:
-        (T,) loss and (T,) logged items; the slots' anchors (S,) int32, rows (S,) int32 and soft targets (S,); (1,) int32, after how many
-        slots there are none but empty ones; and what was gathered (S, X), zeros in slots after those.
+        (T,) loss and (T,) logged items, that of a flow 0; the slots' anchors (S,) int32, rows (S,) int32 and soft targets (S,); (1,) int32,
+        after how many slots there are none but empty ones; and where a flow is to run, the part of its term without it (1,), the points
+        (Q, 2) that it is given and their shares (Q,), zeros where no pair counts.
     """
     given = Given(*arguments)
     told, predictions = given.told(), given.by_name()[0]
@@ -118,9 +121,17 @@ def _step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tens
         backend = choose_backend(told.backend, call)
         found = mixed.evaluate(backend, call)
         slots, count = mixed.slots_of(backend, call, found)
-        gathered = [_in_slots(column, len(slots.anchor)) for column in _gathered(given, predictions, call, found)]
         filled = torch.full((1,), count, dtype=torch.int32, device=slots.anchor.device)
-    return found.loss, found.items, slots.anchor, slots.owner, slots.weight, filled, gathered
+        without, *pairs = _pairs(call) or (None,)
+        most = _most_pairs(told.spec, len(slots.anchor))
+        padded = [] if without is None else [without, *(_padded(values, most) for values in pairs)]
+    return found.loss, found.items, slots.anchor, slots.owner, slots.weight, filled, padded
+
+
+def _most_pairs(spec: LossSpec, slots: int) -> int:
+    """Q: pairs of slot and keypoint, and at least one, which a flow's parameters get gradients of 0 from."""
+    points = spec.keypoint_shape[0] if isinstance(spec, PoseSpec) else 0
+    return torch.sym_max(slots * points, 1)
 
 
 def _step_shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
@@ -134,12 +145,18 @@ def _step_shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tenso
     slots, dtype = targets["batch_idx"].numel() * torch.sym_min(spec.topk, scores.shape[-1]), working_dtype(scores)
     loss, items = (scores.new_empty(len(spec.terms), dtype=dtype) for _ in range(2))
     anchor, box = (scores.new_empty(slots, dtype=torch.int32) for _ in range(2))
-    gathered = [scores.new_empty((slots, predictions[key].shape[1]), dtype=dtype) for key in given.columns.split()]
-    return loss, items, anchor, box, scores.new_empty(slots, dtype=dtype), scores.new_empty(1, dtype=torch.int32), gathered
+    pairs, most = [], _most_pairs(spec, slots)
+    if _has_flow(spec) and "kpts_sigma" in predictions:
+        pairs = [
+            scores.new_empty(1, dtype=torch.float64),
+            scores.new_empty(most, 2, dtype=dtype),
+            scores.new_empty(most, dtype=torch.float64),
+        ]
+    return loss, items, anchor, box, scores.new_empty(slots, dtype=dtype), scores.new_empty(1, dtype=torch.int32), pairs
 
 
 def _step_gradients(
-    to_loss: Tensor, to_gathered: Sequence[Tensor], anchor: Tensor, box: Tensor, weight: Tensor, count: Tensor, *arguments: Any
+    to_loss: Tensor, to_pairs: Sequence[Tensor], anchor: Tensor, box: Tensor, weight: Tensor, count: Tensor, *arguments: Any
 ) -> list[Tensor]:
     """``twinloss::step_gradients``.
 
@@ -152,10 +169,10 @@ def _step_gradients(
         leaves = {key: value.detach().requires_grad_(asked) for (key, value), asked in zip(predictions.items(), wanted, strict=True)}
         call = _call(given, leaves, told, validate=False)
         found = mixed.evaluate_on_slots(choose_backend(told.backend, call), call, Slots(anchor, box, weight), count)
-        gathered = _gathered(given, leaves, call, found)
-        incoming = [to_loss, *(to[: len(column)] for column, to in zip(gathered, to_gathered, strict=True))]
+        pairs = _pairs(call)
+        incoming = [to_loss, *(to[: len(values)] for values, to in zip(pairs, to_pairs, strict=True))]
         asked = [leaf for leaf in leaves.values() if leaf.requires_grad]
-        gradients = iter(_gradients([found.loss, *gathered], incoming, asked))
+        gradients = iter(_gradients([found.loss, *pairs], incoming, asked))
     return [next(gradients).contiguous() if leaf.requires_grad else leaf.new_empty(0) for leaf in leaves.values()]
 
 
@@ -182,7 +199,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     numbers = [] if given.numbers is None else [given.numbers]
     ctx.save_for_backward(*slots, *given.predictions, *given.targets, *numbers)
     ctx.counts = len(given.predictions), len(given.targets)
-    ctx.told = given.grids, given.names, given.definition, given.columns
+    ctx.told = given.grids, given.names, given.definition
 
 
 def _backward(ctx: Any, to_loss: Tensor, *others: Any) -> tuple[Any, ...]:
@@ -193,7 +210,7 @@ def _backward(ctx: Any, to_loss: Tensor, *others: Any) -> tuple[Any, ...]:
     inputs = list(given[:predictions]), list(given[predictions : predictions + targets]), *(numbers or (None,)), *ctx.told
     wanted = list(ctx.needs_input_grad[0])
     found = torch.ops.twinloss.step_gradients(to_loss, others[-1], *slots, *inputs, wanted)
-    return [each if asked else None for each, asked in zip(found, wanted, strict=True)], [None] * targets, *(None,) * 5
+    return [each if asked else None for each, asked in zip(found, wanted, strict=True)], [None] * targets, *(None,) * 4
 
 
 for _name, _implementation, _shapes in (("step", _step, _step_shapes), ("step_gradients", _step_gradients, _step_gradients_shapes)):

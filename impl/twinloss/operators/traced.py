@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from twinloss.backends.call import Flow
 from twinloss.inputs.admission import TARGETS, from_old_layout
 from twinloss.inputs.tasks import FURTHER_KEYS
-from twinloss.operators import likelihood
 from twinloss.operators import step as _operators  # noqa: F401 - defines them
+from twinloss.terms.keypoints import with_flow
 
 if TYPE_CHECKING:
     from twinloss.loss import TaskLoss
@@ -36,24 +37,28 @@ def evaluate(loss: TaskLoss, preds: Any, batch: Mapping[str, Tensor], numbers: T
     predictions = _present({**layout, **_prototypes(layout)}, ("boxes", "scores", *prediction_keys))
     targets = _present(batch, (*TARGETS, *target_keys))
     grids = [(level.shape[-2], level.shape[-1]) for level in layout["feats"]]
-    columns = likelihood.READ if loss.flow is not None and "kpts_sigma" in predictions else ()
     options = f"{loss.ties} {loss.conflicts} {loss.validate} {loss.pairs_at_once} {loss.backend}"
-    found, items, *slots, gathered = torch.ops.twinloss.step(
+    found, items, *_, pairs = torch.ops.twinloss.step(
         list(predictions.values()),
         list(targets.values()),
         numbers,
         [size for grid in grids for size in grid],
         " ".join([*predictions, *targets]),
         f"{options}|{loss.text if numbers is None else loss.structure}",
-        " ".join(columns),
     )
-    if loss.flow is None:
+    if loss.flow is None or not pairs:
         return found, items
-    term = found.new_zeros(())
-    if columns:
-        gain = spec.term_gains[-1] if numbers is None else numbers[len(spec.gains) - 1]
-        term = likelihood.likelihood(spec, loss.flow, predictions, targets, grids, slots, gathered) * gain
-    return torch.cat([found, (term * len(predictions["boxes"])).unsqueeze(0)]), torch.cat([items, term.detach().unsqueeze(0)])
+    gain = spec.term_gains[-1] if numbers is None else numbers[len(spec.gains) - 1]
+    term = _likelihood(loss.flow, pairs, found.dtype) * gain
+    images = len(predictions["boxes"])
+    return torch.cat([found[:-1], (term * images).unsqueeze(0)]), torch.cat([items[:-1], term.detach().unsqueeze(0)])
+
+
+def _likelihood(flow: Flow, pairs: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """The term of a flow, which is the user's code and traced with the rest, on as many points as there can be."""
+    without, latents, shares = pairs
+    with torch.autocast(latents.device.type, enabled=False):
+        return with_flow(without.squeeze(0), latents, shares, flow, dtype).to(dtype)
 
 
 def _present(given: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Tensor]:

@@ -15,8 +15,6 @@ from twinloss.gather_anchors import held_columns
 from twinloss.geometry.registry import GEOMETRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twinloss.assignment.assign import Assignment
     from twinloss.backends.call import Call
 
@@ -28,32 +26,22 @@ class HeldAnchors:
         call: the call.
         assignment: its assignment, or a given one.
         anchors: centres (A, 2) in grid units and strides (A,) in pixels; their dtype is that of the arithmetic.
-        columns: what :meth:`columns` need not gather, by key.
-        there: (H,) bool, False for an entry that stands for none; ``None`` where there is none such.
 
     Attributes:
         image, anchor, row: (H,) image, anchor within it, and row of the batch, as in :class:`~twinloss.Assignment`.
         weight: (H,) soft target t, which may be 0 with ``ties="reference"``.
         centres: (H, 2) in grid units.
         strides: (H,) pixels.
-        gathered: what :meth:`columns` has gathered, by key.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        assignment: Assignment,
-        anchors: tuple[Tensor, Tensor],
-        columns: Mapping[str, Tensor] | None = None,
-        there: Tensor | None = None,
-    ) -> None:
+    def __init__(self, call: Call, assignment: Assignment, anchors: tuple[Tensor, Tensor]) -> None:
         self.call, self.spec = call, call.spec
         self.geometry = GEOMETRIES[call.spec.geometry]
         self.image, self.anchor, self.row = assignment.image, assignment.anchor, assignment.box
-        self.dtype, self.there = anchors[0].dtype, there
+        self.dtype = anchors[0].dtype
         self.weight = assignment.weight.to(self.dtype)
         self.centres, self.strides = anchors[0][self.anchor], anchors[1][self.anchor]
-        self.gathered: dict[str, Tensor] = dict(columns or {})
+        self._columns: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.anchor)
@@ -91,7 +79,7 @@ class HeldAnchors:
 
     def columns(self, key: str) -> Tensor:
         """Logits (H, X) at the held anchors of a prediction (B, X, A), differentiable: ``boxes``, or one of ``call.extras``."""
-        if key not in self.gathered:
+        if key not in self._columns:
             logits = self.call.boxes if key == "boxes" else self.call.extras[key]
-            self.gathered[key] = held_columns(logits, self.image, self.anchor).to(self.dtype)
-        return self.gathered[key]
+            self._columns[key] = held_columns(logits, self.image, self.anchor).to(self.dtype)
+        return self._columns[key]

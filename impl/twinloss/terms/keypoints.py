@@ -158,9 +158,55 @@ def likelihood_term(
     deviation_Q2 = deviations(sigma_Q2, floor)
     latent_Q2 = (offset_Q2 / (deviation_Q2 + EPS)).clamp(-MOST_LATENT, MOST_LATENT)
     per_side_Q2 = 2 * deviation_Q2.log() + math.log(2) + latent_Q2.abs()
-    log_density_Q = _log_density(flow, latent_Q2.to(dtype)).to(torch.float64)
-    mean = (weight_Q1.squeeze(1) * (per_side_Q2.sum(-1) - 2 * log_density_Q)).sum() / counts_Q.sum().clamp(min=1)
+    share_Q = weight_Q1.squeeze(1) / counts_Q.sum().clamp(min=1)
+    return with_flow((share_Q * per_side_Q2.sum(-1)).sum(), latent_Q2, share_Q, flow, dtype)
+
+
+class DeferredFlow:
+    """In place of a flow that runs elsewhere: keeps what :func:`with_flow` was given, and the term is 0.
+
+    Attributes:
+        given: the part of the term without the flow, what the flow is to be given, and each pair's share, as :func:`with_flow` takes them;
+            ``None`` where the term was not asked for.
+    """
+
+    def __init__(self) -> None:
+        self.given: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        """Zeros (P,) for points (P, 2)."""
+        return latent.new_zeros(len(latent))
+
+
+def with_flow(without: Tensor, latent: Tensor, share: Tensor, flow: Flow, dtype: torch.dtype) -> Tensor:
+    """The likelihood term, a float64 scalar, from its part that needs no flow.
+
+    Args:
+        without: that part, a float64 scalar.
+        latent: (Q, 2) what the flow is given.
+        share: (Q,) float64, ω divided by the number of pairs that count.
+        flow: log-density.
+        dtype: in which the flow computes.
+
+    Raises:
+        ValueError: the flow does not return one number per point.
+    """
+    if isinstance(flow, DeferredFlow):
+        flow.given = without, latent, share
+        return without.detach() * 0
+    mean = without - 2 * (share * _log_density(flow, latent.to(dtype)).to(torch.float64)).sum()
     return torch.where(mean >= 0, mean, mean * 0)  # passes the gradient at 0, and NaN
+
+
+def without_deviations(flow: Flow, nowhere: Tensor, held: int) -> Tensor:
+    """The likelihood term of a model that gives no deviations: 0, in the flow's graph where nothing is held, as the reference's is.
+
+    Args:
+        flow: log-density.
+        nowhere: (1, 2) zeros in the dtype of the arithmetic.
+        held: number of held anchors.
+    """
+    return nowhere.new_zeros(()) if held else (flow(nowhere).sum() * 0).to(nowhere.dtype)
 
 
 def _log_density(flow: Flow, latent_Q2: Tensor) -> Tensor:
@@ -180,8 +226,8 @@ def deviations(raw_sigma: Tensor, floor: float) -> Tensor:
 
 
 def _waits_for_nothing(counts_Q: Tensor) -> bool:
-    """Whether the host can ask how many pairs count without waiting for a device; while torch traces there is no such number."""
-    return counts_Q.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether the host can ask how many pairs count without waiting for a device."""
+    return counts_Q.device.type == "cpu"
 
 
 def _counting(counts_Q: Tensor, *values: Tensor) -> list[Tensor]:

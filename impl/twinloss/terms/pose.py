@@ -20,6 +20,7 @@ from twinloss.terms.keypoints import (
     location_term,
     visibility_term,
     visible,
+    without_deviations,
 )
 
 
@@ -46,16 +47,11 @@ def keypoint_likelihood_term(held: HeldAnchors) -> Tensor:
     flow, raw_sigma = held.call.flow, held.call.extras.get("kpts_sigma")
     assert flow is not None, "a definition with this term comes with a flow"
     if raw_sigma is None:
-        nowhere_12 = held.strides.new_zeros(1, 2)
-        # As the reference's: where nothing is held the flow's gradients are zero, else missing.
-        return held.strides.new_zeros(()) if len(held) else (flow(nowhere_12).sum() * 0).to(held.dtype)
+        return without_deviations(flow, held.strides.new_zeros(1, 2), len(held))
     points, floor = _spec(held).keypoint_shape[0], torch.finfo(raw_sigma.dtype).tiny
     sigma_Hn2 = held.columns("kpts_sigma").view(-1, points, 2)
     weight_n = likelihood_weights(_spec(held).keypoint_shape, sigma_Hn2.device)
-    visible_Hn = visible(_targets(held))
-    if held.there is not None:
-        visible_Hn = visible_Hn & held.there.unsqueeze(1)
-    term = likelihood_term(_differences(held), sigma_Hn2, visible_Hn, weight_n, flow, held.dtype, floor)
+    term = likelihood_term(_differences(held), sigma_Hn2, visible(_targets(held)), weight_n, flow, held.dtype, floor)
     return term.to(held.dtype)
 
 

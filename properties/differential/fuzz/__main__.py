@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_candidate
+from oracle.comparison.registry import TIME_LIMIT, CandidateError, load_isolated
 from oracle.tools.atomic_files import write_frame, write_text
 from oracle.tools.options import CANDIDATE, DETECT, QUIET, TASK, chosen_tasks
 from oracle.tools.progress import Progress
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         for path in options.candidate:
-            load_candidate(path)
+            load_isolated(path)
     except CandidateError as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2

@@ -87,7 +87,7 @@ def run_turn(turn: Turn, database: ExampleDatabase | None, folder: Path) -> Turn
     """Runs a turn; failing cases are also written to ``folder``."""
     torch.set_num_threads(1)
     candidates = [name for name in turn.contenders if ":" in name]
-    recorder = Recorder(candidates, "fuzz", turn.seed, folder, time_limit=turn.time_limit)
+    recorder = Recorder(candidates, "fuzz", turn.seed, folder, time_limit=turn.time_limit, isolated=True)
     recorder.shrink, recorder.replay = turn.shrink, turn.replay
     share = plan.GeneratedShare(turn.setting, turn.profile, turn.examples, turn.number, turn.contenders, turn.task)
     search = Search(recorder, share)

@@ -13,7 +13,7 @@ from twinloss.backends.call import Call
 from twinloss.backends.native.library import Held, KernelArguments, load
 from twinloss.inputs.checks import bad_entry
 from twinloss.task_specs import OrientedSpec, PoseSpec
-from twinloss.terms.keypoints import FACTOR, SHIFT, doubled_variances
+from twinloss.terms.keypoints import FACTOR, SHIFT, doubled_variances, likelihood_weights
 
 HOST = torch.device("cpu")
 """Passed to every function that creates a tensor: torch's default device can be another."""
@@ -29,6 +29,7 @@ class Targets(NamedTuple):
         class_weights: (C,) float32, or ``None``.
         keypoints: (N, n, 2 or 3) float32 where boxes have them, else ``None``.
         doubled: (n,) float32, 8σ² of each keypoint, where there are keypoints.
+        point_weights: (n,) float32, ω of each keypoint, where there are keypoints.
     """
 
     image: Tensor
@@ -37,6 +38,7 @@ class Targets(NamedTuple):
     class_weights: Tensor | None
     keypoints: Tensor | None = None
     doubled: Tensor | None = None
+    point_weights: Tensor | None = None
 
     @classmethod
     def of(cls, call: Call) -> Targets:
@@ -48,7 +50,8 @@ class Targets(NamedTuple):
         if not isinstance(spec, PoseSpec):
             return found
         doubled = doubled_variances(spec.keypoint_shape, spec.sigmas, torch.float32, HOST).to(torch.float32)
-        return found._replace(keypoints=call.extras["keypoints"].to(torch.float32).contiguous(), doubled=doubled)
+        weights = likelihood_weights(spec.keypoint_shape, HOST).to(torch.float32)
+        return found._replace(keypoints=call.extras["keypoints"].to(torch.float32).contiguous(), doubled=doubled, point_weights=weights)
 
 
 def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
@@ -80,6 +83,8 @@ def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
     if isinstance(spec, PoseSpec):
         arguments.point_factor, arguments.point_shift = FACTOR[spec.generation], SHIFT[spec.generation]
         _point_to_keypoints(arguments, call.extras["kpts"], targets)
+        if "kpts_sigma" in call.extras:
+            _point_to_sigmas(arguments, call.extras["kpts_sigma"], targets)
     if isinstance(spec, OrientedSpec):
         arguments.probiou_eps, arguments.term_floor, arguments.angle_scale = spec.probiou_eps, spec.term_floor, spec.angle_scale
     _check_rows(arguments, targets)
@@ -109,6 +114,14 @@ def _point_to_keypoints(arguments: KernelArguments, kpts: Tensor, targets: Targe
     arguments.kpts_per_image, arguments.kpts_per_channel = kpts.stride()[:2]
     arguments.points, arguments.target_numbers = len(doubled), keypoints.shape[-1]
     arguments.point_numbers = kpts.shape[1] // len(doubled)
+
+
+def _point_to_sigmas(arguments: KernelArguments, sigmas: Tensor, targets: Targets) -> None:
+    """Store the addresses and strides of raw deviations, and the weights of keypoints in the likelihood."""
+    assert targets.point_weights is not None
+    arguments.sigmas, arguments.point_weights = sigmas.data_ptr(), targets.point_weights.data_ptr()
+    arguments.sigmas_per_image, arguments.sigmas_per_channel = sigmas.stride()[:2]
+    arguments.sigma_floor = torch.finfo(sigmas.dtype).tiny
 
 
 def side_by_side(logits: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ class NativeBackend(Backend):
     overlaps = ("ciou", "ciou and masks", "probiou", "keypoints")
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
-        """Detection's terms, the angle term of oriented boxes, and location and visibility of keypoints."""
-        return {"oriented": spec.terms, "pose": (*self.terms, "pose", "kobj")}.get(spec.task, self.terms)
+        """Detection's terms, the angle term of oriented boxes, and those of keypoints."""
+        return spec.terms if spec.task in ("oriented", "pose") else self.terms
 
     def further_term(self, key: str, call: Call) -> Callable[[HeldAnchors], Tensor] | None:
         """The terms of segmentation, where the kernels can read prototypes and masks in memory."""
@@ -40,7 +40,7 @@ class NativeBackend(Backend):
         """Why the kernels cannot serve: the reason lies in the logits, the definition or the machine."""
         from twinloss.backends.native.availability import why_not
 
-        keys = {"oriented": ("angle",), "pose": ("kpts",)}.get(call.spec.task, ())
+        keys = {"oriented": ("angle",), "pose": ("kpts", *({"kpts_sigma"} & set(call.extras)))}.get(call.spec.task, ())
         compared = ("mask_coefficient", "proto") if call.spec.overlap == "ciou and masks" else ()
         further, any_layout = ({key: call.extras[key] for key in each} for each in (keys, compared))
         return why_not(call.boxes, call.scores, call.spec, call.ties, further, any_layout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class KernelArguments(ctypes.Structure):
         *((name, c_int64) for name in ("kpts_per_image", "kpts_per_channel", "points", "point_numbers", "target_numbers")),
         *((name, c_void_p) for name in ("keypoints", "doubled")),
         *((name, c_float) for name in ("point_factor", "point_shift")),
+        *(("sigmas", c_void_p), ("sigmas_per_image", c_int64), ("sigmas_per_channel", c_int64)),
+        *(("point_weights", c_void_p), ("sigma_floor", c_float)),
         ("masks", c_void_p),
     )
 
@@ -109,12 +111,14 @@ _OF_KEYPOINTS = {
     **{name: _OF_BOXES[name] for name in ("scratch_of_assignment", "assign", "scratch_of_terms")},
     "terms": (*_OF_BOXES["terms"], c_void_p, c_void_p),
     "gradient": (*_OF_BOXES["terms"][:-1], c_float, c_float, c_void_p, c_void_p, c_void_p),
+    "likelihood": (*_OF_BOXES["terms"][:-1], *(c_void_p,) * 6),
+    "likelihood_gradient": (*_OF_BOXES["terms"][:-1], *(c_void_p,) * 3, c_double, *(c_void_p,) * 4),
 }
 PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_", "keypoints": "twinloss_keypoints_"}
 """How the names of a geometry's functions begin, and of those of keypoints."""
 
 _WITHOUT_RESULT = (
-    *("terms", "gradient", "scores_gradient", "boxes_gradient"),
+    *("terms", "gradient", "likelihood_gradient", "scores_gradient", "boxes_gradient"),
     *("mask_term", "mask_gradients", "semantic_term", "semantic_gradient"),
 )
 

@@ -23,6 +23,7 @@ from twinloss.backends.native.arguments import (
     scratch,
     side_by_side,
 )
+from twinloss.backends.native.keypoints import with_keypoint_terms
 from twinloss.backends.native.library import STORAGE, KernelArguments, kernel, load
 from twinloss.backends.native.masks import compared_masks
 from twinloss.backends.saved_tensors import save, saved
@@ -34,12 +35,8 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
     arguments = kernel_arguments(call, targets)
     held = _assign(arguments, call) if assignment is None else given(arguments, assignment)
     loss, items = _NativeLoss.apply(call.boxes, call.scores, angle_of(call), arguments, targets, held, call.spec.geometry)
-    if targets.keypoints is None:
-        return Evaluation(loss, items, lambda: held)
-    terms, columns = _KeypointTerms.apply(call.extras["kpts"], arguments, targets, held)
-    terms = terms * terms.new_tensor(call.spec.gains[3:5])
-    parts = torch.cat([loss, terms * len(call.scores)]), torch.cat([items, terms.detach()])
-    return Evaluation(*parts, lambda: held, {"kpts": columns})
+    found = Evaluation(loss, items, lambda: held)
+    return found if targets.keypoints is None else with_keypoint_terms(found, call, arguments, targets, held)
 
 
 def assign(call: Call) -> Assignment:
@@ -106,33 +103,3 @@ class _NativeLoss(torch.autograd.Function):
             for_scores = torch.empty(scores.shape, dtype=scores.dtype, device=HOST)
             load().twinloss_scores_gradient(*where, *columns, cls, for_scores.data_ptr())
         return for_boxes, for_scores, for_angle, None, None, None, None
-
-
-class _KeypointTerms(torch.autograd.Function):
-    """Location and visibility term without gains (2,), and the predictions of the held anchors (H, n·E)."""
-
-    @staticmethod
-    def forward(ctx: Any, kpts: Tensor, arguments: KernelArguments, targets: Targets, held: Assignment) -> tuple[Tensor, Tensor]:
-        terms = torch.empty(2, dtype=torch.float32, device=HOST)
-        columns, slopes = (torch.empty(len(held), kpts.shape[1], dtype=torch.float32, device=HOST) for _ in range(2))
-        memory = scratch(kernel("scratch_of_terms", "keypoints")(ctypes.byref(arguments), len(held)))
-        where = ctypes.byref(arguments), STORAGE[kpts.dtype], memory.data_ptr(), ctypes.byref(address(held)), len(held)
-        kernel("terms", "keypoints")(*where, terms.data_ptr(), columns.data_ptr(), slopes.data_ptr())
-        ctx.arguments, ctx.targets, ctx.held, ctx.slopes = arguments, targets, held, slopes
-        ctx.shape, ctx.dtype = kpts.shape, kpts.dtype
-        ctx.set_materialize_grads(False)
-        return terms, columns
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_terms: Tensor | None, to_columns: Tensor | None) -> tuple[Tensor | None, ...]:
-        if to_terms is None and to_columns is None:
-            return (None,) * 4
-        held, factors = ctx.held, (0.0, 0.0) if to_terms is None else to_terms.tolist()
-        further = None if to_columns is None else to_columns.contiguous()
-        gradient = torch.empty(ctx.shape, dtype=ctx.dtype, device=HOST)
-        memory = scratch(kernel("scratch_of_terms", "keypoints")(ctypes.byref(ctx.arguments), len(held)))
-        where = ctypes.byref(ctx.arguments), STORAGE[ctx.dtype], memory.data_ptr(), ctypes.byref(address(held)), len(held)
-        into = ctx.slopes.data_ptr(), None if further is None else further.data_ptr(), gradient.data_ptr()
-        kernel("gradient", "keypoints")(*where, *factors, *into)
-        return gradient, None, None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import sys
 from types import SimpleNamespace
@@ -13,11 +14,11 @@ import torch
 
 from properties.tests.impl.test_hook import END_TO_END, PLAIN, alone, detection_model, example  # noqa: F401 - a fixture that applies by itself
 from properties.tests.impl.trainer.release_stand_ins import GENERATIONS, Generation, some_batch, stand_in
-from twinloss import LossSpec, hook
+from twinloss import DetectionLoss, LossSpec, hook
 from twinloss.release_definitions import release_of
 from twinloss.trainer.criterion_swap import _twin
 from twinloss.trainer.own_criterion import OwnCriterion
-from twinloss.trainer.verification import verify
+from twinloss.trainer.verification import TERMS, verify
 
 BOTH = pytest.mark.parametrize("name", [PLAIN, END_TO_END], ids=["plain", "end to end"])
 NEWEST = GENERATIONS[-2]
@@ -373,3 +374,35 @@ class TestVerifying:
         hook.install(model)
         model.loss(some_batch())
         assert model.criterion.loss.spec == LossSpec(num_classes=3)
+
+
+class TestRounding:
+    """Roundings of the own criterion in float32 are no difference, and hide none."""
+
+    @staticmethod
+    def asked(name: Any) -> tuple[OwnCriterion, Any, Any]:
+        """The own criterion of a model, a function that makes its twin, and predictions that say the same of every class and anchor."""
+        model = detection_model(name)
+        model.train()
+        with torch.no_grad():
+            preds = model(torch.zeros(2, 3, 1280, 1280))
+        for part in preds.values() if "scores" not in preds else [preds]:
+            part["scores"].fill_(-11.5)
+        hook.install(model)
+        model.criterion = model.init_criterion()
+        return model.criterion.own, model.criterion.loss, preds
+
+    @BOTH
+    def test_equal_logits_far_below_zero(self, name: Any) -> None:
+        own, loss, preds = self.asked(name)
+        finding = verify(own, loss, preds, example())
+        assert finding.largest > TERMS  # the reference's roundings have one sign
+        assert not finding.differs
+
+    @BOTH
+    def test_another_gain_on_such_logits(self, name: Any) -> None:
+        own, loss, preds = self.asked(name)
+        for part in (loss,) if isinstance(loss, DetectionLoss) else (loss.one2many, loss.one2one):
+            gains = part.spec.gains
+            part.spec = dataclasses.replace(part.spec, gains=(gains[0], gains[1] * 1.001, gains[2]))
+        assert "cls_loss" in verify(own, loss, preds, example()).differs

@@ -26,7 +26,7 @@ from oracle.comparison.conduct import STAGE
 from oracle.comparison.registry import shipped
 from oracle.contract.calls import call_contender
 from oracle.contract.contender import Contender
-from oracle.contract.process_state import PROCESS, RANDOM, SETTINGS, STATES, Snapshot
+from oracle.inside.process_state import PROCESS, RANDOM, SETTINGS, STATES, Snapshot
 from properties.selfcheck.sample_candidates import TwinLossOnly
 from properties.tests.oracle.judge.helpers import FLOAT32
 from twinloss import LossSpec

@@ -112,7 +112,7 @@ ONE_WORKER = ("-n", "1", "--max-worker-restart", "0")
 
 def test_a_candidate_that_takes_the_process_along_is_named_by_what_remains(session: Session, tmp_path: Path) -> None:
     candidate = "properties.selfcheck.sample_candidates:aborts"
-    ended = session(*TINY, *ONE_WORKER, "--time-limit", "0.5", "--candidate", candidate)
+    ended = session(*TINY, *ONE_WORKER, "--in-process", "--time-limit", "0.5", "--candidate", candidate)
     assert ended.returncode == 1, ended.stdout
     assert (
         "conduct, ends the process: ended the process; repeated in a process of its own, with 0.5 s for a call, that one " in ended.stdout
@@ -157,7 +157,9 @@ def test_an_interruption_accuses_nobody_and_keeps_what_was_compared(
     session: Session, tmp_path: Path, name: str, more: Sequence[str]
 ) -> None:
     variables = {"HUNG_ONCE": str(tmp_path / "calls"), "SIGNAL": name, "CALLS": "15"}
-    ended = session(*TINY, "--scale", "0.02", *more, "--candidate", "properties.selfcheck.sample_candidates:interrupted", **variables)
+    ended = session(
+        *TINY, "--scale", "0.02", *more, "--candidate", "properties.selfcheck.sample_candidates:interrupted", "--in-process", **variables
+    )
     assert ended.returncode == 2, ended.stdout
     assert f"interrupted by {name}" in ended.stdout
     rows = pd.read_parquet(tmp_path / "rows.parquet")

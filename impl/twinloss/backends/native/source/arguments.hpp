@@ -39,6 +39,10 @@ struct KernelArguments {
     const float* keypoints;  // (N, n, 2 or 3) divided by the image's width and height
     const float* doubled;    // (n,) 8σ²
     float point_factor, point_shift;  // a position is factor · raw + centre − shift
+    const void* sigmas;  // (B, 2n, A) raw deviations, adjacent anchors adjacent in memory; null without a likelihood
+    std::int64_t sigmas_per_image, sigmas_per_channel;
+    const float* point_weights;  // (n,) ω
+    float sigma_floor;           // τ
 
     const struct MaskArguments* masks;  // of the mask-aware assignment; null for any other
 

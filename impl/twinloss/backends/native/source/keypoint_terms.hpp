@@ -13,8 +13,9 @@
 
 namespace twinloss {
 
+// Of a held anchor.
 struct KeypointSums {
-    double location, visibility;
+    double location, visibility, likelihood;
 };
 
 // Memory that the keypoint terms need beside their inputs.
@@ -31,26 +32,62 @@ struct KeypointScratch {
     }
 };
 
+// Where an anchor's keypoints are predicted, and where those of its box are, a row of the batch.
+struct KeypointPlace {
+    const KernelArguments& arguments;
+    std::int64_t row;
+    double stride, centre[2], size[2];
+
+    KeypointPlace(const KernelArguments& arguments, const Anchors& anchors, std::int64_t anchor, std::int64_t row)
+        : arguments(arguments), row(row), stride(anchors.stride[anchor]), centre{anchors.x[anchor], anchors.y[anchor]},
+          size{arguments.width(), arguments.height()} {}
+
+    // Predicted minus true coordinate c of keypoint k, in cells.
+    double off(std::int64_t k, int c, float raw) const {
+        const double target = target_keypoint(arguments, row, k)[c] * size[c];
+        return static_cast<double>(raw) * arguments.point_factor + (centre[c] - arguments.point_shift - target / stride);
+    }
+};
+
+// Gathers (H, channels) columns of one image's held anchors from its rows of channels.
+template <class T>
+void gather_columns(const T* row, std::int64_t per_channel, std::int64_t channels, const Held& held, std::int64_t from, std::int64_t to,
+                    float* columns) {
+    for (std::int64_t channel = 0; channel < channels; ++channel, row += per_channel)
+        for (std::int64_t h = from; h < to; ++h) columns[h * channels + channel] = widen(row[held.anchor[h]]);
+}
+
+// Writes a dense gradient (B, channels, A), contiguous: `value(h, channel)` at the held anchors, which `first` counts by image, 0 elsewhere.
+template <class T, class Value>
+void scatter_columns(const KernelArguments& arguments, const Held& held, const std::int64_t* first, std::int64_t channels, T* gradient,
+                     Value value) {
+#pragma omp parallel for schedule(static) num_threads(arguments.threads)
+    for (std::int64_t n = 0; n < arguments.images * channels; ++n) {
+        const std::int64_t image = n / channels, channel = n % channels;
+        T* row = gradient + n * arguments.anchors;
+        std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(arguments.anchors) * sizeof(T));
+        for (std::int64_t h = first[image]; h < first[image + 1]; ++h) row[held.anchor[h]] = narrow<T>(value(h, channel));
+    }
+}
+
 // Sums over the keypoints of a held anchor; replaces its column in `slopes` by the derivatives of both terms.
 inline KeypointSums keypoint_terms_of(const KernelArguments& arguments, const Anchors& anchors, std::int64_t anchor, std::int64_t row, double held,
                                       const float* column, float* slopes) {
     constexpr double EPS = 1e-9;
-    const double stride = anchors.stride[anchor], centre[2] = {anchors.x[anchor], anchors.y[anchor]};
-    const double size[2] = {arguments.width(), arguments.height()};
+    const KeypointPlace place(arguments, anchors, anchor, row);
     const float* box = arguments.box + 4 * row;
-    const double area = box[2] * size[0] * (box[3] * size[1]) / (stride * stride);
+    const double area = box[2] * place.size[0] * (box[3] * place.size[1]) / (place.stride * place.stride);
     std::int64_t seen = 0;
     for (std::int64_t k = 0; k < arguments.points; ++k) seen += visible_keypoint(arguments, row, k);
     const double share = 1 / ((static_cast<double>(seen) + EPS) * held), of_logit = 1 / (static_cast<double>(arguments.points) * held);
-    KeypointSums sums{0, 0};
+    KeypointSums sums{};
     for (std::int64_t k = 0; k < arguments.points; ++k, column += arguments.point_numbers, slopes += arguments.point_numbers) {
-        const float* target = target_keypoint(arguments, row, k);
         const bool visible = visible_keypoint(arguments, row, k);
         slopes[0] = slopes[1] = 0;
         if (visible) {
             double off[2], squared = 0;
             for (int c = 0; c < 2; ++c) {
-                off[c] = static_cast<double>(column[c]) * arguments.point_factor + (centre[c] - arguments.point_shift - target[c] * size[c] / stride);
+                off[c] = place.off(k, c, column[c]);
                 squared += off[c] * off[c];
             }
             const double spread = arguments.doubled[k] * (area + EPS), closeness = std::exp(-squared / spread);
@@ -77,13 +114,12 @@ KeypointSums keypoint_terms(const KernelArguments& arguments, const Held& held, 
     for (std::int64_t image = 0; image < arguments.images; ++image) {
         const std::int64_t from = scratch.first[image], to = scratch.first[image + 1];
         const T* row = static_cast<const T*>(arguments.kpts) + image * arguments.kpts_per_image;
-        for (std::int64_t channel = 0; channel < channels; ++channel, row += arguments.kpts_per_channel)
-            for (std::int64_t h = from; h < to; ++h) columns[h * channels + channel] = widen(row[held.anchor[h]]);
+        gather_columns(row, arguments.kpts_per_channel, channels, held, from, to, columns);
         for (std::int64_t h = from; h < to; ++h)
             scratch.sums[h] = keypoint_terms_of(arguments, scratch.anchors, held.anchor[h], held.row[h], static_cast<double>(count),
                                                 columns + h * channels, slopes + h * channels);
     }
-    KeypointSums sums{0, 0};
+    KeypointSums sums{};
     for (std::int64_t h = 0; h < count; ++h) sums.location += scratch.sums[h].location, sums.visibility += scratch.sums[h].visibility;
     return sums;
 }
@@ -94,17 +130,10 @@ void keypoints_gradient(const KernelArguments& arguments, const Held& held, std:
                         float visibility, const float* slopes, const float* further, T* gradient) {
     scratch.find_first(arguments, held, count);
     const std::int64_t channels = arguments.points * arguments.point_numbers;
-#pragma omp parallel for schedule(static) num_threads(arguments.threads)
-    for (std::int64_t n = 0; n < arguments.images * channels; ++n) {
-        const std::int64_t image = n / channels, channel = n % channels;
-        const float factor = channel % arguments.point_numbers < 2 ? location : visibility;
-        T* row = gradient + n * arguments.anchors;
-        std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(arguments.anchors) * sizeof(T));
-        for (std::int64_t h = scratch.first[image]; h < scratch.first[image + 1]; ++h) {
-            const float own = slopes[h * channels + channel] * factor;
-            row[held.anchor[h]] = narrow<T>(further ? own + further[h * channels + channel] : own);
-        }
-    }
+    scatter_columns(arguments, held, scratch.first, channels, gradient, [&](std::int64_t h, std::int64_t channel) {
+        const float own = slopes[h * channels + channel] * (channel % arguments.point_numbers < 2 ? location : visibility);
+        return further ? own + further[h * channels + channel] : own;
+    });
 }
 
 }  // namespace twinloss
