@@ -99,7 +99,7 @@ def _pairs(call: Call) -> tuple[Tensor, ...]:
     return without.view(1), latents.to(working_dtype(call.boxes)), shares
 
 
-def _padded(values: Tensor, length: int) -> Tensor:
+def _padded(values: Tensor, length: int | torch.SymInt) -> Tensor:
     """Values in the first rows of ``length``, zeros in the others."""
     found = values.new_zeros(length, *values.shape[1:])
     found[: len(values)] = values
@@ -128,7 +128,7 @@ def _step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tens
     return found.loss, found.items, slots.anchor, slots.owner, slots.weight, filled, padded
 
 
-def _most_pairs(spec: LossSpec, slots: int) -> int:
+def _most_pairs(spec: LossSpec, slots: int | torch.SymInt) -> int | torch.SymInt:
     """Q: pairs of slot and keypoint, and at least one, which a flow's parameters get gradients of 0 from."""
     points = spec.keypoint_shape[0] if isinstance(spec, PoseSpec) else 0
     return torch.sym_max(slots * points, 1)

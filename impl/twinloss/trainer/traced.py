@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from twinloss.end_to_end import EndToEndLoss
 from twinloss.loss import TaskLoss
 from twinloss.trainer.return_format import TARGETS
 
@@ -59,7 +60,8 @@ def evaluate(criterion: Criterion, preds: Any, batch: Mapping[str, Any]) -> tupl
         preds: as the model's head gives them.
         batch: the batch that came with them.
     """
-    loss, keys = criterion.loss, [key for key in (*TARGETS, *criterion.targets) if key in batch]
+    loss: TaskLoss | EndToEndLoss = criterion.loss
+    keys = [key for key in (*TARGETS, *criterion.targets) if key in batch]
     numbers = torch.ops.twinloss.follow(
         criterion.handle,
         [tensor.detach() for tensor in leaves(preds)],
