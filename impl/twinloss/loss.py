@@ -123,7 +123,8 @@ class TaskLoss:
 
     @spec.setter
     def spec(self, spec: LossSpec) -> None:
-        self._spec, self.structure, self.text = spec, structure(spec), text_of(spec)
+        self._spec, self._names = spec, spec.term_names
+        self.structure, self.text = structure(spec), text_of(spec)
 
     def assign(self, preds: Predictions, batch: Batch) -> Assignment:
         """The assignment alone (spec section 5)."""
@@ -141,7 +142,7 @@ class TaskLoss:
         return self._named(*mixed.evaluate(choose_backend(self.backend, call), call, given)[:2])
 
     def _named(self, loss: Tensor, items: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return loss, dict(zip(self.spec.term_names, items.unbind(), strict=True))
+        return loss, dict(zip(self._names, items.unbind(), strict=True))
 
     def anchors(self, preds: Predictions) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels (spec section 2)."""

@@ -48,7 +48,7 @@ def evaluate(loss: TaskLoss, preds: Any, batch: Mapping[str, Tensor], numbers: T
     )
     if loss.flow is None or not pairs:
         return found, items
-    gain = spec.term_gains[-1] if numbers is None else numbers[len(spec.gains) - 1]
+    gain = (spec.gains if numbers is None else numbers)[len(spec.gains) - 1]  # the last one's
     term = _likelihood(loss.flow, pairs, found.dtype) * gain
     images = len(predictions["boxes"])
     return torch.cat([found[:-1], (term * images).unsqueeze(0)]), torch.cat([items[:-1], term.detach().unsqueeze(0)])
