@@ -63,7 +63,8 @@ def call_contender(contender: Contender, function: Callable[[], Answer]) -> Call
     with _collect_warnings(contender), _interruptible(contender), _reported_changes(changed):
         before = Snapshot()
         try:
-            with time_limit(contender.time_limit):
+            # An isolated candidate's process is watched from outside, and may start anew within the call.
+            with time_limit(None if contender.isolated else contender.time_limit):
                 answer = function()
         except TimeLimitExceeded as exceeded:
             raise ContenderFailed(HANGS, str(exceeded)) from None

@@ -13,5 +13,5 @@
     └─ loss_given, loss     errors     loss_and_gradients.outcome_errors                        ─┘
 
 A contender that shows no assignment is judged on the inferred ones (:mod:`oracle.inference`), with the term bounds of
-:mod:`~oracle.judge.indistinguishable`. :mod:`~oracle.judge.term_factors` describes a difference for the report.
+:mod:`~oracle.judge.indistinguishable`.
 """

@@ -51,6 +51,12 @@ class Held(ctypes.Structure):
     _fields_ = (("image", c_void_p), ("anchor", c_void_p), ("row", c_void_p), ("weight", c_void_p), ("capacity", c_int64))
 
 
+class GradientPointers(ctypes.Structure):
+    """Where the gradients go, and by how much each term counts in them; the fields are those of ``struct Gradients``."""
+
+    _fields_ = (*((name, c_void_p) for name in ("boxes", "scores", "angle")), ("upstream", c_double * 4))
+
+
 class MaskArguments(ctypes.Structure):
     """Predictions and true masks of one call; the fields are those of ``struct MaskArguments``."""
 
@@ -95,30 +101,26 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "arguments_size": (),
     "first_bad_row": (POINTER(KernelArguments),),
     "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
-    "scores_gradient": (POINTER(KernelArguments), c_int32, POINTER(Held), c_int64, c_float, c_void_p),
 }
+_OF_HELD = (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64)
 _OF_BOXES = {
     "scratch_of_assignment": (POINTER(KernelArguments),),
     "scratch_of_terms": (POINTER(KernelArguments), c_int64),
     "assign": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held)),
-    "terms": (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64, c_void_p),
-    "boxes_gradient": (
-        *(POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64),
-        *(c_float, c_float, c_float, c_void_p, c_void_p),
-    ),
+    "terms": (*_OF_HELD, c_void_p, POINTER(GradientPointers)),
 }
 _OF_KEYPOINTS = {
     **{name: _OF_BOXES[name] for name in ("scratch_of_assignment", "assign", "scratch_of_terms")},
-    "terms": (*_OF_BOXES["terms"], c_void_p, c_void_p),
-    "gradient": (*_OF_BOXES["terms"][:-1], c_float, c_float, c_void_p, c_void_p, c_void_p),
-    "likelihood": (*_OF_BOXES["terms"][:-1], *(c_void_p,) * 6),
-    "likelihood_gradient": (*_OF_BOXES["terms"][:-1], *(c_void_p,) * 3, c_double, *(c_void_p,) * 4),
+    "terms": (*_OF_HELD, c_void_p, c_void_p, c_void_p),
+    "gradient": (*_OF_HELD, c_float, c_float, c_void_p, c_void_p, c_void_p),
+    "likelihood": (*_OF_HELD, *(c_void_p,) * 6),
+    "likelihood_gradient": (*_OF_HELD, *(c_void_p,) * 3, c_double, *(c_void_p,) * 4),
 }
 PREFIXES = {"upright": "twinloss_", "oriented": "twinloss_oriented_", "keypoints": "twinloss_keypoints_"}
 """How the names of a geometry's functions begin, and of those of keypoints."""
 
 _WITHOUT_RESULT = (
-    *("terms", "gradient", "likelihood_gradient", "scores_gradient", "boxes_gradient"),
+    *("terms", "gradient", "likelihood_gradient"),
     *("mask_term", "mask_gradients", "semantic_term", "semantic_gradient"),
 )
 

@@ -21,8 +21,8 @@ class TritonBackend(Backend):
     keeps_slots = True
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
-        """Detection's terms, and the angle term of oriented boxes."""
-        return spec.terms if spec.geometry == "oriented" else self.terms
+        """Every term of detection, oriented boxes and segmentation; of other tasks detection's."""
+        return spec.terms if spec.task in ("oriented", "segment") else self.terms
 
     def is_default_for(self, call: Call) -> bool:
         """Whether the logits are not on the host, and Triton's interpreter is off."""

@@ -94,6 +94,9 @@ def held_terms_kernel(
         metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
         weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, numbers[0])
         tl.store(slot_weight + slot, weight, mask=inside)
+        # An anchor whose soft target is 0 is not held: terms of other kernels count the held ones.
+        owner = tl.where(weight <= 0, -1, owner)
+        tl.store(slot_owner + slot, owner, mask=inside)
     held = (owner >= 0) & (weight != 0)
 
     image, label, box, _ = ground_truth(owner, held, truth, ORIENTED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,11 @@ from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton.arguments import KernelArguments, kernel_arguments, with_logits, without_logits
+from twinloss.backends.triton.mask_arguments import mask_arguments
+from twinloss.backends.triton.on_device import on_device
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
+from twinloss.backends.triton.segmentation import mask_terms
+from twinloss.terms.registry import DETECTION_TERMS
 
 
 def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
@@ -27,9 +30,21 @@ def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
     given = slots_of(held) if isinstance(held, Assignment) else held
     arguments, filled = _arguments(call), list[Slots]()
     loss, items = _FusedLoss.apply(call.boxes, call.scores, _angle(call), arguments, given, filled)
-    return Evaluation(
-        loss, items[:-1], lambda: held if isinstance(held, Assignment) else assignment_of(arguments, filled[0]), slots=filled[0]
+    loss, items = _with_mask_terms(call, arguments, filled[0], loss, items[:-1])
+    return Evaluation(loss, items, lambda: held if isinstance(held, Assignment) else assignment_of(arguments, filled[0]), filled[0])
+
+
+def _with_mask_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and items in the order of the definition's terms, with those that segmentation adds."""
+    if call.spec.task != "segment":
+        return loss, items
+    added = mask_terms(call, arguments, mask_arguments(call), slots)
+    found = (
+        dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True))
+        for own, more in zip((loss, items), added, strict=True)
     )
+    loss, items = (torch.stack([terms[key] for key in call.spec.terms]) for terms in found)
+    return loss, items
 
 
 def assign(call: Call) -> Assignment:
@@ -45,13 +60,6 @@ def _arguments(call: Call) -> KernelArguments:
 
 def _angle(call: Call) -> Tensor | None:
     return call.extras["angle"] if call.spec.geometry == "oriented" else None
-
-
-def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Kernels go to the current device: make it the tensor's where it is another one."""
-    if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
-        return nullcontext()
-    return torch.cuda.device(tensor.device)
 
 
 class _FusedLoss(torch.autograd.Function):

@@ -207,7 +207,7 @@ class Step(nn.Module):
 def test_an_exported_step_is_saved_and_serves_other_batches(kind: str, strict: bool) -> None:
     given, other = scene(kind), scene(kind, 9)
     rows = torch.export.Dim("rows", min=2, max=4096)
-    shapes = {key: [None] * 3 if key == "feats" else None for key in given.preds}, dict.fromkeys(given.batch, {0: rows})
+    shapes = {key: [None] * 3 if key == "feats" else None for key in given.preds}, {key: {0: rows} for key in given.batch}
     exported = torch.export.export(Step(given), (given.preds, given.batch), dynamic_shapes=shapes, strict=strict)
     torch.export.save(exported, kept := io.BytesIO())
     kept.seek(0)

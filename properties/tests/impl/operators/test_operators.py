@@ -121,10 +121,10 @@ def test_the_operator_in_eager_mode_has_the_bits_of_the_loss(monkeypatch: pytest
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_an_input_that_is_missing_is_named(device: str) -> None:
+    boxes, scores = torch.zeros(1, 64, 4, device=device), torch.zeros(1, 3, 4, device=device)
+    rows = [torch.zeros(2, device=device), torch.zeros(2, 4, device=device)]
+    told = f"stable overlap None 1 torch|{text_of(LossSpec(num_classes=3, strides=(8,)))}"
     with pytest.raises(ValueError, match="batch has no 'cls'; it has 'batch_idx', 'bboxes'"):
-        boxes, scores = torch.zeros(1, 64, 4, device=device), torch.zeros(1, 3, 4, device=device)
-        rows = [torch.zeros(2, device=device), torch.zeros(2, 4, device=device)]
-        told = f"stable overlap None 1 torch|{text_of(LossSpec(num_classes=3, strides=(8,)))}"
         torch.ops.twinloss.step([boxes, scores], rows, None, [2, 2], "boxes scores batch_idx bboxes", told)
 
 

@@ -1,0 +1,160 @@
+"""Anchors, targets and predictions read otherwise than they are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oracle.contract.contender import Batch, Preds
+from oracle.definition.criterion import Grid
+from oracle.definition.variant import Step, Variant
+from twinloss import LossSpec
+
+UPRIGHT = ("detect", "segment", "pose")
+
+
+def _labels(change: Any) -> Any:
+    def before(preds: Preds, batch: Batch, spec: LossSpec) -> tuple[Preds, Batch]:
+        return preds, {**batch, "cls": change(batch["cls"], spec.num_classes)}
+
+    return before
+
+
+def _rows(keep: Any) -> Any:
+    """Keeps some rows of the targets; ``keep`` takes the images of the rows, and boxes."""
+
+    def before(preds: Preds, batch: Batch, spec: LossSpec) -> tuple[Preds, Batch]:
+        image = batch["batch_idx"].reshape(-1)
+        kept = keep(image, batch["bboxes"])
+        return preds, {name: value[kept] if len(value) == len(image) else value for name, value in batch.items()}
+
+    return before
+
+
+def _columns(*order: int) -> Any:
+    """Reads the first columns of the boxes in another order."""
+
+    def before(preds: Preds, batch: Batch, spec: LossSpec) -> tuple[Preds, Batch]:
+        boxes = batch["bboxes"]
+        return preds, {**batch, "bboxes": boxes[:, [*order, *range(4, boxes.shape[1])]]}
+
+    return before
+
+
+def _place(image: Tensor) -> Tensor:
+    """Returns the position of each row within its image."""
+    return (image[:, None] == image[None]).tril(-1).sum(1)
+
+
+def _pixels(change: Any) -> Step:
+    """Changes the pixel corners; ``change`` takes them and the anchors."""
+
+    def step(exact: Any, sound: Any, shares: Tensor, grid: Grid) -> Tensor:
+        return change(sound(shares, grid), grid)  # type: ignore[no-any-return]
+
+    return step
+
+
+def _clipped(corners: Tensor, grid: Grid) -> Tensor:
+    return torch.minimum(corners.clamp(min=0), corners.new_tensor([grid.width, grid.height] * 2))
+
+
+def _exchanged_image(exact: Any, sound: Any, shares: Tensor, grid: Grid) -> Tensor:
+    return sound(shares, grid._replace(width=grid.height, height=grid.width))  # type: ignore[no-any-return]
+
+
+def _corners_for_sizes(exact: Any, sound: Any, shares: Tensor, grid: Grid) -> Tensor:
+    return shares * shares.new_tensor([grid.width, grid.height] * 2)
+
+
+def _grid(change: Any) -> Step:
+    """Changes the anchors' centres; ``change`` takes centres (A, 2) and the (rows, columns) of each level."""
+
+    def step(exact: Any, sound: Any, preds: Preds) -> Grid:
+        grid: Grid = sound(preds)
+        return grid._replace(centres=change(grid.centres, [tuple(level.shape[2:]) for level in preds["feats"]]))
+
+    return step
+
+
+def _transposed(centres: Tensor, grids: Any) -> Tensor:
+    parts = centres.split([rows * columns for rows, columns in grids])
+    swapped = [part.view(rows, columns, 2).transpose(0, 1).reshape(-1, 2) for part, (rows, columns) in zip(parts, grids, strict=True)]
+    return torch.cat(swapped)
+
+
+def _validity(number: Any) -> Step:
+    return lambda exact, sound, boxes: number(boxes)
+
+
+def _without_truth(keep: Any) -> Step:
+    """Removes rows of the ground truth that have these corners (N, 4), by making their sum negative."""
+
+    def step(exact: Any, sound: Any, boxes: Tensor) -> Tensor:
+        return torch.where(keep(boxes), sound(boxes), -1.0)
+
+    return step
+
+
+def catalogue() -> Iterator[Variant]:
+    """Yields every variant of this chapter."""
+    yield Variant(
+        "class c taken as c + 1, or c - 1 for the last",
+        "1",
+        before=_labels(lambda c, n: torch.where(c < n - 1, c + 1, (c - 1).clamp(min=0))),
+    )
+    yield Variant("class c taken as c - 1, or 0", "1", before=_labels(lambda c, n: (c - 1).clamp(min=0)))
+    yield Variant("the last class taken as the one before", "5.7", before=_labels(lambda c, n: c.clamp(max=max(n - 2, 0))))
+    yield Variant("class 0 taken as the next", "5.7", before=_labels(lambda c, n: c.clamp(min=min(1, n - 1))))
+    yield Variant("every box taken as class 0", "1", before=_labels(lambda c, n: torch.zeros_like(c)))
+    yield Variant("a box's width and height exchanged", "3", before=_columns(0, 1, 3, 2))
+    yield Variant("x and y exchanged", "3", before=_columns(1, 0, 3, 2))
+    yield Variant("centre and size read as two corners", "1", steps={"boxes_in_pixels": _corners_for_sizes}, tasks=UPRIGHT)
+    yield Variant("the image's width and height exchanged", "3", steps={"boxes_in_pixels": _exchanged_image})
+    yield Variant("boxes clipped to the image", "3", steps={"boxes_in_pixels": _pixels(_clipped)}, tasks=UPRIGHT)
+    yield Variant("boxes rounded to whole pixels", "3", steps={"boxes_in_pixels": _pixels(lambda c, g: c.round())}, tasks=UPRIGHT)
+    yield Variant("boxes cut to whole pixels", "3", steps={"boxes_in_pixels": _pixels(lambda c, g: c.trunc())}, tasks=UPRIGHT)
+    yield Variant("anchors at the cells' corners", "2", steps={"grid": _grid(lambda c, _: c - 0.5)})
+    yield Variant("anchors with y running fastest", "2", steps={"grid": _grid(_transposed)})
+    if_detect = ("detect", "oriented")  # a mask or a keypoint belongs to a row of the batch
+    yield Variant("the first image's boxes alone", "1", before=_rows(lambda image, _: image == 0), tasks=if_detect)
+    yield Variant(
+        "the last image's boxes ignored",
+        "1",
+        before=_rows(lambda image, _: image < max(float(image.max()), 1.0) if len(image) else image == 0),
+        tasks=if_detect,
+    )
+    yield Variant("the first box of each image alone", "1", before=_rows(lambda image, _: _place(image) == 0), tasks=if_detect)
+    yield Variant(
+        "the last box of a full image lost",
+        "3",
+        before=_rows(_not_last_of_full),
+        tasks=if_detect,
+    )
+    yield Variant(
+        "a row valid where its corners' sum is not 0", "3", steps={"validity": _validity(lambda b: b.sum(1).abs())}, tasks=UPRIGHT
+    )
+    yield Variant(
+        "boxes without area dropped", "3", steps={"validity": _without_truth(lambda b: ((b[:, 2:] - b[:, :2]) > 0).all(1))}, tasks=UPRIGHT
+    )
+    yield Variant(
+        "boxes that begin outside of the image dropped",
+        "3",
+        steps={"validity": _without_truth(lambda b: (b[:, :2] >= 0).all(1))},
+        tasks=UPRIGHT,
+    )
+    for least in (1, 2, 3, 4, 8):
+        yield Variant(
+            f"boxes with a side below {least} px dropped",
+            "3",
+            steps={"validity": _without_truth(lambda b, n=least: ((b[:, 2:] - b[:, :2]) >= n).all(1))},
+            tasks=UPRIGHT,
+        )
+
+
+def _not_last_of_full(image: Tensor, _: Tensor) -> Tensor:
+    most = int(torch.bincount(image.long().clamp(min=0)).max()) if len(image) else 0
+    return _place(image) < max(most - 1, 1)

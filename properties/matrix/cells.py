@@ -1,0 +1,149 @@
+"""The cells of a column: for each feature the same, or what is otherwise with its counter-proof, or why nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from oracle.comparison.explanations import Explanation, Limits, explain_answers
+from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
+from oracle.contract.verdict import Finding
+from oracle.definition.variant import Variant
+from properties.matrix.answers import HALF_ROUNDING, Reply
+from properties.matrix.columns import Column
+from properties.matrix.features import CONDUCT, HALF, Feature, features_of
+
+SAME, DIFFERS, NOT_OFFERED, CANNOT_RUN = "same", "differs", "not offered", "cannot run"
+LIMITS = Limits(sample=6, failing=200, agreeing=40, depth=4, beam=3, seconds=90.0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell; a row of the report.
+
+    Attributes:
+        column, package, version, licence, kind: the implementation.
+        feature, section: the feature.
+        verdict: :data:`SAME`, :data:`DIFFERS`, :data:`NOT_OFFERED` or :data:`CANNOT_RUN`.
+        what: what is otherwise, by name; why nothing is known.
+        batches: number of the feature's batches.
+        answered: number of those that it answered.
+        departing: number of those on which it differs from the definition.
+        proved: number of those on which the definition with all that is otherwise gives its answers: the counter-proof.
+        proved_without: number without what this cell names.
+        before, after: largest difference relative to the largest number of its kind, without what this cell names, and with it.
+        remainder: digests of the answered batches that are not proved.
+    """
+
+    column: str
+    package: str
+    version: str
+    licence: str
+    kind: str
+    feature: str
+    section: str
+    verdict: str
+    what: str = ""
+    batches: int = 0
+    answered: int = 0
+    departing: int = 0
+    proved: int = 0
+    proved_without: int = 0
+    before: float = 0.0
+    after: float = 0.0
+    remainder: str = ""
+
+
+def cannot_run(column: Column, features: Sequence[Feature], reason: str) -> list[Cell]:
+    """Returns the cells of an implementation that cannot be installed or imported."""
+    return [_cell(column, feature.name, feature.sections, CANNOT_RUN, what=reason) for feature in features]
+
+
+def explained(replies: Mapping[Feature, Sequence[Reply]]) -> Explanation:
+    """Returns what explains all answers of a column together."""
+    return explain_answers([reply.answer for group in replies.values() for reply in group if reply.answer is not None], limits=LIMITS)
+
+
+def feature_cell(column: Column, feature: Feature, replies: Sequence[Reply], variants: Sequence[Variant]) -> Cell:
+    """Returns the cell of a feature, given the wrong definitions that explain the column."""
+    answers = [reply.answer for reply in replies if reply.answer is not None]
+    if not answers:
+        return _unanswered(column, feature, replies)
+    own = [variant for variant in variants if feature.name in features_of(variant)]
+    others = [variant for variant in variants if variant not in own]
+    batches = [AnsweredBatch(answer) for answer in answers]
+    proved = [batch.explained(variants, any_ties=True) for batch in batches]
+    without = [batch.explained(others, any_ties=True) for batch in batches]
+    what = " and ".join(map(str, own))
+    failed = sorted({reply.failed for reply in replies if reply.failed})
+    rest = [batch for batch, good in zip(batches, proved, strict=True) if not good]
+    if rest or failed:
+        what = "; ".join(filter(None, (what, _nearest(rest, variants), *(f"it {text}" for text in failed))))
+    return _cell(
+        column,
+        feature.name,
+        feature.sections,
+        DIFFERS if own or rest or failed else SAME,
+        what=what,
+        batches=len(replies),
+        answered=len(answers),
+        departing=sum(not batch.explained((), any_ties=True) for batch in batches),
+        proved=sum(proved),
+        proved_without=sum(without),
+        before=max(batch.remainder(others).largest for batch in batches),
+        after=max(batch.remainder(variants).largest for batch in batches),
+        remainder=" ".join(batch.case.digest for batch in rest),
+    )
+
+
+def _nearest(rest: Sequence[AnsweredBatch], variants: Sequence[Variant]) -> str:
+    """Returns what explains the batches that the column's explanation leaves, or is nearest to them."""
+    if not rest:
+        return ""
+    found = explain_answers([batch.answer for batch in rest], limits=Limits(sample=3, failing=20, depth=3, beam=3, seconds=30.0))
+    if found.named:
+        return f"{found.what()} (on {found.explained} of {found.failing} batches)"
+    return "not explained" + (f", nearest {found.nearest}" if found.nearest else "") + (" with what else differs" if variants else "")
+
+
+def _unanswered(column: Column, feature: Feature, replies: Sequence[Reply]) -> Cell:
+    failed = sorted({reply.failed for reply in replies if reply.failed})
+    declined = sorted({reply.declined for reply in replies if reply.declined})
+    verdict, what = (CANNOT_RUN, f"it {failed[0]}") if failed else (NOT_OFFERED, "; ".join(declined) or "the head has no such part")
+    return _cell(column, feature.name, feature.sections, verdict, what=what, batches=len(replies))
+
+
+def half_cell(column: Column, replies: Sequence[Reply], variants: Sequence[Variant]) -> Cell:
+    """Returns the cell of half precision: whether the answers are those of the definition, with what else differs, but for rounding."""
+    answered = [reply for reply in replies if reply.answer is not None]
+    failed = sorted({f"{reply.setting.name}: it {reply.failed}" for reply in replies if reply.failed})
+    declined = sorted({reply.declined for reply in replies if reply.declined})
+    if not answered:
+        verdict = CANNOT_RUN if failed else NOT_OFFERED
+        return _cell(column, HALF, "8a", verdict, what="; ".join(failed or declined), batches=len(replies))
+    sizes = {reply.setting.name: 0.0 for reply in answered}
+    good = 0
+    for reply in answered:
+        assert reply.answer is not None
+        size = AnsweredBatch(reply.answer, HALF_ROUNDING[reply.setting.dtype]).remainder(variants).largest
+        sizes[reply.setting.name] = max(sizes[reply.setting.name], size)
+        good += size <= HALF_ROUNDING[reply.setting.dtype]
+    wide = [name for name, size in sizes.items() if size > HALF_ROUNDING[name.partition("+")[0]]]
+    what = "; ".join([*(f"rounds by {sizes[name]:.2g} in {name}" for name in wide), *failed])
+    numbers = {"batches": len(replies), "answered": len(answered), "proved": good, "after": max(sizes.values())}
+    return _cell(column, HALF, "8a", DIFFERS if what else SAME, what=what, **numbers)
+
+
+def conduct_cell(column: Column, findings: Sequence[Finding]) -> Cell:
+    """Returns the cell of conduct: the failure modes that were seen."""
+    modes = dict.fromkeys(finding.quantity for finding in findings)
+    what = "; ".join(f"{mode}: {next(one.what for one in findings if one.quantity == mode)}" for mode in modes)
+    return _cell(column, CONDUCT, "contract", DIFFERS if modes else SAME, what=what)
+
+
+def _cell(column: Column, feature: str, section: str, verdict: str, **more: object) -> Cell:
+    identity = (column.name, column.package, column.version, column.licence, column.kind)
+    return Cell(*identity, feature, section, verdict, **more)  # type: ignore[arg-type]
+
+
+__all__ = ["CANNOT_RUN", "DIFFERS", "NOT_OFFERED", "SAME", "Cell", "RecordedAnswer", "conduct_cell", "explained", "feature_cell", "half_cell"]
