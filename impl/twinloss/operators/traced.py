@@ -48,7 +48,8 @@ def evaluate(loss: TaskLoss, preds: Any, batch: Mapping[str, Tensor], numbers: T
     )
     if loss.flow is None or not pairs:
         return found, items
-    gain = (spec.gains if numbers is None else numbers)[len(spec.gains) - 1]  # the last one's
+    last = len(spec.gains) - 1
+    gain = spec.gains[last] if numbers is None else numbers[last].to(found.dtype)
     term = _likelihood(loss.flow, pairs, found.dtype) * gain
     images = len(predictions["boxes"])
     return torch.cat([found[:-1], (term * images).unsqueeze(0)]), torch.cat([items[:-1], term.detach().unsqueeze(0)])
