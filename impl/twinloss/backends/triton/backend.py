@@ -17,7 +17,7 @@ class TritonBackend(Backend):
 
     name = "triton"
     geometries = ("upright", "oriented")
-    overlaps = ("ciou", "probiou")
+    overlaps = ("ciou", "ciou and masks", "probiou")
     keeps_slots = True
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:

@@ -36,9 +36,9 @@ def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
 
 def _with_mask_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and items in the order of the definition's terms, with those that segmentation adds."""
-    if call.spec.task != "segment":
+    if arguments.masks is None:
         return loss, items
-    added = mask_terms(call, arguments, mask_arguments(call), slots)
+    added = mask_terms(call, arguments, slots)
     found = (
         dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True))
         for own, more in zip((loss, items), added, strict=True)
@@ -55,7 +55,9 @@ def assign(call: Call) -> Assignment:
 
 
 def _arguments(call: Call) -> KernelArguments:
-    return kernel_arguments(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call))
+    return kernel_arguments(
+        call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call), mask_arguments(call)
+    )
 
 
 def _angle(call: Call) -> Tensor | None:

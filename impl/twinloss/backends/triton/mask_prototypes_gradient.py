@@ -1,8 +1,8 @@
 """Kernel: the gradient of the mask term by the prototypes, tile by tile of their grid (segmentation spec section 8).
 
-Each tile's program gathers what the crops that meet it send there: each element of the gradient has one writer, and its sum one order. Where
-masks have another grid, a prototype's pixel gathers from the pixels of the masks' grid that read it: a window of REACH rows and columns at
-most, since a pixel at u reads ⌊u⌋ and the next.
+Each tile's program gathers what the crops that meet it send there: each element of the gradient has one writer, and its sum one order.
+Where masks have another grid, a prototype's pixel gathers from the pixels of the masks' grid that read it: a window of REACH rows and
+columns at most, since a pixel at u reads ⌊u⌋ and the next.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def mask_prototypes_gradient_kernel(
     SLOTS: tl.constexpr,
 ) -> None:
     """Write one tile of the gradient."""
-    rows, columns, tall, wide, quotient_y, quotient_x = grids
+    _, _, tall, wide, quotient_y, quotient_x = grids
     image, left, top, x, y = tile_pixels(tl.program_id(0), tall, wide, TALL, WIDE)
     if SAME_GRID:
         right = left + WIDE
@@ -108,9 +108,7 @@ def mask_prototypes_gradient_kernel(
                     at_y = reader_y + step // REACH_X
                     weight = weight_in(at_y, y, tall, quotient_y) * weight_in(at_x, x, wide, quotient_x)
                     reads = inside(border, at_x, at_y) & (weight != 0) & (x < wide) & (y < tall)
-                    residual = residual_at(
-                        column, prototypes, masks, owner, at_x, at_y, reads, grids, P, P_BLOCK, SAME_GRID, INDEX_MAPS
-                    )
+                    residual = residual_at(column, prototypes, masks, owner, at_x, at_y, reads, grids, P, P_BLOCK, SAME_GRID, INDEX_MAPS)
                     sent += residual * weight
                     asked = asked | reads
             # A coefficient that is no number shows in its crop alone.

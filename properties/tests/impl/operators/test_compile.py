@@ -157,6 +157,7 @@ def test_a_model_and_its_loss_in_one_graph() -> None:
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles_inline_module_allowlist")  # torch 2.6 of itself
 def test_generated_code(mode: str) -> None:
     # "reduce-overhead" asks for CUDA graphs, which there are none of on the host; the tag that keeps the operators out of them is tested
     # with the operators.
