@@ -39,11 +39,11 @@ MOST_BROKEN = 0.01
 PROMISING = 0.05
 """Share of the difference that a variant must remove from a batch to be of use there."""
 
-MOST_FITTED = 3
-"""Number of batches to which numbers are fitted; each must confirm the others'."""
+MOST_FITTED = 2
+"""Number of batches to which numbers are fitted; each must confirm the other'."""
 
 MOST_USELESS = 2
-"""Number of batches of the sample on which a variant is of no use before it is given up."""
+"""Number of batches of the sample on which a variant is of no use before it is given up; on top of others, 1."""
 
 
 @dataclass(frozen=True)
@@ -273,8 +273,9 @@ class _Search:
         found: list[_Scored] = []
         for one in base:
             sample = self._sample(one.variants)
+            kept = bool(sample) and all(batch.shares_assignment(one.variants) for batch in sample)
             for variant in self.variants:
-                if variant in one.variants or self._late():
+                if variant in one.variants or self._late() or (kept and not variant.keeps_assignment(sample[0].case.spec)):
                     continue
                 scored = self._scored((*one.variants, variant), sample)
                 found += [] if scored is None else [scored]
@@ -290,7 +291,7 @@ class _Search:
             share = batch.removed(variants)
             explained, settled, removed = explained + batch.explained(variants), settled + more, removed + share
             useless += more <= 0 and share < batch.removed(variants[:-1]) + PROMISING
-            if useless >= MOST_USELESS and not explained:
+            if useless >= (1 if len(variants) > 1 else MOST_USELESS) and not explained:
                 return None
         return _Scored(variants, explained, settled, removed / max(len(sample), 1))
 

@@ -18,7 +18,7 @@ CHAPTERS = (numbers, inputs, candidates, overlaps, assignment, terms)
 
 @functools.cache
 def catalogue(task: str = "detect") -> tuple[Variant, ...]:
-    """Returns every wrong definition of a task; their names are unique."""
+    """Returns every wrong definition of a task; their names are unique within it."""
     found = [variant for chapter in CHAPTERS for variant in chapter.catalogue()]
     return tuple(variant for variant in found if not variant.tasks or task in variant.tasks)
 
