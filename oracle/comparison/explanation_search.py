@@ -88,6 +88,23 @@ class Search:
         task = batches[0].case.spec.task if batches else "detect"
         self.variants = catalogue(task) if variants is None else tuple(variants)
 
+    def confirmed(self, known: Explanation) -> Explanation | None:
+        """Returns an explanation with the counts of these batches; ``None`` unless it explains every failing one and breaks none."""
+        left = [known.left(batch) for batch in (*self.failing, *self.agreeing)]
+        if not self.failing or not (known.variants or known.scales) or any(one is None for one in left):
+            return None
+        steps = self._steps(known)
+        residual = max(one for one in left if one is not None)
+        return replace(
+            known,
+            explained=len(self.failing),
+            failing=len(self.failing),
+            agreeing=len(self.agreeing),
+            residual=residual,
+            steps=steps,
+            also=(),
+        )
+
     def run(self) -> Explanation:
         """Returns the explanation."""
         if not self.failing:

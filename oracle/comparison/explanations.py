@@ -36,16 +36,20 @@ FLOAT32 = 1e-5
 IN_FLOAT32 = "float64 logits are computed in float32 [8a]"
 
 
-def explain_answers(answers: Iterable[RecordedAnswer], variants: Sequence[Variant] | None = None, limits: Limits = USUAL) -> Explanation:
+def explain_answers(
+    answers: Iterable[RecordedAnswer], variants: Sequence[Variant] | None = None, limits: Limits = USUAL, known: Sequence[Explanation] = ()
+) -> Explanation:
     """Returns what explains a candidate's answers, to failing and agreeing batches of one task.
 
     Args:
         answers: the recorded answers, in any order.
         variants: the catalogue; by default all wrong definitions of the task.
         limits: how long to search.
+        known: explanations of the same candidate's other answers, which are tried first.
     """
     given = list(answers)
-    found = Search([AnsweredBatch(answer) for answer in given], variants, limits).run()
+    search = Search([AnsweredBatch(answer) for answer in given], variants, limits)
+    found = next((again for one in known if (again := search.confirmed(one)) is not None), None) or search.run()
     if found.named or not found.failing or not _is_float32(given):
         return found
     wide = Search([AnsweredBatch(answer, FLOAT32) for answer in given], variants, limits).run()
