@@ -16,6 +16,7 @@ from oracle.cases.case import Case, Setting
 from oracle.comparison.compare import Comparison, ContenderResult, compare
 from oracle.comparison.conduct import STAGE as CONDUCT
 from oracle.comparison.explain import explain
+from oracle.comparison.explanations import Explanation
 from oracle.comparison.registry import TIME_LIMIT, load_candidate, load_isolated, shipped
 from oracle.comparison.rows import Run, rows_of
 from oracle.contract.assumptions import ASSUMPTIONS, broken_assumptions, find_assumptions, with_assumptions
@@ -106,6 +107,7 @@ class Recorder:
         self.frames: list[pd.DataFrame] = []
         self._flushed = time.monotonic()
         self._answered = AnsweredBatches(self.candidates)
+        self._known: dict[tuple[str, str], list[Explanation]] = {}
         self._warm: set[tuple[str, Setting]] = set()
         self._ended: set[str] = set()
 
@@ -299,7 +301,8 @@ class Recorder:
                 return result
             if _raised(result):
                 return _with_notes(result, self._assumptions(result.contender.name, like))
-            return _with_notes(result, explain(comparison.case, comparison.setting, result.contender, result.findings, others))
+            known = self._known.setdefault((result.contender.name, comparison.case.spec.task), [])
+            return _with_notes(result, explain(comparison.case, comparison.setting, result.contender, result.findings, others, known))
 
         return dataclasses.replace(comparison, results=[located(result) for result in comparison.results])
 
