@@ -147,6 +147,13 @@ def ladder(session: nox.Session) -> None:
 
 
 @heavy()
+def matrix(session: nox.Session) -> None:
+    """Compare third-party packages and releases, feature by feature: --only TEXT, --newest. Report: reports/out/matrix."""
+    with reported(session, "matrix"):
+        run(session, "python", "-W", "ignore", "-m", "properties.matrix", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@heavy()
 def faults(session: nox.Session) -> None:
     """Compare every planted fault as a contender; fail if one is not found: --task, --only TEXT, --scale. Report: reports/out/faults."""
     with reported(session, "faults"):
