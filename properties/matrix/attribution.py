@@ -81,8 +81,10 @@ def _greedy(batches: Batches) -> Variants:
     base: Variants = ()
     for _ in range(MOST):
         groups = _open(batches, base)
-        found = next(filter(None, (_exact(group, base, batches) for group in groups[:FEATURES_TRIED])), None)
+        first, rest = groups[:FEATURES_TRIED], groups[FEATURES_TRIED:]
+        found = next(filter(None, (_exact(group, base, batches) for group in first)), None)
         found = found or _nearer([group[0] for group in groups[:SAMPLE]], base)
+        found = found or next(filter(None, (_exact(group, base, batches) for group in rest)), None)
         if found is None:
             break
         base = (*base, found)
@@ -90,10 +92,13 @@ def _greedy(batches: Batches) -> Variants:
 
 
 def _open(batches: Batches, base: Variants) -> list[list[AnsweredBatch]]:
-    """Returns the open batches of each feature that has any, the smallest first."""
-    groups = [[batch for batch in group if not batch.explained(base, any_ties=True)] for group in batches.values()]
-    ordered = [sorted(group, key=lambda batch: batch.size) for group in groups if group]
-    return sorted(ordered, key=lambda group: group[0].size)
+    """Returns the open batches of each feature that has any, the smallest first; first the features of which the fewest are open.
+
+    Where few of a feature's batches are open, they are so for one reason more often.
+    """
+    groups = [(group, [batch for batch in group if not batch.explained(base, any_ties=True)]) for group in batches.values()]
+    ordered = [(len(found) / len(group), sorted(found, key=lambda batch: batch.size)) for group, found in groups if found]
+    return [found for _, found in sorted(ordered, key=lambda one: (one[0], one[1][0].size))]
 
 
 def _exact(group: Sequence[AnsweredBatch], base: Variants, batches: Batches) -> Variant | None:
