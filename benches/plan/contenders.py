@@ -70,10 +70,19 @@ def make_criterion(contender: BenchContender, spec: LossSpec, device: str) -> Cr
     if contender.program == REFERENCE:
         return _reference(contender.backend, spec, device)
     if contender.program == TWIN:
-        return _twin(contender.backend.removesuffix("+graph"), spec)
+        return _twin(contender.backend.removesuffix("+graph"), spec, device)
     from oracle.comparison.registry import load_candidate
 
-    return load_candidate(contender.program).factory(spec)
+    return load_candidate(contender.program).factory(spec, **_flow(spec, device))
+
+
+def _flow(spec: LossSpec, device: str) -> dict[str, Any]:
+    """Returns the argument ``flow`` of a pose definition with a likelihood term: a flow as models of the reference have, of its own."""
+    if not getattr(spec, "flow", False):
+        return {}
+    from oracle.reference.pose import model_flow
+
+    return {"flow": model_flow().to(device)}
 
 
 def _reference(backend: str, spec: LossSpec, device: str) -> Criterion:
@@ -93,11 +102,11 @@ def _installed(spec: LossSpec, device: str) -> Criterion:
         return installed_criterion(spec, device)
     from oracle.comparison.registry import shipped
 
-    reference: Any = shipped(spec.task)["reference"].factory(spec)
+    reference: Any = shipped(spec.task)["reference"].factory(spec, **_flow(spec, device))
     return cast("Criterion", reference.installed(device))
 
 
-def _twin(backend: str, spec: LossSpec) -> Criterion:
+def _twin(backend: str, spec: LossSpec, device: str) -> Criterion:
     import inspect
 
     from twinloss import DetectionLoss
@@ -105,7 +114,7 @@ def _twin(backend: str, spec: LossSpec) -> Criterion:
     if getattr(spec, "task", "detect") != "detect":
         from oracle.comparison.registry import TWINS
 
-        return TWINS[spec.task](spec, backend=backend)
+        return TWINS[spec.task](spec, backend=backend, **_flow(spec, device))
     # Revisions without the argument ``backend`` have one implementation, which is now the torch backend.
     if "backend" in inspect.signature(DetectionLoss).parameters:
         return cast("Criterion", DetectionLoss(spec, backend=backend))  # type: ignore[call-arg,arg-type,unused-ignore]

@@ -17,7 +17,7 @@ Extent = Literal["quick", "default", "full"]
 
 SINGLE = Setting()
 LOW = (Setting("bfloat16"), Setting("bfloat16", "bfloat16"), Setting("float16"), Setting("float16", "float16"))
-CROWDED = ("coco", "coco-mosaic", "gwhd", "boxes-300", "boxes-1000", "xview", "batch-1", "masks", "oriented", "people")
+CROWDED = ("coco", "coco-mosaic", "gwhd", "boxes-300", "boxes-1000", "xview", "batch-1", "masks", "oriented", "people", "people-26-flow")
 """Workloads that a quick run measures too, and that every other run measures on both heaps."""
 LOW_OF = {"coco": LOW, "gwhd": LOW[1:2], "masks": LOW[1:2], "oriented": LOW[1:2], "people": LOW[1:2]}
 """Settings of half precision in a default run, by workload."""

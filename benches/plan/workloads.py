@@ -14,6 +14,7 @@ from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
 from oracle.cases.workloads import LabelledImages
 from oracle.cases.workloads.batches import split_layout
+from oracle.cases.workloads.label_files import source_of
 from oracle.cases.workloads.task_batches import OPENERS, SPECS, task_batches
 
 STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the ground truth.
@@ -97,6 +98,8 @@ def generated(count: int, images: int, imgsz: int, num_classes: int, cover: int 
     return tuple(Box(at // count, label, *centre, *size) for at, (label, centre, size) in enumerate(rows))
 
 
+_WITH_FLOW = (("generation", 2), ("flow", True))
+
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
@@ -123,20 +126,25 @@ WORKLOADS: dict[str, Workload] = {
         Workload("oriented-nuclei", "16 images of up to 375 rectangles of nuclei at 640 px", boxes="nuclei-crowded", task="oriented"),
         Workload("oriented-2000", "one image of 2,000 oriented boxes at 640 px", boxes=2000, batch=1, num_classes=15, task="oriented"),
         Workload("people", "COCO's people, 16 images at 640 px", task="pose"),
-        Workload("people-26", "the same, of the second generation", task="pose", numbers=(("generation", 2),)),
+        Workload("people-26", "the same, of the second generation without a flow", task="pose", numbers=(("generation", 2),)),
+        Workload("people-26-flow", "the same, with the model's flow", task="pose", numbers=_WITH_FLOW),
         Workload("people-crowded", "COCO's images with the most people, 16 at 640 px", boxes="coco-crowded", task="pose"),
+        Workload("people-crowded-26", "the same, second generation with the model's flow", "coco-crowded", task="pose", numbers=_WITH_FLOW),
         Workload("mouse", "mice seen from two sides, 16 images at 640 px", boxes="mouse", task="pose"),
+        Workload("mouse-26", "the same, second generation with the model's flow", boxes="mouse", task="pose", numbers=_WITH_FLOW),
     )
 }
 
 
-def labelled(labels: str, imgsz: int, batch: int, name: str = "labels", task: str = "detect") -> Workload:
-    """Returns the workload of a user's label files.
+def labelled(
+    labels: str, imgsz: int, batch: int, name: str = "labels", task: str = "detect", keypoints: tuple[int, int] | None = None
+) -> Workload:
+    """Returns the workload of a user's label files; ``keypoints`` is the shape of theirs, where the user gives it.
 
     Raises:
         FileNotFoundError: the path does not exist.
         ValueError: a label file holds a value that cannot be used; the message names file, line and value.
     """
-    source = f"labels:{labels}"
+    source = source_of(labels, keypoints)
     pack = _pack(task, source)
     return Workload(name, f"{pack.origin}, {batch} images at {imgsz} px", boxes=source, batch=batch, imgsz=imgsz, task=task)

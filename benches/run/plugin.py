@@ -21,7 +21,7 @@ from benches.plan.workloads import Workload, labelled
 from benches.run.campaign import NOUN, Campaign
 from benches.run.rows import PHASES
 from benches.run.write_rows import OUT, write
-from oracle.tools.options import CANDIDATE, DETECT, LABELS, TASK, chosen_tasks
+from oracle.tools.options import CANDIDATE, DETECT, KPT_SHAPE, LABELS, TASK, chosen_tasks
 from oracle.tools.progress import Progress
 
 QUIET = -1
@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench", "what is measured")
     TASK.add_to(group.addoption, help="measure this task's workloads; repeatable (default: all; with --labels or --candidate: detect)")
     LABELS.add_to(group.addoption)
+    KPT_SHAPE.add_to(group.addoption)
     group.addoption("--imgsz", type=int, default=640, metavar="PX", help="side of the network's input, with --labels (default: 640)")
     group.addoption("--batch", type=int, default=16, metavar="N", help="images in a batch, with --labels (default: 16)")
     CANDIDATE.add_to(group.addoption, help="measure this candidate as well; repeatable")
@@ -51,30 +52,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read a user's labels before anything is measured, so that an error in them ends the run at once."""
-    labels, imgsz, batch = (config.getoption(name) for name in ("--labels", "--imgsz", "--batch"))
-    check_labels(labels, imgsz, batch, config.getoption("--task") or [DETECT])
+    labels, imgsz, batch, keypoints = (config.getoption(name) for name in ("--labels", "--imgsz", "--batch", "--kpt-shape"))
+    check_labels(labels, imgsz, batch, config.getoption("--task") or [DETECT], keypoints)
 
 
-def check_labels(labels: Sequence[str], imgsz: int, batch: int, tasks: Sequence[str] = (DETECT,)) -> None:
+def check_labels(
+    labels: Sequence[str], imgsz: int, batch: int, tasks: Sequence[str] = (DETECT,), keypoints: tuple[int, int] | None = None
+) -> None:
     """Build the batches of a user's labels.
 
     Raises:
         pytest.UsageError: labels cannot be read, or give no batch of this size.
     """
     try:
-        for workload in _labelled(labels, imgsz, batch, tasks):
+        for workload in _labelled(labels, imgsz, batch, tasks, keypoints):
             workload.case()
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def _labelled(labels: Sequence[str], imgsz: int, batch: int, tasks: Sequence[str]) -> list[Workload]:
+def _labelled(labels: Sequence[str], imgsz: int, batch: int, tasks: Sequence[str], keypoints: tuple[int, int] | None) -> list[Workload]:
     """Returns the workloads of a user's labels, named "labels", "labels-2" and so on, of another task than detection with its name."""
     found = []
     for task in tasks:
         for at, path in enumerate(labels):
             name = "-".join(["labels", *([] if task == DETECT else [task]), *([str(at + 1)] if at else [])])
-            found.append(labelled(path, imgsz, batch, name, task))
+            found.append(labelled(path, imgsz, batch, name, task, keypoints))
     return found
 
 
@@ -96,7 +99,8 @@ def _planned(config: pytest.Config) -> list[Unit]:
         contenders.append(BenchContender(BASELINE.program, "compile"))
     detection_alone = [DETECT] if labels or config.getoption("--candidate") else []
     tasks = chosen_tasks(config.getoption("--task") or detection_alone)
-    workloads = _labelled(labels, config.getoption("--imgsz"), config.getoption("--batch"), tasks)
+    imgsz, batch, keypoints = (config.getoption(name) for name in ("--imgsz", "--batch", "--kpt-shape"))
+    workloads = _labelled(labels, imgsz, batch, tasks, keypoints)
     return list(units(config.getoption("--extent"), contenders, workloads, device, tasks))
 
 

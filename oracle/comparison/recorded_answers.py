@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
@@ -108,11 +108,7 @@ class AnsweredBatch:
         return self.outcome(())
 
     def outcome(self, variants: Sequence[Variant], cotangent: Sequence[float] | None = None, ties: Ties | None = None) -> Outcome:
-        """Returns the answer of the definition with these variants.
-
-        Raises:
-            ValueError: a variant's number is out of its range for the batch's definition.
-        """
+        """Returns the answer of the definition with these variants, or raises what stands in a variant's way on this batch."""
         criterion = self._criterion(variants, ties or self.answer.ties)
         return run_loss(criterion, self.inputs, Setting("float64"), cotangent, self.case.spec.terms, self.flow)
 
@@ -160,12 +156,17 @@ class AnsweredBatch:
                 self._gaps[key] = (torch.inf,)
         return self._gaps[key]
 
-    def _terms(self, variants: Sequence[Variant], ties: Ties) -> Gaps:
+    def values(self, variants: Sequence[Variant], ties: Ties | None = None) -> Tensor:
+        """Returns the terms (T,) of the definition with these variants, without gradients."""
+        ties = ties or self.answer.ties
         criterion = self._criterion(variants, ties)
         inputs = fresh_leaves(criterion, self.inputs)
         with torch.no_grad():
             loss, _ = criterion.loss_given(*inputs, self._assignment(variants, ties))
-        found = self.answer.outcome
+        return loss
+
+    def _terms(self, variants: Sequence[Variant], ties: Ties) -> Gaps:
+        loss, found = self.values(variants, ties), self.answer.outcome
         gaps = (found.loss - loss).abs() / loss.abs().clamp(min=1e-3)
         if found.loss_dtype == torch.float32:
             gaps = torch.where(gaps <= LOSS_IN_FLOAT32, 0.0, gaps)

@@ -63,23 +63,17 @@ class Variant:
         return f"{self.name} [{self.section}]" if self.section else self.name
 
     def changed(self, spec: LossSpec) -> LossSpec:
-        """Returns the definition with this variant's numbers.
-
-        Raises:
-            ValueError: a number is out of its range.
-        """
-        return spec if self.numbers is None else dataclasses.replace(spec, **self.numbers(spec))
+        """Returns the definition with this variant's numbers; the same definition where it cannot have them, such as K - 1 for K = 1."""
+        try:
+            return spec if self.numbers is None else dataclasses.replace(spec, **self.numbers(spec))
+        except ValueError:
+            return spec
 
     def applies(self, spec: LossSpec) -> bool:
-        """Whether this variant of a definition exists and may give other numbers."""
+        """Whether this variant of a definition may give other numbers."""
         if self.tasks and spec.task not in self.tasks:
             return False
-        if self.numbers is None or self.steps or self.before or self.after:
-            return True
-        try:
-            return self.changed(spec) != spec
-        except ValueError:
-            return False
+        return bool(self.steps or self.before or self.after) or self.changed(spec) != spec
 
     def keeps_assignment(self, spec: LossSpec) -> bool:
         """Whether the assignment is the definition's, so that one that was computed without this variant can be used again."""
@@ -98,9 +92,6 @@ class VariedCriterion:
         variants: in the order in which they are applied.
         ties: as for :class:`~oracle.definition.criterion.ExactCriterion`.
         flow: the flow, where the definition has a likelihood term.
-
-    Raises:
-        ValueError: a variant's number is out of its range.
     """
 
     leaf_dtype = torch.float64

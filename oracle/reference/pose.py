@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from oracle.reference import criterion
@@ -22,6 +23,15 @@ def pose_model(model: StandInModel, spec: PoseSpec, flow: nn.Module | None) -> S
     if spec.sigmas is not None:
         setattr(model, "kpt_oks_sigmas", list(spec.sigmas))  # noqa: B010 - a module declares its attributes as tensors
     return model
+
+
+def model_flow(seed: int = 0) -> nn.Module:
+    """Returns a new flow as the head of a model has, with the parameters that a seed gives it."""
+    from ultralytics.nn.modules.block import RealNVP
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return RealNVP()
 
 
 class ReferencePose(criterion.ReferenceCriterion):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +41,21 @@ LABELS = Option.of(
     default=[],
     metavar="PATH",
     help="real boxes: a COCO instances_*.json, a folder of YOLO labels, a dataset's root or its data.yaml; repeatable",
+)
+
+
+def _keypoint_shape(text: str) -> tuple[int, int]:
+    """Returns K and 2 or 3 of a text such as ``17,3``."""
+    if not (named := re.fullmatch(r"\[?\s*([1-9]\d{0,3})\s*,\s*([23])\s*\]?", text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape of keypoints; write K,2 or K,3: how many, and numbers for each")
+    return int(named[1]), int(named[2])
+
+
+KPT_SHAPE = Option.of(
+    "--kpt-shape",
+    type=_keypoint_shape,
+    metavar="K,3",
+    help="keypoints of a line of --labels, and numbers for each, where no data.yaml says it",
 )
 QUIET = Option.of("-q", "--quiet", action="store_true", help="do not show the progress")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from oracle.cases.case import Setting
+from oracle.cases.workloads.label_files import source_of
 from oracle.tools.options import DETECT
 from properties.tasks import PLAIN, TASKS, Real, Task, Variant
 
@@ -58,7 +59,7 @@ class RealShare:
         """The test's name."""
         dtypes = "+".join(setting.name for setting in self.settings)
         pack = Path(self.pack).name
-        if self.pack.startswith("labels:") and self.seed:  # folders of labels often have the same name
+        if self.pack.startswith("labels") and self.seed:  # folders of labels often have the same name
             pack += f"#{self.seed + 1}"
         pack += f"-{self.variant.name}" if self.variant.name else ""
         return f"{_named(self.task)}{pack}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
@@ -108,9 +109,18 @@ def soaks(candidates: Sequence[str], tasks: Iterable[str] = (DETECT,)) -> list[S
     return [SoakShare(name) for name in candidates if DETECT in tasks]
 
 
-def real(scale: float, candidates: Sequence[str], labels: Sequence[str] = (), tasks: Iterable[str] = (DETECT,)) -> list[RealShare]:
-    """Returns the real shares: those of the user's label files if there are any, else those of the tasks."""
-    given = [Real(f"labels:{path}", "letterbox", 4, 32, (Setting("float32"),)) for path in labels]
+def real(
+    scale: float,
+    candidates: Sequence[str],
+    labels: Sequence[str] = (),
+    tasks: Iterable[str] = (DETECT,),
+    keypoints: tuple[int, int] | None = None,
+) -> list[RealShare]:
+    """Returns the real shares: those of the user's label files if there are any, else those of the tasks.
+
+    ``keypoints`` is the shape of those of the label files, where the user gives it.
+    """
+    given = [Real(source_of(path, keypoints), "letterbox", 4, 32, (Setting("float32"),)) for path in labels]
     shares = []
     for task in map(TASKS.__getitem__, tasks):
         contenders = tuple(candidates) or task.plain

@@ -18,15 +18,17 @@ import pandas as pd
 import pytest
 import torch
 
+from oracle.cases.workloads.label_files import source_of
 from oracle.comparison.registry import CandidateError
 from oracle.contract.assumptions import ASSUMPTIONS, AssumptionError
 from oracle.ladder.contender import ReleaseError, open_release
-from oracle.tools.options import CANDIDATE, DETECT, IN_PROCESS, LABELS, TASK, chosen_tasks
+from oracle.tools.options import CANDIDATE, DETECT, IN_PROCESS, KPT_SHAPE, LABELS, TASK, chosen_tasks
 from properties.differential import plan
 from properties.differential.contract import contract_text
 from properties.differential.options import CASES, LIMIT, SHRINK
 from properties.differential.progress import register_progress
 from properties.differential.recorder import Recorder, join
+from properties.differential.run_explanations import RunExplanation, write
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import ReplayCommand, load
 from properties.tasks import TASKS
@@ -36,6 +38,7 @@ from twinloss import LossSpec
 ROWS = Path("reports", "out", "diff", "rows.parquet")
 RECORDER = pytest.StashKey[Recorder]()
 ENDED = pytest.StashKey[list[str]]()
+EXPLAINED = pytest.StashKey[list[RunExplanation]]()
 UNCOMPARED = pytest.StashKey[list[str]]()
 DECISIVE = ("cases", "reference", "time_limit", "assume", "in_process")
 """Options on which a verdict depends, repeated in replay commands."""
@@ -60,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--replay", metavar="DIGEST", help="compare one saved batch, by its digest or file name in --cases, and print FIXED or FAILED"
     )
     LABELS.add_to(group.addoption)
+    KPT_SHAPE.add_to(group.addoption)
     group.addoption("--scale", type=float, default=1.0, metavar="FACTOR", help="multiply the number of batches")
     group.addoption("--run-seed", type=int, metavar="SEED", help="draw the batches of an earlier run again; its header shows the seed")
     group.addoption(
@@ -170,8 +174,6 @@ def tasks_of(option: argparse.Namespace) -> tuple[str, ...]:
         if other is not None:
             raise ValueError(f"releases are compared in detection alone, which does not go with --task {other}; leave one of the two out")
         return (DETECT,)
-    if option.labels and "pose" in option.task:
-        raise ValueError("--labels reads no keypoints; leave out --task pose, whose real batches are those of the packs")
     return chosen_tasks(option.task or ([DETECT] if option.candidate or option.labels else []), tuple(TASKS))
 
 
@@ -190,7 +192,7 @@ def check_files(option: argparse.Namespace) -> None:
                 )
         for path in option.labels:
             for task in tasks_of(option):
-                TASKS[task].images(f"labels:{path}")
+                TASKS[task].images(source_of(path, option.kpt_shape))
     except OSError as error:
         raise ValueError(str(error)) from error
 
@@ -217,7 +219,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         shares = [] if replaying or option.labels else plan.generated(option.scale, option.candidate, option.task)
         metafunc.parametrize("generated_share", shares, ids=[share.name for share in shares])
     if "real_share" in metafunc.fixturenames:
-        real = [] if replaying else plan.real(option.scale, option.candidate, option.labels, option.task)
+        real = [] if replaying else plan.real(option.scale, option.candidate, option.labels, option.task, option.kpt_shape)
         metafunc.parametrize("real_share", real, ids=[share.name for share in real])
     if "soak_share" in metafunc.fixturenames:
         soaks = [] if replaying or option.labels else plan.soaks(option.candidate, option.task)
@@ -249,6 +251,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         recorder.flush()
     rows = Path(config.option.rows)
     join(recorder.folder, rows)
+    if not config.stash[SIGNALS] and config.option.replay is None:  # one batch explains little
+        config.stash[EXPLAINED] = found = recorder.explanations()
+        write(found, rows)
     config.stash[UNCOMPARED] = uncompared = _uncompared(rows, recorder)
     if uncompared and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -267,6 +272,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for report in config.stash.get(ENDED, []):
         terminalreporter.section("a process ended in a candidate's code", red=True)
         terminalreporter.line(plain(report))
+    for one in config.stash.get(EXPLAINED, []):
+        terminalreporter.section(f"{plain(one.contender)}, all batches that differ")
+        terminalreporter.line(plain(one.sentence))
     for name in config.stash.get(UNCOMPARED, []):
         terminalreporter.section("nothing was compared", red=True)
         terminalreporter.line(plain(f"{name} declined every batch, so its agreement is unknown; the report lists its reasons"))

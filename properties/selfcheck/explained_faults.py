@@ -36,7 +36,7 @@ from twinloss import LossSpec
 
 ROWS = Path("reports", "out", "explained_faults.parquet")
 RIGHT, MISLEADING, NOT_EXPLAINED, NOT_SHOWN = "right", "misleading", "not explained", "not shown"
-LIMITS = Limits(sample=4, beam=3, agreeing=25, depth=2)
+LIMITS = Limits(sample=3, beam=2, agreeing=15, depth=2)
 SLACK = 0.05
 """Share of fresh batches by which a right explanation may do worse than on those that it was made from."""
 
@@ -134,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sample is not None:
         faults = random.Random(options.run_seed).sample(faults, min(options.sample, len(faults)))
     chosen = pairs(faults, options.pairs, options.run_seed) if options.pairs else faults
+    part, parts = map(int, options.part.split("/"))
+    chosen = chosen[part - 1 :: parts]
     seen = batches(options.batches, options.run_seed, options.task)
     fresh = batches(options.batches, options.run_seed + 1, options.task)
     rows = []
@@ -152,7 +154,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--task", default=DETECT, choices=TASKS, help="the task whose faults are explained (default: %(default)s)")
     parser.add_argument("--sample", type=int, metavar="N", help="only N of the faults, drawn at random")
     parser.add_argument("--pairs", type=int, default=0, metavar="N", help="N pairs of faults instead of single ones")
-    parser.add_argument("--batches", type=int, default=50, metavar="N", help="batches to explain, and as many to confirm (default: 50)")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="only the K-th of N parts, for several processes")
+    parser.add_argument(
+        "--batches", type=int, default=40, metavar="N", help="batches to explain, and as many to confirm (default: %(default)s)"
+    )
     parser.add_argument("--run-seed", type=int, default=0, metavar="SEED", help="seed of batches and pairs (default: %(default)s)")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="file for the rows (default: %(default)s)")
     return parser.parse_args(arguments)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
 from oracle.cases.workloads import labelled_images as packs
-from oracle.cases.workloads.label_files import load_labels
+from oracle.cases.workloads.label_files import labels_of, load_labels
 from oracle.cases.workloads.labelled_images import LabelledImages, data_folder
 from oracle.cases.workloads.synthetic import STATISTICS, generate
 from twinloss import LossSpec
@@ -37,9 +37,9 @@ def open_images(name: str) -> LabelledImages:
         ValueError: the name is unknown, or a label file is invalid.
         FileNotFoundError: the path of ``labels:PATH`` does not exist.
     """
-    kind, _, path = name.partition(":")
-    if kind == "labels" and path:
-        return dataclasses.replace(load_labels(Path(path)), extras={})  # A batch of detection has no polygons.
+    if labels := labels_of(name):
+        return dataclasses.replace(labels, extras={})  # A batch of detection has no polygons.
+    kind = name.partition(":")[0]
     if kind.startswith("synthetic-") and kind.removeprefix("synthetic-") in STATISTICS:
         return generate(kind.removeprefix("synthetic-"))
     if kind not in STATISTICS:

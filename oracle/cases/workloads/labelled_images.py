@@ -40,6 +40,7 @@ class LabelledImages:
         extras: further ground truth by name, one entry per box, in pixels of the image, as in :class:`~oracle.cases.case.Case`: ``angle``,
             a number; ``keypoints``, x, y and visibility of each point; ``polygons``, rings of x and y in turn, from label files also the
             corners of a box.
+        keypoint_shape: K and the count of numbers that a model predicts for each, where it is not 3.
     """
 
     name: str
@@ -50,6 +51,7 @@ class LabelledImages:
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
     extras: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    keypoint_shape: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)

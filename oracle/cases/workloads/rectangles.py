@@ -5,25 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oracle.cases.workloads.label_files import load_labels
 from oracle.cases.workloads.labelled_images import LabelledImages
 
 Points = NDArray[np.float64]
 
 
-def oriented_labels(path: Path) -> LabelledImages:
-    """Reads label files as oriented boxes: the rectangle around a line's polygon, which four corners are too; a box has the angle 0.
-
-    Raises:
-        FileNotFoundError: the path does not exist, or the folder has no label file.
-        ValueError: a file is invalid; the message names the file, the line or field, and the remedy.
-    """
-    images = load_labels(path)
+def oriented_labels(images: LabelledImages) -> LabelledImages:
+    """Returns a user's labels as oriented boxes: the rectangle around a line's polygon or four corners; a box has the angle 0."""
     if "polygons" not in images.extras:  # A COCO-style file is read for its boxes.
         return dataclasses.replace(images, extras={"angle": (0.0,) * len(images.boxes)})
     found = np.array([rectangle(np.reshape(rings[0], (-1, 2))) for rings in images.extras["polygons"]]).reshape(-1, 5)

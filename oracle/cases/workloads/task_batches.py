@@ -52,5 +52,5 @@ def definition_of(task: str, source: LabelledImages, **numbers: Any) -> LossSpec
     """Returns the task's definition for the classes and keypoints of a pack, with some numbers changed."""
     fields: dict[str, Any] = {"num_classes": source.num_classes}
     if "keypoints" in source.extras:
-        fields["keypoint_shape"] = (len(source.extras["keypoints"][0]) // COORDINATES, COORDINATES)
+        fields["keypoint_shape"] = source.keypoint_shape or (len(source.extras["keypoints"][0]) // COORDINATES, COORDINATES)
     return SPECS[task](**fields | numbers)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oracle.cases.workloads.label_files import load_labels
+from oracle.cases.workloads.label_files import labels_of
 from oracle.cases.workloads.labelled_images import LabelledImages, data_folder
 from oracle.cases.workloads.rectangles import oriented_labels
 from oracle.cases.workloads.task_synthetic import with_angles, with_keypoints, with_polygons
@@ -53,9 +53,7 @@ def mask_images(name: str) -> LabelledImages:
         ValueError: the name is unknown, or a label file is invalid.
         FileNotFoundError: the path does not exist.
     """
-    if name.startswith("labels:"):
-        return load_labels(Path(name.removeprefix("labels:")))
-    return _opened(name, "masks", MASKS, _masks, with_polygons)
+    return labels_of(name) or _opened(name, "masks", MASKS, _masks, with_polygons)
 
 
 def oriented_images(name: str) -> LabelledImages:
@@ -67,14 +65,16 @@ def oriented_images(name: str) -> LabelledImages:
         ValueError: the name is unknown, or a label file is invalid.
         FileNotFoundError: the path does not exist.
     """
-    if name.startswith("labels:"):
-        return oriented_labels(Path(name.removeprefix("labels:")))
-    return _opened(name, "oriented", ORIENTED, _oriented, with_angles)
+    labels = labels_of(name)
+    return oriented_labels(labels) if labels else _opened(name, "oriented", ORIENTED, _oriented, with_angles)
 
 
 def keypoint_images(name: str) -> LabelledImages:
-    """Returns the images of a pack of keypoints, whose ``extras`` have ``keypoints``: x, y, visibility (0, 1, 2) each; raises likewise."""
-    return _opened(name, "keypoints", KEYPOINTS, _keypoints, with_keypoints)
+    """Returns the images of a pack of keypoints, or of ``labels:PATH``; raises likewise.
+
+    Their ``extras`` have ``keypoints``: x, y, visibility (0, 1, 2) each.
+    """
+    return labels_of(name, posed=True) or _opened(name, "keypoints", KEYPOINTS, _keypoints, with_keypoints)
 
 
 def _opened(

@@ -33,11 +33,13 @@ class Format:
         file: path of the description, if there is one.
         num_classes: C, if the description gives it.
         keypoints: K and the count of numbers for each (x, y and perhaps visibility) of a pose dataset.
+        posed: whether keypoints count, so that every line must have them.
     """
 
     file: Path | None = None
     num_classes: int | None = None
     keypoints: tuple[int, int] | None = None
+    posed: bool = False
 
     @property
     def columns(self) -> int | None:
@@ -60,6 +62,16 @@ def ring_of(line: Line) -> tuple[float, ...]:
         return line.values[1:]
     x, y, w, h = line.values[1:5]
     return x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2
+
+
+def keypoints_of(line: Line, keypoints: tuple[int, int]) -> tuple[tuple[float, float, float], ...]:
+    """Returns x and y in shares of the image's sides and the visibility of a line's keypoints.
+
+    Where labels have no visibility, the reference's reader makes one: 0 where a coordinate is negative, 1 elsewhere.
+    """
+    count, numbers = keypoints
+    points = np.reshape(line.values[_BOX:], (count, numbers)).tolist()
+    return tuple((x, y, further[0] if further else float(min(x, y) >= 0)) for x, y, *further in points)
 
 
 class LineError(ValueError):
@@ -100,10 +112,12 @@ def rows_of(file: Path, lines: Sequence[Line], format_: Format) -> list[tuple[Ro
     for line in lines:
         try:
             row = _row(line, format_)
+            _check_keypoints(line, format_)
         except ValueError as error:
             raise _bad(file, line.number, line.text, error) from error
-        # The reference compares boxes as float32 numbers, and polygons by their float32 bytes.
-        seen = _single(line.values).tobytes() if line.kind == "polygon" else tuple(_single(row).tolist())
+        # The reference compares boxes and keypoints as float32 numbers, and polygons by their float32 bytes.
+        numbers = line.values if format_.posed else row
+        seen = _single(line.values).tobytes() if line.kind == "polygon" else tuple(_single(numbers).tolist())
         rows.setdefault(seen, (row, line))
     if len(rows) == len(lines):
         return list(rows.values())
@@ -125,14 +139,14 @@ def _bad(file: Path, number: int, text: str, reason: object) -> LineError:
 
 def _kind(values: Sequence[float], format_: Format) -> Kind:
     count = len(values)
-    if count == _BOX:
+    if count == _BOX and not format_.posed:
         return "box"
     if format_.columns is not None:
         if count == format_.columns:
             return "keypoints"
-        raise ValueError(
-            f"{count} values; {format_.file} has kpt_shape {list(format_.keypoints or ())}: expected {format_.columns}, or 5 for a box"
-        )
+        source = f"{format_.file} has" if format_.file else "there is"
+        box = "; write zeros for the keypoints of a box that has none" if format_.posed else ", or 5 for a box"
+        raise ValueError(f"{count} values; {source} kpt_shape {list(format_.keypoints or ())}: expected {format_.columns}{box}")
     if count >= 7 and count % 2:
         return "polygon"
     expected = "expected class, centre x, centre y, width, height, or a class and a polygon's x and y"
@@ -163,6 +177,17 @@ def _row(line: Line, format_: Format) -> Row:
     if min(w, h) < 0:
         raise ValueError(f"width {w:g} and height {h:g} must not be negative; write centre x, centre y, width, height")
     return int(label), x, y, w, h
+
+
+def _check_keypoints(line: Line, format_: Format) -> None:
+    """Coordinates, also of a keypoint that is not labelled, lie in the image, and visibilities are those of the definition."""
+    if not (format_.posed and format_.keypoints):
+        return
+    for k, (x, y, visibility) in enumerate(keypoints_of(line, format_.keypoints)):
+        if not (-SLACK <= x <= 1 + SLACK and -SLACK <= y <= 1 + SLACK):
+            raise ValueError(f"keypoint {k} at {x:g}, {y:g} is not between 0 and 1; divide by the image's width and height")
+        if visibility not in (0, 1, 2):
+            raise ValueError(f"keypoint {k} has visibility {visibility:g}; write 0 (not labelled), 1 (hidden) or 2 (visible)")
 
 
 def _bounds(places: Sequence[float]) -> tuple[float, float, float, float]:

@@ -7,11 +7,15 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from oracle.cases.workloads.dataset_yaml import Dataset, find_dataset, read_dataset
 from oracle.cases.workloads.image_sizes import PICTURE_SUFFIXES, Pictures
 from oracle.cases.workloads.labelled_images import Image, LabelledImages, images_from_labels
-from oracle.cases.workloads.yolo_file import Format, Line, LineError, read_lines, ring_of, rows_of
+from oracle.cases.workloads.yolo_file import Format, Line, LineError, keypoints_of, read_lines, ring_of, rows_of
+
+Shape = tuple[int, int]
+"""K keypoints of a box, and the count of numbers for each."""
 
 _SQUARE = (640, 640)
 # Names of texts that tools put beside labels. A file of such a name with lines like labels is read nevertheless.
@@ -23,8 +27,10 @@ _OTHER_TEXTS = re.compile(
 _NOT_ENTERED = {"__MACOSX", "runs"}  # added by archives of macOS; written by trainers, with predictions
 
 
-def yolo_folder(folder: Path) -> LabelledImages:
+def yolo_folder(folder: Path, keypoints: Shape | None = None, *, posed: bool = False) -> LabelledImages:
     """Reads each ``*.txt`` below the folder as an image: lines of class, centre x, centre y, width, height, or class and polygon.
+
+    After the four numbers of a box a line may have keypoints, if their shape is given or described; ``posed`` asks for them.
 
     Coordinates are shares of the image's sides. The image's size is that of the picture of the same name beside the file, or under
     ``images`` if the file is under ``labels``; without a picture the image counts as square. If there are folders called ``labels``, only
@@ -32,17 +38,20 @@ def yolo_folder(folder: Path) -> LabelledImages:
 
     Raises:
         FileNotFoundError: the folder does not exist, or has no label file.
-        ValueError: a file is invalid; the message names the file, the line and the remedy.
+        ValueError: a file is invalid, or the shape of keypoints is wanted and not known; the message names the file, the line and the
+            remedy.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give one that holds label files")
     dataset = find_dataset(folder)
-    format_ = dataset.format if dataset else Format()
+    format_ = _told(folder, dataset.format if dataset else Format(), keypoints, posed)
     return _images(folder, label_files(folder), format_)
 
 
-def yolo_dataset(file: Path) -> LabelledImages:
+def yolo_dataset(file: Path, keypoints: Shape | None = None, *, posed: bool = False) -> LabelledImages:
     """Reads the label files of the images that a dataset's ``data.yaml`` lists under ``train``, ``val`` and ``test``.
+
+    The shape of keypoints is that of the file, or the one given; ``posed`` asks for keypoints.
 
     Raises:
         FileNotFoundError: there is no label file.
@@ -50,7 +59,25 @@ def yolo_dataset(file: Path) -> LabelledImages:
     """
     dataset: Dataset = read_dataset(file)
     files = [label for folder in dataset.label_folders() for label in label_files(folder)]
-    return _images(file, list(dict.fromkeys([*files, *(label for label in dataset.listed_labels() if label.is_file())])), dataset.format)
+    format_ = _told(file, dataset.format, keypoints, posed)
+    return _images(file, list(dict.fromkeys([*files, *(label for label in dataset.listed_labels() if label.is_file())])), format_)
+
+
+def _told(source: Path, format_: Format, keypoints: Shape | None, posed: bool) -> Format:
+    """Returns the format with what the user says of keypoints.
+
+    Raises:
+        ValueError: that is not what the description says, or the shape of keypoints is wanted and not known.
+    """
+    if keypoints and format_.keypoints and keypoints != format_.keypoints:
+        raise ValueError(f"{format_.file} has kpt_shape {list(format_.keypoints)}, and the option {list(keypoints)}; correct one of them")
+    shape = keypoints or format_.keypoints
+    if posed and shape is None:
+        raise ValueError(
+            f"{source}: nothing says what keypoints its lines have; put the dataset's data.yaml, with kpt_shape, beside the labels, or "
+            "give --kpt-shape K,2 or K,3"
+        )
+    return dataclasses.replace(format_, keypoints=shape, posed=posed)
 
 
 def label_files(folder: Path) -> list[Path]:
@@ -92,7 +119,7 @@ def _unlisted(error: OSError) -> None:
 
 def _images(source: Path, files: Sequence[Path], format_: Format) -> LabelledImages:
     images: list[Image] = []
-    polygons: list[tuple[tuple[float, ...]]] = []
+    column: list[tuple[Any, ...]] = []
     pictures, long_lines, guesses, twice = Pictures(), _LongLines(format_), 0, 0
     for file in files:
         lines = _lines(file, format_, pictures)
@@ -104,7 +131,7 @@ def _images(source: Path, files: Sequence[Path], format_: Format) -> LabelledIma
         width, height = size or _SQUARE
         kept = rows_of(file, lines, format_)
         rows = [(label, x * width, y * height, w * width, h * height) for (label, x, y, w, h), _ in kept]
-        polygons += [(tuple(share * (width, height)[place % 2] for place, share in enumerate(ring_of(line))),) for _, line in kept]
+        column += [_entry(line, (width, height), format_) for _, line in kept]
         twice += len(lines) - len(rows)
         images.append(((width, height), rows))
     if not images:
@@ -115,7 +142,17 @@ def _images(source: Path, files: Sequence[Path], format_: Format) -> LabelledIma
     found = images_from_labels(
         source, f"YOLO labels in {source.name} ({len(images):,} files{without}{repeated})", images, format_.num_classes
     )
-    return dataclasses.replace(found, extras={"polygons": tuple(polygons)})
+    if not format_.posed:
+        return dataclasses.replace(found, extras={"polygons": tuple(column)})
+    return dataclasses.replace(found, extras={"keypoints": tuple(column)}, keypoint_shape=format_.keypoints)
+
+
+def _entry(line: Line, size: tuple[int, int], format_: Format) -> tuple[Any, ...]:
+    """Returns a line's keypoints, or the rings of its polygon, in pixels, as :attr:`LabelledImages.extras` holds them."""
+    width, height = size
+    if format_.posed and format_.keypoints:
+        return tuple(number for x, y, visibility in keypoints_of(line, format_.keypoints) for number in (x * width, y * height, visibility))
+    return (tuple(share * size[place % 2] for place, share in enumerate(ring_of(line))),)
 
 
 def _lines(file: Path, format_: Format, pictures: Pictures) -> list[Line] | None:
@@ -158,7 +195,7 @@ class _LongLines:
     """Checks whether lines of more than five values can only be polygons; keypoints have the same number of values in every line."""
 
     def __init__(self, format_: Format) -> None:
-        self._told = format_.file is not None
+        self._told = format_.file is not None or format_.keypoints is not None
         self._counts: set[int] = set()
         self._first: tuple[Path, Line] | None = None
 
@@ -176,5 +213,5 @@ class _LongLines:
         file, line = self._first
         raise LineError(
             f"{file}, line {line.number}: every line in {source} has {len(line.values)} values: polygons, or boxes with keypoints;"
-            " put the dataset's data.yaml beside the labels: with kpt_shape they are keypoints, without it polygons"
+            " put the dataset's data.yaml beside the labels: with kpt_shape they are keypoints, without it polygons; or give --kpt-shape"
         )

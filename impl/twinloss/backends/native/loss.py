@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from twinloss.backends.native.arguments import (
     side_by_side,
 )
 from twinloss.backends.native.keypoints import with_keypoint_terms
-from twinloss.backends.native.library import STORAGE, KernelArguments, kernel, load
+from twinloss.backends.native.library import STORAGE, GradientPointers, KernelArguments, kernel
 from twinloss.backends.native.masks import compared_masks
 from twinloss.backends.saved_tensors import save, saved
 
@@ -34,7 +35,8 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
     targets = Targets.of(call)
     arguments = kernel_arguments(call, targets)
     held = _assign(arguments, call) if assignment is None else given(arguments, assignment)
-    loss, items = _NativeLoss.apply(call.boxes, call.scores, angle_of(call), arguments, targets, held, call.spec.geometry)
+    logits = call.boxes, call.scores, angle_of(call)
+    loss, items = _NativeLoss.apply(*logits, arguments, targets, held, call.spec.geometry, torch.is_grad_enabled())
     found = Evaluation(loss, items, lambda: held)
     return found if targets.keypoints is None else with_keypoint_terms(found, call, arguments, targets, held)
 
@@ -56,7 +58,62 @@ def _assign(arguments: KernelArguments, call: Call) -> Assignment:
     return Assignment(held.image[:count], held.anchor[:count], held.box[:count], held.weight[:count])
 
 
+class Gradients(NamedTuple):
+    """By box logits (B, 4R, A), class logits (B, C, A) and angles (B, 1, A), contiguous; ``None`` for what nobody asks for."""
+
+    boxes: Tensor | None = None
+    scores: Tensor | None = None
+    angle: Tensor | None = None
+
+    @classmethod
+    def empty(cls, logits: Sequence[Tensor | None], wanted: Sequence[bool]) -> Gradients:
+        """Memory for the wanted gradients; those by box logits and angles are computed together."""
+        of_boxes = wanted[0] or wanted[2]
+        asked = zip(logits, (of_boxes, wanted[1], of_boxes), strict=True)
+        return cls(*(torch.empty(x.shape, dtype=x.dtype, device=HOST) if x is not None and yes else None for x, yes in asked))
+
+    def without(self, *, boxes: bool, scores: bool) -> Gradients:
+        """The others."""
+        return Gradients(None if boxes else self.boxes, None if scores else self.scores, None if boxes else self.angle)
+
+
+ONCE = (1.0, 1.0, 1.0, 1.0)
+"""Gradient by each term of the sum of the loss."""
+
+
+def write_terms(
+    arguments: KernelArguments,
+    dtype: torch.dtype,
+    geometry: str,
+    held: Assignment,
+    terms: Tensor | None,
+    gradients: Gradients,
+    upstream: Sequence[float] = ONCE,
+) -> None:
+    """Compute the terms on an assignment, and the gradients of the loss, in one pass over the logits.
+
+    Args:
+        arguments: of the call.
+        dtype: of the logits and of the gradients.
+        geometry: kind of boxes.
+        held: the assignment.
+        terms: memory of the terms times their gains, then S, (T + 1,) float32; ``None`` where the gradients alone are wanted.
+        gradients: memory of the gradients.
+        upstream: gradient by each term of the loss, which is the terms times the number of images.
+    """
+    into = GradientPointers(*(None if x is None else x.data_ptr() for x in gradients), (*upstream, 0.0)[:4])
+    memory = scratch(kernel("scratch_of_terms", geometry)(ctypes.byref(arguments), len(held)))
+    where = ctypes.byref(arguments), STORAGE[dtype], memory.data_ptr(), ctypes.byref(address(held)), len(held)
+    kernel("terms", geometry)(*where, None if terms is None else terms.data_ptr(), ctypes.byref(into))
+
+
 class _NativeLoss(torch.autograd.Function):
+    """The loss. While the logits are in the caches, the forward pass computes the gradients of the loss's sum too.
+
+    The backward pass hands them over once. Whoever asks again, or counts a term otherwise than once, has them computed again: so they are
+    rounded once, whatever the upstream gradient, and a float16 gradient that only its scale keeps from 0 is not lost.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -67,15 +124,16 @@ class _NativeLoss(torch.autograd.Function):
         targets: Targets,
         held: Assignment,
         geometry: str,
+        differentiable: bool,
     ) -> tuple[Tensor, Tensor]:
-        memory = scratch(kernel("scratch_of_terms", geometry)(ctypes.byref(arguments), len(held)))
-        found = torch.empty(4 if angle is None else 5, dtype=torch.float32, device=HOST)
-        where = ctypes.byref(arguments), STORAGE[scores.dtype]
-        kernel("terms", geometry)(*where, memory.data_ptr(), ctypes.byref(address(held)), len(held), found.data_ptr())
+        terms = torch.empty(4 if angle is None else 5, dtype=torch.float32, device=HOST)
+        wanted = ctx.needs_input_grad[:3] if differentiable else (False,) * 3
+        gradients = Gradients.empty((boxes, scores, angle), wanted)
+        write_terms(arguments, scores.dtype, geometry, held, terms, gradients)
         save(ctx, boxes=boxes, scores=scores, **({} if angle is None else {"angle": angle}))
         # All else that the backward pass reads is nobody else's.
-        ctx.arguments, ctx.targets, ctx.held, ctx.geometry, ctx.normaliser = arguments, targets, held, geometry, float(found[-1])
-        items = found[:-1].clone()
+        ctx.arguments, ctx.targets, ctx.held, ctx.geometry, ctx.ready = arguments, targets, held, geometry, [gradients]
+        items = terms[:-1].clone()
         ctx.mark_non_differentiable(items)
         ctx.set_materialize_grads(False)
         return items * len(scores), items
@@ -84,22 +142,20 @@ class _NativeLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
-            return (None,) * 7
+            return (None,) * 8
         boxes, scores, *further = map(side_by_side, saved(ctx))
-        angle = further[0] if further else None
-        arguments, held = KernelArguments.from_buffer_copy(ctx.arguments), ctx.held
-        # What was saved may have been moved and brought back, and laid out otherwise.
-        point_to(arguments, boxes, scores, angle)
-        factors = [g * gain * len(scores) / ctx.normaliser for g, gain in zip(incoming.tolist(), arguments.gains, strict=False)]
-        box, cls, dfl, turn = (*factors, 0.0)[:4]
-        where, columns = (ctypes.byref(arguments), STORAGE[scores.dtype]), (ctypes.byref(address(held)), len(held))
-        for_boxes = for_scores = for_angle = None
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
-            for_boxes, for_angle = (None if x is None else torch.empty(x.shape, dtype=x.dtype, device=HOST) for x in (boxes, angle))
-            memory = scratch(kernel("scratch_of_terms", ctx.geometry)(*where[:1], len(held)))
-            into = (None if x is None else x.data_ptr() for x in (for_boxes, for_angle))
-            kernel("boxes_gradient", ctx.geometry)(*where, memory.data_ptr(), *columns, box, dfl, turn, *into)
-        if ctx.needs_input_grad[1]:
-            for_scores = torch.empty(scores.shape, dtype=scores.dtype, device=HOST)
-            load().twinloss_scores_gradient(*where, *columns, cls, for_scores.data_ptr())
-        return for_boxes, for_scores, for_angle, None, None, None, None
+        logits = boxes, scores, further[0] if further else None
+        upstream, wanted = incoming.tolist(), ctx.needs_input_grad[:3]
+        try:
+            gradients = ctx.ready.pop()  # in one operation: two passes at the same time are not handed the same memory
+        except IndexError:
+            gradients = Gradients.empty(logits, wanted)
+            again = gradients
+        else:
+            again = gradients.without(boxes={upstream[0], *upstream[2:]} == {1.0}, scores=upstream[1] == 1.0)
+        if any(x is not None for x in again):
+            arguments = KernelArguments.from_buffer_copy(ctx.arguments)
+            # What was saved may have been moved and brought back, and laid out otherwise.
+            point_to(arguments, *logits)
+            write_terms(arguments, scores.dtype, ctx.geometry, ctx.held, None, again, upstream)
+        return (*gradients, *(None,) * 5)

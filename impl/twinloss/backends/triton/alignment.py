@@ -11,6 +11,34 @@ from twinloss.backends.triton.probiou import probiou_loss
 
 
 @triton.jit
+def pair_overlap(
+    overlaps: tl.tuple,
+    plane: tl.tensor,
+    place: tl.tensor,
+    asked: tl.tensor,
+    row: tl.tensor,
+    anchor: tl.tensor,
+    box: tl.tuple,
+    eps: tl.tensor,
+    ORIENTED: tl.constexpr,
+    LISTED: tl.constexpr,
+) -> tl.tensor:
+    """The assigner's overlap of rows and anchors: of their boxes, or half of it and half of their masks' where rows list anchors.
+
+    ``overlaps`` is a tuple of the predicted boxes, the LISTED anchors of each row and the masks' overlap of each (segmentation spec section
+    3); with LISTED = 0 the latter two are not read.
+    """
+    overlap = predicted_overlap(overlaps[0], plane, place, asked, box, eps, ORIENTED)
+    if LISTED > 0:
+        first = row.to(tl.int64) * LISTED + tl.zeros_like(anchor)
+        of_masks = tl.zeros_like(overlap)
+        for k in range(LISTED):
+            of_masks = tl.where(tl.load(overlaps[1] + first + k) == anchor, tl.load(overlaps[2] + first + k), of_masks)
+        overlap = (overlap + of_masks) * 0.5
+    return overlap
+
+
+@triton.jit
 def predicted_overlap(
     predicted: tl.tensor,
     plane: tl.tensor,

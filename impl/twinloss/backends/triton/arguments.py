@@ -14,7 +14,9 @@ from torch import Tensor
 
 from twinloss.anchors import Pyramid
 from twinloss.assignment.assign import Conflicts
+from twinloss.assignment.mask_overlap import PRESELECTED
 from twinloss.backends.triton.launch import Kernels, kernels_for
+from twinloss.backends.triton.mask_arguments import MaskArguments
 from twinloss.backends.triton.tiles import CandidatesTile, candidates_tile
 from twinloss.spec import LossSpec
 from twinloss.task_specs import OrientedSpec
@@ -36,6 +38,7 @@ class KernelArguments:
         spec: the definition.
         pyramid: the grids.
         conflicts: which boxes may win a contested anchor.
+        masks: the further arguments of segmentation, ``None`` for other tasks.
     """
 
     boxes: Tensor
@@ -47,6 +50,7 @@ class KernelArguments:
     spec: LossSpec
     pyramid: Pyramid
     conflicts: Conflicts = "overlap"
+    masks: MaskArguments | None = None
 
     @cached_property
     def images(self) -> int:
@@ -72,6 +76,11 @@ class KernelArguments:
     def second_topk(self) -> int:
         """Anchors that a box keeps after conflicts; 0 if the definition has no second cut."""
         return min(self.spec.second_topk or 0, self.anchors)
+
+    @cached_property
+    def listed(self) -> int:
+        """Anchors of each row whose masks are compared; 0 if the assigner does not look at masks."""
+        return min(PRESELECTED * self.spec.topk, self.anchors) if self.spec.overlap == "ciou and masks" else 0
 
     @cached_property
     def weighted(self) -> bool:
@@ -117,7 +126,8 @@ class KernelArguments:
         layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in inputs)
         strides = (self.boxes.stride(0), self.scores.stride(0), self.angle.stride(0))
         shapes = (self.boxes.shape, self.scores.shape, strides, self.scores.is_contiguous())
-        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts
+        masks = None if self.masks is None else self.masks.key
+        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts, masks
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -135,21 +145,6 @@ class KernelArguments:
         """Rows, columns and strides of the pyramid's levels, in the order of the kernels' argument ``levels``."""
         rows, columns = zip(*self.pyramid.grids, strict=True)
         return tuple(map(float, rows)), tuple(map(float, columns)), tuple(map(float, self.pyramid.strides))
-
-
-@dataclass(frozen=True)
-class Slots:
-    """The assignment in padded form, one slot for each pick.
-
-    Attributes:
-        anchor: (S,) int32 anchor within the image, −1 for none.
-        owner: (S,) int32 row of the batch that holds the anchor, −1 for none.
-        weight: (S,) float32 soft target.
-    """
-
-    anchor: Tensor
-    owner: Tensor
-    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -182,6 +177,8 @@ class Scratch:
         ranking: (N, topk2) int64, keys of each row's best held anchors; empty if there is no second cut.
         parts: (N, parts, K) int64, keys of the best anchors of each part of a row's candidates; empty if they are not divided.
         metric: (2, S) float32, alignment metric and overlap of each slot's anchor and owner.
+        listed: (N, L) int32, the anchors of each row whose masks are compared, −1 for none; L is 0 if no masks are.
+        agreement: (N, L) float32, overlap of the masks of each.
     """
 
     predicted: Tensor
@@ -192,6 +189,13 @@ class Scratch:
     ranking: Tensor
     parts: Tensor
     metric: Tensor
+    listed: Tensor
+    agreement: Tensor
+
+    @property
+    def overlaps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What :func:`~twinloss.backends.triton.alignment.pair_overlap` reads."""
+        return self.predicted, self.listed, self.agreement
 
 
 def kernel_arguments(
@@ -202,6 +206,7 @@ def kernel_arguments(
     pyramid: Pyramid,
     conflicts: Conflicts = "overlap",
     angle: Tensor | None = None,
+    masks: MaskArguments | None = None,
 ) -> KernelArguments:
     """Arguments from logits of any strides, which are copied if they are not in the kernels' layout, and a checked batch.
 
@@ -221,13 +226,14 @@ def kernel_arguments(
         spec=spec,
         pyramid=pyramid,
         conflicts=conflicts,
+        masks=masks,
     )
 
 
 def without_logits(arguments: KernelArguments) -> KernelArguments:
     """The arguments without logits, to keep between the two passes: autograd keeps the logits, and frees them."""
     nothing = torch.empty(0, dtype=arguments.boxes.dtype, device=arguments.boxes.device)
-    return replace(arguments, boxes=nothing, scores=nothing, angle=nothing)
+    return replace(arguments, boxes=nothing, scores=nothing, angle=nothing, masks=None)
 
 
 def with_logits(arguments: KernelArguments, boxes: Tensor, scores: Tensor, angle: Tensor | None = None) -> KernelArguments:

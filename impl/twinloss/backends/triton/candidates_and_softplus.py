@@ -43,14 +43,16 @@ def candidates_and_softplus_kernel(
     GROUP: tl.constexpr,
     LOGITS: tl.constexpr,
     ORIENTED: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> None:
     """The first ``row_count`` · PARTS programs take one part of a row's candidates each; the others sum one tile of logits each."""
     program = tl.program_id(0)
     if program < row_count * PARTS:
-        predicted, claims, pickers, nan_carrier, largest, ranking, parts = scratch
+        predicted, listed, agreement, claims, pickers, nan_carrier, largest, ranking, parts = scratch
+        overlaps = (predicted, listed, agreement)
         row = program % row_count
         part = program // row_count
-        walked = (predicted, claims, nan_carrier)
+        walked = (overlaps, claims, nan_carrier)
         best = best_candidates(
             row,
             part,
@@ -70,11 +72,26 @@ def candidates_and_softplus_kernel(
             LEVELS,
             TILE,
             ORIENTED,
+            LISTED,
         )
         if PARTS == 1:
-            collected = (predicted, claims, pickers, largest, ranking)
-            eps = numbers[3]
-            publish(row, row_count, best, truth, anchors, collected, slot_anchor, eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, ORIENTED)
+            collected = (overlaps, claims, pickers, largest, ranking)
+            publish(
+                row,
+                row_count,
+                best,
+                truth,
+                anchors,
+                collected,
+                slot_anchor,
+                numbers[3],
+                K,
+                K_BLOCK,
+                SECOND_TOPK,
+                PICKERS_ONLY,
+                ORIENTED,
+                LISTED,
+            )
         else:
             lane = tl.arange(0, K_BLOCK)
             tl.store(parts + (row.to(tl.int64) * PARTS + part) * K + lane, best, mask=lane < K)
@@ -112,7 +129,11 @@ def candidates_and_softplus(
         arguments.scores.stride(0),
         length,
         arguments.anchors,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.nan_carrier, scratch.largest, scratch.ranking, scratch.parts),
+        (
+            *scratch.overlaps,
+            *(scratch.claims, scratch.pickers, scratch.nan_carrier),
+            *(scratch.largest, scratch.ranking, scratch.parts),
+        ),
         slot_anchor,
         (float(spec.lengthened_below), float(spec.shortest_side), arguments.inside_eps, arguments.overlap_eps),
         class_weights,
@@ -130,4 +151,5 @@ def candidates_and_softplus(
         GROUP=4 if arguments.scores.element_size() == 4 else 8,
         LOGITS=tile.logits,
         ORIENTED=arguments.oriented,
+        LISTED=arguments.listed,
     )

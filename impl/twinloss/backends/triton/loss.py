@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,20 +12,39 @@ from torch.autograd.function import once_differentiable
 from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
-from twinloss.backends.triton.arguments import KernelArguments, Slots, kernel_arguments, with_logits, without_logits
+from twinloss.backends.slots import Slots
+from twinloss.backends.triton.arguments import KernelArguments, kernel_arguments, with_logits, without_logits
+from twinloss.backends.triton.mask_arguments import mask_arguments
+from twinloss.backends.triton.on_device import on_device
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
+from twinloss.backends.triton.segmentation import mask_terms
+from twinloss.terms.registry import DETECTION_TERMS
 
 
-def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
+def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
     """The loss through the kernels, on its own assignment or a given one; the host never waits for the device.
 
     Raises:
         ValueError: the logits' dtype is not one that the kernels serve.
     """
-    given = None if assignment is None else slots_of(assignment)
+    given = slots_of(held) if isinstance(held, Assignment) else held
     arguments, filled = _arguments(call), list[Slots]()
     loss, items = _FusedLoss.apply(call.boxes, call.scores, _angle(call), arguments, given, filled)
-    return Evaluation(loss, items[:-1], lambda: assignment_of(arguments, filled[0]) if assignment is None else assignment)
+    loss, items = _with_mask_terms(call, arguments, filled[0], loss, items[:-1])
+    return Evaluation(loss, items, lambda: held if isinstance(held, Assignment) else assignment_of(arguments, filled[0]), filled[0])
+
+
+def _with_mask_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and items in the order of the definition's terms, with those that segmentation adds."""
+    if arguments.masks is None:
+        return loss, items
+    added = mask_terms(call, arguments, slots)
+    found = (
+        dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True))
+        for own, more in zip((loss, items), added, strict=True)
+    )
+    loss, items = (torch.stack([terms[key] for key in call.spec.terms]) for terms in found)
+    return loss, items
 
 
 def assign(call: Call) -> Assignment:
@@ -37,18 +55,13 @@ def assign(call: Call) -> Assignment:
 
 
 def _arguments(call: Call) -> KernelArguments:
-    return kernel_arguments(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call))
+    return kernel_arguments(
+        call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call), mask_arguments(call)
+    )
 
 
 def _angle(call: Call) -> Tensor | None:
     return call.extras["angle"] if call.spec.geometry == "oriented" else None
-
-
-def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Kernels go to the current device: make it the tensor's where it is another one."""
-    if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
-        return nullcontext()
-    return torch.cuda.device(tensor.device)
 
 
 class _FusedLoss(torch.autograd.Function):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
-from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
+from twinloss.backends.triton.alignment import alignment_metric, pair_overlap
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import ground_truth
 from twinloss.backends.triton.launch import blocks, launch
@@ -33,9 +34,10 @@ def resolve_kernel(
     SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
     ORIENTED: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> None:
     """Fill owner, metric and overlap of one tile of slots; the owner of a free slot is −1."""
-    predicted, claims, pickers, largest, ranking = scratch
+    predicted, listed, agreement, claims, pickers, largest, ranking = scratch
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     slot_count = row_count.to(tl.int64) * K
@@ -56,7 +58,8 @@ def resolve_kernel(
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
     _, label, box, _ = ground_truth(owner, kept, truth, ORIENTED)
-    overlap = predicted_overlap(predicted, plane, place, kept, box, overlap_eps, ORIENTED)
+    overlaps = (predicted, listed, agreement)
+    overlap = pair_overlap(overlaps, plane, place, kept, owner, anchor, box, overlap_eps, ORIENTED, LISTED)
     own_scores = scores + image * image_stride + label.to(tl.int64) * anchors
     metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA)
     tl.store(slot_owner + slot, tl.where(kept, owner, -1), mask=inside)
@@ -86,7 +89,7 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         arguments.scores,
         arguments.scores.stride(0),
         arguments.anchors,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (*scratch.overlaps, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         (slots.anchor, slots.owner, scratch.metric),
         arguments.overlap_eps,
         ALPHA=spec.alpha,
@@ -95,4 +98,5 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         SECOND_TOPK=arguments.second_topk,
         TILE=tiles.RESOLVE.size,
         ORIENTED=arguments.oriented,
+        LISTED=arguments.listed,
     )

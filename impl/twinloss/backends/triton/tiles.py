@@ -18,6 +18,15 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class GridTile:
+    """Rows and columns of pixels that a program takes, and its warps."""
+
+    rows: int
+    columns: int
+    warps: int
+
+
+@dataclass(frozen=True)
 class CandidatesTile:
     """Sizes of the two kinds of program in :mod:`~twinloss.backends.triton.candidates_and_softplus`.
 
@@ -43,6 +52,18 @@ SECOND_TOPK = Tile(size=128, warps=4)
 # A thread per slot keeps the bins of a side in registers; a single warp needs no barriers.
 HELD_TERMS = Tile(size=32, warps=1)
 HELD_TERMS_GRADIENT = Tile(size=32, warps=1)
+
+HELD_CROPS = Tile(size=128, warps=4)
+# A thread keeps all prototypes of its pixels in registers; a row of a tile fills memory sectors, and a tile meets few boxes.
+MASK_TERM = GridTile(rows=2, columns=16, warps=1)
+MASK_PROTOTYPES_GRADIENT = GridTile(rows=2, columns=16, warps=1)
+MASK_COEFFICIENTS_GRADIENT = Tile(size=64, warps=4)
+PRESELECT = Tile(size=512, warps=8)
+TRUE_MASK_SIZES = Tile(size=1024, warps=4)
+MASK_OVERLAP = Tile(size=128, warps=4)
+CLASS_MAP = Tile(size=256, warps=4)
+SEMANTIC_SUMS = Tile(size=512, warps=4)
+SEMANTIC_GRADIENT = Tile(size=1024, warps=4)
 
 MERGE_WARPS = 1
 # With few boxes the largest one determines the time, so candidates are divided. With many boxes, most are small.

@@ -5,10 +5,30 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
+from twinloss.backends.triton.alignment import alignment_metric, pair_overlap
 from twinloss.backends.triton.arithmetic import index_of, is_nan, ordered_bits, ranked
 from twinloss.backends.triton.geometry import anchor_place, count_candidates, ground_truth, lengthened, nth_candidate
 from twinloss.backends.triton.oriented import enclosing_corners, inside_region, lengthened_region
+
+
+@triton.jit
+def no_best(K: tl.constexpr, K_BLOCK: tl.constexpr) -> tl.tensor:
+    """Places (K_BLOCK,) for the K largest keys. Free ones are negative and distinct, so that one key replaces one place."""
+    lane = tl.arange(0, K_BLOCK)
+    return tl.where(lane < K, -1 - lane.to(tl.int64), 0x7FFFFFFFFFFFFFFF)  # lanes beyond K are never the least
+
+
+@triton.jit
+def keep_largest(key: tl.tensor, best: tl.tensor) -> tl.tensor:
+    """The largest of a tile's positive keys and of those kept so far, in no order: the tile's largest replaces the least, and so on."""
+    least = tl.min(best, axis=0)
+    top = tl.max(key, axis=0)
+    while (top > 0) & (top > least):
+        best = tl.where(best == least, top, best)
+        least = tl.min(best, axis=0)
+        key = tl.where(key == top, 0, key)
+        top = tl.max(key, axis=0)
+    return best
 
 
 @triton.jit
@@ -31,13 +51,13 @@ def best_candidates(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
     ORIENTED: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> tl.tensor:
     """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; 0 fills the free places.
 
-    Each of PARTS parts takes every PARTS-th tile of the candidates. The best keys so far lie in registers, in no order; the largest key of
-    a tile replaces the least of them, until it is not larger.
+    Each of PARTS parts takes every PARTS-th tile of the candidates.
     """
-    predicted, claims, nan_carrier = scratch
+    overlaps, claims, nan_carrier = scratch
     below, shortest, inside_eps, overlap_eps = numbers
     image, label, box, valid = ground_truth(row, row >= 0, truth, ORIENTED)
     if ORIENTED:
@@ -50,10 +70,7 @@ def best_candidates(
     base = image.to(tl.int64) * anchors
     own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
 
-    lane = tl.arange(0, K_BLOCK)
-    # Free places are negative and distinct, so that one key replaces one place; lanes beyond K are never the least.
-    best = tl.where(lane < K, -1 - lane.to(tl.int64), 0x7FFFFFFFFFFFFFFF)
-    least = tl.min(best, axis=0)
+    best = no_best(K, K_BLOCK)
     nan_seen = tl.zeros((TILE,), tl.int32)
     for start in range(part * TILE, total, PARTS * TILE):
         n = start + tl.arange(0, TILE)
@@ -62,20 +79,15 @@ def best_candidates(
         if ORIENTED:
             x, y, stride = anchor_place(anchor, levels, LEVELS)
             asked = asked & inside_region(region, x * stride, y * stride)
-        overlap = predicted_overlap(predicted, plane, base + anchor, asked, box, overlap_eps, ORIENTED)
+        overlap = pair_overlap(overlaps, plane, base + anchor, asked, row, anchor, box, overlap_eps, ORIENTED, LISTED)
         metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA)
         if not PICKERS_ONLY:
             tl.atomic_max(claims + base + anchor, ranked(ordered_bits(overlap), row), mask=asked & (overlap != 0), sem="relaxed")
         nan_seen = nan_seen | (asked & is_nan(metric)).to(tl.int32)
         key = tl.where(asked & (metric != 0), ranked(ordered_bits(metric), anchor), 0)
-        top = tl.max(key, axis=0)
-        while (top > 0) & (top > least):
-            best = tl.where(best == least, top, best)
-            least = tl.min(best, axis=0)
-            key = tl.where(key == top, 0, key)
-            top = tl.max(key, axis=0)
+        best = keep_largest(key, best)
     tl.atomic_max(nan_carrier, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
-    return tl.where(lane < K, best, 0)
+    return tl.where(tl.arange(0, K_BLOCK) < K, best, 0)
 
 
 @triton.jit
@@ -93,9 +105,10 @@ def publish(
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
     ORIENTED: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> None:
     """Store a row's picks in its slots, mark them at its anchors, and clear the memory that later launches accumulate into per row."""
-    predicted, claims, pickers, largest, ranking = scratch
+    overlaps, claims, pickers, largest, ranking = scratch
     image, _, box, _ = ground_truth(row, row >= 0, truth, ORIENTED)
     lane = tl.arange(0, K_BLOCK)
     picked = best > 0
@@ -104,7 +117,7 @@ def publish(
     place = image.to(tl.int64) * anchors + anchor
     tl.store(slot_anchor + row.to(tl.int64) * K + lane, tl.where(picked, anchor, -1), mask=lane < K)
     if PICKERS_ONLY:
-        overlap = predicted_overlap(predicted, plane, place, picked, box, overlap_eps, ORIENTED)
+        overlap = pair_overlap(overlaps, plane, place, picked, row, anchor, box, overlap_eps, ORIENTED, LISTED)
         tl.atomic_max(claims + place, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
     tl.atomic_max(pickers + place, row_count - row, mask=picked, sem="relaxed")
     tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")

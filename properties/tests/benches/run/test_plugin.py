@@ -99,6 +99,7 @@ def test_the_options_are_the_documented_ones() -> None:
     assert names == {
         "--task",
         "--labels",
+        "--kpt-shape",
         "--imgsz",
         "--batch",
         "--candidate",

@@ -58,6 +58,13 @@ struct Held {
     std::int64_t capacity;
 };
 
+// Where the gradients by the logits go, contiguous and in the logits' storage, null for what nobody asked for; and by how much each term
+// counts in them: box, classification, distribution, angle.
+struct Gradients {
+    void *boxes, *scores, *angle;
+    double upstream[4];
+};
+
 // Divides one piece of memory among arrays. Given a null pointer, it only counts the bytes that they need.
 class Scratch {
    public:

@@ -4,6 +4,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // Size of the arguments, by which a caller detects a library of another version.
@@ -31,15 +32,6 @@ std::int64_t twinloss_first_bad_entry(const KernelArguments* arguments, const He
     return -1;
 }
 
-// Writes the gradient by the class logits, contiguous (B, C, A), times `factor`.
-void twinloss_scores_gradient(const KernelArguments* arguments, std::int32_t storage, const Held* held, std::int64_t count, float factor,
-                              void* gradient) {
-    with_storage(storage, [&](auto type) {
-        using T = Stored<decltype(type)>;
-        scores_gradient<T>(*arguments, *held, count, factor, static_cast<T*>(gradient));
-    });
-}
-
 std::int64_t twinloss_scratch_of_assignment(const KernelArguments* arguments) { return scratch_of_assignment<Upright>(*arguments); }
 
 std::int64_t twinloss_scratch_of_terms(const KernelArguments* arguments, std::int64_t held) { return scratch_of_terms<Upright>(*arguments, held); }
@@ -49,13 +41,9 @@ std::int64_t twinloss_assign(const KernelArguments* arguments, std::int32_t stor
 }
 
 // Terms in the order box, classification, distribution.
-void twinloss_terms(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count, float* terms) {
-    write_terms<Upright>(*arguments, storage, memory, *held, count, terms);
-}
-
-// The gradient of box term · box_factor + distribution term · dfl_factor.
-void twinloss_boxes_gradient(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count,
-                             float box_factor, float dfl_factor, float, void* boxes, void*) {
-    write_boxes_gradient<Upright>(*arguments, storage, memory, *held, count, {box_factor, dfl_factor, 0}, boxes, nullptr);
+void twinloss_terms(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count, float* terms,
+                    const Gradients* gradients) {
+    write_terms<Upright>(*arguments, storage, memory, *held, count, terms, *gradients);
 }
 }
+#pragma GCC visibility pop

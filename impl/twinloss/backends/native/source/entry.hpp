@@ -28,9 +28,10 @@ std::int64_t scratch_of_assignment(const KernelArguments& arguments) {
 }
 template <class Geometry>
 std::int64_t scratch_of_terms(const KernelArguments& arguments, std::int64_t held) {
-    Scratch scratch(nullptr);
-    TermsScratch<Geometry> terms(arguments, held, scratch);
-    return scratch.used();
+    Scratch one(nullptr), other(nullptr);
+    ClassificationScratch of_classes(arguments, held, one);
+    TermsScratch<Geometry> of_held(arguments, held, other);
+    return std::max(one.used(), other.used());
 }
 
 // Fills `held`; returns the number of held anchors.
@@ -41,35 +42,32 @@ std::int64_t assign(const KernelArguments& arguments, std::int32_t storage, void
     return with_storage(storage, [&](auto type) { return assigner.template run<Stored<decltype(type)>>(held); });
 }
 
-// Writes the terms, each divided by S and times its gain, then S, the sum of weights but at least 1.
+// Computes the terms, each divided by S and times its gain, then S, the sum of weights but at least 1; writes them unless `terms` is null.
+// Writes the gradients of the loss, which is the terms times the number of images, each times its upstream.
 template <class Geometry>
-void write_terms(const KernelArguments& arguments, std::int32_t storage, void* memory, const Held& held, std::int64_t count, float* terms) {
-    Scratch scratch(memory);
-    TermsScratch<Geometry> terms_scratch(arguments, count, scratch);
+void write_terms(const KernelArguments& arguments, std::int32_t storage, void* memory, const Held& held, std::int64_t count, float* terms,
+                 const Gradients& gradients) {
+    Scratch one(memory), other(memory);  // the second pass writes over what the first needed
+    ClassificationScratch of_classes(arguments, count, one);
+    TermsScratch<Geometry> of_held(arguments, count, other);
     const float sum = sum_of_weights(held, count), normaliser = sum < 1.0f ? 1.0f : sum;
+    const auto factor = [&](int term) {
+        return static_cast<float>(gradients.upstream[term] * arguments.gains[term] * static_cast<double>(arguments.images) / normaliser);
+    };
     double classification = 0;
     Sums<Geometry> sums;
     with_storage(storage, [&](auto type) {
         using T = Stored<decltype(type)>;
-        classification = classification_term<T>(arguments, held, count, terms_scratch.row_sums);
-        sums = sums_over_held<Geometry, T>(arguments, held, count, terms_scratch);
+        T *boxes = static_cast<T*>(gradients.boxes), *scores = static_cast<T*>(gradients.scores), *angle = static_cast<T*>(gradients.angle);
+        if (terms || scores) classification = classification_term<T>(arguments, held, count, of_classes, factor(1), scores);
+        if (terms || boxes)
+            sums = sums_over_held<Geometry, T>(arguments, held, count, of_held, {factor(0), factor(2), factor(3)}, boxes, angle);
     });
+    if (!terms) return;
     double found[Geometry::HELD_TERMS + 1] = {sums.of[0], classification, sums.of[1]};
     for (int term = 3; term <= Geometry::HELD_TERMS; ++term) found[term] = sums.of[term - 1];
     for (int term = 0; term <= Geometry::HELD_TERMS; ++term) terms[term] = static_cast<float>(found[term] / normaliser * arguments.gains[term]);
     terms[Geometry::HELD_TERMS + 1] = normaliser;
-}
-
-// Writes the gradients by the box logits, contiguous (B, 4R, A), and by the angles, (B, 1, A), where there are any.
-template <class Geometry>
-void write_boxes_gradient(const KernelArguments& arguments, std::int32_t storage, void* memory, const Held& held, std::int64_t count,
-                          const Factors& factors, void* boxes, void* angle) {
-    Scratch scratch(memory);
-    TermsScratch<Geometry> terms_scratch(arguments, count, scratch);
-    with_storage(storage, [&](auto type) {
-        using T = Stored<decltype(type)>;
-        boxes_gradient<Geometry, T>(arguments, held, count, terms_scratch, factors, static_cast<T*>(boxes), static_cast<T*>(angle));
-    });
 }
 
 }  // namespace twinloss

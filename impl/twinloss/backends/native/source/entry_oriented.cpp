@@ -5,6 +5,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 std::int64_t twinloss_oriented_scratch_of_assignment(const KernelArguments* arguments) { return scratch_of_assignment<Oriented>(*arguments); }
@@ -19,13 +20,8 @@ std::int64_t twinloss_oriented_assign(const KernelArguments* arguments, std::int
 
 // Terms in the order box, classification, distribution, angle.
 void twinloss_oriented_terms(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held, std::int64_t count,
-                             float* terms) {
-    write_terms<Oriented>(*arguments, storage, memory, *held, count, terms);
-}
-
-// The gradients of box term · box_factor + distribution term · dfl_factor + angle term · angle_factor.
-void twinloss_oriented_boxes_gradient(const KernelArguments* arguments, std::int32_t storage, void* memory, const Held* held,
-                                      std::int64_t count, float box_factor, float dfl_factor, float angle_factor, void* boxes, void* angle) {
-    write_boxes_gradient<Oriented>(*arguments, storage, memory, *held, count, {box_factor, dfl_factor, angle_factor}, boxes, angle);
+                             float* terms, const Gradients* gradients) {
+    write_terms<Oriented>(*arguments, storage, memory, *held, count, terms, *gradients);
 }
 }
+#pragma GCC visibility pop

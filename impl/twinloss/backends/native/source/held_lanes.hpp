@@ -46,15 +46,11 @@ struct HeldLanes {
             logits[channel] = __builtin_convertvector(tile.get(channel, start), Wide);
     }
 
-    const Wide* bins_of(int side, std::int64_t bins) const { return logits + side * bins; }
+    Wide* bins_of(int side, std::int64_t bins) { return logits + side * bins; }
 
-    Distribution<Wide> distribution(int side, std::int64_t bins) const {
-        const Wide* x = bins_of(side, bins);
-        return Distribution<Wide>::of(bins, [x](std::int64_t bin) { return x[bin]; }, [](std::int64_t, Wide) {});
-    }
-    // Replaces the logits by e^(x − largest).
-    Distribution<Wide> distribution_in_place(int side, std::int64_t bins) {
-        Wide* x = logits + side * bins;
+    // Replaces the side's logits by e^(x − largest).
+    Distribution<Wide> distribution(int side, std::int64_t bins) {
+        Wide* x = bins_of(side, bins);
         return Distribution<Wide>::of(bins, [x](std::int64_t bin) { return x[bin]; }, [x](std::int64_t bin, Wide e) { x[bin] = e; });
     }
     Wide* angle(std::int64_t bins) { return logits + SIDES * bins; }

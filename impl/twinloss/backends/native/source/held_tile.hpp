@@ -4,13 +4,14 @@
 #include <algorithm>
 
 #include "arguments.hpp"
+#include "output.hpp"
 #include "storage.hpp"
 
 namespace twinloss {
 
 // Anchors [begin, end) of an image; `count` of them are held, in the entries of the assignment from `first` on.
 struct Stretch {
-    static constexpr std::int64_t MOST_HELD = 256, MOST_ANCHORS = 2048;
+    static constexpr std::int64_t MOST_HELD = 256, MOST_ANCHORS = Output::BLOCK;
 
     std::int64_t image, begin, end, first, count;
 
@@ -54,8 +55,12 @@ class HeldTile {
         std::memcpy(&values, columns_ + channel * SIZE + start, sizeof values);
         return values;
     }
-    void set(std::int64_t channel, std::int64_t start, Half values) {
-        std::memcpy(columns_ + channel * SIZE + start, &values, sizeof values);
+    // Replaces the values of all channels there.
+    void put(const Wide* values, std::int64_t start) {
+        for (std::int64_t channel = 0; channel < channels_; ++channel) {
+            const Half narrowed = __builtin_convertvector(values[channel], Half);
+            std::memcpy(columns_ + channel * SIZE + start, &narrowed, sizeof narrowed);
+        }
     }
 
     template <class T>
@@ -72,13 +77,14 @@ class HeldTile {
 
     // Writes the stretch into `boxes` (B, 4R, A) and `angle` (B, 1, A), contiguous, with 0 between the held anchors.
     template <class T>
-    void write(const KernelArguments& arguments, const Held& held, const Stretch& stretch, T* boxes, T* angle) const {
+    void write(const KernelArguments& arguments, const Held& held, const Stretch& stretch, T* boxes, T* angle, const Output& output) const {
         const std::int64_t* anchor = held.anchor + stretch.first;
         const std::int64_t of_sides = channels_ - Geometry::ANGLES;
+        alignas(64) T block[Stretch::MOST_ANCHORS] = {};  // every channel has its numbers in the same places
         for (std::int64_t channel = 0; channel < channels_; ++channel) {
             T* row = channel < of_sides ? boxes + (stretch.image * of_sides + channel) * arguments.anchors : angle + stretch.image * arguments.anchors;
-            std::memset(static_cast<void*>(row + stretch.begin), 0, static_cast<std::size_t>(stretch.end - stretch.begin) * sizeof(T));
-            for (std::int64_t h = 0; h < stretch.count; ++h) row[anchor[h]] = narrow<T>(columns_[channel * SIZE + h]);
+            for (std::int64_t h = 0; h < stretch.count; ++h) block[anchor[h] - stretch.begin] = narrow<T>(columns_[channel * SIZE + h]);
+            output.copy(row + stretch.begin, block, stretch.end - stretch.begin);
         }
     }
 

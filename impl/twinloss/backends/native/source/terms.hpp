@@ -18,6 +18,19 @@ struct TwoBins {
         const Bits<Wide> most = Bits<Wide>{} + (arguments.bins - 2);  // for a NaN target, any existing bin serves
         lower = (lower & (lower > 0)), lower = (lower & (lower < most)) | (most & (lower >= most));
     }
+    struct Values {
+        Wide lower, upper;
+    };
+
+    // The values of the two bins.
+    Values of(const Wide* values) const {
+        Values found;
+        for (int lane = 0; lane < WIDE; ++lane) {
+            found.lower[lane] = values[lower[lane]][lane];
+            found.upper[lane] = values[lower[lane] + 1][lane];
+        }
+        return found;
+    }
     // Subtracts from the values of the two bins their shares of `whole`.
     void take_from(Wide* values, Wide whole) const {
         for (int lane = 0; lane < WIDE; ++lane) {
@@ -27,14 +40,9 @@ struct TwoBins {
     }
 };
 
-// Cross-entropy of one side's distribution with the two bins.
-inline Wide cross_entropy(const Wide* logits, const Distribution<Wide>& d, const TwoBins& bins) {
-    Wide at_lower, at_upper;
-    for (int lane = 0; lane < WIDE; ++lane) {
-        at_lower[lane] = logits[bins.lower[lane]][lane];
-        at_upper[lane] = logits[bins.lower[lane] + 1][lane];
-    }
-    const Wide mean = (at_lower - d.largest) * (1.0 - bins.upper_share) + (at_upper - d.largest) * bins.upper_share;
+// Cross-entropy of one side's distribution with the two bins, given the logits of these.
+inline Wide cross_entropy(const TwoBins::Values& logits, const Distribution<Wide>& d, const TwoBins& bins) {
+    const Wide mean = (logits.lower - d.largest) * (1.0 - bins.upper_share) + (logits.upper - d.largest) * bins.upper_share;
     return log_of(d.total) + 0.0 * d.total - mean;
 }
 
@@ -57,62 +65,60 @@ struct Sums {
     }
 };
 
-// Factors of the box term, the distribution term and the angle term.
+// Factors of the gradients of the box term, the distribution term and the angle term.
 struct Factors {
     float box, dfl, angle;
 };
 
+// Replaces one side's e^(x − largest), or for R = 1 its distance, by the gradient: `to_distance` by the distance, and the distribution term's.
 template <class Geometry>
-Sums<Geometry> held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes) {
+void side_gradient(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, int side, const Distribution<Wide>& d, Wide target,
+                   Wide to_distance, Wide to_dfl) {
+    Wide* logits = lanes.bins_of(side, arguments.bins);
+    if (arguments.bins == 1) {
+        const Wide scale = share_of_image(arguments, lanes.stride, side), off = logits[0] * scale - target * scale;
+        const Wide sign = choose<Wide>(off > 0.0, splat<Wide>(1.0), choose<Wide>(off < 0.0, splat<Wide>(-1.0), off));
+        logits[0] = to_distance + (arguments.distance_term ? to_dfl * sign * scale : Wide{});
+        return;
+    }
+    const Wide scale = 1.0 / d.total;
+    for (std::int64_t bin = 0; bin < arguments.bins; ++bin)
+        logits[bin] = logits[bin] * scale * (d.beyond_expected(bin) * to_distance + to_dfl);
+    TwoBins(target, arguments).take_from(logits, to_dfl);
+}
+
+// Adds the terms of the held anchors in the lanes, one after the other: the sum does not depend on how many fill a register. Replaces their
+// logits by the gradient, unless `factors` is null.
+template <class Geometry>
+void add_held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, const Factors* factors, Sums<Geometry>& sums) {
     SideLanes distance, target = lanes.truth.target();
+    Distribution<Wide> found[SIDES];
     Wide dfl{};
     for (int side = 0; side < SIDES; ++side) {
-        const Wide* logits = lanes.bins_of(side, arguments.bins);
+        Wide* logits = lanes.bins_of(side, arguments.bins);
         if (arguments.bins == 1) {
             const Wide scale = share_of_image(arguments, lanes.stride, side);
             distance[side] = logits[0];
             dfl += magnitude(distance[side] * scale - target[side] * scale);
-        } else {
-            const Distribution<Wide> d = lanes.distribution(side, arguments.bins);
-            distance[side] = d.expected();
-            dfl += cross_entropy(logits, d, TwoBins(target[side], arguments));
-        }
-    }
-    if (arguments.bins == 1 && !arguments.distance_term) dfl = Wide{};
-    const typename Geometry::Compared compared(arguments, distance, lanes.angle(arguments.bins), lanes.truth);
-    Wide losses[Geometry::HELD_TERMS] = {compared.box_loss() * lanes.weight, dfl * 0.25 * lanes.weight};
-    if constexpr (Geometry::ANGLES > 0) losses[2] = compared.angle_loss() * lanes.weight;
-    Sums<Geometry> sums;
-    sums.add(losses, lanes.count);
-    return sums;
-}
-
-// Replaces the logits in the lanes by their gradient.
-template <class Geometry>
-void held_gradient(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, const Factors& factors) {
-    SideLanes distance, target = lanes.truth.target();
-    Distribution<Wide> found[SIDES];
-    for (int side = 0; side < SIDES; ++side) {
-        if (arguments.bins > 1) found[side] = lanes.distribution_in_place(side, arguments.bins);
-        distance[side] = arguments.bins > 1 ? found[side].expected() : lanes.bins_of(side, arguments.bins)[0];
-    }
-    const typename Geometry::Compared compared(arguments, distance, lanes.angle(arguments.bins), lanes.truth);
-    const SideLanes to_distance = compared.gradient(factors.box * lanes.weight, factors.angle * lanes.weight, lanes.angle(arguments.bins));
-    const Wide to_dfl = factors.dfl * 0.25 * lanes.weight;
-    for (int side = 0; side < SIDES; ++side) {
-        Wide* logits = lanes.logits + side * arguments.bins;
-        if (arguments.bins == 1) {
-            const Wide scale = share_of_image(arguments, lanes.stride, side), off = logits[0] * scale - target[side] * scale;
-            const Wide sign = choose<Wide>(off > 0.0, splat<Wide>(1.0), choose<Wide>(off < 0.0, splat<Wide>(-1.0), off));
-            logits[0] = to_distance[side] + (arguments.distance_term ? to_dfl * sign * scale : Wide{});
             continue;
         }
-        const Distribution<Wide>& d = found[side];
-        const Wide scale = 1.0 / d.total;
-        for (std::int64_t bin = 0; bin < arguments.bins; ++bin)
-            logits[bin] = logits[bin] * scale * (d.beyond_expected(bin) * to_distance[side] + to_dfl);
-        TwoBins(target[side], arguments).take_from(logits, to_dfl);
+        const TwoBins bins(target[side], arguments);
+        const TwoBins::Values at_bins = bins.of(logits);
+        found[side] = lanes.distribution(side, arguments.bins);
+        distance[side] = found[side].expected();
+        dfl += cross_entropy(at_bins, found[side], bins);
     }
+    if (arguments.bins == 1 && !arguments.distance_term) dfl = Wide{};
+    Wide* angle = lanes.angle(arguments.bins);
+    const typename Geometry::Compared compared(arguments, distance, angle, lanes.truth);
+    Wide losses[Geometry::HELD_TERMS] = {compared.box_loss() * lanes.weight, dfl * 0.25 * lanes.weight};
+    if constexpr (Geometry::ANGLES > 0) losses[2] = compared.angle_loss() * lanes.weight;
+    if (factors) {
+        const SideLanes to_distance = compared.gradient(factors->box * lanes.weight, factors->angle * lanes.weight, angle);
+        const Wide to_dfl = factors->dfl * 0.25 * lanes.weight;
+        for (int side = 0; side < SIDES; ++side) side_gradient(arguments, lanes, side, found[side], target[side], to_distance[side], to_dfl);
+    }
+    sums.add(losses, lanes.count);
 }
 
 // Memory that the terms need beside their inputs.
@@ -121,24 +127,26 @@ struct TermsScratch {
     Anchors anchors;
     Stretch* stretches;
     Sums<Geometry>* sums;  // one per stretch
-    double* row_sums;  // (B, C)
-    float* tiles;      // one per thread
-    Wide* lanes;       // one per thread
+    float* tiles;  // one per thread
+    Wide* lanes;   // one per thread
 
     TermsScratch(const KernelArguments& arguments, std::int64_t held, Scratch& scratch)
         : anchors(arguments, scratch), stretches(scratch.take<Stretch>(Stretch::most(arguments, held))),
-          sums(scratch.take<Sums<Geometry>>(Stretch::most(arguments, held))), row_sums(scratch.take<double>(arguments.images * arguments.classes)),
+          sums(scratch.take<Sums<Geometry>>(Stretch::most(arguments, held))),
           tiles(scratch.take<float>(arguments.threads * HeldTile<Geometry>::size(arguments))),
           lanes(scratch.take<Wide>(arguments.threads * channels<Geometry>(arguments))) {}
 };
 
-// Visits all stretches, by several threads: calls `of_lanes` for every WIDE held anchors, and `done` at the end of each stretch.
-template <class Geometry, class T, class OfLanes, class Done>
-std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch,
-                              OfLanes of_lanes, Done done) {
-    scratch.anchors.fill(arguments);
-    const std::int64_t stretches = Stretch::cut(arguments, held, count, scratch.stretches);
+// Sums of the terms over all held anchors. Writes the gradients times `factors`, contiguous: by the box logits (B, 4R, A), and by the angles
+// (B, 1, A) where there are any, zero except at the held anchors; none where `boxes` is null.
+template <class Geometry, class T>
+Sums<Geometry> sums_over_held(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch,
+                              const Factors& factors, T* boxes, T* angle) {
+    const Output output(arguments.images * arguments.anchors * channels<Geometry>(arguments) * static_cast<std::int64_t>(sizeof(T)));
     const float sum = sum_of_weights(held, count);
+    const std::int64_t stretches = Stretch::cut(arguments, held, count, scratch.stretches);
+    scratch.anchors.fill(arguments);
+    std::fill_n(scratch.sums, stretches, Sums<Geometry>());
 #pragma omp parallel num_threads(arguments.threads)
     {
         HeldTile<Geometry> tile(arguments, scratch.tiles + thread_number() * HeldTile<Geometry>::size(arguments));
@@ -150,40 +158,16 @@ std::int64_t for_each_stretch(const KernelArguments& arguments, const Held& held
             if (stretch.count) tile.template read<T>(arguments, held, stretch);
             for (std::int64_t start = 0; start < stretch.count; start += WIDE) {
                 lanes.take(arguments, scratch.anchors, held, stretch, start, sum, tile);
-                of_lanes(n, lanes, tile, start);
+                add_held_terms(arguments, lanes, boxes ? &factors : nullptr, scratch.sums[n]);
+                if (boxes) tile.put(lanes.logits, start);
             }
-            done(stretch, tile);
+            if (boxes) tile.write(arguments, held, stretch, boxes, angle, output);
         }
+        output.finish();
     }
-    return stretches;
-}
-
-// Sums of the terms over all held anchors.
-template <class Geometry, class T>
-Sums<Geometry> sums_over_held(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch) {
-    std::fill_n(scratch.sums, Stretch::most(arguments, count), Sums<Geometry>());
-    const auto add = [&](std::int64_t n, HeldLanes<Geometry>& lanes, HeldTile<Geometry>&, std::int64_t) {
-        scratch.sums[n].add(held_terms(arguments, lanes));
-    };
-    const std::int64_t stretches =
-        for_each_stretch<Geometry, T>(arguments, held, count, scratch, add, [](const Stretch&, HeldTile<Geometry>&) {});
     Sums<Geometry> sums;
     for (std::int64_t n = 0; n < stretches; ++n) sums.add(scratch.sums[n]);
     return sums;
-}
-
-// Writes the gradients by the box logits (B, 4R, A) and the angles (B, 1, A), contiguous: zero except at the held anchors.
-template <class Geometry, class T>
-void boxes_gradient(const KernelArguments& arguments, const Held& held, std::int64_t count, TermsScratch<Geometry>& scratch,
-                    const Factors& factors, T* boxes, T* angle) {
-    const auto replace = [&](std::int64_t, HeldLanes<Geometry>& lanes, HeldTile<Geometry>& tile, std::int64_t start) {
-        held_gradient(arguments, lanes, factors);
-        for (std::int64_t channel = 0; channel < channels<Geometry>(arguments); ++channel)
-            tile.set(channel, start, __builtin_convertvector(lanes.logits[channel], Half));
-    };
-    for_each_stretch<Geometry, T>(arguments, held, count, scratch, replace, [&](const Stretch& stretch, HeldTile<Geometry>& tile) {
-        tile.write(arguments, held, stretch, boxes, angle);
-    });
 }
 
 }  // namespace twinloss

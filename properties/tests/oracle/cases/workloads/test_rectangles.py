@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oracle.cases.workloads import load_labels
 from oracle.cases.workloads.rectangles import oriented_labels, rectangle
 from oracle.cases.workloads.task_packs import oriented_images
 from properties.tests.oracle.cases.workloads.label_files import yolo
@@ -43,7 +44,7 @@ def test_points_on_a_line_or_in_one_place(points: list[list[float]], expected: t
 def test_a_line_of_eight_values_is_a_rectangle_and_one_of_five_an_upright_box(tmp_path: Path) -> None:
     turned = corners(0.5, 0.5, 0.4, 0.2, 0.3).reshape(-1).tolist()
     folder = yolo(tmp_path, a="0 " + " ".join(map(str, turned)), b="1 0.25 0.5 0.1 0.2")
-    images = oriented_labels(folder)
+    images = oriented_labels(load_labels(folder))
     assert images.labels.tolist() == [0, 1]
     np.testing.assert_allclose(images.boxes, np.array([[0.5, 0.5, 0.4, 0.2], [0.25, 0.5, 0.2, 0.1]]) * 640)
     assert images.extras["angle"] == pytest.approx((0.3, math.pi / 2))
