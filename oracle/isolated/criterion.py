@@ -67,7 +67,7 @@ class Caller:
             MalformedError: the process ended, or sent a malformed answer.
             TimeLimitExceeded: it took too long.
         """
-        reply = self.process.ask(request | {"context": _context()}, self.limit_s)
+        reply = self.process.ask({"context": _context()} | request, self.limit_s)
         report(_texts(reply.get("changed")), list(_texts(dict(enumerate(reply.get("warnings", ())))).values()))
         if "raised" in reply:
             raise exception_of(reply["raised"])
@@ -214,9 +214,10 @@ class IsolatedCriterion:
 
     def _loss(self, preds: Preds, batch: Batch, more: dict[str, dict[str, Tensor]]) -> Any:
         before = {name: value if not isinstance(value, list) else list(value) for name, value in preds.items()}, dict(batch)
+        context = _context()  # also for a call within a backward, where gradients and autocast are off
 
         def ask(cotangent: Sequence[float] | None = None) -> tuple[Answered, Record]:
-            reply = self._caller.with_inputs(self._request(do="call", cotangent=cotangent), *before, **more)
+            reply = self._caller.with_inputs(self._request(do="call", cotangent=cotangent, context=context), *before, **more)
             code = reply["answer"].get("tuple", [{}])[:1]
             decoded = reply["decoded"]
             return Answered(decoded["answer"], decoded.get("gradients", []), bool(code and code[0].get("grad"))), reply
