@@ -196,8 +196,14 @@ def hook(session: nox.Session) -> None:
 
 @heavy()
 def mutants(session: nox.Session) -> None:
-    """Mutate the twin (twin) or the judge (judge) at random, and list mutants that the tests miss: --sample N, --seed S. Slow."""
+    """Mutate twin, judge, or the kernels (native, triton) at random, and list mutants that the tests miss: --sample N, --seed S. Slow."""
     run(session, "python", "-m", "properties.selfcheck.mutants", *session.posargs)
+
+
+@heavy()
+def explained(session: nox.Session) -> None:
+    """Explain planted faults, and hold each explanation against fresh batches: --task, --only TEXT, --sample N, --pairs N. Slow."""
+    run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.explained_faults", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()
