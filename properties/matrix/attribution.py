@@ -81,9 +81,11 @@ def _greedy(batches: Batches) -> Variants:
     base: Variants = ()
     for _ in range(MOST):
         groups = _open(batches, base)
-        first, rest = groups[:FEATURES_TRIED], groups[FEATURES_TRIED:]
+        far = 2 * sum(map(len, groups)) > sum(map(len, batches.values()))
+        first, rest = (groups[:FEATURES_TRIED], groups[FEATURES_TRIED:]) if far else (groups, [])
         found = next(filter(None, (_exact(group, base, batches) for group in first)), None)
-        found = found or _nearer([group[0] for group in groups[:SAMPLE]], base)
+        if found is None and far:  # several differences at once, none of which explains a batch alone
+            found = _nearer([group[0] for group in groups[:SAMPLE]], base)
         found = found or next(filter(None, (_exact(group, base, batches) for group in rest)), None)
         if found is None:
             break
