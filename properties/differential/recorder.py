@@ -33,6 +33,7 @@ from properties.differential.run_explanations import AnsweredBatches, RunExplana
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import FOLDER, ReplayCommand, SavedCase, read
 from properties.differential.shrink import shrunk, size
+from properties.differential.soak import SETTING, Soak, early_batches
 from properties.tasks import TASKS, task_of
 
 SHRINK_S = 20.0
@@ -159,6 +160,17 @@ class Recorder:
             self.on_compared(comparison)
             self._remember_answered(comparison)
             self._answered.add(comparison)
+        return comparison
+
+    def soak(self, name: str) -> Comparison:
+        """Returns the comparison of a candidate's late answers with its early ones, and keeps its rows."""
+        contender, start = self.contenders()[name], time.perf_counter()
+        soak = Soak(contender)
+        case = soak.cases[0] if soak.cases else early_batches()[0]
+        with self._recorded_call(SavedCase(case, SETTING, name, "", {})):
+            judgements = soak.judgements()
+        comparison = Comparison(case, SETTING, [ContenderResult(contender, judgements, time.perf_counter() - start)])
+        self.keep(comparison)
         return comparison
 
     def keep(self, comparison: Comparison, source: str = "generated", *, example: bool = False) -> None:
