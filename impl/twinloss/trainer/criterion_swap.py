@@ -98,7 +98,8 @@ class Criterion:
             TypeError: the own criterion is no longer the release's.
             RuntimeError: it computes something else than the twin; the message names the term, the release and the remedy.
         """
-        predictions = preds[1] if isinstance(preds, tuple) else preds
+        # Older heads of other tasks than detection give a tuple in training too: it begins with the list of level maps.
+        predictions = preds[1] if isinstance(preds, tuple) and not isinstance(preds[0], list) else preds
         if torch.compiler.is_compiling():
             # The first call asks the own criterion how it returns, which decides what is traced.
             return (
