@@ -229,26 +229,32 @@ class _Search:
             return Explanation(agreeing=len(self.agreeing))
         base: list[_Scored] = [_Scored((), 0, 0, 0.0)]
         best, nearest = Explanation(failing=len(self.failing)), base[0]
-        for _ in range(1, self.limits.depth + 1):
-            for one in base:
-                best = self._better(best, self._with_number(one.variants))
-            if best.explained == best.failing or self._late():
-                break
-            scored = [found for one in base for found in self._continued(one.variants)]
-            scored = sorted(_distinct(scored), key=lambda one: one.score, reverse=True)
-            full = [one for one in scored if one.explained == scored[0].explained > 0][: 2 * self.limits.beam]
-            for one in full:
+        for depth in range(self.limits.depth):
+            if depth:  # a number that is fitted alone comes after the catalogue: a known fault says more than a factor
+                best = self._numbers(best, base)
+            scored = [] if self._done(best) else self._continued(base)
+            for one in [one for one in scored if one.explained == scored[0].explained > 0][: 2 * self.limits.beam]:
                 best = self._better(best, self._verified(one.variants))
-            if best.explained == best.failing:
-                break
+            if not depth:
+                best = self._numbers(best, base)
             nearest = max([nearest, *scored[:1]], key=lambda one: one.removed)
             base = self._continuable(scored)
-            if not base:
+            if not base or self._done(best):
                 break
         if best.explained < LEAST_SHARE * best.failing or not best.named:
             text = ", and ".join(map(str, nearest.variants))
             return Explanation(failing=len(self.failing), agreeing=len(self.agreeing), nearest=text, removed=max(nearest.removed, 0.0))
         return replace(best, steps=self._steps(best), also=self._alike(best))
+
+    def _done(self, best: Explanation) -> bool:
+        return best.explained == best.failing or self._late()
+
+    def _numbers(self, best: Explanation, base: Sequence[_Scored]) -> Explanation:
+        """Fits a number on top of each combination, until one explains all."""
+        for one in base:
+            if not self._done(best):
+                best = self._better(best, self._with_number(one.variants))
+        return best
 
     def _late(self) -> bool:
         return self.limits.seconds is not None and time.monotonic() - self.start > self.limits.seconds
@@ -262,17 +268,17 @@ class _Search:
         chosen = [batch for turn in range(self.limits.sample) for group in kinds.values() for batch in group[turn : turn + 1]]
         return chosen[: self.limits.sample]
 
-    def _continued(self, base: tuple[Variant, ...]) -> list[_Scored]:
-        """Returns each variant on top of others, with its score on batches that those do not explain."""
-        sample = self._sample(base)
-        found = []
-        for variant in self.variants:
-            if variant in base or self._late():
-                continue
-            scored = self._scored((*base, variant), sample)
-            if scored is not None:
-                found.append(scored)
-        return found
+    def _continued(self, base: Sequence[_Scored]) -> list[_Scored]:
+        """Returns each variant on top of each combination, with its score on batches that this does not explain, the best first."""
+        found: list[_Scored] = []
+        for one in base:
+            sample = self._sample(one.variants)
+            for variant in self.variants:
+                if variant in one.variants or self._late():
+                    continue
+                scored = self._scored((*one.variants, variant), sample)
+                found += [] if scored is None else [scored]
+        return sorted(_distinct(found), key=lambda one: one.score, reverse=True)
 
     def _scored(self, variants: tuple[Variant, ...], sample: Sequence[AnsweredBatch]) -> _Scored | None:
         """Returns the score of a combination; ``None`` where it does no good on the first batches that it could change."""

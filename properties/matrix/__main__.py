@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns = all_columns(newest_packages()) if options.newest else all_columns()
     chosen = [column for column in columns if options.only in column.name]
     if not chosen:
-        print(f"matrix: no column's name contains {options.only!r}; there are {', '.join(column.name for column in columns)}", file=sys.stderr)
+        print(
+            f"matrix: no column's name contains {options.only!r}; there are {', '.join(column.name for column in columns)}", file=sys.stderr
+        )
         return 2
     made = {"torch": torch.__version__, "twinloss": twinloss.__version__, "python": sys.version.split()[0]}
     found: list[Cell] = []
@@ -73,7 +75,9 @@ def summary(cells: Sequence[Cell]) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("matrix", description="Which features of the definition do implementations in the field compute?")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only columns whose name contains TEXT, such as kyolo or ultralytics@8.4")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only columns whose name contains TEXT, such as kyolo or ultralytics@8.4"
+    )
     parser.add_argument("--newest", action="store_true", help="ask the newest version of each package instead of the pinned one")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="file for the cells (default: %(default)s)")
     QUIET.add_to(parser.add_argument)

@@ -146,4 +146,15 @@ def _cell(column: Column, feature: str, section: str, verdict: str, **more: obje
     return Cell(*identity, feature, section, verdict, **more)  # type: ignore[arg-type]
 
 
-__all__ = ["CANNOT_RUN", "DIFFERS", "NOT_OFFERED", "SAME", "Cell", "RecordedAnswer", "conduct_cell", "explained", "feature_cell", "half_cell"]
+__all__ = [
+    "CANNOT_RUN",
+    "DIFFERS",
+    "NOT_OFFERED",
+    "SAME",
+    "Cell",
+    "RecordedAnswer",
+    "conduct_cell",
+    "explained",
+    "feature_cell",
+    "half_cell",
+]

@@ -166,7 +166,12 @@ SECTIONS: Mapping[str, str] = {
     "6": "CIoU",
     "13": "class weights",
 }
-WORDS = (("distance term", "distances (R = 1)"), ("distribution", "distribution"), ("classification", "classification"), ("box term", "CIoU"))
+WORDS = (
+    ("distance term", "distances (R = 1)"),
+    ("distribution", "distribution"),
+    ("classification", "classification"),
+    ("box term", "CIoU"),
+)
 SWITCHES: Mapping[str, str] = {
     "lengthen": "tiny boxes",
     "distance_term": "distances (R = 1)",
