@@ -11,7 +11,12 @@ struct BFloat16 {
     std::uint16_t bits;
 };
 
-#if defined(__F16C__) || defined(__aarch64__)
+// Whether the processor converts float16, and the compiler has a type for it: GCC before 13 has none on ARM.
+#if defined(__F16C__) || (defined(__aarch64__) && (defined(__clang__) || __GNUC__ >= 13))
+#define TWINLOSS_CONVERTS_FLOAT16
+#endif
+
+#ifdef TWINLOSS_CONVERTS_FLOAT16
 using Float16 = _Float16;
 
 inline float widen(Float16 x) { return static_cast<float>(x); }
@@ -61,7 +66,7 @@ inline BFloat16 narrow<BFloat16>(float x) {
     return {static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};  // to nearest, ties to even
 }
 
-#if !defined(__F16C__) && !defined(__aarch64__)
+#ifndef TWINLOSS_CONVERTS_FLOAT16
 template <>
 inline Float16 narrow<Float16>(float x) {
     return {static_cast<std::uint16_t>(narrowed(splat(x))[0])};
@@ -87,7 +92,7 @@ inline Lanes load<BFloat16>(const BFloat16* from) {
     return from_bits(__builtin_convertvector(x, Bits<Lanes>) << 16);
 }
 
-#if !defined(__F16C__) && !defined(__aarch64__)
+#ifndef TWINLOSS_CONVERTS_FLOAT16
 template <>
 inline Lanes load<Float16>(const Float16* from) {
     std::uint16_t __attribute__((vector_size(LANES * 2))) x;
@@ -105,7 +110,7 @@ inline void store<float>(float* to, Lanes x) {
     std::memcpy(to, &x, sizeof x);
 }
 
-#if !defined(__F16C__) && !defined(__aarch64__)
+#ifndef TWINLOSS_CONVERTS_FLOAT16
 template <>
 inline void store<Float16>(Float16* to, Lanes x) {
     const auto bits = __builtin_convertvector(narrowed(x), std::uint16_t __attribute__((vector_size(LANES * 2))));
