@@ -12,10 +12,9 @@ from oracle.contract.contender import Contender
 from oracle.isolated.candidate_process import CandidateSource
 from oracle.ladder.contender import ReleaseCriterion, ReleaseError, open_release
 from oracle.ladder.install import InstallError
-from oracle.ladder.questions import spec_fields
 from properties.matrix.packages import PACKAGES, Package, folders
 from twinloss import LossSpec
-from twinloss.release_definitions import missing_option
+from twinloss.release_definitions import refusal
 
 REFERENCE = "ultralytics"
 RELEASES = (
@@ -97,4 +96,4 @@ def open_reference(release: str) -> Contender:
 def _declines(release: str, spec: LossSpec, _: Inputs, __: Setting) -> str | None:
     usual = LossSpec(num_classes=1)
     fixed = next((name for name in ("alpha", "beta") if getattr(spec, name) != getattr(usual, name)), None)
-    return f"it has no option for {fixed}" if fixed else missing_option(release, spec_fields(spec))
+    return f"it has no option for {fixed}" if fixed else refusal(release, vars(spec))
