@@ -16,11 +16,14 @@ __all__ = ["catalogue", "named"]
 CHAPTERS = (numbers, inputs, candidates, overlaps, assignment, classification, terms)
 
 
-@functools.cache
 def catalogue(task: str = "detect") -> tuple[Variant, ...]:
-    """Returns every wrong definition of a task; their names are unique within it."""
-    found = [variant for chapter in CHAPTERS for variant in chapter.catalogue()]
-    return tuple(variant for variant in found if not variant.tasks or task in variant.tasks)
+    """Returns every wrong definition of a task, always the same objects; their names are unique within it."""
+    return tuple(variant for variant in _all() if not variant.tasks or task in variant.tasks)
+
+
+@functools.cache
+def _all() -> tuple[Variant, ...]:
+    return tuple(variant for chapter in CHAPTERS for variant in chapter.catalogue())
 
 
 def named(name: str, task: str = "detect") -> Variant:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -130,20 +129,6 @@ def test_nothing_differs() -> None:
     found = explain_answers(answers(with_faults()), limits=FEW)
     assert (found.failing, found.named) == (0, False)
     assert found.sentence() == "no batch differs by more than rounding"
-
-
-def test_float32_arithmetic_is_told_from_a_wrong_definition() -> None:
-    def factory(spec: Any) -> Any:
-        exact = VariedCriterion(spec, (), "reference")
-
-        def loss(preds: Any, batch: Any) -> Any:
-            rough = {name: value if name == "feats" else (value.float() * 1.0000001).double() for name, value in preds.items()}
-            return exact(rough, batch)
-
-        return loss
-
-    found = explain_answers(answers(Contender("float32 inside", "", factory)), limits=dataclasses.replace(FEW, depth=1))
-    assert "float64 logits are computed in float32 [8a]" in found.sentence()
 
 
 def test_torch_is_left_as_it_was() -> None:
