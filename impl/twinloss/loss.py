@@ -52,6 +52,9 @@ class TaskLoss:
     (nor to the weights of a given assignment), whether they ask for one or not. Logits are not copied; changing them before the backward
     pass is an error, as anywhere in torch. The loss can be differentiated once: its gradients have none of their own.
 
+    While ``torch.compile`` or ``torch.export`` traces, a call is one operator (:mod:`twinloss.operators`), which saves the targets rather
+    than copies them.
+
     Raises:
         ValueError: an option is unknown, or the definition is another task's; the message names it.
     """

@@ -18,8 +18,7 @@ from twinloss.release_definitions import refusal
 
 REFERENCE = "ultralytics"
 RELEASES = (
-    "8.0.100", "8.0.180", "8.1.0", "8.1.47", "8.2.0", "8.2.103", "8.3.0", "8.3.43", "8.3.120", "8.3.253", "8.4.0", "8.4.40", "8.4.100",
-    "8.4.160",
+    "8.0.100", "8.0.180", "8.1.0", "8.2.0", "8.2.103", "8.3.0", "8.3.120", "8.3.253", "8.4.0", "8.4.40", "8.4.100", "8.4.160",
 )  # fmt: skip
 """Releases of the reference that have a column: at least one of each definition that the ladder found."""
 

@@ -18,9 +18,10 @@ Example: a batch has N = 2 boxes and K = 10, so S = 20 slots, whatever the logit
 [4, 7, 9, 5, −1, …], ``box`` [0, 0, 0, 1, −1, …], ``weight`` [0.8, 0.3, 0.7, 0.6, 0, …] and ``count`` [4]. With another batch of N = 5 boxes
 the same graph gives S = 50. (On Triton the slots are those of the kernels, with −1 anywhere.)
 
-Why the gradients are not an output of ``step``: a backward pass must not change what an operator returned, so that scaling them by what
-comes in would copy tensors of the logits' size; and they would be held between the passes. On given slots the kernels compute them once, as
-in eager mode.
+Why the gradients are not an output of ``step``: whether they must be scaled by what comes in, or computed again, is decided by values, and
+an operator may not return what it was given, so that even a factor of 1 would copy tensors of the logits' size; and they would be held
+between the passes. So the backward pass computes terms and gradients on the slots, in one pass over the logits, and the forward pass the
+assignment and the terms alone.
 
 Design:
 
@@ -33,7 +34,7 @@ Design:
 - The operators carry torch's tag ``cudagraph_unsafe``: which backend serves, whether values are read and whether the host waits are
   decided on the host, which a captured graph would not repeat.
 
-Outside of a trace the operator is not used: its dispatch and its Python costs more than the whole overhead of a small batch.
+Outside of a trace the operator is not used: its dispatch, and the second admission of the same inputs, would be felt on a small batch.
 
 Shape suffixes: B images, A anchors, N rows of the batch, K picks per row, S = N·K slots, n keypoints, T terms.
 """

@@ -2,6 +2,7 @@
 
 Whatever decides shapes and choices is in the string, which a tracer takes for a constant.
 
+>>> from dataclasses import replace
 >>> spec = LossSpec(num_classes=2, strides=(8, 16), gains=(7.5, 0.5, 1.5))
 >>> layout, numbers = structure(spec), numbers_of(spec)
 >>> numbers[:3], spec_of(layout, numbers) == spec

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from twinloss.backends.triton import tiles
 from twinloss.backends.slots import Slots
+from twinloss.backends.triton import tiles
 from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.geometry import ground_truth
 from twinloss.backends.triton.launch import blocks, launch

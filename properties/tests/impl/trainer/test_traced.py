@@ -50,7 +50,7 @@ class Asked:
         held.loss(batch)
         self.preds = held.predict(batch["img"])
         self.criterion = held.criterion
-        self.compiled: Callable[..., Any] = torch.compile(self.criterion.__call__, fullgraph=True, backend=self.graphs)  # type: ignore[call-overload]
+        self.compiled: Callable[..., Any] = torch.compile(self.criterion.__call__, fullgraph=True, backend=self.graphs)
 
     def both(self) -> tuple[Tensor, Tensor]:
         """The loss inside of the graph, and outside."""
