@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 Definitions = tuple[tuple[str, Mapping[str, Any]], ...]
 """The first release of each definition, and how it differs from the newest one; oldest first."""
 
-_UNTIL_84: Mapping[str, Any] = {"lengthen": "never", "distance_term": False}
+_UNTIL_84: dict[str, Any] = {"lengthen": "never", "distance_term": False}
 DEFINITIONS: Mapping[str, Definitions] = {
     "detect": (
         ("8.0.100", _UNTIL_84 | {"anchor_weights": "sum"}),
