@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 Definitions = tuple[tuple[str, Mapping[str, Any]], ...]
 """The first release of each definition, and how it differs from the newest one; oldest first."""
 
-_UNTIL_84: Mapping[str, Any] = {"lengthen": "never", "distance_term": False}
+_UNTIL_84: dict[str, Any] = {"lengthen": "never", "distance_term": False}
 DEFINITIONS: Mapping[str, Definitions] = {
     "detect": (
         ("8.0.100", _UNTIL_84 | {"anchor_weights": "sum"}),
@@ -43,7 +43,7 @@ DEFINITIONS: Mapping[str, Definitions] = {
         ("8.1.0", _UNTIL_84),
         ("8.4.0", {"lengthen": "first", "keypoint_aware": False}),
         ("8.4.128", {"keypoint_aware": False}),
-        ("8.4.190", {}),
+        ("8.4.180", {}),
     ),
 }
 """By task."""
@@ -98,6 +98,10 @@ UNFOLLOWED = (
     Unfollowed("oriented", "8.4.8", "8.4.39", "takes boxes with their short sides lengthened for the ground truth", _any),
     Unfollowed("oriented", "8.4.80", "8.4.84", "takes boxes with short sides for other ground truth", _any),
     Unfollowed("pose", "8.4.0", "8.4.1", "does not bound the errors in its likelihood", lambda told: bool(told.get("flow"))),
+    Unfollowed(
+        "segment", "8.4.180", "8.4.190", "assigns by masks in a way that was not examined", lambda told: bool(told.get("mask_aware"))
+    ),
+    Unfollowed("pose", "8.4.180", "8.4.190", "assigns by keypoints in another way", lambda told: told.get("generation") == 2),
     Unfollowed("pose", "8.4.0", "8.4.164", "keeps 10 anchors a box unless it is told topk2", _keeps_ten),
 )
 """Found by experiment, as the definitions are."""
