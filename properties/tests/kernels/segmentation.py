@@ -29,7 +29,7 @@ UPSTREAM = torch.tensor([1.0, 0.5, -2.0, 3.0, 0.25])
 def larger_tiles_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time is that of its operations, of whatever size; the compiled code is tested with the sizes that it has."""
     if interpreting():
-        for name in ("MASK_TERM", "MASK_PROTOTYPES_GRADIENT"):
+        for name in ("MASK_TERM", "MASK_PROTOTYPES_GRADIENT", "MASK_PROTOTYPES_GRADIENT_RESIZED"):
             monkeypatch.setattr(tiles, name, tiles.GridTile(rows=8, columns=16, warps=1))
 
 

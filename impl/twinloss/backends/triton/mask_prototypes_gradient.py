@@ -130,7 +130,8 @@ def mask_prototypes_gradient(
     masks: MaskArguments, crops: HeldCrops, incoming: Tensor, scale: float, gradient: Tensor, kernels: Kernels
 ) -> None:
     """Fill ``gradient`` (B, P, h_p, w_p), which is contiguous, times ``incoming[0] · scale``."""
-    tile, (tall, wide), (rows, columns) = tiles.MASK_PROTOTYPES_GRADIENT, masks.prototype_grid, masks.grid
+    (tall, wide), (rows, columns) = masks.prototype_grid, masks.grid
+    tile = tiles.MASK_PROTOTYPES_GRADIENT if masks.same_grid else tiles.MASK_PROTOTYPES_GRADIENT_RESIZED
     launch(
         kernels,
         mask_prototypes_gradient_kernel,
