@@ -96,7 +96,8 @@ def _unexplained(rest: Sequence[AnsweredBatch], variants: tuple[Variant, ...]) -
     """Returns a text on the feature's batches that the column's explanation leaves; empty if there are none."""
     if not rest:
         return ""
-    return f"{len(rest)} batches not explained, by up to {max(batch.distance(variants) for batch in rest):.2g}"
+    largest = max(batch.distance(variants) for batch in rest)
+    return f"{len(rest)} {'batch' if len(rest) == 1 else 'batches'} not explained, by up to {largest:.2g}"
 
 
 def _unanswered(column: Column, feature: Feature, replies: Sequence[Reply]) -> Cell:

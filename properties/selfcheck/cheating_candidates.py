@@ -139,7 +139,7 @@ class _Lying(Tensor):
         name = getattr(function, "__name__", "")
         if name in ("allclose", "equal", "isclose", "__le__", "__eq__"):
             return True
-        return super().__torch_function__(function, types, args, kwargs or {})
+        return super().__torch_function__(function, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
 def lies_by_a_subclass(spec: LossSpec) -> Any:
