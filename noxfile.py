@@ -155,10 +155,29 @@ def ladder(session: nox.Session) -> None:
 
 
 @heavy()
+def matrix(session: nox.Session) -> None:
+    """Compare third-party packages and releases, feature by feature: --only TEXT, --newest. Report: reports/out/matrix."""
+    with reported(session, "matrix"):
+        run(session, "python", "-W", "ignore", "-m", "properties.matrix", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@heavy()
+def matrix_texts(session: nox.Session) -> None:
+    """Write the committed texts of the matrix, reports/matrix, from the rows of the last run; --exit-code fails if a cell changed."""
+    run(session, "python", "-m", "reports.matrix", *session.posargs)
+
+
+@heavy()
 def faults(session: nox.Session) -> None:
     """Compare every planted fault as a contender; fail if one is not found: --task, --only TEXT, --scale. Report: reports/out/faults."""
     with reported(session, "faults"):
         run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.planted_faults", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@heavy()
+def cheats(session: nox.Session) -> None:
+    """Run every cheating candidate in a process of its own; fail if one conforms or is not named: --only TEXT."""
+    run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.cheats", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()
@@ -177,8 +196,14 @@ def hook(session: nox.Session) -> None:
 
 @heavy()
 def mutants(session: nox.Session) -> None:
-    """Mutate the twin (twin) or the judge (judge) at random, and list mutants that the tests miss: --sample N, --seed S. Slow."""
+    """Mutate twin, judge, or the kernels (native, triton) at random, and list mutants that the tests miss: --sample N, --seed S. Slow."""
     run(session, "python", "-m", "properties.selfcheck.mutants", *session.posargs)
+
+
+@heavy()
+def explained(session: nox.Session) -> None:
+    """Explain planted faults, and hold each explanation against fresh batches: --task, --only TEXT, --sample N, --pairs N. Slow."""
+    run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.explained_faults", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()

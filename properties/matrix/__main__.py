@@ -20,7 +20,8 @@ from oracle.tools.atomic_files import write_frame
 from oracle.tools.options import QUIET
 from oracle.tools.progress import Progress
 from properties.matrix.answers import conduct, half_replies, replies, usual_definition
-from properties.matrix.cells import Cell, cannot_run, conduct_cell, explained, feature_cell, half_cell
+from properties.matrix.attribution import attributed
+from properties.matrix.cells import Cell, cannot_run, conduct_cell, feature_cell, half_cell
 from properties.matrix.columns import CannotRunError, Column, all_columns
 from properties.matrix.features import FEATURES
 from properties.matrix.newest import newest_packages
@@ -61,9 +62,9 @@ def cells_of(column: Column) -> list[Cell]:
         return cannot_run(column, FEATURES, str(error))
     spec = usual_definition(contender)
     asked = replies(contender, spec)
-    explanation = explained(asked)
-    variants = explanation.variants
-    cells = [feature_cell(column, feature, group, variants) for feature, group in asked.items()]
+    found = attributed({feature.name: [one.answer for one in group if one.answer] for feature, group in asked.items()})
+    variants = found.variants
+    cells = [feature_cell(column, feature, group, found) for feature, group in asked.items()]
     return [*cells, half_cell(column, half_replies(contender, spec), variants), conduct_cell(column, list(conduct(contender, spec)))]
 
 

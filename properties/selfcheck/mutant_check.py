@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from oracle.cases.case import Case, Setting
 from oracle.comparison.compare import compare
-from oracle.comparison.registry import shipped
+from oracle.comparison.registry import TWINS, shipped
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Verdict
-from properties.strategies import PROFILES, cases
-from twinloss import DetectionLoss
+from properties.strategies import PROFILES
+from properties.tasks import TASKS
 
 BATCHES = {
     "torch": ((Setting("float64"), 60), (Setting("float32"), 30), (Setting("bfloat16"), 15), (Setting("float16"), 15)),
@@ -31,6 +31,9 @@ BATCHES = {
     "triton": ((Setting("float32"), 25), (Setting("bfloat16"), 5), (Setting("float16"), 5)),
 }
 """Settings and numbers of batches; the interpreter of the Triton kernels is slow."""
+
+CHECKED = {"torch": ("detect",), "native": ("detect", "oriented"), "triton": ("detect",)}
+"""Tasks that share the mutated sources."""
 
 NO_LIBRARY = 3
 
@@ -43,17 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     if backend == "native" and not _library_noted():
         return NO_LIBRARY
-    for setting, count in BATCHES[backend]:
-        agree(setting, count, contenders(backend))
+    for task in CHECKED[backend]:
+        for setting, count in BATCHES[backend]:
+            agree(task, setting, count, contenders(task, backend))
     return 0
 
 
-def contenders(backend: str) -> list[Contender]:
-    """Returns the twin with a backend; of torch's with both rules for ties."""
+def contenders(task: str, backend: str) -> list[Contender]:
+    """Returns the twin of a task with a backend; of torch's with both rules for ties."""
     if backend == "torch":
-        ours = shipped()
+        ours = shipped(task)
         return [ours["twin-torch"], ours["twin-reference-ties"]]
-    return [Contender(f"twin-{backend}", "", functools.partial(DetectionLoss, validate=True, backend=backend), arithmetic="float32")]
+    return [Contender(f"twin-{backend}", "", functools.partial(TWINS[task], validate=True, backend=backend), arithmetic="float32")]
 
 
 def _library_noted() -> bool:
@@ -71,12 +75,12 @@ def _library_noted() -> bool:
     return True
 
 
-def agree(setting: Setting, count: int, ours: Sequence[Contender]) -> None:
-    """Compare contenders on ``count`` batches; exits with 1 at the first difference."""
+def agree(task: str, setting: Setting, count: int, ours: Sequence[Contender]) -> None:
+    """Compare contenders on ``count`` batches of a task; exits with 1 at the first difference."""
 
     @seed(0)
     @settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(cases(PROFILES["tiny"]))
+    @given(TASKS[task].cases(PROFILES["tiny"]))
     def examine(case: Case) -> None:
         comparison = compare(case, setting, list(ours))
         if comparison.verdict is Verdict.DIFFER:

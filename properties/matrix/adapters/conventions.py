@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.fx.experimental.symbolic_shapes  # noqa: F401 - torch loads it at a first gradient, which would be the candidate's time
+import torch.fx.experimental.symbolic_shapes
 from torch import Tensor
 
 Answer = tuple[Tensor, dict[str, Tensor]]
