@@ -14,6 +14,7 @@ from torch import Tensor
 
 from twinloss.anchors import Pyramid
 from twinloss.assignment.assign import Conflicts
+from twinloss.backends.triton.keypoint_arguments import PointArguments
 from twinloss.backends.triton.launch import Kernels, kernels_for
 from twinloss.backends.triton.tiles import CandidatesTile, candidates_tile
 from twinloss.spec import LossSpec
@@ -36,6 +37,7 @@ class KernelArguments:
         spec: the definition.
         pyramid: the grids.
         conflicts: which boxes may win a contested anchor.
+        points: predicted and true keypoints, where there are any.
     """
 
     boxes: Tensor
@@ -47,6 +49,7 @@ class KernelArguments:
     spec: LossSpec
     pyramid: Pyramid
     conflicts: Conflicts = "overlap"
+    points: PointArguments | None = None
 
     @cached_property
     def images(self) -> int:
@@ -91,6 +94,16 @@ class KernelArguments:
         return self.spec.geometry == "oriented"
 
     @cached_property
+    def overlap(self) -> int:
+        """What the overlap of a pair is, as :mod:`~twinloss.backends.triton.keypoints` numbers them."""
+        return {"probiou": 1, "keypoints": 2}.get(self.spec.overlap, 0)
+
+    def compared(self, scratch: Scratch) -> tuple[Tensor | float, ...]:
+        """What the assigner compares ground truth with: the predicted boxes, and where they decide the keypoints."""
+        points = self.points.compared if self.points is not None and self.spec.overlap == "keypoints" else ()
+        return scratch.predicted, *points
+
+    @cached_property
     def inside_eps(self) -> float:
         """Pixels by which an anchor must lie inside a window; that of an oriented box encloses it, and the box itself decides."""
         return 0.0 if self.oriented else self.spec.assign_eps
@@ -117,7 +130,8 @@ class KernelArguments:
         layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in inputs)
         strides = (self.boxes.stride(0), self.scores.stride(0), self.angle.stride(0))
         shapes = (self.boxes.shape, self.scores.shape, strides, self.scores.is_contiguous())
-        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts
+        points = None if self.points is None else self.points.key
+        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts, points
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -202,6 +216,7 @@ def kernel_arguments(
     pyramid: Pyramid,
     conflicts: Conflicts = "overlap",
     angle: Tensor | None = None,
+    points: PointArguments | None = None,
 ) -> KernelArguments:
     """Arguments from logits of any strides, which are copied if they are not in the kernels' layout, and a checked batch.
 
@@ -221,6 +236,7 @@ def kernel_arguments(
         spec=spec,
         pyramid=pyramid,
         conflicts=conflicts,
+        points=points,
     )
 
 

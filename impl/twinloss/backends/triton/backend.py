@@ -16,7 +16,7 @@ class TritonBackend(Backend):
 
     name = "triton"
     geometries = ("upright", "oriented")
-    overlaps = ("ciou", "probiou")
+    overlaps = ("ciou", "probiou", "keypoints")
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Every term of detection, oriented boxes and segmentation; of other tasks detection's."""

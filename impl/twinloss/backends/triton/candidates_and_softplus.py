@@ -42,15 +42,15 @@ def candidates_and_softplus_kernel(
     BLOCKS: tl.constexpr,
     GROUP: tl.constexpr,
     LOGITS: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ) -> None:
     """The first ``row_count`` · PARTS programs take one part of a row's candidates each; the others sum one tile of logits each."""
     program = tl.program_id(0)
     if program < row_count * PARTS:
-        predicted, claims, pickers, nan_carrier, largest, ranking, parts = scratch
+        compared, claims, pickers, nan_carrier, largest, ranking, parts = scratch
         row = program % row_count
         part = program // row_count
-        walked = (predicted, claims, nan_carrier)
+        walked = (compared, claims, nan_carrier)
         best = best_candidates(
             row,
             part,
@@ -69,12 +69,12 @@ def candidates_and_softplus_kernel(
             PICKERS_ONLY,
             LEVELS,
             TILE,
-            ORIENTED,
+            OVERLAP,
         )
         if PARTS == 1:
-            collected = (predicted, claims, pickers, largest, ranking)
+            collected = (compared, claims, pickers, largest, ranking)
             eps = numbers[3]
-            publish(row, row_count, best, truth, anchors, collected, slot_anchor, eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, ORIENTED)
+            publish(row, row_count, best, truth, anchors, collected, slot_anchor, eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, OVERLAP)
         else:
             lane = tl.arange(0, K_BLOCK)
             tl.store(parts + (row.to(tl.int64) * PARTS + part) * K + lane, best, mask=lane < K)
@@ -112,7 +112,10 @@ def candidates_and_softplus(
         arguments.scores.stride(0),
         length,
         arguments.anchors,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.nan_carrier, scratch.largest, scratch.ranking, scratch.parts),
+        (
+            *(arguments.compared(scratch), scratch.claims, scratch.pickers, scratch.nan_carrier),
+            *(scratch.largest, scratch.ranking, scratch.parts),
+        ),
         slot_anchor,
         (float(spec.lengthened_below), float(spec.shortest_side), arguments.inside_eps, arguments.overlap_eps),
         class_weights,
@@ -129,5 +132,5 @@ def candidates_and_softplus(
         BLOCKS=kind,
         GROUP=4 if arguments.scores.element_size() == 4 else 8,
         LOGITS=tile.logits,
-        ORIENTED=arguments.oriented,
+        OVERLAP=arguments.overlap,
     )

@@ -13,6 +13,7 @@ from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
 from twinloss.backends.triton.arguments import KernelArguments, Slots, kernel_arguments, with_logits, without_logits
+from twinloss.backends.triton.keypoint_arguments import point_arguments
 from twinloss.backends.triton.mask_arguments import mask_arguments
 from twinloss.backends.triton.on_device import on_device
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
@@ -38,7 +39,10 @@ def _with_mask_terms(call: Call, arguments: KernelArguments, slots: Slots, loss:
     if call.spec.task != "segment":
         return loss, items
     added = mask_terms(call, arguments, mask_arguments(call), slots)
-    found = (dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True)) for own, more in zip((loss, items), added, strict=True))
+    found = (
+        dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True))
+        for own, more in zip((loss, items), added, strict=True)
+    )
     loss, items = (torch.stack([terms[key] for key in call.spec.terms]) for terms in found)
     return loss, items
 
@@ -51,7 +55,9 @@ def assign(call: Call) -> Assignment:
 
 
 def _arguments(call: Call) -> KernelArguments:
-    return kernel_arguments(call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call))
+    return kernel_arguments(
+        call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call), point_arguments(call)
+    )
 
 
 def _angle(call: Call) -> Tensor | None:

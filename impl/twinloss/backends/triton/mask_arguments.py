@@ -90,7 +90,8 @@ class MaskArguments:
         """Everything of these arguments that decides which compiled kernels a call needs."""
         tensors = (self.coefficients, self.prototypes, self.masks, self.places, self.semantic, self.sem_masks)
         layouts = tuple(
-            tensor if tensor is None else (tensor.dtype, tensor.shape[1:], tensor.stride(), tensor.data_ptr() % 16 == 0) for tensor in tensors
+            tensor if tensor is None else (tensor.dtype, tensor.shape[1:], tensor.stride(), tensor.data_ptr() % 16 == 0)
+            for tensor in tensors
         )
         return self.prototypes.device, layouts, self.index_maps
 
@@ -104,7 +105,9 @@ def mask_arguments(call: Call) -> MaskArguments:
     """Arguments from a checked call of the segmentation loss."""
     extras, prototypes = call.extras, call.extras["proto"].detach()
     # Without boxes nothing is read of the masks.
-    masks = extras["masks"] if "masks" in extras else torch.empty((0, *prototypes.shape[2:]), dtype=prototypes.dtype, device=prototypes.device)
+    masks = (
+        extras["masks"] if "masks" in extras else torch.empty((0, *prototypes.shape[2:]), dtype=prototypes.dtype, device=prototypes.device)
+    )
     return MaskArguments(
         coefficients=extras["mask_coefficient"].detach(),
         prototypes=prototypes,

@@ -108,9 +108,7 @@ def mask_prototypes_gradient_kernel(
                     at_y = reader_y + step // REACH_X
                     weight = weight_in(at_y, y, tall, quotient_y) * weight_in(at_x, x, wide, quotient_x)
                     reads = inside(border, at_x, at_y) & (weight != 0) & (x < wide) & (y < tall)
-                    residual = residual_at(
-                        column, prototypes, masks, owner, at_x, at_y, reads, grids, P, P_BLOCK, SAME_GRID, INDEX_MAPS
-                    )
+                    residual = residual_at(column, prototypes, masks, owner, at_x, at_y, reads, grids, P, P_BLOCK, SAME_GRID, INDEX_MAPS)
                     sent += residual * weight
                     asked = asked | reads
             # A coefficient that is no number shows in its crop alone.

@@ -29,7 +29,14 @@ def tile_pixels(program: tl.tensor, rows: tl.tensor, columns: tl.tensor, TALL: t
 
 @triton.jit
 def meeting(
-    crops: tl.tensor, slot_count: tl.tensor, at: tl.tensor, end: tl.tensor, left: tl.tensor, right: tl.tensor, top: tl.tensor, bottom: tl.tensor
+    crops: tl.tensor,
+    slot_count: tl.tensor,
+    at: tl.tensor,
+    end: tl.tensor,
+    left: tl.tensor,
+    right: tl.tensor,
+    top: tl.tensor,
+    bottom: tl.tensor,
 ) -> tl.tensor:
     """Which crops (SLOTS,) have a pixel in the columns [left, right) and rows [top, bottom)."""
     here = at < end

@@ -27,7 +27,7 @@ def merge_kernel(
     KEYS_BLOCK: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ) -> None:
     """Pick the K best of one row out of its KEYS keys."""
     row = tl.program_id(0)
@@ -39,7 +39,7 @@ def merge_kernel(
         top = tl.max(keys, axis=0)
         best = tl.where(lane == rank, top, best)
         keys = tl.where(keys == top, 0, keys)
-    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, overlap_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, ORIENTED)
+    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, overlap_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, OVERLAP)
 
 
 def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> None:
@@ -54,7 +54,7 @@ def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> 
         arguments.truth,
         arguments.anchors,
         scratch.parts,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (arguments.compared(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         slot_anchor,
         arguments.overlap_eps,
         K=arguments.picks,
@@ -63,5 +63,5 @@ def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> 
         KEYS_BLOCK=power_of_two(keys),
         SECOND_TOPK=arguments.second_topk,
         PICKERS_ONLY=arguments.conflicts == "pickers",
-        ORIENTED=arguments.oriented,
+        OVERLAP=arguments.overlap,
     )

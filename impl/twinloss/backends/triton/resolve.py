@@ -10,10 +10,11 @@ import triton
 import triton.language as tl
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
+from twinloss.backends.triton.alignment import alignment_metric, overlap_of_pair
 from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import ground_truth
+from twinloss.backends.triton.keypoints import PROBIOU
 from twinloss.backends.triton.launch import blocks, launch
 
 
@@ -32,10 +33,10 @@ def resolve_kernel(
     K: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ) -> None:
     """Fill owner, metric and overlap of one tile of slots; the owner of a free slot is −1."""
-    predicted, claims, pickers, largest, ranking = scratch
+    compared, claims, pickers, largest, ranking = scratch
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     slot_count = row_count.to(tl.int64) * K
@@ -55,10 +56,10 @@ def resolve_kernel(
     kept = kept & ((lowest == highest) | (claim != 0))
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
-    _, label, box, _ = ground_truth(owner, kept, truth, ORIENTED)
-    overlap = predicted_overlap(predicted, plane, place, kept, box, overlap_eps, ORIENTED)
+    _, label, box, _ = ground_truth(owner, kept, truth, OVERLAP == PROBIOU)
+    overlap = overlap_of_pair(compared, place, anchor, anchors, owner, kept, box, truth, overlap_eps, OVERLAP)
     own_scores = scores + image * image_stride + label.to(tl.int64) * anchors
-    metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA)
+    metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA, OVERLAP)
     tl.store(slot_owner + slot, tl.where(kept, owner, -1), mask=inside)
     tl.store(slot_metric + slot, metric, mask=inside)
     tl.store(slot_metric + slot_count + slot, overlap, mask=inside)
@@ -86,7 +87,7 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         arguments.scores,
         arguments.scores.stride(0),
         arguments.anchors,
-        (scratch.predicted, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (arguments.compared(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         (slots.anchor, slots.owner, scratch.metric),
         arguments.overlap_eps,
         ALPHA=spec.alpha,
@@ -94,5 +95,5 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         K=arguments.picks,
         SECOND_TOPK=arguments.second_topk,
         TILE=tiles.RESOLVE.size,
-        ORIENTED=arguments.oriented,
+        OVERLAP=arguments.overlap,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from twinloss.backends.triton.alignment import alignment_metric, predicted_overlap
+from twinloss.backends.triton.alignment import alignment_metric, overlap_of_pair
 from twinloss.backends.triton.arithmetic import index_of, is_nan, ordered_bits, ranked
 from twinloss.backends.triton.geometry import anchor_place, count_candidates, ground_truth, lengthened, nth_candidate
+from twinloss.backends.triton.keypoints import KEYPOINTS, PROBIOU, box_area, count_fitting, fits_level
 from twinloss.backends.triton.oriented import enclosing_corners, inside_region, lengthened_region
 
 
@@ -30,23 +31,25 @@ def best_candidates(
     PICKERS_ONLY: tl.constexpr,
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ) -> tl.tensor:
     """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; 0 fills the free places.
 
     Each of PARTS parts takes every PARTS-th tile of the candidates. The best keys so far lie in registers, in no order; the largest key of
     a tile replaces the least of them, until it is not larger.
     """
-    predicted, claims, nan_carrier = scratch
+    compared, claims, nan_carrier = scratch
     below, shortest, inside_eps, overlap_eps = numbers
-    image, label, box, valid = ground_truth(row, row >= 0, truth, ORIENTED)
-    if ORIENTED:
+    image, label, box, valid = ground_truth(row, row >= 0, truth, OVERLAP == PROBIOU)
+    if OVERLAP == PROBIOU:
         region = lengthened_region(box, below, shortest)
         area = enclosing_corners(region)
     else:
         area = lengthened(box, below, shortest)
     total = tl.where(valid, count_candidates(area, levels, inside_eps, LEVELS), 0)
-    plane = tl.cast(truth[3], tl.int64) * anchors
+    if OVERLAP == KEYPOINTS:
+        size = box_area(row, row >= 0, truth)
+        fitting = count_fitting(area, size, levels, inside_eps, LEVELS)
     base = image.to(tl.int64) * anchors
     own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
 
@@ -59,11 +62,16 @@ def best_candidates(
         n = start + tl.arange(0, TILE)
         asked = n < total
         anchor = nth_candidate(n, area, levels, inside_eps, LEVELS)
-        if ORIENTED:
+        if OVERLAP == PROBIOU:
             x, y, stride = anchor_place(anchor, levels, LEVELS)
             asked = asked & inside_region(region, x * stride, y * stride)
-        overlap = predicted_overlap(predicted, plane, base + anchor, asked, box, overlap_eps, ORIENTED)
-        metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA)
+        if OVERLAP == KEYPOINTS:
+            _, _, stride = anchor_place(anchor, levels, LEVELS)
+            fits = fits_level(size + 0.0 * stride, stride, levels[2][0], levels[2][LEVELS - 1])
+            # A box that would lose all its candidates keeps them.
+            asked = asked & (fits | (fitting + tl.zeros_like(anchor) == 0))
+        overlap = overlap_of_pair(compared, base + anchor, anchor, anchors, row, asked, box, truth, overlap_eps, OVERLAP)
+        metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA, OVERLAP)
         if not PICKERS_ONLY:
             tl.atomic_max(claims + base + anchor, ranked(ordered_bits(overlap), row), mask=asked & (overlap != 0), sem="relaxed")
         nan_seen = nan_seen | (asked & is_nan(metric)).to(tl.int32)
@@ -92,11 +100,11 @@ def publish(
     K_BLOCK: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ) -> None:
     """Store a row's picks in its slots, mark them at its anchors, and clear the memory that later launches accumulate into per row."""
-    predicted, claims, pickers, largest, ranking = scratch
-    image, _, box, _ = ground_truth(row, row >= 0, truth, ORIENTED)
+    compared, claims, pickers, largest, ranking = scratch
+    image, _, box, _ = ground_truth(row, row >= 0, truth, OVERLAP == PROBIOU)
     lane = tl.arange(0, K_BLOCK)
     picked = best > 0
     anchor = tl.where(picked, index_of(best), 0)
@@ -104,7 +112,7 @@ def publish(
     place = image.to(tl.int64) * anchors + anchor
     tl.store(slot_anchor + row.to(tl.int64) * K + lane, tl.where(picked, anchor, -1), mask=lane < K)
     if PICKERS_ONLY:
-        overlap = predicted_overlap(predicted, plane, place, picked, box, overlap_eps, ORIENTED)
+        overlap = overlap_of_pair(compared, place, anchor, anchors, row, picked, box, truth, overlap_eps, OVERLAP)
         tl.atomic_max(claims + place, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
     tl.atomic_max(pickers + place, row_count - row, mask=picked, sem="relaxed")
     tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")
