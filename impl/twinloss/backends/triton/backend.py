@@ -19,8 +19,8 @@ class TritonBackend(Backend):
     overlaps = ("ciou", "probiou", "keypoints")
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
-        """Every term of detection, oriented boxes and segmentation; of other tasks detection's."""
-        return spec.terms if spec.task in ("oriented", "segment") else self.terms
+        """Every term."""
+        return spec.terms
 
     def is_default_for(self, call: Call) -> bool:
         """Whether the logits are not on the host, and Triton's interpreter is off."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from twinloss.anchors import Pyramid, make_anchors
 from twinloss.backends.call import Call
 from twinloss.task_specs import PoseSpec
 from twinloss.terms.keypoints import FACTOR, SHIFT, doubled_variances, likelihood_weights
+
+if TYPE_CHECKING:
+    from twinloss.backends.triton.arguments import Slots
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,19 @@ class PointArguments:
         return self.kpts, self.keypoints, self.doubled, self.centres, *numbers
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the kernels of the terms read."""
+        return self.kpts, self.sigmas, self.keypoints, self.doubled, self.weights, self.centres
+
+    @property
+    def floor(self) -> float:
+        """τ."""
+        return torch.finfo(self.sigmas.dtype).tiny
+
+    @property
     def key(self) -> Hashable:
         """What decides which compiled kernels a call needs, beside what other arguments say."""
-        tensors = (self.kpts, self.sigmas, self.keypoints, self.doubled, self.weights, self.centres)
-        layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in tensors)
+        layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in self.tensors)
         return layouts, self.kpts.shape, self.keypoints.shape[2], self.likelihood
 
     def without_predictions(self) -> PointArguments:
@@ -68,9 +81,47 @@ class PointArguments:
         nothing = torch.empty(0, dtype=self.kpts.dtype, device=self.kpts.device)
         return replace(self, kpts=nothing, sigmas=nothing)
 
-    def with_predictions(self, kpts: Tensor, sigmas: Tensor) -> PointArguments:
+    def with_predictions(self, kpts: Tensor, sigmas: Tensor | None = None) -> PointArguments:
         """The arguments with the predictions that autograd returned."""
-        return replace(self, kpts=kpts.contiguous(), sigmas=sigmas.contiguous())
+        kpts = kpts.contiguous()
+        return replace(self, kpts=kpts, sigmas=kpts if sigmas is None else sigmas.contiguous())
+
+
+@dataclass(frozen=True)
+class HeldPoints:
+    """What the kernels of the terms take.
+
+    Attributes:
+        points: predictions and targets.
+        slots: the assignment; a slot counts if it has an owner.
+        truth: rows of the batch, as :attr:`~twinloss.backends.triton.arguments.KernelArguments.truth`.
+        anchors: A.
+        call_key: what decides which compiled kernels the call needs.
+    """
+
+    points: PointArguments
+    slots: Slots
+    truth: tuple[Tensor | float, ...]
+    anchors: int
+    call_key: Hashable
+
+    @property
+    def common(self) -> tuple[Any, ...]:
+        """Arguments that both kernels begin with."""
+        points, slots = self.points, (self.slots.anchor, self.slots.owner)
+        decoding = points.factor, points.shift
+        return slots[0].shape[0], self.truth, slots, points.tensors, self.anchors, decoding, points.floor
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """Compile-time constants of both kernels, but for their tile."""
+        points = self.points
+        return {
+            "COUNT": points.points,
+            "NUMBERS": points.numbers,
+            "TARGET_NUMBERS": points.keypoints.shape[2],
+            "LIKELIHOOD": points.likelihood,
+        }
 
 
 def point_arguments(call: Call) -> PointArguments | None:
@@ -90,7 +141,7 @@ def point_arguments(call: Call) -> PointArguments | None:
         points=spec.keypoint_shape[0],
         factor=FACTOR[spec.generation],
         shift=SHIFT[spec.generation],
-        likelihood=sigmas is not None,
+        likelihood=sigmas is not None and call.flow is not None,
     )
 
 

@@ -1,7 +1,8 @@
 """Keypoints in registers: where they are predicted, the level gate, and their similarity (pose spec sections 3 and 4).
 
-``compared`` is what the assigner compares predictions by: ``(predicted,)`` for boxes, and for keypoints also their predictions (B, n·E, A),
-targets (N, n, 2 or 3) as shares of the image, 8σ² (n,), the anchors' x, y and stride (3, A), and n, E and the numbers of a target as floats.
+``compared`` is what the assigner compares ground truth with: ``(predicted,)`` for boxes, and for keypoints also their predictions
+(B, n·E, A), targets (N, n, 2 or 3) as shares of the image, 8σ² (n,), the anchors' x, y and stride (3, A), and n, E and the numbers of a
+target as floats.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from twinloss.backends.triton.arithmetic import decay, least
+from twinloss.backends.triton.arithmetic import decay
 from twinloss.backends.triton.geometry import cells_inside
 
 # What the overlap of a pair is: CIoU, ProbIoU, or the similarity of keypoints, which is kept by its logarithm.
@@ -37,7 +38,7 @@ def logarithm(number: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def box_area(row: tl.tensor, asked: tl.tensor, truth: tl.tuple) -> tl.tensor:
-    """w · h of upright boxes in square pixels."""
+    """Area of upright boxes in square pixels."""
     w = tl.load(truth[2] + row * 4 + 2, mask=asked, other=0.0).to(tl.float32) * truth[5]
     h = tl.load(truth[2] + row * 4 + 3, mask=asked, other=0.0).to(tl.float32) * truth[6]
     return w * h

@@ -17,6 +17,7 @@ from twinloss.backends.triton.keypoint_arguments import point_arguments
 from twinloss.backends.triton.mask_arguments import mask_arguments
 from twinloss.backends.triton.on_device import on_device
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
+from twinloss.backends.triton.pose import pose_terms
 from twinloss.backends.triton.segmentation import mask_terms
 from twinloss.terms.registry import DETECTION_TERMS
 
@@ -30,19 +31,22 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
     given = None if assignment is None else slots_of(assignment)
     arguments, filled = _arguments(call), list[Slots]()
     loss, items = _FusedLoss.apply(call.boxes, call.scores, _angle(call), arguments, given, filled)
-    loss, items = _with_mask_terms(call, arguments, filled[0], loss, items[:-1])
+    loss, items = _with_further_terms(call, arguments, filled[0], loss, items[:-1])
     return Evaluation(loss, items, lambda: assignment_of(arguments, filled[0]) if assignment is None else assignment)
 
 
-def _with_mask_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and items in the order of the definition's terms, with those that segmentation adds."""
-    if call.spec.task != "segment":
+def _with_further_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and items in the order of the definition's terms, with those that segmentation or pose adds."""
+    keys: tuple[str, ...]
+    if call.spec.task == "segment":
+        keys, added = ("mask", "semantic"), mask_terms(call, arguments, mask_arguments(call), slots)
+    elif call.spec.task == "pose":
+        gain_of, found_terms = dict(zip(call.spec.terms, call.spec.term_gains, strict=True)), pose_terms(call, arguments, slots)
+        keys, own_items = tuple(found_terms), torch.stack([term * gain_of[key] for key, term in found_terms.items()])
+        added = own_items * len(call.scores), own_items.detach()
+    else:
         return loss, items
-    added = mask_terms(call, arguments, mask_arguments(call), slots)
-    found = (
-        dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True))
-        for own, more in zip((loss, items), added, strict=True)
-    )
+    found = (dict(zip((*DETECTION_TERMS, *keys), (*own, *more), strict=True)) for own, more in zip((loss, items), added, strict=True))
     loss, items = (torch.stack([terms[key] for key in call.spec.terms]) for terms in found)
     return loss, items
 
