@@ -45,6 +45,7 @@ def shared_environment(session: nox.Session) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")]),
         "TWINLOSS_STARTED_IN": str(session.invoked_from),
+        "TWINLOSS_BUILD": os.environ.get("TWINLOSS_BUILD", "1"),  # a checkout holds no compiled kernels
     }
 
 

@@ -11,24 +11,77 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-# The first release of each definition, and how it differs from the newest one. Oldest first.
-DEFINITIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("8.0.100", {"lengthen": "never", "distance_term": False, "anchor_weights": "sum"}),
-    ("8.0.101", {"lengthen": "never", "distance_term": False}),
-    ("8.4.0", {"lengthen": "first"}),
-    ("8.4.128", {}),
-)
-# Of oriented boxes, those that were examined: what changed between two of them is taken to have changed with the second. Before 8.4.0 there
-# is no angle term, and distributions learn the sides of the box that is not turned (oriented spec section 14).
-ORIENTED_DEFINITIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("8.4.0", {"lengthen": "never", "term_floor": 0.0}),
-    ("8.4.60", {"lengthen": "first", "term_floor": 0.0}),
-    ("8.4.128", {}),
-)
-# What a release's loss can be told at all, with the first release that can.
-OPTIONS = {"topk": "8.2.38", "topk2": "8.4.0", "class_weights": "8.4.37"}
+Definitions = tuple[tuple[str, Mapping[str, Any]], ...]
+"""The first release of each definition, and how it differs from the newest one; oldest first."""
+
+_UNTIL_84: Mapping[str, Any] = {"lengthen": "never", "distance_term": False}
+DEFINITIONS: Mapping[str, Definitions] = {
+    "detect": (
+        ("8.0.100", _UNTIL_84 | {"anchor_weights": "sum"}),
+        ("8.0.101", _UNTIL_84),
+        ("8.4.0", {"lengthen": "first"}),
+        ("8.4.128", {}),
+    ),
+    "segment": (
+        ("8.1.0", _UNTIL_84 | {"semantic_term": False, "mask_grid": "prototypes"}),
+        ("8.3.253", _UNTIL_84 | {"semantic_term": False, "mask_grid": "prototypes", "crop": "wrapped"}),
+        ("8.4.60", {"lengthen": "first", "crop": "rounded"}),
+        ("8.4.128", {}),
+    ),
+    "oriented": (
+        ("8.3.242", _UNTIL_84 | {"term_floor": 0.0, "angle_term": False, "turned_targets": False}),
+        ("8.4.0", {"lengthen": "never", "term_floor": 0.0}),
+        ("8.4.60", {"lengthen": "first", "term_floor": 0.0}),
+        ("8.4.128", {}),
+    ),
+    "pose": (
+        ("8.1.0", _UNTIL_84),
+        ("8.4.0", {"lengthen": "first", "keypoint_aware": False}),
+        ("8.4.128", {"keypoint_aware": False}),
+        ("8.4.190", {}),
+    ),
+}
+"""By task."""
+
+
+class Option(NamedTuple):
+    """A number of a definition that not every release's loss can be told: its usual value, and the first release that can."""
+
+    usual: Any
+    first: str
+
+
+_OPTIONS = {"topk": Option(10, "8.2.38"), "topk2": Option(None, "8.4.0"), "class_weights": Option(None, "8.4.37")}
+OPTIONS: Mapping[str, Mapping[str, Option]] = {
+    "detect": _OPTIONS,
+    "segment": _OPTIONS | {"topk": Option(10, "8.4.0"), "mask_aware": Option(False, "8.4.190")},
+    "oriented": _OPTIONS | {"topk": Option(10, "8.4.0")},
+    "pose": _OPTIONS | {"topk": Option(10, "8.4.0"), "generation": Option(1, "8.4.0"), "sigmas": Option(None, "8.4.128")},
+}
+"""By task, and by the name of the number."""
+
+
+class Unfollowed(NamedTuple):
+    """What some releases compute and no definition of the twin does.
+
+    Attributes:
+        task: of the loss.
+        first: the first release with it.
+        until: the first one without.
+        numbers: of the definitions that it concerns; without any, all of the task.
+        why: description.
+    """
+
+    task: str
+    first: str
+    until: str
+    numbers: Mapping[str, Any]
+    why: str
+
+
+UNFOLLOWED: tuple[Unfollowed, ...] = ()
 
 
 def switches(release: str, task: str = "detect") -> dict[str, Any]:
@@ -37,19 +90,24 @@ def switches(release: str, task: str = "detect") -> dict[str, Any]:
     Raises:
         ValueError: the release is not three numbers, or is older than any that was examined.
     """
-    asked, known = number(release), ORIENTED_DEFINITIONS if task == "oriented" else DEFINITIONS
+    asked, known = number(release), DEFINITIONS[task]
     found = [how for first, how in known if number(first) <= asked]
     if not found:
-        raise ValueError(f"release {release} is older than {known[0][0]}, the oldest that was examined; choose that or a newer one")
+        raise ValueError(
+            f"release {release} is older than {known[0][0]}, the oldest whose {task} loss the twin follows; choose that or a newer one"
+        )
     return dict(found[-1])
 
 
-def missing_option(release: str, told: Mapping[str, Any]) -> str | None:
-    """Why a release's loss cannot be told these numbers of a definition, or ``None``."""
-    usual = {"topk": 10, "topk2": None, "class_weights": None}
-    for name, first in OPTIONS.items():
-        if told.get(name, usual[name]) != usual[name] and number(release) < number(first):
-            return f"release {release} cannot be told {name}; the first that can is {first}"
+def refusal(release: str, told: Mapping[str, Any], task: str = "detect") -> str | None:
+    """Why no definition of the twin with these numbers is a release's, or ``None``."""
+    for name, option in OPTIONS[task].items():
+        if told.get(name, option.usual) != option.usual and number(release) < number(option.first):
+            return f"release {release} cannot be told {name}; the first that can is {option.first}"
+    for one in UNFOLLOWED:
+        concerned = all(told.get(name) == value for name, value in one.numbers.items())
+        if one.task == task and concerned and number(one.first) <= number(release) < number(one.until):
+            return f"the {task} loss of release {release} {one.why}, which the twin does not follow; choose {one.until} or a newer one"
     return None
 
 
@@ -79,14 +137,17 @@ class Release:
     def __str__(self) -> str:
         return f"{self.package} {self.version or 'of unknown version'}"
 
-    @property
-    def definition(self) -> dict[str, Any]:
-        """The switches of its definition; those of the newest where its version is unknown.
+    def definition(self, task: str = "detect") -> dict[str, Any]:
+        """The switches of its definition of a task's loss; those of the newest where its version is unknown.
 
         Raises:
             ValueError: it is older than any that was examined.
         """
-        return {} if self.version is None else switches(self.version)
+        return {} if self.version is None else switches(self.version, task)
+
+    def refusal(self, told: Mapping[str, Any], task: str) -> str | None:
+        """Why no definition of the twin with these numbers is the release's, or ``None``."""
+        return None if self.version is None else refusal(self.version, told, task)
 
 
 def release_of(model: Any, named: str | None = None) -> Release:

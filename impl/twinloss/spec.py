@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from twinloss.inputs.numbers import in_float32, real, several, whole
-from twinloss.release_definitions import missing_option, switches
+from twinloss.release_definitions import refusal, switches
 
 _COUNTS = {3: "three", 4: "four", 6: "six"}
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -83,6 +84,7 @@ class LossSpec:
     geometry: ClassVar[str] = "upright"  # kind of the boxes, by its name in twinloss.geometry.registry
     gain_names: ClassVar[tuple[str, ...]] = ("box", "classification", "distribution")
     counts_weightless: ClassVar[bool] = False  # whether terms count held anchors of weight 0
+    newest_switches: ClassVar[Mapping[str, Any]] = {"lengthen": "second", "distance_term": True, "anchor_weights": "own"}
 
     def __post_init__(self) -> None:
         for field, value in (self._whole_numbers() | self._real_numbers()).items():
@@ -140,20 +142,18 @@ class LossSpec:
             release: 8.0.100 or newer; one newer than any examined is taken to have the newest definition.
             numbers: the other attributes. Those that set the release's definition apart may be given too, and then win.
 
-        On :class:`~twinloss.SegmentationSpec` and :class:`~twinloss.PoseSpec` it sets what they share with detection; the terms of masks
-        and keypoints are those of 8.4.128 and later. Of oriented boxes 8.4.0 is the oldest.
-
         Raises:
-            ValueError: the release is malformed or too old, or its loss cannot be told one of the numbers, or a number is out of its range.
+            ValueError: the release is malformed or too old, or its loss cannot be told one of the numbers or computes what no definition of
+                the twin follows, or a number is out of its range; the message gives the reason.
         """
-        if reason := missing_option(release, numbers):
+        if reason := refusal(release, numbers, cls.task):
             raise ValueError(reason)
         return cls(**switches(release, cls.task) | numbers)
 
     @property
     def newest(self) -> bool:
         """Whether all switches of older releases are off."""
-        return (self.lengthen, self.distance_term, self.anchor_weights) == ("second", True, "own")
+        return all(getattr(self, name) == value for name, value in self.newest_switches.items())
 
     @property
     def shortest_side(self) -> int:
@@ -179,6 +179,11 @@ class LossSpec:
     def overlap(self) -> str:
         """The assigner's overlap, by its name in :data:`twinloss.assignment.registry.OVERLAPS` (spec section 5.2)."""
         return "ciou"
+
+    @property
+    def beyond_kernels(self) -> str | None:
+        """Why compiled kernels do not compute this definition, or ``None``."""
+        return None
 
     @cached_property
     def terms(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ What a definition names in words is entered elsewhere: ``terms`` in :data:`twinl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,8 +21,13 @@ class SegmentationSpec(LossSpec):
     Attributes:
         overlap_mask: whether ``masks`` are index maps, one per image, rather than instance masks, one per box.
         mask_aware: whether the assigner's overlap is half of the boxes' and half of the masks' (YOLO26), rather than the boxes' alone.
+        semantic_term: whether there is a fifth entry, the semantic term.
+        mask_grid: grid of the mask term: the "masks"', to which prototypes are resized, or the "prototypes"', to which masks are.
+        crop: borders of the mask term's crops: "exact"; or, on the CPU and in an image that holds fewer than 50 anchors, "rounded" to whole
+            pixels, or "wrapped", which counts those that are negative once rounded from the far side.
 
-    All others are :class:`LossSpec`'s. The mask term and the semantic term have the box term's gain.
+    The last three are as in the newest definition unless :meth:`for_release` asks for an older one. All others are :class:`LossSpec`'s. The
+    mask term and the semantic term have the box term's gain.
 
     Raises:
         ValueError: a field is out of its range; the message names the field, its value and the remedy.
@@ -29,15 +35,26 @@ class SegmentationSpec(LossSpec):
 
     overlap_mask: bool = True
     mask_aware: bool = False
+    semantic_term: bool = True
+    mask_grid: Literal["masks", "prototypes"] = "masks"
+    crop: Literal["exact", "rounded", "wrapped"] = "exact"
 
     task: ClassVar[str] = "segment"
     counts_weightless: ClassVar[bool] = True
+    newest_switches: ClassVar[Mapping[str, Any]] = {
+        **LossSpec.newest_switches,
+        "semantic_term": True,
+        "mask_grid": "masks",
+        "crop": "exact",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("overlap_mask", "mask_aware"):
+        for field in ("overlap_mask", "mask_aware", "semantic_term"):
             self._check_choice(field, (True, False))
             object.__setattr__(self, field, bool(getattr(self, field)))
+        self._check_choice("mask_grid", ("masks", "prototypes"))
+        self._check_choice("crop", ("exact", "rounded", "wrapped"))
 
     @property
     def overlap(self) -> str:
@@ -46,7 +63,8 @@ class SegmentationSpec(LossSpec):
 
     def _terms(self) -> tuple[Term, ...]:
         box, classification, distribution = super()._terms()
-        return box, Term("mask", "seg_loss", 0), classification, distribution, Term("semantic", "sem_loss", 0)
+        found = box, Term("mask", "seg_loss", 0), classification, distribution
+        return (*found, Term("semantic", "sem_loss", 0)) if self.semantic_term else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +76,10 @@ class OrientedSpec(LossSpec):
         angle_scale: λ, how fast a box's weight in the angle term falls with the logarithm of its sides' ratio; above 0.
         term_floor: f, what ProbIoU's variances are raised by in the box term, in squared grid units; it is 0 in the assignment.
         probiou_eps: ε_p, epsilon of the ProbIoU; above 0.
+        angle_term: whether there is a fourth entry, the angle term.
+        turned_targets: whether distributions learn the distances to the sides of the turned box, rather than of the same box unturned.
 
-    All others are :class:`LossSpec`'s.
+    The last two are as in the newest definition unless :meth:`for_release` asks for an older one. All others are :class:`LossSpec`'s.
 
     Raises:
         ValueError: a field is out of its range; the message names the field, its value and the remedy.
@@ -69,13 +89,19 @@ class OrientedSpec(LossSpec):
     angle_scale: float = 3.0
     term_floor: float = 0.01
     probiou_eps: float = 1e-7
+    angle_term: bool = True
+    turned_targets: bool = True
 
     task: ClassVar[str] = "oriented"
     geometry: ClassVar[str] = "oriented"
     gain_names: ClassVar[tuple[str, ...]] = (*LossSpec.gain_names, "angle")
+    newest_switches: ClassVar[Mapping[str, Any]] = {**LossSpec.newest_switches, "angle_term": True, "turned_targets": True}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for field in ("angle_term", "turned_targets"):
+            self._check_choice(field, (True, False))
+            object.__setattr__(self, field, bool(getattr(self, field)))
         for field in ("angle_scale", "probiou_eps"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"{self._name}.{field} is {getattr(self, field)}; it must be above 0")
@@ -90,7 +116,15 @@ class OrientedSpec(LossSpec):
         return "probiou"
 
     def _terms(self) -> tuple[Term, ...]:
-        return *super()._terms(), Term("angle", "angle_loss", 3)
+        found = super()._terms()
+        return (*found, Term("angle", "angle_loss", 3)) if self.angle_term else found
+
+    @property
+    def beyond_kernels(self) -> str | None:
+        """Why compiled kernels do not compute this definition, or ``None``."""
+        if self.angle_term and self.turned_targets:
+            return None
+        return "the kernels compute the angle term and turned targets, which this older definition has not"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +138,7 @@ class PoseSpec(LossSpec):
             keypoints (YOLO26).
         sigmas: σ of each keypoint, n positive numbers; ``None`` for COCO's where ``keypoint_shape`` is (17, 3), and 1/n otherwise.
         flow: whether there is a likelihood term, which a model has a flow for; only in generation 2.
+        keypoint_aware: whether generation 2 assigns by keypoints, as in the newest definition, or by boxes, as that of some releases did.
 
     All others are :class:`LossSpec`'s.
 
@@ -116,16 +151,18 @@ class PoseSpec(LossSpec):
     generation: Literal[1, 2] = 1
     sigmas: tuple[float, ...] | None = None
     flow: bool = False
+    keypoint_aware: bool = True
 
     task: ClassVar[str] = "pose"
     counts_weightless: ClassVar[bool] = True
     gain_names: ClassVar[tuple[str, ...]] = (*LossSpec.gain_names, "location", "visibility", "likelihood")
+    newest_switches: ClassVar[Mapping[str, Any]] = {**LossSpec.newest_switches, "keypoint_aware": True}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, known in {"generation": (1, 2), "flow": (True, False)}.items():
+        for field, known in {"generation": (1, 2), "flow": (True, False), "keypoint_aware": (True, False)}.items():
             self._check_choice(field, known)
-        for field, kind in {"generation": int, "flow": bool}.items():
+        for field, kind in {"generation": int, "flow": bool, "keypoint_aware": bool}.items():
             object.__setattr__(self, field, kind(getattr(self, field)))
         if self.keypoint_shape[1:] not in ((2,), (3,)):
             raise ValueError(
@@ -153,7 +190,7 @@ class PoseSpec(LossSpec):
     @property
     def overlap(self) -> str:
         """The assigner's overlap (pose spec section 4)."""
-        return "ciou" if self.generation == 1 else "keypoints"
+        return "keypoints" if self.generation == 2 and self.keypoint_aware else "ciou"
 
     def _terms(self) -> tuple[Term, ...]:
         box, classification, distribution = super()._terms()

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
-from oracle.comparison.explanations import Limits, explain_answers
-from oracle.comparison.recorded_answers import AnsweredBatch, record
+from oracle.comparison.explanations import USUAL, Explanation, Limits, explain_answers
+from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer, record
 from oracle.comparison.trial import Trial
 from oracle.contract.calls import ContenderFailed
 from oracle.contract.contender import Contender
@@ -27,6 +27,9 @@ MOST_OTHERS = 24
 
 LIMITS = Limits(sample=3, failing=MOST_OTHERS + 1, depth=2, beam=2, seconds=30.0)
 """How long the search for an explanation of one kind of failure takes; that of the whole run takes longer."""
+
+MOST_FAILED = 20
+"""Number of batches in a row that a contender declines or fails on before it is asked no more."""
 
 Note = tuple[str, str]
 
@@ -55,6 +58,47 @@ def explain(
     except ContenderFailed:
         return []
     return notes + list(_explanation(case, setting, contender, others))
+
+
+def explain_failures(
+    contender: Contender,
+    failing: Sequence[tuple[Case, Setting]],
+    agreeing: Sequence[tuple[Case, Setting]] = (),
+    limits: Limits = USUAL,
+) -> Explanation:
+    """Asks a contender again on the batches of a run, and explains all its differences at once.
+
+    Args:
+        contender: the contender.
+        failing, agreeing: batches of one task on which it differed and agreed, with their settings.
+        limits: how long to search.
+
+    Returns:
+        The explanation. Where every failing batch agrees with float64 logits, only the arithmetic of the settings differs.
+    """
+    again, others = _again(contender, failing[: limits.failing]), _again(contender, agreeing[: limits.agreeing])
+    found = explain_answers([*again, *others], limits=limits)
+    if found.failing or not again:
+        return found
+    settings = ", ".join(dict.fromkeys(setting.name for _, setting in failing))
+    exact = sum(answer.dtype == "float64" for answer in again)
+    if exact < len(again):
+        return found
+    text = f"only the arithmetic differs, in {settings}: with float64 logits the definition is right [8a]"
+    return Explanation(arithmetic=text, explained=exact, failing=len(again), agreeing=len(others))
+
+
+def _again(contender: Contender, batches: Sequence[tuple[Case, Setting]]) -> list[RecordedAnswer]:
+    """Returns a contender's answers; it is not asked again after it has failed several times in a row."""
+    answers: list[RecordedAnswer] = []
+    failed = 0
+    for case, setting in batches:
+        answer = record(case, setting, contender)
+        failed = failed + 1 if answer is None else 0
+        if failed == MOST_FAILED:
+            break
+        answers += [] if answer is None else [answer]
+    return answers
 
 
 def _pattern(found: Outcome, trial: Trial, wrong: set[str]) -> Iterator[str]:

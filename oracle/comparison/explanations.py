@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from oracle.comparison.fitted_numbers import fitted
 from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
 from oracle.comparison.term_scales import TermScales, fitted_scales
 from oracle.comparison.wrong_definitions import catalogue
@@ -36,7 +37,13 @@ MOST_BROKEN = 0.01
 """Largest share of the batches on which the candidate agrees that an explanation may change."""
 
 PROMISING = 0.05
-"""Share of the difference that a variant must remove from a first batch to be run on the others of the sample."""
+"""Share of the difference that a variant must remove from a batch to be of use there."""
+
+MOST_FITTED = 3
+"""Number of batches to which numbers are fitted; each must confirm the others'."""
+
+MOST_USELESS = 2
+"""Number of batches of the sample on which a variant is of no use before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,9 @@ class Limits:
     depth: int = 3
     beam: int = 4
     seconds: float | None = None
+
+
+USUAL = Limits()
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,13 @@ class Explanation:
         """Whether something is named."""
         return bool(self.variants or self.scales or self.arithmetic)
 
+    def left(self, batch: AnsweredBatch) -> float | None:
+        """Returns the largest relative difference that it leaves on a batch; ``None`` if that is more than rounding."""
+        if self.scales is not None:
+            left = self.scales.left(batch, self.variants)
+            return left if left <= batch.rounding else None
+        return min(batch.distance(self.variants), batch.rounding) if batch.explained(self.variants, any_ties=True) else None
+
     def what(self) -> str:
         """Returns what is otherwise, in one clause; empty if nothing is named."""
         releases = [str(variant) for variant in self.variants if variant.release]
@@ -161,34 +178,41 @@ IN_FLOAT32 = "float64 logits are computed in float32 [8a]"
 def _is_float32(answers: Sequence[RecordedAnswer]) -> bool:
     """Whether answers in float64 look like float32 arithmetic: no batch is exact, and most are within float32's rounding or far off."""
     batches = [AnsweredBatch(answer) for answer in answers if answer.dtype == "float64"]
-    distances = [batch.remainder(()).largest for batch in batches]
+    distances = [max(batch.terms(()) + batch.gradients(())) for batch in batches]
     near = [distance for distance in distances if distance <= FLOAT32]
     return len(near) >= 3 and sum(distance <= 1e-10 for distance in near) <= 0.05 * len(near)
 
 
-def counter_proof(variants: Sequence[Variant], answers: Iterable[RecordedAnswer]) -> CounterProof:
-    """Compares the definition with some variants with a candidate's answers, batch by batch."""
+def counter_proof(found: Explanation, answers: Iterable[RecordedAnswer]) -> CounterProof:
+    """Compares the definition with what an explanation names with a candidate's answers, batch by batch.
+
+    Args:
+        found: the explanation.
+        answers: answers to any batches, also to others than it was made from; failing and agreeing ones.
+    """
     residual, agree, remainder, count = 0.0, 0, [], 0
     for answer in answers:
-        batch, count = AnsweredBatch(answer), count + 1
-        if batch.explained(variants, any_ties=True):
-            agree, residual = agree + 1, max(residual, min(batch.remainder(variants).largest, batch.rounding))
-        else:
+        count += 1
+        left = found.left(AnsweredBatch(answer, FLOAT32 if found.arithmetic else None))
+        if left is None:
             remainder.append(answer.case.digest)
+        else:
+            agree, residual = agree + 1, max(residual, left)
     return CounterProof(agree, count, residual, tuple(remainder))
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """A combination with its score on the sample: number of batches that it explains, and the share of the difference that it removes."""
+    """A combination, with the numbers of batches that it explains and terms that it settles, and the share that it removes."""
 
     variants: tuple[Variant, ...]
     explained: int
+    settled: int
     removed: float
 
     @property
     def score(self) -> tuple[float, ...]:
-        return self.explained, self.removed
+        return self.explained, self.settled, self.removed
 
 
 class _Search:
@@ -203,11 +227,11 @@ class _Search:
     def run(self) -> Explanation:
         if not self.failing:
             return Explanation(agreeing=len(self.agreeing))
-        base: list[_Scored] = [_Scored((), 0, 0.0)]
+        base: list[_Scored] = [_Scored((), 0, 0, 0.0)]
         best, nearest = Explanation(failing=len(self.failing)), base[0]
         for _ in range(1, self.limits.depth + 1):
             for one in base:
-                best = self._better(best, self._with_scales(one.variants))
+                best = self._better(best, self._with_number(one.variants))
             if best.explained == best.failing or self._late():
                 break
             scored = [found for one in base for found in self._continued(one.variants)]
@@ -251,17 +275,18 @@ class _Search:
         return found
 
     def _scored(self, variants: tuple[Variant, ...], sample: Sequence[AnsweredBatch]) -> _Scored | None:
-        """Returns the score of a combination; ``None`` where it does no good on the first batches that it changes."""
-        explained, removed, without_use = 0, 0.0, 0
+        """Returns the score of a combination; ``None`` where it does no good on the first batches that it could change."""
+        explained, settled, removed, useless = 0, 0, 0.0, 0
         for batch in sample:
             if not variants[-1].applies(batch.case.spec):
                 continue
-            share = batch.removed(variants) - batch.removed(variants[:-1])
-            explained, removed = explained + batch.explained(variants), removed + batch.removed(variants)
-            without_use = without_use + (share < PROMISING)
-            if without_use >= 2 and not explained:
+            more = batch.settled(variants) - batch.settled(variants[:-1])
+            share = batch.removed(variants)
+            explained, settled, removed = explained + batch.explained(variants), settled + more, removed + share
+            useless += more <= 0 and share < batch.removed(variants[:-1]) + PROMISING
+            if useless >= MOST_USELESS and not explained:
                 return None
-        return _Scored(variants, explained, removed / max(len(sample), 1))
+        return _Scored(variants, explained, settled, removed / max(len(sample), 1))
 
     def _continuable(self, scored: Sequence[_Scored]) -> list[_Scored]:
         """Returns the combinations to continue: the best by the batches that they explain, and by what they remove, that break nothing."""
@@ -284,8 +309,21 @@ class _Search:
         if broken > MOST_BROKEN * len(self.agreeing):
             return Explanation(failing=len(self.failing))
         explained = [batch for batch in self.failing if batch.explained(variants, any_ties=True)]
-        residual = max((min(batch.remainder(variants).largest, batch.rounding) for batch in explained), default=0.0)
+        residual = max((min(batch.distance(variants), batch.rounding) for batch in explained), default=0.0)
         return Explanation(variants, None, len(explained), len(self.failing), (), broken, len(self.agreeing), residual)
+
+    def _with_number(self, variants: tuple[Variant, ...]) -> Explanation:
+        """Returns what explains most with one number that is fitted on top of a combination: a factor of a term, or another."""
+        best = self._with_scales(variants)
+        left = self._sample(variants)
+        for batch in left[:MOST_FITTED]:
+            if best.explained == best.failing:
+                break
+            for variant in fitted(batch, variants):
+                together = (*variants, variant)
+                if all(one.explained(together) for one in left[:MOST_FITTED]):
+                    best = self._better(best, self._verified(together))
+        return best
 
     def _with_scales(self, variants: tuple[Variant, ...]) -> Explanation:
         """Fits constant factors of terms and gradients on top of a combination; they must be the same on all batches."""
@@ -324,7 +362,7 @@ class _Search:
 def _kind(batch: AnsweredBatch) -> tuple[object, ...]:
     """Returns what sets batches apart: which kinds of number differ, and which parts of the definition are in use."""
     spec = batch.case.spec
-    kinds = tuple(gap > batch.rounding for gap in batch.remainder(()).kinds)
+    kinds = tuple(gap > batch.rounding for gap in batch.terms(()) + batch.gradients(()))
     return kinds, spec.reg_max == 1, spec.second_topk is not None, spec.class_weights is not None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Inputs, Setting
@@ -15,9 +16,10 @@ from oracle.cases.tasks import task_of
 from oracle.comparison.trial import Trial
 from oracle.contract.calls import ContenderFailed
 from oracle.contract.contender import Contender
-from oracle.contract.run import Outcome, run_loss
+from oracle.contract.run import Outcome, fresh_leaves, run_loss
 from oracle.definition.variant import Variant, VariedCriterion
 from oracle.judge.truth import DefinitionAnswers
+from twinloss import Assignment
 
 ROUNDING = {"float64": 1e-10, "float32": 1e-5}
 """Differences that count as rounding, relative to the largest number of their kind, by dtype; other dtypes are not explained."""
@@ -29,6 +31,7 @@ LOSS_IN_FLOAT32 = 1e-6
 """Relative rounding of a term that is returned in float32, however it was computed."""
 
 Ties = Literal["stable", "reference"]
+Gaps = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,10 @@ def record(case: Case, setting: Setting, contender: Contender) -> RecordedAnswer
     return None
 
 
-@dataclass(frozen=True)
-class Remainder:
-    """What a variant of the definition leaves of the distance to a contender's answer.
-
-    Attributes:
-        largest: largest difference, relative to the largest number of its kind.
-        kinds: mean difference of each term, then of each gradient, relative to the same.
-    """
-
-    largest: float
-    kinds: tuple[float, ...]
-
-
 class AnsweredBatch:
     """A recorded answer with what the definition and its variants answer to the same batch.
+
+    The terms of a variant are computed first, and its gradients only where they are needed; variants that keep the assignment share it.
 
     Args:
         answer: the answer.
@@ -91,8 +83,9 @@ class AnsweredBatch:
     def __init__(self, answer: RecordedAnswer, rounding: float | None = None) -> None:
         self.answer, self.case = answer, answer.case
         self.rounding = ROUNDING[answer.dtype] if rounding is None else rounding
-        self._remainders: dict[tuple[int, ...], Remainder] = {}
-        self._kept: list[Variant] = []
+        self._gaps: dict[tuple[str, tuple[int, ...], Ties], Gaps] = {}
+        self._assignments: dict[tuple[tuple[int, ...], Ties], Assignment] = {}
+        self._kept: list[Variant] = []  # so that no other variant gets the identity of one that was run
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -100,9 +93,14 @@ class AnsweredBatch:
         return build(self.case, Setting(self.answer.dtype))
 
     @cached_property
+    def flow(self) -> nn.Module | None:
+        """The flow of a pose definition with a likelihood term."""
+        return task_of(self.case).flow(self.case)
+
+    @property
     def size(self) -> int:
         """A number that the time of one answer grows with."""
-        return self.case.num_anchors * (self.case.batch_size * self.case.spec.num_classes + 4 * len(self.case.boxes) + 50)
+        return self.case.batch_size * (50 + self.case.num_anchors) + 30 * len(self.case.boxes)
 
     @cached_property
     def truth(self) -> Outcome:
@@ -110,19 +108,17 @@ class AnsweredBatch:
         return self.outcome(())
 
     def outcome(self, variants: Sequence[Variant], cotangent: Sequence[float] | None = None, ties: Ties | None = None) -> Outcome:
-        """Returns the answer of the definition with these variants.
+        """Returns the answer of the definition with these variants, or raises what stands in a variant's way on this batch."""
+        criterion = self._criterion(variants, ties or self.answer.ties)
+        return run_loss(criterion, self.inputs, Setting("float64"), cotangent, self.case.spec.terms, self.flow)
 
-        Raises:
-            ValueError: a variant's number is out of its range for the batch's definition.
-        """
-        spec, flow = self.case.spec, task_of(self.case).flow(self.case)
-        criterion = VariedCriterion(spec, variants, ties or self.answer.ties, flow)
-        return run_loss(criterion, self.inputs, Setting("float64"), cotangent, spec.terms, flow)
+    def _criterion(self, variants: Sequence[Variant], ties: Ties) -> VariedCriterion:
+        return VariedCriterion(self.case.spec, variants, ties, self.flow)
 
     @property
     def differs(self) -> bool:
         """Whether the contender's answer differs from the definition's by more than rounding."""
-        return self.remainder(()).largest > LEAST_DIFFERENCE * self.rounding
+        return max(self.terms(()) + self.gradients(())) > LEAST_DIFFERENCE * self.rounding
 
     @property
     def agrees(self) -> bool:
@@ -131,48 +127,90 @@ class AnsweredBatch:
 
     def explained(self, variants: Sequence[Variant], *, any_ties: bool = False) -> bool:
         """Whether the definition with these variants gives the answer, but for rounding; if asked, under either rule for ties."""
-        if self.remainder(variants).largest <= self.rounding:
-            return True
-        other: Ties = "stable" if self.answer.ties == "reference" else "reference"
-        return any_ties and self._remainder(variants, other).largest <= self.rounding
+        rules: tuple[Ties, ...] = (self.answer.ties,)
+        if any_ties:
+            rules += ("stable" if self.answer.ties == "reference" else "reference",)
+        return any(self.distance(variants, ties) <= self.rounding for ties in rules)
 
-    def remainder(self, variants: Sequence[Variant]) -> Remainder:
-        """Returns what these variants leave; infinite where they do not apply to this batch's definition, or cannot be computed."""
-        key = tuple(map(id, variants))
-        if key not in self._remainders:
-            self._kept += variants  # so that no other variant gets their identities
-            self._remainders[key] = self._remainder(variants, self.answer.ties)
-        return self._remainders[key]
+    def distance(self, variants: Sequence[Variant], ties: Ties | None = None) -> float:
+        """Returns the largest difference, relative to the largest number of its kind; of the terms alone where these differ."""
+        ties = ties or self.answer.ties
+        of_terms = max(self.terms(variants, ties))
+        return of_terms if of_terms > self.rounding else max(of_terms, *self.gradients(variants, ties))
 
-    def _remainder(self, variants: Sequence[Variant], ties: Ties) -> Remainder:
-        try:
-            other = self.outcome(variants, ties=ties) if variants or ties != self.answer.ties else self.truth
-        except (ValueError, IndexError, RuntimeError):  # a variant may ask for what this definition cannot have
-            return Remainder(torch.inf, (torch.inf,) * (len(self.case.spec.terms) + len(self.answer.outcome.gradients)))
-        return self.distance(other)
+    def terms(self, variants: Sequence[Variant], ties: Ties | None = None) -> Gaps:
+        """Returns the difference of each term, relative to its size; infinite where the variants cannot be computed on this batch."""
+        return self._cached("terms", variants, ties or self.answer.ties, self._terms)
 
-    def distance(self, other: Outcome) -> Remainder:
-        """Returns the distance of the contender's answer from another."""
-        found, scale = self.answer.outcome, self.truth
-        terms = (found.loss - other.loss).abs() / scale.loss.abs().clamp(min=1e-3)
+    def gradients(self, variants: Sequence[Variant], ties: Ties | None = None) -> Gaps:
+        """Returns the largest difference of each gradient, relative to its largest number."""
+        return self._cached("gradients", variants, ties or self.answer.ties, self._gradients)
+
+    def _cached(self, kind: str, variants: Sequence[Variant], ties: Ties, compute: Callable[[Sequence[Variant], Ties], Gaps]) -> Gaps:
+        key = (kind, tuple(map(id, variants)), ties)
+        if key not in self._gaps:
+            self._kept += variants
+            try:
+                self._gaps[key] = compute(variants, ties)
+            except (ValueError, IndexError, RuntimeError):  # a variant may ask for what this batch's definition cannot have
+                self._gaps[key] = (torch.inf,)
+        return self._gaps[key]
+
+    def values(self, variants: Sequence[Variant], ties: Ties | None = None) -> Tensor:
+        """Returns the terms (T,) of the definition with these variants, without gradients."""
+        ties = ties or self.answer.ties
+        criterion = self._criterion(variants, ties)
+        inputs = fresh_leaves(criterion, self.inputs)
+        with torch.no_grad():
+            loss, _ = criterion.loss_given(*inputs, self._assignment(variants, ties))
+        return loss
+
+    def _terms(self, variants: Sequence[Variant], ties: Ties) -> Gaps:
+        loss, found = self.values(variants, ties), self.answer.outcome
+        gaps = (found.loss - loss).abs() / loss.abs().clamp(min=1e-3)
         if found.loss_dtype == torch.float32:
-            terms = torch.where(terms <= LOSS_IN_FLOAT32, 0.0, terms)
-        gaps = [terms[k : k + 1] for k in range(len(terms))]
-        for name, right in scale.gradients.items():
+            gaps = torch.where(gaps <= LOSS_IN_FLOAT32, 0.0, gaps)
+        return tuple(gaps.nan_to_num(torch.inf).tolist())
+
+    def _assignment(self, variants: Sequence[Variant], ties: Ties) -> Assignment:
+        """Returns the assignment under the variants that change it, computed once for all that share these."""
+        needed = [variant for variant in variants if not variant.keeps_assignment(self.case.spec)]
+        key = (tuple(map(id, needed)), ties)
+        if key not in self._assignments:
+            criterion = self._criterion(needed, ties)
+            with torch.no_grad():
+                found = criterion.assign(*fresh_leaves(criterion, self.inputs))
+            if needed and len(needed) == len(variants):
+                return found
+            self._kept += needed
+            self._assignments[key] = found
+        return self._assignments[key]
+
+    def _gradients(self, variants: Sequence[Variant], ties: Ties) -> Gaps:
+        other = self.outcome(variants, ties=ties) if variants or ties != self.answer.ties else self.truth
+        gaps = []
+        for name, right in self.truth.gradients.items():
             size = right.abs().max().clamp(min=1e-6) if right.numel() else torch.ones(())
-            gaps.append(((found.gradients[name] - other.gradients[name]).abs() / size).flatten())
-        gaps = [gap.nan_to_num(torch.inf) for gap in gaps]
-        return Remainder(
-            max((float(gap.max()) for gap in gaps if gap.numel()), default=0.0),
-            tuple(float(gap.mean()) if gap.numel() else 0.0 for gap in gaps),
-        )
+            gap = ((self.answer.outcome.gradients[name] - other.gradients[name]).abs() / size).nan_to_num(torch.inf)
+            gaps.append(float(gap.max()) if gap.numel() else 0.0)
+        return tuple(gaps)
 
     def removed(self, variants: Sequence[Variant]) -> float:
-        """Returns the share of the difference that these variants remove: mean over the kinds of number that differ, 1 for all of it.
+        """Returns the share of the difference that these variants remove: mean over the terms that differ, 1 for all of it.
 
-        Negative where they add a difference.
+        Negative where they add a difference. Where no term differs, it is that of the gradients.
         """
-        before, after = self.remainder(()).kinds, self.remainder(variants).kinds
-        shares = [1 - min(b / a, 2.0) for a, b in zip(before, after, strict=True) if a > self.rounding]
+        kind = self.terms if max(self.terms(())) > self.rounding else self.gradients
+        before, after = kind(()), kind(variants)
+        if len(after) != len(before):
+            return -1.0
+        shares = [1.0 if b <= self.rounding else 1 - min(b / a, 2.0) for a, b in zip(before, after, strict=True) if a > self.rounding]
         added = sum(b > LEAST_DIFFERENCE * self.rounding for a, b in zip(before, after, strict=True) if a <= self.rounding)
         return (sum(shares) - added) / max(len(shares), 1)
+
+    def settled(self, variants: Sequence[Variant]) -> int:
+        """Returns how many differing terms these variants bring to rounding; a term cannot agree to so many digits by chance."""
+        before, after = self.terms(()), self.terms(variants)
+        if len(after) != len(before):
+            return 0
+        return sum(b <= self.rounding < a for a, b in zip(before, after, strict=True))

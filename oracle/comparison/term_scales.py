@@ -30,7 +30,7 @@ class TermScales:
 
     Attributes:
         names: names of the terms.
-        value, gradient: factor of each term and of its gradient; not-a-number where no batch shows it.
+        value, gradient: factor of each term and of its gradient; 1 where no batch shows it.
         residual: largest relative difference that they leave.
     """
 
@@ -39,8 +39,17 @@ class TermScales:
     gradient: tuple[float, ...]
     residual: float
 
+    def left(self, batch: AnsweredBatch, variants: Sequence[Variant]) -> float:
+        """Returns what the factors leave on a batch, relative to the largest number of its kind; infinite where it cannot be computed."""
+        parts = _parts(batch, variants)
+        return (
+            math.inf
+            if parts is None
+            else parts.agrees(*(torch.tensor(factors, dtype=torch.float64) for factors in (self.value, self.gradient)))
+        )
+
     def __str__(self) -> str:
-        factors = [factor for factor in (*self.value, *self.gradient) if not math.isnan(factor)]
+        factors = (*self.value, *self.gradient)
         if all(_same(factor, factors[0]) for factor in factors):
             return f"every term and its gradient are {factors[0]:.6g} times what they should be [7]"
         return ", ".join(filter(None, map(_text, self.names, self.value, self.gradient)))
@@ -48,7 +57,6 @@ class TermScales:
 
 def _text(name: str, value: float, gradient: float) -> str:
     """Returns a text for the factors of a term; empty where they are 1."""
-    value, gradient = (1.0 if math.isnan(factor) else factor for factor in (value, gradient))
     if _same(value, gradient):
         return "" if _same(value, 1) else f"{name} and its gradient are {value:.6g} times what they should be [7]"
     if _same(value, 1):
@@ -66,70 +74,80 @@ def _same(one: float, other: float) -> bool:
     return abs(one - other) <= SAME * max(abs(one), abs(other), 1e-3)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """One batch taken apart.
+
+    Attributes:
+        batch: the batch.
+        loss: (T,) the terms under the variants.
+        gradients: (N, T) gradient of each term in all predictions.
+    """
+
+    batch: AnsweredBatch
+    loss: Tensor
+    gradients: Tensor
+
+    @property
+    def found(self) -> Tensor:
+        """The candidate's gradient (N,)."""
+        return _flat(self.batch.answer.outcome)
+
+    def agrees(self, value: Tensor, gradient: Tensor) -> float:
+        """Returns what the factors of terms (T,) and gradients (T,) leave, relative to the largest number of its kind."""
+        of_terms = (self.batch.answer.outcome.loss - value * self.loss).abs() / self.batch.truth.loss.abs().clamp(min=1e-3)
+        size = _flat(self.batch.truth).abs().max().clamp(min=1e-6)
+        of_gradients = (self.found - self.gradients @ gradient).abs().max() / size
+        return max(float(of_terms.max()), float(of_gradients))
+
+
 def fitted_scales(failing: Sequence[AnsweredBatch], agreeing: Sequence[AnsweredBatch], variants: Sequence[Variant]) -> TermScales | None:
     """Returns the factors that, on top of some variants, explain every failing batch and change no agreeing one; ``None`` if none do."""
     if len(failing) < FEWEST_BATCHES:
         return None
-    value: dict[str, float] = {}
-    gradient: dict[str, float] = {}
-    residual = 0.0
-    for batch in failing:
-        fit = _fit(batch, variants)
-        if fit is None or not (_join(value, fit[0]) and _join(gradient, fit[1])):
-            return None
-        residual = max(residual, fit[2])
-    names = failing[0].case.spec.term_names
-    keys = failing[0].case.spec.terms
-    if any(not _unchanged(batch, variants, value, gradient) for batch in agreeing):
+    first = [_parts(batch, variants) for batch in failing[:FEWEST_BATCHES]]
+    if any(parts is None or _estimate(parts) is None for parts in first):
         return None
-    if all(_same(factor, 1) for factor in (*value.values(), *gradient.values())):
+    every = [parts for batch in (*failing, *agreeing) if (parts := _parts(batch, variants)) is not None]
+    estimates = [(parts, estimate) for parts in every[: len(failing)] if (estimate := _estimate(parts)) is not None]
+    if len(every) < len(failing) + len(agreeing) or not estimates:
         return None
-    nan = float("nan")
-    return TermScales(names, tuple(value.get(k, nan) for k in keys), tuple(gradient.get(k, nan) for k in keys), residual)
+    value = _best([(estimate[0], parts.loss.abs()) for parts, estimate in estimates])
+    gradient = _best([(estimate[1], parts.gradients.norm(dim=0) / parts.gradients.norm()) for parts, estimate in estimates])
+    left = [parts.agrees(value, gradient) / parts.batch.rounding for parts in every]
+    if max(left) > 1 or all(_same(factor, 1) for factor in (*value.tolist(), *gradient.tolist())):
+        return None
+    residual = max(share * parts.batch.rounding for share, parts in zip(left, every, strict=True))
+    return TermScales(failing[0].case.spec.term_names, tuple(value.tolist()), tuple(gradient.tolist()), residual)
 
 
-def _join(known: dict[str, float], found: dict[str, float]) -> bool:
-    """Adds a batch's factors to those known; false where they differ."""
-    if any(name in known and not _same(known[name], factor) for name, factor in found.items()):
-        return False
-    known |= found
-    return True
+def _best(estimates: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Returns the estimate (T,) of each factor from the batch that shows it best, given estimates and their weights; 1 where none does."""
+    values, weights = (torch.stack(column) for column in zip(*estimates, strict=True))
+    best = values.gather(0, weights.argmax(0)[None])[0]
+    return torch.where(weights.amax(0) > 0, best, 1.0)
 
 
-def _fit(batch: AnsweredBatch, variants: Sequence[Variant]) -> tuple[dict[str, float], dict[str, float], float] | None:
-    """Returns factors of terms and of their gradients on one batch, and what they leave; ``None`` if that is more than rounding."""
-    terms, found = batch.case.spec.terms, batch.answer.outcome
+def _parts(batch: AnsweredBatch, variants: Sequence[Variant]) -> _Parts | None:
+    """Takes a batch apart; ``None`` where the variants cannot be computed on it, or a number is not finite."""
+    terms = batch.case.spec.terms
     try:
-        right = batch.outcome(variants)
-        parts = {chosen: _flat(batch.outcome(variants, [float(name == chosen) for name in terms])) for chosen in terms}
+        apart = [batch.outcome(variants, [float(name == chosen) for name in terms]) for chosen in terms]
     except (ValueError, IndexError, RuntimeError):
         return None
-    whole = _flat(found)
-    there = [name for name in terms if bool(parts[name].any())]
-    if not there or not bool(whole.isfinite().all() and found.loss.isfinite().all()):
-        return None
-    matrix = torch.stack([parts[name] for name in there], 1)
-    solved = torch.linalg.lstsq(matrix, whole[:, None]).solution[:, 0]
-    scale = float(matrix.abs().max())
-    left = float((whole - matrix @ solved).abs().max()) / max(scale, 1e-6)
-    zero = [k for k in range(len(terms)) if abs(float(right.loss[k])) < 1e-12]
-    if left > batch.rounding or any(abs(float(found.loss[k])) > batch.rounding for k in zero):
-        return None
-    value = {terms[k]: float(found.loss[k] / right.loss[k]) for k in range(len(terms)) if k not in zero}
-    return value, dict(zip(there, solved.tolist(), strict=True)), left
+    gradients = torch.stack([_flat(part) for part in apart], 1)
+    finite = all(bool(numbers.isfinite().all()) for numbers in (gradients, _flat(batch.answer.outcome), batch.answer.outcome.loss))
+    return _Parts(batch, apart[0].loss, gradients) if finite else None
 
 
-def _unchanged(batch: AnsweredBatch, variants: Sequence[Variant], value: dict[str, float], gradient: dict[str, float]) -> bool:
-    """Whether the factors leave an agreeing batch as it is."""
-    fit = _fit(batch, variants)
-    if fit is None:
-        return batch.explained(variants)
-    return all(
-        _same(known[name], factor)
-        for known, ones in ((value, fit[0]), (gradient, fit[1]))
-        for name, factor in ones.items()
-        if name in known
-    )
+def _estimate(parts: _Parts) -> tuple[Tensor, Tensor] | None:
+    """Returns the factors of terms and gradients (each (T,)) by which one batch is explained; ``None`` if none explain it."""
+    there = parts.gradients.abs().amax(0) > 0
+    gradient = torch.ones_like(parts.loss)
+    if there.any():
+        gradient[there] = torch.linalg.lstsq(parts.gradients[:, there], parts.found[:, None]).solution[:, 0]
+    value = torch.where(parts.loss.abs() > 0, parts.batch.answer.outcome.loss / parts.loss, 1.0)
+    return (value, gradient) if parts.agrees(value, gradient) <= parts.batch.rounding else None
 
 
 def _flat(outcome: Outcome) -> Tensor:

@@ -197,7 +197,11 @@ class ExactCriterion:
 
     def decode(self, preds: Preds) -> Tensor:
         """[4] Predicted corners (B, A, 4) in grid units."""
-        return corners_of(distances(preds["boxes"].double().transpose(1, 2), self.spec.reg_max), self.grid(preds).centres)
+        return corners_of(self.distances(preds["boxes"].double().transpose(1, 2)), self.grid(preds).centres)
+
+    def distances(self, logits: Tensor) -> Tensor:
+        """[4] Left, top, right, bottom (..., 4) in grid units from logits (..., 4R)."""
+        return distances(logits, self.spec.reg_max)
 
     def predicted_in_pixels(self, predicted: Tensor, strides: Tensor) -> Tensor:
         """[5] Predicted boxes (..., A, K) in pixels: corners times the stride of the anchor's level."""
@@ -409,8 +413,7 @@ class ExactCriterion:
 
     def box_terms(self, preds: Preds, grid: Grid, held: Held) -> dict[str, Tensor]:
         """[7] The box term and the distribution (R = 1: distance) term."""
-        spec = self.spec
-        predicted, corners = distances(held.logits, spec.reg_max), held.corners / held.strides[:, None]
+        predicted, corners = self.distances(held.logits), held.corners / held.strides[:, None]
         overlap = self.term_overlap(corners_of(predicted, held.centres), corners)
         target = torch.cat([held.centres - corners[:, :2], corners[:, 2:] - held.centres], dim=1)
         third = self.distance_or_distribution(predicted, target, grid, held)

@@ -54,6 +54,12 @@ def inside_crop(corners: Tensor, size: Size) -> Tensor:
     return ((y1 <= rows) & (rows < y2))[:, :, None] & ((x1 <= columns) & (columns < x2))[:, None, :]
 
 
+def rounded_borders(corners: Tensor, size: Size, *, wrap: bool) -> Tensor:
+    """[13] Corners (n, 4) in mask units as older releases round them, half to even; ``wrap``: one below 0 counts from the far side."""
+    whole, (rows, columns) = corners.round(), size
+    return whole.where((whole >= 0) | (not wrap), whole + whole.new_tensor([columns, rows, columns, rows]))
+
+
 def mask_iou(predicted: Tensor, true: Tensor) -> Tensor:
     """[3.4] |both| / max(|either|, 1) (n,) of masks (n, rows, columns)."""
     both, either = (predicted & true).sum((1, 2)), (predicted | true).sum((1, 2))

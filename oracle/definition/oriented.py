@@ -7,7 +7,6 @@ from torch import Tensor
 
 from oracle.contract.contender import Batch, Preds
 from oracle.definition.criterion import ExactCriterion, Grid, GroundTruth, Held
-from oracle.definition.formulas import distances
 from oracle.definition.input_checks import check_angles, check_oriented_boxes
 from oracle.definition.oriented_formulas import angle_term, border_distance, decoded_boxes, lengthened_sides, probiou, side_distances
 from twinloss import OrientedSpec
@@ -52,7 +51,7 @@ class ExactOriented(ExactCriterion):
 
     def decode(self, preds: Preds) -> Tensor:
         """[4] Predicted boxes (B, A, 5) in grid units."""
-        centres, sides = self.grid(preds).centres, distances(preds["boxes"].double().transpose(1, 2), self.spec.reg_max)
+        centres, sides = self.grid(preds).centres, self.distances(preds["boxes"].double().transpose(1, 2))
         return decoded_boxes(sides, preds["angle"][:, 0].double(), centres)
 
     def predicted_in_pixels(self, predicted: Tensor, strides: Tensor) -> Tensor:
@@ -69,10 +68,12 @@ class ExactOriented(ExactCriterion):
 
     def box_terms(self, preds: Preds, grid: Grid, held: Held) -> dict[str, Tensor]:
         """[7] Box, distribution (R = 1: distance) and angle terms."""
-        spec, sides = self.spec, distances(held.logits, self.spec.reg_max)
+        spec, sides = self.spec, self.distances(held.logits)
         angle = preds["angle"].double()[held.image, 0, held.anchor]
         predicted, boxes = decoded_boxes(sides, angle, held.centres), held.corners / in_pixels(held.strides)
-        target = side_distances(boxes, held.centres)
+        # [14] Before 8.4.0 distributions learnt the distances to the box of the same sides that is not turned.
+        turn = 1.0 if spec.turned_targets else 0.0
+        target = side_distances(boxes * boxes.new_tensor([1, 1, 1, 1, turn]), held.centres)
         each = {
             "box": 1 - self.term_overlap(predicted, boxes),
             "dfl": self.distance_or_distribution(sides, target, grid, held),

@@ -76,10 +76,15 @@ class ExactPose(ExactCriterion):
         double = batch["bboxes"].dtype == torch.float64
         return keypoints.squared_constants(self.spec.sigmas, self.spec.keypoint_shape, torch.float64 if double else torch.float32)
 
+    @property
+    def by_keypoints(self) -> bool:
+        """[4] Whether the assigner compares keypoints: in the second generation, but for its older definitions [12]."""
+        return self.spec.generation == 2 and self.spec.keypoint_aware
+
     def candidates(self, scene: Scene, image: int, rows: Tensor, border: Tensor) -> Tensor:
         """[4.1] First generation: D.5. Second: also those of fitting levels alone, where that leaves the box any candidate."""
         inside = super().candidates(scene, image, rows, border)
-        if self.spec.generation == 1:
+        if not self.by_keypoints:
             return inside
         extent = keypoints.extents(scene.truth.corners[rows].double())
         fitting = inside & keypoints.large_enough(extent, scene.grid.strides) & keypoints.small_enough(extent, scene.grid.strides)
@@ -88,14 +93,14 @@ class ExactPose(ExactCriterion):
     def pair_overlap(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor) -> Tensor:
         """[4.2] Second generation: the keypoint similarity, for a box with a visible keypoint; else D's overlap."""
         overlap = super().pair_overlap(scene, image, rows, candidate)
-        return overlap if self.spec.generation == 1 else self._logarithms(scene, image, rows, candidate, overlap).exp()
+        return self._logarithms(scene, image, rows, candidate, overlap).exp() if self.by_keypoints else overlap
 
     def ranks(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, overlap: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
         """[9] Second generation: a similarity is positive however small, and ranks by its logarithm, so that no dtype decides what is 0.
 
         With ``ties="reference"`` it ranks by its value, as in the reference. A number x is kept as 1 / (1 − log x), which is 0 for 0.
         """
-        if self.spec.generation == 1 or self.ties == "reference":
+        if not self.by_keypoints or self.ties == "reference":
             return overlap, metric
         logarithm = self._logarithms(scene, image, rows, candidate, overlap)
         probability = torch.nn.functional.logsigmoid(scene.preds["scores"][image].double()[scene.truth.label[rows]])
@@ -109,7 +114,7 @@ class ExactPose(ExactCriterion):
 
     def counts(self, trace: ImageTrace) -> Tensor:
         """[5], [9] A held anchor counts in the keypoint terms, whatever its weight: in the second generation this may underflow."""
-        return super().counts(trace) if self.spec.generation == 1 else trace.holder != UNASSIGNED
+        return trace.holder != UNASSIGNED if self.by_keypoints else super().counts(trace)
 
     def _logarithms(self, scene: Scene, image: int, rows: Tensor, candidate: Tensor, boxes: Tensor) -> Tensor:
         """Returns log o (M, A) of candidate pairs, −∞ elsewhere; ``boxes`` is D's overlap, for boxes without a visible keypoint."""

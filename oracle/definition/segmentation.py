@@ -23,10 +23,13 @@ from oracle.definition.mask_formulas import (
     mask_loss,
     resized_bilinear,
     resized_nearest,
+    rounded_borders,
     semantic_target,
     size_of,
 )
 from twinloss import SegmentationSpec
+
+FEW = 50  # [13] Held anchors of an image.
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,12 @@ class ExactSegmentation(ExactCriterion):
         check_mask_predictions(preds, self.spec.num_classes)
         check_masks(batch, len(preds["scores"]), self.spec.overlap_mask)
         proto, semantic = proto_and_semantic(preds["proto"])
+        masks = batch["masks"].to(proto.device)
         return MaskInputs(
             coefficients=preds["mask_coefficient"].double().transpose(1, 2),
             prototypes=proto.double(),
             semantic=None if semantic is None else semantic.double(),
-            masks=batch["masks"].to(proto.device),
+            masks=resized_nearest(masks, size_of(proto)) if self.spec.mask_grid == "prototypes" else masks,
             index_maps=self.spec.overlap_mask,
             image=batch["batch_idx"].reshape(-1).long().to(proto.device),
         )
@@ -142,8 +146,8 @@ class ExactSegmentation(ExactCriterion):
         if len(held.row) == 0:
             return {"mask": nothing, "semantic": no_semantic}
         return {
-            "mask": nothing + mask_term(masks, held, truth.corners[held.row], grid),
-            "semantic": no_semantic if semantic is None else self.semantic_term(masks, batch),
+            "mask": nothing + mask_term(masks, held, truth.corners[held.row], grid, self.spec.crop),
+            "semantic": no_semantic if semantic is None or not self.spec.semantic_term else self.semantic_term(masks, batch),
         }
 
     def semantic_term(self, masks: MaskInputs, batch: Batch) -> Tensor:
@@ -163,12 +167,19 @@ def predicted_masks(masks: MaskInputs, scene: Scene, image: int, anchors: Tensor
     return (logits > 0) & inside_crop(corners, size_of(logits))
 
 
-def mask_term(masks: MaskInputs, held: Held, corners: Tensor, grid: Grid) -> Tensor:
-    """[4] Mean of the held anchors' losses, which all weigh the same, on the masks' grid; ``corners`` (H, 4) are of the ground truth."""
+def mask_term(masks: MaskInputs, held: Held, corners: Tensor, grid: Grid, crop: str = "exact") -> Tensor:
+    """[4] Mean of the held anchors' losses, which all weigh the same, on the masks' grid; ``corners`` (H, 4) are of the ground truth.
+
+    [13] With another ``crop`` than "exact" the borders are rounded on the CPU in an image that holds fewer than 50 anchors.
+    """
     size, prototypes = size_of(masks.masks), masks.prototypes
     if size_of(prototypes) != size:
         prototypes = resized_bilinear(prototypes, size)
-    crops = inside_crop(corners_in_mask_units(corners, grid, size), size)
+    borders = corners_in_mask_units(corners, grid, size)
+    if crop != "exact" and borders.device.type == "cpu":
+        few = torch.bincount(held.image)[held.image] < FEW
+        borders = borders.where(~few[:, None], rounded_borders(borders, size, wrap=crop == "wrapped"))
+    crops = inside_crop(borders, size)
     losses = []
     for image, anchor, row, inside, area in zip(held.image, held.anchor, held.row, crops, areas(corners.double(), grid), strict=True):
         logits = masks.coefficients[image, anchor] @ prototypes[image][:, inside]

@@ -23,10 +23,16 @@ from torch import Tensor, nn
 from oracle.contract.contender import Batch, LossAndItems, Preds
 from oracle.definition.criterion import ExactCriterion
 from oracle.definition.tasks import DEFINITIONS
-from twinloss import LossSpec
+from twinloss import Assignment, LossSpec
 
 Step = Callable[..., Any]
 """A replaced step: called with the criterion, the step that it replaces, and that step's arguments."""
+
+AFTER_ASSIGNMENT = frozenset({"held", "term_overlap", "box_terms", "distance_or_distribution", "classification", "extra_terms"})
+"""Steps that no assignment depends on."""
+
+NUMBERS_AFTER_ASSIGNMENT = frozenset({"gains", "class_weights", "clamp_margin", "distance_term", "anchor_weights"})
+"""Fields of the definition that no assignment depends on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,23 +63,25 @@ class Variant:
         return f"{self.name} [{self.section}]" if self.section else self.name
 
     def changed(self, spec: LossSpec) -> LossSpec:
-        """Returns the definition with this variant's numbers.
-
-        Raises:
-            ValueError: a number is out of its range.
-        """
-        return spec if self.numbers is None else dataclasses.replace(spec, **self.numbers(spec))
+        """Returns the definition with this variant's numbers; the same definition where it cannot have them, such as K - 1 for K = 1."""
+        try:
+            return spec if self.numbers is None else dataclasses.replace(spec, **self.numbers(spec))
+        except ValueError:
+            return spec
 
     def applies(self, spec: LossSpec) -> bool:
-        """Whether this variant of a definition exists and may give other numbers."""
+        """Whether this variant of a definition may give other numbers."""
         if self.tasks and spec.task not in self.tasks:
             return False
-        if self.numbers is None or self.steps or self.before or self.after:
-            return True
-        try:
-            return self.changed(spec) != spec
-        except ValueError:
+        return bool(self.steps or self.before or self.after) or self.changed(spec) != spec
+
+    def keeps_assignment(self, spec: LossSpec) -> bool:
+        """Whether the assignment is the definition's, so that one that was computed without this variant can be used again."""
+        if self.before is not None or not AFTER_ASSIGNMENT.issuperset(self.steps):
             return False
+        changed = self.changed(spec)
+        others = (field.name for field in dataclasses.fields(spec) if getattr(changed, field.name) != getattr(spec, field.name))
+        return NUMBERS_AFTER_ASSIGNMENT.issuperset(others)
 
 
 class VariedCriterion:
@@ -84,9 +92,6 @@ class VariedCriterion:
         variants: in the order in which they are applied.
         ties: as for :class:`~oracle.definition.criterion.ExactCriterion`.
         flow: the flow, where the definition has a likelihood term.
-
-    Raises:
-        ValueError: a variant's number is out of its range.
     """
 
     leaf_dtype = torch.float64
@@ -105,12 +110,27 @@ class VariedCriterion:
 
     def __call__(self, preds: Preds, batch: Batch) -> LossAndItems:
         """Returns the variant's loss (T,), and the items that follow from it."""
+        preds, batch = self.read(preds, batch)
+        return self._finished(self.exact(preds, batch)[0], preds, batch)
+
+    def read(self, preds: Preds, batch: Batch) -> tuple[Preds, Batch]:
+        """Returns predictions and targets as the variants read them."""
         for variant in self.variants:
             if variant.before is not None:
                 preds, batch = variant.before(preds, batch, self.spec)
-        loss, items = self.exact(preds, batch)
+        return preds, batch
+
+    def assign(self, preds: Preds, batch: Batch) -> Assignment:
+        """Returns the variant's assignment."""
+        return self.exact.assign(*self.read(preds, batch))
+
+    def loss_given(self, preds: Preds, batch: Batch, assignment: Assignment) -> LossAndItems:
+        """Returns loss and items on a given assignment."""
+        preds, batch = self.read(preds, batch)
+        return self._finished(self.exact.loss_given(preds, batch, assignment)[0], preds, batch)
+
+    def _finished(self, loss: Tensor, preds: Preds, batch: Batch) -> LossAndItems:
         for variant in self.variants:
             if variant.after is not None:
                 loss = variant.after(loss, preds, batch)
-        images = preds["scores"].shape[0]
-        return loss, {name: value / images for name, value in zip(items, loss.detach(), strict=True)}
+        return loss, {name: value / len(preds["scores"]) for name, value in zip(self.spec.term_names, loss.detach(), strict=True)}

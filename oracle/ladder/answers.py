@@ -19,7 +19,7 @@ from oracle.ladder.install import InstallError, release_folder
 from oracle.ladder.questions import Question
 from oracle.ladder.release_process import Release
 
-INSIDE = ("eras.py", "entry_points.py", "serve.py", "messages.py")
+INSIDE = ("eras.py", "stand_ins.py", "entry_points.py", "serve.py", "messages.py")
 SEPARATOR = "\t"
 
 

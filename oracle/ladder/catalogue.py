@@ -11,7 +11,9 @@ import numpy as np
 from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
 from oracle.ladder.inside.messages import Message
-from oracle.ladder.questions import SMALL, STAGES, CaseKind, Question, questions, scene, spec_fields
+from oracle.ladder.questions import SMALL, STAGES, CaseKind, Question, interface_question, questions, scene
+from oracle.ladder.task_catalogue import task_questions
+from oracle.ladder.tasks import spec_fields
 from twinloss import LossSpec
 
 LEVEL = LossSpec(num_classes=3, strides=(8,))
@@ -158,13 +160,7 @@ def stage_questions() -> Iterator[Question]:
         for dtype in ("float32", "float64", "float16", "bfloat16"):
             fields = {"entry_point": entry_point, "dtype": dtype, "spec": spec_fields(SMALL)}
             yield Question(f"stages/0/{entry_point}/{dtype}", f"stage: {entry_point}", entry_point, dtype, None, Message(fields, arrays))
-    interface: dict[str, Any] = {
-        "entry_point": "interface",
-        "dtype": "float32",
-        "spec": spec_fields(SMALL),
-        "grids": [[4, 4], [2, 2], [1, 1]],
-    }
-    yield Question("interface/0/interface/float32", "interface", "interface", "float32", None, Message(interface, {}))
+    yield interface_question(Case(SMALL, (32, 32), 1, (Box(0, 0, 16.0, 16.0, 16.0, 16.0),), Prediction("zeros")))
 
 
 def all_case_kinds() -> tuple[CaseKind, ...]:
@@ -174,4 +170,4 @@ def all_case_kinds() -> tuple[CaseKind, ...]:
 
 def all_questions() -> tuple[Question, ...]:
     """Returns every question."""
-    return (*questions(all_case_kinds()), *stage_questions())
+    return (*questions(all_case_kinds()), *stage_questions(), *task_questions())

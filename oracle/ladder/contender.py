@@ -15,10 +15,10 @@ from oracle.cases.case import Case, Inputs, Setting
 from oracle.contract.contender import Batch, Contender, LossAndItems, Preds
 from oracle.ladder.inside.messages import Arrays, Message
 from oracle.ladder.install import InstallError, cache_folder, release_folder
-from oracle.ladder.questions import spec_fields
 from oracle.ladder.release_process import Release
+from oracle.ladder.tasks import OPTIONS, spec_fields
 from twinloss import LossSpec
-from twinloss.release_definitions import missing_option, switches
+from twinloss.release_definitions import refusal, switches
 
 PATIENCE = 600.0  # seconds of processor time; enough for a real batch at full size
 SWITCHES = ("lengthen", "distance_term", "anchor_weights")
@@ -66,7 +66,7 @@ def declines(spec: LossSpec, inputs: Inputs, setting: Setting, *, release: str) 
             return f"release {release} has no option for {field} = {getattr(spec, field)}"
     if LossSpec.for_release(release, num_classes=1) != dataclasses.replace(usual, **{name: getattr(spec, name) for name in SWITCHES}):
         return f"this is not the definition of release {release}"
-    return missing_option(release, spec_fields(spec)) or declines_inputs(spec, inputs, setting)
+    return refusal(release, {name: getattr(spec, name) for name in OPTIONS}) or declines_inputs(spec, inputs, setting)
 
 
 class ReleaseCriterion:
@@ -96,7 +96,9 @@ class ReleaseCriterion:
         fields: dict[str, Any] = {
             "entry_point": "loss",
             "dtype": str(boxes.dtype).removeprefix("torch."),
-            "spec": spec_fields(self.spec) | {"gains": tuple(gains)},
+            "spec": spec_fields(dataclasses.replace(self.spec, gains=tuple(gains))),
+            "predictions": ["boxes", "scores"],
+            "targets": list(batch),
             "grids": grids,
             "batch_size": len(boxes),
             "autocast": autocast,

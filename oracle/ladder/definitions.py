@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from oracle.cases.build import build
-from oracle.cases.case import Setting
+from oracle.cases.case import PAIRS, Setting
 from oracle.ladder.answers import Answers
 from oracle.ladder.changes import difference
 from oracle.ladder.inside.messages import Arrays
 from oracle.ladder.questions import Question
 from oracle.ladder.rows import no_twin
-from twinloss import DetectionLoss, LossSpec
-from twinloss.release_definitions import number, switches
+from oracle.ladder.tasks import flow_of
+from oracle.tools.options import DETECT
+from twinloss import LossSpec
+from twinloss.loss import LOSSES
+from twinloss.release_definitions import number, refusal, switches
 
 # Tolerance relative to the largest element: the rounding of float32, for float64 questions as well, since some releases keep ground truth
 # in float32.
@@ -31,6 +35,7 @@ class Departure:
         first, last: first and last release with it.
         kind, dtypes: kind and dtypes of the questions that show it.
         why: description.
+        task: of the questions.
     """
 
     first: str
@@ -38,6 +43,7 @@ class Departure:
     kind: str
     dtypes: tuple[str, ...]
     why: str
+    task: str = DETECT
 
 
 DEPARTURES = (
@@ -58,23 +64,23 @@ class Matcher:
     def __call__(self, answers: Answers, question: Question) -> dict[str, Any]:
         """Returns ``definition``, and whether its twin ``agrees`` or ``differs``, by how much, and why if that is known.
 
-        The twin's columns are empty for stages, invalid input, half precision and two heads, which are not compared.
+        Of a release that the twin refuses, ``twin`` is ``refused`` and the reason is given. The twin's columns are empty for stages, bad
+        input, half precision and two heads, which are not compared.
         """
-        reply = answers.replies[question.name]
+        reply, release = answers.replies[question.name], answers.release
+        blank = no_twin(answers, question) | {"definition": definition_name(release, question.task)}
         precise = question.dtype in ("float32", "float64")
         if question.entry_point != "loss" or question.kind.startswith("input:") or not precise or reply.fields["outcome"] != "answered":
-            return no_twin(answers, question) | {"definition": definition_name(answers.release)}
+            return blank
+        options = followed(release, question)
+        if isinstance(options, str):
+            return blank | {"twin": "refused", "twin_why": options}
         # Some releases compute no gradient on batches without boxes: it counts as zeros.
-        mine = self._twin(question, switches(answers.release))
+        mine = self._twin(question, options)
         size = max(difference(array, reply.arrays.get(name, array * 0)) for name, array in mine.items())
         agrees = size <= AGREEMENT
-        why = "" if agrees else departure(answers.release, question)
-        return {
-            "definition": definition_name(answers.release),
-            "twin": "agrees" if agrees else "differs",
-            "twin_size": size,
-            "twin_why": why,
-        }
+        why = "" if agrees else departure(release, question)
+        return blank | {"twin": "agrees" if agrees else "differs", "twin_size": size, "twin_why": why}
 
     def _twin(self, question: Question, options: dict[str, Any]) -> Arrays:
         key = (question.name, repr(options))
@@ -83,24 +89,53 @@ class Matcher:
         return self._twins[key]
 
 
+def followed(release: str, question: Question) -> dict[str, Any] | str:
+    """Returns the options of a release's definition, or the reason why the twin refuses the question's definition for it."""
+    assert question.case is not None
+    told = dict(vars(question.case.spec))
+    if reason := refusal(release, told, question.task):
+        return reason
+    try:
+        return switches(release, question.task)
+    except ValueError as error:
+        return str(error)
+
+
 def departure(release: str, question: Question) -> str:
     """Returns why a release is known to differ from the twin of its definition; an empty text where it is not."""
-    asked = [d for d in DEPARTURES if d.kind == question.kind and question.dtype in d.dtypes]
+    asked = [d for d in DEPARTURES if (d.task, d.kind) == (question.task, question.kind) and question.dtype in d.dtypes]
     return next((d.why for d in asked if number(d.first) <= number(release) <= number(d.last)), "")
 
 
-def definition_name(release: str) -> str:
+def definition_name(release: str, task: str = DETECT) -> str:
     """Returns the options of a release's definition in one line."""
-    return ", ".join(f"{name}={value!r}" for name, value in switches(release).items()) or "newest"
+    try:
+        how = switches(release, task)
+    except ValueError:
+        return "refused"
+    return ", ".join(f"{name}={value!r}" for name, value in how.items()) or "newest"
 
 
 def twin_answer(question: Question, options: dict[str, Any]) -> Arrays:
     """Returns sum, items and gradients of the twin with the options of an older definition."""
     assert question.case is not None
-    spec: LossSpec = dataclasses.replace(question.case.spec, **options)
-    preds, batch = build(question.case, Setting("float64" if question.dtype == "float64" else "float32"))
-    loss, items = DetectionLoss(spec, ties="reference")(preds, batch)
+    case, setting = question.case, Setting("float64" if question.dtype == "float64" else "float32")
+    spec: LossSpec = dataclasses.replace(case.spec, **options)
+    preds, batch = build(case, setting)
+    flow = flow_of(spec)
+    density = {} if flow is None else {"flow": flow.to(setting.torch_dtype).log_prob}
+    loss, items = LOSSES[spec.task](spec, ties="reference", **density)(preds, batch)
     loss.sum().backward()
     arrays = {"total": loss.sum().detach().reshape(1), "items": torch.stack(list(items.values()))}
-    gradients = {f"gradient of {name}": preds[name].grad for name in ("boxes", "scores")}
-    return {name: tensor.numpy() for name, tensor in (arrays | gradients).items()}
+    leaves = leaves_of(preds) | ({} if flow is None else {"flow": flow.matrix})
+    gradients = {f"gradient of {name}": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+    return {name: tensor.detach().numpy() for name, tensor in (arrays | gradients).items()}
+
+
+def leaves_of(preds: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Returns the predictions by name, the two tensors of a pair by the name of each."""
+    found: dict[str, torch.Tensor] = {}
+    for name, value in preds.items():
+        if name != "feats":
+            found |= dict(zip(PAIRS[name], value, strict=True)) if isinstance(value, tuple) else {name: value}
+    return found

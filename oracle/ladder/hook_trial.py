@@ -112,7 +112,8 @@ def called(yolo: Any, task: dict[str, Any]) -> dict[str, Any]:
 
 def described(hook: Hook, criterion: Any) -> dict[str, Any]:
     """Definition, way of returning, and what verification found."""
-    switches = ", ".join(f"{name}={value!r}" for name, value in criterion.own.release.definition.items())
+    own = criterion.own
+    switches = ", ".join(f"{name}={value!r}" for name, value in own.release.definition(own.kind.spec.task).items())
     verified = hook.verifications > 0 and not criterion.pending
     return {
         "definition": switches or "newest",

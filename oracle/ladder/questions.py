@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 
 from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, PredictionKind, Setting
+from oracle.cases.tasks import task_of
 from oracle.ladder.inside.messages import Arrays, Message
+from oracle.ladder.tasks import FLOW, TASKS, flow_of, spec_fields
+from oracle.tools.options import DETECT
 from twinloss import LossSpec, decode_boxes, make_anchors
 
 PRECISE: tuple[str, ...] = ("float32", "float64")
 SMALL = LossSpec(num_classes=3)
 STAGES = ("ground truth", "decoding", "assignment")
+HEADS = ("one2many", "one2one")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "anchors": ("strides",),
     "ground truth": ("rows", "scale"),
@@ -65,6 +69,7 @@ class Question:
         dtype: dtype of the logits, with autocast.
         case: source of the arrays, or ``None`` for stages with arrays of their own.
         message: the message to the process of the release.
+        task: task of the loss that is asked.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Question:
     dtype: str
     case: Case | None
     message: Message
+    task: str = DETECT
 
     @property
     def weight(self) -> tuple[int, int, int]:
@@ -80,17 +86,16 @@ class Question:
         return (len(self.case.boxes), self.case.batch_size, self.case.num_anchors) if self.case else (0, 0, 0)
 
 
-def spec_fields(spec: LossSpec) -> dict[str, Any]:
-    """Returns the fields of a definition for which releases have options."""
-    names = ("num_classes", "reg_max", "strides", "gains", "topk", "topk2", "class_weights")
-    return {name: getattr(spec, name) for name in names}
+def prediction_arrays(case: Case) -> Arrays:
+    """Returns the predictions of a case, exactly, as float64 arrays; the semantic logits, which come with the prototypes, by their name."""
+    return {name: array.astype(np.float64) for name, array in task_of(case).predictions(case).items()}
 
 
 def batch_arrays(case: Case) -> Arrays:
-    """Returns logits and targets of a case, exactly, as float64 arrays."""
-    preds, batch = build(case, Setting("float64"))
-    tensors = {"boxes": preds["boxes"], "scores": preds["scores"], **batch}
-    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    """Returns predictions and targets of a case, exactly: as float64 arrays, index maps and masks as integers."""
+    _, batch = build(case, Setting("float64"))
+    flow = {} if flow_of(case.spec) is None else {"flow": FLOW}
+    return prediction_arrays(case) | {name: tensor.numpy() for name, tensor in batch.items()} | flow
 
 
 def questions(case_kinds: tuple[CaseKind, ...]) -> Iterator[Question]:
@@ -104,29 +109,56 @@ def questions(case_kinds: tuple[CaseKind, ...]) -> Iterator[Question]:
 
 def question(case_kind: CaseKind, case: Case, number: int, entry_point: str, dtype: str) -> Question:
     """Returns one question about a case."""
-    fields = {
-        "entry_point": entry_point,
-        "dtype": dtype,
-        "spec": spec_fields(case.spec),
-        "grids": case.grids,
-        "batch_size": case.batch_size,
-        **case_kind.fields,
-    }
+    fields = case_fields(case) | {"entry_point": entry_point, "dtype": dtype, **case_kind.fields}
     arithmetic = f"{dtype}+autocast({case_kind.fields['autocast']})" if case_kind.fields.get("autocast") else dtype
     make = {"two heads": head_arrays, "loss": batch_arrays}.get(entry_point, stage_arrays)
     arrays = {name: array for name, array in make(case).items() if entry_point not in NEEDS or name in NEEDS[entry_point]}
+    if entry_point == "two heads":
+        fields["predictions"] = [f"{head} {name}" for head in HEADS for name in fields["predictions"]]
     return Question(
-        f"{case_kind.name}/{number}/{entry_point}/{arithmetic}", case_kind.name, entry_point, arithmetic, case, Message(fields, arrays)
+        f"{prefix(case.spec)}{case_kind.name}/{number}/{entry_point}/{arithmetic}",
+        case_kind.name,
+        entry_point,
+        arithmetic,
+        case,
+        Message(fields, arrays),
+        case.spec.task,
     )
 
 
+def prefix(spec: LossSpec) -> str:
+    """Returns what the names of a task's questions begin with; those of detection, which came first, begin with nothing."""
+    return "" if spec.task == DETECT else f"{spec.task}: "
+
+
+def case_fields(case: Case) -> dict[str, Any]:
+    """Returns the fields of questions about a case."""
+    preds = list(prediction_arrays(case))
+    fields = {
+        "spec": spec_fields(case.spec),
+        "grids": case.grids,
+        "batch_size": case.batch_size,
+        "predictions": preds,
+        "targets": [name for name in batch_arrays(case) if name not in (*preds, "flow")],
+    }
+    # What a question to detection is asked in float64 was settled before there were other tasks; their releases read the image's size too.
+    return fields | ({} if case.spec.task == DETECT else {"float_is_double": True, "image_size": case.image_size})
+
+
+def interface_question(case: Case) -> Question:
+    """Returns the question how the loss of a case's definition is called."""
+    fields = case_fields(case) | {"entry_point": "interface", "dtype": "float32", "assigner": TASKS[case.spec.task].assigner}
+    kind = "interface" if case.spec.task == DETECT else f"interface of {fields['spec']['criterion']}"
+    name = f"{prefix(case.spec)}{kind}/0/interface/float32"
+    return Question(name, kind, "interface", "float32", None, Message(fields, batch_arrays(case)), case.spec.task)
+
+
 def head_arrays(case: Case) -> Arrays:
-    """Returns a batch with logits of two heads; those of the second have another seed."""
-    arrays = batch_arrays(case)
+    """Returns a batch with predictions of two heads; those of the second have another seed."""
     other = dataclasses.replace(case, prediction=dataclasses.replace(case.prediction, seed=case.prediction.seed + 1000))
-    second = batch_arrays(other)
-    logits = {f"{head} {name}": each[name] for head, each in (("one2many", arrays), ("one2one", second)) for name in ("boxes", "scores")}
-    return {name: arrays[name] for name in ("batch_idx", "cls", "bboxes")} | logits
+    heads = dict(zip(HEADS, (prediction_arrays(case), prediction_arrays(other)), strict=True))
+    predictions = {f"{head} {name}": array for head, own in heads.items() for name, array in own.items()}
+    return {name: array for name, array in batch_arrays(case).items() if name not in heads[HEADS[0]]} | predictions
 
 
 def stage_arrays(case: Case) -> Arrays:

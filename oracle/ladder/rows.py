@@ -56,7 +56,7 @@ def _adjacent(before: Answers | None, release: str, published: Sequence[str]) ->
 
 def blank(release: str) -> dict[str, Any]:
     """Returns the columns of a release that could not be asked."""
-    columns = ("before", "era", "question", "opening", "dtype", "verdict", "array", "case", "definition", "twin", "twin_why")
+    columns = ("task", "before", "era", "question", "opening", "dtype", "verdict", "array", "case", "definition", "twin", "twin_why")
     numbers = {"adjacent": 0, "size": float("nan"), "twin_size": float("nan"), "boxes": 0, "images": 0, "anchors": 0}
     return {"release": release, "kind": UNASKED, **dict.fromkeys(columns, ""), **numbers}
 
@@ -68,6 +68,7 @@ def _row(change: Change, answers: Answers) -> dict[str, Any]:
     return {
         "release": change.release,
         "before": change.before,
+        "task": question.task,
         "kind": question.kind,
         "question": question.name,
         "opening": question.entry_point,

@@ -15,16 +15,21 @@ from oracle.ptx.threads import ActiveThreads, Step, operand_reader
 
 
 def shuffle(instruction: Instruction) -> Step:
-    """``shfl.sync.bfly``: every thread receives the value of the thread whose number differs in the given bits."""
-    if instruction.modifiers[:2] != ("sync", "bfly") or not isinstance(instruction.target, Register):
+    """``shfl.sync``: every thread receives the value of another thread of its warp.
+
+    "bfly" names the bits in which that thread's number differs from the own one, "idx" the number.
+    """
+    kind, target_register = instruction.modifiers[:2], instruction.target
+    if kind not in (("sync", "bfly"), ("sync", "idx")) or not isinstance(target_register, Register):
         raise UnknownInstructionError(instruction)
-    target = instruction.target.name
-    value, bits, *_ = (operand_reader(instruction, position, operand) for position, operand in enumerate(instruction.sources))
+    target = target_register.name
+    value, named, *_ = (operand_reader(instruction, position, operand) for position, operand in enumerate(instruction.sources))
 
     def step(active: ActiveThreads) -> None:
         shape = active.warps(instruction)
-        partner = np.arange(WARP) ^ int(np.ravel(bits(active))[0])
-        active.write(target, active.per_thread(value(active)).reshape(shape)[:, partner].ravel())
+        partner = active.per_thread(named(active)).astype(np.int64).reshape(shape)
+        partner = partner % WARP if kind[1] == "idx" else np.arange(WARP) ^ partner
+        active.write(target, np.take_along_axis(active.per_thread(value(active)).reshape(shape), partner, axis=1).ravel())
 
     return step
 

@@ -28,6 +28,7 @@ from properties.differential.contract import contract_text
 from properties.differential.options import CASES, LIMIT, SHRINK
 from properties.differential.progress import register_progress
 from properties.differential.recorder import Recorder, join
+from properties.differential.run_explanations import RunExplanation, write
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import ReplayCommand, load
 from properties.tasks import TASKS
@@ -37,6 +38,7 @@ from twinloss import LossSpec
 ROWS = Path("reports", "out", "diff", "rows.parquet")
 RECORDER = pytest.StashKey[Recorder]()
 ENDED = pytest.StashKey[list[str]]()
+EXPLAINED = pytest.StashKey[list[RunExplanation]]()
 UNCOMPARED = pytest.StashKey[list[str]]()
 DECISIVE = ("cases", "reference", "time_limit", "assume", "in_process")
 """Options on which a verdict depends, repeated in replay commands."""
@@ -246,6 +248,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         recorder.flush()
     rows = Path(config.option.rows)
     join(recorder.folder, rows)
+    if not config.stash[SIGNALS] and config.option.replay is None:  # one batch explains little
+        config.stash[EXPLAINED] = found = recorder.explanations()
+        write(found, rows)
     config.stash[UNCOMPARED] = uncompared = _uncompared(rows, recorder)
     if uncompared and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -264,6 +269,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for report in config.stash.get(ENDED, []):
         terminalreporter.section("a process ended in a candidate's code", red=True)
         terminalreporter.line(plain(report))
+    for one in config.stash.get(EXPLAINED, []):
+        terminalreporter.section(f"{plain(one.contender)}, all batches that differ")
+        terminalreporter.line(plain(one.sentence))
     for name in config.stash.get(UNCOMPARED, []):
         terminalreporter.section("nothing was compared", red=True)
         terminalreporter.line(plain(f"{name} declined every batch, so its agreement is unknown; the report lists its reasons"))

@@ -28,6 +28,7 @@ from oracle.ladder.contender import contender, of_release
 from oracle.tools.atomic_files import write_frame
 from oracle.tools.options import DETECT
 from properties.differential.repeat_alone import RepeatedComparison
+from properties.differential.run_explanations import AnsweredBatches, RunExplanation, explained
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import FOLDER, ReplayCommand, SavedCase, read
 from properties.differential.shrink import shrunk, size
@@ -104,6 +105,7 @@ class Recorder:
         self.profile, self.seed, self.cases = profile, seed, cases
         self.frames: list[pd.DataFrame] = []
         self._flushed = time.monotonic()
+        self._answered = AnsweredBatches(self.candidates)
         self._warm: set[tuple[str, Setting]] = set()
         self._ended: set[str] = set()
 
@@ -154,6 +156,7 @@ class Recorder:
             self.keep(comparison, source)
             self.on_compared(comparison)
             self._remember_answered(comparison)
+            self._answered.add(comparison)
         return comparison
 
     def keep(self, comparison: Comparison, source: str = "generated", *, example: bool = False) -> None:
@@ -166,6 +169,8 @@ class Recorder:
     def flush(self) -> None:
         """Writes the rows kept since the last call, so that few are lost if the process ends."""
         self._flushed = time.monotonic()
+        if self.folder:
+            self._answered.write(self.folder.batches)
         if self.folder and self.frames:
             write_frame(pd.concat(self.frames, ignore_index=True), self.folder.part())
             self.frames.clear()
@@ -187,6 +192,14 @@ class Recorder:
         with self.folder.alone() if self.folder else contextlib.nullcontext():
             limit = self.contenders()[saved.contender].time_limit or TIME_LIMIT
             return RepeatedComparison(saved, stages, limit, self.release, self.assume, self.isolated).judgements()
+
+    def explanations(self) -> list[RunExplanation]:
+        """Explains the differences of all candidates that still can be called, on the batches of all processes of the run."""
+        contenders = {
+            task: {name: one for name, one in ones.items() if name in self.candidates and name not in self.hung}
+            for task, ones in self._contenders.items()
+        }
+        return explained(self.folder.all_batches(), contenders) if self.folder else []
 
     def all_left_out(self, names: Sequence[str]) -> str:
         """Returns the reasons if none of these contenders can be compared in this process any more, else an empty text."""

@@ -55,6 +55,15 @@ class RunFolder:
         """Returns the files that dead processes left."""
         return sorted(self.path.glob("calling-*.json"))
 
+    @property
+    def batches(self) -> Path:
+        """The file in which this process keeps the batches that candidates answered, to be explained."""
+        return self.path / f"batches-{self.name}.jsonl"
+
+    def all_batches(self) -> list[Path]:
+        """Returns the files of all processes with batches that candidates answered."""
+        return sorted(self.path.glob("batches-*.jsonl"))
+
     def part(self) -> Path:
         """Returns a new path for rows of this process."""
         self._written += 1

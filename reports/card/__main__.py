@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         rows = read(options.rows, SCHEMA)
+        explanations = explanations_beside(options.rows)
     except RowsError as error:
         print(f"reports.card: {error}", file=sys.stderr)
         return 2
@@ -41,14 +42,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier.unlink()
     for (name, task), mine in rows.groupby(["contender", "task"], sort=True):
         card = options.out / f"card-{slug(str(name))}{'' if task == DETECT else f'-{task}'}"
-        report = build(mine)
+        report = build(mine, explanations.get((str(name), str(task)), ""))
         card.with_suffix(".md").write_text(markdown.render(report), "utf-8")
         card.with_suffix(".html").write_text(page.render(report), "utf-8")
         card.with_suffix(".json").write_text(json.dumps(badge(mine), indent=1) + "\n", "utf-8")
         print(plain(f"{named(mine)}: {report.headline}"))
     if options.readme is not None:
-        options.readme.write_text(inserted(options.readme.read_text("utf-8"), rows), "utf-8")
+        options.readme.write_text(inserted(options.readme.read_text("utf-8"), rows, explanations), "utf-8")
     return 0
+
+
+def explanations_beside(rows: Path) -> dict[tuple[str, str], str]:
+    """Returns the sentences by contender and task that the run wrote beside its rows; empty where it explained nothing.
+
+    Raises:
+        RowsError: the file is not as the run writes it.
+    """
+    path = rows.with_name("explanations.json")
+    if not path.exists():
+        return {}
+    try:
+        return {(str(one["contender"]), str(one["task"])): str(one["sentence"]) for one in json.loads(path.read_text("utf-8"))}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RowsError(f"{path} is not a list of explanations ({error}); run nox -s diff again, or remove the file") from error
 
 
 def slug(name: str) -> str:

@@ -15,8 +15,8 @@ CONDUCT, WARNINGS = "conduct", "warnings"
 KINDS_SHOWN = 12
 
 
-def build(rows: pd.DataFrame) -> Report:
-    """Returns the card of the contender of these rows."""
+def build(rows: pd.DataFrame, explanation: str = "") -> Report:
+    """Returns the card of the contender of these rows; the sentence that explains its differences, if there is one, comes first."""
     shown, rows = rows, drawn(rows)
     version = rows["version"].iloc[0]
     by_stage = tables.stages(rows)
@@ -33,7 +33,13 @@ def build(rows: pd.DataFrame) -> Report:
         sections.insert(1, Section("Differences", (differences(shown),), brief=False))
     title = f"Conformance card: {named(rows)}" + (f" ({version})" if pd.notna(version) else "")
     return Report(
-        "diff", title, headline(rows), "bad" if failed(rows) or not _compared(rows) else "good", facts(rows), tuple(sections), by_stage
+        "diff",
+        title,
+        headline(rows, explanation),
+        "bad" if failed(rows) or not _compared(rows) else "good",
+        facts(rows),
+        tuple(sections),
+        by_stage,
     )
 
 
@@ -50,13 +56,14 @@ def failed(rows: pd.DataFrame) -> list[str]:
     return [*wrong.loc[wrong["stage"] == CONDUCT, "quantity"].astype(str).drop_duplicates(), *stages]
 
 
-def headline(rows: pd.DataFrame) -> str:
-    """Returns the result in one sentence."""
+def headline(rows: pd.DataFrame, explanation: str = "") -> str:
+    """Returns the result in one sentence, after the one that explains it."""
     compared, asked = _compared(rows), rows["case"].nunique()
     wrong = rows.loc[rows["verdict"] == DIFFER, "case"].nunique()
     few = f"; it was compared on {tables.part(compared, asked)}" if compared < tables.SMALL * asked else ""
     if wrong:
-        return f"Differs in {wrong:,} of {compared:,} batches: {', '.join(failed(rows))}{few}"
+        first = f"{explanation[:1].upper()}{explanation[1:]}. " if explanation else ""
+        return f"{first}Differs in {wrong:,} of {compared:,} batches: {', '.join(failed(rows))}{few}"
     return f"Conforms: {compared:,} batches, no difference{few}" if compared else f"Nothing was compared: {asked:,} batches were declined"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from reports.card.report import CONDUCT, headline, named, observed, way
@@ -9,10 +11,13 @@ from reports.diff import tables
 from reports.diff.schema import AGREE, AMBIGUOUS, DIFFER, drawn
 from reports.escape import fenced
 
+Explanations = Mapping[tuple[str, str], str]
+"""Sentences that explain differences, by contender and task."""
+
 BEGIN, END = "<!-- cards: begin; written by python -m reports.card --readme docs/tutorial/judge.md -->", "<!-- cards: end -->"
 
 
-def inserted(readme: str, rows: pd.DataFrame) -> str:
+def inserted(readme: str, rows: pd.DataFrame, explanations: Explanations | None = None) -> str:
     """Returns a document with the cards of these rows between its marks.
 
     Raises:
@@ -22,16 +27,18 @@ def inserted(readme: str, rows: pd.DataFrame) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"--readme: the file has no place for the cards; add a line {BEGIN} and a line {END}")
-    return f"{before}{BEGIN}\n{block(rows)}{END}{after}"
+    return f"{before}{BEGIN}\n{block(rows, explanations)}{END}{after}"
 
 
-def block(rows: pd.DataFrame) -> str:
+def block(rows: pd.DataFrame, explanations: Explanations | None = None) -> str:
     """Returns the cards of all contenders, in a fence."""
-    cards = "\n\n".join(card(mine) for _, mine in rows.groupby(["contender", "task"], sort=False))
+    known = explanations or {}
+    grouped = rows.groupby(["contender", "task"], sort=False)
+    cards = "\n\n".join(card(mine, known.get((str(name), str(task)), "")) for (name, task), mine in grouped)
     return f"{fenced(cards)}\n"
 
 
-def card(rows: pd.DataFrame) -> str:
+def card(rows: pd.DataFrame, explanation: str = "") -> str:
     """Returns the card of the contender of these rows: result, verdicts, stages, conduct."""
     rows = drawn(rows)
     compared = tables.comparisons(rows)
@@ -42,7 +49,7 @@ def card(rows: pd.DataFrame) -> str:
     seen = observed(rows).groupby("quantity", sort=False)["verdict"].agg(differs=lambda found: (found == DIFFER).sum(), looked="size")
     modes = [_marked(str(mode), row["looked"] - row["differs"], row["differs"]) for mode, row in seen.iterrows()]
     lines = [
-        f"{named(rows)}: {headline(rows)}",
+        f"{named(rows)}: {headline(rows, explanation)}",
         f"  verdicts  {verdicts}; worst error ÷ allowance {tables.RATIO.text(tables.ratios(rows).max())}",
         f"  stages    {', '.join(shown)}",
         f"  conduct   {', '.join(modes) or 'not observed'}",

@@ -98,8 +98,11 @@ class Oriented(Geometry):
         return ((1 - probiou(predicted_H5, truth_H5, spec.term_floor, spec.probiou_eps)) * held.share).sum()
 
     def clamped_target(self, held: HeldAnchors) -> Tensor:
-        """Distances to the sides in the ground truth's frame, clamped to [0, R − 1 − 0.01]."""
-        return distances_from_boxes(held.centres, held.truth).clamp(0, held.spec.largest_target)
+        """Distances to the sides in the ground truth's frame, clamped to [0, R − 1 − 0.01]; of an older definition to those unturned."""
+        truth_H5 = held.truth
+        if not _numbers(held.spec).turned_targets:
+            truth_H5 = torch.cat([truth_H5[:, :4], torch.zeros_like(truth_H5[:, 4:])], dim=-1)
+        return distances_from_boxes(held.centres, truth_H5).clamp(0, held.spec.largest_target)
 
     def distance_term(self, distances: Tensor, held: HeldAnchors) -> Tensor:
         """L1 of distances in the ground truth's frame, as shares of the image's width (left, right) and height (top, bottom)."""

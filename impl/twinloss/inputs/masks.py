@@ -15,6 +15,7 @@ from torch import Tensor
 from twinloss.backends.saved_tensors import in_memory
 from twinloss.inputs.checks import PLAIN, check_present
 from twinloss.inputs.given import Given, check_like, check_real
+from twinloss.masks.sampling import nearest
 from twinloss.masks.targets import TrueMasks, places
 from twinloss.spec import LossSpec
 from twinloss.task_specs import SegmentationSpec
@@ -34,7 +35,7 @@ def admit_masks(given: Given) -> dict[str, Tensor]:
     if given.rows and "masks" not in given.batch:
         check_present("batch", given.batch, ("masks",))
     if "masks" in given.batch:
-        found |= _masks(given)
+        found |= _masks(given, found["proto"])
     if "semantic" in found and "sem_masks" in given.batch and "masks" in found:
         found["sem_masks"] = _sem_masks(given, found)
     return found
@@ -59,7 +60,7 @@ def _predictions(given: Given) -> dict[str, Tensor]:
     return found | {"mask_coefficient": given.logits("mask_coefficient", found["proto"].shape[1])}
 
 
-def _masks(given: Given) -> dict[str, Tensor]:
+def _masks(given: Given, prototypes: Tensor) -> dict[str, Tensor]:
     masks, index_maps = given.batch["masks"], _has_index_maps(given.spec)
     check_real("masks", masks)
     if not given.rows:  # an image without boxes has a zero map, or no mask: nothing is read
@@ -75,8 +76,17 @@ def _masks(given: Given) -> dict[str, Tensor]:
             _check_index_maps(given, masks)
         else:
             _check_instance_masks(masks)
-    found = {"masks": _where_it_lies(given, masks)}
+    found = {"masks": _on_its_grid(given, _where_it_lies(given, masks), prototypes)}
     return found | ({"place": places(given.targets["batch_idx"].to(found["masks"].device))} if index_maps else {})
+
+
+def _on_its_grid(given: Given, masks: Tensor, prototypes: Tensor) -> Tensor:
+    """Masks on the grid of the definition's mask term: resized by nearest where that is the prototypes' (section 13)."""
+    assert isinstance(given.spec, SegmentationSpec)
+    if given.spec.mask_grid == "masks" or masks.shape[-2:] == prototypes.shape[-2:]:
+        return masks
+    rows, columns = (nearest(size, to, masks.device) for size, to in zip(masks.shape[-2:], prototypes.shape[-2:], strict=True))
+    return masks.index_select(1, rows).index_select(2, columns)
 
 
 def _has_index_maps(spec: LossSpec) -> bool:

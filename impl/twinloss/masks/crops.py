@@ -38,15 +38,29 @@ def whole_pixels(corners: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.cat([first_g2, torch.maximum(first_g2, end_g2)], dim=-1)
 
 
-def crops_of(corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def crops_of(
+    corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int], rounded: Tensor | None = None, *, wrap: bool = False
+) -> Tensor:
     """Pixels (g, 4) of the grid inside boxes (g, 4) in pixels of the image: [x1, x2) and [y1, y2).
 
     The corners are divided by the image's size and then multiplied by the grid's, in this order: it decides borders that lie on a pixel's
     edge (section 9).
+
+    Args:
+        corners: of the boxes.
+        image_size: (H, W).
+        grid: (h, w).
+        rounded: (g,) whose borders are rounded first, half to even, as in older definitions (section 13); by default none.
+        wrap: whether a rounded border that is negative counts from the far side.
     """
     (height, width), (rows, columns) = image_size, grid
-    share_g4 = corners / corners.new_tensor([width, height, width, height])
-    return whole_pixels(share_g4 * corners.new_tensor([columns, rows, columns, rows]), grid)
+    size_4 = corners.new_tensor([columns, rows, columns, rows])
+    units_g4 = corners / corners.new_tensor([width, height, width, height]) * size_4
+    if rounded is not None:
+        whole_g4 = units_g4.round()
+        whole_g4 = torch.where((whole_g4 < 0) & wrap, whole_g4 + size_4, whole_g4)
+        units_g4 = torch.where(rounded.unsqueeze(-1), whole_g4, units_g4)
+    return whole_pixels(units_g4, grid)
 
 
 @dataclass(frozen=True)

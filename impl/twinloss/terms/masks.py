@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,8 +25,13 @@ from twinloss.masks.crops import Chunk, chunks, crops_of, pieces_of
 from twinloss.masks.groups import Groups
 from twinloss.masks.sampling import Taps
 from twinloss.masks.targets import TrueMasks, packed, unpacked
+from twinloss.task_specs import SegmentationSpec
 from twinloss.terms.classification import working_dtype
 from twinloss.terms.held import HeldAnchors
+
+Crop = Literal["exact", "rounded", "wrapped"]
+FEW = 50
+"""Held anchors of an image below which older definitions round the borders of its crops."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,14 @@ class HeldMasks:
 
     @classmethod
     def of(
-        cls, image: Tensor, anchor: Tensor, row: Tensor, corners: Tensor, image_size: tuple[int, int], grid: tuple[int, int]
+        cls,
+        image: Tensor,
+        anchor: Tensor,
+        row: Tensor,
+        corners: Tensor,
+        image_size: tuple[int, int],
+        grid: tuple[int, int],
+        crop: Crop = "exact",
     ) -> HeldMasks:
         """Held anchors by box.
 
@@ -63,11 +75,13 @@ class HeldMasks:
             corners: (n, 4) of its box in pixels; their dtype is that of the arithmetic.
             image_size: (H, W).
             grid: (h, w).
+            crop: how the definition treats the crops' borders.
         """
         groups, (height, width) = Groups.of(row), image_size
         corners_g4 = corners[groups.leaders]
         area_g = (corners_g4[:, 2] - corners_g4[:, 0]) / width * ((corners_g4[:, 3] - corners_g4[:, 1]) / height)
-        crop_g4 = torch.where(area_g.unsqueeze(-1) > 0, crops_of(corners_g4, image_size, grid), 0)
+        few_g = torch.bincount(image)[image[groups.leaders]] < FEW if crop != "exact" and image.device.type == "cpu" else None
+        crop_g4 = torch.where(area_g.unsqueeze(-1) > 0, crops_of(corners_g4, image_size, grid, few_g, wrap=crop == "wrapped"), 0)
         factor_g = 1 / (area_g * (grid[0] * grid[1] * len(row)))
         return cls(image, anchor, groups, image[groups.leaders], crop_g4, factor_g, grid)
 
@@ -104,7 +118,8 @@ MaskTerm = Callable[[Tensor, Tensor, HeldMasks, TrueMasks], Tensor]
 def term_of_call(at: HeldAnchors, term: MaskTerm = mask_term) -> Tensor:
     """:func:`mask_term` of a call, or another function for it; without boxes its masks are not there, and nothing is held."""
     extras, masks = at.call.extras, TrueMasks.of(at.call.extras)
-    held = HeldMasks.of(at.image, at.anchor, at.row, at.pixels, at.image_size, masks.grid)
+    assert isinstance(at.spec, SegmentationSpec)
+    held = HeldMasks.of(at.image, at.anchor, at.row, at.pixels, at.image_size, masks.grid, at.spec.crop)
     return term(extras["mask_coefficient"], extras["proto"], held, masks)
 
 

@@ -14,6 +14,7 @@ from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.keypoints import likelihood_weights
 
 _HALVES = {"weight_bce": 0.5, "weight_dice": 0.5}
+_BY_KEYPOINTS = "PoseTaskAlignedAssigner"
 _LIKELIHOOD = {"size_average": True, "use_target_weight": True, "residual": True}
 
 Read = Callable[[str, Tensor], tuple[float, ...]]
@@ -35,22 +36,20 @@ class Kind:
     Attributes:
         name: of the class.
         spec: kind of the definition that it computes.
-        made_of: classes of its parts by their attributes.
+        made_of: classes of its parts by their attributes, of one release or another; ``None`` where a release's has no such part.
         gains: names of its further gains, in the definition's order, with the value of one that the model's arguments lack, or ``None``.
         targets: what else of a batch it reads, by key; of ``masks`` and ``sem_masks`` one an image rather than one a box.
         fields: further fields of the definition, read from a criterion.
         differs: what sets a criterion apart from the class, in words, beside its parts; ``None`` where nothing does.
-        first: the first release examined whose class computes the newest definition, or ``None`` where older ones are known too.
     """
 
     name: str
     spec: type[LossSpec]
-    made_of: Mapping[str, str]
+    made_of: Mapping[str, tuple[str | None, ...]]
     gains: Mapping[str, float | None] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     fields: Callable[[Any, Read], dict[str, Any]] = _nothing
     differs: Callable[[Any, Read], str | None] = _same
-    first: str | None = None
 
 
 def flow_of(part: Any) -> Callable[[Tensor], Tensor] | None:
@@ -82,10 +81,13 @@ def _set_otherwise(name: str, part: Any, usual: Mapping[str, Any]) -> str | None
 
 
 def _segmentation(part: Any, _: Read) -> dict[str, Any]:
-    return {"overlap_mask": bool(part.overlap), "mask_aware": type(part).__name__ == "SegmentLoss26"}
+    semantic = getattr(part, "bcedice_loss", None) is not None
+    return {"overlap_mask": bool(part.overlap), "mask_aware": type(part).__name__ == "SegmentLoss26", "semantic_term": semantic}
 
 
 def _semantic_differs(part: Any, _: Read) -> str | None:
+    if getattr(part, "bcedice_loss", None) is None:
+        return None
     return _set_otherwise("bcedice_loss", part.bcedice_loss, _HALVES) or _set_otherwise("dice", part.bcedice_loss.dice, {"smooth": 1})
 
 
@@ -96,6 +98,7 @@ def _pose(part: Any, read: Read) -> dict[str, Any]:
         "generation": 2 if second else 1,
         "sigmas": read("sigmas", part.keypoint_loss.sigmas),
         "flow": second and flow_of(part) is not None,
+        "keypoint_aware": not second or type(part.assigner).__name__ == _BY_KEYPOINTS,
     }
 
 
@@ -115,35 +118,34 @@ def _keypoints_differ(part: Any, read: Read) -> str | None:
     return plain_bce("bce_pose", part.bce_pose, "mean")
 
 
-_PLAIN = {"assigner": "TaskAlignedAssigner", "bbox_loss": "BboxLoss"}
+_PLAIN: Mapping[str, tuple[str | None, ...]] = {"assigner": ("TaskAlignedAssigner",), "bbox_loss": ("BboxLoss",)}
 _KEYPOINT_GAINS = {"pose": None, "kobj": None, "rle": 1.0}
 
 
-def _masks(name: str, assigner: str, first: str) -> Kind:
-    made_of = {"assigner": assigner, "bbox_loss": "BboxLoss", "bcedice_loss": "BCEDiceLoss"}
-    return Kind(name, SegmentationSpec, made_of, {}, ("masks", "sem_masks"), _segmentation, _semantic_differs, first)
+def _masks(name: str, assigner: str) -> Kind:
+    made_of = {**_PLAIN, "assigner": (assigner,), "bcedice_loss": ("BCEDiceLoss", None)}
+    return Kind(name, SegmentationSpec, made_of, {}, ("masks", "sem_masks"), _segmentation, _semantic_differs)
 
 
-def _keypoints(name: str, assigner: str, first: str) -> Kind:
-    made_of = {"assigner": assigner, "bbox_loss": "BboxLoss", "keypoint_loss": "KeypointLoss"}
-    return Kind(name, PoseSpec, made_of, _KEYPOINT_GAINS, ("keypoints",), _pose, _keypoints_differ, first)
+def _keypoints(name: str, *assigners: str) -> Kind:
+    made_of = {**_PLAIN, "assigner": assigners, "keypoint_loss": ("KeypointLoss",)}
+    return Kind(name, PoseSpec, made_of, _KEYPOINT_GAINS, ("keypoints",), _pose, _keypoints_differ)
 
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("v8DetectionLoss", LossSpec, _PLAIN),
-        _masks("v8SegmentationLoss", "TaskAlignedAssigner", "8.4.128"),
-        _masks("SegmentLoss26", "SegTaskAlignedAssigner", "8.4.190"),
+        _masks("v8SegmentationLoss", "TaskAlignedAssigner"),
+        _masks("SegmentLoss26", "SegTaskAlignedAssigner"),
         Kind(
             "v8OBBLoss",
             OrientedSpec,
-            {"assigner": "RotatedTaskAlignedAssigner", "bbox_loss": "RotatedBboxLoss"},
+            {"assigner": ("RotatedTaskAlignedAssigner",), "bbox_loss": ("RotatedBboxLoss",)},
             {"angle": 1.0},
-            first="8.4.128",
         ),
-        _keypoints("v8PoseLoss", "TaskAlignedAssigner", "8.4.128"),
-        _keypoints("PoseLoss26", "PoseTaskAlignedAssigner", "8.4.190"),
+        _keypoints("v8PoseLoss", "TaskAlignedAssigner"),
+        _keypoints("PoseLoss26", _BY_KEYPOINTS, "TaskAlignedAssigner"),
     )
 }
 """By the name of the class."""

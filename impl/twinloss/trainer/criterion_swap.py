@@ -202,7 +202,7 @@ class Maker:
     def __init__(self, model: Any, settings: Settings) -> None:
         check_head(model)
         self.model, self.settings, self.release = model, settings, release_of(model, settings.release)
-        _ = self.release.definition
+        self.release.definition()
         self.own = model.init_criterion
         self.replaced = vars(model).get("criterion", _ABSENT)
         self.waiting = self.replaced not in (_ABSENT, None)  # a criterion that the model already had goes on behind the twin

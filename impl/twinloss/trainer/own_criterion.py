@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from twinloss.end_to_end import Generation
-from twinloss.release_definitions import Release, number, root
+from twinloss.release_definitions import Release, root
 from twinloss.spec import LossSpec
 from twinloss.trainer.criterion_kinds import KINDS, Kind, Read, plain_bce
 from twinloss.trainer.return_format import Task
@@ -65,7 +65,7 @@ class OwnCriterion:
         self.parts: dict[str, Any] = {"": criterion} if self.generation is None else {name: getattr(criterion, name) for name in SETS}
         self._tensors: dict[tuple[str, str], tuple[Tensor, int, tuple[float, ...]]] = {}
         self.kind = self._kind()
-        self.numbers()
+        self._check_release()
 
     def numbers(self) -> dict[str, Numbers]:
         """The numbers of each part at the moment.
@@ -77,10 +77,11 @@ class OwnCriterion:
             self._refuse(f"its shares o2m and o2o are {self.criterion.o2m} and {self.criterion.o2o}, which do not add up to 1")
         return {name: self._numbers(name, part) for name, part in self.parts.items()}
 
-    def specs(self, numbers: Mapping[str, Numbers]) -> dict[str, LossSpec]:
-        """The definition of each part, with these numbers."""
+    def specs(self, numbers: Mapping[str, Numbers], release: Release | None = None) -> dict[str, LossSpec]:
+        """The definition of each part, with these numbers, of its release or of another."""
         plain = {name: {key: value for key, value in part._asdict().items() if key != "further"} for name, part in numbers.items()}
-        return {name: self.kind.spec(**self.release.definition | plain[name] | dict(numbers[name].further)) for name in numbers}
+        how = (release or self.release).definition(self.kind.spec.task)
+        return {name: self.kind.spec(**how | plain[name] | dict(numbers[name].further)) for name in numbers}
 
     @property
     def task(self) -> Task:
@@ -97,13 +98,20 @@ class OwnCriterion:
             self._refuse(f"it is no {known}", first, "criterion")
         for other in others:
             self._check_class("criterion", other, kind.name)
-        version = self.release.version
-        if kind.first is not None and version is not None and number(version) < number(kind.first):
-            raise TypeError(
-                f"the {kind.name} of {self.release} computes a definition that nobody examined; the first {kind.name} that the twin could "
-                f"stand for is that of {kind.first}: train with such a release, or without the twin (twinloss.hook.uninstall)"
-            )
         return kind
+
+    def _check_release(self) -> None:
+        """Refuse a criterion of a release whose definition the twin does not follow."""
+        try:
+            found = (self.release.refusal(vars(spec), spec.task) for spec in self.specs(self.numbers()).values())
+            reason = next(filter(None, found), None)
+        except ValueError as error:
+            reason = str(error)
+        if reason is not None:
+            raise TypeError(
+                f"the {self.kind.name} of {self.release} computes no definition that the twin could stand for: {reason}: train with such a "
+                "release, or without the twin (twinloss.hook.uninstall)"
+            )
 
     def _numbers(self, name: str, part: Any) -> Numbers:
         def read(what: str, tensor: Tensor) -> tuple[float, ...]:
@@ -140,8 +148,10 @@ class OwnCriterion:
     def _check(self, part: Any, read: Read) -> None:
         """Refuse a criterion that computes with other parts than the release's."""
         self._check_class("criterion", part, self.kind.name)
-        for name, kind in self.kind.made_of.items():
-            self._check_class(name, getattr(part, name, None), kind)
+        for name, kinds in self.kind.made_of.items():
+            found = getattr(part, name, None)
+            if found is not None or None not in kinds:
+                self._check_class(name, found, *filter(None, kinds))
         if _overridden(part.bce):
             self._refuse(f"its bce is a {type(part.bce).__name__}{_overridden(part.bce)}, not a plain BCEWithLogitsLoss")
         if different := plain_bce("bce", part.bce, "none") or self.kind.differs(part, read):
@@ -149,12 +159,11 @@ class OwnCriterion:
         if bool(getattr(part, "use_dfl", part.reg_max > 1)) != (part.reg_max > 1):
             self._refuse(f"its use_dfl is {part.use_dfl} with reg_max = {part.reg_max}")
 
-    def _check_class(self, what: str, found: Any, kind: str) -> None:
-        place = root(type(found))
-        if type(found).__name__ != kind:
-            self._refuse(
-                f"its {what} is a {type(found).__name__}, not a {kind}" if what != "criterion" else f"it is no {kind}", found, what
-            )
+    def _check_class(self, what: str, found: Any, *kinds: str) -> None:
+        place, kind = root(type(found)), type(found).__name__
+        if kind not in kinds:
+            expected = " or ".join(kinds)
+            self._refuse(f"its {what} is a {kind}, not a {expected}" if what != "criterion" else f"it is no {expected}", found, what)
         if place != self.release.package:
             self._refuse(f"the class {kind} of its {what} is defined in {type(found).__module__}, not in {self.release.package}")
         if changed := _overridden(found):

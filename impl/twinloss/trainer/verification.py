@@ -248,17 +248,15 @@ def _assigned_otherwise(rows: int, loss: Loss, theirs: Mapping[str, float], aske
 
 def _matching_release(own: OwnCriterion, loss: Loss, asked: Asked) -> str | None:
     """The newest release, other than the one assumed, whose definition agrees."""
-    twins = _twins(loss)
-    if own.kind.first is not None:
-        return None  # older definitions of other tasks are not known
+    twins, numbers = _twins(loss), own.numbers()
     before = {name: twin.spec for name, twin in twins.items()}
-    usual: dict[str, Any] = {"lengthen": "second", "distance_term": True, "anchor_weights": "own"}
     try:
-        for first, how in reversed(DEFINITIONS):
+        for first, _ in reversed(DEFINITIONS[own.kind.spec.task]):
+            specs = own.specs(numbers, replace(own.release, version=first))
             for name, twin in twins.items():
-                twin.spec = replace(before[name], **usual | dict(how))
-            if twins and next(iter(twins.values())).spec != next(iter(before.values())) and not _compare(own, loss, asked).differs:
-                return str(first)
+                twin.spec = specs[name]
+            if specs != before and not _compare(own, loss, asked).differs:
+                return first
     finally:
         for name, twin in twins.items():
             twin.spec = before[name]

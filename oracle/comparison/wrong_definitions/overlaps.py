@@ -21,6 +21,7 @@ class Formula:
 
     Attributes:
         distance: weight of ρ² / c².
+        diagonal: factor of c², before ε_c is added.
         enclosing: weight of the share of the enclosing box that the union leaves empty, as in the GIoU.
         aspect: factor of α_c v; 0 leaves it out.
         attached: whether α_c is differentiated.
@@ -31,6 +32,7 @@ class Formula:
     """
 
     distance: float = 1.0
+    diagonal: float = 1.0
     enclosing: float = 0.0
     aspect: float = 1.0
     attached: bool = False
@@ -51,7 +53,7 @@ class Formula:
         value = iou
         if self.distance:
             apart = ((b[:, :2] + b[:, 2:] - a[:, :2] - a[:, 2:]) ** 2) / 4
-            value = value - self.distance * (apart.sum(1) / (hull.square().sum(1) + eps))
+            value = value - self.distance * (apart.sum(1) / (hull.square().sum(1) * self.diagonal + eps))
             if self.separate:
                 sizes = torch.stack([(aw - bw) ** 2, (ah - bh) ** 2], 1)
                 value = value - (sizes / (hull.square() + eps)).sum(1)

@@ -15,11 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .eras import Era, Model, NotOfferedError, accepted_layout, arrange, item_vector, make_criterion
+from .eras import DETECTION, Era, NotOfferedError, accepted_layout, arrange, item_vector, make_criterion
+from .stand_ins import GaussianFlow, Model
 
 Fields = Mapping[str, Any]
 Tensors = dict[str, Tensor]
-USUAL: Fields = {"num_classes": 3, "reg_max": 16, "strides": (8, 16, 32), "gains": (7.5, 0.5, 1.5), "class_weights": None}
+USUAL: Fields = {
+    "num_classes": 3,
+    "reg_max": 16,
+    "strides": (8, 16, 32),
+    "class_weights": None,
+    "args": {"box": 7.5, "cls": 0.5, "dfl": 1.5},
+    "head": {},
+    "model": {},
+}
 HEADS = ("one2many", "one2one")
 
 
@@ -32,23 +41,40 @@ def floating(name: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def arithmetic(fields: Fields) -> Iterator[None]:
-    """The context with the default dtype and autocast of a question; float64 logits are computed in float64 throughout (spec 8a)."""
-    before = torch.get_default_dtype()
+    """The context with the default dtype and autocast of a question; float64 logits are computed in float64 throughout (spec 8a).
+
+    With the field ``float_is_double`` that includes what a release converts by ``Tensor.float`` (segmentation spec section 8a).
+    """
+    before, narrow = torch.get_default_dtype(), torch.Tensor.float
     torch.set_default_dtype(torch.float64 if fields["dtype"] == "float64" else torch.float32)
     cast = fields.get("autocast")
+    if fields["dtype"] == "float64" and fields.get("float_is_double"):
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     try:
         with torch.autocast("cpu", floating(cast)) if cast else contextlib.nullcontext():
             yield
     finally:
+        torch.Tensor.float = narrow  # type: ignore[method-assign]
         torch.set_default_dtype(before)
 
 
-def targets_of(fields: Fields, arrays: Tensors) -> Tensors:
-    """Returns the batch as a trainer passes it; the field ``target_dtypes`` gives the dtypes that differ from the default."""
+def targets_of(fields: Fields, arrays: Tensors) -> dict[str, Any]:
+    """Returns the batch as a trainer passes it: arrays of floating numbers in the default dtype, others, such as index maps, as they are.
+
+    The field ``target_dtypes`` gives the dtypes that differ from that, ``image_size`` the size that some releases read of a batch.
+    """
     usual = "float64" if fields["dtype"] == "float64" else "float32"
     dtypes = fields.get("target_dtypes", {})
-    batch = {name: arrays[name].to(floating(dtypes.get(name, usual))) for name in ("batch_idx", "cls", "bboxes")}
-    return batch | ({"cls": batch["cls"].reshape(-1)} if fields.get("flat_classes") else {})
+    own = {name: usual if arrays[name].is_floating_point() else str(arrays[name].dtype)[6:] for name in fields["targets"]}
+    batch: dict[str, Any] = {name: arrays[name].to(floating(dtypes.get(name, dtype))) for name, dtype in own.items()}
+    if fields.get("flat_classes"):
+        batch["cls"] = batch["cls"].reshape(-1)
+    return batch | ({"resized_shape": [fields["image_size"]] * fields["batch_size"]} if "image_size" in fields else {})
+
+
+def flow_of(arrays: Tensors) -> GaussianFlow | None:
+    """Returns the flow of a pose question, if it has one."""
+    return GaussianFlow(arrays["flow"].to(torch.get_default_dtype())) if "flow" in arrays else None
 
 
 def leaf(array: Tensor, fields: Fields) -> Tensor:
@@ -65,34 +91,40 @@ def layout_of(era: Era) -> str:
 
 def loss(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Returns the whole loss: its sum, its items, the gradients of the sum."""
-    layout = layout_of(era)
-    model = Model(fields["spec"], torch.get_default_dtype())
-    criterion = make_criterion(era.criterion(), fields["spec"], model.build())
-    boxes, scores = leaf(arrays["boxes"], fields), leaf(arrays["scores"], fields)
-    value, items = criterion(arrange(layout, boxes, scores, fields["grids"]), targets_of(fields, arrays))
+    model, leaves, (value, items) = call(era, fields, arrays)
     if fields["spec"]["class_weights"] is not None and "model.class_weights" not in model.attributes_read:
         raise NotOfferedError("class weights are not read")
     value.sum().backward()
-    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(boxes=boxes, scores=scores)}
+    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(leaves, model.flow)}
 
 
-def gradients(**leaves: Tensor) -> Tensors:
-    """Returns the gradients of the leaves that have one."""
-    return {f"gradient of {name}": value.grad for name, value in leaves.items() if value.grad is not None}
+def call(era: Era, fields: Fields, arrays: Tensors) -> tuple[Model, Tensors, tuple[Tensor, Any]]:
+    """Returns the stand-in for a model, the predictions that require a gradient, and what a criterion returns for them."""
+    model = Model(fields["spec"], torch.get_default_dtype(), flow=flow_of(arrays))
+    criterion = make_criterion(era.criterion(fields["spec"]["criterion"]), fields["spec"], model.build())
+    leaves = {name: leaf(arrays[name], fields) for name in fields["predictions"]}
+    return model, leaves, criterion(arrange(layout_of(era), leaves, fields["grids"]), targets_of(fields, arrays))
+
+
+def gradients(leaves: Tensors, flow: GaussianFlow | None = None) -> Tensors:
+    """Returns the gradients of the leaves, and of the flow, that have one."""
+    found = leaves | ({} if flow is None else {"flow": flow.matrix})
+    return {f"gradient of {name}": value.grad for name, value in found.items() if value.grad is not None}
 
 
 def two_heads(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     """Returns a two-headed loss (spec section 12), named by the field ``criterion``, after ``updates`` calls of its ``update``."""
-    kind = era.find("loss", fields["criterion"])
-    layout = layout_of(era)
-    criterion = kind(Model(fields["spec"], torch.get_default_dtype(), epochs=fields["epochs"]).build())
+    kind, own = era.find("loss", fields["criterion"]), fields["spec"]["criterion"]
+    model = Model(fields["spec"], torch.get_default_dtype(), fields["epochs"], flow_of(arrays))
+    criterion = kind(model.build(), *(() if own == DETECTION else (era.criterion(own),)))
     for _ in range(fields["updates"]):
         criterion.update()
-    leaves = {f"{head} {name}": leaf(arrays[f"{head} {name}"], fields) for head in HEADS for name in ("boxes", "scores")}
-    preds = {head: arrange(layout, leaves[f"{head} boxes"], leaves[f"{head} scores"], fields["grids"]) for head in HEADS}
+    leaves = {name: leaf(arrays[name], fields) for name in fields["predictions"]}
+    heads = {head: {name.removeprefix(f"{head} "): leaves[name] for name in leaves if name.startswith(head)} for head in HEADS}
+    preds = {head: arrange(layout_of(era), own, fields["grids"]) for head, own in heads.items()}
     value, items = criterion(preds, targets_of(fields, arrays))
     value.sum().backward()
-    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(**leaves)}
+    return {"total": value.sum().detach(), "items": item_vector(items), **gradients(leaves, model.flow)}
 
 
 def plain_criterion(era: Era, fields: Fields) -> Any:
@@ -149,7 +181,7 @@ def overlap(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     first, second = leaf(arrays["first"], fields), arrays["second"].to(floating(fields["dtype"]))
     value = era.find("metrics", "bbox_iou")(first, second, xywh=False, CIoU=True)
     value.sum().backward()
-    return {"ciou": value.detach(), **gradients(first=first)}
+    return {"ciou": value.detach(), **gradients({"first": first})}
 
 
 def distances(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
@@ -165,27 +197,23 @@ def distribution(era: Era, fields: Fields, arrays: Tensors) -> Tensors:
     bins, target = leaf(arrays["bins"], fields), arrays["target"].to(floating(fields["dtype"])).clone()
     value = term(bins, target)
     value.sum().backward()
-    return {"term": value.detach(), **gradients(bins=bins)}
+    return {"term": value.detach(), **gradients({"bins": bins})}
 
 
-def interface(era: Era, fields: Fields) -> dict[str, Any]:
+def interface(era: Era, fields: Fields, arrays: Tensors) -> dict[str, Any]:
     """Returns how the loss is called: module, signature, layout of predictions, shape of results, attributes read of the model."""
-    kind, spec = era.criterion(), fields["spec"]
-    model = Model(spec, torch.get_default_dtype())
-    layout = layout_of(era)
-    columns = sum(rows * width for rows, width in fields["grids"])
-    logits = torch.zeros(1, 4 * spec["reg_max"], columns), torch.zeros(1, spec["num_classes"], columns)
-    batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1, 1), "bboxes": torch.full((1, 4), 0.5)}
-    value, items = kind(model.build())(arrange(layout, *logits, fields["grids"]), batch)
+    own = fields["spec"]["criterion"]
+    kind = era.criterion(own)
+    model, _, (value, items) = call(era, fields, arrays)
     return {
-        "place": era.loss,
+        "place": era.loss if own == DETECTION else f"{kind.__module__}:{kind.__name__}",
         "options": options(kind),
-        "options of the assigner": options(era.find("tal", "TaskAlignedAssigner")),
-        "predictions": layout,
+        "options of the assigner": options(era.find("tal", fields["assigner"])),
+        "predictions": layout_of(era),
         "loss": "scalar" if value.ndim == 0 else f"vector of {len(value)}",
         "items": f"mapping of {', '.join(items)}" if isinstance(items, Mapping) else f"vector of {len(items)}",
         "read of the model": ", ".join(sorted(model.attributes_read)),
-        **{f"has {name}": offers(era, *place) for name, place in PLACES.items()},
+        **{f"has {name}": offers(era, *place) for name, place in PLACES.items() if own == DETECTION},
     }
 
 
@@ -229,5 +257,5 @@ def answer(era: Era, fields: Fields, arrays: Tensors) -> tuple[dict[str, Any], T
     torch.manual_seed(0)
     with arithmetic(fields):
         if fields["entry_point"] == "interface":
-            return interface(era, fields), {}
+            return interface(era, fields, arrays), {}
         return {}, ENTRY_POINTS[fields["entry_point"]](era, fields, arrays)

@@ -23,7 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .stand_ins import AttributeRecorder
+
 LAYOUTS = ("mapping", "maps")
+DETECTION = "v8DetectionLoss"
 
 
 class NotOfferedError(Exception):
@@ -32,11 +35,15 @@ class NotOfferedError(Exception):
 
 @dataclass(frozen=True)
 class Era:
-    """The modules in which some releases keep the loss (``module:class``) and its helpers (``package``)."""
+    """The modules in which some releases keep the loss (``module:class``) and its helpers (``package``).
+
+    Losses of other tasks than detection are in the module ``loss`` of the package, unless ``losses`` says where, by their later names.
+    """
 
     name: str
     loss: str
     package: str
+    losses: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def find(self, module: str, name: str) -> Any:
         """Returns an attribute of a module of the release, such as ``find("tal", "make_anchors")``.
@@ -49,16 +56,28 @@ class Era:
         except (ModuleNotFoundError, AttributeError) as error:
             raise NotOfferedError(f"no {module}.{name}") from error
 
-    def criterion(self) -> Any:
-        """Returns the class of the whole loss."""
-        module, name = self.loss.split(":")
-        return getattr(importlib.import_module(module), name)
+    def criterion(self, name: str = DETECTION) -> Any:
+        """Returns the class of the whole loss; that of another task than detection by its name.
+
+        Raises:
+            NotOfferedError: there is no such class.
+        """
+        places = {DETECTION: self.loss, **self.losses}
+        if name not in places:
+            return self.find("loss", name)
+        module, own = places[name].split(":")
+        return getattr(importlib.import_module(module), own)
 
 
 ERAS = (
     Era("utils", "ultralytics.utils.loss:v8DetectionLoss", "ultralytics.utils"),
     Era("yolo.utils", "ultralytics.yolo.utils.loss:v8DetectionLoss", "ultralytics.yolo.utils"),
-    Era("yolo.v8", "ultralytics.yolo.v8.detect.train:Loss", "ultralytics.yolo.utils"),
+    Era(
+        "yolo.v8",
+        "ultralytics.yolo.v8.detect.train:Loss",
+        "ultralytics.yolo.utils",
+        {"v8SegmentationLoss": "ultralytics.yolo.v8.segment.train:SegLoss", "v8PoseLoss": "ultralytics.yolo.v8.pose.train:PoseLoss"},
+    ),
 )
 
 
@@ -87,78 +106,50 @@ def has_loss(era: Era) -> bool:
     return True
 
 
-@dataclass
-class AttributeRecorder:
-    """An object with given attributes that records the names of all attributes that are read, including missing ones."""
-
-    name_: str
-    given_: Mapping[str, Any]
-    read_: set[str]
-
-    def __getattr__(self, attribute: str) -> Any:
-        self.read_.add(f"{self.name_}.{attribute}")
-        if attribute in self.given_:
-            return self.given_[attribute]
-        raise AttributeError(f"the stand-in for {self.name_} has no {attribute!r}")
-
-
-@dataclass
-class Model:
-    """Replaces the reference's model: it has the attributes that a criterion reads of one, and no others."""
-
-    spec: Mapping[str, Any]
-    dtype: torch.dtype
-    epochs: int = 10
-    attributes_read: set[str] = field(default_factory=set)
-
-    def build(self) -> AttributeRecorder:
-        """Returns the object to pass to a criterion's constructor."""
-        spec = self.spec
-        parameter = torch.nn.Parameter(torch.zeros(1, dtype=self.dtype))
-        box, cls, dfl = spec["gains"]
-        head = {
-            "stride": torch.tensor(spec["strides"], dtype=self.dtype),
-            "nc": spec["num_classes"],
-            "reg_max": spec["reg_max"],
-            "no": spec["num_classes"] + 4 * spec["reg_max"],
-        }
-        args = {"box": box, "cls": cls, "dfl": dfl, "epochs": self.epochs}
-        given: dict[str, Any] = {
-            "parameters": lambda: iter([parameter]),
-            "model": [AttributeRecorder("model[-1]", head, self.attributes_read)],
-            "args": AttributeRecorder("model.args", args, self.attributes_read),
-        }
-        if spec["class_weights"] is not None:
-            given["class_weights"] = torch.tensor(spec["class_weights"], dtype=self.dtype)
-        return AttributeRecorder("model", given, self.attributes_read)
-
-
 def make_criterion(kind: Any, spec: Mapping[str, Any], model: AttributeRecorder) -> Any:
     """Returns a criterion of a class of the release; ``topk`` and ``topk2`` are passed only where they differ from its defaults.
+
+    The oldest segmentation losses are told the encoding of masks, which later ones read of the model.
 
     Raises:
         NotOfferedError: the constructor has no such option.
     """
     wanted = {"tal_topk": (spec["topk"], 10), "tal_topk2": (spec["topk2"], None)}
     given = {name: value for name, (value, default) in wanted.items() if value != default}
-    missing = [name for name in given if name not in inspect.signature(kind).parameters]
+    offered = inspect.signature(kind).parameters
+    missing = [name for name in given if name not in offered]
     if missing:
         raise NotOfferedError(f"no option {', '.join(missing)}")
-    return kind(model, **given)
+    return kind(model, **given, **({"overlap": spec["args"]["overlap_mask"]} if "overlap" in offered else {}))
 
 
-def arrange(layout: str, boxes: Tensor, scores: Tensor, grids: list[tuple[int, int]]) -> Any:
-    """Returns logits (B, 4R, A) and (B, C, A) in a release's layout: one mapping, or a map (B, 4R + C, H, W) per level."""
-    both = torch.cat([boxes, scores], 1)
+def arrange(layout: str, predictions: Mapping[str, Tensor], grids: list[tuple[int, int]]) -> Any:
+    """Returns predictions in a release's layout: one mapping, or a map (B, 4R + C, H, W) per level, with the task's own beside them.
+
+    Raises:
+        NotOfferedError: the layout has no place for one of them.
+    """
+    both = torch.cat([predictions["boxes"], predictions["scores"]], 1)
     levels = both.split([rows * columns for rows, columns in grids], dim=2)
     maps = [level.reshape(*both.shape[:2], *grid) for level, grid in zip(levels, grids, strict=True)]
-    if layout == "maps":
-        return maps
-    return {"boxes": boxes, "scores": scores, "feats": [level.detach() for level in maps]}
+    if layout == "mapping":
+        return {**paired(predictions), "feats": [level.detach() for level in maps]}
+    if "semantic" in predictions:
+        raise NotOfferedError("no semantic logits")
+    further = [value for name, value in predictions.items() if name not in ("boxes", "scores")]
+    return (maps, *further) if further else maps
+
+
+def paired(predictions: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Returns predictions by name, the prototypes with the semantic logits, where there are some (segmentation spec section 1)."""
+    found: dict[str, Any] = dict(predictions)
+    if found.pop("semantic", None) is not None:
+        found["proto"] = (predictions["proto"], predictions["semantic"])
+    return found
 
 
 def item_vector(items: Any) -> Tensor:
-    """Returns logged items as a (3,) tensor, from a tensor or a mapping in the order box, classification, distribution."""
+    """Returns logged items as a tensor (T,), from a tensor or a mapping in the order of the terms."""
     values = list(items.values()) if isinstance(items, Mapping) else items
     return torch.stack([torch.as_tensor(value).detach().reshape(()) for value in values])
 
@@ -177,7 +168,10 @@ def accepted_layout(criterion: Any, spec: Mapping[str, Any]) -> str:
     for layout in LAYOUTS:
         logits = torch.zeros(1, 4 * bins, columns), torch.zeros(1, classes, columns)
         try:
-            criterion(arrange(layout, *logits, grids), {name: value.to(logits[0].dtype) for name, value in batch.items()})
+            criterion(
+                arrange(layout, dict(zip(("boxes", "scores"), logits, strict=True)), grids),
+                {name: value.to(logits[0].dtype) for name, value in batch.items()},
+            )
         except Exception as error:  # any exception means that the layout is not accepted
             met.append(f"{layout}: {type(error).__name__}")
         else:

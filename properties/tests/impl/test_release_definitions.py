@@ -11,32 +11,85 @@ import torch
 
 from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
-from oracle.contract.run import run_assign, run_loss
-from oracle.definition.criterion import ExactCriterion
-from twinloss import DetectionLoss, LossSpec
-from twinloss.release_definitions import DEFINITIONS, switches
+from oracle.contract.run import Outcome, run_assign, run_loss
+from oracle.definition.tasks import DEFINITIONS as EXACT
+from twinloss import DetectionLoss, LossSpec, OrientedSpec, PoseSpec, SegmentationLoss, SegmentationSpec
+from twinloss.loss import LOSSES
+from twinloss.release_definitions import DEFINITIONS, UNFOLLOWED, refusal, switches
 
-DOUBLE = Setting("float64")
+DOUBLE, FLOAT = Setting("float64"), Setting("float32")
 SMALL = (Box(0, 0, 20.0, 20.0, 5.0, 5.0), Box(0, 1, 42.0, 40.0, 12.0, 12.0), Box(0, 2, 30.0, 50.0, 40.0, 20.0))
-HOWS = [dict(how) for _, how in DEFINITIONS]
+HOWS = [dict(how) for _, how in DEFINITIONS["detect"]]
+OF_TASKS = [(task, first, dict(how)) for task, known in DEFINITIONS.items() for first, how in known]
+SPECS: dict[str, LossSpec] = {
+    "detect": LossSpec(num_classes=3),
+    "segment": SegmentationSpec(num_classes=3),
+    "oriented": OrientedSpec(num_classes=3),
+    "pose": PoseSpec(num_classes=3, keypoint_shape=(5, 3), generation=2),
+}
+MASKS = {"prototypes": 4.0, "semantic": 1.0, "mask_height": 32.0, "mask_width": 24.0}
 
 
 def case(**how: Any) -> Case:
     return Case(LossSpec(num_classes=3, **how), (64, 64), 1, SMALL, Prediction("early", 3))
 
 
+def answered(criterion: Any, told: Case, setting: Setting = DOUBLE) -> Outcome:
+    """What a criterion answers to a batch."""
+    return run_loss(criterion, build(told, setting), setting, terms=told.spec.terms)
+
+
+def of_task(task: str, **how: Any) -> Case:
+    """A batch of a task with boxes of all sizes, one of them beyond the left border, and masks on another grid than the prototypes'."""
+    boxes = (*SMALL, Box(0, 1, 8.0, 40.0, 30.0, 36.0))
+    extras = {"angle": (0.3, -0.5, 1.1, 0.2)} if task == "oriented" else {}
+    spec = dataclasses.replace(SPECS[task], **how)
+    return Case(spec, (64, 64), 1, boxes, Prediction("early", 3), extras=extras, options=MASKS if task == "segment" else {})
+
+
 @pytest.mark.parametrize("reg_max", [16, 1])
-@pytest.mark.parametrize("how", HOWS, ids=[first for first, _ in DEFINITIONS])
-def test_the_twin_and_the_exact_criterion_agree_on_every_definition(how: dict[str, Any], reg_max: int) -> None:
-    told = case(reg_max=reg_max, **how)
-    twin, exact = DetectionLoss(told.spec), ExactCriterion(told.spec)
-    ours, truth = run_loss(twin, build(told, DOUBLE), DOUBLE), run_loss(exact, build(told, DOUBLE), DOUBLE)
-    for found, expected in (
-        (ours.loss, truth.loss),
-        (ours.gradients["boxes"], truth.gradients["boxes"]),
-        (ours.gradients["scores"], truth.gradients["scores"]),
-    ):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize(("task", "first", "how"), OF_TASKS, ids=[f"{task} {first}" for task, first, _ in OF_TASKS])
+def test_the_twin_and_the_exact_criterion_agree_on_every_definition(task: str, first: str, how: dict[str, Any], reg_max: int) -> None:
+    told = of_task(task, reg_max=reg_max, **how)
+    twin, exact = LOSSES[task](told.spec), EXACT[task](told.spec)
+    ours, truth = answered(twin, told), answered(exact, told)
+    assert ours.gradients.keys() == truth.gradients.keys()
+    torch.testing.assert_close(ours.loss, truth.loss, rtol=1e-9, atol=1e-12)
+    for name, found in ours.gradients.items():
+        torch.testing.assert_close(found, truth.gradients[name], rtol=1e-9, atol=1e-9 * float(truth.gradients[name].abs().max()))
+
+
+@pytest.mark.parametrize("task", ["segment", "oriented", "pose"])
+def test_each_definition_of_a_task_differs_from_the_next(task: str) -> None:
+    """Each of them in the terms, or in a term of the distances for R = 1."""
+    answers = [
+        [answered(LOSSES[task](told.spec), told).loss for told in (of_task(task, **how), of_task(task, reg_max=1, **how))]
+        for _, how in DEFINITIONS[task]
+    ]
+    for older, newer in pairwise(answers):
+        assert any(a.shape != b.shape or not torch.allclose(a, b, rtol=1e-3) for a, b in zip(older, newer, strict=True))
+
+
+@pytest.mark.parametrize(("task", "first", "how"), OF_TASKS, ids=[f"{task} {first}" for task, first, _ in OF_TASKS])
+def test_the_default_backend_computes_every_definition(task: str, first: str, how: dict[str, Any]) -> None:
+    """The compiled kernels, or torch where they do not know the definition."""
+    told = of_task(task, **how)
+    default, by_torch = (answered(LOSSES[task](told.spec, backend=name), told, FLOAT).loss for name in ("auto", "torch"))
+    torch.testing.assert_close(default, by_torch, rtol=1e-4, atol=1e-6)
+
+
+def test_a_crop_is_rounded_only_in_an_image_of_few_anchors() -> None:
+    """One box holds 24 anchors at most, nine boxes hold 50 and more."""
+    boxes = [Box(0, k % 3, 20.3 + 4 * k, 50.7 - 4 * k, 37.3, 33.1) for k in range(9)]
+    for count, alike in ((1, False), (9, True)):
+        losses = []
+        for crop in ("exact", "rounded"):
+            spec = SegmentationSpec(num_classes=3, topk=24, crop=crop)  # type: ignore[arg-type]
+            told = Case(spec, (64, 64), 1, tuple(boxes[:count]), Prediction("near", 3), options={"prototypes": 4.0})
+            held = run_assign(SegmentationLoss(spec), build(told, DOUBLE), DOUBLE)
+            assert (len(held) >= 50) == alike
+            losses.append(answered(SegmentationLoss(spec), told).loss)
+        assert torch.allclose(*losses, rtol=1e-6) == alike
 
 
 def test_each_definition_differs_from_the_next() -> None:

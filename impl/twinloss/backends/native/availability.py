@@ -43,6 +43,8 @@ def why_not(
     """
     if ties == "reference":
         return "ties='reference' repeats the choice of torch.topk, which the kernels do not make; use backend='torch', or ties='stable'"
+    if spec.beyond_kernels:
+        return f"{spec.beyond_kernels}; use backend='torch'"
     if len(spec.strides) > MOST_LEVELS:
         return f"the kernels know {MOST_LEVELS} levels, and the definition has {len(spec.strides)}; use backend='torch'"
     for name, logits in ({"boxes": boxes, "scores": scores} | dict(further)).items():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import os
 from ctypes import POINTER, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import Any
 
 import torch
 
-from twinloss.backends.native.build import build
 from twinloss.backends.native.compiler import NoLibraryError
+from twinloss.backends.native.dispatch import CpuKernels, find
+from twinloss.backends.native.openmp import share_with_torch
 
 MOST_LEVELS = 16
 STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -130,9 +129,11 @@ class Library(ctypes.CDLL):
 
     Attributes:
         of_boxes: those that depend on the kind of boxes, by it and by name.
+        kernels: which library it is.
     """
 
     of_boxes: dict[tuple[str, str], Any]
+    kernels: CpuKernels
 
 
 def kernel(name: str, geometry: str) -> Any:
@@ -142,13 +143,25 @@ def kernel(name: str, geometry: str) -> Any:
 
 @cache
 def load() -> Library:
-    """The library with typed functions, compiled if necessary. Calls release Python's global interpreter lock.
+    """The library with typed functions. Calls release Python's global interpreter lock.
 
     Raises:
-        NoLibraryError: it cannot be built or loaded.
+        NoLibraryError: there is none, or it cannot be loaded.
     """
-    _share_threads_with_torch()
-    return build(_typed)
+    share_with_torch()
+    library, library.kernels = find(_typed)
+    return library
+
+
+def cpu_kernels() -> CpuKernels:
+    """The compiled kernels that serve on this machine's CPU: their instruction set, where they lie, and whether they were installed.
+
+    Loads them, and compiles them first where ``TWINLOSS_BUILD=1`` asks for it.
+
+    Raises:
+        NoLibraryError: there are none; the message gives the reason and the remedy.
+    """
+    return load().kernels
 
 
 def _typed(path: Path) -> Library:
@@ -186,17 +199,3 @@ def _function(library: ctypes.CDLL, prefix: str, name: str, arguments: tuple[Any
     function = getattr(library, prefix + name)
     function.argtypes, function.restype = arguments, None if name in _WITHOUT_RESULT else c_int64
     return function
-
-
-def _share_threads_with_torch() -> None:
-    """Make torch's OpenMP library visible to the kernels: two pools of threads would compete for the cores."""
-    try:
-        mapped = os.fsdecode(Path("/proc/self/maps").read_bytes())
-    except OSError:  # not Linux: the loader finds an OpenMP library by itself
-        return
-    for line in mapped.splitlines():
-        path = line.split(maxsplit=5)[-1]
-        if Path(path).name.startswith(("libgomp", "libiomp", "libomp")):
-            with contextlib.suppress(OSError):  # the file was replaced since; the loader then finds one by itself
-                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-            return

@@ -72,9 +72,9 @@ class Gradients(NamedTuple):
         asked = zip(logits, (of_boxes, wanted[1], of_boxes), strict=True)
         return cls(*(torch.empty(x.shape, dtype=x.dtype, device=HOST) if x is not None and yes else None for x, yes in asked))
 
-    def without(self, *names: str) -> Gradients:
+    def without(self, *, boxes: bool, scores: bool) -> Gradients:
         """The others."""
-        return self._replace(**dict.fromkeys(names))
+        return Gradients(None if boxes else self.boxes, None if scores else self.scores, None if boxes else self.angle)
 
 
 ONCE = (1.0, 1.0, 1.0, 1.0)
@@ -149,19 +149,13 @@ class _NativeLoss(torch.autograd.Function):
         try:
             gradients = ctx.ready.pop()  # in one operation: two passes at the same time are not handed the same memory
         except IndexError:
-            gradients, counted_once = Gradients.empty(logits, wanted), ()
+            gradients = Gradients.empty(logits, wanted)
+            again = gradients
         else:
-            counted_once = _counted_once(upstream)
-        again = gradients.without(*counted_once)
+            again = gradients.without(boxes={upstream[0], *upstream[2:]} == {1.0}, scores=upstream[1] == 1.0)
         if any(x is not None for x in again):
             arguments = KernelArguments.from_buffer_copy(ctx.arguments)
             # What was saved may have been moved and brought back, and laid out otherwise.
             point_to(arguments, *logits)
             write_terms(arguments, scores.dtype, ctx.geometry, ctx.held, None, again, upstream)
         return (*gradients, *(None,) * 5)
-
-
-def _counted_once(upstream: Sequence[float]) -> tuple[str, ...]:
-    """The gradients that the forward pass has computed as they are."""
-    of_boxes = all(factor == 1 for term, factor in enumerate(upstream) if term != 1)
-    return (*(("boxes", "angle") if of_boxes else ()), *(("scores",) if upstream[1] == 1 else ()))

@@ -1,4 +1,4 @@
-"""Overlap and alignment metric of a ground-truth box and an anchor, in registers (spec sections 5.2 and 5.3; pose spec section 4)."""
+"""Overlap and alignment metric of a ground-truth box and an anchor, in registers (spec sections 5.2 and 5.3)."""
 
 from __future__ import annotations
 
@@ -12,39 +12,53 @@ from twinloss.backends.triton.probiou import probiou_loss
 
 
 @triton.jit
-def overlap_of_pair(
-    compared: tl.tuple,
+def pair_overlap(
+    overlaps: tl.tuple,
+    plane: tl.tensor,
     place: tl.tensor,
-    anchor: tl.tensor,
-    anchors: tl.tensor,
-    row: tl.tensor,
     asked: tl.tensor,
+    row: tl.tensor,
+    anchor: tl.tensor,
     box: tl.tuple,
     truth: tl.tuple,
+    anchors: tl.tensor,
     eps: tl.tensor,
     OVERLAP: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> tl.tensor:
-    """Overlap of ground truth and prediction: max(CIoU or ProbIoU, 0), or the similarity of keypoints, kept; or NaN.
+    """The assigner's overlap of rows and anchors: of their boxes, or half of it and half of their masks' where rows list anchors.
 
-    ``place`` is the anchor's index in the batch, and ``anchor`` that within its image of ``anchors``. A box without a visible keypoint has
-    the overlap of boxes, kept.
+    ``overlaps`` is a tuple of the predicted boxes, the LISTED anchors of each row and the masks' overlap of each (segmentation spec section
+    3); with LISTED = 0 the latter two are not read. Where OVERLAP is that of KEYPOINTS it is :mod:`~twinloss.backends.triton.keypoints`'
+    ``compared``, and the overlap is kept by its logarithm; a box without a visible keypoint has the overlap of boxes, kept.
     """
-    predicted = compared[0]
-    plane = tl.cast(truth[3], tl.int64) * anchors
     if OVERLAP == KEYPOINTS:
-        similarity, seen = log_similarity(compared, place, anchor, anchors, row, asked, truth)
-        by_box = asked & (seen == 0)
-        overlap = _overlap_of_boxes(predicted, plane, place, by_box, box, eps, OVERLAP)
-        overlap = tl.where(seen == 0, tl.where(overlap == 0, 0.0, kept(tl.log(overlap))), kept(similarity))
+        similarity, seen = log_similarity(overlaps, place, anchor, anchors, row, asked, truth)
+        of_boxes = predicted_overlap(overlaps[0], plane, place, asked & (seen == 0), box, eps, OVERLAP)
+        of_boxes = tl.where(of_boxes == 0, 0.0, kept(tl.log(of_boxes)))
+        overlap = tl.where(seen == 0, of_boxes, kept(similarity))
     else:
-        overlap = _overlap_of_boxes(predicted, plane, place, asked, box, eps, OVERLAP)
+        overlap = predicted_overlap(overlaps[0], plane, place, asked, box, eps, OVERLAP)
+    if LISTED > 0:
+        first = row.to(tl.int64) * LISTED + tl.zeros_like(anchor)
+        of_masks = tl.zeros_like(overlap)
+        for k in range(LISTED):
+            of_masks = tl.where(tl.load(overlaps[1] + first + k) == anchor, tl.load(overlaps[2] + first + k), of_masks)
+        overlap = (overlap + of_masks) * 0.5
     return overlap
 
 
 @triton.jit
-def _overlap_of_boxes(
-    predicted: tl.tensor, plane: tl.tensor, place: tl.tensor, asked: tl.tensor, box: tl.tuple, eps: tl.tensor, OVERLAP: tl.constexpr
+def predicted_overlap(
+    predicted: tl.tensor,
+    plane: tl.tensor,
+    place: tl.tensor,
+    asked: tl.tensor,
+    box: tl.tuple,
+    eps: tl.tensor,
+    OVERLAP: tl.constexpr,
 ) -> tl.tensor:
+    """max(CIoU or ProbIoU of ground truth and prediction, 0), or NaN; ``place`` is the anchor's index in a batch of ``plane`` anchors."""
     x1 = tl.load(predicted + place, mask=asked, other=0.0)
     y1 = tl.load(predicted + plane + place, mask=asked, other=0.0)
     x2 = tl.load(predicted + 2 * plane + place, mask=asked, other=0.0)

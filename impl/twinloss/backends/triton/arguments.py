@@ -14,8 +14,10 @@ from torch import Tensor
 
 from twinloss.anchors import Pyramid
 from twinloss.assignment.assign import Conflicts
+from twinloss.assignment.mask_overlap import PRESELECTED
 from twinloss.backends.triton.keypoint_arguments import PointArguments
 from twinloss.backends.triton.launch import Kernels, kernels_for
+from twinloss.backends.triton.mask_arguments import MaskArguments
 from twinloss.backends.triton.tiles import CandidatesTile, candidates_tile
 from twinloss.spec import LossSpec
 from twinloss.task_specs import OrientedSpec
@@ -38,6 +40,7 @@ class KernelArguments:
         pyramid: the grids.
         conflicts: which boxes may win a contested anchor.
         points: predicted and true keypoints, where there are any.
+        masks: the further arguments of segmentation, ``None`` for other tasks.
     """
 
     boxes: Tensor
@@ -50,6 +53,7 @@ class KernelArguments:
     pyramid: Pyramid
     conflicts: Conflicts = "overlap"
     points: PointArguments | None = None
+    masks: MaskArguments | None = None
 
     @cached_property
     def images(self) -> int:
@@ -77,6 +81,11 @@ class KernelArguments:
         return min(self.spec.second_topk or 0, self.anchors)
 
     @cached_property
+    def listed(self) -> int:
+        """Anchors of each row whose masks are compared; 0 if the assigner does not look at masks."""
+        return min(PRESELECTED * self.spec.topk, self.anchors) if self.spec.overlap == "ciou and masks" else 0
+
+    @cached_property
     def weighted(self) -> bool:
         """Whether classes have weights."""
         return self.spec.class_weights is not None
@@ -98,10 +107,11 @@ class KernelArguments:
         """What the overlap of a pair is, as :mod:`~twinloss.backends.triton.keypoints` numbers them."""
         return {"probiou": 1, "keypoints": 2}.get(self.spec.overlap, 0)
 
-    def compared(self, scratch: Scratch) -> tuple[Tensor | float, ...]:
-        """What the assigner compares ground truth with: the predicted boxes, and where they decide the keypoints."""
-        points = self.points.compared if self.points is not None and self.spec.overlap == "keypoints" else ()
-        return scratch.predicted, *points
+    def overlaps(self, scratch: Scratch) -> tuple[Tensor | float, ...]:
+        """What :func:`~twinloss.backends.triton.alignment.pair_overlap` reads."""
+        if self.points is not None and self.spec.overlap == "keypoints":
+            return scratch.predicted, *self.points.compared
+        return scratch.predicted, scratch.listed, scratch.agreement
 
     @cached_property
     def inside_eps(self) -> float:
@@ -130,8 +140,8 @@ class KernelArguments:
         layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in inputs)
         strides = (self.boxes.stride(0), self.scores.stride(0), self.angle.stride(0))
         shapes = (self.boxes.shape, self.scores.shape, strides, self.scores.is_contiguous())
-        points = None if self.points is None else self.points.key
-        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts, points
+        further = tuple(None if one is None else one.key for one in (self.masks, self.points))
+        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts, further
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -196,6 +206,8 @@ class Scratch:
         ranking: (N, topk2) int64, keys of each row's best held anchors; empty if there is no second cut.
         parts: (N, parts, K) int64, keys of the best anchors of each part of a row's candidates; empty if they are not divided.
         metric: (2, S) float32, alignment metric and overlap of each slot's anchor and owner.
+        listed: (N, L) int32, the anchors of each row whose masks are compared, −1 for none; L is 0 if no masks are.
+        agreement: (N, L) float32, overlap of the masks of each.
     """
 
     predicted: Tensor
@@ -206,6 +218,8 @@ class Scratch:
     ranking: Tensor
     parts: Tensor
     metric: Tensor
+    listed: Tensor
+    agreement: Tensor
 
 
 def kernel_arguments(
@@ -216,6 +230,7 @@ def kernel_arguments(
     pyramid: Pyramid,
     conflicts: Conflicts = "overlap",
     angle: Tensor | None = None,
+    masks: MaskArguments | None = None,
     points: PointArguments | None = None,
 ) -> KernelArguments:
     """Arguments from logits of any strides, which are copied if they are not in the kernels' layout, and a checked batch.
@@ -236,6 +251,7 @@ def kernel_arguments(
         spec=spec,
         pyramid=pyramid,
         conflicts=conflicts,
+        masks=masks,
         points=points,
     )
 
@@ -243,7 +259,7 @@ def kernel_arguments(
 def without_logits(arguments: KernelArguments) -> KernelArguments:
     """The arguments without logits, to keep between the two passes: autograd keeps the logits, and frees them."""
     nothing = torch.empty(0, dtype=arguments.boxes.dtype, device=arguments.boxes.device)
-    return replace(arguments, boxes=nothing, scores=nothing, angle=nothing)
+    return replace(arguments, boxes=nothing, scores=nothing, angle=nothing, masks=None)
 
 
 def with_logits(arguments: KernelArguments, boxes: Tensor, scores: Tensor, angle: Tensor | None = None) -> KernelArguments:

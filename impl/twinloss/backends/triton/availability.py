@@ -22,6 +22,8 @@ def why_not(logits: Tensor, spec: LossSpec, ties: str) -> str | None:
         return reason
     if ties == "reference":
         return "ties='reference' repeats the choice of torch.topk, which the kernels do not make; use backend='torch', or ties='stable'"
+    if spec.beyond_kernels:
+        return f"{spec.beyond_kernels}; use backend='torch'"
     if spec.anchor_weights != "own":
         return "the kernels weigh each anchor with its own soft target; use backend='torch' for the releases that weighed with the sum"
     if logits.dtype == torch.float64:

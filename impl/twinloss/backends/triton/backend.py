@@ -16,7 +16,7 @@ class TritonBackend(Backend):
 
     name = "triton"
     geometries = ("upright", "oriented")
-    overlaps = ("ciou", "probiou", "keypoints")
+    overlaps = ("ciou", "ciou and masks", "probiou", "keypoints")
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Every term."""

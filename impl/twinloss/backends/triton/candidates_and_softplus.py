@@ -43,14 +43,15 @@ def candidates_and_softplus_kernel(
     GROUP: tl.constexpr,
     LOGITS: tl.constexpr,
     OVERLAP: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> None:
     """The first ``row_count`` · PARTS programs take one part of a row's candidates each; the others sum one tile of logits each."""
     program = tl.program_id(0)
     if program < row_count * PARTS:
-        compared, claims, pickers, nan_carrier, largest, ranking, parts = scratch
+        overlaps, claims, pickers, nan_carrier, largest, ranking, parts = scratch
         row = program % row_count
         part = program // row_count
-        walked = (compared, claims, nan_carrier)
+        walked = (overlaps, claims, nan_carrier)
         best = best_candidates(
             row,
             part,
@@ -70,11 +71,26 @@ def candidates_and_softplus_kernel(
             LEVELS,
             TILE,
             OVERLAP,
+            LISTED,
         )
         if PARTS == 1:
-            collected = (compared, claims, pickers, largest, ranking)
-            eps = numbers[3]
-            publish(row, row_count, best, truth, anchors, collected, slot_anchor, eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, OVERLAP)
+            collected = (overlaps, claims, pickers, largest, ranking)
+            publish(
+                row,
+                row_count,
+                best,
+                truth,
+                anchors,
+                collected,
+                slot_anchor,
+                numbers[3],
+                K,
+                K_BLOCK,
+                SECOND_TOPK,
+                PICKERS_ONLY,
+                OVERLAP,
+                LISTED,
+            )
         else:
             lane = tl.arange(0, K_BLOCK)
             tl.store(parts + (row.to(tl.int64) * PARTS + part) * K + lane, best, mask=lane < K)
@@ -113,7 +129,8 @@ def candidates_and_softplus(
         length,
         arguments.anchors,
         (
-            *(arguments.compared(scratch), scratch.claims, scratch.pickers, scratch.nan_carrier),
+            arguments.overlaps(scratch),
+            *(scratch.claims, scratch.pickers, scratch.nan_carrier),
             *(scratch.largest, scratch.ranking, scratch.parts),
         ),
         slot_anchor,
@@ -133,4 +150,5 @@ def candidates_and_softplus(
         GROUP=4 if arguments.scores.element_size() == 4 else 8,
         LOGITS=tile.logits,
         OVERLAP=arguments.overlap,
+        LISTED=arguments.listed,
     )

@@ -78,7 +78,7 @@ def class_map(arguments: KernelArguments, masks: MaskArguments, semantic: Tensor
     """Fill ``into`` (B, h_s, w_s) int32 for semantic logits (B, C, h_s, w_s)."""
     tile, (rows, columns), (tall, wide) = tiles.CLASS_MAP, masks.grid, semantic.shape[2:]
     launch(
-        masks.kernels,
+        arguments.kernels,
         class_map_kernel,
         semantic.shape[0] * blocks(tall * wide, tile.size),
         tile.warps,

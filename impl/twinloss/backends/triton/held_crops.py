@@ -65,10 +65,7 @@ def held_crops_kernel(
     down = tl.div_rn(box[3] - box[1], truth[6] + tl.zeros_like(box[0]))
     area = across * down
     positive = held & (area > 0)
-    if INDEX_MAPS:
-        index = tl.load(places + row, mask=held, other=0).to(tl.int32) + 1
-    else:
-        index = tl.zeros_like(row)
+    index = tl.load(places + row, mask=held, other=0).to(tl.int32) + 1 if INDEX_MAPS else tl.zeros_like(row)
     anchor = tl.load(slot_anchor + slot, mask=held, other=0)
     plane = slot_count.to(tl.int64)
     tl.store(keys + slot, tl.where(held, (image.to(tl.int64) << 32) | row.to(tl.int64), 0x7FFFFFFFFFFFFFFF), mask=here)
@@ -89,7 +86,7 @@ def held_crops(arguments: KernelArguments, masks: MaskArguments, slots: Slots) -
     keys = torch.empty(count, dtype=torch.int64, device=device)
     table = torch.empty(FIELDS, count, dtype=torch.int32, device=device)
     launch(
-        masks.kernels,
+        arguments.kernels,
         held_crops_kernel,
         blocks(count, tiles.HELD_CROPS.size),
         tiles.HELD_CROPS.warps,

@@ -105,16 +105,14 @@ def held_terms_kernel(
         # The host did not check the values of a given assignment: slots whose row or anchor does not exist are freed.
         anchor = tl.load(slot_anchor + slot, mask=inside, other=-1)
         owner = tl.where((owner < row_count) & (anchor >= 0) & (anchor < anchors), owner, -1)
-        tl.store(slot_owner + slot, owner, mask=inside)
         weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
     else:
         metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
         weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, numbers[0], KEPT)
         tl.store(slot_weight + slot, weight, mask=inside)
-        if not WEIGHTLESS:
-            # An anchor whose soft target is 0 is not held: terms of other kernels count the held ones.
-            owner = tl.where(weight <= 0, -1, owner)
-            tl.store(slot_owner + slot, owner, mask=inside)
+        # An anchor whose soft target is 0 is not held, unless terms of other kernels count it all the same.
+        owner = tl.where((weight <= 0) & (WEIGHTLESS == 0), -1, owner)
+    tl.store(slot_owner + slot, owner, mask=inside)
     held = (owner >= 0) & (weight != 0)
 
     image, label, box, _ = ground_truth(owner, held, truth, ORIENTED)
@@ -150,8 +148,7 @@ def held_terms_kernel(
     logit = tl.load(own_score, mask=held, other=0.0).to(tl.float32)
     if WEIGHTED:
         logit *= tl.load(class_weights + label, mask=held, other=0.0)
-    program = tl.program_id(0)
-    programs = tl.num_programs(0)
+    program, programs = tl.program_id(0), tl.num_programs(0)
     tl.store(partial + program, tl.sum(weight, axis=0))
     tl.store(partial + programs + program, tl.sum(tl.where(held, loss * weight, 0.0), axis=0))
     tl.store(partial + 2 * programs + program, tl.sum(tl.where(held, dfl * weight, 0.0), axis=0))

@@ -38,9 +38,9 @@ def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
 def _with_further_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and items in the order of the definition's terms, with those that segmentation or pose adds."""
     keys: tuple[str, ...]
-    if call.spec.task == "segment":
-        keys, added = ("mask", "semantic"), mask_terms(call, arguments, mask_arguments(call), slots)
-    elif call.spec.task == "pose":
+    if arguments.masks is not None:
+        keys, added = ("mask", "semantic"), mask_terms(call, arguments, slots)
+    elif arguments.points is not None:
         gain_of, found_terms = dict(zip(call.spec.terms, call.spec.term_gains, strict=True)), pose_terms(call, arguments, slots)
         keys, own_items = tuple(found_terms), torch.stack([term * gain_of[key] for key, term in found_terms.items()])
         added = own_items * len(call.scores), own_items.detach()
@@ -60,7 +60,15 @@ def assign(call: Call) -> Assignment:
 
 def _arguments(call: Call) -> KernelArguments:
     return kernel_arguments(
-        call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call), point_arguments(call)
+        call.boxes,
+        call.scores,
+        call.batch,
+        call.spec,
+        call.pyramid,
+        call.conflicts,
+        _angle(call),
+        masks=mask_arguments(call),
+        points=point_arguments(call),
     )
 
 

@@ -7,14 +7,14 @@ masks and semantic logits.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from twinloss.backends.call import Call
-from twinloss.backends.triton.launch import Kernels, kernels_for, power_of_two
+from twinloss.backends.triton.launch import power_of_two
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,12 @@ class MaskArguments:
         return rows, columns, tall, wide, tall / rows, wide / columns
 
     @cached_property
+    def resizing(self) -> tuple[int | float, ...]:
+        """The same for masks that are resized to the prototypes' grid: the quotients are the inverse ones."""
+        (rows, columns), (tall, wide) = self.grid, self.prototype_grid
+        return rows, columns, tall, wide, rows / tall, columns / wide
+
+    @cached_property
     def strided_coefficients(self) -> tuple[Tensor | int, ...]:
         """The coefficients with their strides, as the kernels take them."""
         return self.coefficients, *self.coefficients.stride()
@@ -95,14 +101,11 @@ class MaskArguments:
         )
         return self.prototypes.device, layouts, self.index_maps
 
-    @cached_property
-    def kernels(self) -> Kernels:
-        """Compiled kernels of the calls with the same key."""
-        return kernels_for((self.key, "masks"))
 
-
-def mask_arguments(call: Call) -> MaskArguments:
-    """Arguments from a checked call of the segmentation loss."""
+def mask_arguments(call: Call) -> MaskArguments | None:
+    """Arguments from a checked call, ``None`` unless it is of the segmentation loss."""
+    if call.spec.task != "segment":
+        return None
     extras, prototypes = call.extras, call.extras["proto"].detach()
     # Without boxes nothing is read of the masks.
     masks = (

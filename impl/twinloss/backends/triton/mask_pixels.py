@@ -1,7 +1,7 @@
-"""Pixels of masks and prototypes in registers: crops, how a grid is read, what the true masks say (segmentation spec sections 1, 3 and 4).
+"""Pixels of masks and prototypes in registers: crops, reading a grid, the true masks (segmentation spec sections 1, 3 and 4).
 
-``prototypes`` is a tuple of the tensor (B, P, h_p, w_p) and its four strides, ``masks`` one of the true masks and their three, and ``grids``
-one of rows and columns of the masks' grid, rows and columns of the prototypes', and the quotient of the latter and the former for each axis.
+``prototypes`` is a tuple of the tensor (B, P, h_p, w_p) and its four strides, ``masks`` one of the true masks and their three, and
+``grids`` one of rows and columns of the masks' grid, rows and columns of the prototypes', and their quotient for each axis.
 
 A tile of pixels is flat: its shape is (n,), and what is read of the prototypes there is (P_BLOCK, n), with P up to a power of two.
 """
@@ -21,7 +21,10 @@ def first_pixel(border: tl.tensor, cells: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def pixels_between(low: tl.tensor, high: tl.tensor, extent: tl.tensor, cells: tl.tensor) -> tl.tuple:
-    """First and end of an axis' pixels inside a box, of an image ``extent`` pixels long; the order of operations decides ties (section 9)."""
+    """First and end of an axis' pixels inside a box, of an image ``extent`` pixels long.
+
+    The order of the operations decides borders that lie on a pixel's edge (section 9).
+    """
     length = extent + tl.zeros_like(low)
     first = first_pixel(tl.div_rn(low, length) * tl.cast(cells, tl.float32), cells)
     end = first_pixel(tl.div_rn(high, length) * tl.cast(cells, tl.float32), cells)
@@ -128,13 +131,13 @@ def true_mask(
     asked: tl.tensor,
     INDEX_MAPS: tl.constexpr,
 ) -> tl.tensor:
-    """Values (n,) of a row's mask at pixels of its image: 0 and 1, or those of a floating instance mask; ``index`` is its own in the map."""
+    """Values (n,) of a row's mask at pixels of its image: 0 and 1, or those of a floating instance mask; ``index`` is its own in a map."""
     values, per_mask, per_row, per_column = masks
     which = image if INDEX_MAPS else row
     found = tl.load(values + which.to(tl.int64) * per_mask + y * per_row + x * per_column, mask=asked, other=0)
     if INDEX_MAPS:
         if found.dtype.is_floating():
-            shown = (found == index.to(found.dtype)).to(tl.float32)
+            shown = (found.to(tl.float32) == index.to(tl.float32)).to(tl.float32)
         else:
             shown = (found.to(tl.int64) == index).to(tl.float32)
     elif found.dtype.is_floating():

@@ -1,8 +1,8 @@
 """Kernel: the gradient of the mask term by the prototypes, tile by tile of their grid (segmentation spec section 8).
 
-Each tile's program gathers what the crops that meet it send there: each element of the gradient has one writer, and its sum one order. Where
-masks have another grid, a prototype's pixel gathers from the pixels of the masks' grid that read it: a window of REACH rows and columns at
-most, since a pixel at u reads ⌊u⌋ and the next.
+Each tile's program gathers what the crops that meet it send there: each element of the gradient has one writer, and its sum one order.
+Where masks have another grid, a prototype's pixel gathers from the pixels of the masks' grid that read it: a window of REACH rows and
+columns at most, since a pixel at u reads ⌊u⌋ and the next.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def mask_prototypes_gradient_kernel(
     SLOTS: tl.constexpr,
 ) -> None:
     """Write one tile of the gradient."""
-    rows, columns, tall, wide, quotient_y, quotient_x = grids
+    _, _, tall, wide, quotient_y, quotient_x = grids
     image, left, top, x, y = tile_pixels(tl.program_id(0), tall, wide, TALL, WIDE)
     if SAME_GRID:
         right = left + WIDE

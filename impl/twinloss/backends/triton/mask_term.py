@@ -1,7 +1,7 @@
 """Kernel: the cross-entropy of the held anchors' masks inside their boxes, tile by tile of the masks' grid (segmentation spec section 4).
 
-Each tile's program visits the crops that meet it. Prototypes of the pixels inside them are read from memory once, and from the cache for the
-other anchors that learn there.
+Each tile's program visits the crops that meet it. Prototypes of the pixels inside them are read from memory once, and from the cache for
+the other anchors that learn there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from twinloss.backends.triton import tiles
 from twinloss.backends.triton.arithmetic import log1p
 from twinloss.backends.triton.held_crops import HeldCrops
-from twinloss.backends.triton.launch import blocks, launch
+from twinloss.backends.triton.launch import Kernels, blocks, launch
 from twinloss.backends.triton.mask_arguments import MaskArguments
 from twinloss.backends.triton.mask_pixels import coefficients_at, logits, true_mask, values_at
 from twinloss.backends.triton.mask_tile import SLOTS, crop_at, first_of, inside, meeting, pixel_share, tile_pixels
@@ -68,11 +68,11 @@ def mask_programs(masks: MaskArguments) -> int:
     return masks.prototypes.shape[0] * blocks(rows, tile.rows) * blocks(columns, tile.columns)
 
 
-def mask_term(masks: MaskArguments, crops: HeldCrops, partial: Tensor) -> None:
+def mask_term(masks: MaskArguments, crops: HeldCrops, partial: Tensor, kernels: Kernels) -> None:
     """Fill ``partial`` (programs,) with sums that add up to the mask term."""
     tile = tiles.MASK_TERM
     launch(
-        masks.kernels,
+        kernels,
         mask_term_kernel,
         mask_programs(masks),
         tile.warps,

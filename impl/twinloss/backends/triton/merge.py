@@ -28,6 +28,7 @@ def merge_kernel(
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
     OVERLAP: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> None:
     """Pick the K best of one row out of its KEYS keys."""
     row = tl.program_id(0)
@@ -39,7 +40,11 @@ def merge_kernel(
         top = tl.max(keys, axis=0)
         best = tl.where(lane == rank, top, best)
         keys = tl.where(keys == top, 0, keys)
-    publish(row, row_count, best, truth, anchors, scratch, slot_anchor, overlap_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, OVERLAP)
+    overlaps, claims, pickers, largest, ranking = scratch
+    collected = (overlaps, claims, pickers, largest, ranking)
+    publish(
+        row, row_count, best, truth, anchors, collected, slot_anchor, overlap_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, OVERLAP, LISTED
+    )
 
 
 def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> None:
@@ -54,7 +59,7 @@ def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> 
         arguments.truth,
         arguments.anchors,
         scratch.parts,
-        (arguments.compared(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (arguments.overlaps(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         slot_anchor,
         arguments.overlap_eps,
         K=arguments.picks,
@@ -64,4 +69,5 @@ def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> 
         SECOND_TOPK=arguments.second_topk,
         PICKERS_ONLY=arguments.conflicts == "pickers",
         OVERLAP=arguments.overlap,
+        LISTED=arguments.listed,
     )

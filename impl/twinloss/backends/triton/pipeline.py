@@ -4,6 +4,9 @@ Each line is one launch, with what it reads and what it writes (fields of ``Slot
 
     forward()
     ├─ decode[_oriented]         box logits                        → predicted; clears claims, pickers, nan_carrier
+    │  ├─ preselect              predicted, class logits, rows     → listed, if the assigner looks at masks, as the next two
+    │  ├─ true_mask_sizes        true masks, rows                  → sizes
+    │  └─ mask_overlap           listed, predicted, sizes, masks … → agreement
     ├─ candidates_and_softplus   predicted, class logits, rows     → slots.anchor, claims, pickers, nan_carrier, softplus sums
     │  └─ merge                  parts, if candidates are divided  → slots.anchor, pickers
     ├─ resolve                   slots.anchor, claims, pickers …   → slots.owner, metric, largest, ranking
@@ -38,10 +41,13 @@ from twinloss.backends.triton.dense_gradient import dense_gradient
 from twinloss.backends.triton.held_terms import held_programs, held_terms
 from twinloss.backends.triton.held_terms_gradient import held_terms_gradient
 from twinloss.backends.triton.launch import kernels_for
+from twinloss.backends.triton.mask_overlap import mask_overlap
 from twinloss.backends.triton.merge import merge
+from twinloss.backends.triton.preselect import preselect
 from twinloss.backends.triton.reduce_terms import reduce_terms
 from twinloss.backends.triton.resolve import resolve
 from twinloss.backends.triton.second_topk import second_topk
+from twinloss.backends.triton.true_mask_sizes import true_mask_sizes
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Forward:
 
 
 def forward(arguments: KernelArguments, given: Slots | None = None) -> Forward:
-    """Compute the loss and the slots, in five to seven launches; ``given`` slots replace the assignment."""
+    """Compute the loss and the slots, in five to ten launches; ``given`` slots replace the assignment."""
     device = arguments.boxes.device
     weights_C = class_weights(arguments.spec.class_weights, device)
     softplus_P = torch.empty(softplus_programs(arguments), dtype=torch.float32, device=device)
@@ -76,12 +82,22 @@ def assign_slots(arguments: KernelArguments, scratch: Scratch, slots: Slots, wei
     """Fill the anchors and owners of the slots, and the partial sums of softplus (P,)."""
     if arguments.rows:
         (decode_oriented if arguments.oriented else decode)(arguments, scratch)
+        if arguments.listed:
+            compare_masks(arguments, scratch)
     candidates_and_softplus(arguments, scratch, slots.anchor, weights_C, softplus_P)
     if scratch.parts.numel():
         merge(arguments, scratch, slots.anchor)
     resolve(arguments, scratch, slots)
     if arguments.second_topk:
         second_topk(arguments, scratch, slots)
+
+
+def compare_masks(arguments: KernelArguments, scratch: Scratch) -> None:
+    """Fill the anchors of each row whose masks are compared, and how far they agree."""
+    sizes = torch.empty(arguments.rows, dtype=torch.int32, device=arguments.boxes.device)
+    preselect(arguments, scratch)
+    true_mask_sizes(arguments, sizes)
+    mask_overlap(arguments, scratch, sizes)
 
 
 def sum_softplus(arguments: KernelArguments, weights_C: Tensor, softplus_P: Tensor) -> None:
@@ -165,4 +181,6 @@ def _make_scratch(arguments: KernelArguments) -> Scratch:
         ranking=torch.empty(arguments.rows, arguments.second_topk, dtype=torch.int64, device=device) if arguments.second_topk else none,
         parts=torch.empty(arguments.rows, parts, arguments.picks, dtype=torch.int64, device=device) if parts > 1 else none,
         metric=torch.empty(2, slots, dtype=torch.float32, device=device),
+        listed=torch.empty(arguments.rows, arguments.listed, dtype=torch.int32, device=device),
+        agreement=torch.empty(arguments.rows, arguments.listed, dtype=torch.float32, device=device),
     )

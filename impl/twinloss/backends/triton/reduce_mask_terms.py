@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.launch import launch
+from twinloss.backends.triton.launch import Kernels, launch
 from twinloss.backends.triton.mask_arguments import MaskArguments
 from twinloss.backends.triton.reduce_terms import fixed_order_sum
 
@@ -58,12 +58,19 @@ def reduce_mask_terms_kernel(
 
 
 def reduce_mask_terms(
-    masks: MaskArguments, partial: Tensor, sums: Tensor, first: Tensor, gains: tuple[float, float], loss: Tensor, items: Tensor
+    masks: MaskArguments,
+    partial: Tensor,
+    sums: Tensor,
+    first: Tensor,
+    gains: tuple[float, float],
+    loss: Tensor,
+    items: Tensor,
+    kernels: Kernels,
 ) -> None:
     """Fill ``loss`` and ``items`` (2,): the mask term and the semantic term; ``sums`` is (B, C, 3), empty for no semantic term."""
     semantic = masks.semantic
     launch(
-        masks.kernels,
+        kernels,
         reduce_mask_terms_kernel,
         1,
         tiles.REDUCE_TERMS.warps,

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.alignment import alignment_metric, overlap_of_pair
+from twinloss.backends.triton.alignment import alignment_metric, pair_overlap
 from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import ground_truth
@@ -34,9 +34,10 @@ def resolve_kernel(
     SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
     OVERLAP: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> None:
     """Fill owner, metric and overlap of one tile of slots; the owner of a free slot is −1."""
-    compared, claims, pickers, largest, ranking = scratch
+    overlaps, claims, pickers, largest, ranking = scratch
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     slot_count = row_count.to(tl.int64) * K
@@ -57,7 +58,7 @@ def resolve_kernel(
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
     _, label, box, _ = ground_truth(owner, kept, truth, OVERLAP == PROBIOU)
-    overlap = overlap_of_pair(compared, place, anchor, anchors, owner, kept, box, truth, overlap_eps, OVERLAP)
+    overlap = pair_overlap(overlaps, plane, place, kept, owner, anchor, box, truth, anchors, overlap_eps, OVERLAP, LISTED)
     own_scores = scores + image * image_stride + label.to(tl.int64) * anchors
     metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA, OVERLAP)
     tl.store(slot_owner + slot, tl.where(kept, owner, -1), mask=inside)
@@ -87,7 +88,7 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         arguments.scores,
         arguments.scores.stride(0),
         arguments.anchors,
-        (arguments.compared(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (arguments.overlaps(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         (slots.anchor, slots.owner, scratch.metric),
         arguments.overlap_eps,
         ALPHA=spec.alpha,
@@ -96,4 +97,5 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         SECOND_TOPK=arguments.second_topk,
         TILE=tiles.RESOLVE.size,
         OVERLAP=arguments.overlap,
+        LISTED=arguments.listed,
     )

@@ -16,9 +16,9 @@ Launches, each with what it reads and what it writes; indented lines run only wi
 Logits of masks are computed again in each pass and never stored. Between the passes remain the table, of 36 bytes a slot, the class map and
 the sums. True masks are read again by the second pass, where they lie: changing them in between is an error, as changing logits is.
 
-Example: two slots are held, of boxes 1 and 0 of one image, whose crops are columns [0, 2) and [1, 3) of the only row. The table lists box 0
-first. The tile that owns pixel 1 meets both: its part of the prototypes' gradient is the coefficients of the first anchor times that anchor's
-residual σ(x) − y there, plus the same of the second.
+Example: two slots are held, of boxes 1 and 0 of one image, whose crops are columns [0, 2) and [1, 3) of the only row. The table lists box
+0 first. The tile that owns pixel 1 meets both: its part of the prototypes' gradient is the coefficients of the first anchor times that
+anchor's residual σ(x) − y there, plus the same of the second.
 
 Shape suffixes: B images, C classes.
 """
@@ -50,18 +50,19 @@ from twinloss.backends.triton.semantic_sums import semantic_sums
 Gains = tuple[float, float]
 
 
-def mask_terms(call: Call, arguments: KernelArguments, masks: MaskArguments, slots: Slots) -> tuple[Tensor, Tensor]:
+def mask_terms(call: Call, arguments: KernelArguments, slots: Slots) -> tuple[Tensor, Tensor]:
     """The mask term and the semantic term (2,), times gain and B, differentiable, and their items (2,).
 
     Args:
         call: the call.
-        arguments: its arguments for the kernels.
-        masks: those of segmentation.
+        arguments: its arguments for the kernels, with those of masks.
         slots: the assignment; a slot counts if it has an owner.
 
     Raises:
         ValueError: there are semantic logits and held anchors, and no map of classes.
     """
+    masks = arguments.masks
+    assert masks is not None
     extras, gains = call.extras, dict(zip(call.spec.terms, call.spec.term_gains, strict=True))
     _check_semantic(masks, slots)
     leaves = extras["mask_coefficient"], extras["proto"], extras.get("semantic")
@@ -93,10 +94,10 @@ def forward(arguments: KernelArguments, masks: MaskArguments, slots: Slots, gain
     device = masks.prototypes.device
     crops = held_crops(arguments, masks, slots)
     partial = torch.empty(mask_programs(masks), dtype=torch.float32, device=device)
-    mask_term(masks, crops, partial)
+    mask_term(masks, crops, partial, arguments.kernels)
     classes, sums = _semantic(arguments, masks)
     loss, items = (torch.empty(2, dtype=torch.float32, device=device) for _ in range(2))
-    reduce_mask_terms(masks, partial, sums, crops.first, gains, loss, items)
+    reduce_mask_terms(masks, partial, sums, crops.first, gains, loss, items, arguments.kernels)
     return MaskForward(loss, items, crops, classes, sums)
 
 
@@ -108,7 +109,7 @@ def _semantic(arguments: KernelArguments, masks: MaskArguments) -> tuple[Tensor,
     classes = torch.empty(semantic.shape[0], *semantic.shape[2:], dtype=torch.int32, device=device)
     sums = torch.empty(*semantic.shape[:2], 3, dtype=torch.float64, device=device)
     class_map(arguments, masks, semantic, sem_masks, classes)
-    semantic_sums(masks, semantic, classes, sums)
+    semantic_sums(semantic, classes, sums, arguments.kernels)
     return classes, sums
 
 
@@ -118,7 +119,7 @@ class _MaskTerms(torch.autograd.Function):
         ctx: Any,
         _coefficients: Tensor,
         _prototypes: Tensor,
-        semantic: Tensor | None,
+        _semantic_logits: Tensor | None,
         arguments: KernelArguments,
         masks: MaskArguments,
         slots: Slots,

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from twinloss.backends.triton import tiles
 from twinloss.backends.triton.arithmetic import log1p, sigmoid
-from twinloss.backends.triton.launch import launch
-from twinloss.backends.triton.mask_arguments import MaskArguments
+from twinloss.backends.triton.launch import Kernels, launch
 
 
 @triton.jit
@@ -59,11 +58,11 @@ def semantic_sums_kernel(
     tl.store(place + 2, tl.sum(entropy.to(tl.float64), axis=0))
 
 
-def semantic_sums(masks: MaskArguments, semantic: Tensor, classes: Tensor, sums: Tensor) -> None:
+def semantic_sums(semantic: Tensor, classes: Tensor, sums: Tensor, kernels: Kernels) -> None:
     """Fill ``sums`` (B, C, 3) float64 for logits (B, C, h_s, w_s) and a map of classes (B, h_s, w_s)."""
     tile, (images, count, tall, wide) = tiles.SEMANTIC_SUMS, semantic.shape
     launch(
-        masks.kernels,
+        kernels,
         semantic_sums_kernel,
         images * count,
         tile.warps,

@@ -5,11 +5,31 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from twinloss.backends.triton.alignment import alignment_metric, overlap_of_pair
+from twinloss.backends.triton.alignment import alignment_metric, pair_overlap
 from twinloss.backends.triton.arithmetic import index_of, is_nan, ordered_bits, ranked
 from twinloss.backends.triton.geometry import anchor_place, count_candidates, ground_truth, lengthened, nth_candidate
 from twinloss.backends.triton.keypoints import KEYPOINTS, PROBIOU, box_area, count_fitting, fits_level
 from twinloss.backends.triton.oriented import enclosing_corners, inside_region, lengthened_region
+
+
+@triton.jit
+def no_best(K: tl.constexpr, K_BLOCK: tl.constexpr) -> tl.tensor:
+    """Places (K_BLOCK,) for the K largest keys. Free ones are negative and distinct, so that one key replaces one place."""
+    lane = tl.arange(0, K_BLOCK)
+    return tl.where(lane < K, -1 - lane.to(tl.int64), 0x7FFFFFFFFFFFFFFF)  # lanes beyond K are never the least
+
+
+@triton.jit
+def keep_largest(key: tl.tensor, best: tl.tensor) -> tl.tensor:
+    """The largest of a tile's positive keys and of those kept so far, in no order: the tile's largest replaces the least, and so on."""
+    least = tl.min(best, axis=0)
+    top = tl.max(key, axis=0)
+    while (top > 0) & (top > least):
+        best = tl.where(best == least, top, best)
+        least = tl.min(best, axis=0)
+        key = tl.where(key == top, 0, key)
+        top = tl.max(key, axis=0)
+    return best
 
 
 @triton.jit
@@ -32,13 +52,13 @@ def best_candidates(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
     OVERLAP: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> tl.tensor:
     """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; 0 fills the free places.
 
-    Each of PARTS parts takes every PARTS-th tile of the candidates. The best keys so far lie in registers, in no order; the largest key of
-    a tile replaces the least of them, until it is not larger.
+    Each of PARTS parts takes every PARTS-th tile of the candidates.
     """
-    compared, claims, nan_carrier = scratch
+    overlaps, claims, nan_carrier = scratch
     below, shortest, inside_eps, overlap_eps = numbers
     image, label, box, valid = ground_truth(row, row >= 0, truth, OVERLAP == PROBIOU)
     if OVERLAP == PROBIOU:
@@ -47,16 +67,14 @@ def best_candidates(
     else:
         area = lengthened(box, below, shortest)
     total = tl.where(valid, count_candidates(area, levels, inside_eps, LEVELS), 0)
+    plane = tl.cast(truth[3], tl.int64) * anchors
     if OVERLAP == KEYPOINTS:
         size = box_area(row, row >= 0, truth)
         fitting = count_fitting(area, size, levels, inside_eps, LEVELS)
     base = image.to(tl.int64) * anchors
     own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
 
-    lane = tl.arange(0, K_BLOCK)
-    # Free places are negative and distinct, so that one key replaces one place; lanes beyond K are never the least.
-    best = tl.where(lane < K, -1 - lane.to(tl.int64), 0x7FFFFFFFFFFFFFFF)
-    least = tl.min(best, axis=0)
+    best = no_best(K, K_BLOCK)
     nan_seen = tl.zeros((TILE,), tl.int32)
     for start in range(part * TILE, total, PARTS * TILE):
         n = start + tl.arange(0, TILE)
@@ -70,20 +88,15 @@ def best_candidates(
             fits = fits_level(size + 0.0 * stride, stride, levels[2][0], levels[2][LEVELS - 1])
             # A box that would lose all its candidates keeps them.
             asked = asked & (fits | (fitting + tl.zeros_like(anchor) == 0))
-        overlap = overlap_of_pair(compared, base + anchor, anchor, anchors, row, asked, box, truth, overlap_eps, OVERLAP)
+        overlap = pair_overlap(overlaps, plane, base + anchor, asked, row, anchor, box, truth, anchors, overlap_eps, OVERLAP, LISTED)
         metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA, OVERLAP)
         if not PICKERS_ONLY:
             tl.atomic_max(claims + base + anchor, ranked(ordered_bits(overlap), row), mask=asked & (overlap != 0), sem="relaxed")
         nan_seen = nan_seen | (asked & is_nan(metric)).to(tl.int32)
         key = tl.where(asked & (metric != 0), ranked(ordered_bits(metric), anchor), 0)
-        top = tl.max(key, axis=0)
-        while (top > 0) & (top > least):
-            best = tl.where(best == least, top, best)
-            least = tl.min(best, axis=0)
-            key = tl.where(key == top, 0, key)
-            top = tl.max(key, axis=0)
+        best = keep_largest(key, best)
     tl.atomic_max(nan_carrier, tl.max(nan_seen, axis=0), mask=valid, sem="relaxed")
-    return tl.where(lane < K, best, 0)
+    return tl.where(tl.arange(0, K_BLOCK) < K, best, 0)
 
 
 @triton.jit
@@ -101,9 +114,10 @@ def publish(
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
     OVERLAP: tl.constexpr,
+    LISTED: tl.constexpr,
 ) -> None:
     """Store a row's picks in its slots, mark them at its anchors, and clear the memory that later launches accumulate into per row."""
-    compared, claims, pickers, largest, ranking = scratch
+    overlaps, claims, pickers, largest, ranking = scratch
     image, _, box, _ = ground_truth(row, row >= 0, truth, OVERLAP == PROBIOU)
     lane = tl.arange(0, K_BLOCK)
     picked = best > 0
@@ -112,7 +126,7 @@ def publish(
     place = image.to(tl.int64) * anchors + anchor
     tl.store(slot_anchor + row.to(tl.int64) * K + lane, tl.where(picked, anchor, -1), mask=lane < K)
     if PICKERS_ONLY:
-        overlap = overlap_of_pair(compared, place, anchor, anchors, row, picked, box, truth, overlap_eps, OVERLAP)
+        overlap = pair_overlap(overlaps, plane, place, picked, row, anchor, box, truth, anchors, overlap_eps, OVERLAP, LISTED)
         tl.atomic_max(claims + place, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
     tl.atomic_max(pickers + place, row_count - row, mask=picked, sem="relaxed")
     tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")

@@ -119,9 +119,9 @@ def test_a_variant_that_changes_an_agreeing_batch_explains_nothing() -> None:
 
 def test_the_counter_proof_counts_batches_and_names_the_rest() -> None:
     recorded = answers(with_faults("K + 1 instead of K"))
-    proof = counter_proof([named("K + 1 instead of K")], recorded)
+    proof = counter_proof(Explanation((named("K + 1 instead of K"),)), recorded)
     assert (proof.agree, proof.of, proof.remainder) == (len(recorded), len(recorded), ())
-    without = counter_proof([], recorded)
+    without = counter_proof(Explanation(), recorded)
     assert 0 < without.agree < without.of
     assert len(without.remainder) == without.of - without.agree
 

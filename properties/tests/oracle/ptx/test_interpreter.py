@@ -224,6 +224,16 @@ def test_threads_that_part_meet_again() -> None:
         assert int(target[thread]) == partner * (partner + 1) // 2 | last * (last + 1) // 2 << 32
 
 
+def test_threads_receive_from_the_thread_that_they_name() -> None:
+    # Thread t asks its warp's thread 3 t + 1, of which the five lowest bits count.
+    body = """mad.lo.s32 %r7, %r1, 3, 1; add.s32 %r8, %r1, 100;
+        shfl.sync.idx.b32 %r9, %r8, %r7, 31, -1;
+        cvt.u64.u32 %rd7, %r9; st.global.b64 [%rd5 + 0], %rd7;"""
+    source, target = torch.zeros(COUNT, dtype=torch.int64), torch.zeros(COUNT, dtype=torch.int64)
+    launched(body, source, target)
+    assert target.tolist() == [100 + thread // 32 * 32 + (3 * thread + 1) % 32 for thread in range(COUNT)]
+
+
 def test_matrices_are_stored_and_loaded_by_the_rows_that_threads_name() -> None:
     # Each warp has 512 bytes; thread t names the row of 16 bytes at 16 t.
     body = """and.b32 %r7, %r1, 31; shl.b32 %r8, %r7, 4; and.b32 %r9, %r1, 32; shl.b32 %r10, %r9, 4; add.s32 %r11, %r8, %r10;

@@ -1,7 +1,7 @@
 // Sine and cosine of a register full of angles.
 #pragma once
 
-#include "lanes.hpp"
+#include "functions.hpp"
 
 namespace twinloss {
 
@@ -10,12 +10,34 @@ struct SineCosine {
     V sin, cos;
 };
 
-// The angle in (−π, π] that points in the same direction, where the angle is so large that differences of it would lose digits.
+// The angle in [−π, π] that points in the same direction as a float beyond 1; NaN for an infinite one.
+//
+// A float is m · 2^e with a whole m below 2^24, and m · 2^e / 2π turns are needed modulo 1: bits of 1 / 2π before the e-th place after its
+// point give whole turns, and the 128 bits from there on hold the fraction with 100 bits or more.
+inline double principal(float angle) {
+    constexpr std::uint64_t INVERSE_OF_TURN[] = {0x28be60db9391054a, 0x7f09d5f47d4d3770, 0x36d8a5664f10e410, 0x7f9458eaf7aef158};
+    constexpr double TURN = 6.28318530717958647693, TWO_TO_64 = 18446744073709551616.0;
+    using Long = unsigned __int128;
+    std::uint32_t bits;
+    std::memcpy(&bits, &angle, sizeof bits);
+    const int e = static_cast<int>(bits >> 23 & 0xff) - 150;
+    if (e > 104) return NAN;
+    const std::uint32_t m = (bits & 0x7fffff) | 0x800000;
+    const int word = e > 0 ? e / 64 : 0, shift = e > 0 ? e % 64 : 0;
+    Long window = static_cast<Long>(INVERSE_OF_TURN[word]) << 64 | INVERSE_OF_TURN[word + 1];
+    if (shift) window = window << shift | INVERSE_OF_TURN[word + 2] >> (64 - shift);
+    if (e < 0) window >>= -e;
+    const auto fraction = static_cast<std::int64_t>(static_cast<std::uint64_t>(window * m >> 64));  // from −1/2 to 1/2, in units of 2^−64
+    const double found = static_cast<double>(fraction) / TWO_TO_64 * TURN;
+    return angle < 0 ? -found : found;
+}
+
+// The same of those lanes whose angle, a float, is so large that differences of it would lose digits.
 template <class V>
 V principal(V angle) {
     const Bits<V> large = magnitude(angle) > Number<V>(8);
     for (int lane = 0; lane < static_cast<int>(sizeof(V) / sizeof(angle[0])); ++lane)
-        if (large[lane]) angle[lane] = static_cast<Number<V>>(std::atan2(std::sin(double(angle[lane])), std::cos(double(angle[lane]))));
+        if (large[lane]) angle[lane] = static_cast<Number<V>>(principal(static_cast<float>(angle[lane])));
     return angle;
 }
 

@@ -13,6 +13,8 @@ namespace twinloss {
 // Logits that share one logarithm. Π(1 + e^−|x|) over them is at most 2^16, far from overflow.
 constexpr int SHARED = 16;
 
+constexpr std::int64_t AHEAD = 512;  // logits between the one that is read and the one that is fetched
+
 // 1 / (1 + e^−x), given e = e^−|x|.
 inline Lanes sigmoid(Lanes x, Lanes e) {
     const Lanes reciprocal = 1.0f / (1.0f + e);
@@ -20,19 +22,25 @@ inline Lanes sigmoid(Lanes x, Lanes e) {
 }
 inline Lanes sigmoid(Lanes x) { return sigmoid(x, exp_of_negative(-magnitude(x))); }
 
-// Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) over at most LANES * SHARED logits, by lane. Each product is stored minus 1, so that
-// nothing is lost if e^−|x| is far below the rounding unit of 1. Stores sigmoid(x) · scale in `slopes`, whole vectors, unless that is null.
+// Adds Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) of at most SUMMED * SHARED logits to SUMMED sums. Each product is stored minus 1, so
+// that nothing is lost if e^−|x| is far below the rounding unit of 1. Stores sigmoid(x) · scale in `slopes`, whole vectors, unless that is null.
 template <class T>
-Lanes softplus_sums(const T* logits, std::int64_t count, float scale, T* slopes) {
-    Lanes excess{}, positive{};
-    for (std::int64_t i = 0; i < count; i += LANES) {
-        const Lanes x = load_some(logits + i, count - i, -INFINITY);
-        const Lanes e = exp_of_negative(-magnitude(x));
-        excess = excess + e + excess * e;
-        positive += larger(Lanes{}, x);
-        if (slopes) store(slopes + i, sigmoid(x, e) * scale);
+void add_softplus(const T* logits, std::int64_t count, double* sums, float scale, T* slopes) {
+    Lanes excess[PARTS]{}, positive[PARTS]{};
+    for (std::int64_t i = 0; i < count; i += SUMMED)
+        for (int part = 0; part < PARTS; ++part) {
+            const std::int64_t at = i + part * LANES;
+            fetch(logits + at + AHEAD);
+            const Lanes x = load_some(logits + at, count - at, -INFINITY);
+            const Lanes e = exp_of_negative(-magnitude(x));
+            excess[part] = excess[part] + e + excess[part] * e;
+            positive[part] += larger(Lanes{}, x);
+            if (slopes) store(slopes + at, sigmoid(x, e) * scale);
+        }
+    for (int part = 0; part < PARTS; ++part) {
+        const Lanes found = log_of_one_and(excess[part]) + positive[part];
+        for (int lane = 0; lane < LANES; ++lane) sums[part * LANES + lane] += found[lane];
     }
-    return log_of_one_and(excess) + positive;
 }
 
 template <class T>
@@ -70,14 +78,11 @@ double classify(const KernelArguments& arguments, const Held& held, const HeldBy
     const T* logits = scores_at<T>(arguments, row / arguments.classes, row % arguments.classes);
     const std::int64_t *entry = by_row.entry + by_row.first[row], *last = by_row.entry + by_row.first[row + 1];
     alignas(64) T block[Output::BLOCK];
-    double sum[LANES] = {};
+    double sums[SUMMED] = {};
     for (std::int64_t start = 0; start < arguments.anchors; start += Output::BLOCK) {
         const std::int64_t end = std::min(arguments.anchors, start + Output::BLOCK);
-        for (std::int64_t i = start; i < end; i += LANES * SHARED) {
-            const std::int64_t count = std::min<std::int64_t>(end - i, LANES * SHARED);
-            const Lanes found = softplus_sums(logits + i, count, scale, gradient ? block + (i - start) : nullptr);
-            for (int lane = 0; lane < LANES; ++lane) sum[lane] += found[lane];
-        }
+        for (std::int64_t i = start; i < end; i += SUMMED * SHARED)
+            add_softplus(logits + i, std::min<std::int64_t>(end - i, SUMMED * SHARED), sums, scale, gradient ? block + (i - start) : nullptr);
         for (; entry != last && held.anchor[*entry] < end; ++entry) {
             const float x = by_row.logit[*entry] = widen(logits[held.anchor[*entry]]);
             if (gradient) block[held.anchor[*entry] - start] = narrow<T>((sigmoid(splat(x))[0] - held.weight[*entry]) * scale);
@@ -85,7 +90,7 @@ double classify(const KernelArguments& arguments, const Held& held, const HeldBy
         if (gradient) output.copy(gradient + start, block, end - start);
     }
     double total = 0;
-    for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
+    for (const double sum : sums) total += sum;
     return total;
 }
 

@@ -39,8 +39,11 @@ struct Distribution {
 // Distances of adjacent anchors to one side, in grid units; for R = 1 the logits themselves (spec section 7).
 template <class T>
 Lanes distances(const T* logits, std::int64_t per_bin, std::int64_t bins, std::int64_t count) {
+    constexpr std::int64_t AHEAD = 128;
     const auto of_bin = [&](std::int64_t bin) { return load_some(logits + bin * per_bin, count, 0.0f); };
-    return bins == 1 ? of_bin(0) : Distribution<Lanes>::of(bins, of_bin, [](std::int64_t, Lanes) {}).expected();
+    if (bins == 1) return of_bin(0);
+    for (std::int64_t bin = 0; bin < bins; ++bin) fetch(logits + bin * per_bin + AHEAD);
+    return Distribution<Lanes>::of(bins, of_bin, [](std::int64_t, Lanes) {}).expected();
 }
 
 // The numbers of every predicted box, each (B, A). Anchors in no window keep undefined values.

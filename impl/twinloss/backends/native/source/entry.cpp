@@ -4,6 +4,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // Size of the arguments, by which a caller detects a library of another version.
@@ -45,3 +46,4 @@ void twinloss_terms(const KernelArguments* arguments, std::int32_t storage, void
     write_terms<Upright>(*arguments, storage, memory, *held, count, terms, *gradients);
 }
 }
+#pragma GCC visibility pop

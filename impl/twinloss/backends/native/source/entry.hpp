@@ -19,16 +19,6 @@ auto with_storage(std::int32_t storage, Visit visit) {
 template <class Pointer>
 using Stored = std::remove_const_t<std::remove_pointer_t<Pointer>>;
 
-// Memory of both passes over the logits.
-template <class Geometry>
-struct StepScratch {
-    ClassificationScratch classification;
-    TermsScratch<Geometry> held;
-
-    StepScratch(const KernelArguments& arguments, std::int64_t count, Scratch& scratch)
-        : classification(arguments, count, scratch), held(arguments, count, scratch) {}
-};
-
 // Bytes of scratch memory for the assignment, and for the terms of `held` anchors.
 template <class Geometry>
 std::int64_t scratch_of_assignment(const KernelArguments& arguments) {
@@ -38,9 +28,10 @@ std::int64_t scratch_of_assignment(const KernelArguments& arguments) {
 }
 template <class Geometry>
 std::int64_t scratch_of_terms(const KernelArguments& arguments, std::int64_t held) {
-    Scratch scratch(nullptr);
-    StepScratch<Geometry> step(arguments, held, scratch);
-    return scratch.used();
+    Scratch one(nullptr), other(nullptr);
+    ClassificationScratch of_classes(arguments, held, one);
+    TermsScratch<Geometry> of_held(arguments, held, other);
+    return std::max(one.used(), other.used());
 }
 
 // Fills `held`; returns the number of held anchors.
@@ -56,8 +47,9 @@ std::int64_t assign(const KernelArguments& arguments, std::int32_t storage, void
 template <class Geometry>
 void write_terms(const KernelArguments& arguments, std::int32_t storage, void* memory, const Held& held, std::int64_t count, float* terms,
                  const Gradients& gradients) {
-    Scratch scratch(memory);
-    StepScratch<Geometry> step(arguments, count, scratch);
+    Scratch one(memory), other(memory);  // the second pass writes over what the first needed
+    ClassificationScratch of_classes(arguments, count, one);
+    TermsScratch<Geometry> of_held(arguments, count, other);
     const float sum = sum_of_weights(held, count), normaliser = sum < 1.0f ? 1.0f : sum;
     const auto factor = [&](int term) {
         return static_cast<float>(gradients.upstream[term] * arguments.gains[term] * static_cast<double>(arguments.images) / normaliser);
@@ -67,9 +59,9 @@ void write_terms(const KernelArguments& arguments, std::int32_t storage, void* m
     with_storage(storage, [&](auto type) {
         using T = Stored<decltype(type)>;
         T *boxes = static_cast<T*>(gradients.boxes), *scores = static_cast<T*>(gradients.scores), *angle = static_cast<T*>(gradients.angle);
-        if (terms || scores) classification = classification_term<T>(arguments, held, count, step.classification, factor(1), scores);
+        if (terms || scores) classification = classification_term<T>(arguments, held, count, of_classes, factor(1), scores);
         if (terms || boxes)
-            sums = sums_over_held<Geometry, T>(arguments, held, count, step.held, {factor(0), factor(2), factor(3)}, boxes, angle);
+            sums = sums_over_held<Geometry, T>(arguments, held, count, of_held, {factor(0), factor(2), factor(3)}, boxes, angle);
     });
     if (!terms) return;
     double found[Geometry::HELD_TERMS + 1] = {sums.of[0], classification, sums.of[1]};

@@ -5,6 +5,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 std::int64_t twinloss_keypoints_scratch_of_assignment(const KernelArguments* arguments) { return scratch_of_assignment<Keypoints>(*arguments); }
@@ -65,3 +66,4 @@ void twinloss_keypoints_likelihood_gradient(const KernelArguments* arguments, st
     });
 }
 }
+#pragma GCC visibility pop

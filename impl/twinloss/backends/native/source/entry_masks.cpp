@@ -5,6 +5,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 std::int64_t twinloss_mask_arguments_size() { return sizeof(MaskArguments) + sizeof(HeldMasks) + sizeof(SemanticArguments); }
@@ -52,3 +53,4 @@ void twinloss_semantic_gradient(const SemanticArguments* arguments, std::int32_t
     });
 }
 }
+#pragma GCC visibility pop

@@ -5,6 +5,7 @@
 
 using namespace twinloss;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 std::int64_t twinloss_oriented_scratch_of_assignment(const KernelArguments* arguments) { return scratch_of_assignment<Oriented>(*arguments); }
@@ -23,3 +24,4 @@ void twinloss_oriented_terms(const KernelArguments* arguments, std::int32_t stor
     write_terms<Oriented>(*arguments, storage, memory, *held, count, terms, *gradients);
 }
 }
+#pragma GCC visibility pop

@@ -90,15 +90,17 @@ inline KeypointSums keypoint_terms_of(const KernelArguments& arguments, const An
                 off[c] = place.off(k, c, column[c]);
                 squared += off[c] * off[c];
             }
-            const double spread = arguments.doubled[k] * (area + EPS), closeness = std::exp(-squared / spread);
-            sums.location -= std::expm1(-squared / spread) * share;
+            const double spread = arguments.doubled[k] * (area + EPS);
+            const Wide exponent = splat<Wide>(-squared / spread), closeness = exp_of_negative(exponent);
+            sums.location += one_less_exp(exponent)[0] * share;
             for (int c = 0; c < 2; ++c)  // what is infinitely far costs 1 and does not pull
-                if (!std::isinf(off[c])) slopes[c] = static_cast<float>(2 * arguments.point_factor * off[c] * closeness / spread * share);
+                if (!std::isinf(off[c])) slopes[c] = static_cast<float>(2 * arguments.point_factor * off[c] * closeness[0] / spread * share);
         }
         if (arguments.point_numbers < 3) continue;
         const double right = visible ? column[2] : -column[2];
-        sums.visibility += (std::fmax(-right, 0.0) + std::log1p(std::exp(-std::fabs(right)))) * of_logit;
-        slopes[2] = static_cast<float>((visible ? -of_logit : of_logit) / (1 + std::exp(right)));
+        const Wide e = exp_of_negative(splat<Wide>(-std::fabs(right)));
+        sums.visibility += (std::fmax(-right, 0.0) + log_of_one_and(e)[0]) * of_logit;
+        slopes[2] = static_cast<float>((visible ? -of_logit : of_logit) * (right < 0 ? 1 : e[0]) / (1 + e[0]));
     }
     return sums;
 }

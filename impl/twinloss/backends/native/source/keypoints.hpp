@@ -92,7 +92,7 @@ struct Keypoints : LogNumbers {
                 sum = choose<Lanes>(error == INFINITY, sum, with);  // adds nothing
                 least = now;
             }
-            const Lanes log_sum = log_of(sum) + 0.0f * sum - least - std::log(static_cast<float>(box.visible));
+            const Lanes log_sum = log_of(sum) + 0.0f * sum - least - log_of(splat(static_cast<float>(box.visible)));
             return choose<Lanes>(sum == 0.0f, splat(-INFINITY), log_sum);
         }
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "arguments.hpp"
-#include "lanes.hpp"
+#include "functions.hpp"
 
 namespace twinloss {
 
@@ -27,9 +27,9 @@ struct LogNumbers {
         return kept(sum);
     }
     static float soft_target(const KernelArguments& arguments, float metric, float largest_metric, float largest_overlap) {
-        const double m = logarithm<double>(metric), largest = logarithm<double>(largest_metric), eps = std::log(arguments.assign_eps);
-        const double divisor = std::fmax(largest, eps) + std::log1p(std::exp(-std::fabs(largest - eps)));
-        return static_cast<float>(std::exp(m + logarithm<double>(largest_overlap) - divisor));
+        const Wide m = logarithm(splat<Wide>(metric)), largest = logarithm(splat<Wide>(largest_metric)), eps = log_of(splat<Wide>(arguments.assign_eps));
+        const Wide divisor = larger(largest, eps) + log_of_one_and(exp_of_negative(-magnitude(largest - eps)));
+        return static_cast<float>(exp_of_negative(m + logarithm(splat<Wide>(largest_overlap)) - divisor)[0]);
     }
     // The weight may underflow; the keypoint terms count its anchor all the same.
     static bool holds(float metric, float) { return metric != 0; }

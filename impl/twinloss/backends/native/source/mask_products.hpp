@@ -42,27 +42,35 @@ void weighted_rows(std::int64_t terms, Weight weight, const float* from, std::in
     }
 }
 
-// Adds to sums[m][n] the products of BLOCK rows and BLOCK columns over the pixels, lane by lane.
-inline void add_inner_products(const float* const* rows, const float* tile, std::int64_t vectors, Lanes* const* sums) {
-    Lanes sum[BLOCK][BLOCK];
-    for (int m = 0; m < BLOCK; ++m)
-        for (int n = 0; n < BLOCK; ++n) sum[m][n] = sums[m][n];
-    for (std::int64_t v = 0; v < vectors; ++v) {
-        Lanes x[BLOCK];
-        for (int n = 0; n < BLOCK; ++n) x[n] = load(tile + n * TILE_PIXELS + v * LANES);
-        for (int m = 0; m < BLOCK; ++m) {
-            const Lanes r = load(rows[m] + v * LANES);
-            for (int n = 0; n < BLOCK; ++n) sum[m][n] += r * x[n];
-        }
-    }
-    for (int m = 0; m < BLOCK; ++m)
-        for (int n = 0; n < BLOCK; ++n) sums[m][n] = sum[m][n];
-}
+// SUMMED sums over pixels, side by side.
+struct Summed {
+    Lanes part[PARTS];
 
-inline float total(Lanes x) {
-    float sum = 0;
-    for (int lane = 0; lane < LANES; ++lane) sum += x[lane];
-    return sum;
+    float total() const {
+        float sum = 0;
+        for (const Lanes& lanes : part)
+            for (int lane = 0; lane < LANES; ++lane) sum += lanes[lane];
+        return sum;
+    }
+};
+
+// Adds to sums[m][n] the products of BLOCK rows and BLOCK columns over the pixels, lane by lane; one part of the sums at a time is in registers.
+inline void add_inner_products(const float* const* rows, const float* tile, std::int64_t vectors, Summed* const* sums) {
+    for (int part = 0; part < PARTS; ++part) {
+        Lanes sum[BLOCK][BLOCK];
+        for (int m = 0; m < BLOCK; ++m)
+            for (int n = 0; n < BLOCK; ++n) sum[m][n] = sums[m][n].part[part];
+        for (std::int64_t v = part; v < vectors; v += PARTS) {
+            Lanes x[BLOCK];
+            for (int n = 0; n < BLOCK; ++n) x[n] = load(tile + n * TILE_PIXELS + v * LANES);
+            for (int m = 0; m < BLOCK; ++m) {
+                const Lanes r = load(rows[m] + v * LANES);
+                for (int n = 0; n < BLOCK; ++n) sum[m][n] += r * x[n];
+            }
+        }
+        for (int m = 0; m < BLOCK; ++m)
+            for (int n = 0; n < BLOCK; ++n) sums[m][n].part[part] = sum[m][n];
+    }
 }
 
 }  // namespace twinloss

@@ -44,14 +44,12 @@ struct Entropy {
         excess = excess + e + excess * e;
         positive += choose<Lanes>(inside, size * choose<Lanes>(x > 0.0f, 1.0f - y, y), Lanes{});
     }
-    double sum() const {
+    void add_to(double& sum) const {
         const Lanes found = log_of_one_and(excess) + positive;
-        double total = 0;
-        for (int lane = 0; lane < LANES; ++lane) total += found[lane];
-        return total;
+        for (int lane = 0; lane < LANES; ++lane) sum += found[lane];
     }
 };
-static_assert(TILE_PIXELS / LANES <= 32);  // the product stays below 2^32
+static_assert(TILE_PIXELS / SUMMED <= 32);  // the product stays below 2^32
 
 // Lanes of the v-th vector that are among the first `count` pixels.
 inline Bits<Lanes> among(std::int64_t v, std::int64_t count) {
@@ -65,7 +63,7 @@ struct MaskWorkspace {
     MaskTile tile;
     MaskTargets* targets;
     float *logits, *to_tile, *band;
-    Lanes* sums;  // [anchors][P]
+    Summed* sums;  // [anchors][P]
 
     MaskWorkspace(const MaskArguments& arguments, const HeldMasks& held, const Pieces& pieces, bool backward, Scratch& scratch)
         : tile(arguments, scratch), targets(scratch.take<MaskTargets>(1)), logits(scratch.take<float>(CHUNK * TILE_PIXELS)) {
@@ -74,7 +72,7 @@ struct MaskWorkspace {
         const std::int64_t rows = arguments.same_grid() ? pieces.height() : arguments.tall, P = padded(arguments.prototypes);
         to_tile = scratch.take<float>(backward ? P * TILE_PIXELS : 0);
         band = scratch.take<float>(backward ? arguments.prototypes * rows * arguments.wide : 0);
-        sums = scratch.take<Lanes>(backward ? padded(most) * P : 0);
+        sums = scratch.take<Summed>(backward ? padded(most) * P : 0);
     }
 };
 
@@ -184,10 +182,12 @@ class MaskTerm {
                 const std::int64_t size = std::min(CHUNK, held_.count[piece.box] - from);
                 logits(work, piece.box, from, size, count);
                 for (std::int64_t a = 0; a < size; ++a) {
-                    Entropy entropy;
+                    Entropy parts[PARTS];
                     for (std::int64_t v = 0; v * LANES < count; ++v)
-                        entropy.add(load(work.logits + a * TILE_PIXELS + v * LANES), load(work.targets->value + v * LANES), among(v, count));
-                    sum += entropy.sum();
+                        parts[v % PARTS].add(load(work.logits + a * TILE_PIXELS + v * LANES), load(work.targets->value + v * LANES), among(v, count));
+                    double of_anchor = 0;
+                    for (const Entropy& part : parts) part.add_to(of_anchor);
+                    sum += of_anchor;
                 }
             }
         });
@@ -197,7 +197,7 @@ class MaskTerm {
     template <class T>
     void gradient_of(MaskWorkspace& work, const Piece& piece, std::int64_t task, const std::uint8_t* kept, float factor) {
         const std::int64_t anchors = held_.count[piece.box], top = arguments_.same_grid() ? pieces_.top(task) : 0;
-        std::fill_n(work.sums, padded(anchors) * P_, Lanes{});
+        std::fill_n(work.sums, padded(anchors) * P_, Summed{});
         const float scale = held_.factor[piece.box] * factor;
         const auto restore = [&](const std::int64_t*, std::int64_t start, std::int64_t count) {
             work.targets->restore(arguments_, kept + piece.kept, start, count);
@@ -219,7 +219,7 @@ class MaskTerm {
                                       work.band);
         });
         float* sums = partial_ + pieces_.partial(piece) * P_;
-        for (std::int64_t n = 0; n < anchors * P_; ++n) sums[n] = total(work.sums[n]);
+        for (std::int64_t n = 0; n < anchors * P_; ++n) sums[n] = work.sums[n].total();
     }
 
     // Both products of residuals: with the prototypes into `sums`, with the coefficients into `to_tile`.
@@ -232,7 +232,7 @@ class MaskTerm {
             if (by_grids_) weighted_rows(size, weight, work.logits, vectors_of(count), from > 0, into);
             for (std::int64_t a = 0; a < size; a += BLOCK) {
                 const float* rows[BLOCK];
-                Lanes* sums[BLOCK];
+                Summed* sums[BLOCK];
                 for (int m = 0; m < BLOCK; ++m) {
                     rows[m] = work.logits + (a + m) * TILE_PIXELS;
                     sums[m] = work.sums + (from + a + m) * P_ + p;

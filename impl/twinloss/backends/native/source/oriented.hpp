@@ -40,9 +40,9 @@ struct Oriented : PlainNumbers {
     }
 
     static Box box(const KernelArguments& arguments, const Pixels& p) {
-        const double angle = p.angle;
+        const SineCosine<Wide> of = sine_cosine(principal(splat<Wide>(p.angle)));
         const auto half = [&](float side) { return (side < arguments.lengthened_below ? arguments.shortest_side : side) / 2; };
-        return {p, static_cast<float>(std::sin(angle)), static_cast<float>(std::cos(angle)), half(p.width), half(p.height)};
+        return {p, static_cast<float>(of.sin[0]), static_cast<float>(of.cos[0]), half(p.width), half(p.height)};
     }
 
     // Cells of the upright rectangle that encloses the box, and no fewer for rounding: `candidates` decides.

@@ -10,7 +10,7 @@
 #include <cstring>
 
 #ifdef __SSE2__
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 namespace twinloss {
@@ -37,14 +37,27 @@ class Output {
    private:
     static constexpr std::int64_t LINE = 64;
 
+#ifdef __SSE2__
+    static void stream_line(char* to, const char* from) {
+#if defined(__AVX512F__)
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#elif defined(__AVX__)
+        for (int at = 0; at < LINE; at += 32)
+            _mm256_stream_si256(reinterpret_cast<__m256i*>(to + at), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + at)));
+#else
+        for (int at = 0; at < LINE; at += 16)
+            _mm_stream_si128(reinterpret_cast<__m128i*>(to + at), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
+#endif
+    }
+#endif
+
     void copy_bytes(char* to, const char* from, std::int64_t bytes) const {
 #ifdef __SSE2__
         if (past_caches_) {
             const std::int64_t head = std::min(bytes, static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(to) % LINE));
             std::memcpy(to, from, static_cast<std::size_t>(head));
             const std::int64_t end = head + (bytes - head) / LINE * LINE;
-            for (std::int64_t at = head; at < end; at += 16)
-                _mm_stream_si128(reinterpret_cast<__m128i*>(to + at), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
+            for (std::int64_t at = head; at < end; at += LINE) stream_line(to + at, from + at);
             to += end, from += end, bytes -= end;
         }
 #endif

@@ -1,7 +1,7 @@
 // Boxes as corners, the CIoU of a pair of boxes, and its gradient (spec sections 6 and 8).
 #pragma once
 
-#include "lanes.hpp"
+#include "functions.hpp"
 
 namespace twinloss {
 

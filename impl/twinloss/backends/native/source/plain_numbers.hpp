@@ -2,7 +2,7 @@
 #pragma once
 
 #include "arguments.hpp"
-#include "lanes.hpp"
+#include "functions.hpp"
 
 namespace twinloss {
 
@@ -13,9 +13,13 @@ inline Lanes alignment_metric(Lanes score, Lanes overlap, float alpha, float bet
         return choose<Lanes>(score < 0.0f, e, splat(1.0f)) / square_root(1.0f + e * e) * (o3 * o3);
     }
     Lanes metric;
-    for (int lane = 0; lane < LANES; ++lane) {
-        const double p = 1.0 / (1.0 + std::exp(-static_cast<double>(score[lane])));
-        metric[lane] = static_cast<float>(std::pow(p, alpha) * std::pow(static_cast<double>(overlap[lane]), beta));
+    for (int half = 0; half < LANES; half += WIDE) {
+        Wide x, o, sum{};
+        for (int lane = 0; lane < WIDE; ++lane) x[lane] = score[half + lane], o[lane] = overlap[half + lane];
+        if (alpha != 0) sum += alpha * (smaller(x, Wide{}) - log_of_one_and(exp_of_negative(-magnitude(x))));
+        if (beta != 0) sum += beta * log_of(o);
+        const Wide found = exp_of_negative(sum);
+        for (int lane = 0; lane < WIDE; ++lane) metric[half + lane] = static_cast<float>(found[lane]);
     }
     return metric;
 }

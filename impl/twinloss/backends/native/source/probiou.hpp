@@ -13,14 +13,6 @@
 
 namespace twinloss {
 
-// 1 − e^y for y <= 0, with the digits of a small y.
-inline Lanes one_less_exp(Lanes y) {
-    Lanes series = splat(1.0f);
-    for (int term = 8; term > 1; --term) series = 1.0f + series * y * (1.0f / static_cast<float>(term));
-    return choose<Lanes>(y > -0.35f, -y * series, 1.0f - exp_of_negative(y));
-}
-inline Wide one_less_exp(Wide y) { return 1.0 - exp_of_negative(y); }  // twelve digits, beside an epsilon of 1e-7
-
 inline Lanes log_of_one_beside(Lanes x) { return log_of_one_and(x); }
 inline Wide log_of_one_beside(Wide x) { return log_of(1.0 + x); }
 

@@ -39,6 +39,30 @@ void for_each_stretch_of(const SemanticArguments& a, std::int64_t row, Visit vis
         }
 }
 
+// The sums of the pixels of one register.
+struct SemanticLanes {
+    Lanes share{}, common{}, excess{}, positive{};
+    Bits<Lanes> ones{};
+
+    // Logits, of which −∞ counts as nothing in every sum, and the lanes whose target is 1.
+    void add(Lanes z, Bits<Lanes> y) {
+        const Lanes e = exp_of_negative(-magnitude(z)), reciprocal = 1.0f / (1.0f + e), of_z = choose<Lanes>(z < 0.0f, e * reciprocal, reciprocal);
+        share += of_z;
+        common += choose<Lanes>(y, of_z, Lanes{});
+        ones -= y;
+        excess = excess + e + excess * e;
+        positive += larger(Lanes{}, choose<Lanes>(y, -z, z));
+    }
+    void add_to(SemanticSums& sums) const {
+        const Lanes entropy = log_of_one_and(excess) + positive;
+        for (int lane = 0; lane < LANES; ++lane) {
+            sums.common += common[lane];
+            sums.either += static_cast<double>(share[lane]) + ones[lane];
+            sums.entropy += entropy[lane];
+        }
+    }
+};
+
 // Lanes whose target is 1, of the first `count`.
 inline Bits<Lanes> taught(const std::int32_t* map, std::int32_t label, std::int64_t count) {
     Bits<Lanes> classes = Bits<Lanes>{} - 1;
@@ -50,25 +74,11 @@ template <class T>
 SemanticSums semantic_sums(const SemanticArguments& a, std::int64_t row) {
     SemanticSums sums{};
     const auto label = static_cast<std::int32_t>(row % a.classes);
-    for_each_stretch_of<LANES * SHARED, T>(a, row, [&](const T* logits, const std::int32_t* map, std::int64_t, std::int64_t count) {
-        Lanes share{}, common{}, excess{}, positive{};
-        Bits<Lanes> ones{};
-        for (std::int64_t i = 0; i < count; i += LANES) {
-            const Lanes z = load_some(logits + i, count - i, -INFINITY);  // counts as nothing in every sum
-            const Bits<Lanes> y = taught(map + i, label, count - i);
-            const Lanes e = exp_of_negative(-magnitude(z)), reciprocal = 1.0f / (1.0f + e), of_z = choose<Lanes>(z < 0.0f, e * reciprocal, reciprocal);
-            share += of_z;
-            common += choose<Lanes>(y, of_z, Lanes{});
-            ones -= y;
-            excess = excess + e + excess * e;
-            positive += larger(Lanes{}, choose<Lanes>(y, -z, z));
-        }
-        const Lanes entropy = log_of_one_and(excess) + positive;
-        for (int lane = 0; lane < LANES; ++lane) {
-            sums.common += common[lane];
-            sums.either += static_cast<double>(share[lane]) + ones[lane];
-            sums.entropy += entropy[lane];
-        }
+    for_each_stretch_of<SUMMED * SHARED, T>(a, row, [&](const T* logits, const std::int32_t* map, std::int64_t, std::int64_t count) {
+        SemanticLanes parts[PARTS];
+        for (std::int64_t i = 0; i < count; i += LANES)
+            parts[i / LANES % PARTS].add(load_some(logits + i, count - i, -INFINITY), taught(map + i, label, count - i));
+        for (const SemanticLanes& part : parts) part.add_to(sums);
     });
     return sums;
 }

@@ -3,17 +3,45 @@
 
 #include <algorithm>
 
-#include "lanes.hpp"
+#include "functions.hpp"
 
 namespace twinloss {
 
 struct BFloat16 {
     std::uint16_t bits;
 };
+
+#if defined(__F16C__) || defined(__aarch64__)
 using Float16 = _Float16;
 
-inline float widen(float x) { return x; }
 inline float widen(Float16 x) { return static_cast<float>(x); }
+#else
+// As the instructions of other processors convert it, NaN included.
+struct Float16 {
+    std::uint16_t bits;
+};
+
+inline Lanes widened(Bits<Lanes> bits) {
+    const Bits<Lanes> magnitude = bits & 0x7fff, sign = (bits & 0x8000) << 16;
+    const Bits<Lanes> tiny = bits_of(__builtin_convertvector(magnitude, Lanes) * 0x1p-24f), normal = (magnitude << 13) + (112 << 23);
+    const Bits<Lanes> no_number = (magnitude << 13) | 0x7f800000, quiet = (magnitude > 0x7c00) & 0x400000;
+    const Bits<Lanes> is_tiny = magnitude < 0x400, is_no_number = magnitude >= 0x7c00;
+    return from_bits(sign | (is_tiny & tiny) | (is_no_number & (no_number | quiet)) | (~is_tiny & ~is_no_number & normal));
+}
+// To nearest, ties to even.
+inline Bits<Lanes> narrowed(Lanes x) {
+    const Bits<Lanes> bits = bits_of(x) & 0x7fffffff, sign = bits_of(x) >> 16 & 0x8000;
+    const Bits<Lanes> tiny = bits_of(from_bits(bits) + 0.5f) - 0x3f000000;  // the sum is rounded to 2^−24
+    const Bits<Lanes> normal = (bits + 0xfff + (bits >> 13 & 1) - (112 << 23)) >> 13;
+    const Bits<Lanes> is_tiny = bits < 113 << 23, is_infinite = bits >= 0x477ff000, is_nan = bits > 0x7f800000;
+    const Bits<Lanes> of_infinite = (Bits<Lanes>{} + 0x7c00) | (is_nan & (0x200 | (bits >> 13 & 0x3ff)));
+    return sign | (is_tiny & tiny) | (is_infinite & of_infinite) | (~is_tiny & ~is_infinite & normal);
+}
+
+inline float widen(Float16 x) { return widened(Bits<Lanes>{} + static_cast<std::int32_t>(x.bits))[0]; }
+#endif
+
+inline float widen(float x) { return x; }
 inline float widen(BFloat16 x) {
     const std::uint32_t bits = static_cast<std::uint32_t>(x.bits) << 16;
     float value;
@@ -32,6 +60,13 @@ inline BFloat16 narrow<BFloat16>(float x) {
     if (x != x) return {0x7fc0};
     return {static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};  // to nearest, ties to even
 }
+
+#if !defined(__F16C__) && !defined(__aarch64__)
+template <>
+inline Float16 narrow<Float16>(float x) {
+    return {static_cast<std::uint16_t>(narrowed(splat(x))[0])};
+}
+#endif
 
 template <class T>
 Lanes load(const T* from) {
@@ -52,6 +87,15 @@ inline Lanes load<BFloat16>(const BFloat16* from) {
     return from_bits(__builtin_convertvector(x, Bits<Lanes>) << 16);
 }
 
+#if !defined(__F16C__) && !defined(__aarch64__)
+template <>
+inline Lanes load<Float16>(const Float16* from) {
+    std::uint16_t __attribute__((vector_size(LANES * 2))) x;
+    std::memcpy(&x, from, sizeof x);
+    return widened(__builtin_convertvector(x, Bits<Lanes>));
+}
+#endif
+
 template <class T>
 void store(T* to, Lanes x) {
     for (int lane = 0; lane < LANES; ++lane) to[lane] = narrow<T>(x[lane]);
@@ -59,6 +103,20 @@ void store(T* to, Lanes x) {
 template <>
 inline void store<float>(float* to, Lanes x) {
     std::memcpy(to, &x, sizeof x);
+}
+
+#if !defined(__F16C__) && !defined(__aarch64__)
+template <>
+inline void store<Float16>(Float16* to, Lanes x) {
+    const auto bits = __builtin_convertvector(narrowed(x), std::uint16_t __attribute__((vector_size(LANES * 2))));
+    std::memcpy(to, &bits, sizeof bits);
+}
+#endif
+
+// Asks for numbers that will be loaded soon: the processor does so by itself only within a page, and not far enough ahead of much arithmetic.
+template <class T>
+void fetch(const T* from) {
+    __builtin_prefetch(from);
 }
 
 // Loads the first `count` lanes of a vector; the others are `missing`.

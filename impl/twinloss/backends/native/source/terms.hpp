@@ -87,9 +87,10 @@ void side_gradient(const KernelArguments& arguments, HeldLanes<Geometry>& lanes,
     TwoBins(target, arguments).take_from(logits, to_dfl);
 }
 
-// The terms of the held anchors in the lanes. Replaces their logits by the gradient, unless `factors` is null.
+// Adds the terms of the held anchors in the lanes, one after the other: the sum does not depend on how many fill a register. Replaces their
+// logits by the gradient, unless `factors` is null.
 template <class Geometry>
-Sums<Geometry> held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, const Factors* factors) {
+void add_held_terms(const KernelArguments& arguments, HeldLanes<Geometry>& lanes, const Factors* factors, Sums<Geometry>& sums) {
     SideLanes distance, target = lanes.truth.target();
     Distribution<Wide> found[SIDES];
     Wide dfl{};
@@ -117,9 +118,7 @@ Sums<Geometry> held_terms(const KernelArguments& arguments, HeldLanes<Geometry>&
         const Wide to_dfl = factors->dfl * 0.25 * lanes.weight;
         for (int side = 0; side < SIDES; ++side) side_gradient(arguments, lanes, side, found[side], target[side], to_distance[side], to_dfl);
     }
-    Sums<Geometry> sums;
     sums.add(losses, lanes.count);
-    return sums;
 }
 
 // Memory that the terms need beside their inputs.
@@ -159,7 +158,7 @@ Sums<Geometry> sums_over_held(const KernelArguments& arguments, const Held& held
             if (stretch.count) tile.template read<T>(arguments, held, stretch);
             for (std::int64_t start = 0; start < stretch.count; start += WIDE) {
                 lanes.take(arguments, scratch.anchors, held, stretch, start, sum, tile);
-                scratch.sums[n].add(held_terms(arguments, lanes, boxes ? &factors : nullptr));
+                add_held_terms(arguments, lanes, boxes ? &factors : nullptr, scratch.sums[n]);
                 if (boxes) tile.put(lanes.logits, start);
             }
             if (boxes) tile.write(arguments, held, stretch, boxes, angle, output);
