@@ -25,11 +25,11 @@ import torch
 from benches.measure.environment import commit, now
 from oracle.ptx.compile import check_constants, compiling_for
 from oracle.tools.atomic_files import write_frame
-from twinloss import Assignment, LossSpec, OrientedSpec, Pyramid
+from twinloss import Assignment, LossSpec, OrientedSpec, PoseSpec, Pyramid
 from twinloss.backends.call import Call
 
 CAPABILITIES = (80, 90)
-ESSENTIAL = 5
+ESSENTIAL = 6
 WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Limits of one multiprocessor, on both architectures.
 REGISTER_STEP = 256  # Granularity in which a warp is allocated registers.
 
@@ -76,13 +76,29 @@ class Variant:
             oriented = isinstance(self.spec, OrientedSpec)
             boxes_of_rows = torch.zeros(self.rows, 5 if oriented else 4)
             batch = {"batch_idx": torch.zeros(self.rows), "cls": torch.zeros(self.rows, 1), "bboxes": boxes_of_rows}
-            angle = torch.zeros(self.images, 1, pyramid.num_anchors, dtype=self.dtype, requires_grad=True)
             index = torch.zeros(5, dtype=torch.int64)
             given = Assignment(index, index, index, torch.ones(5)) if self.given else None
             incoming = torch.ones(len(self.spec.terms))
-        call = Call(boxes, scores, batch, self.spec, pyramid, self.conflicts, extras={"angle": angle} if oriented else {})
+            extras, flow = (
+                self._extras(pyramid.num_anchors),
+                (lambda latents: latents.sum(1)) if getattr(self.spec, "flow", False) else None,
+            )
+        call = Call(boxes, scores, batch, self.spec, pyramid, self.conflicts, extras=extras, flow=flow)
         loss = evaluate(call, given).loss
         loss.backward(incoming)
+
+    def _extras(self, anchors: int) -> dict[str, torch.Tensor]:
+        """Returns what the task adds to predictions and targets, without values."""
+
+        def logits(channels: int) -> torch.Tensor:
+            return torch.zeros(self.images, channels, anchors, dtype=self.dtype, requires_grad=True)
+
+        if isinstance(self.spec, OrientedSpec):
+            return {"angle": logits(1)}
+        if isinstance(self.spec, PoseSpec):
+            points, numbers = self.spec.keypoint_shape
+            return {"kpts": logits(points * numbers), "kpts_sigma": logits(2 * points), "keypoints": torch.zeros(self.rows, points, 3)}
+        return {}
 
 
 def variants() -> list[Variant]:
@@ -97,6 +113,7 @@ def variants() -> list[Variant]:
         Variant("end to end", brain, LossSpec(num_classes=80, reg_max=1, topk=7, topk2=1), gaps=True),
         Variant("odd", half, LossSpec(num_classes=3, reg_max=5, topk2=3, class_weights=(1.0, 2.0, 3.0)), (72, 56), conflicts="pickers"),
         Variant("oriented", half, OrientedSpec(num_classes=15)),
+        Variant("pose", half, PoseSpec(num_classes=1, generation=2, flow=True)),
         Variant("coco", single, LossSpec(num_classes=80)),
         Variant("coco", brain, LossSpec(num_classes=80)),
         Variant("crowded", half, LossSpec(num_classes=60), rows=4967),
