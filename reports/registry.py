@@ -11,7 +11,8 @@ from reports.gpu import compiled, traffic
 from reports.gpu import report as gpu
 from reports.hook import report as hook
 from reports.ladder import report as ladder
+from reports.matrix import report as matrix
 from reports.train import report as train
 
-_REPORTS = (diff, bench, faults, gate, ladder, train, hook, gpu, compiled, traffic)
+_REPORTS = (diff, bench, faults, gate, ladder, matrix, train, hook, gpu, compiled, traffic)
 KINDS: dict[str, Kind] = {report.KIND.name: report.KIND for report in _REPORTS}

@@ -21,15 +21,16 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from benches.measure.environment import commit, now
 from oracle.ptx.compile import check_constants, compiling_for
 from oracle.tools.atomic_files import write_frame
-from twinloss import Assignment, LossSpec, OrientedSpec, PoseSpec, Pyramid
+from twinloss import Assignment, LossSpec, OrientedSpec, PoseSpec, Pyramid, SegmentationSpec
 from twinloss.backends.call import Call
 
 CAPABILITIES = (80, 90)
-ESSENTIAL = 6
+ESSENTIAL = 7
 WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Limits of one multiprocessor, on both architectures.
 REGISTER_STEP = 256  # Granularity in which a warp is allocated registers.
 
@@ -48,6 +49,7 @@ class Variant:
         gaps: whether the logits are slices of one tensor, with gaps between images.
         given: whether the assignment is given.
         images: number of images.
+        mask_ratio: pixels of the image a pixel of the true masks, 4 of the prototypes.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Variant:
     gaps: bool = False
     given: bool = False
     images: int = field(default=2, kw_only=True)
+    mask_ratio: int = field(default=4, kw_only=True)
 
     def call(self) -> None:
         """Compute loss and gradients of logits without values."""
@@ -73,32 +76,41 @@ class Variant:
             else:
                 parts = tuple(torch.zeros(self.images, count, pyramid.num_anchors, dtype=self.dtype) for count in channels)
             boxes, scores = (part.requires_grad_() for part in parts)
-            oriented = isinstance(self.spec, OrientedSpec)
-            boxes_of_rows = torch.zeros(self.rows, 5 if oriented else 4)
+            boxes_of_rows = torch.zeros(self.rows, 5 if isinstance(self.spec, OrientedSpec) else 4)
             batch = {"batch_idx": torch.zeros(self.rows), "cls": torch.zeros(self.rows, 1), "bboxes": boxes_of_rows}
+            extras = self._extras(pyramid.num_anchors)
             index = torch.zeros(5, dtype=torch.int64)
             given = Assignment(index, index, index, torch.ones(5)) if self.given else None
             incoming = torch.ones(len(self.spec.terms))
-            extras, flow = (
-                self._extras(pyramid.num_anchors),
-                (lambda latents: latents.sum(1)) if getattr(self.spec, "flow", False) else None,
-            )
+        flow = (lambda latents: latents.sum(1)) if getattr(self.spec, "flow", False) else None
         call = Call(boxes, scores, batch, self.spec, pyramid, self.conflicts, extras=extras, flow=flow)
         loss = evaluate(call, given).loss
         loss.backward(incoming)
 
-    def _extras(self, anchors: int) -> dict[str, torch.Tensor]:
-        """Returns what the task adds to predictions and targets, without values."""
+    def _extras(self, anchors: int) -> dict[str, Tensor]:
+        """Returns the task's further predictions and targets, with semantic logits where it has masks."""
 
-        def logits(channels: int) -> torch.Tensor:
-            return torch.zeros(self.images, channels, anchors, dtype=self.dtype, requires_grad=True)
+        def logits(*shape: int) -> Tensor:
+            return torch.zeros(self.images, *shape, dtype=self.dtype, requires_grad=True)
 
         if isinstance(self.spec, OrientedSpec):
-            return {"angle": logits(1)}
+            return {"angle": logits(1, anchors)}
         if isinstance(self.spec, PoseSpec):
             points, numbers = self.spec.keypoint_shape
-            return {"kpts": logits(points * numbers), "kpts_sigma": logits(2 * points), "keypoints": torch.zeros(self.rows, points, 3)}
-        return {}
+            keypoints = torch.zeros(self.rows, points, 3)
+            return {"kpts": logits(points * numbers, anchors), "kpts_sigma": logits(2 * points, anchors), "keypoints": keypoints}
+        if not isinstance(self.spec, SegmentationSpec):
+            return {}
+        height, width = self.image_size
+        grid = height // self.mask_ratio, width // self.mask_ratio
+        found = {
+            "mask_coefficient": logits(32, anchors),
+            "proto": logits(32, height // 4, width // 4),
+            "semantic": logits(self.spec.num_classes, height // 8, width // 8),
+            "sem_masks": torch.zeros(self.images, *grid),
+            "masks": torch.zeros(self.images if self.spec.overlap_mask else self.rows, *grid, dtype=torch.uint8),
+        }
+        return found | ({"place": torch.zeros(self.rows, dtype=torch.int64)} if self.spec.overlap_mask else {})
 
 
 def variants() -> list[Variant]:
@@ -113,6 +125,7 @@ def variants() -> list[Variant]:
         Variant("end to end", brain, LossSpec(num_classes=80, reg_max=1, topk=7, topk2=1), gaps=True),
         Variant("odd", half, LossSpec(num_classes=3, reg_max=5, topk2=3, class_weights=(1.0, 2.0, 3.0)), (72, 56), conflicts="pickers"),
         Variant("oriented", half, OrientedSpec(num_classes=15)),
+        Variant("masks", half, SegmentationSpec(num_classes=80, mask_aware=True)),
         Variant("pose", half, PoseSpec(num_classes=1, generation=2, flow=True)),
         Variant("coco", single, LossSpec(num_classes=80)),
         Variant("coco", brain, LossSpec(num_classes=80)),
@@ -120,6 +133,9 @@ def variants() -> list[Variant]:
         Variant("wide", single, LossSpec(num_classes=1, reg_max=32, strides=(8, 16, 32, 64), alpha=1.0, beta=2.5), rows=1),
         Variant("given", half, LossSpec(num_classes=80), given=True),
         Variant("beyond 32 bits", half, LossSpec(num_classes=80), images=4096),
+        Variant("masks", single, SegmentationSpec(num_classes=80)),
+        Variant("masks", brain, SegmentationSpec(num_classes=80, reg_max=1, topk=7, topk2=1, mask_aware=True)),
+        Variant("larger instance masks", half, SegmentationSpec(num_classes=3, mask_aware=True, overlap_mask=False), mask_ratio=1),
         Variant("one anchor", single, LossSpec(num_classes=1, strides=(8,)), (8, 8), rows=1, images=1),
     ]
 

@@ -31,7 +31,7 @@ def counts() -> Iterator[GpuFinding]:
         yield limit.finding(cuda.launches(step))
         waits = cuda.synchronisations(step)
         yield WAITS[workload].finding(len(waits), ", ".join(waits[:3]))
-        yield PEAK[workload].finding(_peak(step) / sum(step.logit_bytes))
+        yield PEAK[workload].finding(_peak(step) / step.gradient_bytes)
         free()
 
 

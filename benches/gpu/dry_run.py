@@ -18,7 +18,7 @@ from benches.gpu import __main__ as program
 from benches.gpu import correctness, costs, steps
 from benches.measure import cuda
 from oracle.cases.case import Case, PredictionKind
-from oracle.cases.workloads.small_dense import small_dense
+from oracle.cases.workloads.small_dense import small_dense, small_dense_masks
 
 # All checks but those that start processes.
 DRY_RUN_CHECKS = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
@@ -31,6 +31,8 @@ def small_case(name: str) -> Case:
         "coco-end-to-end": {"reg_max": 1, "topk": 3, "topk2": 1},
         "classes-365": {"num_classes": 365, "reg_max": 1},
     }.get(name, {})
+    if name.startswith("masks"):
+        return small_dense_masks(2, size=(32, 32), images=1, seed=1, mask_aware=name == "masks-26", topk=3, grid=(8, 8))
     several = name == "classes-365"
     kind: PredictionKind = "exact" if several else "near"
     return small_dense(0 if name == "empty" else 2, size=(32, 32), images=4 if several else 1, seed=1, kind=kind, **numbers)
@@ -72,7 +74,8 @@ def main(arguments: list[str]) -> int:
             "RUNS": 1,
             "MANY_LOGITS": 20_000,
             "JUDGED": (("coco", "float16"),),
-            "REPEATED": ("coco",),
+            "REPEATED": ("coco", "masks-26"),
+            "CAPTURED": ("coco",),
         },
         cuda: {"timed": timed, "launches": lambda _: 0, "synchronisations": lambda _: [], "Replay": HostReplay},
         torch.cuda: {"synchronize": lambda: None, "is_available": lambda: True, "get_device_name": lambda: "a dry run on the host"},

@@ -6,8 +6,8 @@ import torch
 
 from oracle.cases.build import build
 from oracle.cases.case import Setting
-from oracle.cases.workloads.small_dense import small_dense
-from twinloss import DetectionLoss
+from oracle.cases.workloads.small_dense import small_dense, small_dense_masks
+from twinloss.loss import LOSSES
 
 CASES = (
     small_dense(12, seed=1, reg_max=16),
@@ -15,6 +15,8 @@ CASES = (
     small_dense(7, seed=3, reg_max=1, topk=7, topk2=1),
     small_dense(5, seed=4, size=(256, 256), images=1, num_classes=2, strides=(4, 8)),
     small_dense(0),
+    small_dense_masks(9, seed=5, mask_aware=True),
+    small_dense_masks(9, seed=6, size=(56, 72), overlap_mask=False, mask_aware=True, grid=(21, 35)),
 )
 
 
@@ -23,7 +25,7 @@ def main() -> None:
     for case in CASES:
         for dtype in ("float32", "float16"):
             preds, batch = build(case, Setting(dtype, device="cuda"))
-            DetectionLoss(case.spec, backend="triton")(preds, batch)[0].sum().backward()
+            LOSSES[case.spec.task](case.spec, backend="triton")(preds, batch)[0].sum().backward()
     torch.cuda.synchronize()
 
 

@@ -15,7 +15,8 @@ from benches.measure import cuda
 from benches.plan.workloads import WORKLOADS, generated
 from oracle.cases.build import build
 from oracle.cases.case import Case, DtypeName, Prediction, Setting
-from twinloss import DetectionLoss, LossSpec
+from twinloss import LossSpec
+from twinloss.loss import LOSSES
 
 XVIEW_IMAGES, XVIEW_MOST = 128, 4967
 DTYPE: DtypeName = "float16"  # of the logits that are counted or timed
@@ -52,13 +53,13 @@ class Step:
     def __init__(self, name: str) -> None:
         self.case = case_of(name)
         self.preds, self.batch = build(self.case, Setting(DTYPE, device=device()))
-        self.criterion = DetectionLoss(self.case.spec, backend="triton", validate=False)
-        self.loss = torch.zeros(3)
+        self.criterion = LOSSES[self.case.spec.task](self.case.spec, backend="triton", validate=False)
+        self.loss = torch.zeros(len(self.case.spec.terms))
 
     def clear(self) -> None:
         """Drop the gradients, so that the next call allocates new ones."""
-        for name in ("boxes", "scores"):
-            self.preds[name].grad = None
+        for leaf in leaves_of(self.preds):
+            leaf.grad = None
 
     def __call__(self) -> None:
         """Compute loss and gradients."""
@@ -68,19 +69,32 @@ class Step:
         self.loss = loss.detach()
 
     @property
-    def answers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss and both gradients of the last call."""
-        return self.loss, self.preds["boxes"].grad, self.preds["scores"].grad
+    def answers(self) -> tuple[Tensor, ...]:
+        """Loss and all gradients of the last call."""
+        return self.loss, *(leaf.grad for leaf in leaves_of(self.preds) if leaf.grad is not None)
 
     @property
-    def logit_bytes(self) -> tuple[int, int]:
-        """Bytes of the box logits and of the class logits."""
-        return self.preds["boxes"].nbytes, self.preds["scores"].nbytes
+    def gradient_bytes(self) -> int:
+        """Bytes of all gradients."""
+        return sum(leaf.nbytes for leaf in leaves_of(self.preds))
+
+
+def leaves_of(preds: Mapping[str, Any]) -> list[Tensor]:
+    """Returns the predictions that get a gradient."""
+    values = (each for key, value in preds.items() if key != "feats" for each in (value if isinstance(value, tuple) else (value,)))
+    return [value for value in values if isinstance(value, Tensor) and value.requires_grad]
 
 
 def floor_bytes(preds: Mapping[str, Any]) -> int:
-    """Returns the bytes that a step must move: it reads all logits, reads the class logits again backward, and writes both gradients."""
-    return int(2 * preds["boxes"].nbytes + 3 * preds["scores"].nbytes)
+    """Returns the bytes that a step must move.
+
+    It reads all box logits, and class and semantic logits in both passes, and writes every gradient. What it reads of coefficients and
+    prototypes depends on the boxes, and is not counted.
+    """
+    pair = preds.get("proto", ())
+    semantic = pair[1].nbytes if isinstance(pair, tuple) and len(pair) == 2 else 0
+    read = preds["boxes"].nbytes + 2 * preds["scores"].nbytes + 2 * semantic
+    return int(read + sum(leaf.nbytes for leaf in leaves_of(preds)))
 
 
 def free() -> None:

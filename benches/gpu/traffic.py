@@ -22,7 +22,7 @@ from oracle.cases.case import Case, DtypeName, Setting
 from oracle.ptx.access_log import Accesses
 from oracle.ptx.triton_device import Device, running_on
 from oracle.tools.atomic_files import write_frame
-from twinloss import DetectionLoss
+from twinloss.loss import LOSSES
 
 COUNTED: tuple[tuple[str, DtypeName], ...] = (
     ("coco", "float16"),
@@ -58,7 +58,7 @@ def traffic(case: Case, dtype: DtypeName, capability: int = 90) -> list[KernelTr
         found.append(KernelTraffic(name.removesuffix("_kernel"), *accesses.byte_counts(), floor))
 
     with running_on(Device(capability, look_for_races=False, watch=watch)):
-        DetectionLoss(case.spec, backend="triton", validate=False)(preds, batch)[0].sum().backward()
+        LOSSES[case.spec.task](case.spec, backend="triton", validate=False)(preds, batch)[0].sum().backward()
     return found
 
 

@@ -118,6 +118,8 @@ class InterleavedTiming:
 
     def __init__(self, contenders: list[BenchContender], spec: LossSpec, inputs: LoadedCase, setting: CallSetting, seed: int = 0) -> None:
         self.order = random.Random(seed)
+        # A candidate may remember answers; so that all are treated alike, every contender then gets new numbers before each call.
+        self.fresh = any(contender.is_candidate for contender in contenders)
         self.failures: dict[str, str] = {}
         self.loaded: dict[str, LoadedContender] = {}
         self.first_ms: dict[str, float] = {}
@@ -154,12 +156,18 @@ class InterleavedTiming:
         """Returns one sample of every contender."""
         labels = sorted(self.loaded)
         self.order.shuffle(labels)
-        return {label: self.loaded[label].sample() for label in labels}
+        return {label: self._sample(label) for label in labels}
+
+    def _sample(self, label: str) -> Sample:
+        """Returns a sample; where a candidate is among the contenders, of inputs that none of them has seen."""
+        if self.fresh:
+            self.loaded[label].inputs.renew(self.order)
+        return self.loaded[label].sample()
 
     def turn(self, calls: dict[str, int]) -> dict[str, list[dict[str, int]]]:
         """Returns consecutive samples of each contender, as many as ``calls`` gives."""
         with collected_before():
-            return {label: [asdict(self.loaded[label].sample()) for _ in range(count)] for label, count in calls.items()}
+            return {label: [asdict(self._sample(label)) for _ in range(count)] for label, count in calls.items()}
 
     def rounds(self, seconds: float, min_rounds: int, max_rounds: int) -> list[dict[str, Any]]:
         """Returns the rounds taken in so many seconds, within bounds; garbage is collected between rounds and not within."""

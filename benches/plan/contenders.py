@@ -39,6 +39,11 @@ class BenchContender:
         return cls(program, backend)
 
     @property
+    def is_candidate(self) -> bool:
+        """Whether it is a user's, named by a dotted path."""
+        return self.program not in (REFERENCE, TWIN)
+
+    @property
     def compiled(self) -> bool:
         """Whether the first call compiles."""
         return self.backend == "compile"

@@ -6,6 +6,8 @@ from twinloss.assignment.assign import Assignment, PairMetrics, assign
 from twinloss.assignment.candidates import CandidatePairs, candidate_pairs
 from twinloss.assignment.ground_truth import GroundTruth, prepare_targets
 from twinloss.assignment.scene import Scene
+from twinloss.backends.native.dispatch import CpuKernels
+from twinloss.backends.native.library import cpu_kernels
 from twinloss.end_to_end import EndToEndLoss
 from twinloss.geometry.corners import ciou, decode_boxes
 from twinloss.geometry.probiou import probiou
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Assignment",
     "CandidatePairs",
+    "CpuKernels",
     "DetectionLoss",
     "EndToEndLoss",
     "GroundTruth",
@@ -44,6 +47,7 @@ __all__ = [
     "ciou",
     "clamped_target",
     "classification_term",
+    "cpu_kernels",
     "decode_boxes",
     "decode_keypoints",
     "decode_oriented_boxes",

@@ -77,6 +77,6 @@ def make_anchors(
     for (rows, columns), stride in zip(pyramid.grids, pyramid.strides, strict=True):
         y = torch.arange(rows, dtype=dtype, device=device) + 0.5
         x = torch.arange(columns, dtype=dtype, device=device) + 0.5
-        centres_of_level.append(torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=-1))
+        centres_of_level.append(torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)], dim=-1).view(-1, 2))
         strides_of_level.append(torch.full((rows * columns,), stride, dtype=dtype, device=device))
     return torch.cat(centres_of_level), torch.cat(strides_of_level)

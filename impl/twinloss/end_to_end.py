@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from twinloss.loss import LOSSES, Batch, Predictions
@@ -48,7 +49,7 @@ class EndToEndLoss:
         topk, topk2 = _ONE_TO_ONE[generation]
         self.generation = generation
         self.epochs = epochs
-        self.updates = 0
+        self.updates = 0  # a property, whose share a tracer takes for an input
         self.one2many = LOSSES[spec.task](spec, **options)
         self.one2one = LOSSES[spec.task](replace(spec, topk=topk, topk2=topk2), **options)
 
@@ -70,18 +71,36 @@ class EndToEndLoss:
             raise ValueError(f"preds has {', '.join(preds)} but not {' and '.join(missing)}; an end-to-end head gives one2many and one2one")
         return self.combine(self.one2many(preds["one2many"], batch), self.one2one(preds["one2one"], batch))
 
-    def combine(self, many: LossAndItems, one: LossAndItems) -> LossAndItems:
-        """Loss and items of both sets together, from those of one2many and of one2one (spec section 12)."""
+    def combine(self, many: LossAndItems, one: LossAndItems, share: Tensor | float | None = None) -> LossAndItems:
+        """Loss and items of both sets together, from those of one2many and of one2one (spec section 12).
+
+        ``share`` is that of one2many, a number or a tensor () on the host, where it is not this loss's own.
+        """
         if self.generation == 1:
             return many[0] + one[0], {name: item + one[1][name] for name, item in many[1].items()}
-        share = self.one2many_share
+        if share is None:
+            share = self._share if torch.compiler.is_compiling() else self.one2many_share
         return share * many[0] + (1 - share) * one[0], one[1]
 
     @property
     def one2many_share(self) -> float:
         """Weight λ of one2many in the second generation; one2one's is the rest (spec section 12)."""
+        return self._scheduled_share()
+
+    def _scheduled_share(self) -> float:
         left = max(1 - self.updates / max(self.epochs - 1, 1), 0)
         return left * (_SHARE_AT_START - _SHARE_AT_END) + _SHARE_AT_END
+
+    @property
+    def updates(self) -> int:
+        """How often :meth:`update` was called; may be set."""
+        return self._updates
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        self._updates = count
+        # A number that changes would be a constant of a traced graph, and each epoch another graph.
+        self._share = torch.tensor(self._scheduled_share(), dtype=torch.float64, device="cpu")
 
     def update(self) -> None:
         """Say that an epoch has ended."""

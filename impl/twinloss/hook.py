@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from twinloss.end_to_end import EndToEndLoss
@@ -151,9 +150,9 @@ class Hook:
             maker.give_back()
         Maker(model, self.settings)
 
-    def heard(self, criterion: Criterion, value: Tensor) -> None:
-        """Count a call; the first one that trains is logged."""
-        if not torch.is_grad_enabled():
+    def heard(self, criterion: Criterion, value: Tensor | None, training: bool) -> None:
+        """Count a call; the first one that trains is logged, with its loss unless that is inside of a traced graph."""
+        if not training:
             self.validation_calls += 1
             return
         self._training_calls += 1
@@ -163,11 +162,11 @@ class Hook:
             self.largest_difference = max(self.largest_difference, criterion.finding.largest)
         if self._training_calls == 1:
             _log.info(
-                "twinloss: active, this training's criterion is %s, with the definition of %s, %s; first loss %.5g",
+                "twinloss: active, this training's criterion is %s, with the definition of %s, %s; first loss %s",
                 "EndToEndLoss" if isinstance(criterion.loss, EndToEndLoss) else type(criterion.loss).__name__,
                 criterion.own.release,
                 _verified(criterion),
-                value.sum().item(),
+                "inside of a compiled graph" if value is None else f"{value.sum().item():.5g}",
             )
 
     def end_epoch(self, trainer: Any) -> None:

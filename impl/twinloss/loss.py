@@ -13,11 +13,13 @@ from twinloss.assignment.ground_truth import GroundTruth
 from twinloss.assignment.overlaps import Ties
 from twinloss.backends import evaluate as mixed
 from twinloss.backends import torch as torch_backend
-from twinloss.backends.call import Call, Evaluation, Flow
+from twinloss.backends.call import Call, Flow
 from twinloss.backends.registry import BackendName, choose_backend
 from twinloss.geometry.registry import GEOMETRIES
 from twinloss.inputs.admission import admit, admit_assignment, layout_of, pyramid_of
 from twinloss.inputs.numbers import whole
+from twinloss.operators import traced
+from twinloss.operators.definition import structure, text_of
 from twinloss.spec import LossSpec
 from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
 from twinloss.terms.classification import working_dtype
@@ -50,11 +52,15 @@ class TaskLoss:
     (nor to the weights of a given assignment), whether they ask for one or not. Logits are not copied; changing them before the backward
     pass is an error, as anywhere in torch. The loss can be differentiated once: its gradients have none of their own.
 
+    While ``torch.compile`` or ``torch.export`` traces, a call is one operator (:mod:`twinloss.operators`), which saves the targets rather
+    than copies them.
+
     Raises:
         ValueError: an option is unknown, or the definition is another task's; the message names it.
     """
 
     task: ClassVar[type[LossSpec]] = LossSpec
+    flow: Flow | None = None
 
     def __init__(
         self,
@@ -79,7 +85,7 @@ class TaskLoss:
             raise ValueError(
                 f"spec is a {type(spec).__name__}, of the task {spec.task!r}; {type(self).__name__} takes a {self.task.__name__}"
             )
-        self.spec = spec
+        self.spec = spec  # a property, whose texts a tracer takes for constants
         self.ties: Ties = ties
         self.conflicts: Conflicts = conflicts
         self.validate = validate
@@ -104,8 +110,24 @@ class TaskLoss:
             ValueError: an input is not what it must be, or the backend that was asked for cannot serve it; the message names the row or
                 the shapes or the reason, and the remedy.
         """
+        if torch.compiler.is_compiling():
+            return self.traced(preds, batch)
         call = self._call(preds, batch)
-        return self._named(mixed.evaluate(choose_backend(self.backend, call), call))
+        return self._named(*mixed.evaluate(choose_backend(self.backend, call), call)[:2])
+
+    def traced(self, preds: Predictions, batch: Batch, numbers: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same while torch traces; ``numbers`` replaces the definition's real ones (:mod:`twinloss.operators.traced`)."""
+        return self._named(*traced.evaluate(self, preds, batch, numbers))
+
+    @property
+    def spec(self) -> LossSpec:
+        """The definition's numbers; may be set."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: LossSpec) -> None:
+        self._spec, self._names = spec, spec.term_names
+        self.structure, self.text = structure(spec), text_of(spec)
 
     def assign(self, preds: Predictions, batch: Batch) -> Assignment:
         """The assignment alone (spec section 5)."""
@@ -119,10 +141,11 @@ class TaskLoss:
             ValueError: as :meth:`__call__`; or the assignment's columns disagree, or an entry of it is not what it must be.
         """
         call = self._call(preds, batch)
-        return self._named(mixed.evaluate(choose_backend(self.backend, call), call, admit_assignment(assignment, call, self.validate)))
+        given = admit_assignment(assignment, call, self.validate)
+        return self._named(*mixed.evaluate(choose_backend(self.backend, call), call, given)[:2])
 
-    def _named(self, found: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
-        return found.loss, dict(zip(self.spec.term_names, found.items.unbind(), strict=True))
+    def _named(self, loss: Tensor, items: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return loss, dict(zip(self._names, items.unbind(), strict=True))
 
     def anchors(self, preds: Predictions) -> tuple[Tensor, Tensor]:
         """Centres (A, 2) in grid units and strides (A,) in pixels (spec section 2)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,14 +26,17 @@ DEFINITIONS: Mapping[str, Definitions] = {
     ),
     "segment": (
         ("8.1.0", _UNTIL_84 | {"semantic_term": False, "mask_grid": "prototypes"}),
-        ("8.3.253", _UNTIL_84 | {"semantic_term": False, "mask_grid": "prototypes", "crop": "wrapped"}),
-        ("8.4.60", {"lengthen": "first", "crop": "rounded"}),
+        ("8.3.215", _UNTIL_84 | {"semantic_term": False, "mask_grid": "prototypes", "crop": "wrapped"}),
+        ("8.4.0", {"lengthen": "first", "crop": "wrapped"}),
+        ("8.4.34", {"lengthen": "first", "crop": "rounded"}),
+        ("8.4.83", {"lengthen": "first"}),
         ("8.4.128", {}),
     ),
     "oriented": (
         ("8.3.242", _UNTIL_84 | {"term_floor": 0.0, "angle_term": False, "turned_targets": False}),
         ("8.4.0", {"lengthen": "never", "term_floor": 0.0}),
-        ("8.4.60", {"lengthen": "first", "term_floor": 0.0}),
+        ("8.4.39", {"lengthen": "first", "term_floor": 0.0}),
+        ("8.4.84", {"lengthen": "first"}),
         ("8.4.128", {}),
     ),
     "pose": (
@@ -57,8 +60,8 @@ _OPTIONS = {"topk": Option(10, "8.2.38"), "topk2": Option(None, "8.4.0"), "class
 OPTIONS: Mapping[str, Mapping[str, Option]] = {
     "detect": _OPTIONS,
     "segment": _OPTIONS | {"topk": Option(10, "8.4.0"), "mask_aware": Option(False, "8.4.190")},
-    "oriented": _OPTIONS | {"topk": Option(10, "8.4.0")},
-    "pose": _OPTIONS | {"topk": Option(10, "8.4.0"), "generation": Option(1, "8.4.0"), "sigmas": Option(None, "8.4.128")},
+    "oriented": _OPTIONS | {"topk": Option(10, "8.4.0"), "class_weights": Option(None, "8.4.68")},
+    "pose": _OPTIONS | {"topk": Option(10, "8.4.0"), "generation": Option(1, "8.4.0"), "sigmas": Option(None, "8.4.117")},
 }
 """By task, and by the name of the number."""
 
@@ -70,18 +73,34 @@ class Unfollowed(NamedTuple):
         task: of the loss.
         first: the first release with it.
         until: the first one without.
-        numbers: of the definitions that it concerns; without any, all of the task.
         why: description.
+        concerns: whether it concerns a definition with these numbers.
     """
 
     task: str
     first: str
     until: str
-    numbers: Mapping[str, Any]
     why: str
+    concerns: Callable[[Mapping[str, Any]], bool]
 
 
-UNFOLLOWED: tuple[Unfollowed, ...] = ()
+def _any(_: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _keeps_ten(told: Mapping[str, Any]) -> bool:
+    return told.get("generation", 1) == 1 and told.get("topk", 10) > 10 and told.get("topk2") is None
+
+
+UNFOLLOWED = (
+    Unfollowed("segment", "8.4.0", "8.4.7", "takes class 0 for background in its semantic term", _any),
+    Unfollowed("oriented", "8.0.235", "8.3.242", "drops small boxes of an oblong image by exchanged sides", _any),
+    Unfollowed("oriented", "8.4.8", "8.4.39", "takes boxes with their short sides lengthened for the ground truth", _any),
+    Unfollowed("oriented", "8.4.80", "8.4.84", "takes boxes with short sides for other ground truth", _any),
+    Unfollowed("pose", "8.4.0", "8.4.1", "does not bound the errors in its likelihood", lambda told: bool(told.get("flow"))),
+    Unfollowed("pose", "8.4.0", "8.4.190", "keeps 10 anchors a box unless it is told topk2", _keeps_ten),
+)
+"""Found by experiment, as the definitions are."""
 
 
 def switches(release: str, task: str = "detect") -> dict[str, Any]:
@@ -104,10 +123,14 @@ def refusal(release: str, told: Mapping[str, Any], task: str = "detect") -> str 
     for name, option in OPTIONS[task].items():
         if told.get(name, option.usual) != option.usual and number(release) < number(option.first):
             return f"release {release} cannot be told {name}; the first that can is {option.first}"
+    return unfollowed(release, told, task)
+
+
+def unfollowed(release: str, told: Mapping[str, Any], task: str) -> str | None:
+    """What a release computes with these numbers of a definition that no definition of the twin does, or ``None``."""
     for one in UNFOLLOWED:
-        concerned = all(told.get(name) == value for name, value in one.numbers.items())
-        if one.task == task and concerned and number(one.first) <= number(release) < number(one.until):
-            return f"the {task} loss of release {release} {one.why}, which the twin does not follow; choose {one.until} or a newer one"
+        if one.task == task and one.concerns(told) and number(one.first) <= number(release) < number(one.until):
+            return f"the {task} loss of release {release} {one.why}, as no definition of the twin does; {one.until} no longer does"
     return None
 
 
@@ -145,9 +168,9 @@ class Release:
         """
         return {} if self.version is None else switches(self.version, task)
 
-    def refusal(self, told: Mapping[str, Any], task: str) -> str | None:
-        """Why no definition of the twin with these numbers is the release's, or ``None``."""
-        return None if self.version is None else refusal(self.version, told, task)
+    def unfollowed(self, told: Mapping[str, Any], task: str) -> str | None:
+        """What it computes with these numbers of a definition that no definition of the twin does, or ``None``."""
+        return None if self.version is None else unfollowed(self.version, told, task)
 
 
 def release_of(model: Any, named: str | None = None) -> Release:

@@ -124,7 +124,7 @@ def _observe(contender: Contender, case: Case, inputs: Inputs, setting: Setting,
         again, changed_again = call_once(contender, criterion, inputs, setting, case.spec.terms)
         changed = changed_again | changed
         yield from changed.items()
-        if gap := _difference(first, again):
+        if gap := difference(first, again):
             yield "keeps state", f"the second call on the same batch gave another {gap}"
         else:
             yield from _history(contender, criterion, first, case, inputs, setting)
@@ -154,11 +154,11 @@ def _history(
         return
     between, _ = call_once(contender, criterion, other_inputs, setting, case.spec.terms)
     after, _ = call_once(contender, criterion, inputs, setting, case.spec.terms)
-    if gap := _difference(first, after):
+    if gap := difference(first, after):
         yield "depends on history", f"after another batch, of {_size(other)}, this one, of {_size(case)}, gave another {gap}"
         return
     alone, _ = call_once(contender, _make(contender, other, setting), other_inputs, setting, case.spec.terms)
-    if gap := _difference(alone, between):
+    if gap := difference(alone, between):
         yield (
             "depends on history",
             f"after one of {_size(case)}, a batch of {_size(other)} gave another {gap}, compared with a new criterion",
@@ -278,7 +278,7 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().view(WORDS[tensor.element_size()])
 
 
-def _difference(one: Answer, other: Answer) -> str:
+def difference(one: Answer, other: Answer) -> str:
     """Describes which numbers of two answers on the same batch differ, and by how much; empty if none does."""
     if one.tensors.keys() != other.tensors.keys():
         return "set of gradients"

@@ -25,7 +25,7 @@ from oracle.judge.truth import DefinitionAnswers
 MOST_OTHERS = 24
 """Largest number of other differing batches that are explained with the one that is shown."""
 
-LIMITS = Limits(sample=3, failing=MOST_OTHERS + 1, depth=2, beam=2, seconds=30.0)
+LIMITS = Limits(sample=2, failing=MOST_OTHERS + 1, depth=2, beam=2, seconds=20.0)
 """How long the search for an explanation of one kind of failure takes; that of the whole run takes longer."""
 
 MOST_FAILED = 20
@@ -35,7 +35,12 @@ Note = tuple[str, str]
 
 
 def explain(
-    case: Case, setting: Setting, contender: Contender, findings: Sequence[Finding], others: Sequence[tuple[Case, Setting]] = ()
+    case: Case,
+    setting: Setting,
+    contender: Contender,
+    findings: Sequence[Finding],
+    others: Sequence[tuple[Case, Setting]] = (),
+    known: list[Explanation] | None = None,
 ) -> list[Note]:
     """Returns notes for findings: which terms, anchors, levels, classes and images differ, and which fault explains it.
 
@@ -44,6 +49,7 @@ def explain(
         contender: the contender.
         findings: its findings on that batch.
         others: further batches on which it differs, with their settings.
+        known: explanations of other batches of this contender, which are tried first; one that is found is added.
 
     Returns:
         Pairs of label and text; none if the contender gives no loss, or if its loss and gradients agree.
@@ -57,7 +63,7 @@ def explain(
         notes = [("pattern", line) for line in _pattern(trial.outcome().on_host(), trial, wrong)]
     except ContenderFailed:
         return []
-    return notes + list(_explanation(case, setting, contender, others))
+    return notes + list(_explanation(case, setting, contender, others, [] if known is None else known))
 
 
 def explain_failures(
@@ -162,9 +168,13 @@ def _members(mask: Tensor) -> str:
     return f"{text} of 0 to {len(mask) - 1}"
 
 
-def _explanation(case: Case, setting: Setting, contender: Contender, others: Sequence[tuple[Case, Setting]]) -> Iterator[Note]:
+def _explanation(
+    case: Case, setting: Setting, contender: Contender, others: Sequence[tuple[Case, Setting]], known: list[Explanation]
+) -> Iterator[Note]:
     answers = [record(*one, contender) for one in ((case, setting), *others[:MOST_OTHERS])]
     if answers[0] is None or not AnsweredBatch(answers[0]).differs:
         return
-    found = explain_answers(filter(None, answers), limits=LIMITS)
+    found = explain_answers(filter(None, answers), limits=LIMITS, known=known)
+    if found.named and found.explained == found.failing and not found.arithmetic:
+        known.append(found)
     yield ("looks like" if found.named else "explained"), found.sentence()

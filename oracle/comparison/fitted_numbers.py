@@ -21,6 +21,9 @@ from oracle.definition.variant import Variant
 MOST_STEPS = 14
 """Largest number of steps of the secant method."""
 
+PATIENCE = 3
+"""Steps after which half of the difference must be gone."""
+
 FITTED = 1e-9
 """Relative difference of the fitted term at which the method ends; the confirmation demands rounding."""
 
@@ -31,7 +34,10 @@ MOST_DIGITS = 8
 def fitted(batch: AnsweredBatch, base: Sequence[Variant]) -> Iterator[Variant]:
     """Yields the variants whose numbers, fitted on top of others, explain a batch to rounding."""
     if max(batch.terms(base)) > batch.rounding:
+        kept = batch.shares_assignment(base)
         for family in FAMILIES:
+            if kept and not family.variant(family.right + family.step).keeps_assignment(batch.case.spec):
+                continue
             number = _secant(batch, base, family)
             if number is not None:
                 yield _shortest(batch, base, family, number)
@@ -54,8 +60,9 @@ def _secant(batch: AnsweredBatch, base: Sequence[Variant], family: Family) -> fl
         moved = (after - before).abs() / found.abs().clamp(min=1e-3)
         term = int(torch.where(before.abs() > batch.rounding, moved, -1.0).argmax())
         x, y = (family.right, float(before[term])), (family.right + family.step, float(after[term]))
-        for _ in range(MOST_STEPS):
-            if not math.isfinite(y[1]) or y[1] == x[1]:
+        for step in range(MOST_STEPS):
+            stuck = step == PATIENCE and abs(y[1]) > abs(float(before[term])) / 2
+            if not math.isfinite(y[1]) or y[1] == x[1] or stuck:
                 return None
             number = y[0] - y[1] * (y[0] - x[0]) / (y[1] - x[1])
             if not math.isfinite(number) or abs(number - family.right) > 1e4 * max(abs(family.right), 1.0):

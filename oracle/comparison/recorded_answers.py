@@ -208,6 +208,19 @@ class AnsweredBatch:
         added = sum(b > LEAST_DIFFERENCE * self.rounding for a, b in zip(before, after, strict=True) if a <= self.rounding)
         return (sum(shares) - added) / max(len(shares), 1)
 
+    def shares_assignment(self, variants: Sequence[Variant]) -> bool:
+        """Whether the assignment under these variants is the contender's: all numbers of the classification agree, or all others.
+
+        An assignment that is otherwise moves both, and so does another normaliser.
+        """
+        names, terms = self.case.spec.terms, self.terms(variants)
+        if len(terms) != len(names) or not self.case.boxes:
+            return False
+        parts: dict[bool, list[float]] = {True: [], False: []}
+        for name, gap in (*zip(names, terms, strict=True), *zip(self.truth.gradients, self.gradients(variants), strict=False)):
+            parts[name in ("cls", "scores")].append(gap)
+        return min(map(max, parts.values())) <= self.rounding < max(map(max, parts.values()))
+
     def settled(self, variants: Sequence[Variant]) -> int:
         """Returns how many differing terms these variants bring to rounding; a term cannot agree to so many digits by chance."""
         before, after = self.terms(()), self.terms(variants)

@@ -34,7 +34,7 @@ class Arena:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor, self.size = descriptor, 0
+        self.descriptor, self.size, self.filled = descriptor, 0, 0
         self._map: mmap.mmap | None = None
 
     def reserve(self, size: int) -> None:
@@ -76,7 +76,15 @@ class Arena:
     def poison(self, end: int) -> None:
         """Fills the memory up to an offset with :data:`POISON`, so that whatever still reads it shows."""
         if self._map is not None and end:
-            torch.frombuffer(self._map, dtype=torch.uint8, count=min(end, self.size)).fill_(POISON)
+            self.filled = min(end, self.size)
+            torch.frombuffer(self._map, dtype=torch.uint8, count=self.filled).fill_(POISON)
+
+    def poisoned(self) -> bool:
+        """Whether the memory that was poisoned last still is."""
+        if self._map is None or not self.filled:
+            return True
+        words = torch.frombuffer(self._map, dtype=torch.int64, count=self.filled // 8)
+        return bool((words == -1).all())
 
 
 def _checked(place: Any) -> tuple[int, torch.dtype, Sequence[int]]:

@@ -21,6 +21,7 @@ from oracle.cases.tasks.flow import Flow
 from oracle.contract.answer_form import WORDS, MalformedError, check_tensor, describe
 from oracle.contract.calls import report
 from oracle.contract.contender import Batch, Preds
+from oracle.inside.arena import Arena
 from oracle.inside.messages import Record
 from oracle.isolated.candidate_process import CandidateProcess
 from oracle.isolated.decode import decode, exception_of
@@ -32,6 +33,9 @@ COLUMNS = {
     "metrics": ("row", "anchor", "overlap", "metric"),
 }
 """Stages whose answer is a record, and its columns."""
+
+SHIFT = 4096
+"""Bytes by which the inputs of every second call are moved, so that what an earlier call kept shows nothing of this one."""
 
 WITHOUT_TARGETS = ("anchors", "decode")
 
@@ -53,7 +57,7 @@ class Caller:
     """
 
     def __init__(self, process: CandidateProcess, limit_s: float) -> None:
-        self.process, self.limit_s = process, limit_s
+        self.process, self.limit_s, self.calls = process, limit_s, 0
 
     def ask(self, request: Record) -> Record:
         """Returns the reply to a request that runs the candidate's code, and reports what the call changed and warned of.
@@ -63,7 +67,7 @@ class Caller:
             MalformedError: the process ended, or sent a malformed answer.
             TimeLimitExceeded: it took too long.
         """
-        reply = self.process.ask(request | {"context": _context()}, self.limit_s)
+        reply = self.process.ask({"context": _context()} | request, self.limit_s)
         report(_texts(reply.get("changed")), list(_texts(dict(enumerate(reply.get("warnings", ())))).values()))
         if "raised" in reply:
             raise exception_of(reply["raised"])
@@ -71,7 +75,12 @@ class Caller:
 
     def with_inputs(self, request: Record, preds: Mapping[str, Any], batch: Mapping[str, Tensor], **more: Mapping[str, Tensor]) -> Record:
         """Returns the reply to a request with inputs, which are checked for changes, and made unreadable after the call."""
-        written = _Written(self.process.arena)
+        arena = self.process.arena
+        if not arena.poisoned():
+            arena.poison(arena.size)
+            raise MalformedError("it wrote to the memory of its inputs after an earlier call had returned", "mutates inputs")
+        self.calls += 1
+        written = _Written(arena, SHIFT * (self.calls % 2))
         fields: Record = {
             "device": str(preds["boxes"].device),
             "preds": {name: written.put(value) for name, value in preds.items()},
@@ -82,10 +91,11 @@ class Caller:
         end = written.end
         try:
             reply = self.ask(request | fields | {"end": end})
+            end = int(reply["end"])
             reply["decoded"] = {name: self._decoded(reply[name]) for name in ("answer", "gradients", "columns") if name in reply}
             written.take_changes()
         finally:
-            written.poison()
+            written.poison(end)
         return reply
 
     def _decoded(self, code: Any) -> Any:
@@ -100,8 +110,8 @@ class Caller:
 class _Written:
     """Tensors of one call in the shared memory."""
 
-    def __init__(self, arena: Any) -> None:
-        self.arena, self.end = arena, 0
+    def __init__(self, arena: Arena, start: int) -> None:
+        self.arena, self.end = arena, start
         self._tensors: list[tuple[Tensor, Any]] = []
 
     def put(self, value: Any) -> Any:
@@ -119,9 +129,9 @@ class _Written:
             if not torch.equal(_bits(now), _bits(tensor)):
                 tensor.data.copy_(now)
 
-    def poison(self) -> None:
+    def poison(self, end: int) -> None:
         """Fills the memory of all tensors of the call, the answers among them, with NaN."""
-        self.arena.poison(self.arena.size)
+        self.arena.poison(end)
 
 
 def _bits(tensor: Tensor) -> Tensor:
@@ -204,9 +214,10 @@ class IsolatedCriterion:
 
     def _loss(self, preds: Preds, batch: Batch, more: dict[str, dict[str, Tensor]]) -> Any:
         before = {name: value if not isinstance(value, list) else list(value) for name, value in preds.items()}, dict(batch)
+        context = _context()  # also for a call within a backward, where gradients and autocast are off
 
         def ask(cotangent: Sequence[float] | None = None) -> tuple[Answered, Record]:
-            reply = self._caller.with_inputs(self._request(do="call", cotangent=cotangent), *before, **more)
+            reply = self._caller.with_inputs(self._request(do="call", cotangent=cotangent, context=context), *before, **more)
             code = reply["answer"].get("tuple", [{}])[:1]
             decoded = reply["decoded"]
             return Answered(decoded["answer"], decoded.get("gradients", []), bool(code and code[0].get("grad"))), reply

@@ -25,6 +25,7 @@ from oracle.ladder.replay import show
 from oracle.ladder.rows import rows
 from oracle.ladder.search import Ask, different, first_changes
 from oracle.tools.atomic_files import write_frame
+from oracle.tools.options import TASK, chosen_tasks
 from oracle.tools.progress import Progress
 
 ROWS = Path("reports", "out", "ladder", "rows.parquet")
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _options(arguments)
     started = time.monotonic()
-    questions = all_questions()
+    questions = [question for question in all_questions() if question.task in chosen_tasks(options.task)]
     answers_of = AnswerCache(questions, cache_folder())
     if options.show:
         return show(options.releases, options.show, answers_of, questions)
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("ladder", description="Did the loss change between these releases of the reference, and since when?")
     parser.add_argument("releases", nargs="*", metavar="RELEASE", help="releases such as 8.3.253; without any, a default set")
+    TASK.add_to(parser.add_argument, help="ask about the loss of this task; repeatable (default: all)")
     parser.add_argument("--bisect", nargs=2, metavar=("A", "B"), help="find the first releases that differ between two")
     parser.add_argument("--all-between", nargs=2, metavar=("A", "B"), help="ask every release from A to B")
     parser.add_argument(

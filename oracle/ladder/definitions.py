@@ -14,7 +14,7 @@ from oracle.cases.case import PAIRS, Setting
 from oracle.ladder.answers import Answers
 from oracle.ladder.changes import difference
 from oracle.ladder.inside.messages import Arrays
-from oracle.ladder.questions import Question
+from oracle.ladder.questions import PRECISE, Question
 from oracle.ladder.rows import no_twin
 from oracle.ladder.tasks import flow_of
 from oracle.tools.options import DETECT
@@ -52,6 +52,18 @@ DEPARTURES = (
     Departure(
         "8.3.44", "8.3.236", "predictions exact", ("float64",), "float32 ground truth decides between float64 predictions that are exact"
     ),
+    Departure(
+        "8.1.0", "8.4.95", "fewer instance masks than images", PRECISE, "images beyond the number of instance masks are left out", "segment"
+    ),
+    Departure(
+        "8.4.7",
+        "8.4.104",
+        "instance masks, semantic, an image without boxes",
+        PRECISE,
+        "class 0 covers an image without instance masks",
+        "segment",
+    ),
+    Departure("8.4.1", "8.4.189", "predictions saturated", ("float32",), "deviations that float32 rounds to 0 have no floor", "pose"),
 )
 
 

@@ -65,6 +65,18 @@ class RealShare:
         return f"{_named(self.task)}{pack}-{self.layout}-{self.batch}x{self.count}-{dtypes}-{self.settings[0].device}-{self.start}"
 
 
+@dataclass(frozen=True)
+class SoakShare:
+    """The soak of one candidate (:mod:`properties.differential.soak`)."""
+
+    contender: str
+
+    @property
+    def name(self) -> str:
+        """The test's name."""
+        return self.contender
+
+
 def _named(task: str) -> str:
     """Returns what a test's name begins with; nothing for detection, whose names and seeds are older than the other tasks."""
     return "" if task == DETECT else f"{task}-"
@@ -90,6 +102,11 @@ def _generated(task: Task, device: str, scale: float, candidates: tuple[str, ...
         for index, start in enumerate(range(0, total, SHARE)):
             shares.append(GeneratedShare(setting, profile, min(SHARE, total - start), index, contenders, task.name))
     return shares
+
+
+def soaks(candidates: Sequence[str], tasks: Iterable[str] = (DETECT,)) -> list[SoakShare]:
+    """Returns the soak of each candidate, which is made of batches of detection."""
+    return [SoakShare(name) for name in candidates if DETECT in tasks]
 
 
 def real(

@@ -221,6 +221,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "real_share" in metafunc.fixturenames:
         real = [] if replaying else plan.real(option.scale, option.candidate, option.labels, option.task, option.kpt_shape)
         metafunc.parametrize("real_share", real, ids=[share.name for share in real])
+    if "soak_share" in metafunc.fixturenames:
+        soaks = [] if replaying or option.labels else plan.soaks(option.candidate, option.task)
+        metafunc.parametrize("soak_share", soaks, ids=[share.name for share in soaks])
     if "digest" in metafunc.fixturenames:
         metafunc.parametrize("digest", [option.replay] if replaying else [])
 

@@ -16,6 +16,7 @@ from oracle.cases.case import Case, Setting
 from oracle.comparison.compare import Comparison, ContenderResult, compare
 from oracle.comparison.conduct import STAGE as CONDUCT
 from oracle.comparison.explain import explain
+from oracle.comparison.explanations import Explanation
 from oracle.comparison.registry import TIME_LIMIT, load_candidate, load_isolated, shipped
 from oracle.comparison.rows import Run, rows_of
 from oracle.contract.assumptions import ASSUMPTIONS, broken_assumptions, find_assumptions, with_assumptions
@@ -32,6 +33,7 @@ from properties.differential.run_explanations import AnsweredBatches, RunExplana
 from properties.differential.run_folder import RunFolder
 from properties.differential.saved_cases import FOLDER, ReplayCommand, SavedCase, read
 from properties.differential.shrink import shrunk, size
+from properties.differential.soak import SETTING, Soak, early_batches
 from properties.tasks import TASKS, task_of
 
 SHRINK_S = 20.0
@@ -106,6 +108,7 @@ class Recorder:
         self.frames: list[pd.DataFrame] = []
         self._flushed = time.monotonic()
         self._answered = AnsweredBatches(self.candidates)
+        self._known: dict[tuple[str, str], list[Explanation]] = {}
         self._warm: set[tuple[str, Setting]] = set()
         self._ended: set[str] = set()
 
@@ -157,6 +160,17 @@ class Recorder:
             self.on_compared(comparison)
             self._remember_answered(comparison)
             self._answered.add(comparison)
+        return comparison
+
+    def soak(self, name: str) -> Comparison:
+        """Returns the comparison of a candidate's late answers with its early ones, and keeps its rows."""
+        contender, start = self.contenders()[name], time.perf_counter()
+        soak = Soak(contender)
+        case = soak.cases[0] if soak.cases else early_batches()[0]
+        with self._recorded_call(SavedCase(case, SETTING, name, "", {})):
+            judgements = soak.judgements()
+        comparison = Comparison(case, SETTING, [ContenderResult(contender, judgements, time.perf_counter() - start)])
+        self.keep(comparison)
         return comparison
 
     def keep(self, comparison: Comparison, source: str = "generated", *, example: bool = False) -> None:
@@ -299,7 +313,8 @@ class Recorder:
                 return result
             if _raised(result):
                 return _with_notes(result, self._assumptions(result.contender.name, like))
-            return _with_notes(result, explain(comparison.case, comparison.setting, result.contender, result.findings, others))
+            known = self._known.setdefault((result.contender.name, comparison.case.spec.task), [])
+            return _with_notes(result, explain(comparison.case, comparison.setting, result.contender, result.findings, others, known))
 
         return dataclasses.replace(comparison, results=[located(result) for result in comparison.results])
 

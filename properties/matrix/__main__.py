@@ -20,7 +20,8 @@ from oracle.tools.atomic_files import write_frame
 from oracle.tools.options import QUIET
 from oracle.tools.progress import Progress
 from properties.matrix.answers import conduct, half_replies, replies, usual_definition
-from properties.matrix.cells import Cell, cannot_run, conduct_cell, explained, feature_cell, half_cell
+from properties.matrix.attribution import attributed
+from properties.matrix.cells import Cell, cannot_run, conduct_cell, feature_cell, half_cell
 from properties.matrix.columns import CannotRunError, Column, all_columns
 from properties.matrix.features import FEATURES
 from properties.matrix.newest import newest_packages
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns = all_columns(newest_packages()) if options.newest else all_columns()
     chosen = [column for column in columns if options.only in column.name]
     if not chosen:
-        print(f"matrix: no column's name contains {options.only!r}; there are {', '.join(column.name for column in columns)}", file=sys.stderr)
+        print(
+            f"matrix: no column's name contains {options.only!r}; there are {', '.join(column.name for column in columns)}", file=sys.stderr
+        )
         return 2
     made = {"torch": torch.__version__, "twinloss": twinloss.__version__, "python": sys.version.split()[0]}
     found: list[Cell] = []
@@ -59,9 +62,9 @@ def cells_of(column: Column) -> list[Cell]:
         return cannot_run(column, FEATURES, str(error))
     spec = usual_definition(contender)
     asked = replies(contender, spec)
-    explanation = explained(asked)
-    variants = explanation.variants
-    cells = [feature_cell(column, feature, group, variants) for feature, group in asked.items()]
+    found = attributed({feature.name: [one.answer for one in group if one.answer] for feature, group in asked.items()})
+    variants = found.variants
+    cells = [feature_cell(column, feature, group, found) for feature, group in asked.items()]
     return [*cells, half_cell(column, half_replies(contender, spec), variants), conduct_cell(column, list(conduct(contender, spec)))]
 
 
@@ -73,7 +76,9 @@ def summary(cells: Sequence[Cell]) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("matrix", description="Which features of the definition do implementations in the field compute?")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only columns whose name contains TEXT, such as kyolo or ultralytics@8.4")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only columns whose name contains TEXT, such as kyolo or ultralytics@8.4"
+    )
     parser.add_argument("--newest", action="store_true", help="ask the newest version of each package instead of the pinned one")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="file for the cells (default: %(default)s)")
     QUIET.add_to(parser.add_argument)

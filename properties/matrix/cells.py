@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oracle.comparison.explanations import Explanation, Limits, explain_answers
-from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
+from oracle.comparison.recorded_answers import AnsweredBatch
 from oracle.contract.verdict import Finding
 from oracle.definition.variant import Variant
 from properties.matrix.answers import HALF_ROUNDING, Reply
+from properties.matrix.attribution import Attribution
 from properties.matrix.columns import Column
 from properties.matrix.features import CONDUCT, HALF, Feature, features_of
 
 SAME, DIFFERS, NOT_OFFERED, CANNOT_RUN = "same", "differs", "not offered", "cannot run"
-LIMITS = Limits(sample=6, failing=200, agreeing=40, depth=4, beam=3, seconds=90.0)
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Cell:
         proved_without: number without what this cell names.
         before, after: largest difference relative to the largest number of its kind, without what this cell names, and with it.
         remainder: digests of the answered batches that are not proved.
+        rounding: largest relative difference that counts as rounding.
     """
 
     column: str
@@ -52,6 +52,7 @@ class Cell:
     before: float = 0.0
     after: float = 0.0
     remainder: str = ""
+    rounding: float = 0.0
 
 
 def cannot_run(column: Column, features: Sequence[Feature], reason: str) -> list[Cell]:
@@ -59,26 +60,20 @@ def cannot_run(column: Column, features: Sequence[Feature], reason: str) -> list
     return [_cell(column, feature.name, feature.sections, CANNOT_RUN, what=reason) for feature in features]
 
 
-def explained(replies: Mapping[Feature, Sequence[Reply]]) -> Explanation:
-    """Returns what explains all answers of a column together."""
-    return explain_answers([reply.answer for group in replies.values() for reply in group if reply.answer is not None], limits=LIMITS)
-
-
-def feature_cell(column: Column, feature: Feature, replies: Sequence[Reply], variants: Sequence[Variant]) -> Cell:
+def feature_cell(column: Column, feature: Feature, replies: Sequence[Reply], found: Attribution) -> Cell:
     """Returns the cell of a feature, given the wrong definitions that explain the column."""
-    answers = [reply.answer for reply in replies if reply.answer is not None]
-    if not answers:
+    batches, variants = found.batches[feature.name], found.variants
+    if not batches:
         return _unanswered(column, feature, replies)
     own = [variant for variant in variants if feature.name in features_of(variant)]
-    others = [variant for variant in variants if variant not in own]
-    batches = [AnsweredBatch(answer) for answer in answers]
+    others = tuple(variant for variant in variants if variant not in own)
     proved = [batch.explained(variants, any_ties=True) for batch in batches]
     without = [batch.explained(others, any_ties=True) for batch in batches]
     what = " and ".join(map(str, own))
     failed = sorted({reply.failed for reply in replies if reply.failed})
     rest = [batch for batch, good in zip(batches, proved, strict=True) if not good]
     if rest or failed:
-        what = "; ".join(filter(None, (what, _nearest(rest, variants), *(f"it {text}" for text in failed))))
+        what = "; ".join(filter(None, (what, _unexplained(rest, variants), *(f"it {text}" for text in failed))))
     return _cell(
         column,
         feature.name,
@@ -86,24 +81,22 @@ def feature_cell(column: Column, feature: Feature, replies: Sequence[Reply], var
         DIFFERS if own or rest or failed else SAME,
         what=what,
         batches=len(replies),
-        answered=len(answers),
+        answered=len(batches),
         departing=sum(not batch.explained((), any_ties=True) for batch in batches),
         proved=sum(proved),
         proved_without=sum(without),
-        before=max(batch.remainder(others).largest for batch in batches),
-        after=max(batch.remainder(variants).largest for batch in batches),
+        before=max(batch.distance(others) for batch in batches),
+        after=max(batch.distance(variants) for batch in batches),
         remainder=" ".join(batch.case.digest for batch in rest),
+        rounding=found.rounding,
     )
 
 
-def _nearest(rest: Sequence[AnsweredBatch], variants: Sequence[Variant]) -> str:
-    """Returns what explains the batches that the column's explanation leaves, or is nearest to them."""
+def _unexplained(rest: Sequence[AnsweredBatch], variants: tuple[Variant, ...]) -> str:
+    """Returns a text on the feature's batches that the column's explanation leaves; empty if there are none."""
     if not rest:
         return ""
-    found = explain_answers([batch.answer for batch in rest], limits=Limits(sample=3, failing=20, depth=3, beam=3, seconds=30.0))
-    if found.named:
-        return f"{found.what()} (on {found.explained} of {found.failing} batches)"
-    return "not explained" + (f", nearest {found.nearest}" if found.nearest else "") + (" with what else differs" if variants else "")
+    return f"{len(rest)} batches not explained, by up to {max(batch.distance(variants) for batch in rest):.2g}"
 
 
 def _unanswered(column: Column, feature: Feature, replies: Sequence[Reply]) -> Cell:
@@ -113,8 +106,11 @@ def _unanswered(column: Column, feature: Feature, replies: Sequence[Reply]) -> C
     return _cell(column, feature.name, feature.sections, verdict, what=what, batches=len(replies))
 
 
-def half_cell(column: Column, replies: Sequence[Reply], variants: Sequence[Variant]) -> Cell:
-    """Returns the cell of half precision: whether the answers are those of the definition, with what else differs, but for rounding."""
+def half_cell(column: Column, replies: Sequence[Reply], variants: tuple[Variant, ...]) -> Cell:
+    """Returns the cell of half precision: whether the terms are those of the definition, with what else differs, but for rounding.
+
+    Gradients are not compared, since rounding may give an anchor to another box; ``nox -s diff`` judges such decisions one by one.
+    """
     answered = [reply for reply in replies if reply.answer is not None]
     failed = sorted({f"{reply.setting.name}: it {reply.failed}" for reply in replies if reply.failed})
     declined = sorted({reply.declined for reply in replies if reply.declined})
@@ -125,11 +121,11 @@ def half_cell(column: Column, replies: Sequence[Reply], variants: Sequence[Varia
     good = 0
     for reply in answered:
         assert reply.answer is not None
-        size = AnsweredBatch(reply.answer, HALF_ROUNDING[reply.setting.dtype]).remainder(variants).largest
+        size = max(AnsweredBatch(reply.answer, HALF_ROUNDING[reply.setting.dtype]).terms(variants))
         sizes[reply.setting.name] = max(sizes[reply.setting.name], size)
         good += size <= HALF_ROUNDING[reply.setting.dtype]
     wide = [name for name, size in sizes.items() if size > HALF_ROUNDING[name.partition("+")[0]]]
-    what = "; ".join([*(f"rounds by {sizes[name]:.2g} in {name}" for name in wide), *failed])
+    what = "; ".join([*(f"a term is off by {sizes[name]:.2g} of it in {name}" for name in wide), *failed])
     numbers = {"batches": len(replies), "answered": len(answered), "proved": good, "after": max(sizes.values())}
     return _cell(column, HALF, "8a", DIFFERS if what else SAME, what=what, **numbers)
 
@@ -144,6 +140,3 @@ def conduct_cell(column: Column, findings: Sequence[Finding]) -> Cell:
 def _cell(column: Column, feature: str, section: str, verdict: str, **more: object) -> Cell:
     identity = (column.name, column.package, column.version, column.licence, column.kind)
     return Cell(*identity, feature, section, verdict, **more)  # type: ignore[arg-type]
-
-
-__all__ = ["CANNOT_RUN", "DIFFERS", "NOT_OFFERED", "SAME", "Cell", "RecordedAnswer", "conduct_cell", "explained", "feature_cell", "half_cell"]

@@ -12,15 +12,14 @@ from oracle.contract.contender import Contender
 from oracle.isolated.candidate_process import CandidateSource
 from oracle.ladder.contender import ReleaseCriterion, ReleaseError, open_release
 from oracle.ladder.install import InstallError
-from oracle.ladder.questions import spec_fields
+from oracle.ladder.tasks import OPTIONS
 from properties.matrix.packages import PACKAGES, Package, folders
 from twinloss import LossSpec
-from twinloss.release_definitions import missing_option
+from twinloss.release_definitions import refusal
 
 REFERENCE = "ultralytics"
 RELEASES = (
-    "8.0.100", "8.0.180", "8.1.0", "8.1.47", "8.2.0", "8.2.103", "8.3.0", "8.3.43", "8.3.120", "8.3.253", "8.4.0", "8.4.40", "8.4.100",
-    "8.4.160",
+    "8.0.100", "8.0.180", "8.1.0", "8.2.0", "8.2.103", "8.3.0", "8.3.120", "8.3.253", "8.4.0", "8.4.40", "8.4.100", "8.4.160",
 )  # fmt: skip
 """Releases of the reference that have a column: at least one of each definition that the ladder found."""
 
@@ -97,4 +96,4 @@ def open_reference(release: str) -> Contender:
 def _declines(release: str, spec: LossSpec, _: Inputs, __: Setting) -> str | None:
     usual = LossSpec(num_classes=1)
     fixed = next((name for name in ("alpha", "beta") if getattr(spec, name) != getattr(usual, name)), None)
-    return f"it has no option for {fixed}" if fixed else missing_option(release, spec_fields(spec))
+    return f"it has no option for {fixed}" if fixed else refusal(release, {name: getattr(spec, name) for name in OPTIONS})

@@ -38,7 +38,7 @@ class Feature:
 
 def _scenes(spec: LossSpec, seed: int, **options: Any) -> tuple[Case, ...]:
     """Returns three batches of large boxes, with predictions of three stages of a training."""
-    usual = {"sides": (36.0, 90.0), "size": (128, 128), "boxes": 3, "spec": spec}
+    usual: dict[str, Any] = {"sides": (36.0, 90.0), "size": (128, 128), "boxes": 3, "spec": spec}
     return tuple(scene(seed + k, kind=kind, **usual | options) for k, kind in enumerate(KINDS))
 
 
@@ -166,7 +166,12 @@ SECTIONS: Mapping[str, str] = {
     "6": "CIoU",
     "13": "class weights",
 }
-WORDS = (("distance term", "distances (R = 1)"), ("distribution", "distribution"), ("classification", "classification"), ("box term", "CIoU"))
+WORDS = (
+    ("distance term", "distances (R = 1)"),
+    ("distribution", "distribution"),
+    ("classification", "classification"),
+    ("box term", "CIoU"),
+)
 SWITCHES: Mapping[str, str] = {
     "lengthen": "tiny boxes",
     "distance_term": "distances (R = 1)",
@@ -176,7 +181,7 @@ SWITCHES: Mapping[str, str] = {
 
 
 def features_of(variant: Variant) -> set[str]:
-    """Returns the features that a wrong definition belongs to: by the fields it changes, by its section, and within section 7 by its name."""
+    """Returns the features that a wrong definition belongs to: by the fields it changes, by its section, or by its name."""
     spec = LossSpec(num_classes=3)
     if variant.numbers is not None:
         switched = {SWITCHES[name] for name in variant.numbers(spec) if name in SWITCHES and _differs(variant, spec, name)}

@@ -1,4 +1,4 @@
-"""The third-party packages of the matrix at pinned versions, each installed into a folder of its own and never into the suite's environment."""
+"""The third-party packages of the matrix at pinned versions, each installed into a folder of its own, outside the suite's environment."""
 
 from __future__ import annotations
 

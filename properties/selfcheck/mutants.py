@@ -1,15 +1,15 @@
-"""``python -m properties.selfcheck.mutants``: test the tests with a sample of generic mutants of the twin or of the judge.
+"""``python -m properties.selfcheck.mutants``: test the tests with a sample of generic mutants of the twin, its kernels, or the judge.
 
-Mutants are made by cosmic-ray. A mutant of the twin is killed if the comparison with the definition finds it; a mutant of the judge is
-killed if the tests of the oracle fail. Survivors are listed with their changed lines. Some compute the same result; the others show that a
-strategy or a test is missing.
+``twin`` and ``judge`` are Python; ``triton`` are the kernels, run by Triton's interpreter; ``native`` are the C++ sources, of which every
+mutant is compiled. A mutant of the twin or its kernels is killed if the comparison with the definition finds it; a mutant of the judge is
+killed if the tests of the oracle fail. What was run is recorded by its hash: a native mutant whose library is that of the unchanged source
+has the same machine code, and a run on another library than the mutant's ends the program. Survivors are listed with their changed lines.
+Some compute the same result; the others show that a strategy or a test is missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import difflib
 import itertools
 import os
 import random
@@ -17,21 +17,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator, operator_names
 
 from oracle.tools.atomic_files import write_frame
 from oracle.tools.programs import HangError, run
+from properties.selfcheck import cpp_mutants, python_mutants
+from properties.selfcheck.cpp_mutants import Mutant
 from properties.selfcheck.planted_faults.parallel import print_line
 
 ROOT = Path(__file__).parents[2]
 ROWS = Path("reports", "out", "mutants.parquet")
-_NEEDS_A_NAME = ("core/VariableReplacer", "core/VariableInserter")
 PIPELINE = (
     "anchors",
     "assignment/ground_truth",
@@ -47,137 +46,174 @@ PIPELINE = (
     "terms/held",
     "loss",
 )
+KERNELS = (
+    *("decode", "bins", "geometry", "overlap", "alignment", "candidates_and_softplus", "topk_walk", "resolve", "second_topk", "merge"),
+    *("held_terms", "held_terms_gradient", "dense_gradient", "reduce_terms", "softplus", "arithmetic"),
+)
+HEADERS = (
+    *("assignment", "classification", "conflict", "decode", "functions", "held_lanes", "held_tile", "lanes", "output", "overlap"),
+    *("pyramid", "terms", "upright"),
+)
 JUDGE = ("definition", "inference", "judge", "tolerance")  # packages
-SOURCES = {
-    "twin": [f"impl/twinloss/{name}.py" for name in PIPELINE],
-    "judge": [str(path.relative_to(ROOT)) for name in JUDGE for path in sorted((ROOT / "oracle" / name).rglob("*.py"))],
-}
 JUDGE_TESTS = (*(f"oracle/{name}" for name in JUDGE), "properties/differential/test_saved_cases.py")
-CHECKED_BY = {
-    "twin": ["-m", "properties.selfcheck.mutant_check"],
-    "judge": ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/tests/{name}" for name in JUDGE_TESTS)],
-}
+CHECK = ("-m", "properties.selfcheck.mutant_check")
+KILLED, SURVIVED, TIMED_OUT, NOT_COMPILED, SAME_CODE = "killed", "survived", "timed out", "not compiled", "same machine code"
+NO_LIBRARY = 3
+"""Exit code of the check where the kernels do not compile."""
+
+Mutate = Callable[[Path, str, str], Iterator[Mutant]]
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """A file with one mutation.
+class Subject:
+    """Code that is mutated.
 
     Attributes:
-        path: path of the file, relative to the project's root.
-        operator: cosmic-ray's name of the mutation.
-        difference: the changed lines.
-        code: text of the whole file.
+        paths: its files, relative to the project's root.
+        check: arguments of Python that end with another code than 0 if the code is wrong.
+        mutate, operators: how mutants are made.
+        environment: variables of the check.
+        compiled: whether the check compiles it, and says which library it ran.
     """
 
-    path: str
-    operator: str
-    difference: str
-    code: str
+    paths: Sequence[str]
+    check: Sequence[str]
+    mutate: Mutate = python_mutants.mutants
+    operators: Sequence[str] = python_mutants.OPERATORS
+    environment: Mapping[str, str] = field(default_factory=dict)
+    compiled: bool = False
 
 
-def mutants(path: str, operator: str) -> Iterator[Mutant]:
-    """Yields the mutants that an operator makes of a file, except those that differ in annotations and docstrings alone."""
-    original = (ROOT / path).read_text("utf-8")
-    normalised, operate = _normalised(original), get_operator(operator)()
-    for occurrence in itertools.count():
-        code = mutate_code(original, operate, occurrence)
-        if code is None:
-            return
-        if _normalised(code) != normalised:
-            lines = difflib.unified_diff(original.splitlines(), code.splitlines(), n=0, lineterm="")
-            yield Mutant(path, operator.removeprefix("core/"), "\n".join(list(lines)[3:]), code)
+SUBJECTS = {
+    "twin": Subject([f"impl/twinloss/{name}.py" for name in PIPELINE], CHECK),
+    "triton": Subject(
+        [f"impl/twinloss/backends/triton/{name}.py" for name in KERNELS],
+        (*CHECK, "--backend", "triton"),
+        environment={"TRITON_INTERPRET": "1"},
+    ),
+    "native": Subject(
+        [f"impl/twinloss/backends/native/source/{name}.hpp" for name in HEADERS],
+        (*CHECK, "--backend", "native"),
+        cpp_mutants.mutants,
+        cpp_mutants.OPERATORS,
+        # The narrowest instruction set without optimisation compiles in a fraction of the time, from the same sources.
+        {"TWINLOSS_BUILD": "1", "TWINLOSS_ISA": "baseline", "TWINLOSS_CXXFLAGS": "-O0"},
+        compiled=True,
+    ),
+    "judge": Subject(
+        [str(path.relative_to(ROOT)) for name in JUDGE for path in sorted((ROOT / "oracle" / name).rglob("*.py"))],
+        ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/tests/{name}" for name in JUDGE_TESTS)],
+    ),
+}
 
 
-def sampled(paths: Sequence[str], count: int, seed: int) -> list[Mutant]:
+class WrongLibraryError(RuntimeError):
+    """The check ran another library than the mutant's, so that its outcome says nothing."""
+
+
+def sampled(subject: Subject, count: int, seed: int) -> list[Mutant]:
     """Returns ``count`` mutants, each with another operator or of another file."""
     draw = random.Random(seed)
-    ways = [(path, operator) for path in paths for operator in operator_names() if operator not in _NEEDS_A_NAME]
+    ways = [(path, operator) for path in subject.paths for operator in subject.operators]
     draw.shuffle(ways)
-    found = (list(mutants(path, operator)) for path, operator in ways)
+    found = (list(subject.mutate(ROOT, path, operator)) for path, operator in ways)
     return [draw.choice(some) for some in itertools.islice(filter(None, found), count)]
 
 
-def _normalised(code: str) -> str:
-    """Returns a program without annotations and docstrings, or its text if it does not parse."""
-    try:
-        tree = ast.parse(code)
-    except SyntaxError:
-        return code
-    return ast.dump(_Stripped().visit(tree))
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a mutant, and the hash of the library that was run; empty where nothing is compiled."""
+
+    fate: str
+    library: str = ""
 
 
-class _Stripped(ast.NodeTransformer):
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.annotation = None
-        return node
+class Checkout:
+    """A copy of the project in which mutants are run.
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
+    Args:
+        folder: an empty folder.
+        subject: the mutated code.
+        limit: processor time for one mutant, in seconds.
+    """
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        node.annotation = ast.Constant(0)
-        return self.generic_visit(node)
+    def __init__(self, folder: Path, subject: Subject, limit: float) -> None:
+        self.folder, self.subject, self.limit = folder, subject, limit
+        ignored = shutil.ignore_patterns("__pycache__", "out", ".*")
+        for name in ("impl", "oracle", "properties", "benches", "reports"):
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        self.unchanged = self._checked()
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+    def outcome_of(self, mutant: Mutant) -> Outcome:
+        """Runs a mutant.
 
+        Raises:
+            WrongLibraryError: another library was run than that of the mutant.
+        """
+        target = self.folder / mutant.path
+        original = target.read_text("utf-8")
+        target.write_text(mutant.code, "utf-8")
+        try:
+            found = self._checked()
+        finally:
+            target.write_text(original, "utf-8")
+        return Outcome(SAME_CODE, found.library) if found.library and found.library == self.unchanged.library else found
 
-def outcome_of(mutant: Mutant, subject: str, checkout: Path, limit: float) -> str:
-    """Returns ``killed``, ``timed out`` (which counts as killed) or ``survived`` for a mutant in a copy of the project."""
-    target = checkout / mutant.path
-    original = target.read_text("utf-8")
-    target.write_text(mutant.code, "utf-8")
-    environment = os.environ | {"PYTHONPATH": f"{checkout / 'impl'}{os.pathsep}{checkout}", "OMP_NUM_THREADS": "1", "CI": "1"}
-    command = [sys.executable, "-W", "ignore", *CHECKED_BY[subject]]
-    try:
-        done = run(command, cwd=checkout, env=environment, busy_s=limit, idle_s=limit)
-    except HangError:
-        return "timed out"
-    finally:
-        target.write_text(original, "utf-8")
-    return "killed" if done.returncode else "survived"
+    def _checked(self) -> Outcome:
+        with tempfile.TemporaryDirectory(prefix="kernels-") as cache:
+            said = Path(cache, "library.txt")
+            environment = os.environ | {"PYTHONPATH": f"{self.folder / 'impl'}{os.pathsep}{self.folder}", "OMP_NUM_THREADS": "1", "CI": "1"}
+            environment |= {"TWINLOSS_CACHE": cache, "MUTANT_LIBRARY": str(said), **self.subject.environment}
+            command = [sys.executable, "-W", "ignore", *self.subject.check]
+            try:
+                code = run(command, cwd=self.folder, env=environment, busy_s=self.limit, idle_s=self.limit).returncode
+            except HangError:
+                return Outcome(TIMED_OUT)
+            if code == NO_LIBRARY and self.subject.compiled:
+                return Outcome(NOT_COMPILED)
+            return Outcome(KILLED if code else SURVIVED, self._library(said, Path(cache)) if self.subject.compiled else "")
+
+    @staticmethod
+    def _library(said: Path, cache: Path) -> str:
+        """Returns the hash of the library that the check loaded, which must be one that it compiled itself."""
+        path, _, digest = said.read_text("utf-8").partition("\n") if said.exists() else ("", "", "")
+        if not Path(path).is_relative_to(cache.resolve()):
+            raise WrongLibraryError(f"the check ran {path or 'no library'}, not one compiled in {cache}; uninstall twinloss's libraries")
+        return digest.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 also with survivors, 2 if the unchanged project fails its tests."""
     options = _options(arguments)
-    sample = sampled(SOURCES[options.subject], options.sample, options.seed)
+    subject = SUBJECTS[options.subject]
+    sample = sampled(subject, options.sample, options.seed)
     rows = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        checkout = _copy(Path(folder))
-        unchanged = Mutant(SOURCES[options.subject][0], "", "", (ROOT / SOURCES[options.subject][0]).read_text("utf-8"))
-        if outcome_of(unchanged, options.subject, checkout, options.limit) != "survived":
-            print_line("the project fails its tests without a mutation: correct it first")
+        checkout = Checkout(Path(folder), subject, options.limit)
+        if checkout.unchanged.fate != SURVIVED:
+            print_line(f"without a mutation the project is {checkout.unchanged.fate}: correct it first")
             return 2
         for mutant in sample:
             start = time.perf_counter()
-            fate = outcome_of(mutant, options.subject, checkout, options.limit)
-            rows.append((mutant.path, mutant.operator, mutant.difference, fate, time.perf_counter() - start))
-            print_line(f"{fate:<9} {mutant.path} {mutant.operator}" + (f"\n{mutant.difference}" if fate == "survived" else ""))
-    frame = pd.DataFrame(rows, columns=["path", "operator", "difference", "fate", "seconds"])
+            found = checkout.outcome_of(mutant)
+            rows.append((mutant.path, mutant.operator, mutant.difference, found.fate, found.library, time.perf_counter() - start))
+            print_line(f"{found.fate:<9} {mutant.path} {mutant.operator}" + (f"\n{mutant.difference}" if found.fate == SURVIVED else ""))
+    frame = pd.DataFrame(rows, columns=["path", "operator", "difference", "fate", "library", "seconds"])
     write_frame(frame, options.rows)
-    print_line(f"{int((frame['fate'] != 'survived').sum())} of {len(frame)} killed; seed {options.seed}")
+    ran = frame[~frame["fate"].isin((NOT_COMPILED, SAME_CODE))]
+    print_line(f"{int((ran['fate'] != SURVIVED).sum())} of {len(ran)} killed, {len(frame) - len(ran)} were none; seed {options.seed}")
     return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m properties.selfcheck.mutants", description="A sample of generic mutants.")
-    parser.add_argument("subject", nargs="?", choices=SOURCES, default="twin", help="the mutated code (default: %(default)s)")
+    parser.add_argument("subject", nargs="?", choices=SUBJECTS, default="twin", help="the mutated code (default: %(default)s)")
     parser.add_argument("--sample", type=int, default=20, metavar="N", help="number of mutants (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=600, metavar="SECONDS", help="processor time for one mutant (default: %(default)s)")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="file for the rows (default: %(default)s)")
     return parser.parse_args(arguments)
-
-
-def _copy(folder: Path) -> Path:
-    ignored = shutil.ignore_patterns("__pycache__", "out", ".*")
-    for name in ("impl", "oracle", "properties", "benches", "reports"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    return folder
 
 
 if __name__ == "__main__":

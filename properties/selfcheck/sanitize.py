@@ -19,7 +19,15 @@ from twinloss.backends.native.compiler import NoLibraryError, find_compiler
 
 ROOT = Path(__file__).parents[2]
 OUT = Path("reports", "out", "sanitize")
-TESTS = ("properties/tests/impl/backends/test_native.py", "properties/tests/impl/backends/test_native_batches.py")
+TESTS = (
+    "properties/tests/impl/backends/test_native.py",
+    "properties/tests/impl/backends/test_native_batches.py",
+    "properties/tests/impl/test_segmentation_loss.py",
+    "properties/tests/impl/terms/test_masks.py",
+    "properties/tests/impl/test_oriented_loss.py",
+    "properties/tests/impl/geometry/test_oriented.py",
+    "properties/tests/impl/test_pose.py",
+)
 OPTIONS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -D_GLIBCXX_ASSERTIONS"
 RUNTIMES = ("libclang_rt.asan-x86_64.so", "libclang_rt.asan-aarch64.so", "libclang_rt.asan.so", "libasan.so")
 EXCEPTIONS = ("libstdc++.so.6", "libc++abi.so.1")

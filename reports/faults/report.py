@@ -6,10 +6,11 @@ import pandas as pd
 
 from reports import tasks
 from reports.document import Fact, Kind, Report, Section
+from reports.faults import kill_matrix
+from reports.faults.kill_matrix import SOUND
 from reports.rows import Schema
 from reports.tables import Column, Table, bad_if_any
 
-SOUND = "the twin itself"
 EXTENT = {"images": "image", "boxes": "box", "levels": "level"}
 
 SCHEMA = Schema(
@@ -30,7 +31,11 @@ SCHEMA = Schema(
         "boxes": "count",
         "levels": "count",
     },
-    optional=tasks.COLUMN,
+    optional={
+        "found_by": "text",  # every property that differs on the batch that caught it, separated by semicolons
+        "looked": "text",  # of the twin itself: every property that was looked at
+        **tasks.COLUMN,
+    },
     defaults=tasks.DEFAULT,
     written_by="nox -s faults",
 )
@@ -56,6 +61,8 @@ def build(rows: pd.DataFrame) -> Report:
     )
     summary = by_stage(faults)
     sections: tuple[Section, ...] = (Section("By what", (summary,)), Section("Every fault", (each(faults),), brief=False))
+    if kills := kill_matrix.build(rows):
+        sections = (sections[0], Section("Which property finds which fault", kills, brief=False), sections[1])
     if survivors:
         sections = (Section("Survivors", (each(faults[faults["caught"] == 0]),)), *sections)
     return Report("faults", "Planted faults", headline, "bad" if survivors or alarms else "good", facts, sections, summary)

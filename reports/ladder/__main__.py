@@ -1,7 +1,8 @@
-"""``python -m reports.ladder``: write the committed texts of the ladder from the rows of the last run.
+"""``python -m reports.ladder``: write the committed texts of the ladder from the rows of the last run, for each task that it asked about.
 
 Their lines can be compared between revisions: ``ladder.md`` is the summary, ``changes.csv`` every change, ``matrix.csv`` kinds of case by
-releases, ``definitions.csv`` the definition that each release computes, ``asked.txt`` the releases that were asked.
+releases, ``definitions.csv`` the definition that each release computes, ``asked.txt`` the releases that were asked. Those of other tasks
+than detection are in folders of their own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import markdown
+from reports import markdown, tasks
 from reports.ladder import tables
 from reports.ladder.report import build
-from reports.ladder.schema import SCHEMA
+from reports.ladder.schema import SCHEMA, UNASKED
 from reports.rows import RowsError, read
 
 HERE = Path(__file__).parent
@@ -23,7 +24,17 @@ CHANGE = ["release", "before", "adjacent", "kind", "opening", "dtype", "verdict"
 
 
 def texts(rows: pd.DataFrame) -> dict[str, str]:
-    """Returns the texts of the committed files by name."""
+    """Returns the texts of the committed files by path; rows of releases that could not be asked belong to every task."""
+    found = {}
+    for task in rows[rows["kind"] != UNASKED][tasks.TASK].unique():
+        own = rows[(rows[tasks.TASK] == task) | (rows["kind"] == UNASKED)].assign(task=task)
+        folder = "" if task == tasks.DETECT else f"{task}/"
+        found |= {f"{folder}{name}": text for name, text in of_task(own).items()}
+    return found
+
+
+def of_task(rows: pd.DataFrame) -> dict[str, str]:
+    """Returns the texts of one task by name."""
     changed = tables.changes(rows)
     largest = changed.sort_values("size", ascending=False, kind="stable").drop_duplicates(
         ["release", "kind", "opening", "dtype", "verdict"]
@@ -46,6 +57,7 @@ def main() -> int:
         print(f"reports.ladder: {error}", file=sys.stderr)
         return 2
     for name, text in texts(rows).items():
+        (HERE / name).parent.mkdir(exist_ok=True)
         (HERE / name).write_text(text, "utf-8")
         print(f"reports/ladder/{name}: {len(text.splitlines())} lines")
     return 0

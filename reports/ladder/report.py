@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports import tasks
 from reports.document import Entry, Fact, Kind, Listing, Report, Section
 from reports.ladder import tables
 from reports.ladder.schema import ACCEPTANCE, SCHEMA, UNASKED, VALUES
@@ -15,6 +16,7 @@ from reports.tables import Tone
 
 def build(rows: pd.DataFrame) -> Report:
     """Returns the report of these rows."""
+    rows = tasks.ordered(rows)
     changed = tables.changes(rows)
     overview, unasked = tables.overview(rows), tables.unasked(rows)
     return Report(
@@ -49,7 +51,7 @@ def facts(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Fact]:
     yield Fact("could not be asked", str(failed), "warn" if failed else "plain")
     wrong = frame[frame["twin"] == "differs"]
     unknown = int((wrong["twin_why"] == "").sum())
-    compared = int((frame["twin"] != "").sum())
+    compared = int(frame["twin"].isin(["agrees", "differs"]).sum())
     yield Fact("answers from which the twin differs", f"{len(wrong)} of {compared:,}", "warn" if len(wrong) else "good")
     yield Fact("of these not explained", str(unknown), "bad" if unknown else "good")
 
@@ -59,11 +61,11 @@ def sections(rows: pd.DataFrame, changed: pd.DataFrame) -> Iterator[Section]:
     if not len(changed):
         yield Section("What changed", ("Nothing: every release answers every question as the one before it does.",))
     else:
-        entries = tuple(entry(changed[changed["release"] == release], rows) for release in tables.in_order(changed["release"]))
+        entries = tuple(entry(own, rows) for _, _, own in tables.by_release(changed))
         yield Section("What changed", (tables.overview(rows), Listing(entries)))
     if len(tables.asked(rows)):
         yield Section("Kinds of case by release", (tables.matrix(rows),), brief=False)
-        yield Section("Definitions", (tables.definitions(rows), tables.disagreements(rows)))
+        yield Section("Definitions", (tables.definitions(rows), tables.disagreements(rows), tables.refusals(rows)))
         yield Section("Interfaces", (tables.interfaces(rows),))
     if (rows["kind"] == UNASKED).any():
         yield Section("Not asked", (tables.unasked(rows),))
@@ -75,12 +77,13 @@ def entry(changed: pd.DataFrame, rows: pd.DataFrame) -> Entry:
     """Returns one release's changes: kinds by verdict with the largest difference, stage, definition, and the smallest case."""
     release, before = changed["release"].iloc[0], changed["before"].iloc[0]
     least = tables.smallest(changed)
-    lines = [*_by_verdict(changed), f"stage: {tables.stages_of(changed, rows) or 'none'}", *_definition(release, before, rows)]
+    lines = [*_by_verdict(changed), f"stage: {tables.stages_of(changed, rows) or 'none'}", *_definition(changed, rows)]
     lines += [f"smallest case: {least['question']}", f"of it: {least['case']}" if least["case"] else ""]
     command = f'python -m oracle.ladder {before} {release} --show "{least["question"]}"'
     tone: Tone = "bad" if changed["verdict"].isin(VALUES).any() else "warn"
     wrapped = (textwrap.fill(line, 120, initial_indent="", subsequent_indent="  ", break_on_hyphens=False) for line in lines if line)
-    return Entry(f"{release}, after {before}", "\n".join(wrapped), command, tone)
+    task = f"{changed[tasks.TASK].iloc[0]}: " if tasks.keys(rows) else ""
+    return Entry(f"{task}{release}, after {before}", "\n".join(wrapped), command, tone)
 
 
 def _by_verdict(changed: pd.DataFrame) -> Iterator[str]:
@@ -100,8 +103,10 @@ def _kinds(own: pd.DataFrame) -> Iterator[str]:
         yield f"{kind}{dtypes}{size}"
 
 
-def _definition(release: str, before: str, rows: pd.DataFrame) -> Iterator[str]:
-    of = rows.drop_duplicates("release").set_index("release")["definition"]
+def _definition(changed: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
+    release, before = changed["release"].iloc[0], changed["before"].iloc[0]
+    own = rows[rows[tasks.TASK] == changed[tasks.TASK].iloc[0]]
+    of = own.drop_duplicates("release").set_index("release")["definition"]
     if of[release] != of[before]:
         yield f"definition: {of[before]} -> {of[release]}"
 

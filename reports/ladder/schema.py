@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reports import tasks
 from reports.rows import Schema
 from reports.tables import Tone
 
@@ -43,11 +44,13 @@ SCHEMA = Schema(
         "anchors": "count",
         "case": "text",  # the batch in one line
         "definition": "text",  # the switches of the definition that the release should have
-        "twin": "text",  # whether the twin of that definition agrees
+        "twin": "text",  # whether the twin of that definition agrees, differs, or refuses the release
         "twin_size": "number",
-        "twin_why": "text",  # if it differs, and that is known
+        "twin_why": "text",  # if it differs, and that is known, or if it refuses
         "torch": "text",
         "python": "text",
     },
+    optional=tasks.COLUMN,
+    defaults=tasks.DEFAULT,
     written_by="nox -s ladder",
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from reports.ladder.schema import ACCEPTANCE, MARKS, QUIET, UNASKED, VALUES
 from reports.tables import Column, Table, Tone
+from reports.tasks import TASK, keys
 
 GRAVITY = list(MARKS)
 STAGE_ENTRY_POINTS = ("anchors", "ground truth", "decoding", "assignment", "overlap", "distances", "distribution")
@@ -37,7 +39,8 @@ def stages_of(changed: pd.DataFrame, rows: pd.DataFrame) -> str:
         return ", ".join(sorted(stages)) + (", in float64 alone: a precision, not the definition" if alone else "")
     if values.empty:
         return ""
-    asked_too = rows[(rows["release"] == changed["release"].iloc[0]) & rows["kind"].isin(changed["kind"])]
+    same = (rows["release"] == changed["release"].iloc[0]) & (rows[TASK] == changed[TASK].iloc[0])
+    asked_too = rows[same & rows["kind"].isin(changed["kind"])]
     staged = asked_too[asked_too["opening"].isin(STAGE_ENTRY_POINTS) & (asked_too["outcome"] == "answered")]
     return "none of those exposed: the terms" if len(staged) else "not exposed"
 
@@ -51,15 +54,21 @@ def smallest(changed: pd.DataFrame) -> pd.Series:
     return order.sort_values(keys, kind="stable").iloc[0]
 
 
+def by_release(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yields release, task and rows of each release and task, releases oldest first."""
+    for release in in_order(rows["release"]):
+        for task, own in rows[rows["release"] == release].groupby(TASK, observed=True):
+            yield release, str(task), own
+
+
 def overview(rows: pd.DataFrame) -> Table:
-    """Returns the table of releases with a change."""
-    changed = changes(rows)
+    """Returns the table of releases with a change, by task."""
     lines = []
-    for release in in_order(changed["release"]):
-        own = changed[changed["release"] == release]
+    for release, task, own in by_release(changes(rows)):
         values = own[own["verdict"].isin(VALUES)]
         lines.append(
             {
+                **({TASK: task} if keys(rows) else {}),
                 "release": release,
                 "before": own["before"].iloc[0],
                 "values": values["kind"].nunique(),
@@ -71,6 +80,7 @@ def overview(rows: pd.DataFrame) -> Table:
             }
         )
     columns = (
+        *_task_column(rows),
         Column("release", "release", "code"),
         Column("before", "after", "code"),
         Column("values", "kinds whose values changed", "count", lambda value: "bad" if value else "plain"),
@@ -84,6 +94,10 @@ def overview(rows: pd.DataFrame) -> Table:
     return Table("Releases that changed something", columns, pd.DataFrame(lines, columns=[c.key for c in columns]), note)
 
 
+def _task_column(rows: pd.DataFrame) -> tuple[Column, ...]:
+    return tuple(Column(name, name) for name in keys(rows))
+
+
 def _finite_max(sizes: pd.Series) -> float:
     finite = sizes[sizes.abs() != float("inf")].max()
     return float("nan") if pd.isna(finite) else float(finite)
@@ -92,12 +106,13 @@ def _finite_max(sizes: pd.Series) -> float:
 def matrix(rows: pd.DataFrame) -> Table:
     """Returns the table of kinds of case by releases, each compared with the previous release."""
     frame = asked(rows)
-    worst = frame.assign(gravity=frame["verdict"].map(GRAVITY.index)).groupby(["kind", "release"], sort=False)["gravity"].max().unstack()
+    by = [*keys(rows), "kind", "release"]
+    worst = frame.assign(gravity=frame["verdict"].map(GRAVITY.index)).groupby(by, sort=False, observed=True)["gravity"].max().unstack()
     releases = in_order(frame["release"])
     marks = {at: MARKS[verdict][0] for at, verdict in enumerate(GRAVITY)}
     columns_of_marks = {release: [marks.get(gravity, "") for gravity in worst[release].tolist()] for release in releases}
     symbols = pd.DataFrame(columns_of_marks, index=worst.index, dtype="object")
-    columns = [Column("kind", "kind of case"), *[Column(release, release, "text", mark_tone) for release in releases]]
+    columns = [*_task_column(rows), Column("kind", "kind of case"), *[Column(release, release, "text", mark_tone) for release in releases]]
     legend = ", ".join(f"{mark} {verdict}" for verdict, (mark, _) in MARKS.items())
     return Table("Each release against the one before it", tuple(columns), symbols.reset_index(), f"{legend}.")
 
@@ -109,14 +124,13 @@ def mark_tone(mark: Any) -> Tone:
 
 def definitions(rows: pd.DataFrame) -> Table:
     """Returns the table of definitions, with the releases of each and the comparison with its twin."""
-    frame = asked(rows)
     lines = []
-    for definition in frame["definition"].drop_duplicates():
-        own = frame[frame["definition"] == definition]
+    for (task, definition), own in asked(rows).groupby([TASK, "definition"], sort=False, observed=True):
         releases = in_order(own["release"])
         compared = own[own["twin"].isin(["agrees", "differs"])]
         lines.append(
             {
+                **({TASK: task} if keys(rows) else {}),
                 "definition": definition,
                 "first": releases[0],
                 "last": releases[-1],
@@ -127,7 +141,8 @@ def definitions(rows: pd.DataFrame) -> Table:
             }
         )
     columns = (
-        Column("definition", "LossSpec.for_release throws", "code"),
+        *_task_column(rows),
+        Column("definition", "for_release throws", "code"),
         Column("first", "first asked", "code"),
         Column("last", "last asked", "code"),
         Column("releases", "releases", "count"),
@@ -143,12 +158,13 @@ def disagreements(rows: pd.DataFrame) -> Table:
     """Returns the table of answers from which the twin differs."""
     wrong = asked(rows)[asked(rows)["twin"] == "differs"]
     frame = (
-        wrong.groupby(["definition", "question", "twin_why"], sort=False)
+        wrong.groupby([*keys(rows), "definition", "question", "twin_why"], sort=False, observed=True)
         .agg(releases=("release", "nunique"), worst=("twin_size", "max"))
         .reset_index()
     )
     frame["twin_why"] = frame["twin_why"].replace("", "not known")
     columns = (
+        *_task_column(rows),
         Column("definition", "definition", "code"),
         Column("question", "question"),
         Column("releases", "releases", "count"),
@@ -158,11 +174,31 @@ def disagreements(rows: pd.DataFrame) -> Table:
     return Table("Where the twin differs", columns, frame)
 
 
+def refusals(rows: pd.DataFrame) -> Table:
+    """Returns the table of releases that ``for_release`` refuses, with the reasons; a reason's own release is left out of it."""
+    frame = asked(rows)[asked(rows)["twin"] == "refused"]
+    whys = [why.replace(f"release {release}", "the release") for why, release in zip(frame["twin_why"], frame["release"], strict=True)]
+    lines = []
+    for (task, why), own in frame.assign(why=whys).groupby([TASK, "why"], sort=False, observed=True):
+        releases = in_order(own["release"])
+        named = {TASK: task} if keys(rows) else {}
+        lines.append({**named, "first": releases[0], "last": releases[-1], "questions": own["question"].nunique(), "why": why})
+    columns = (
+        *_task_column(rows),
+        Column("first", "first asked", "code"),
+        Column("last", "last asked", "code"),
+        Column("questions", "questions", "count"),
+        Column("why", "why"),
+    )
+    return Table("What for_release refuses", columns, pd.DataFrame(lines, columns=[c.key for c in columns]))
+
+
 def interfaces(rows: pd.DataFrame) -> Table:
-    """Returns the table of changes of the loss's interface."""
+    """Returns the table of changes of the losses' interfaces."""
     frame = asked(rows)
-    frame = frame[(frame["kind"] == "interface") & frame["verdict"].isin(["first", "interface"])]
-    return Table("How the loss is called", (Column("release", "since", "code"), Column("message", "what")), frame)
+    frame = frame[(frame["opening"] == "interface") & frame["verdict"].isin(["first", "interface", "offered"])]
+    columns = (*_task_column(rows), Column("release", "since", "code"), Column("message", "what"))
+    return Table("How the loss is called", columns, frame[frame["message"] != ""])
 
 
 def unasked(rows: pd.DataFrame) -> Table:

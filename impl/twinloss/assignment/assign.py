@@ -162,7 +162,8 @@ def assign(scene: Scene, *, ties: Ties = "stable", conflicts: Conflicts = "overl
         overlap = OVERLAPS[spec.overlap](scene, ties)
         contest = Contest.over(len(scores) * num_anchors, truth, overlap.dtype)
         picks, nan_carrier = [], truth.boxes.new_zeros(())
-        for candidates in candidate_slices(truth.boxes, scene.pyramid, spec, pairs_at_once, scene.geometry):
+        anchors = scene.centres, scene.strides
+        for candidates in candidate_slices(truth.boxes, scene.pyramid, spec, pairs_at_once, scene.geometry, anchors):
             pairs = align(overlap, candidates)
             picked = pairs[pick(pairs, len(truth), spec.topk, num_anchors, ties)]
             picks.append(picked)

@@ -32,6 +32,9 @@ from twinloss.geometry.base import Geometry, Windows
 from twinloss.geometry.upright import UPRIGHT
 from twinloss.spec import LossSpec
 
+Anchors = tuple[Tensor, Tensor]
+"""Centres (A, 2) in grid units and strides (A,) in pixels."""
+
 
 @dataclass(frozen=True)
 class CandidatePairs:
@@ -56,7 +59,9 @@ def pairs_in(windows: Windows, pyramid: Pyramid) -> CandidatePairs:
     return CandidatePairs(box=(window_r // levels).index_select(0, row_P), anchor=first_anchor_r.index_select(0, row_P) + x_P)
 
 
-def candidate_pairs(boxes: Tensor, pyramid: Pyramid, spec: LossSpec, geometry: Geometry = UPRIGHT) -> CandidatePairs:
+def candidate_pairs(
+    boxes: Tensor, pyramid: Pyramid, spec: LossSpec, geometry: Geometry = UPRIGHT, anchors: Anchors | None = None
+) -> CandidatePairs:
     """Every pair of a box and an anchor whose centre lies inside the box: of upright boxes strictly (spec section 5.1).
 
     Args:
@@ -64,6 +69,7 @@ def candidate_pairs(boxes: Tensor, pyramid: Pyramid, spec: LossSpec, geometry: G
         pyramid: the grids.
         spec: the length below which sides are lengthened, the length that they get, and ε_a.
         geometry: kind of the boxes.
+        anchors: of the pyramid, where they are at hand.
 
     Returns:
         The pairs, sorted by box, then anchor.
@@ -76,11 +82,11 @@ def candidate_pairs(boxes: Tensor, pyramid: Pyramid, spec: LossSpec, geometry: G
         >>> pairs.box.tolist(), pairs.anchor.tolist()
         ([0, 0, 0, 0], [0, 1, 4, 5])
     """
-    return _inside(pairs_in(geometry.windows(boxes, pyramid, spec), pyramid), boxes, pyramid, spec, geometry)
+    return _inside(pairs_in(geometry.windows(boxes, pyramid, spec), pyramid), boxes, pyramid, spec, geometry, anchors)
 
 
 def candidate_slices(
-    boxes: Tensor, pyramid: Pyramid, spec: LossSpec, most_pairs: int, geometry: Geometry = UPRIGHT
+    boxes: Tensor, pyramid: Pyramid, spec: LossSpec, most_pairs: int, geometry: Geometry = UPRIGHT, anchors: Anchors | None = None
 ) -> Iterator[CandidatePairs]:
     """The candidate pairs in slices of whole boxes, of at most ``most_pairs`` pairs in windows each unless a single box has more."""
     windows = geometry.windows(boxes, pyramid, spec)
@@ -90,14 +96,16 @@ def candidate_slices(
         done = ends[start - 1] if start else 0
         end = max(start + 1, bisect_right(ends, done + most_pairs))
         pairs = pairs_in(Windows(windows.first[start:end], windows.count[start:end]), pyramid)
-        yield _inside(CandidatePairs(pairs.box + start, pairs.anchor), boxes, pyramid, spec, geometry)
+        yield _inside(CandidatePairs(pairs.box + start, pairs.anchor), boxes, pyramid, spec, geometry, anchors)
         start = end
 
 
-def _inside(pairs: CandidatePairs, boxes: Tensor, pyramid: Pyramid, spec: LossSpec, geometry: Geometry) -> CandidatePairs:
+def _inside(
+    pairs: CandidatePairs, boxes: Tensor, pyramid: Pyramid, spec: LossSpec, geometry: Geometry, anchors: Anchors | None
+) -> CandidatePairs:
     """The pairs in windows whose anchor lies inside the box."""
     if geometry.exact_windows:
         return pairs
-    centres_A2, strides_A = make_anchors(pyramid.grids, pyramid.strides, dtype=boxes.dtype, device=boxes.device)
+    centres_A2, strides_A = anchors or make_anchors(pyramid.grids, pyramid.strides, dtype=boxes.dtype, device=boxes.device)
     centres_P2 = (centres_A2 * strides_A[:, None]).index_select(0, pairs.anchor)
     return pairs[geometry.inside(boxes.index_select(0, pairs.box), centres_P2, spec).nonzero().squeeze(1)]

@@ -15,6 +15,7 @@ from twinloss.assignment.overlaps import Ties
 from twinloss.spec import LossSpec
 
 if TYPE_CHECKING:
+    from twinloss.backends.slots import Slots
     from twinloss.terms.held import HeldAnchors
 
 Flow = Callable[[Tensor], Tensor]
@@ -60,11 +61,13 @@ class Evaluation(NamedTuple):
             computes, in the order of its ``terms``.
         items: the terms times their gains (T,), detached.
         assignment: returns the assignment that the loss was computed on; on a GPU the host waits for it.
+        slots: the assignment as the backend itself keeps it, where that is no list.
     """
 
     loss: Tensor
     items: Tensor
     assignment: Callable[[], Assignment]
+    slots: Slots | None = None
 
 
 class Backend(ABC):
@@ -75,12 +78,14 @@ class Backend(ABC):
         geometries: kinds of boxes that it knows; without the call's it cannot serve.
         overlaps: overlaps that its assignment knows; without the call's it is given torch's assignment.
         terms: keys of the terms that it computes of every task, in the order of its answer.
+        keeps_slots: whether it keeps an assignment of its own in slots, of which any may be empty, rather than in a list.
     """
 
     name: ClassVar[str]
     geometries: ClassVar[tuple[str, ...]] = ("upright",)
     overlaps: ClassVar[tuple[str, ...]] = ("ciou",)
     terms: ClassVar[tuple[str, ...]] = ("box", "cls", "dfl")
+    keeps_slots: ClassVar[bool] = False
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Keys of the terms of a definition that the backend computes, in the order of its answer; torch adds the others."""
@@ -105,6 +110,10 @@ class Backend(ABC):
     @abstractmethod
     def loss(self, call: Call, assignment: Assignment | None = None) -> Evaluation:
         """The terms that the backend computes, on its own assignment or a given one (spec sections 6 and 7)."""
+
+    def loss_on_slots(self, call: Call, slots: Slots) -> Evaluation:
+        """The same terms on slots that an evaluation of this backend left; none is empty unless the backend keeps slots itself."""
+        return self.loss(call, slots.listed(call.batch["batch_idx"]))
 
     def report(self, reason: str) -> None:  # noqa: B027 - most backends have nothing to say
         """Tell the user, once, that another backend serves although this one should."""

@@ -6,11 +6,13 @@ Shape suffixes: T terms, in the order of the definition's.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from twinloss.assignment.assign import Assignment
 from twinloss.backends import torch as torch_backend
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.backends.registry import BACKENDS
+from twinloss.backends.slots import Slots
 from twinloss.terms.held import HeldAnchors
 from twinloss.terms.registry import further_terms
 
@@ -23,7 +25,32 @@ def assignment(backend: Backend, call: Call) -> Assignment:
 def evaluate(backend: Backend, call: Call, given: Assignment | None = None) -> Evaluation:
     """The loss (T,), on its own assignment or a given one."""
     held = assignment(backend, call) if given is None and call.spec.overlap not in backend.overlaps else given
-    found, terms = backend.loss(call, held), backend.computes(call.spec)
+    return _complete(backend, call, backend.loss(call, held))
+
+
+def slots_of(backend: Backend, call: Call, found: Evaluation) -> tuple[Slots, int]:
+    """The assignment of an evaluation in N·K slots, and after how many there are none but empty ones."""
+    rows, picks = len(call.batch["batch_idx"]), min(call.spec.topk, call.pyramid.num_anchors)
+    if _in_own_slots(backend, call):
+        assert found.slots is not None
+        return found.slots, rows * picks
+    held = found.assignment()
+    return Slots.of(held, rows * picks), len(held)
+
+
+def evaluate_on_slots(backend: Backend, call: Call, slots: Slots, count: Tensor) -> Evaluation:
+    """The loss (T,) on what :func:`slots_of` returned of an evaluation of the same call, with the same bits; ``count`` is (1,)."""
+    filled = slots if _in_own_slots(backend, call) else slots[: int(count)]
+    return _complete(backend, call, backend.loss_on_slots(call, filled))
+
+
+def _in_own_slots(backend: Backend, call: Call) -> bool:
+    return backend.keeps_slots and call.spec.overlap in backend.overlaps
+
+
+def _complete(backend: Backend, call: Call, found: Evaluation) -> Evaluation:
+    """A backend's answer, with the terms that it lacks."""
+    terms = backend.computes(call.spec)
     return found if terms == call.spec.terms else _with_further_terms(backend, terms, call, found)
 
 
@@ -37,4 +64,4 @@ def _with_further_terms(backend: Backend, computed: tuple[str, ...], call: Call,
         for key, term in further_terms(at, computed, backend.further_term).items():
             losses[key], items[key] = term * len(call.boxes), term.detach()
     loss, logged = (torch.stack([column[key] for key in call.spec.terms]) for column in (losses, items))
-    return Evaluation(loss, logged, lambda: held)
+    return Evaluation(loss, logged, lambda: held, found.slots)

@@ -82,7 +82,8 @@ class TorchEvaluation:
 
     def pairs(self) -> PairMetrics:
         """Every candidate pair with overlap and alignment metric (spec sections 5.1 to 5.3)."""
-        candidates = candidate_pairs(self.truth.boxes, self.call.pyramid, self.spec, self.scene.geometry)
+        anchors = self.centres, self.strides
+        candidates = candidate_pairs(self.truth.boxes, self.call.pyramid, self.spec, self.scene.geometry, anchors)
         pairs = align(OVERLAPS[self.spec.overlap](self.scene, self.call.ties), candidates)
         numbers = [pairs.overlap, pairs.metric]
         if pairs.scale == "logarithms":

@@ -51,31 +51,30 @@ def probiou(first: Tensor, second: Tensor, floor: float = 0.0, eps: float = 1e-7
 
 
 class _ProbIoU(torch.autograd.Function):
+    """Its gradient is made with it, while the sums are there, and kept: it is smaller than the boxes."""
+
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor, floor: float, eps: float) -> Tensor:
-        save(ctx, first=first, second=second)
-        ctx.floor, ctx.eps = floor, eps
-        beta = _distance(_Pairs.of(first, second, floor), eps).clamp(eps, LONGEST)
-        return 1 - (eps - torch.expm1(-beta)).sqrt()
+        pairs = _Pairs.of(first, second, floor)
+        beta = _distance(pairs, eps)
+        loss = (eps - torch.expm1(-beta.clamp(eps, LONGEST))).sqrt()
+        by_first, by_second = ctx.needs_input_grad[:2]
+        if by_first or by_second:
+            by_beta = torch.where((beta < eps) | (beta > LONGEST), 0, -torch.exp(-beta) / (2 * loss))
+            by_box = {"by_first": _distance_gradient(pairs, eps)} if by_first else {}
+            by_box |= {"by_second": _distance_gradient(_Pairs.of(second, first, floor), eps)} if by_second else {}
+            save(ctx, by_beta=by_beta, **by_box)
+            ctx.kept = by_first, by_second
+        return 1 - loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        first, second = saved(ctx)
-        by_first, by_second = (
-            _gradient(one, other, incoming, ctx.floor, ctx.eps) if needed else None
-            for needed, one, other in zip(ctx.needs_input_grad, (first, second), (second, first), strict=False)
-        )
-        return by_first, by_second, None, None
-
-
-def _gradient(one: Tensor, other: Tensor, incoming: Tensor, floor: float, eps: float) -> Tensor:
-    """Gradient (..., 5) of the overlap by one of the boxes, times that which comes in."""
-    pairs = _Pairs.of(one, other, floor)
-    beta = _distance(pairs, eps)
-    by_beta = -torch.exp(-beta) / (2 * (eps - torch.expm1(-beta.clamp(eps, LONGEST))).sqrt())
-    by_beta = torch.where((beta < eps) | (beta > LONGEST), 0, by_beta * incoming)
-    return _distance_gradient(pairs, eps) * by_beta.unsqueeze(-1)
+        by_beta, *by_box = saved(ctx)
+        # Where the distance is clamped there is no gradient, whatever comes in.
+        factor = torch.where(by_beta == 0, 0, by_beta * incoming).unsqueeze(-1)
+        found = iter(by_box)
+        return *(next(found) * factor if needed else None for needed in ctx.kept), None, None
 
 
 class _Frame(NamedTuple):

@@ -87,14 +87,14 @@ def admit_assignment(held: Assignment, call: Call, validate: bool | None) -> Ass
 def layout_of(preds: Any, spec: LossSpec) -> Mapping[str, Any]:
     """Predictions in the current layout, whichever they came in."""
     if not isinstance(preds, Mapping):
-        return _from_old_layout(preds, spec)
+        return from_old_layout(preds, spec)
     check_present("preds", preds, ("boxes", "scores", "feats"))
     for name in ("boxes", "scores"):
         check_readable(f"preds[{name!r}]", preds[name])
     return preds
 
 
-def _from_old_layout(preds: Sequence[Any], spec: LossSpec) -> dict[str, Any]:
+def from_old_layout(preds: Sequence[Any], spec: LossSpec) -> dict[str, Any]:
     """Predictions from per-level maps, with the task's further ones after them where it has any."""
     further = FURTHER_IN_OLD_LAYOUT[spec.task]
     if not further:

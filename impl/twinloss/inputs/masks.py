@@ -1,6 +1,7 @@
 """Coefficients, prototypes, semantic logits and masks of a call, checked (segmentation spec sections 1 and 10).
 
-Masks are read during the call alone, where they lie: they are not copied, and a change after it changes nothing.
+Masks are read where they lie: they are not copied. Torch and native read them during the call alone, so that a change after it changes
+nothing; the Triton kernels read them again in the backward pass, which raises where they were changed in place.
 
 Shape suffixes: B images, N rows of the batch.
 """

@@ -48,3 +48,11 @@ FURTHER_IN_OLD_LAYOUT: dict[str, tuple[str, ...]] = {
     "pose": ("kpts",),
 }
 """What followed the per-level maps in the layout until 8.3.x, by ``spec.task``."""
+
+FURTHER_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "detect": ((), ()),
+    "segment": (("mask_coefficient", "proto", "semantic"), ("masks", "sem_masks")),
+    "oriented": (("angle",), ()),
+    "pose": (("kpts", "kpts_sigma"), ("keypoints",)),
+}
+"""Keys of the further predictions and targets that are read where they are given, by ``spec.task``; ``semantic`` comes beside ``proto``."""

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from twinloss.end_to_end import EndToEndLoss
-from twinloss.loss import LOSSES
+from twinloss.loss import LOSSES, TaskLoss
+from twinloss.operators.definition import numbers_of
 from twinloss.release_definitions import number, release_of
+from twinloss.trainer import traced
 from twinloss.trainer.criterion_kinds import flow_of
 from twinloss.trainer.own_criterion import Numbers, OwnCriterion
 from twinloss.trainer.return_format import Way, learn
@@ -40,13 +42,13 @@ class Settings:
     """How a hook makes its criteria.
 
     Attributes:
-        heard: told of every call: the criterion, and its loss (T,).
+        heard: told of every call: the criterion, its loss (T,), or ``None`` where that is inside of a traced graph, and whether it trains.
         verify: whether the twin is verified against the model's own criterion.
         release: the release whose definition to take, or ``None`` for that of the model.
         options: of the task's loss.
     """
 
-    heard: Callable[[Criterion, Tensor], None]
+    heard: Callable[[Criterion, Tensor | None, bool], None]
     verify: bool = True
     release: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Criterion:
         fields = {"own": own, "settings": settings, "numbers": numbers, "loss": _twin(own, numbers, settings.options)}
         # Not by assignment, which reaches the own criterion.
         vars(self).update(fields, way=None, finding=None, pending=settings.verify, waited=0)
+        vars(self).update(handle=traced.enter(self), targets=own.kind.targets, **_traced_texts(self.loss))
 
     own: OwnCriterion
     settings: Settings
@@ -83,6 +86,10 @@ class Criterion:
     finding: Finding | None
     pending: bool
     waited: int
+    handle: Tensor
+    targets: tuple[str, ...]
+    structures: str
+    counts: list[int]
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
         """Loss, times the number of images, and the logged items, returned as the own criterion returns them.
@@ -91,20 +98,41 @@ class Criterion:
             TypeError: the own criterion is no longer the release's.
             RuntimeError: it computes something else than the twin; the message names the term, the release and the remedy.
         """
-        predictions = preds[1] if isinstance(preds, tuple) else preds
-        # Inside torch.compile the loss would fall into many small graphs, since what it does next depends on its data.
-        evaluate = torch.compiler.disable(self._evaluate) if torch.compiler.is_compiling() else self._evaluate
-        return evaluate(predictions, batch)
+        # Older heads of other tasks than detection give a tuple in training too: it begins with the list of level maps.
+        predictions = preds[1] if isinstance(preds, tuple) and not isinstance(preds[0], list) else preds
+        if torch.compiler.is_compiling():
+            # The first call asks the own criterion how it returns, which decides what is traced.
+            return (
+                self.way(*traced.evaluate(self, predictions, batch))
+                if self.way
+                else torch.compiler.disable(self._evaluate)(predictions, batch)
+            )
+        return self._evaluate(predictions, batch)
 
     def _evaluate(self, predictions: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
+        way = self.prepare(predictions, batch, torch.is_grad_enabled())
+        loss, items = self.loss(predictions, batch)
+        self.settings.heard(self, loss, torch.is_grad_enabled())
+        return way(loss, items)
+
+    def prepare(self, predictions: Any, batch: Mapping[str, Any], training: bool) -> Way:
+        """Take over the own criterion's numbers, and verify the twin if that is due; returns the way in which the own criterion returns.
+
+        Raises:
+            TypeError: the own criterion is no longer the release's.
+            RuntimeError: it computes something else than the twin.
+        """
         self._follow()
         way = self.way or learn(self.own.criterion, predictions, batch, self.own.task)
         vars(self)["way"] = way
-        if self.pending and torch.is_grad_enabled() and batch["bboxes"].numel():
+        if self.pending and training and batch["bboxes"].numel():
             self._verify(predictions, batch)
-        loss, items = self.loss(predictions, batch)
-        self.settings.heard(self, loss)
-        return way(loss, items)
+        return way
+
+    def real_numbers(self) -> list[float]:
+        """The real numbers of the twin's definitions, as many of each as ``counts`` says; and of an end-to-end twin its share."""
+        found = [number for twin in _twins(self.loss) for number in numbers_of(twin.spec)]
+        return found if isinstance(self.loss, TaskLoss) else [*found, self.loss.one2many_share if self.loss.generation == 2 else 1.0]
 
     def _follow(self) -> None:
         """Take over the own criterion's numbers of the moment; where they have changed, a verification is due."""
@@ -113,7 +141,7 @@ class Criterion:
             return
         for name, spec in self.own.specs(numbers).items():
             (getattr(self.loss, name) if name else self.loss).spec = spec
-        vars(self).update(numbers=numbers, pending=self.settings.verify, waited=0)
+        vars(self).update(numbers=numbers, pending=self.settings.verify, waited=0, **_traced_texts(self.loss))
 
     def _verify(self, predictions: Any, batch: Mapping[str, Any]) -> None:
         """Ask the own criterion; as long as a batch says too little, again on the second, fourth, eighth one and so on."""
@@ -158,6 +186,17 @@ class Criterion:
         if version is not None and number(version) < number(FIRST_WITHOUT_CRITERION):
             return copy.copy, (self.own.criterion,)
         return type(None), ()
+
+
+def _twins(loss: Loss) -> list[TaskLoss]:
+    return [loss] if isinstance(loss, TaskLoss) else [loss.one2many, loss.one2one]
+
+
+def _traced_texts(loss: Loss) -> dict[str, Any]:
+    """What a tracer takes for constants: the definitions' structures, and how many real numbers each has."""
+    twins = _twins(loss)
+    counts = [len(numbers_of(twin.spec)) for twin in twins]
+    return {"structures": "\n".join(twin.structure for twin in twins), "counts": counts if len(twins) == 1 else [*counts, 1]}
 
 
 class _Scheduled(EndToEndLoss):

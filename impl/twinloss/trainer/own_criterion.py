@@ -103,7 +103,7 @@ class OwnCriterion:
     def _check_release(self) -> None:
         """Refuse a criterion of a release whose definition the twin does not follow."""
         try:
-            found = (self.release.refusal(vars(spec), spec.task) for spec in self.specs(self.numbers()).values())
+            found = (self.release.unfollowed(vars(spec), spec.task) for spec in self.specs(self.numbers()).values())
             reason = next(filter(None, found), None)
         except ValueError as error:
             reason = str(error)

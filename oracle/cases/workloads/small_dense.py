@@ -7,7 +7,7 @@ from typing import Any
 
 from oracle.cases.case import Box, Case, Prediction, PredictionKind
 from oracle.cases.noise import Noise
-from twinloss import LossSpec
+from twinloss import LossSpec, SegmentationSpec
 
 
 def small_dense(
@@ -38,3 +38,25 @@ def small_dense(
     ]
     twins = [dataclasses.replace(drawn[0], label=(drawn[0].label + 1) % spec.num_classes)] if drawn else []
     return Case(spec, size, images, tuple(drawn + twins), Prediction(kind, seed=seed))
+
+
+def small_dense_masks(
+    boxes: int = 8,
+    *,
+    size: tuple[int, int] = (64, 96),
+    images: int = 2,
+    seed: int = 0,
+    grid: tuple[int, int] | None = None,
+    **numbers: Any,
+) -> Case:
+    """Returns the same with masks of octagons and semantic logits.
+
+    Args:
+        boxes: as above, and so ``size``, ``images`` and ``seed``.
+        grid: rows and columns of the true masks, those of the prototypes when left out.
+        numbers: fields of the :class:`twinloss.SegmentationSpec`.
+    """
+    case = small_dense(boxes, size=size, images=images, seed=seed)
+    sides = {} if grid is None else dict(zip(("mask_height", "mask_width"), map(float, grid), strict=True))
+    spec = SegmentationSpec(**{"num_classes": 3, "reg_max": 4} | numbers)
+    return dataclasses.replace(case, spec=spec, options={"prototypes": 5.0, "semantic": 1.0, **sides})

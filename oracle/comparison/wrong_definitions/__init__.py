@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import functools
 
-from oracle.comparison.wrong_definitions import assignment, candidates, inputs, numbers, overlaps, terms
+from oracle.comparison.wrong_definitions import assignment, candidates, classification, inputs, numbers, overlaps, terms
 from oracle.definition.variant import Variant
 
 __all__ = ["catalogue", "named"]
 
-CHAPTERS = (numbers, inputs, candidates, overlaps, assignment, terms)
+CHAPTERS = (numbers, inputs, candidates, overlaps, assignment, classification, terms)
 
 
 @functools.cache
 def catalogue(task: str = "detect") -> tuple[Variant, ...]:
-    """Returns every wrong definition of a task; their names are unique."""
+    """Returns every wrong definition of a task; their names are unique within it."""
     found = [variant for chapter in CHAPTERS for variant in chapter.catalogue()]
     return tuple(variant for variant in found if not variant.tasks or task in variant.tasks)
 

@@ -62,6 +62,16 @@ def _clipped(corners: Tensor, grid: Grid) -> Tensor:
     return torch.minimum(corners.clamp(min=0), corners.new_tensor([grid.width, grid.height] * 2))
 
 
+def _shares(change: Any) -> Step:
+    """Changes the targets' boxes (N, 4), in shares of the image, before they become pixels."""
+    return lambda exact, sound, shares, grid: sound(change(shares), grid)
+
+
+def _sides(change: Any) -> Step:
+    """Changes the predicted distances (..., 4), in the assigner and in the box term."""
+    return lambda exact, sound, logits: change(sound(logits))
+
+
 def _exchanged_image(exact: Any, sound: Any, shares: Tensor, grid: Grid) -> Tensor:
     return sound(shares, grid._replace(width=grid.height, height=grid.width))  # type: ignore[no-any-return]
 
@@ -117,6 +127,17 @@ def catalogue() -> Iterator[Variant]:
     yield Variant("boxes clipped to the image", "3", steps={"boxes_in_pixels": _pixels(_clipped)}, tasks=UPRIGHT)
     yield Variant("boxes rounded to whole pixels", "3", steps={"boxes_in_pixels": _pixels(lambda c, g: c.round())}, tasks=UPRIGHT)
     yield Variant("boxes cut to whole pixels", "3", steps={"boxes_in_pixels": _pixels(lambda c, g: c.trunc())}, tasks=UPRIGHT)
+    for dtype in (torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        yield Variant(f"targets rounded to {name}", "3", steps={"boxes_in_pixels": _shares(lambda b, d=dtype: b.to(d).to(b.dtype))})
+        yield Variant(f"corners rounded to {name}", "3", steps={"boxes_in_pixels": _pixels(lambda c, g, d=dtype: c.to(d).to(c.dtype))})
+    for order, sides in (
+        ([0, 1, 3, 2], "left, top, bottom, right"),
+        ([1, 0, 3, 2], "top, left, bottom, right"),
+        ([0, 2, 1, 3], "left, right, top, bottom"),
+    ):
+        yield Variant(f"predicted distances read as {sides}", "4", steps={"distances": _sides(lambda d, o=order: d[..., o])})
+    yield Variant("predicted distances clamped at 0", "4", steps={"distances": _sides(lambda d: d.clamp(min=0))})
     yield Variant("anchors at the cells' corners", "2", steps={"grid": _grid(lambda c, _: c - 0.5)})
     yield Variant("anchors with y running fastest", "2", steps={"grid": _grid(_transposed)})
     if_detect = ("detect", "oriented")  # a mask or a keypoint belongs to a row of the batch

@@ -8,7 +8,7 @@ from typing import Any
 
 from oracle.definition.variant import Variant
 from twinloss import LossSpec
-from twinloss.release_definitions import DEFINITIONS, ORIENTED_DEFINITIONS
+from twinloss.release_definitions import DEFINITIONS
 
 Numbers = Callable[[LossSpec], dict[str, Any]]
 
@@ -42,9 +42,9 @@ def _gain(position: int, gain: float) -> Numbers:
 
 def releases() -> Iterator[Variant]:
     """Yields the older definitions of the reference, by the first release and the last before the next definition."""
-    for definitions, tasks in ((DEFINITIONS, ("detect", "segment", "pose")), (ORIENTED_DEFINITIONS, ("oriented",))):
+    for task, definitions in DEFINITIONS.items():
         for (first, switches), (until, _) in pairwise(definitions):
-            yield Variant(f"Ultralytics {first} to before {until}", "", numbers=_these(switches), tasks=tasks, release=True)
+            yield Variant(f"Ultralytics {first} to before {until}", "", numbers=_these(switches), tasks=(task,), release=True)
 
 
 def picks() -> Iterator[Variant]:

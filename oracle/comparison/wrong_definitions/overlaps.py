@@ -23,7 +23,7 @@ class Formula:
         distance: weight of ρ² / c².
         diagonal: factor of c², before ε_c is added.
         enclosing: weight of the share of the enclosing box that the union leaves empty, as in the GIoU.
-        aspect: factor of α_c v; 0 leaves it out.
+        aspect: factor of v; 0 leaves α_c v out.
         attached: whether α_c is differentiated.
         height_eps, width_eps: whether ε_c is added to the heights, and to the widths.
         unclamped: whether the sides of the intersection may be negative.
@@ -61,9 +61,9 @@ class Formula:
             area = hull.prod(1) + eps
             value = value - self.enclosing * (area - union) / area
         if self.aspect:
-            v = 4 / math.pi**2 * (torch.atan(bw / bh) - torch.atan(aw / ah)) ** 2
+            v = self.aspect * 4 / math.pi**2 * (torch.atan(bw / bh) - torch.atan(aw / ah)) ** 2
             factor = self.trade_off(v, 1 - iou, eps)
-            value = value - self.aspect * (factor if self.attached else factor.detach()) * v
+            value = value - (factor if self.attached else factor.detach()) * v
         return value
 
     def _sizes(self, a: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -33,9 +33,7 @@ class Criterion:
     def __call__(self, preds: Any, batch: Any) -> conventions.Answer:
         """Returns the loss and its items."""
         targets = conventions.padded(preds, batch, conventions.pixels(preds, self.spec), least=1)
-        found = self.loss(
-            conventions.level_maps(preds), {"boxes": targets.corners, "labels": targets.labels, "mask": targets.mask}
-        )
+        found = self.loss(conventions.level_maps(preds), {"boxes": targets.corners, "labels": targets.labels, "mask": targets.mask})
         terms = [gain * found[name] for gain, name in zip(self.spec.gains, ("box", "cls", "dfl"), strict=True)]
         return conventions.answer(self.spec, preds, terms)
 

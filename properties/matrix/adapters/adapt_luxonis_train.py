@@ -79,7 +79,8 @@ class Criterion:
     def _targets(batch: Any) -> Tensor:
         """Returns rows of image, class, top-left corner and size, in shares of the image."""
         boxes = batch["bboxes"]
-        return conventions.rows(batch, torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], 1))
+        rows: Tensor = conventions.rows(batch, torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], 1))
+        return rows
 
 
 def _node(spec: Any, size: tuple[int, int]) -> Any:

@@ -48,7 +48,6 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """Returns the stand-in."""
         module = _Framework(spec.name)
-        module.__version__ = "0"  # read by libraries that look for optional packages
         module.__path__ = []
         return module
 

@@ -1,4 +1,4 @@
-"""The loss of yolo9, the package of YOLOv9. It returns its terms detached: they are taken, with gradients, where its modules compute them."""
+"""The loss of yolo9, the package of YOLOv9. Its terms come detached: they are taken, with gradients, where its modules compute them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.fx.experimental.symbolic_shapes  # noqa: F401 - torch loads it at a first gradient, which would be the candidate's time
+import torch.fx.experimental.symbolic_shapes
 from torch import Tensor
 
 Answer = tuple[Tensor, dict[str, Tensor]]
@@ -60,9 +60,7 @@ def padded(preds: Any, batch: Any, scale: Sequence[float], least: int = 0) -> Pa
     count = len(preds["boxes"])
     most = max([least, *torch.bincount(image, minlength=count).tolist()])
     boxes = corners({"bboxes": batch["bboxes"] * batch["bboxes"].new_tensor(scale)})
-    found = PaddedTargets(
-        torch.zeros(count, most, dtype=torch.long), boxes.new_zeros(count, most, 4), boxes.new_zeros(count, most)
-    )
+    found = PaddedTargets(torch.zeros(count, most, dtype=torch.long), boxes.new_zeros(count, most, 4), boxes.new_zeros(count, most))
     for index in range(count):
         own = (image == index).nonzero().reshape(-1)
         found.labels[index, : len(own)] = batch["cls"].reshape(-1)[own].long()

@@ -15,7 +15,7 @@ from oracle.cases.case import Case, Setting
 from oracle.comparison.compare import ContenderResult, compare
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
-from oracle.contract.verdict import Verdict
+from oracle.contract.verdict import Finding, Judgement, Verdict
 from oracle.tools.options import DETECT
 from oracle.tools.progress import ProgressFile
 from properties.differential import plan
@@ -31,6 +31,9 @@ TURN = 25
 
 SHRINK_SECONDS = 3.0
 """Seconds spent on shrinking a batch that shows a fault."""
+
+SEPARATOR = "; "
+"""Between the properties of a row."""
 
 SOUND = "the twin itself"
 """Name of the sound twin, which is compared too: a difference there is a false alarm, and its batch catches no fault."""
@@ -55,6 +58,8 @@ class FaultResult:
         images, boxes, levels: size of the smallest batch found that shows the fault.
         detail: the finding as text.
         task: from the catalogue.
+        found_by: every property, as "stage: quantity", that differs on the batch that caught it, separated by semicolons.
+        looked: of the sound twin alone: every property that was looked at on any batch.
     """
 
     fault: str
@@ -74,6 +79,8 @@ class FaultResult:
     levels: int = 0
     detail: str = ""
     task: str = DETECT
+    found_by: str = ""
+    looked: str = ""
 
 
 @dataclass
@@ -90,6 +97,9 @@ class FaultUnderTest:
             PlantingError: the fault raised an error.
         """
         self.result = replace(self.result, examples=self.result.examples + 1, seconds=self.result.seconds + result.seconds)
+        if self.result.fault == SOUND:
+            looked = [one for one in result.judgements if one.verdict is not Verdict.NOT_COMPARED]
+            self.result = replace(self.result, looked=_properties(self.result.looked, looked))
         if result.verdict is not Verdict.DIFFER:
             return
         first = result.findings[0]
@@ -104,6 +114,7 @@ class FaultUnderTest:
             profile=profile,
             case=case.digest,
             detail="\n".join(first.lines()),
+            found_by=_properties("", result.findings),
         )
         self._note_size(case)
 
@@ -122,6 +133,11 @@ class FaultUnderTest:
 
     def _note_size(self, case: Case) -> None:
         self.result = replace(self.result, images=case.batch_size, boxes=len(case.boxes), levels=len(case.spec.strides))
+
+
+def _properties(known: str, more: Sequence[Finding | Judgement]) -> str:
+    """Returns the properties of findings or judgements after those known, each once."""
+    return SEPARATOR.join(dict.fromkeys([*filter(None, known.split(SEPARATOR)), *(f"{one.stage}: {one.quantity}" for one in more)]))
 
 
 def under_test(faults: Sequence[Fault], task: str = DETECT) -> list[FaultUnderTest]:

@@ -332,9 +332,14 @@ def test_definitions_of_older_releases(release: str, lengthen: str, floor: float
     assert (spec.lengthen, spec.term_floor) == (lengthen, floor)
 
 
-def test_releases_without_an_angle_term_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"8\.3\.253 is older than 8\.4\.0"):
-        OrientedSpec.for_release("8.3.253", num_classes=3)
+def test_a_definition_without_an_angle_term() -> None:
+    spec = OrientedSpec.for_release("8.3.253", num_classes=3)
+    preds, batch = predictions(spec), targets()
+    loss, items = OrientedLoss(spec)(preds, batch)
+    assert list(items) == ["box_loss", "cls_loss", "dfl_loss"]
+    assert loss.shape == (3,)
+    with pytest.raises(ValueError, match="the kernels compute the angle term and turned targets"):
+        OrientedLoss(spec, backend="native")(preds, batch)
 
 
 @backends

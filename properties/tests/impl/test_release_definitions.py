@@ -15,12 +15,12 @@ from oracle.contract.run import Outcome, run_assign, run_loss
 from oracle.definition.tasks import DEFINITIONS as EXACT
 from twinloss import DetectionLoss, LossSpec, OrientedSpec, PoseSpec, SegmentationLoss, SegmentationSpec
 from twinloss.loss import LOSSES
-from twinloss.release_definitions import DEFINITIONS, UNFOLLOWED, refusal, switches
+from twinloss.release_definitions import DEFINITIONS, UNFOLLOWED, Unfollowed, refusal, switches
 
 DOUBLE, FLOAT = Setting("float64"), Setting("float32")
 SMALL = (Box(0, 0, 20.0, 20.0, 5.0, 5.0), Box(0, 1, 42.0, 40.0, 12.0, 12.0), Box(0, 2, 30.0, 50.0, 40.0, 20.0))
 HOWS = [dict(how) for _, how in DEFINITIONS["detect"]]
-OF_TASKS = [(task, first, dict(how)) for task, known in DEFINITIONS.items() for first, how in known]
+OF_TASKS = [pytest.param(task, dict(how), id=f"{task} {first}") for task, known in DEFINITIONS.items() for first, how in known]
 SPECS: dict[str, LossSpec] = {
     "detect": LossSpec(num_classes=3),
     "segment": SegmentationSpec(num_classes=3),
@@ -48,8 +48,8 @@ def of_task(task: str, **how: Any) -> Case:
 
 
 @pytest.mark.parametrize("reg_max", [16, 1])
-@pytest.mark.parametrize(("task", "first", "how"), OF_TASKS, ids=[f"{task} {first}" for task, first, _ in OF_TASKS])
-def test_the_twin_and_the_exact_criterion_agree_on_every_definition(task: str, first: str, how: dict[str, Any], reg_max: int) -> None:
+@pytest.mark.parametrize(("task", "how"), OF_TASKS)
+def test_the_twin_and_the_exact_criterion_agree_on_every_definition(task: str, how: dict[str, Any], reg_max: int) -> None:
     told = of_task(task, reg_max=reg_max, **how)
     twin, exact = LOSSES[task](told.spec), EXACT[task](told.spec)
     ours, truth = answered(twin, told), answered(exact, told)
@@ -70,8 +70,8 @@ def test_each_definition_of_a_task_differs_from_the_next(task: str) -> None:
         assert any(a.shape != b.shape or not torch.allclose(a, b, rtol=1e-3) for a, b in zip(older, newer, strict=True))
 
 
-@pytest.mark.parametrize(("task", "first", "how"), OF_TASKS, ids=[f"{task} {first}" for task, first, _ in OF_TASKS])
-def test_the_default_backend_computes_every_definition(task: str, first: str, how: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("task", "how"), OF_TASKS)
+def test_the_default_backend_computes_every_definition(task: str, how: dict[str, Any]) -> None:
     """The compiled kernels, or torch where they do not know the definition."""
     told = of_task(task, **how)
     default, by_torch = (answered(LOSSES[task](told.spec, backend=name), told, FLOAT).loss for name in ("auto", "torch"))
@@ -141,6 +141,57 @@ def test_for_release_takes_numbers_and_lets_them_win() -> None:
     assert LossSpec.for_release("8.4.190", num_classes=7) == LossSpec(num_classes=7)
     assert LossSpec.for_release("9.0.0", num_classes=7).newest
     assert not spec.newest
+
+
+@pytest.mark.parametrize(
+    ("spec", "release", "numbers"),
+    [
+        (SegmentationSpec, "8.3.214", {"crop": "exact", "mask_grid": "prototypes", "semantic_term": False, "lengthen": "never"}),
+        (SegmentationSpec, "8.3.253", {"crop": "wrapped", "mask_grid": "prototypes", "semantic_term": False, "lengthen": "never"}),
+        (SegmentationSpec, "8.4.7", {"crop": "wrapped", "mask_grid": "masks", "semantic_term": True, "lengthen": "first"}),
+        (SegmentationSpec, "8.4.60", {"crop": "rounded", "lengthen": "first"}),
+        (SegmentationSpec, "8.4.127", {"crop": "exact", "lengthen": "first"}),
+        (OrientedSpec, "8.3.253", {"term_floor": 0.0, "angle_term": False, "turned_targets": False, "lengthen": "never"}),
+        (OrientedSpec, "8.4.0", {"term_floor": 0.0, "angle_term": True, "turned_targets": True, "lengthen": "never"}),
+        (OrientedSpec, "8.4.60", {"term_floor": 0.0, "lengthen": "first"}),
+        (OrientedSpec, "8.4.127", {"term_floor": 0.01, "lengthen": "first"}),
+        (PoseSpec, "8.1.0", {"lengthen": "never", "distance_term": False}),
+        (PoseSpec, "8.4.60", {"lengthen": "first", "keypoint_aware": False}),
+        (PoseSpec, "8.4.128", {"lengthen": "second", "keypoint_aware": False}),
+    ],
+)
+def test_for_release_of_each_task(spec: type[LossSpec], release: str, numbers: dict[str, Any]) -> None:
+    found = spec.for_release(release, num_classes=3)
+    assert {name: getattr(found, name) for name in numbers} == numbers
+    assert not found.newest
+    assert spec.for_release("8.4.190", num_classes=3) == spec(num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "release", "numbers", "said"),
+    [
+        (SegmentationSpec, "8.0.99", {}, "older than .*, the oldest whose segment loss the twin follows"),
+        (SegmentationSpec, "8.4.0", {}, "8.4.0 takes class 0 for background in its semantic term, .*; 8.4.7 no longer does"),
+        (SegmentationSpec, "8.4.128", {"mask_aware": True}, "cannot be told mask_aware; the first that can is 8.4.190"),
+        (OrientedSpec, "8.3.0", {}, "drops small boxes of an oblong image by exchanged sides"),
+        (OrientedSpec, "8.4.10", {}, "short sides lengthened for the ground truth, .*; 8.4.39 no longer does"),
+        (OrientedSpec, "8.4.60", {"class_weights": (1.0, 2.0, 3.0)}, "cannot be told class_weights; the first that can is 8.4.68"),
+        (PoseSpec, "8.3.253", {"generation": 2}, "cannot be told generation; the first that can is 8.4.0"),
+        (PoseSpec, "8.4.0", {"generation": 2, "flow": True}, "does not bound the errors in its likelihood"),
+        (PoseSpec, "8.4.60", {"topk": 20}, "keeps 10 anchors a box unless it is told topk2"),
+        (PoseSpec, "8.4.60", {"sigmas": (0.1,) * 17}, "cannot be told sigmas; the first that can is 8.4.117"),
+    ],
+)
+def test_for_release_refuses_by_name(spec: type[LossSpec], release: str, numbers: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        spec.for_release(release, num_classes=3, **numbers)
+
+
+@pytest.mark.parametrize("one", UNFOLLOWED, ids=lambda one: f"{one.task} {one.first}")
+def test_what_is_not_followed_ends_where_it_says(one: Unfollowed) -> None:
+    told = {"flow": True, "generation": 2} if "likelihood" in one.why else {"topk": 20} if "topk2" in one.why else {}
+    assert refusal(one.first, told, one.task)
+    assert refusal(one.until, told, one.task) is None
 
 
 @pytest.mark.parametrize(

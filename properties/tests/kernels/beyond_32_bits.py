@@ -20,8 +20,9 @@ from oracle.cases.case import Setting
 from oracle.cases.workloads.small_dense import small_dense
 from properties.tests.kernels.helpers import answers, both
 from twinloss import LossSpec, Pyramid, decode_boxes, make_anchors
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Gradients, KernelArguments, Slots, kernel_arguments
+from twinloss.backends.triton.arguments import Gradients, KernelArguments, kernel_arguments
 from twinloss.backends.triton.availability import interpreting
 from twinloss.backends.triton.candidates_and_softplus import softplus_programs
 from twinloss.backends.triton.decode import decode

@@ -15,8 +15,9 @@ from oracle.comparison.compare import STAGES, compare
 from oracle.comparison.conduct import MODES, STAGE
 from oracle.comparison.registry import load_candidate, shipped
 from oracle.comparison.rows import Run, rows_of
-from reports.card.__main__ import main
-from reports.card.text import BEGIN, END, inserted
+from reports.card.__main__ import explanations_beside, main
+from reports.card.text import BEGIN, END, block, inserted
+from reports.rows import RowsError
 from twinloss import LossSpec
 
 CROWDED = Case(
@@ -67,6 +68,24 @@ def test_a_card_for_each_contender(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "Conforms: 2 batches" in capsys.readouterr().out
 
 
+def test_the_card_begins_with_what_explains_the_differences(tmp_path: Path) -> None:
+    name = "properties.selfcheck.sample_candidates:one_fewer_silent"
+    entry = {"contender": name, "task": "detect", "sentence": "is Ultralytics 8.4.0, but K - 1 instead of K [5.4]: explains 1 of 1 batches"}
+    (tmp_path / "explanations.json").write_text(json.dumps([entry]), "utf-8")
+    written = cards(tmp_path, "one_fewer_silent", "twin")
+    sentence = "Is Ultralytics 8.4.0, but K - 1 instead of K [5.4]: explains 1 of 1 batches. Differs in 1 of 2 batches: loss"
+    assert sentence in written["one_fewer_silent"]["md"]
+    assert "Conforms" in written["twin"]["md"]
+    text = block(pd.read_parquet(tmp_path / "rows.parquet"), explanations_beside(tmp_path / "rows.parquet"))
+    assert f"{name}: {sentence}" in text
+
+
+def test_a_file_of_explanations_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "explanations.json").write_text("[1]", "utf-8")
+    with pytest.raises(RowsError, match=r"explanations\.json is not a list of explanations .*; run nox -s diff again"):
+        explanations_beside(tmp_path / "rows.parquet")
+
+
 def test_missing_rows_are_an_error_that_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--rows", str(tmp_path / "none.parquet"), "--out", str(tmp_path)]) == 2
     assert "nox -s diff" in capsys.readouterr().err
@@ -76,7 +95,9 @@ def shape(text: str) -> list[list[str]]:
     """Lines of each card without what a run decides: names, counts, verdicts."""
     fence = text.partition("```text\n")[2].partition("```")[0]
     plain = re.sub(r"∞|[\d,]*\d(\.\d+)?(e[+-]\d+)?", "#", fence.strip())
-    plain = re.sub(r"(Conforms: # batches, no difference|Differs in # of # batches: [\w ,]+)", "OUTCOME", plain)
+    plain = re.sub(
+        r"(Conforms: # batches, no difference|([^\n]* explains [^\n]*\\. )?Differs in # of # batches: [\w ,]+)", "OUTCOME", plain
+    )
     plain = re.sub(r"^  stages .*|[✓✗–]( #)?", "…", re.sub(r"properties\.candidates:\w+", "NAME", plain), flags=re.MULTILINE)
     return [card.splitlines() for card in plain.split("\n\n")]
 

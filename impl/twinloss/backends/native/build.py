@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from twinloss.backends.native import instruction_sets
 from twinloss.backends.native.cache_folders import FolderError, folders, keep, kept
 from twinloss.backends.native.compiler import NoLibraryError, find_compiler, more_options, run
-from twinloss.backends.native.instruction_sets import SOURCE, commands
+from twinloss.backends.native.instruction_sets import PROCESSOR
 
 NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
@@ -51,7 +52,7 @@ class Compilation(NamedTuple):
     def commands(self, made: Path, parallel: bool = True) -> list[list[str]]:
         """The commands that compile the library to ``made``."""
         way = None if not parallel else "clang" if "clang" in self.version else "gcc"
-        return list(commands(self.compiler, self.name, platform.machine(), made, self.more, way))
+        return list(instruction_sets.commands(self.compiler, self.name, platform.machine(), made, self.more, way))
 
     def key(self) -> str:
         """First part of the library's file name: a hash of the source, the commands, the compiler and the kind of machine.
@@ -61,7 +62,7 @@ class Compilation(NamedTuple):
         """
         digest = hashlib.sha256()
         try:
-            for file in sorted(path for path in SOURCE.rglob("*") if path.is_file()):
+            for file in sorted(path for path in instruction_sets.SOURCE.rglob("*") if path.is_file()):
                 digest.update(repr((file.name, file.read_bytes())).encode())
         except OSError as error:
             raise NoLibraryError(
@@ -93,7 +94,7 @@ def build(name: str, load: Callable[[Path], Loaded]) -> Loaded:
         except (FolderError, OSError) as error:
             passed_over.append(str(error))
             continue
-        if passed_over:
+        if passed_over and name != PROCESSOR:  # the kernels' own library, which follows, gives the same reasons
             log.warning("twinloss keeps its CPU kernels in %s: %s; TWINLOSS_CACHE names another folder", folder, "; ".join(passed_over))
         return loaded
     raise NoLibraryError(
@@ -102,7 +103,8 @@ def build(name: str, load: Callable[[Path], Loaded]) -> Loaded:
 
 
 def _compile(compilation: Compilation, folder: Path, key: str) -> Path:
-    log.info("twinloss compiles its CPU kernels (%s), once for this machine: %s", compilation.name, folder)
+    if compilation.name != PROCESSOR:
+        log.info("twinloss compiles its CPU kernels, once for this machine: %s in %s", compilation.name, folder)
 
     def make(made: Path) -> None:
         refusal = _refusal(compilation.commands(made), made)

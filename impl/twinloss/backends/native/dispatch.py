@@ -41,44 +41,60 @@ def find(load: Callable[[Path], Loaded]) -> tuple[Loaded, CpuKernels]:
     Raises:
         NoLibraryError: there is none, or it cannot be loaded; the message gives the remedy.
     """
+    name = choose(runnable())
     if _installed(PROCESSOR).is_file():
-        name = choose(_bits(_installed(PROCESSOR)))
         path = _installed(name)
-        try:
-            return load(path), CpuKernels(name, path, "installed")
-        except OSError as error:
-            raise NoLibraryError(
-                f"the CPU kernels that were installed cannot be loaded: {error}; install twinloss again, or use backend='torch'"
-            ) from error
-    if not switched_on("TWINLOSS_BUILD", default=False):
-        raise NoLibraryError(
-            f"twinloss was installed without CPU kernels for {platform.system()} on {platform.machine()}; install a wheel that has them, or "
-            "set TWINLOSS_BUILD=1 to compile them with this machine's C++ compiler, or use backend='torch'"
-        )
-    name = choose(build(PROCESSOR, _bits))
+        return _of_installation(load, path), CpuKernels(name, path, "installed")
     loaded, path = build(name, lambda path: (load(path), path))
     return loaded, CpuKernels(name, path, "compiled")
 
 
-def choose(bits: int) -> str:
-    """The instruction set that serves: the one that TWINLOSS_ISA names, else the best that the machine runs.
-
-    Args:
-        bits: what ``processor.cpp`` found.
+def runnable() -> list[str]:
+    """The instruction sets that this machine runs, the best first, as the library ``processor`` finds.
 
     Raises:
-        NoLibraryError: there are no kernels for the machine, or TWINLOSS_ISA names none, or one that the machine does not run.
+        NoLibraryError: there are no kernels for this kind of machine, or none were installed and TWINLOSS_BUILD=1 does not ask for any.
+    """
+    known = BY_MACHINE.get(platform.machine(), {})
+    if not known:
+        raise NoLibraryError(f"there are no CPU kernels for {platform.machine()}; use backend='torch'")
+    bits = _of_installation(_bits, processor())
+    return [name for name, found in known.items() if found.bit & bits == found.bit]
+
+
+def processor() -> Path:
+    """The library that says what the machine runs.
+
+    Raises:
+        NoLibraryError: it was not installed, and TWINLOSS_BUILD=1 does not ask for it, or it cannot be compiled.
+    """
+    if (path := _installed(PROCESSOR)).is_file():
+        return path
+    if switched_on("TWINLOSS_BUILD", default=False):
+        return build(PROCESSOR, _checked)
+    raise NoLibraryError(
+        f"twinloss was installed without CPU kernels for {platform.system()} on {platform.machine()}; install a wheel that has them, "
+        "or set TWINLOSS_BUILD=1 to compile them with this machine's C++ compiler, or use backend='torch'"
+    )
+
+
+def choose(runs: list[str]) -> str:
+    """The instruction set that serves: the one that TWINLOSS_ISA names, else the first of those that the machine runs.
+
+    Raises:
+        NoLibraryError: TWINLOSS_ISA names none, or one that the machine does not run.
     """
     machine = platform.machine()
-    known = BY_MACHINE.get(machine, {})
-    runs = [name for name, found in known.items() if found.bit & bits == found.bit]
+    known = BY_MACHINE[machine]
     asked = os.environ.get("TWINLOSS_ISA", "").strip().lower()
-    if not runs:
-        raise NoLibraryError(f"there are no CPU kernels for {machine}; use backend='torch'")
     if asked and asked not in known:
-        raise NoLibraryError(f"TWINLOSS_ISA is {asked!r}, and {machine} has {', '.join(known)}; name one of them, or unset it")
+        raise NoLibraryError(
+            f"TWINLOSS_ISA is {asked!r}, and {machine} has {', '.join(known)}; name one of them, unset it, or use backend='torch'"
+        )
     if asked and asked not in runs:
-        raise NoLibraryError(f"TWINLOSS_ISA is {asked!r}, which this machine does not run; name one of {', '.join(runs)}, or unset it")
+        raise NoLibraryError(
+            f"TWINLOSS_ISA is {asked!r}, which this machine does not run; name one of {', '.join(runs)}, unset it, or use backend='torch'"
+        )
     return asked or runs[0]
 
 
@@ -90,12 +106,27 @@ def switched_on(variable: str, default: bool) -> bool:
     """
     said = os.environ.get(variable, "").strip().lower()
     if said and said not in _ON | _OFF:
-        raise NoLibraryError(f"{variable} is {said!r}; set it to 1 or 0, or unset it")
+        raise NoLibraryError(f"{variable} is {said!r}; set it to 1 or 0, unset it, or use backend='torch'")
     return said in _ON if said else default
+
+
+def _of_installation(load: Callable[[Path], Loaded], path: Path) -> Loaded:
+    try:
+        return load(path)
+    except OSError as error:
+        raise NoLibraryError(
+            f"the CPU kernels that were installed cannot be loaded: {error}; install twinloss again, or use backend='torch'"
+        ) from error
 
 
 def _installed(name: str) -> Path:
     return LIBRARIES / f"{name}.so"
+
+
+def _checked(path: Path) -> Path:
+    """The path of a library that says what the machine runs; errors as for :func:`_bits`."""
+    _bits(path)
+    return path
 
 
 def _bits(path: Path) -> int:
@@ -108,4 +139,4 @@ def _bits(path: Path) -> int:
     try:
         return int(ctypes.CDLL(str(path)).twinloss_processor())
     except AttributeError as error:
-        raise NoLibraryError(f"the library {path} lacks a function: {error}; delete that file, or use backend='torch'") from error
+        raise NoLibraryError(f"the CPU kernels in {path} lack a function: {error}; delete that file, or use backend='torch'") from error

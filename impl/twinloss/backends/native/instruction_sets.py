@@ -1,9 +1,10 @@
-"""The instruction sets that the kernels are compiled for, and the commands that compile them. Imports the standard library alone: the hook
-that builds a wheel loads this file by its path.
+"""The instruction sets that the kernels are compiled for, and the commands that compile them.
 
-Every instruction set has a library of its own, and its code a namespace of its own. In one library the linker would keep one of several equal
-inline functions, perhaps that of the widest registers, and the narrow variant would end at an illegal instruction. A small library beside
-them, compiled for any processor, says what the machine runs.
+Every instruction set has a library of its own, and its code a namespace of its own. In one library the linker would keep one of several
+equal inline functions, perhaps that of the widest registers, and the narrow variant would end at an illegal instruction. A small library
+beside them, compiled for any processor, says what the machine runs.
+
+This file imports the standard library alone: the hook that builds a wheel loads it by its path.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def commands(
 def _threads(parallel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Options of compiling and of linking for OpenMP.
 
-    A library that is linked with an OpenMP runtime would bring a second one: its calls are left open, and torch's runtime answers them. What
-    clang calls is not in the runtime that torch has on Linux.
+    A library that is linked with an OpenMP runtime would bring a second one: its calls are left open, and torch's runtime answers them.
+    What clang calls is not in the runtime that torch has on Linux.
     """
     if sys.platform == "darwin":
         return ("-Xclang", "-fopenmp"), ()
@@ -82,4 +83,4 @@ def _threads(parallel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _shared() -> tuple[str, ...]:
-    return ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared", "-Wl,--as-needed")
+    return ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared", "-static-libgcc", "-Wl,--as-needed")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-
-import torch
+from importlib import import_module
 
 _CALLS = ("GOMP_parallel", "__kmpc_fork_call")
 """How a compiler begins a parallel region: GCC, and clang."""
@@ -39,7 +38,7 @@ def share_with_torch() -> str | None:
 
 def _runtime_of_torch() -> str | None:
     """Path of the library in which torch finds the beginning of a parallel region."""
-    program, torch_s = ctypes.CDLL(None), ctypes.CDLL(torch._C.__file__)
+    program, torch_s = ctypes.CDLL(None), ctypes.CDLL(import_module("torch._C").__file__)
     info = _SymbolInfo()
     for name in _CALLS:
         with contextlib.suppress(AttributeError):  # neither the library nor those that it depends on have it

@@ -162,21 +162,6 @@ class KernelArguments:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """The assignment in padded form, one slot for each pick.
-
-    Attributes:
-        anchor: (S,) int32 anchor within the image, −1 for none.
-        owner: (S,) int32 row of the batch that holds the anchor, −1 for none.
-        weight: (S,) float32 soft target.
-    """
-
-    anchor: Tensor
-    owner: Tensor
-    weight: Tensor
-
-
-@dataclass(frozen=True)
 class Gradients:
     """Gradients of the logits, contiguous, in their dtype.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Backend, Call, Evaluation
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton.availability import interpreting, why_not
 from twinloss.spec import LossSpec
 
@@ -17,6 +18,7 @@ class TritonBackend(Backend):
     name = "triton"
     geometries = ("upright", "oriented")
     overlaps = ("ciou", "ciou and masks", "probiou", "keypoints")
+    keeps_slots = True
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
         """Every term."""
@@ -41,3 +43,9 @@ class TritonBackend(Backend):
         from twinloss.backends.triton.loss import evaluate
 
         return evaluate(call, assignment)
+
+    def loss_on_slots(self, call: Call, slots: Slots) -> Evaluation:
+        """The loss in float32, on slots as they are; the host never waits for the device."""
+        from twinloss.backends.triton.loss import evaluate
+
+        return evaluate(call, slots)

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import KernelArguments, Slots
+from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.geometry import ground_truth
 from twinloss.backends.triton.launch import blocks, launch
 from twinloss.backends.triton.mask_arguments import MaskArguments

@@ -6,8 +6,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.arithmetic import decay, greatest, least, log1p
 from twinloss.backends.triton.bins import (
     at_side,

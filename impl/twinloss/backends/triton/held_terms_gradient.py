@@ -9,8 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import Gradients, KernelArguments, Slots
+from twinloss.backends.triton.arguments import Gradients, KernelArguments
 from twinloss.backends.triton.arithmetic import reciprocal, sigmoid
 from twinloss.backends.triton.bins import (
     at_side,

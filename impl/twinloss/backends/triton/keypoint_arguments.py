@@ -19,7 +19,7 @@ from twinloss.task_specs import PoseSpec
 from twinloss.terms.keypoints import FACTOR, SHIFT, doubled_variances, likelihood_weights
 
 if TYPE_CHECKING:
-    from twinloss.backends.triton.arguments import Slots
+    from twinloss.backends.slots import Slots
 
 
 @dataclass(frozen=True)

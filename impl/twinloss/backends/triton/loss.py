@@ -12,7 +12,8 @@ from torch.autograd.function import once_differentiable
 from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
-from twinloss.backends.triton.arguments import KernelArguments, Slots, kernel_arguments, with_logits, without_logits
+from twinloss.backends.slots import Slots
+from twinloss.backends.triton.arguments import KernelArguments, kernel_arguments, with_logits, without_logits
 from twinloss.backends.triton.keypoint_arguments import point_arguments
 from twinloss.backends.triton.mask_arguments import mask_arguments
 from twinloss.backends.triton.on_device import on_device
@@ -22,17 +23,17 @@ from twinloss.backends.triton.segmentation import mask_terms
 from twinloss.terms.registry import DETECTION_TERMS
 
 
-def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
+def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
     """The loss through the kernels, on its own assignment or a given one; the host never waits for the device.
 
     Raises:
         ValueError: the logits' dtype is not one that the kernels serve.
     """
-    given = None if assignment is None else slots_of(assignment)
+    given = slots_of(held) if isinstance(held, Assignment) else held
     arguments, filled = _arguments(call), list[Slots]()
     loss, items = _FusedLoss.apply(call.boxes, call.scores, _angle(call), arguments, given, filled)
     loss, items = _with_further_terms(call, arguments, filled[0], loss, items[:-1])
-    return Evaluation(loss, items, lambda: assignment_of(arguments, filled[0]) if assignment is None else assignment)
+    return Evaluation(loss, items, lambda: held if isinstance(held, Assignment) else assignment_of(arguments, filled[0]), filled[0])
 
 
 def _with_further_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,26 +81,14 @@ def values_at(
         _, _, tall, wide, quotient_y, quotient_x = grids
         above, below, down = neighbours(y, tall, quotient_y)
         left, right, across = neighbours(x, wide, quotient_x)
-        found = _share(prototypes, image, left, above, asked, (1 - down) * (1 - across), P, P_BLOCK)
-        found += _share(prototypes, image, right, above, asked, (1 - down) * across, P, P_BLOCK)
-        found += _share(prototypes, image, left, below, asked, down * (1 - across), P, P_BLOCK)
-        found += _share(prototypes, image, right, below, asked, down * across, P, P_BLOCK)
+        found = tl.zeros((P_BLOCK, x.shape[0]), tl.float32)
+        # The loop is not unrolled: what all four places hold does not fit the registers. A place of weight 0 is not read.
+        for place in range(4):
+            weight = tl.where(place < 2, 1 - down, down) * tl.where(place % 2 == 0, 1 - across, across)
+            at_x = tl.where(place % 2 == 0, left, right)
+            at_y = tl.where(place < 2, above, below)
+            found += _read(prototypes, image, at_x, at_y, asked & (weight != 0), P, P_BLOCK) * weight[None, :]
     return found
-
-
-@triton.jit
-def _share(
-    prototypes: tl.tuple,
-    image: tl.tensor,
-    x: tl.tensor,
-    y: tl.tensor,
-    asked: tl.tensor,
-    weight: tl.tensor,
-    P: tl.constexpr,
-    P_BLOCK: tl.constexpr,
-) -> tl.tensor:
-    """What one of four places adds; where its weight is 0 it is not read."""
-    return _read(prototypes, image, x, y, asked & (weight != 0), P, P_BLOCK) * weight[None, :]
 
 
 @triton.jit

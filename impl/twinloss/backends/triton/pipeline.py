@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 
 from twinloss.assignment.assign import Assignment
-from twinloss.backends.triton.arguments import Gradients, KernelArguments, Scratch, Slots
+from twinloss.backends.slots import Slots
+from twinloss.backends.triton.arguments import Gradients, KernelArguments, Scratch
 from twinloss.backends.triton.candidates_and_softplus import candidates_and_softplus, softplus_programs
 from twinloss.backends.triton.decode import decode
 from twinloss.backends.triton.decode_oriented import decode_oriented

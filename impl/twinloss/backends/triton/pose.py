@@ -21,11 +21,12 @@ from torch.autograd.function import once_differentiable
 
 from twinloss.backends.call import Call
 from twinloss.backends.saved_tensors import save, saved
-from twinloss.backends.triton.arguments import KernelArguments, Slots
+from twinloss.backends.slots import Slots
+from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.keypoint_arguments import HeldPoints
 from twinloss.backends.triton.keypoint_gradient import keypoint_gradient
 from twinloss.backends.triton.keypoint_terms import keypoint_programs, keypoint_terms
-from twinloss.backends.triton.on_device import on_device
+from twinloss.backends.triton.on_device import on_device, without_autocast
 from twinloss.terms.keypoints import with_flow, without_deviations
 
 
@@ -39,7 +40,7 @@ def pose_terms(call: Call, arguments: KernelArguments, slots: Slots) -> dict[str
     found = {"pose": terms[0], "kobj": terms[1]}
     if call.flow is None:
         return found
-    with torch.autocast(terms.device.type, enabled=False):
+    with without_autocast(terms):
         if sigmas is None:
             # Gradients alone depend on whether an anchor is held; the host waits for that where a model in evaluation is differentiated.
             held = int((slots.owner >= 0).sum()) if torch.is_grad_enabled() else 1

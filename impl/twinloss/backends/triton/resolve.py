@@ -9,9 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
 from twinloss.backends.triton.alignment import alignment_metric, pair_overlap
-from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import ground_truth
 from twinloss.backends.triton.keypoints import PROBIOU

@@ -5,8 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arguments import KernelArguments, Scratch, Slots
+from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.arithmetic import ordered_bits, ranked
 from twinloss.backends.triton.launch import blocks, launch
 

@@ -34,7 +34,8 @@ from torch.autograd.function import once_differentiable
 
 from twinloss.backends.call import Call
 from twinloss.backends.saved_tensors import save, saved
-from twinloss.backends.triton.arguments import KernelArguments, Slots
+from twinloss.backends.slots import Slots
+from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.class_map import class_map
 from twinloss.backends.triton.held_crops import HeldCrops, held_crops
 from twinloss.backends.triton.launch import kernels_for

@@ -1,4 +1,4 @@
-"""The native backend's library: built wherever it can be, never loaded if others can have written it, and no failure ends a training."""
+"""Compiling on this machine: done wherever it can be, never loaded if others can have written it, and no failure ends a training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ import twinloss
 from oracle.cases.build import build as build_inputs
 from properties.tests.impl.backends.test_native import CASE, SPEC, answer, native, same_bits
 from twinloss import DetectionLoss
-from twinloss.backends.native import availability, build, compiler, library
+from twinloss.backends.native import availability, build, compiler, dispatch, instruction_sets, library, openmp
+from twinloss.backends.native.instruction_sets import PROCESSOR
 
 ROOMS = os.pathsep.join(str(Path(module).parents[1]) for module in (twinloss.__file__, __file__))
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -45,7 +46,13 @@ def forget() -> None:
 @pytest.fixture(scope="module")
 def good() -> Path:
     """A library that serves; tests that need no compiler copy it."""
-    return build.build(lambda path: path)
+    return build.build(dispatch.choose(dispatch.runnable()), lambda path: path)
+
+
+@pytest.fixture(scope="module")
+def processor() -> Path:
+    """A library that says what the machine runs."""
+    return build.build(PROCESSOR, lambda path: path)
 
 
 @pytest.fixture
@@ -56,6 +63,7 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, good: Path) -> Iterato
     monkeypatch.setenv("TWINLOSS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TWINLOSS_BUILD", "1")
     monkeypatch.delenv("CXX", raising=False)
     yield tmp_path
     forget()
@@ -74,16 +82,21 @@ ASKED = 'case "$*" in *--version*|*-dM*) echo ours; exit 0;; esac\n'
 LAST = 'for made in "$@"; do :; done\n'
 
 
+def copying(good: Path, processor: Path) -> str:
+    """A script that copies the library that is asked for; an object is a copy too."""
+    return f'{ASKED}{LAST}case "$*" in *processor*) cp {processor} "$made";; *) cp {good} "$made";; esac\n'
+
+
 @pytest.fixture
-def copier(anew: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A compiler that takes no time: it copies the good library."""
-    path = of_ours(anew, f'{ASKED}{LAST}echo made >> {anew}/made\ncp {good} "$made"\n')
+def copier(anew: Path, good: Path, processor: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A compiler that takes no time: it copies libraries."""
+    path = of_ours(anew, f'{copying(good, processor)}case "$*" in *processor*) ;; *-shared*) echo made >> {anew}/made;; esac\n')
     monkeypatch.setenv("CXX", path)
     return path
 
 
 def made(folder: Path) -> int:
-    """How often the copier was asked for a library."""
+    """How often the copier was asked for a library of kernels."""
     return (folder / "made").read_text().count("made") if (folder / "made").exists() else 0
 
 
@@ -262,7 +275,7 @@ def test_a_compiler_without_threads_makes_the_same_bits_and_it_is_said(
 
 @pytest.mark.usefixtures("anew")
 def test_an_unexpected_error_ends_no_training(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(build, "_processor", functools.partial(next, iter(())))
+    monkeypatch.setattr(build, "more_options", functools.partial(next, iter(())))
     assert "StopIteration" in refusal()
     assert len(warnings(caplog)) == 1
 
@@ -275,20 +288,31 @@ def test_what_torch_serves_by_design_is_not_warned_of(monkeypatch: pytest.Monkey
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize(
-    "line", ["7f00-7f01 r-xp 0 08:01 7    /a folder/libgomp.so.1", "7f00-7f01 r-xp 0 08:01 7 /caf\udce9/libgomp.so.1 (deleted)"]
-)
-def test_torch_s_openmp_library_may_lie_anywhere(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_bytes", lambda _: os.fsencode(line + "\n"))
-    asked: list[str] = []
+def test_without_being_asked_nothing_is_compiled(anew: Path, copier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert copier
+    for unset in ("", "0", "off"):
+        monkeypatch.setenv("TWINLOSS_BUILD", unset)
+        forget()
+        said = refusal()
+        assert "was installed without CPU kernels for" in said
+        assert "set TWINLOSS_BUILD=1 to compile them with this machine's C++ compiler" in said
+    monkeypatch.setenv("TWINLOSS_BUILD", "perhaps")
+    forget()
+    assert "TWINLOSS_BUILD is 'perhaps'; set it to 1 or 0" in refusal()
+    assert made(anew) == 0
 
-    def load(path: str, **_: object) -> NoReturn:
-        asked.append(path)
-        raise OSError(errno.ENOENT, "no such file")
 
-    monkeypatch.setattr(ctypes, "CDLL", load)
-    library._share_threads_with_torch()
-    assert asked == [line.split(maxsplit=5)[5]]
+def test_torch_s_openmp_library_is_the_one_that_it_has_loaded() -> None:
+    found = openmp.share_with_torch()
+    assert found is not None
+    assert found in Path("/proc/self/maps").read_text() if sys.platform == "linux" else Path(found).exists()
+
+
+def test_an_openmp_library_that_was_replaced_is_not_loaded_beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copy(str(openmp.share_with_torch()), tmp_path / "libgomp-of-another.so.1")
+    monkeypatch.setattr(openmp, "_runtime_of_torch", lambda: str(tmp_path / "libgomp-of-another.so.1"))
+    openmp.share_with_torch()
+    assert "libgomp-of-another" not in Path("/proc/self/maps").read_text()
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -321,7 +345,7 @@ def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": ROOMS}
     two = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in two] == ["loaded", "loaded"]
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def truncated(path: Path) -> bytes:
@@ -375,7 +399,7 @@ def test_what_is_no_library_is_not_loaded(kind: str, anew: Path, good: Path) -> 
 @pytest.mark.usefixtures("copier")
 def test_a_library_of_another_name_is_another_library(anew: Path) -> None:
     path = serves()
-    shutil.copy(path, path.with_name(path.name.replace(path.stem.split("-")[1], "0" * 16)))
+    shutil.copy(path, path.with_name(path.name.replace(path.stem.split("-")[2], "0" * 16)))
     assert serves() == path
     assert made(anew) == 1
 
@@ -544,21 +568,23 @@ def test_what_a_killed_process_left_is_cleared_and_what_another_makes_now_is_not
     assert young.exists()
 
 
-def test_the_key_holds_processor_compiler_options_and_source(anew: Path, copier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_holds_instruction_set_compiler_options_and_source(anew: Path, copier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [serves().name]
-    monkeypatch.setattr(build, "_processor", lambda: "flags : of another processor")
-    keys.append(serves().name)
     monkeypatch.setenv("TWINLOSS_CXXFLAGS", "-g '-DSAID=with a space'")
     keys.append(serves().name)
     monkeypatch.setenv("CXX", f"{copier} -m64")
     keys.append(serves().name)
-    Path(copier).write_text(Path(copier).read_text().replace("echo ours", "echo '#define __AVX512F__ 1'"))
+    Path(copier).write_text(Path(copier).read_text().replace("echo ours", "echo ours, of a later version"))
     keys.append(serves().name)
-    shutil.copytree(build.SOURCE, anew / "source")
+    shutil.copytree(instruction_sets.SOURCE, anew / "source")
     (anew / "source" / "lanes.hpp").write_text("// changed")
-    monkeypatch.setattr(build, "SOURCE", anew / "source")
+    monkeypatch.setattr(instruction_sets, "SOURCE", anew / "source")
     keys.append(serves().name)
-    assert len({key.split("-")[1] for key in keys}) == len(keys) == made(anew)
+    for name in dispatch.runnable()[1:]:
+        monkeypatch.setenv("TWINLOSS_ISA", name)
+        keys.append(serves().name)
+        assert keys[-1].startswith(f"twinloss-{name}-")
+    assert len({key.split("-")[2] for key in keys}) == len(keys) == made(anew)
 
 
 def test_options_of_the_user_s_reach_the_compiler_after_ours(anew: Path, copier: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,14 +607,14 @@ from pathlib import Path
 from oracle.cases.build import build as build_inputs
 from properties.tests.impl.backends.test_native import CASE
 from twinloss import DetectionLoss
-from twinloss.backends.native import availability, build, library, loss
+from twinloss.backends.native import availability, instruction_sets, library, loss
 import pwd, selectors, shlex
 said = []
 handler = logging.Handler(); handler.emit = lambda record: said.append(record.getMessage())
 logging.getLogger("twinloss").addHandler(handler)
 sys.argv.pop(0)
 user, source, *homes = json.loads(sys.argv[0])
-build.SOURCE = Path(source)
+instruction_sets.SOURCE = Path(source)
 inputs = build_inputs(CASE)
 DetectionLoss(CASE.spec, backend="torch")(*inputs)  # imports what torch imports late
 if user is not None:
@@ -606,15 +632,16 @@ for home, temporary in homes:
 
 
 @pytest.fixture
-def everybody_s(good: Path) -> Iterator[Path]:
+def everybody_s(good: Path, processor: Path) -> Iterator[Path]:
     """A folder that every user may read and write, with the compiler's source and a compiler that takes no time."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o1777)
-        shutil.copytree(build.SOURCE, folder / "source")
-        shutil.copy(good, folder / "good.so")
-        (folder / "good.so").chmod(0o755)
-        of_ours(folder, f'{ASKED}{LAST}cp {folder}/good.so "$made"\n')
+        shutil.copytree(instruction_sets.SOURCE, folder / "source")
+        for found, copied in ((good, "good.so"), (processor, "runs.so")):
+            shutil.copy(found, folder / copied)
+            (folder / copied).chmod(0o755)
+        of_ours(folder, copying(folder / "good.so", folder / "runs.so"))
         (folder / "barred").mkdir(mode=0o700 if ROOT else 0o000)
         for temporary in ("temporary", "squatted"):
             (folder / temporary).mkdir()

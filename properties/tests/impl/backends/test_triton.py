@@ -22,7 +22,7 @@ from twinloss import DetectionLoss, LossSpec
 from twinloss.backends.triton import availability
 
 ROOT = Path(__file__).resolve().parents[4]
-PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches", "oriented", "pose")
+PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches", "oriented", "segmentation", "pose")
 COMPILED = [*((90, part) for part in PARTS), (80, "arithmetic"), (80, "behaviour")]
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=0")
 
@@ -42,7 +42,7 @@ def _pass(part: str, *options: str, interpret: bool, **variables: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [*PARTS, "operators"])
 def test_kernels_run_by_the_interpreter(part: str) -> None:
     # Masked lanes divide by zero, of which numpy warns.
     _pass(part, "-W", "ignore::RuntimeWarning", interpret=True)

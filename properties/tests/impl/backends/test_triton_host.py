@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from twinloss import Assignment, DetectionLoss, LossSpec
+from twinloss import Assignment, DetectionLoss, LossSpec, SegmentationSpec
 from twinloss.backends.triton import availability
+from twinloss.loss import LOSSES
 
 pytest.importorskip("triton", minversion="3.3", reason="there is no Triton that the kernels run with: the host part was not checked")
 
@@ -25,6 +26,22 @@ FREE = {"detach", "view", "_unsafe_view", "reshape", "unbind", "select", "slice"
 FREE |= {"split_with_sizes"}
 COCO = LossSpec(num_classes=80)
 STEP = ["decode", "candidates_and_softplus", "resolve", "held_terms", "reduce_terms", "dense_gradient", "held_terms_gradient"]
+MASKS = SegmentationSpec(num_classes=80)
+AWARE = dataclasses.replace(MASKS, mask_aware=True)
+COMPARED = ["preselect", "true_mask_sizes", "mask_overlap"]
+ADDED = ["held_crops", "mask_term", "class_map", "semantic_sums", "reduce_mask_terms"]
+GRADIENTS = ["mask_coefficients_gradient", "mask_prototypes_gradient", "semantic_gradient"]
+OF_SEGMENTATION: dict[str, tuple[SegmentationSpec, int, list[str]]] = {
+    "few boxes": (MASKS, 100, [*STEP[:2], "merge", *STEP[2:5], *ADDED]),
+    "many boxes": (MASKS, 4967, [*STEP[:5], *ADDED]),
+    "instance masks": (dataclasses.replace(MASKS, overlap_mask=False), 4967, [*STEP[:5], *ADDED]),
+    "mask-aware": (AWARE, 4967, [STEP[0], *COMPARED, *STEP[1:5], *ADDED]),
+    "mask-aware, end to end": (
+        dataclasses.replace(AWARE, reg_max=1, topk=7, topk2=1),
+        100,
+        [STEP[0], *COMPARED, STEP[1], "merge", "resolve", "second_topk", *STEP[3:5], *ADDED],
+    ),
+}
 
 
 @dataclasses.dataclass
@@ -68,12 +85,25 @@ def _inputs(spec: LossSpec, images: int, rows: int, side: int = 640) -> tuple[di
     boxes, scores = (empty(images, channels, anchors, dtype=torch.float16) for channels in (4 * spec.reg_max, spec.num_classes))
     feats = [empty(images, 1, *grid) for grid in grids]
     preds = {"boxes": boxes.requires_grad_(), "scores": scores.requires_grad_(), "feats": feats}
-    return preds, {"batch_idx": empty(rows), "cls": empty(rows, 1), "bboxes": empty(rows, 4)}
+    batch = {"batch_idx": empty(rows), "cls": empty(rows, 1), "bboxes": empty(rows, 4)}
+    if isinstance(spec, SegmentationSpec):
+        coefficients, prototypes, semantic = (
+            empty(images, *shape, dtype=torch.float16).requires_grad_()
+            for shape in ((32, anchors), (32, side // 4, side // 4), (spec.num_classes, side // 8, side // 8))
+        )
+        preds |= {"mask_coefficient": coefficients, "proto": (prototypes, semantic)}
+        batch["masks"] = empty(images if spec.overlap_mask else rows, side // 4, side // 4, dtype=torch.uint8)
+        batch["sem_masks"] = empty(images, side // 4, side // 4)
+    return preds, batch
 
 
-def _step(spec: LossSpec, images: int, rows: int, call: Callable[..., Any] = DetectionLoss.__call__, backend: Any = "triton") -> Host:
+def _call(criterion: DetectionLoss, preds: Any, batch: Any) -> Any:
+    return criterion(preds, batch)
+
+
+def _step(spec: LossSpec, images: int, rows: int, call: Callable[..., Any] = _call, backend: Any = "triton") -> Host:
     preds, batch = _inputs(spec, images, rows)
-    criterion = DetectionLoss(spec, backend=backend)
+    criterion = LOSSES[spec.task](spec, backend=backend)
     host = Host()
     with host:
         loss, items = call(criterion, preds, batch)
@@ -118,6 +148,24 @@ def test_a_step_looks_at_no_value_and_launches_twelve_kernels_at_most(name: str,
         assert len(launched) + len(host.working) <= 12, host.working
 
 
+@pytest.mark.parametrize("name", OF_SEGMENTATION)
+def test_a_step_of_segmentation_looks_at_no_value_and_launches_as_many_kernels_for_any_batch(name: str, launched: list[str]) -> None:
+    spec, rows, expected = OF_SEGMENTATION[name]
+    for images in (4, 16):
+        _step(spec, images, rows)  # what is sent to a device once for a number of images is not of a step
+    launched.clear()
+    host = _step(spec, 16, rows)
+    assert launched[: len(expected)] == expected
+    assert sorted(launched[len(expected) :]) == sorted([*STEP[5:], *GRADIENTS])  # autograd chooses the order
+    copies = {"cat", "sum", "ones_like"}  # as in detection
+    order = {"sort", "index_select", "searchsorted", "index", "arange", "sub", "index_put_"}  # of slots, and of rows in their images
+    assert set(host.working) <= copies | order | {"stack", "zeros_like"}, host.working
+    count = len(launched) + len(host.working)
+    assert count <= 40, host.working
+    launched.clear()
+    assert len(_step(spec, 4, rows).working) + len(launched) == count
+
+
 @pytest.mark.parametrize("rows", [0, 100])
 def test_nothing_is_launched_anew_for_what_a_step_has_launched_before(rows: int, launched: list[str]) -> None:
     first, second = _step(COCO, 2, rows), _step(COCO, 2, rows)
@@ -129,6 +177,14 @@ def test_nothing_is_launched_anew_for_what_a_step_has_launched_before(rows: int,
 def test_a_call_that_looks_at_values_is_noticed(launched: list[str]) -> None:
     with pytest.raises((NotImplementedError, RuntimeError), match="nonzero"):
         _step(COCO, 2, 100, DetectionLoss.assign)  # the length of its list is data
+    assert launched
+
+
+def test_a_step_of_segmentation_keeps_what_is_proportional_to_anchors_and_boxes(launched: list[str]) -> None:
+    few, many = (_step(MASKS, 16, rows) for rows in (118, 4800))
+    gradients = 2 * 16 * (8400 * (64 + 80 + 32) + 160 * 160 * 32 + 80 * 80 * 80)
+    assert gradients < few.allocated <= 1.25 * gradients
+    assert many.allocated - few.allocated < (4800 - 118) * 10 * 200  # bytes a slot, with everything that is freed before
     assert launched
 
 

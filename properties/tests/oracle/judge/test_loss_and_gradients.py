@@ -385,35 +385,36 @@ class Wrong(DetectionLoss):
 
 
 HINTS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "a loss that is not multiplied by the number of images [7]": lambda loss, images: loss / images,
-    "a loss that is multiplied by the number of images twice [7]": lambda loss, images: loss * images,
-    "another normaliser: every term and its gradient are 1.5 times what they should be [7]": lambda loss, _: loss * 1.5,
-    "cls_loss and its gradient are 2 times what they should be": lambda loss, _: loss * loss.new_tensor([1.0, 2.0, 1.0]),
-    "box_loss is 1.1 times what it should be, its gradient is right": lambda loss, _: torch.cat(
+    "no factor of the number of images [7]": lambda loss, images: loss / images,
+    "the factor of the number of images twice [7]": lambda loss, images: loss * images,
+    "every term and its gradient are 1.5 times what they should be [7]": lambda loss, _: loss * 1.5,
+    "cls_loss and its gradient are 2 times what they should be [7]": lambda loss, _: loss * loss.new_tensor([1.0, 2.0, 1.0]),
+    "box_loss is 1.1 times what it should be, with the right gradient [7]": lambda loss, _: torch.cat(
         [loss[:1] + 0.1 * loss[:1].detach(), loss[1:]]
     ),
-    "the gradient of box_loss is 2 times what it should be, its value is right": (
-        lambda loss, _: torch.cat([2 * loss[:1] - loss[:1].detach(), loss[1:]])
-    ),
-    "dfl_loss has no gradient": lambda loss, _: torch.cat([loss[:2], loss[2:].detach()]),
+    "the gradient of box_loss is 2 times what it should be [8]": lambda loss, _: torch.cat([2 * loss[:1] - loss[:1].detach(), loss[1:]]),
+    "no gradient of the distribution term [8]": lambda loss, _: torch.cat([loss[:2], loss[2:].detach()]),
 }
 
 
-def guesses(case: Case, contender: Contender, setting: Setting = FLOAT32, others: Sequence[tuple[Case, Setting]] = ()) -> list[str]:
-    findings = judged(case, contender, setting).results[0].findings
-    return [text for word, text in explain(case, setting, contender, findings, others) if word == "looks like"]
+def guesses(cases: Sequence[Case], contender: Contender, setting: Setting = FLOAT32) -> list[str]:
+    findings = judged(cases[0], contender, setting).results[0].findings
+    return [
+        text
+        for word, text in explain(cases[0], setting, contender, findings, [(case, setting) for case in cases[1:]])
+        if word == "looks like"
+    ]
+
+
+THREE = [ordinary(seed) for seed in (0, 1, 2)]
 
 
 @pytest.mark.parametrize("hint", HINTS)
-@pytest.mark.parametrize("setting", [FLOAT32, FLOAT64], ids=lambda setting: setting.name)
-def test_the_factors_of_the_terms_are_named(hint: str, setting: Setting) -> None:
+def test_the_factors_of_the_terms_are_named(hint: str) -> None:
     kind = type("WrongTwin", (Wrong,), {"change": staticmethod(HINTS[hint])})
-    found = guesses(ordinary(), Contender("wrong", "", kind, arithmetic="float32"), setting)
-    told = hint.replace("a loss that is not multiplied by", "no factor of").replace(
-        "a loss that is multiplied by the number of images twice", "the factor of the number of images applied twice"
-    )
-    assert [text.partition(": it explains")[0] for text in found] in ([hint], [told])
-    assert all("it explains the whole difference" in text for text in found)
+    (found,) = guesses(THREE, Contender("wrong", "", kind, arithmetic="float32"), FLOAT64)
+    assert found.startswith(hint)
+    assert found.endswith("explains 3 of 3 batches")
 
 
 @pytest.mark.parametrize(
@@ -427,8 +428,7 @@ def test_the_factors_of_the_terms_are_named(hint: str, setting: Setting) -> None
 )
 def test_what_nothing_explains_is_not_guessed_at(change: Callable[[Tensor, int], Tensor]) -> None:
     kind = type("WrongTwin", (Wrong,), {"change": staticmethod(change)})
-    found = guesses(ordinary(), Contender("wrong", "", kind, arithmetic="float32"))
-    assert not any("normaliser" in text or "gain" in text for text in found)
+    assert guesses(THREE, Contender("wrong", "", kind, arithmetic="float32")) == []
 
 
 BOXES = (Box(0, 0, 50.0, 50.0, 70.0, 70.0), Box(1, 1, 48.0, 48.0, 40.0, 60.0))
@@ -443,33 +443,29 @@ def test_another_rule_of_assignment_is_named_and_any_other_assignment_is_not(hin
     assert finding.hint == hint
 
 
-# What each planted fault, seen by its loss alone, may be taken for: its own name in the judge's words, or nothing.
+# What each planted fault, seen by its loss alone, is taken for.
 FAULTS = {
-    "one candidate less": "K = ",
-    "α and β swapped": "α and β exchanged",
-    "no side lengthened": "short sides not lengthened",
-    "width and height of the image swapped": "image width and height exchanged",
-    "no factor of images": "no factor of the number of images",
+    "one candidate less": "K - 1 instead of K [5.4]",
+    "α and β swapped": "α and β exchanged [5.3]",
+    "no side lengthened": "short sides never lengthened [5.1]",
+    "no factor of images": "no factor of the number of images [7]",
     "gradient through S": "",
-    "anchors off by 1e-4 cells": "",
     "boxes rounded to float16": "",
-    "boxes clipped to the image": "",
-    "expectation off by 1e-4": "",
-    "no gradient of the distribution term": "dfl_loss has no gradient",
+    "no gradient of the distribution term": "no gradient of the distribution term [8]",
     "box term too large by 1e-4": "box_loss and its gradient are 1.0001 times",
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-@pytest.mark.parametrize("setting", [FLOAT32, Setting("bfloat16")], ids=lambda setting: setting.name)
-def test_a_planted_fault_is_named_as_what_it_is_or_not_at_all(name: str, setting: Setting) -> None:
+def test_a_planted_fault_is_named_as_what_it_is_or_not_at_all(name: str) -> None:
     (fault,) = [fault for fault in CATALOGUE if fault.name == name]
-    case = dataclasses.replace(FAULTY, prediction=Prediction("near", seed=1, spread=0.25))
-    comparison = judged(case, fault.loss_only(), setting)
-    notes = explain(case, setting, fault.loss_only(), comparison.results[0].findings)
+    first, *others = [dataclasses.replace(FAULTY, prediction=Prediction("near", seed=seed, spread=0.25)) for seed in (1, 2, 3)]
+    comparison = judged(first, fault.loss_only(), FLOAT32)
+    notes = explain(first, FLOAT32, fault.loss_only(), comparison.results[0].findings, [(case, FLOAT32) for case in others])
     assert not any("agrees" in text and f"gradient of {what}:" in text for what in _gradients(comparison) for _, text in notes)
     found = [text for word, text in notes if word == "looks like"]
-    assert all(FAULTS[name] and text.startswith(FAULTS[name]) for text in found), found
+    assert len(found) == bool(FAULTS[name])
+    assert all(FAULTS[name] in text for text in found), found
 
 
 def _gradients(comparison: Comparison) -> list[str]:

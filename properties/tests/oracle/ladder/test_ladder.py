@@ -23,11 +23,15 @@ from oracle.ladder.catalogue import all_questions, stage_questions
 from oracle.ladder.changes import compare, difference, judge_arrays
 from oracle.ladder.contender import ReleaseCriterion, ReleaseError, open_release
 from oracle.ladder.definitions import Matcher, departure
+from oracle.ladder.inside.eras import NotOfferedError, arrange
 from oracle.ladder.inside.messages import Message, pack, unpack
+from oracle.ladder.inside.stand_ins import GaussianFlow
 from oracle.ladder.questions import SMALL, CaseKind, Question, questions
 from oracle.ladder.release_process import Release
 from oracle.ladder.rows import no_twin, rows
 from oracle.ladder.search import first_changes
+from oracle.ladder.task_catalogue import task_questions
+from reports import markdown
 from reports.ladder.__main__ import texts
 from reports.ladder.report import KIND
 from reports.ladder.tables import in_order
@@ -325,7 +329,7 @@ class TestPieces:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     """Answers of the reference of this environment to some of the real questions."""
     kinds = ("typical", "reg_max 1", "sides below 8 px", "sides 8 to 16 px", "no boxes", "interface", "class weights", "second cut")
-    asked = [question for question in real_questions() if question.kind in kinds]
+    asked = [question for question in real_questions() if question.kind in kinds and question.task == "detect"]
     answers_of = AnswerCache(asked, tmp_path_factory.mktemp("cache"), {"8.4.190": None})
     answers = answers_of("8.4.190")
     assert answers.greeting["version"] == "8.4.190"
@@ -353,13 +357,77 @@ class TestTheInstalledRelease:
         small = [q for q in real_questions() if q.name in older.replies and q.kind in ("sides below 8 px", "sides 8 to 16 px", "reg_max 1")]
         assert "differs" in {match(older, question)["twin"] for question in small}
 
+    @pytest.mark.parametrize(
+        ("task", "kinds", "older"),
+        [
+            ("segment", ("index maps, semantic", "instance masks", "mask-aware", "masks finer than the prototypes"), "8.4.60"),
+            ("oriented", ("typical", "sides below 8 px", "no boxes"), "8.4.0"),
+            ("pose", ("first generation", "likelihood", "17 keypoints"), "8.4.128"),
+        ],
+    )
+    def test_the_twins_of_other_tasks(self, tmp_path: Path, task: str, kinds: tuple[str, ...], older: str) -> None:
+        """They agree with it, and by the definition of an older release they do not."""
+        asked = [question for question in task_questions() if question.task == task and question.kind in kinds]
+        answers = AnswerCache(asked, tmp_path / "cache", {"8.4.190": None})("8.4.190")
+        assert {match["twin"] for match in map(Matcher(), [answers] * len(asked), asked)} == {"agrees"}
+        as_older = dataclasses.replace(answers, release=older)
+        assert "differs" in {match["twin"] for match in map(Matcher(), [as_older] * len(asked), asked)}
+
     def test_a_difference_is_explained_only_where_its_reason_is_known(self, installed: Answers) -> None:
         (question,) = (q for q in real_questions() if q.name == "predictions exact/0/loss/float64")
-        others = [q for q in real_questions() if q.kind == "reg_max 1" and q.dtype == "float32"]
+        others = [q for q in real_questions() if (q.task, q.kind, q.dtype) == ("detect", "reg_max 1", "float32")]
         assert "float32" in departure("8.3.120", question)
         assert {departure("8.3.43", question), departure("8.3.237", question), *(departure("8.3.120", q) for q in others)} == {""}
         one = dataclasses.replace(installed, release="8.3.120")
         assert {match["twin_why"] for match in map(Matcher(), [one] * len(others), others) if match["twin"] == "differs"} == {""}
+
+
+class TestTasks:
+    def test_every_question_has_a_name_of_its_own(self) -> None:
+        names = [question.name for question in real_questions()]
+        assert len(names) == len(set(names))
+        assert {question.task for question in real_questions()} == {"detect", "segment", "oriented", "pose"}
+
+    def test_layouts_of_predictions(self) -> None:
+        grids = [(2, 2), (1, 1)]
+        predictions = {"boxes": torch.rand(1, 8, 5), "scores": torch.rand(1, 3, 5), "mask_coefficient": torch.rand(1, 6, 5)}
+        predictions["proto"], semantic = torch.rand(1, 6, 4, 4), torch.rand(1, 3, 2, 2)
+        maps, coefficients, proto = arrange("maps", predictions, grids)
+        assert [tuple(level.shape) for level in maps] == [(1, 11, 2, 2), (1, 11, 1, 1)]
+        assert (coefficients is predictions["mask_coefficient"], proto is predictions["proto"]) == (True, True)
+        with pytest.raises(NotOfferedError, match="no semantic logits"):
+            arrange("maps", predictions | {"semantic": semantic}, grids)
+        pair = arrange("mapping", predictions | {"semantic": semantic}, grids)["proto"]
+        assert (pair[0] is proto, pair[1] is semantic, len(pair)) == (True, True, 2)
+
+    def test_the_flow_is_a_normal_density(self) -> None:
+        matrix = torch.tensor([[1.5, 0.5], [-0.25, 0.75]], dtype=torch.float64)
+        errors = torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        expected = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=torch.float64), precision_matrix=matrix.T @ matrix)
+        torch.testing.assert_close(GaussianFlow(matrix).log_prob(errors), expected.log_prob(errors))
+
+    def test_a_release_that_the_twin_refuses_is_refused_with_the_reason(self) -> None:
+        (question,) = (q for q in real_questions() if q.name == "oriented: typical/0/loss/float32")
+        answers = Answers("8.4.10", {"outcome": "answered"}, {question.name: Message({"outcome": "answered"}, {"total": np.ones(1)})})
+        match = Matcher()(answers, question)
+        assert (match["twin"], "short sides lengthened" in match["twin_why"]) == ("refused", True)
+        oldest = dataclasses.replace(answers, release="8.0.200")
+        match = Matcher()(oldest, question)
+        assert (match["twin"], match["definition"]) == ("refused", "refused")
+        assert "the oldest whose oriented loss the twin follows" in match["twin_why"]
+
+    def test_texts_of_each_task(self, tmp_path: Path) -> None:
+        releases_ = {name: release(tmp_path, name, scale=scale) for name, scale in (("8.0.1", "1.0"), ("8.0.2", "2.0"))}
+        frame = rows(list(releases_), list(releases_), climb(tmp_path, releases_), few(), lambda *a: no_twin(*a) | {"definition": "newest"})
+        both = pd.concat([frame, frame.assign(task="pose", kind=frame["kind"] + " of pose")], ignore_index=True)
+        written = texts(validated(both, KIND.schema, tmp_path))
+        assert {"ladder.md", "pose/ladder.md", "pose/matrix.csv"} <= written.keys()
+        assert "one box of pose" in written["pose/matrix.csv"]
+        assert "of pose" not in written["matrix.csv"]
+        titles = [
+            line for line in markdown.render(KIND.build(validated(both, KIND.schema, tmp_path))).splitlines() if "after 8.0.1" in line
+        ]
+        assert titles == ["**detect: 8.0.2, after 8.0.1**", "**pose: 8.0.2, after 8.0.1**"]
 
 
 class TestReleaseAsContender:

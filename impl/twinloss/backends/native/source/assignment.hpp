@@ -76,6 +76,8 @@ class Assigner {
         for (std::int64_t box = 0; box < truth_.count; ++box) nan_carrier += nan_carrier_[box];
 #pragma omp parallel for schedule(dynamic) num_threads(arguments_.threads)
         for (std::int64_t image = 0; image < arguments_.images; ++image) {
+            held_by_image_[image] = 0;
+            if (truth_.first[image] == truth_.first[image + 1]) continue;
             resolve<T>(image);
             if (arguments_.topk2) second_topk(image);
             held_by_image_[image] = weigh(image, nan_carrier);

@@ -20,7 +20,7 @@ inline Lanes sigmoid(Lanes x, Lanes e) {
     const Lanes reciprocal = 1.0f / (1.0f + e);
     return choose<Lanes>(x < 0.0f, e * reciprocal, reciprocal);
 }
-inline Lanes sigmoid(Lanes x) { return sigmoid(x, exp_of_negative(-magnitude(x))); }
+inline Lanes sigmoid(Lanes x) { return sigmoid(x, exp_of_negative(negative_magnitude(x))); }
 
 // Adds Σ softplus(x) = Σ max(x, 0) + log Π(1 + e^−|x|) of at most SUMMED * SHARED logits to SUMMED sums. Each product is stored minus 1, so
 // that nothing is lost if e^−|x| is far below the rounding unit of 1. Stores sigmoid(x) · scale in `slopes`, whole vectors, unless that is null.
@@ -32,7 +32,7 @@ void add_softplus(const T* logits, std::int64_t count, double* sums, float scale
             const std::int64_t at = i + part * LANES;
             fetch(logits + at + AHEAD);
             const Lanes x = load_some(logits + at, count - at, -INFINITY);
-            const Lanes e = exp_of_negative(-magnitude(x));
+            const Lanes e = exp_of_negative(negative_magnitude(x));
             excess[part] = excess[part] + e + excess[part] * e;
             positive[part] += larger(Lanes{}, x);
             if (slopes) store(slopes + at, sigmoid(x, e) * scale);

@@ -9,10 +9,9 @@ namespace twinloss {
 // e^y for y <= 0, within one ulp; 0 instead of a subnormal result, NaN for NaN. Polynomial of Cephes' expf.
 inline Lanes exp_of_negative(Lanes y) {
     constexpr float LEAST = -87.3f, INTEGER = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const Lanes held = choose<Lanes>(y < LEAST, splat(LEAST), y);
-    const Lanes shifted = held * 1.44269504088896341f + INTEGER;
+    const Lanes shifted = y * 1.44269504088896341f + INTEGER;
     const Lanes power = shifted - INTEGER;
-    const Lanes r = (held - power * 0.693359375f) - power * -2.12194440e-4f;
+    const Lanes r = (y - power * 0.693359375f) - power * -2.12194440e-4f;
     Lanes p = splat(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -27,10 +26,9 @@ inline Lanes exp_of_negative(Lanes y) {
 // e^y for y <= 0 in double, to twelve digits, by Taylor's series.
 inline Wide exp_of_negative(Wide y) {
     constexpr double LEAST = -708.0, INTEGER = 6755399441055744.0;  // 1.5 * 2^52
-    const Wide held = choose<Wide>(y < LEAST, splat<Wide>(LEAST), y);
-    const Wide shifted = held * 1.4426950408889634 + INTEGER;
+    const Wide shifted = y * 1.4426950408889634 + INTEGER;
     const Wide power = shifted - INTEGER;
-    const Wide r = (held - power * 6.93145751953125e-1) - power * 1.42860682030941723212e-6;
+    const Wide r = (y - power * 6.93145751953125e-1) - power * 1.42860682030941723212e-6;
     constexpr double INVERSE_FACTORIALS[] = {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
                                              1.0 / 120,      1.0 / 24,      1.0 / 6,      1.0 / 2,     1.0,        1.0};
     Wide p{};

@@ -21,17 +21,16 @@ struct Residual {
     static constexpr double EPS = 1e-9, LOG_2 = 0.693147180559945309;
     static constexpr double MOST = 100;  // |latent| that the flow is given
 
-    double share, deviation, latent;  // sigmoid of the raw deviation, the same at least τ, (predicted − true) / deviation
+    double share, deviation, logarithm, latent;  // sigmoid of the raw deviation, the same at least τ, its log, (predicted − true) / deviation
 
-    Residual(const KernelArguments& arguments, double off, float raw)
-        : share(1 / (1 + std::exp(-static_cast<double>(raw)))), deviation(share < arguments.sigma_floor ? arguments.sigma_floor : share),
-          latent(off / (deviation + EPS)) {}
+    Residual(double off, double share, double deviation, double logarithm)
+        : share(share), deviation(deviation), logarithm(logarithm), latent(off / (deviation + EPS)) {}
 
     bool infinite() const { return std::isinf(latent); }
     bool clamped() const { return !(std::fabs(latent) <= MOST); }
     double seen_by_flow() const { return latent > MOST ? MOST : latent < -MOST ? -MOST : latent; }
     double sign() const { return latent > 0 ? 1 : latent < 0 ? -1 : 0; }
-    double loss() const { return 2 * std::log(deviation) + LOG_2 + std::fabs(seen_by_flow()); }
+    double loss() const { return 2 * logarithm + LOG_2 + std::fabs(seen_by_flow()); }
 
     // Derivatives by the predicted position and by the raw deviation, from those of the whole by `loss()` and by the latent through the flow.
     double by_position(double by_loss, double by_latent) const { return clamped() ? 0 : (by_loss * sign() + by_latent) / (deviation + EPS); }
@@ -49,12 +48,20 @@ struct HeldKeypoints {
     // Calls `visit` with the index and the two residuals of every keypoint that counts.
     template <class Visit>
     void each(Visit visit) const {
-        for (std::int64_t k = 0; k < arguments.points; ++k) {
-            if (!visible_keypoint(arguments, place.row, k)) continue;
-            const float* predicted = column + k * arguments.point_numbers;
-            const Residual x(arguments, place.off(k, 0, predicted[0]), raw_deviations[2 * k]);
-            const Residual y(arguments, place.off(k, 1, predicted[1]), raw_deviations[2 * k + 1]);
-            if (!x.infinite() && !y.infinite()) visit(k, x, y);
+        for (std::int64_t first = 0; first < 2 * arguments.points; first += WIDE) {  // a register of raw deviations at a time
+            const int some = static_cast<int>(std::min<std::int64_t>(2 * arguments.points - first, WIDE));
+            Wide raw{};
+            for (int i = 0; i < some; ++i) raw[i] = raw_deviations[first + i];
+            const Wide e = exp_of_negative(-magnitude(raw)), share = choose<Wide>(raw < 0.0, e, splat<Wide>(1.0)) / (1.0 + e);
+            const Wide deviation = larger(share, splat<Wide>(arguments.sigma_floor)), logarithm = log_of(deviation);
+            for (int i = 0; i < some; i += 2) {
+                const std::int64_t k = (first + i) / 2;
+                if (!visible_keypoint(arguments, place.row, k)) continue;
+                const float* predicted = column + k * arguments.point_numbers;
+                const Residual x(place.off(k, 0, predicted[0]), share[i], deviation[i], logarithm[i]);
+                const Residual y(place.off(k, 1, predicted[1]), share[i + 1], deviation[i + 1], logarithm[i + 1]);
+                if (!x.infinite() && !y.infinite()) visit(k, x, y);
+            }
         }
     }
 };

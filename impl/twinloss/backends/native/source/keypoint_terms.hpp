@@ -81,26 +81,32 @@ inline KeypointSums keypoint_terms_of(const KernelArguments& arguments, const An
     for (std::int64_t k = 0; k < arguments.points; ++k) seen += visible_keypoint(arguments, row, k);
     const double share = 1 / ((static_cast<double>(seen) + EPS) * held), of_logit = 1 / (static_cast<double>(arguments.points) * held);
     KeypointSums sums{};
-    for (std::int64_t k = 0; k < arguments.points; ++k, column += arguments.point_numbers, slopes += arguments.point_numbers) {
-        const bool visible = visible_keypoint(arguments, row, k);
-        slopes[0] = slopes[1] = 0;
-        if (visible) {
-            double off[2], squared = 0;
-            for (int c = 0; c < 2; ++c) {
-                off[c] = place.off(k, c, column[c]);
-                squared += off[c] * off[c];
-            }
-            const double spread = arguments.doubled[k] * (area + EPS);
-            const Wide exponent = splat<Wide>(-squared / spread), closeness = exp_of_negative(exponent);
-            sums.location += one_less_exp(exponent)[0] * share;
-            for (int c = 0; c < 2; ++c)  // what is infinitely far costs 1 and does not pull
-                if (!std::isinf(off[c])) slopes[c] = static_cast<float>(2 * arguments.point_factor * off[c] * closeness[0] / spread * share);
+    for (std::int64_t first = 0; first < arguments.points; first += WIDE) {  // a register of keypoints at a time
+        const int some = static_cast<int>(std::min<std::int64_t>(arguments.points - first, WIDE));
+        double off[WIDE][2], spread[WIDE];
+        Wide exponent{}, right{};  // −squared distance / spread; the visibility logit, negative where it is wrong
+        bool visible[WIDE];
+        for (int i = 0; i < some; ++i) {
+            const float* predicted = column + (first + i) * arguments.point_numbers;
+            visible[i] = visible_keypoint(arguments, row, first + i);
+            for (int c = 0; c < 2; ++c) off[i][c] = visible[i] ? place.off(first + i, c, predicted[c]) : 0;
+            spread[i] = arguments.doubled[first + i] * (area + EPS);
+            exponent[i] = -(off[i][0] * off[i][0] + off[i][1] * off[i][1]) / spread[i];
+            if (arguments.point_numbers > 2) right[i] = visible[i] ? predicted[2] : -predicted[2];
         }
-        if (arguments.point_numbers < 3) continue;
-        const double right = visible ? column[2] : -column[2];
-        const Wide e = exp_of_negative(splat<Wide>(-std::fabs(right)));
-        sums.visibility += (std::fmax(-right, 0.0) + log_of_one_and(e)[0]) * of_logit;
-        slopes[2] = static_cast<float>((visible ? -of_logit : of_logit) * (right < 0 ? 1 : e[0]) / (1 + e[0]));
+        const Wide closeness = exp_of_negative(exponent), away = one_less_exp(exponent), e = exp_of_negative(-magnitude(right));
+        const Wide wrong = larger(-right, Wide{}) + log_of_one_and(e), slope = choose<Wide>(right < 0.0, splat<Wide>(1.0), e) / (1.0 + e);
+        for (int i = 0; i < some; ++i) {
+            float* by = slopes + (first + i) * arguments.point_numbers;
+            by[0] = by[1] = 0;
+            if (visible[i]) sums.location += away[i] * share;
+            for (int c = 0; c < 2; ++c)  // what is infinitely far costs 1 and does not pull
+                if (visible[i] && !std::isinf(off[i][c]))
+                    by[c] = static_cast<float>(2 * arguments.point_factor * off[i][c] * closeness[i] / spread[i] * share);
+            if (arguments.point_numbers < 3) continue;
+            sums.visibility += wrong[i] * of_logit;
+            by[2] = static_cast<float>((visible[i] ? -of_logit : of_logit) * slope[i]);
+        }
     }
     return sums;
 }

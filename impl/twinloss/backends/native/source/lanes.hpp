@@ -64,6 +64,8 @@ template <class V>
 V magnitude(V x) {
     return choose<V>(x < 0, -x, x);
 }
+// −|x|: the sign bit is set.
+inline Lanes negative_magnitude(Lanes x) { return from_bits(bits_of(x) | INT32_MIN); }
 
 // The larger, and the smaller, of two numbers; the first if one of them is NaN, or both are equal.
 template <class V>

@@ -46,7 +46,7 @@ struct SemanticLanes {
 
     // Logits, of which −∞ counts as nothing in every sum, and the lanes whose target is 1.
     void add(Lanes z, Bits<Lanes> y) {
-        const Lanes e = exp_of_negative(-magnitude(z)), reciprocal = 1.0f / (1.0f + e), of_z = choose<Lanes>(z < 0.0f, e * reciprocal, reciprocal);
+        const Lanes e = exp_of_negative(negative_magnitude(z)), reciprocal = 1.0f / (1.0f + e), of_z = choose<Lanes>(z < 0.0f, e * reciprocal, reciprocal);
         share += of_z;
         common += choose<Lanes>(y, of_z, Lanes{});
         ones -= y;

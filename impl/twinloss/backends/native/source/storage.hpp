@@ -5,13 +5,22 @@
 
 #include "functions.hpp"
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 namespace twinloss {
 
 struct BFloat16 {
     std::uint16_t bits;
 };
 
-#if defined(__F16C__) || defined(__aarch64__)
+// Whether the processor converts float16, and the compiler has a type for it: GCC before 13 has none on ARM.
+#if defined(__F16C__) || (defined(__aarch64__) && (defined(__clang__) || __GNUC__ >= 13))
+#define TWINLOSS_CONVERTS_FLOAT16
+#endif
+
+#ifdef TWINLOSS_CONVERTS_FLOAT16
 using Float16 = _Float16;
 
 inline float widen(Float16 x) { return static_cast<float>(x); }
@@ -61,7 +70,7 @@ inline BFloat16 narrow<BFloat16>(float x) {
     return {static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};  // to nearest, ties to even
 }
 
-#if !defined(__F16C__) && !defined(__aarch64__)
+#ifndef TWINLOSS_CONVERTS_FLOAT16
 template <>
 inline Float16 narrow<Float16>(float x) {
     return {static_cast<std::uint16_t>(narrowed(splat(x))[0])};
@@ -87,7 +96,17 @@ inline Lanes load<BFloat16>(const BFloat16* from) {
     return from_bits(__builtin_convertvector(x, Bits<Lanes>) << 16);
 }
 
-#if !defined(__F16C__) && !defined(__aarch64__)
+#if defined(__AVX512F__)
+template <>
+inline Lanes load<Float16>(const Float16* from) {
+    return reinterpret_cast<Lanes>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+}
+#elif defined(__F16C__)
+template <>
+inline Lanes load<Float16>(const Float16* from) {
+    return reinterpret_cast<Lanes>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+#elif !defined(TWINLOSS_CONVERTS_FLOAT16)
 template <>
 inline Lanes load<Float16>(const Float16* from) {
     std::uint16_t __attribute__((vector_size(LANES * 2))) x;
@@ -105,7 +124,26 @@ inline void store<float>(float* to, Lanes x) {
     std::memcpy(to, &x, sizeof x);
 }
 
-#if !defined(__F16C__) && !defined(__aarch64__)
+template <>
+inline void store<BFloat16>(BFloat16* to, Lanes x) {
+    const Bits<Lanes> bits = bits_of(x), rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, nan = Bits<Lanes>{} + 0x7fc0;
+    const auto narrowed = __builtin_convertvector(x != x ? nan : rounded, std::uint16_t __attribute__((vector_size(LANES * 2))));
+    std::memcpy(to, &narrowed, sizeof narrowed);
+}
+
+#if defined(__AVX512F__)
+template <>
+inline void store<Float16>(Float16* to, Lanes x) {
+    const __m256i bits = _mm512_cvtps_ph(reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    std::memcpy(to, &bits, sizeof bits);
+}
+#elif defined(__F16C__)
+template <>
+inline void store<Float16>(Float16* to, Lanes x) {
+    const __m128i bits = _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT);
+    std::memcpy(to, &bits, sizeof bits);
+}
+#elif !defined(TWINLOSS_CONVERTS_FLOAT16)
 template <>
 inline void store<Float16>(Float16* to, Lanes x) {
     const auto bits = __builtin_convertvector(narrowed(x), std::uint16_t __attribute__((vector_size(LANES * 2))));

@@ -2,7 +2,7 @@
 #pragma once
 
 #ifdef _OPENMP
-#include <omp.h>
+extern "C" int omp_get_thread_num();  // as in omp.h, which Apple's compiler lacks
 #endif
 
 namespace twinloss {
