@@ -42,7 +42,7 @@ def keypoint_gradient_kernel(
     column = image * (COUNT * NUMBERS) * anchors + anchor
     column_of_sigmas = image * (COUNT * 2) * anchors + anchor
     row = keypoints + owner * (COUNT * TARGET_NUMBERS)
-    factor, _ = decoding
+    factor = decoding[0]
     seen = tl.zeros((TILE,), tl.float32)
     for k in range(COUNT):
         seen += tl.where(visible(row + k * TARGET_NUMBERS, held, of_target), 1.0, 0.0)
