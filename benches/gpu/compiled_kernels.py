@@ -26,11 +26,11 @@ from torch import Tensor
 from benches.measure.environment import commit, now
 from oracle.ptx.compile import check_constants, compiling_for
 from oracle.tools.atomic_files import write_frame
-from twinloss import Assignment, LossSpec, OrientedSpec, Pyramid, SegmentationSpec
+from twinloss import Assignment, LossSpec, OrientedSpec, PoseSpec, Pyramid, SegmentationSpec
 from twinloss.backends.call import Call
 
 CAPABILITIES = (80, 90)
-ESSENTIAL = 6
+ESSENTIAL = 7
 WARP, REGISTERS, MOST_WARPS, MOST_BLOCKS = 32, 65536, 64, 32  # Limits of one multiprocessor, on both architectures.
 REGISTER_STEP = 256  # Granularity in which a warp is allocated registers.
 
@@ -82,7 +82,8 @@ class Variant:
             index = torch.zeros(5, dtype=torch.int64)
             given = Assignment(index, index, index, torch.ones(5)) if self.given else None
             incoming = torch.ones(len(self.spec.terms))
-        call = Call(boxes, scores, batch, self.spec, pyramid, self.conflicts, extras=extras)
+        flow = (lambda latents: latents.sum(1)) if getattr(self.spec, "flow", False) else None
+        call = Call(boxes, scores, batch, self.spec, pyramid, self.conflicts, extras=extras, flow=flow)
         loss = evaluate(call, given).loss
         loss.backward(incoming)
 
@@ -94,6 +95,10 @@ class Variant:
 
         if isinstance(self.spec, OrientedSpec):
             return {"angle": logits(1, anchors)}
+        if isinstance(self.spec, PoseSpec):
+            points, numbers = self.spec.keypoint_shape
+            keypoints = torch.zeros(self.rows, points, 3)
+            return {"kpts": logits(points * numbers, anchors), "kpts_sigma": logits(2 * points, anchors), "keypoints": keypoints}
         if not isinstance(self.spec, SegmentationSpec):
             return {}
         height, width = self.image_size
@@ -121,6 +126,7 @@ def variants() -> list[Variant]:
         Variant("odd", half, LossSpec(num_classes=3, reg_max=5, topk2=3, class_weights=(1.0, 2.0, 3.0)), (72, 56), conflicts="pickers"),
         Variant("oriented", half, OrientedSpec(num_classes=15)),
         Variant("masks", half, SegmentationSpec(num_classes=80, mask_aware=True)),
+        Variant("pose", half, PoseSpec(num_classes=1, generation=2, flow=True)),
         Variant("coco", single, LossSpec(num_classes=80)),
         Variant("coco", brain, LossSpec(num_classes=80)),
         Variant("crowded", half, LossSpec(num_classes=60), rows=4967),

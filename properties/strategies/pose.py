@@ -99,7 +99,7 @@ class Pattern:
         return np.floor(noise.uniform(points) * 3).astype(np.float64)
 
 
-_GATES = (None, None, None, 2.0, 12.0, 0.0)
+_GATES = (None, None, 0.0, 0.0, 2.0, 12.0)
 _THIN, _LONG = 7 / 8, 12.5  # Width in strides of the second level, root of the area in strides of the first.
 _GENERATIONS: tuple[Literal[1, 2], ...] = (1, 2, 2)
 _NEAR, _BORDER, _UNDERFLOW = 1e-3, 1e-6, 1e-37  # Pixels, relative, a metric.

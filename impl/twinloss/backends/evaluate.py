@@ -56,7 +56,6 @@ def _complete(backend: Backend, call: Call, found: Evaluation) -> Evaluation:
 
 def _with_further_terms(backend: Backend, computed: tuple[str, ...], call: Call, found: Evaluation) -> Evaluation:
     """The terms that a backend computed and those that functions of held anchors add, its own or torch's, in the definition's order."""
-    # On Triton the assignment is a list, whose length the host waits for; slots of a fixed number would do without.
     held = found.assignment()
     anchors = torch_backend.anchors(call.pyramid, call.boxes)
     losses, items = (dict(zip(computed, column.unbind(), strict=True)) for column in (found.loss, found.items))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from twinloss.backends.triton.arithmetic import power, sigmoid
+from twinloss.backends.triton.arithmetic import decay, least, log1p, power, sigmoid
+from twinloss.backends.triton.keypoints import KEYPOINTS, PROBIOU, kept, log_similarity, logarithm
 from twinloss.backends.triton.overlap import ciou
 from twinloss.backends.triton.probiou import probiou_loss
 
@@ -19,16 +20,25 @@ def pair_overlap(
     row: tl.tensor,
     anchor: tl.tensor,
     box: tl.tuple,
+    truth: tl.tuple,
+    anchors: tl.tensor,
     eps: tl.tensor,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
     LISTED: tl.constexpr,
 ) -> tl.tensor:
     """The assigner's overlap of rows and anchors: of their boxes, or half of it and half of their masks' where rows list anchors.
 
     ``overlaps`` is a tuple of the predicted boxes, the LISTED anchors of each row and the masks' overlap of each (segmentation spec section
-    3); with LISTED = 0 the latter two are not read.
+    3); with LISTED = 0 the latter two are not read. Where OVERLAP is that of KEYPOINTS it is :mod:`~twinloss.backends.triton.keypoints`'
+    ``compared``, and the overlap is kept by its logarithm; a box without a visible keypoint has the overlap of boxes, kept.
     """
-    overlap = predicted_overlap(overlaps[0], plane, place, asked, box, eps, ORIENTED)
+    if OVERLAP == KEYPOINTS:
+        similarity, seen = log_similarity(overlaps, place, anchor, anchors, row, asked, truth)
+        of_boxes = predicted_overlap(overlaps[0], plane, place, asked & (seen == 0), box, eps, OVERLAP)
+        of_boxes = tl.where(of_boxes == 0, 0.0, kept(tl.log(of_boxes)))
+        overlap = tl.where(seen == 0, of_boxes, kept(similarity))
+    else:
+        overlap = predicted_overlap(overlaps[0], plane, place, asked, box, eps, OVERLAP)
     if LISTED > 0:
         first = row.to(tl.int64) * LISTED + tl.zeros_like(anchor)
         of_masks = tl.zeros_like(overlap)
@@ -46,14 +56,14 @@ def predicted_overlap(
     asked: tl.tensor,
     box: tl.tuple,
     eps: tl.tensor,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ) -> tl.tensor:
     """max(CIoU or ProbIoU of ground truth and prediction, 0), or NaN; ``place`` is the anchor's index in a batch of ``plane`` anchors."""
     x1 = tl.load(predicted + place, mask=asked, other=0.0)
     y1 = tl.load(predicted + plane + place, mask=asked, other=0.0)
     x2 = tl.load(predicted + 2 * plane + place, mask=asked, other=0.0)
     y2 = tl.load(predicted + 3 * plane + place, mask=asked, other=0.0)
-    if ORIENTED:
+    if OVERLAP == PROBIOU:
         angle = tl.load(predicted + 4 * plane + place, mask=asked, other=0.0)
         raw = 1.0 - probiou_loss((x1, y1, x2, y2, angle), box, 0.0, eps)
     else:
@@ -62,7 +72,18 @@ def predicted_overlap(
 
 
 @triton.jit
-def alignment_metric(own_scores: tl.tensor, asked: tl.tensor, overlap: tl.tensor, ALPHA: tl.constexpr, BETA: tl.constexpr) -> tl.tensor:
-    """p^α · o^β; ``own_scores`` points to the logits of the box's class at the anchors."""
+def alignment_metric(
+    own_scores: tl.tensor, asked: tl.tensor, overlap: tl.tensor, ALPHA: tl.constexpr, BETA: tl.constexpr, OVERLAP: tl.constexpr
+) -> tl.tensor:
+    """p^α · o^β, kept where overlaps are; ``own_scores`` points to the logits of the box's class at the anchors."""
     logit = tl.load(own_scores, mask=asked, other=0.0).to(tl.float32)
-    return power(sigmoid(logit), ALPHA) * power(overlap, BETA)
+    if OVERLAP == KEYPOINTS:
+        total = tl.zeros_like(logit)
+        if ALPHA != 0:
+            total += ALPHA * (least(logit, tl.zeros_like(logit)) - log1p(decay(-tl.abs(logit))))
+        if BETA != 0:
+            total += BETA * logarithm(overlap)
+        metric = kept(total)
+    else:
+        metric = power(sigmoid(logit), ALPHA) * power(overlap, BETA)
+    return metric

@@ -15,6 +15,7 @@ from torch import Tensor
 from twinloss.anchors import Pyramid
 from twinloss.assignment.assign import Conflicts
 from twinloss.assignment.mask_overlap import PRESELECTED
+from twinloss.backends.triton.keypoint_arguments import PointArguments
 from twinloss.backends.triton.launch import Kernels, kernels_for
 from twinloss.backends.triton.mask_arguments import MaskArguments
 from twinloss.backends.triton.tiles import CandidatesTile, candidates_tile
@@ -38,6 +39,7 @@ class KernelArguments:
         spec: the definition.
         pyramid: the grids.
         conflicts: which boxes may win a contested anchor.
+        points: predicted and true keypoints, where there are any.
         masks: the further arguments of segmentation, ``None`` for other tasks.
     """
 
@@ -50,6 +52,7 @@ class KernelArguments:
     spec: LossSpec
     pyramid: Pyramid
     conflicts: Conflicts = "overlap"
+    points: PointArguments | None = None
     masks: MaskArguments | None = None
 
     @cached_property
@@ -100,6 +103,17 @@ class KernelArguments:
         return self.spec.geometry == "oriented"
 
     @cached_property
+    def overlap(self) -> int:
+        """What the overlap of a pair is, as :mod:`~twinloss.backends.triton.keypoints` numbers them."""
+        return {"probiou": 1, "keypoints": 2}.get(self.spec.overlap, 0)
+
+    def overlaps(self, scratch: Scratch) -> tuple[Tensor | float, ...]:
+        """What :func:`~twinloss.backends.triton.alignment.pair_overlap` reads."""
+        if self.points is not None and self.spec.overlap == "keypoints":
+            return scratch.predicted, *self.points.compared
+        return scratch.predicted, scratch.listed, scratch.agreement
+
+    @cached_property
     def inside_eps(self) -> float:
         """Pixels by which an anchor must lie inside a window; that of an oriented box encloses it, and the box itself decides."""
         return 0.0 if self.oriented else self.spec.assign_eps
@@ -126,8 +140,8 @@ class KernelArguments:
         layouts = tuple((tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in inputs)
         strides = (self.boxes.stride(0), self.scores.stride(0), self.angle.stride(0))
         shapes = (self.boxes.shape, self.scores.shape, strides, self.scores.is_contiguous())
-        masks = None if self.masks is None else self.masks.key
-        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts, masks
+        further = tuple(None if one is None else one.key for one in (self.masks, self.points))
+        return self.boxes.device, layouts, shapes, self.candidates_tile, self.spec, self.pyramid, self.conflicts, further
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -192,11 +206,6 @@ class Scratch:
     listed: Tensor
     agreement: Tensor
 
-    @property
-    def overlaps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What :func:`~twinloss.backends.triton.alignment.pair_overlap` reads."""
-        return self.predicted, self.listed, self.agreement
-
 
 def kernel_arguments(
     boxes: Tensor,
@@ -207,6 +216,7 @@ def kernel_arguments(
     conflicts: Conflicts = "overlap",
     angle: Tensor | None = None,
     masks: MaskArguments | None = None,
+    points: PointArguments | None = None,
 ) -> KernelArguments:
     """Arguments from logits of any strides, which are copied if they are not in the kernels' layout, and a checked batch.
 
@@ -227,6 +237,7 @@ def kernel_arguments(
         pyramid=pyramid,
         conflicts=conflicts,
         masks=masks,
+        points=points,
     )
 
 

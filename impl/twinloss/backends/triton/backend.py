@@ -17,12 +17,12 @@ class TritonBackend(Backend):
 
     name = "triton"
     geometries = ("upright", "oriented")
-    overlaps = ("ciou", "ciou and masks", "probiou")
+    overlaps = ("ciou", "ciou and masks", "probiou", "keypoints")
     keeps_slots = True
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
-        """Every term of detection, oriented boxes and segmentation; of other tasks detection's."""
-        return spec.terms if spec.task in ("oriented", "segment") else self.terms
+        """Every term."""
+        return spec.terms
 
     def is_default_for(self, call: Call) -> bool:
         """Whether the logits are not on the host, and Triton's interpreter is off."""

@@ -42,14 +42,13 @@ def candidates_and_softplus_kernel(
     BLOCKS: tl.constexpr,
     GROUP: tl.constexpr,
     LOGITS: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
     LISTED: tl.constexpr,
 ) -> None:
     """The first ``row_count`` · PARTS programs take one part of a row's candidates each; the others sum one tile of logits each."""
     program = tl.program_id(0)
     if program < row_count * PARTS:
-        predicted, listed, agreement, claims, pickers, nan_carrier, largest, ranking, parts = scratch
-        overlaps = (predicted, listed, agreement)
+        overlaps, claims, pickers, nan_carrier, largest, ranking, parts = scratch
         row = program % row_count
         part = program // row_count
         walked = (overlaps, claims, nan_carrier)
@@ -71,7 +70,7 @@ def candidates_and_softplus_kernel(
             PICKERS_ONLY,
             LEVELS,
             TILE,
-            ORIENTED,
+            OVERLAP,
             LISTED,
         )
         if PARTS == 1:
@@ -89,7 +88,7 @@ def candidates_and_softplus_kernel(
                 K_BLOCK,
                 SECOND_TOPK,
                 PICKERS_ONLY,
-                ORIENTED,
+                OVERLAP,
                 LISTED,
             )
         else:
@@ -130,7 +129,7 @@ def candidates_and_softplus(
         length,
         arguments.anchors,
         (
-            *scratch.overlaps,
+            arguments.overlaps(scratch),
             *(scratch.claims, scratch.pickers, scratch.nan_carrier),
             *(scratch.largest, scratch.ranking, scratch.parts),
         ),
@@ -150,6 +149,6 @@ def candidates_and_softplus(
         BLOCKS=kind,
         GROUP=4 if arguments.scores.element_size() == 4 else 8,
         LOGITS=tile.logits,
-        ORIENTED=arguments.oriented,
+        OVERLAP=arguments.overlap,
         LISTED=arguments.listed,
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton import tiles
 from twinloss.backends.triton.arguments import KernelArguments, Scratch
+from twinloss.backends.triton.arithmetic import decay, greatest, least, log1p
 from twinloss.backends.triton.bins import (
     at_side,
     bin_logits,
@@ -21,6 +22,7 @@ from twinloss.backends.triton.bins import (
     target_distance,
 )
 from twinloss.backends.triton.geometry import anchor_place, beside_anchor, ground_truth, in_grid_units
+from twinloss.backends.triton.keypoints import logarithm
 from twinloss.backends.triton.launch import blocks, kernels_for, launch
 from twinloss.backends.triton.oriented import oriented_losses, target_distances
 from twinloss.backends.triton.overlap import ciou
@@ -28,12 +30,26 @@ from twinloss.backends.triton.overlap import ciou
 
 @triton.jit
 def soft_target(
-    owner: tl.tensor, held: tl.tensor, metric: tl.tensor, row_count: tl.tensor, largest: tl.tensor, nan_carrier: tl.tensor, eps: tl.tensor
+    owner: tl.tensor,
+    held: tl.tensor,
+    metric: tl.tensor,
+    row_count: tl.tensor,
+    largest: tl.tensor,
+    nan_carrier: tl.tensor,
+    eps: tl.tensor,
+    KEPT: tl.constexpr,
 ) -> tl.tensor:
-    """The soft target t = m · O / (M + ε_a); NaN if any candidate's metric is NaN, 0 in a free slot."""
+    """The soft target t = m · O / (M + ε_a), of numbers that may be KEPT; NaN if any candidate's metric is NaN, 0 in a free slot."""
     most = tl.load(largest + owner, mask=held, other=0).to(tl.float32, bitcast=True)
     closest = tl.load(largest + row_count + owner, mask=held, other=0).to(tl.float32, bitcast=True)
-    weight = tl.where(tl.load(nan_carrier) != 0, float("nan"), tl.div_rn(metric * closest, most + eps))
+    if KEPT:
+        largest_log = logarithm(most)
+        log_eps = tl.log(eps + tl.zeros_like(most))
+        divisor = greatest(largest_log, log_eps) + log1p(decay(-tl.abs(largest_log - log_eps)))
+        target = decay(least((logarithm(metric) - divisor) + logarithm(closest), tl.zeros_like(most)))
+    else:
+        target = tl.div_rn(metric * closest, most + eps)
+    weight = tl.where(tl.load(nan_carrier) != 0, float("nan"), target)
     return tl.where(held, weight, 0.0)
 
 
@@ -75,6 +91,8 @@ def held_terms_kernel(
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
     ORIENTED: tl.constexpr,
+    KEPT: tl.constexpr,
+    WEIGHTLESS: tl.constexpr,
 ) -> None:
     """Fill the weights of one tile of slots (unless GIVEN), and its sums of t, of box and distribution (R = 1: distance) term and w·t·x.
 
@@ -91,10 +109,10 @@ def held_terms_kernel(
         weight = tl.load(slot_weight + slot, mask=owner >= 0, other=0.0)
     else:
         metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
-        weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, numbers[0])
+        weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, numbers[0], KEPT)
         tl.store(slot_weight + slot, weight, mask=inside)
-        # An anchor whose soft target is 0 is not held: terms of other kernels count those that are.
-        owner = tl.where(weight <= 0, -1, owner)
+        # An anchor whose soft target is 0 is not held, unless terms of other kernels count it all the same.
+        owner = tl.where((weight <= 0) & (WEIGHTLESS == 0), -1, owner)
     tl.store(slot_owner + slot, owner, mask=inside)
     held = (owner >= 0) & (weight != 0)
 
@@ -177,4 +195,6 @@ def held_terms(arguments: KernelArguments, scratch: Scratch | None, slots: Slots
         LEVELS=len(arguments.pyramid.strides),
         TILE=tiles.HELD_TERMS.size,
         ORIENTED=arguments.oriented,
+        KEPT=spec.overlap == "keypoints",
+        WEIGHTLESS=arguments.points is not None,
     )

@@ -14,9 +14,11 @@ from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton.arguments import KernelArguments, kernel_arguments, with_logits, without_logits
+from twinloss.backends.triton.keypoint_arguments import point_arguments
 from twinloss.backends.triton.mask_arguments import mask_arguments
 from twinloss.backends.triton.on_device import on_device
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
+from twinloss.backends.triton.pose import pose_terms
 from twinloss.backends.triton.segmentation import mask_terms
 from twinloss.terms.registry import DETECTION_TERMS
 
@@ -30,19 +32,22 @@ def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
     given = slots_of(held) if isinstance(held, Assignment) else held
     arguments, filled = _arguments(call), list[Slots]()
     loss, items = _FusedLoss.apply(call.boxes, call.scores, _angle(call), arguments, given, filled)
-    loss, items = _with_mask_terms(call, arguments, filled[0], loss, items[:-1])
+    loss, items = _with_further_terms(call, arguments, filled[0], loss, items[:-1])
     return Evaluation(loss, items, lambda: held if isinstance(held, Assignment) else assignment_of(arguments, filled[0]), filled[0])
 
 
-def _with_mask_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and items in the order of the definition's terms, with those that segmentation adds."""
-    if arguments.masks is None:
+def _with_further_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and items in the order of the definition's terms, with those that segmentation or pose adds."""
+    keys: tuple[str, ...]
+    if arguments.masks is not None:
+        keys, added = ("mask", "semantic"), mask_terms(call, arguments, slots)
+    elif arguments.points is not None:
+        gain_of, found_terms = dict(zip(call.spec.terms, call.spec.term_gains, strict=True)), pose_terms(call, arguments, slots)
+        keys, own_items = tuple(found_terms), torch.stack([term * gain_of[key] for key, term in found_terms.items()])
+        added = own_items * len(call.scores), own_items.detach()
+    else:
         return loss, items
-    added = mask_terms(call, arguments, slots)
-    found = (
-        dict(zip((*DETECTION_TERMS, "mask", "semantic"), (*own, *more), strict=True))
-        for own, more in zip((loss, items), added, strict=True)
-    )
+    found = (dict(zip((*DETECTION_TERMS, *keys), (*own, *more), strict=True)) for own, more in zip((loss, items), added, strict=True))
     loss, items = (torch.stack([terms[key] for key in call.spec.terms]) for terms in found)
     return loss, items
 
@@ -56,7 +61,15 @@ def assign(call: Call) -> Assignment:
 
 def _arguments(call: Call) -> KernelArguments:
     return kernel_arguments(
-        call.boxes, call.scores, call.batch, call.spec, call.pyramid, call.conflicts, _angle(call), mask_arguments(call)
+        call.boxes,
+        call.scores,
+        call.batch,
+        call.spec,
+        call.pyramid,
+        call.conflicts,
+        _angle(call),
+        masks=mask_arguments(call),
+        points=point_arguments(call),
     )
 
 

@@ -27,7 +27,7 @@ def merge_kernel(
     KEYS_BLOCK: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
     LISTED: tl.constexpr,
 ) -> None:
     """Pick the K best of one row out of its KEYS keys."""
@@ -40,10 +40,10 @@ def merge_kernel(
         top = tl.max(keys, axis=0)
         best = tl.where(lane == rank, top, best)
         keys = tl.where(keys == top, 0, keys)
-    predicted, listed, agreement, claims, pickers, largest, ranking = scratch
-    collected = ((predicted, listed, agreement), claims, pickers, largest, ranking)
+    overlaps, claims, pickers, largest, ranking = scratch
+    collected = (overlaps, claims, pickers, largest, ranking)
     publish(
-        row, row_count, best, truth, anchors, collected, slot_anchor, overlap_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, ORIENTED, LISTED
+        row, row_count, best, truth, anchors, collected, slot_anchor, overlap_eps, K, K_BLOCK, SECOND_TOPK, PICKERS_ONLY, OVERLAP, LISTED
     )
 
 
@@ -59,7 +59,7 @@ def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> 
         arguments.truth,
         arguments.anchors,
         scratch.parts,
-        (*scratch.overlaps, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (arguments.overlaps(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         slot_anchor,
         arguments.overlap_eps,
         K=arguments.picks,
@@ -68,6 +68,6 @@ def merge(arguments: KernelArguments, scratch: Scratch, slot_anchor: Tensor) -> 
         KEYS_BLOCK=power_of_two(keys),
         SECOND_TOPK=arguments.second_topk,
         PICKERS_ONLY=arguments.conflicts == "pickers",
-        ORIENTED=arguments.oriented,
+        OVERLAP=arguments.overlap,
         LISTED=arguments.listed,
     )

@@ -133,9 +133,8 @@ def backward(arguments: KernelArguments, result: Forward, incoming: Tensor, for_
 
 
 def assignment_of(arguments: KernelArguments, slots: Slots) -> Assignment:
-    """The slots of positive weight as an assignment; its length depends on values, so the host waits for the device."""
-    with_weight_S = (slots.owner >= 0) & ~(slots.weight <= 0)
-    kept_H = with_weight_S.nonzero().squeeze(1)
+    """The held slots as an assignment; its length depends on values, so the host waits for the device."""
+    kept_H = (slots.owner >= 0).nonzero().squeeze(1)
     owner_H, anchor_H = slots.owner[kept_H].to(torch.int64), slots.anchor[kept_H].to(torch.int64)
     image_H = arguments.batch_idx[owner_H].to(torch.int64)
     order_H = (image_H * arguments.anchors + anchor_H).argsort()

@@ -15,6 +15,7 @@ from twinloss.backends.triton.alignment import alignment_metric, pair_overlap
 from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import ground_truth
+from twinloss.backends.triton.keypoints import PROBIOU
 from twinloss.backends.triton.launch import blocks, launch
 
 
@@ -33,11 +34,11 @@ def resolve_kernel(
     K: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     TILE: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
     LISTED: tl.constexpr,
 ) -> None:
     """Fill owner, metric and overlap of one tile of slots; the owner of a free slot is −1."""
-    predicted, listed, agreement, claims, pickers, largest, ranking = scratch
+    overlaps, claims, pickers, largest, ranking = scratch
     slot_anchor, slot_owner, slot_metric = slots
     slot = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     slot_count = row_count.to(tl.int64) * K
@@ -57,11 +58,10 @@ def resolve_kernel(
     kept = kept & ((lowest == highest) | (claim != 0))
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 
-    _, label, box, _ = ground_truth(owner, kept, truth, ORIENTED)
-    overlaps = (predicted, listed, agreement)
-    overlap = pair_overlap(overlaps, plane, place, kept, owner, anchor, box, overlap_eps, ORIENTED, LISTED)
+    _, label, box, _ = ground_truth(owner, kept, truth, OVERLAP == PROBIOU)
+    overlap = pair_overlap(overlaps, plane, place, kept, owner, anchor, box, truth, anchors, overlap_eps, OVERLAP, LISTED)
     own_scores = scores + image * image_stride + label.to(tl.int64) * anchors
-    metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA)
+    metric = alignment_metric(own_scores + anchor, kept, overlap, ALPHA, BETA, OVERLAP)
     tl.store(slot_owner + slot, tl.where(kept, owner, -1), mask=inside)
     tl.store(slot_metric + slot, metric, mask=inside)
     tl.store(slot_metric + slot_count + slot, overlap, mask=inside)
@@ -89,7 +89,7 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         arguments.scores,
         arguments.scores.stride(0),
         arguments.anchors,
-        (*scratch.overlaps, scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
+        (arguments.overlaps(scratch), scratch.claims, scratch.pickers, scratch.largest, scratch.ranking),
         (slots.anchor, slots.owner, scratch.metric),
         arguments.overlap_eps,
         ALPHA=spec.alpha,
@@ -97,6 +97,6 @@ def resolve(arguments: KernelArguments, scratch: Scratch, slots: Slots) -> None:
         K=arguments.picks,
         SECOND_TOPK=arguments.second_topk,
         TILE=tiles.RESOLVE.size,
-        ORIENTED=arguments.oriented,
+        OVERLAP=arguments.overlap,
         LISTED=arguments.listed,
     )

@@ -53,6 +53,8 @@ SECOND_TOPK = Tile(size=128, warps=4)
 HELD_TERMS = Tile(size=32, warps=1)
 HELD_TERMS_GRADIENT = Tile(size=32, warps=1)
 
+KEYPOINTS = Tile(size=32, warps=1)
+
 HELD_CROPS = Tile(size=128, warps=4)
 # A thread keeps all prototypes of its pixels in registers; a row of a tile fills memory sectors, and a tile meets few boxes.
 MASK_TERM = GridTile(rows=2, columns=16, warps=1)

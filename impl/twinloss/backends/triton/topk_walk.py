@@ -8,6 +8,7 @@ import triton.language as tl
 from twinloss.backends.triton.alignment import alignment_metric, pair_overlap
 from twinloss.backends.triton.arithmetic import index_of, is_nan, ordered_bits, ranked
 from twinloss.backends.triton.geometry import anchor_place, count_candidates, ground_truth, lengthened, nth_candidate
+from twinloss.backends.triton.keypoints import KEYPOINTS, PROBIOU, box_area, count_fitting, fits_level
 from twinloss.backends.triton.oriented import enclosing_corners, inside_region, lengthened_region
 
 
@@ -50,7 +51,7 @@ def best_candidates(
     PICKERS_ONLY: tl.constexpr,
     LEVELS: tl.constexpr,
     TILE: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
     LISTED: tl.constexpr,
 ) -> tl.tensor:
     """Keys (K_BLOCK,) of a row's K best anchors of positive metric, the lowest index first among equals; 0 fills the free places.
@@ -59,14 +60,17 @@ def best_candidates(
     """
     overlaps, claims, nan_carrier = scratch
     below, shortest, inside_eps, overlap_eps = numbers
-    image, label, box, valid = ground_truth(row, row >= 0, truth, ORIENTED)
-    if ORIENTED:
+    image, label, box, valid = ground_truth(row, row >= 0, truth, OVERLAP == PROBIOU)
+    if OVERLAP == PROBIOU:
         region = lengthened_region(box, below, shortest)
         area = enclosing_corners(region)
     else:
         area = lengthened(box, below, shortest)
     total = tl.where(valid, count_candidates(area, levels, inside_eps, LEVELS), 0)
     plane = tl.cast(truth[3], tl.int64) * anchors
+    if OVERLAP == KEYPOINTS:
+        size = box_area(row, row >= 0, truth)
+        fitting = count_fitting(area, size, levels, inside_eps, LEVELS)
     base = image.to(tl.int64) * anchors
     own_scores = scores + image.to(tl.int64) * image_stride + label.to(tl.int64) * anchors
 
@@ -76,11 +80,16 @@ def best_candidates(
         n = start + tl.arange(0, TILE)
         asked = n < total
         anchor = nth_candidate(n, area, levels, inside_eps, LEVELS)
-        if ORIENTED:
+        if OVERLAP == PROBIOU:
             x, y, stride = anchor_place(anchor, levels, LEVELS)
             asked = asked & inside_region(region, x * stride, y * stride)
-        overlap = pair_overlap(overlaps, plane, base + anchor, asked, row, anchor, box, overlap_eps, ORIENTED, LISTED)
-        metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA)
+        if OVERLAP == KEYPOINTS:
+            _, _, stride = anchor_place(anchor, levels, LEVELS)
+            fits = fits_level(size + 0.0 * stride, stride, levels[2][0], levels[2][LEVELS - 1])
+            # A box that would lose all its candidates keeps them.
+            asked = asked & (fits | (fitting + tl.zeros_like(anchor) == 0))
+        overlap = pair_overlap(overlaps, plane, base + anchor, asked, row, anchor, box, truth, anchors, overlap_eps, OVERLAP, LISTED)
+        metric = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA, OVERLAP)
         if not PICKERS_ONLY:
             tl.atomic_max(claims + base + anchor, ranked(ordered_bits(overlap), row), mask=asked & (overlap != 0), sem="relaxed")
         nan_seen = nan_seen | (asked & is_nan(metric)).to(tl.int32)
@@ -104,12 +113,12 @@ def publish(
     K_BLOCK: tl.constexpr,
     SECOND_TOPK: tl.constexpr,
     PICKERS_ONLY: tl.constexpr,
-    ORIENTED: tl.constexpr,
+    OVERLAP: tl.constexpr,
     LISTED: tl.constexpr,
 ) -> None:
     """Store a row's picks in its slots, mark them at its anchors, and clear the memory that later launches accumulate into per row."""
     overlaps, claims, pickers, largest, ranking = scratch
-    image, _, box, _ = ground_truth(row, row >= 0, truth, ORIENTED)
+    image, _, box, _ = ground_truth(row, row >= 0, truth, OVERLAP == PROBIOU)
     lane = tl.arange(0, K_BLOCK)
     picked = best > 0
     anchor = tl.where(picked, index_of(best), 0)
@@ -117,7 +126,7 @@ def publish(
     place = image.to(tl.int64) * anchors + anchor
     tl.store(slot_anchor + row.to(tl.int64) * K + lane, tl.where(picked, anchor, -1), mask=lane < K)
     if PICKERS_ONLY:
-        overlap = pair_overlap(overlaps, plane, place, picked, row, anchor, box, overlap_eps, ORIENTED, LISTED)
+        overlap = pair_overlap(overlaps, plane, place, picked, row, anchor, box, truth, anchors, overlap_eps, OVERLAP, LISTED)
         tl.atomic_max(claims + place, ranked(ordered_bits(overlap), row), mask=picked, sem="relaxed")
     tl.atomic_max(pickers + place, row_count - row, mask=picked, sem="relaxed")
     tl.atomic_max(pickers + plane + place, row + 1, mask=picked, sem="relaxed")

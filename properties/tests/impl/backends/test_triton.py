@@ -22,7 +22,7 @@ from twinloss import DetectionLoss, LossSpec
 from twinloss.backends.triton import availability
 
 ROOT = Path(__file__).resolve().parents[4]
-PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches", "oriented", "segmentation")
+PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches", "oriented", "segmentation", "pose")
 COMPILED = [*((90, part) for part in PARTS), (80, "arithmetic"), (80, "behaviour")]
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=0")
 
