@@ -1,7 +1,7 @@
 """What the native kernels compute of an image does not depend on the images beside it, nor on their order.
 
-The Triton kernels' property is in ``properties/tests/kernels/batch_invariance.py``. The torch backend promises it to rounding: where a number
-is in a tensor may show in its last bit (``properties/tests/impl/variants/bits.py``).
+The Triton kernels' property is in ``properties/tests/kernels/batch_invariance.py``. The torch backend promises it to rounding: where a
+number is in a tensor may show in its last bit (``properties/tests/impl/variants/bits.py``).
 """
 
 from __future__ import annotations
