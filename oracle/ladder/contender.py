@@ -16,7 +16,7 @@ from oracle.contract.contender import Batch, Contender, LossAndItems, Preds
 from oracle.ladder.inside.messages import Arrays, Message
 from oracle.ladder.install import InstallError, cache_folder, release_folder
 from oracle.ladder.release_process import Release
-from oracle.ladder.tasks import OPTIONS, spec_fields
+from oracle.ladder.tasks import spec_fields
 from twinloss import LossSpec
 from twinloss.release_definitions import refusal, switches
 
@@ -66,7 +66,7 @@ def declines(spec: LossSpec, inputs: Inputs, setting: Setting, *, release: str) 
             return f"release {release} has no option for {field} = {getattr(spec, field)}"
     if LossSpec.for_release(release, num_classes=1) != dataclasses.replace(usual, **{name: getattr(spec, name) for name in SWITCHES}):
         return f"this is not the definition of release {release}"
-    return refusal(release, {name: getattr(spec, name) for name in OPTIONS}) or declines_inputs(spec, inputs, setting)
+    return refusal(release, vars(spec)) or declines_inputs(spec, inputs, setting)
 
 
 class ReleaseCriterion:

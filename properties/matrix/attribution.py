@@ -104,9 +104,16 @@ def _open(batches: Batches, base: Variants) -> list[list[AnsweredBatch]]:
 
 
 def _exact(group: Sequence[AnsweredBatch], base: Variants, batches: Batches) -> Variant | None:
-    """Returns the wrong definition that, on top of others, gives the answer to a feature's smallest open batch, and to most others."""
-    first = group[0]
-    good = [one for one in catalogue() if one not in base and one.applies(first.case.spec) and first.explained((*base, one))]
+    """Returns the wrong definition that, on top of others, gives the answer to a feature's smallest open batch, and to most others.
+
+    The first that gives the answers to all of several open batches is taken at once; older releases come first in the catalogue.
+    """
+    first, good = group[0], list[Variant]()
+    for one in catalogue():
+        if one not in base and one.applies(first.case.spec) and first.explained((*base, one)):
+            if len(group) > 2 and _explained((*base, one), group) == len(group):
+                return one
+            good.append(one)
     if len(good) < 2:
         return good[0] if good else None
     others = [min(own, key=lambda batch: batch.size) for own in batches.values() if own]

@@ -107,7 +107,10 @@ def _unanswered(column: Column, feature: Feature, replies: Sequence[Reply]) -> C
 
 
 def half_cell(column: Column, replies: Sequence[Reply], variants: tuple[Variant, ...]) -> Cell:
-    """Returns the cell of half precision: whether the answers are those of the definition, with what else differs, but for rounding."""
+    """Returns the cell of half precision: whether the terms are those of the definition, with what else differs, but for rounding.
+
+    Gradients are not compared, since rounding may give an anchor to another box; ``nox -s diff`` judges such decisions one by one.
+    """
     answered = [reply for reply in replies if reply.answer is not None]
     failed = sorted({f"{reply.setting.name}: it {reply.failed}" for reply in replies if reply.failed})
     declined = sorted({reply.declined for reply in replies if reply.declined})
@@ -118,11 +121,11 @@ def half_cell(column: Column, replies: Sequence[Reply], variants: tuple[Variant,
     good = 0
     for reply in answered:
         assert reply.answer is not None
-        size = AnsweredBatch(reply.answer, HALF_ROUNDING[reply.setting.dtype]).distance(variants)
+        size = max(AnsweredBatch(reply.answer, HALF_ROUNDING[reply.setting.dtype]).terms(variants))
         sizes[reply.setting.name] = max(sizes[reply.setting.name], size)
         good += size <= HALF_ROUNDING[reply.setting.dtype]
     wide = [name for name, size in sizes.items() if size > HALF_ROUNDING[name.partition("+")[0]]]
-    what = "; ".join([*(f"rounds by {sizes[name]:.2g} in {name}" for name in wide), *failed])
+    what = "; ".join([*(f"a term is off by {sizes[name]:.2g} of it in {name}" for name in wide), *failed])
     numbers = {"batches": len(replies), "answered": len(answered), "proved": good, "after": max(sizes.values())}
     return _cell(column, HALF, "8a", DIFFERS if what else SAME, what=what, **numbers)
 

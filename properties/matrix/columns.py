@@ -12,7 +12,6 @@ from oracle.contract.contender import Contender
 from oracle.isolated.candidate_process import CandidateSource
 from oracle.ladder.contender import ReleaseCriterion, ReleaseError, open_release
 from oracle.ladder.install import InstallError
-from oracle.ladder.tasks import OPTIONS
 from properties.matrix.packages import PACKAGES, Package, folders
 from twinloss import LossSpec
 from twinloss.release_definitions import refusal
@@ -96,4 +95,4 @@ def open_reference(release: str) -> Contender:
 def _declines(release: str, spec: LossSpec, _: Inputs, __: Setting) -> str | None:
     usual = LossSpec(num_classes=1)
     fixed = next((name for name in ("alpha", "beta") if getattr(spec, name) != getattr(usual, name)), None)
-    return f"it has no option for {fixed}" if fixed else refusal(release, {name: getattr(spec, name) for name in OPTIONS})
+    return f"it has no option for {fixed}" if fixed else refusal(release, vars(spec))

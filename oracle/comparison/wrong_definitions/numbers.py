@@ -41,10 +41,14 @@ def _gain(position: int, gain: float) -> Numbers:
 
 
 def releases() -> Iterator[Variant]:
-    """Yields the older definitions of the reference, by the first release and the last before the next definition."""
+    """Yields the older definitions of the reference, by the first release and the last before the next definition.
+
+    A term that an older one has not is left as it is, since without it nothing could be compared.
+    """
     for task, definitions in DEFINITIONS.items():
         for (first, switches), (until, _) in pairwise(definitions):
-            yield Variant(f"Ultralytics {first} to before {until}", "", numbers=_these(switches), tasks=(task,), release=True)
+            numbers = {name: value for name, value in switches.items() if name not in ("semantic_term", "angle_term")}
+            yield Variant(f"Ultralytics {first} to before {until}", "", numbers=_these(numbers), tasks=(task,), release=True)
 
 
 def picks() -> Iterator[Variant]:

@@ -56,7 +56,7 @@ HELD_TERMS_GRADIENT = Tile(size=32, warps=1)
 HELD_CROPS = Tile(size=128, warps=4)
 # A thread keeps all prototypes of its pixels in registers; a row of a tile fills memory sectors, and a tile meets few boxes.
 MASK_TERM = GridTile(rows=2, columns=16, warps=1)
-MASK_PROTOTYPES_GRADIENT = GridTile(rows=2, columns=16, warps=1)
+MASK_PROTOTYPES_GRADIENT = GridTile(rows=4, columns=16, warps=1)
 MASK_COEFFICIENTS_GRADIENT = Tile(size=64, warps=4)
 PRESELECT = Tile(size=512, warps=8)
 TRUE_MASK_SIZES = Tile(size=1024, warps=4)
