@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from oracle.cases.case import Case, Inputs
-from oracle.cases.tasks import task_of
 from twinloss import Assignment
 from twinloss.backends.registry import BackendName
 from twinloss.loss import LOSSES
@@ -54,8 +53,7 @@ def check(case: Case, inputs: Inputs, images: list[int], backend: BackendName) -
         images: 1, 2 or 4 of them, in any order, each as often as wanted; a power of two, by which every division is exact.
         backend: the backend.
     """
-    flow = task_of(case).flow(case)
-    criterion = LOSSES[case.spec.task](case.spec, backend=backend, **({} if flow is None else {"flow": flow}))
+    criterion = LOSSES[case.spec.task](case.spec, backend=backend)
     together = gathered(case, inputs, images)
     whole = criterion.assign(*together)
     gradients = _gradients(criterion, case, together, whole)

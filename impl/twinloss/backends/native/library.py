@@ -149,7 +149,8 @@ def load() -> Library:
         NoLibraryError: there is none, or it cannot be loaded.
     """
     share_with_torch()
-    library, library.kernels = find(_typed)
+    library, kernels = find(_typed)
+    library.kernels = kernels
     return library
 
 

@@ -42,7 +42,7 @@ def _pass(part: str, *options: str, interpret: bool, **variables: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("part", [*PARTS, "operators"])
+@pytest.mark.parametrize("part", [*PARTS, "operators", "batch_invariance"])
 def test_kernels_run_by_the_interpreter(part: str) -> None:
     # Masked lanes divide by zero, of which numpy warns.
     _pass(part, "-W", "ignore::RuntimeWarning", interpret=True)
