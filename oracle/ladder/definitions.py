@@ -135,7 +135,7 @@ def twin_answer(question: Question, options: dict[str, Any]) -> Arrays:
     spec: LossSpec = dataclasses.replace(case.spec, **options)
     preds, batch = build(case, setting)
     flow = flow_of(spec)
-    density = {} if flow is None else {"flow": flow.to(setting.torch_dtype).log_prob}
+    density: dict[str, Any] = {} if flow is None else {"flow": flow.to(setting.torch_dtype).log_prob}
     loss, items = LOSSES[spec.task](spec, ties="reference", **density)(preds, batch)
     loss.sum().backward()
     arrays = {"total": loss.sum().detach().reshape(1), "items": torch.stack(list(items.values()))}

@@ -20,7 +20,7 @@ def shuffle(instruction: Instruction) -> Step:
     "bfly" names the bits in which that thread's number differs from the own one, "idx" the number.
     """
     kind, target_register = instruction.modifiers[:2], instruction.target
-    if kind not in (("sync", "bfly"), ("sync", "idx")) or not isinstance(target_register, Register):
+    if kind[:1] != ("sync",) or kind[1:] not in (("bfly",), ("idx",)) or not isinstance(target_register, Register):
         raise UnknownInstructionError(instruction)
     target = target_register.name
     value, named, *_ = (operand_reader(instruction, position, operand) for position, operand in enumerate(instruction.sources))

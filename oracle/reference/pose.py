@@ -31,7 +31,8 @@ def model_flow(seed: int = 0) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return RealNVP()
+        flow: nn.Module = RealNVP()
+    return flow
 
 
 class ReferencePose(criterion.ReferenceCriterion):

@@ -25,7 +25,7 @@ CHANGE = ["release", "before", "adjacent", "kind", "opening", "dtype", "verdict"
 
 def texts(rows: pd.DataFrame) -> dict[str, str]:
     """Returns the texts of the committed files by path; rows of releases that could not be asked belong to every task."""
-    found = {}
+    found: dict[str, str] = {}
     for task in rows[rows["kind"] != UNASKED][tasks.TASK].unique():
         own = rows[(rows[tasks.TASK] == task) | (rows["kind"] == UNASKED)].assign(task=task)
         folder = "" if task == tasks.DETECT else f"{task}/"

@@ -40,7 +40,8 @@ class GaussianFlow(nn.Module):
     def log_prob(self, errors: Tensor) -> Tensor:
         """Returns the log-density (P,) of normalised errors (P, 2), in their dtype."""
         matrix = self.matrix.to(errors.dtype)
-        return torch.linalg.slogdet(matrix)[1] - (errors @ matrix.T).square().sum(1) / 2 - math.log(2 * math.pi)
+        volume: Tensor = torch.linalg.slogdet(matrix)[1]
+        return volume - (errors @ matrix.T).square().sum(1) / 2 - math.log(2 * math.pi)
 
 
 @dataclass

@@ -84,12 +84,12 @@ def test_a_crop_is_rounded_only_in_an_image_of_few_anchors() -> None:
     for count, alike in ((1, False), (9, True)):
         losses = []
         for crop in ("exact", "rounded"):
-            spec = SegmentationSpec(num_classes=3, topk=24, crop=crop)  # type: ignore[arg-type]
+            spec = SegmentationSpec(num_classes=3, topk=24, crop=crop)
             told = Case(spec, (64, 64), 1, tuple(boxes[:count]), Prediction("near", 3), options={"prototypes": 4.0})
             held = run_assign(SegmentationLoss(spec), build(told, DOUBLE), DOUBLE)
             assert (len(held) >= 50) == alike
             losses.append(answered(SegmentationLoss(spec), told).loss)
-        assert torch.allclose(*losses, rtol=1e-6) == alike
+        assert torch.allclose(losses[0], losses[1], rtol=1e-6) == alike
 
 
 def test_each_definition_differs_from_the_next() -> None:

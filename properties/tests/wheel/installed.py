@@ -27,11 +27,11 @@ def test_installed_kernels_serve() -> None:
 def test_a_step() -> None:
     spec, draw = LossSpec(num_classes=3, strides=(8, 16)), torch.Generator().manual_seed(0)
     anchors = 8 * 8 + 4 * 4
-    preds = {
+    logits = {
         "boxes": torch.randn(2, 64, anchors, generator=draw, requires_grad=True),
         "scores": torch.randn(2, 3, anchors, generator=draw, requires_grad=True),
-        "feats": [torch.zeros(2, 1, side, side) for side in (8, 4)],
     }
+    preds = {**logits, "feats": [torch.zeros(2, 1, side, side) for side in (8, 4)]}
     batch = {
         "batch_idx": torch.tensor([0.0, 1.0]),
         "cls": torch.tensor([[1.0], [2.0]]),
@@ -40,4 +40,4 @@ def test_a_step() -> None:
     losses = [DetectionLoss(spec, backend=backend)(preds, batch)[0] for backend in ("native", "torch")]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
     losses[0].sum().backward()
-    assert all(preds[name].grad.abs().sum() > 0 for name in ("boxes", "scores"))
+    assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in logits.values())
