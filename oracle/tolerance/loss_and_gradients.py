@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ from oracle.tolerance.precision import Precision
 from twinloss import Assignment, LossSpec
 
 LOGIT_ROUNDINGS = 3.0  # Of a logit, in an entropy that is computed as the difference of two numbers of its size.
+UNDECIDED = 0.1  # Share of a soft target beyond which its tolerance comes of a decision: roundings are far smaller.
 _SAMPLE = 1 << 16
 
 
@@ -88,6 +90,11 @@ class Assigned:
     def spec(self) -> LossSpec:
         """The numbers of the definition."""
         return self.exact.spec
+
+    @cached_property
+    def undecided(self) -> Tensor:
+        """Soft targets (H,) that are another where a decision falls otherwise."""
+        return _undecided(self.assignment.weight.double(), self.tolerance)
 
     @property
     def gains(self) -> dict[str, float]:
@@ -188,7 +195,8 @@ def _sum_over_held(name: str, value: Tensor, off: Tensor, assigned: Assigned) ->
     rounding = max(precision.corner, precision.evaluation)
     relative = assigned.drift + summation_roundings(len(row)) * rounding + EVALUATION_ROUNDINGS * precision.core
     lost = max(gain, 1.0) * len(row) * precision.smallest_core
-    uncertain = _error_of_sum((assigned.share + assigned.share_tolerance) * off + value * assigned.share_tolerance, row)
+    errors = (assigned.share + assigned.share_tolerance) * off + value * assigned.share_tolerance
+    uncertain = _error_of_sum(errors, row, assigned.undecided)
     return gain * (uncertain + (value * assigned.share).sum() * relative) + lost
 
 
@@ -214,7 +222,7 @@ def _classification(assigned: Assigned, value: float) -> Tensor:
     # The framework's formula subtracts a logarithm from the logit: each element has the logit's rounding error.
     elementwise = LOGIT_ROUNDINGS * rounding * _root_sum_of_squares(scores.double() * classes[:, None])
     each = classes[label] * score.abs() * (assigned.tolerance + ENTROPY_ROUNDINGS * rounding * (1 + weight))
-    targets = _error_of_sum(each, assigned.assignment.box)
+    targets = _error_of_sum(each, assigned.assignment.box, assigned.undecided)
     lost = max(gain, 1.0) * scores.numel() * precision.smallest_score
     found: Tensor = gain * (targets + elementwise) + value * relative + lost
     return found
@@ -239,7 +247,8 @@ def _score_relative(assigned: Assigned) -> float:
 def _normaliser(weight: Tensor, tolerance: Tensor, box: Tensor, precision: Precision) -> tuple[float, float]:
     """Returns S and its relative rounding."""
     total = float(weight.sum())
-    off = float(_error_of_sum(tolerance, box)) + EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) * total
+    off = float(_error_of_sum(tolerance, box, _undecided(weight, tolerance)))
+    off += EVALUATION_ROUNDINGS * max(precision.score, precision.evaluation) * total
     normaliser = max(total, 1.0)
     return normaliser, min(off, max(total + off - 1, 0.0)) / normaliser
 
@@ -248,15 +257,24 @@ def _shares(weight: Tensor, tolerance: Tensor, box: Tensor, spec: LossSpec) -> t
     """Returns the factor (H,) of each anchor in the box and third terms, with its tolerance: its t, or in one older definition the sum."""
     if spec.anchor_weights == "own":
         return weight, tolerance
-    return weight.sum().expand_as(weight), _error_of_sum(tolerance, box).expand_as(weight)
+    return weight.sum().expand_as(weight), _error_of_sum(tolerance, box, _undecided(weight, tolerance)).expand_as(weight)
 
 
-def _error_of_sum(parts: Tensor, box: Tensor) -> Tensor:
-    """Returns the error of a sum, from errors (H,): those of one box share its roundings and add up, others are independent."""
+def _undecided(weight: Tensor, tolerance: Tensor) -> Tensor:
+    """Returns the soft targets (H,) whose tolerance is no rounding but another decision, such as on a mask's pixel at the threshold."""
+    return tolerance > UNDECIDED * (weight + tolerance)
+
+
+def _error_of_sum(parts: Tensor, box: Tensor, undecided: Tensor) -> Tensor:
+    """Returns the error of a sum, from errors (H,).
+
+    Roundings of one box have one source and add up; those of several are independent. What is ``undecided`` (H,) a program may decide alike
+    everywhere: such errors add up.
+    """
     if len(parts) == 0:
         return parts.new_zeros(())
-    per_box = parts.new_zeros(int(box.max()) + 1).index_add(0, box, parts)
-    return per_box.square().sum().sqrt()
+    per_box = parts.new_zeros(int(box.max()) + 1).index_add(0, box, parts.masked_fill(undecided, 0))
+    return per_box.square().sum().sqrt() + parts[undecided].sum()
 
 
 def _root_sum_of_squares(values: Tensor) -> float:
