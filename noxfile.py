@@ -228,7 +228,7 @@ def false_alarm(session: nox.Session) -> None:
 @heavy()
 def tests(session: nox.Session) -> None:
     """Run the project's tests; arguments go to pytest."""
-    run(session, "python", "-m", "pytest", "-n", "2", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")
+    run(session, "python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "--benchmark-disable", *session.posargs, OMP_NUM_THREADS="1")
 
 
 @nox.session(reuse_venv=True)
