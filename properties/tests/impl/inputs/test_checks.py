@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -228,7 +227,7 @@ def test_whole_numbers_serve_as_image_index_and_class(dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
 def test_a_class_in_a_dtype_that_does_not_hold_the_number_of_classes(dtype: torch.dtype) -> None:
-    case = replace(CASE, spec=replace(CASE.spec, num_classes=300))
+    case = dataclasses.replace(CASE, spec=dataclasses.replace(CASE.spec, num_classes=300))
     preds, batch = build(case)
     assert torch.equal(loss_of(Inputs(preds, batch | {"cls": batch["cls"].to(dtype)}), case.spec), loss_of(Inputs(preds, batch), case.spec))
 
