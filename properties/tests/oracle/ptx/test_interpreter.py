@@ -153,7 +153,10 @@ def test_instructions_on_one_number(instruction: str) -> None:
     assert found == pytest.approx([expected(each) for each in operands], rel=0, abs=0)
 
 
-@pytest.mark.parametrize("comparison", ["lt", "le", "gt", "ge", "eq", "ne", "ltu", "leu", "gtu", "geu", "equ", "neu", "num", "nan"])
+COMPARISONS = ["lt", "le", "gt", "ge", "eq", "ne", "ltu", "leu", "gtu", "geu", "equ", "neu", "num", "nan"]
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
 def test_comparisons_and_what_they_say_of_nan(comparison: str) -> None:
     plain = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}
     for a, b in F32:
@@ -182,6 +185,26 @@ def test_what_the_hardware_approximates_is_off_but_no_further_than_it_may(instru
     off = np.abs(target[:, 0].double().numpy() / truth - 1)
     assert off.max() <= 2.0**-22 + 2.0**-24
     assert off.max() > 2.0**-23, "an exact answer would hide code that needs one"
+
+
+HALF = [(1.5, 2.25), (2.25, 1.5), (-2.5, 1.0), (-2.5, -2.5), (-0.0, 0.0), (-1.5, -1.25), (math.inf, 1.0), (math.nan, 1.0), (1.0, math.nan)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_comparisons_in_half_precision_are_those_of_float32(comparison: str, dtype: torch.dtype) -> None:
+    name = {torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
+    pairs = torch.tensor(HALF)
+    source, target = torch.zeros(COUNT, 4, dtype=dtype), torch.zeros(COUNT, 2, dtype=torch.int32)
+    source[: len(HALF), :2] = pairs.to(dtype)
+    wide, wide_target = torch.zeros(COUNT, 2), torch.zeros(COUNT, 2, dtype=torch.int32)
+    wide[: len(HALF)] = pairs
+    answer = "%p1, {{}}; selp.b32 %r9, 1, 0, %p1; st.global.b32 [%rd5 + 0], %r9;"
+    body = f"ld.global.v2.b16 {{%rs1, %rs2}}, [%rd4 + 0]; setp.{comparison}.{name} " + answer.format("%rs1, %rs2")
+    launched(body, source, target)
+    launched(f"ld.global.v2.b32 {{%r7, %r8}}, [%rd4 + 0]; setp.{comparison}.f32 " + answer.format("%r7, %r8"), wide, wide_target)
+    assert target.unique().tolist() == [0, 1], "each comparison is true of some pairs only"
+    assert torch.equal(target, wide_target)
 
 
 def test_half_precision_goes_two_to_a_register() -> None:
