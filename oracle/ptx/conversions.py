@@ -27,9 +27,7 @@ def conversion(instruction: Instruction) -> Function | None:
 def _one_conversion(modifiers: list[str], to: str, source: str) -> Function:
     if to == "bf16":
         return _to_bfloat16
-    if source == "bf16":
-        return lambda bits: bits_of(typed(bits, source))
-    if to[0] != "f" and source[0] == "f":
+    if to[0] != "f" and (source[0] == "f" or source == "bf16"):
         return lambda bits: _to_integer(typed(bits, source), modifiers, to)
     rounding = {"rmi": np.floor, "rpi": np.ceil, "rzi": np.trunc, "rni": np.rint}
     whole = next((rounding[each] for each in modifiers if each in rounding), None)

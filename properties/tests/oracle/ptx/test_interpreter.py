@@ -199,7 +199,7 @@ def test_comparisons_in_half_precision_are_those_of_float32(comparison: str, dty
     source[: len(HALF), :2] = pairs.to(dtype)
     wide, wide_target = torch.zeros(COUNT, 2), torch.zeros(COUNT, 2, dtype=torch.int32)
     wide[: len(HALF)] = pairs
-    answer = "%p1, {{}}; selp.b32 %r9, 1, 0, %p1; st.global.b32 [%rd5 + 0], %r9;"
+    answer = "%p1, {}; selp.b32 %r9, 1, 0, %p1; st.global.b32 [%rd5 + 0], %r9;"
     body = f"ld.global.v2.b16 {{%rs1, %rs2}}, [%rd4 + 0]; setp.{comparison}.{name} " + answer.format("%rs1, %rs2")
     launched(body, source, target)
     launched(f"ld.global.v2.b32 {{%r7, %r8}}, [%rd4 + 0]; setp.{comparison}.f32 " + answer.format("%r7, %r8"), wide, wide_target)
@@ -217,6 +217,18 @@ def test_half_precision_goes_two_to_a_register() -> None:
             st.global.b32 [%rd5 + 0], %r9; st.global.b16 [%rd5 + 4], %rs3; st.global.b16 [%rd5 + 6], %rs4;"""
         launched(body, source, target)
         assert torch.equal(target, torch.stack([values, -values, -values, values.abs()], dim=1).to(dtype))
+
+
+def test_half_precision_becomes_other_types_of_numbers() -> None:
+    values = torch.tensor([1.0078125, -3.3, 60000.0, 0.4] * (COUNT // 4))
+    for dtype, name in ((torch.float16, "f16"), (torch.bfloat16, "bf16")):
+        source, target = torch.zeros(COUNT, 4, dtype=dtype), torch.zeros(2 * COUNT, dtype=torch.float64)
+        source[:, 0] = values.to(dtype)
+        body = f"""ld.global.b16 %rs1, [%rd4 + 0]; cvt.f64.{name} %rd7, %rs1; cvt.rzi.s32.{name} %r7, %rs1; cvt.rn.f64.s32 %rd8, %r7;
+            st.global.b64 [%rd5 + 0], %rd7; st.global.b64 [%rd5 + 512], %rd8;"""
+        launched(body, source, target)
+        exact = values.to(dtype).double()
+        assert torch.equal(target, torch.cat([exact, exact.trunc()]))
 
 
 def test_bytes_are_permuted_and_fields_extracted() -> None:
