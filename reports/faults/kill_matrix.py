@@ -19,7 +19,7 @@ WITH_STAGES = "stages"
 
 def build(rows: pd.DataFrame) -> tuple[Block, ...]:
     """Returns the tables of properties and of faults that one property alone finds; none for rows that do not tell."""
-    if "found_by" not in rows or not rows["found_by"].fillna("").any():
+    if "found_by" not in rows or not rows["found_by"].fillna("").ne("").any():
         return ()
     found = _long(rows[rows["fault"] != SOUND], "found_by")
     return (properties(rows, found), alone(found))

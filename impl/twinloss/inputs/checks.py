@@ -175,7 +175,8 @@ def bad_entry(held: Assignment, entry: int, images: int, anchors: int, rows: int
 def _check_index(key: str, values: Tensor, limit: int, what: str, of: str) -> None:
     if _indices(values, limit):
         return
-    row = first_not((values >= 0) & (values < limit) & (values == values.to(torch.int64)))
+    whole = values.to(torch.int64)  # in which the limit exists, where it does not in the values' dtype
+    row = first_not((whole >= 0) & (whole < limit) & (values == whole))
     if row is not None:
         raise ValueError(
             f"batch[{key!r}] row {row} is {values[row].item()}; the {what} must be a whole number from 0 to {limit - 1} ({of})"

@@ -8,6 +8,7 @@ Shape suffixes: B images, N rows of the batch.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -111,8 +112,9 @@ def _check_index_maps(given: Given, masks: Tensor) -> None:
                 "1, 2, … of the boxes: give an integer dtype, or overlap_mask=False for instance masks"
             )
         return
+    largest = math.inf if masks.is_floating_point() else torch.iinfo(masks.dtype).max  # a larger number would be wrapped to the dtype
     for image, (index_map, boxes) in enumerate(zip(masks, boxes_B.tolist(), strict=True)):
-        bad = ~((index_map >= 0) & (index_map <= boxes))
+        bad = ~((index_map >= 0) & (index_map <= min(boxes, largest)))
         if masks.is_floating_point():
             bad |= index_map != index_map.trunc()
         if bad.any():

@@ -253,6 +253,8 @@ def _matching_release(own: OwnCriterion, loss: Loss, asked: Asked) -> str | None
     try:
         for first, _ in reversed(DEFINITIONS[own.kind.spec.task]):
             specs = own.specs(numbers, replace(own.release, version=first))
+            if any(spec.terms != before[name].terms for name, spec in specs.items()):
+                continue  # the own criterion returns other terms than that release's
             for name, twin in twins.items():
                 twin.spec = specs[name]
             if specs != before and not _compare(own, loss, asked).differs:

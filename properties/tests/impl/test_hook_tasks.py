@@ -221,10 +221,16 @@ class TestRefusals:
         with pytest.raises(TypeError, match=told):
             model.loss(example(name))
 
-    def test_a_release_whose_definition_is_not_known(self) -> None:
+    def test_another_release_than_the_models(self) -> None:
         model = model_of("yolov8n-seg.yaml")
         hook.install(model, release="8.3.253")
-        with pytest.raises(TypeError, match=r"the first v8SegmentationLoss that the twin could stand for is that of 8\.4\.128"):
+        with pytest.raises(RuntimeError, match=r"seg_loss is .*agrees with the definition of release 8\.4\.128: say install"):
+            model.loss(example("yolov8n-seg.yaml"))
+
+    def test_a_release_whose_definition_is_not_followed(self) -> None:
+        model = model_of("yolov8n-seg.yaml")
+        hook.install(model, release="8.4.3")
+        with pytest.raises((TypeError, ValueError), match=r"8\.4\.3"):
             model.loss(example("yolov8n-seg.yaml"))
 
     @pytest.mark.parametrize(

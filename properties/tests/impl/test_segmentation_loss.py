@@ -132,6 +132,17 @@ def test_order_of_rows_changes_nothing(backend: BackendName) -> None:
 
 
 @backends
+def test_indices_of_bytes_where_boxes_are_more(backend: BackendName) -> None:
+    """A byte holds indices to 255. An image of 300 boxes may have such a map: none of its pixels is of a box beyond."""
+    preds, batch = predictions(SPEC), targets(SPEC, 600)
+    assert torch.bincount(batch["batch_idx"].long()).min() > 255
+    wide = {**batch, "masks": batch["masks"].to(torch.int32)}
+    criterion = SegmentationLoss(SPEC, backend=backend)
+    for found, expected in zip(answer(criterion, preds, batch), answer(criterion, preds, wide), strict=True):
+        assert torch.equal(found, expected)
+
+
+@backends
 @pytest.mark.parametrize("spec", [SPEC, SPECS["mask-aware"]], ids=["plain", "mask-aware"])
 def test_without_boxes_nothing_is_needed(backend: BackendName, spec: SegmentationSpec) -> None:
     batch = {"batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}

@@ -88,11 +88,6 @@ def test_releases_are_compared_in_detection_alone() -> None:
         tasks_of(options(task=["detect", "pose"], reference="8.3.0"))
 
 
-def test_label_files_have_no_keypoints() -> None:
-    with pytest.raises(ValueError, match="--labels reads no keypoints; leave out --task pose"):
-        tasks_of(options(task=["pose"], labels=["boxes"]))
-
-
 def test_a_smaller_batch_keeps_what_belongs_to_its_boxes() -> None:
     task = TASKS["pose"]
     case = next(iter(task.batches(task.images("coco"), batch=2, count=1, seed=1, imgsz=160)))

@@ -225,6 +225,13 @@ def test_whole_numbers_serve_as_image_index_and_class(dtype: torch.dtype) -> Non
     assert torch.equal(loss_of(Inputs(preds, whole | {"cls": whole["cls"].reshape(-1)})), loss_of(Inputs(preds, batch)))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_a_class_in_a_dtype_that_does_not_hold_the_number_of_classes(dtype: torch.dtype) -> None:
+    case = replace(CASE, spec=replace(CASE.spec, num_classes=300))
+    preds, batch = build(case)
+    assert torch.equal(loss_of(Inputs(preds, batch | {"cls": batch["cls"].to(dtype)}), case.spec), loss_of(Inputs(preds, batch), case.spec))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_reference_needs_float32_targets(dtype: torch.dtype) -> None:
     preds, batch = build(CASE)
