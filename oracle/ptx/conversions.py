@@ -9,7 +9,7 @@ import numpy as np
 from oracle.ptx.parser import Instruction
 from oracle.ptx.register_types import TYPES, Bits, Function, bits_of, flushed, typed
 
-HALVES = ("bf16", "f16x2", "bf16x2")  # Types that occur in conversions and in ``abs`` only.
+HALVES = ("bf16", "f16x2", "bf16x2")  # Types that occur in conversions, comparisons and ``abs`` only.
 ROUNDED = ("rn", "rzi", "rni", "rmi", "rpi", "ftz")
 
 
@@ -27,9 +27,7 @@ def conversion(instruction: Instruction) -> Function | None:
 def _one_conversion(modifiers: list[str], to: str, source: str) -> Function:
     if to == "bf16":
         return _to_bfloat16
-    if source == "bf16":
-        return lambda bits: bits.astype(np.uint32) << np.uint32(16)
-    if to[0] != "f" and source[0] == "f":
+    if to[0] != "f" and (source[0] == "f" or source == "bf16"):
         return lambda bits: _to_integer(typed(bits, source), modifiers, to)
     rounding = {"rmi": np.floor, "rpi": np.ceil, "rzi": np.trunc, "rni": np.rint}
     whole = next((rounding[each] for each in modifiers if each in rounding), None)

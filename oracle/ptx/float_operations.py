@@ -21,7 +21,7 @@ def function_of(instruction: Instruction) -> Function:
         UnknownInstructionError: the instruction, or one of its modifiers, is not implemented.
     """
     make = MAKERS.get(instruction.operation)
-    halves = HALVES if instruction.operation in ("cvt", "abs") else ()
+    halves = HALVES if instruction.operation in ("cvt", "abs", "setp") else ()
     found = make(instruction) if make and has_only(instruction, {*MODIFIERS, *COMPARISONS, *UNORDERED, *halves}) else None
     if found is None:
         raise UnknownInstructionError(instruction)
@@ -99,7 +99,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 def _comparison(instruction: Instruction) -> Function | None:
     name, kind = instruction.modifiers[0], instruction.type
-    if len(instruction.modifiers) != 2:
+    if len(instruction.modifiers) != 2 or kind.endswith("x2"):  # Two comparisons at once have two targets.
         return None
     unordered = name in UNORDERED
     compare = COMPARISONS[name[:-1] if unordered else name]
@@ -107,7 +107,7 @@ def _comparison(instruction: Instruction) -> Function | None:
     def compared(a: Bits, b: Bits) -> Bits:
         x, y = typed(a, kind), typed(b, kind)
         result = compare(x, y)
-        if kind[0] != "f" or name in ("num", "nan"):
+        if x.dtype.kind != "f" or name in ("num", "nan"):
             return result
         either = np.isnan(x) | np.isnan(y)
         return result | either if unordered else result & ~either

@@ -36,7 +36,9 @@ def has_only(instruction: Instruction, modifiers: Iterable[str]) -> bool:
 
 
 def typed(bits: Bits, kind: str) -> Any:
-    """Returns bits as numbers of a type."""
+    """Returns bits as numbers of a type; those of bf16 as float32, which holds each of them exactly."""
+    if kind == "bf16":
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return bits if kind == "pred" else bits.view(TYPES[kind])
 
 

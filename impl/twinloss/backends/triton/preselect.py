@@ -10,6 +10,7 @@ from twinloss.backends.triton.alignment import alignment_metric, predicted_overl
 from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.arithmetic import index_of, ordered_bits, ranked
 from twinloss.backends.triton.geometry import count_candidates, ground_truth, lengthened, nth_candidate
+from twinloss.backends.triton.keypoints import CIOU
 from twinloss.backends.triton.launch import launch, power_of_two
 from twinloss.backends.triton.topk_walk import keep_largest, no_best
 
@@ -45,8 +46,8 @@ def preselect_kernel(
         n = start + tl.arange(0, TILE)
         asked = n < total
         anchor = nth_candidate(n, area, levels, assign_eps, LEVELS)
-        overlap = predicted_overlap(predicted, plane, base + anchor, asked, box, overlap_eps, False)
-        quality = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA) + assign_eps
+        overlap = predicted_overlap(predicted, plane, base + anchor, asked, box, overlap_eps, CIOU)
+        quality = alignment_metric(own_scores + anchor, asked, overlap, ALPHA, BETA, CIOU) + assign_eps
         best = keep_largest(tl.where(asked, ranked(ordered_bits(quality), anchor), 0), best)
     lane = tl.arange(0, LISTED_BLOCK)
     tl.store(listed + row.to(tl.int64) * LISTED + lane, tl.where(best > 0, index_of(best), -1), mask=lane < LISTED)

@@ -153,7 +153,10 @@ def test_instructions_on_one_number(instruction: str) -> None:
     assert found == pytest.approx([expected(each) for each in operands], rel=0, abs=0)
 
 
-@pytest.mark.parametrize("comparison", ["lt", "le", "gt", "ge", "eq", "ne", "ltu", "leu", "gtu", "geu", "equ", "neu", "num", "nan"])
+COMPARISONS = ["lt", "le", "gt", "ge", "eq", "ne", "ltu", "leu", "gtu", "geu", "equ", "neu", "num", "nan"]
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
 def test_comparisons_and_what_they_say_of_nan(comparison: str) -> None:
     plain = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}
     for a, b in F32:
@@ -184,6 +187,26 @@ def test_what_the_hardware_approximates_is_off_but_no_further_than_it_may(instru
     assert off.max() > 2.0**-23, "an exact answer would hide code that needs one"
 
 
+HALF = [(1.5, 2.25), (2.25, 1.5), (-2.5, 1.0), (-2.5, -2.5), (-0.0, 0.0), (-1.5, -1.25), (math.inf, 1.0), (math.nan, 1.0), (1.0, math.nan)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_comparisons_in_half_precision_are_those_of_float32(comparison: str, dtype: torch.dtype) -> None:
+    name = {torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
+    pairs = torch.tensor(HALF)
+    source, target = torch.zeros(COUNT, 4, dtype=dtype), torch.zeros(COUNT, 2, dtype=torch.int32)
+    source[: len(HALF), :2] = pairs.to(dtype)
+    wide, wide_target = torch.zeros(COUNT, 2), torch.zeros(COUNT, 2, dtype=torch.int32)
+    wide[: len(HALF)] = pairs
+    answer = "%p1, {}; selp.b32 %r9, 1, 0, %p1; st.global.b32 [%rd5 + 0], %r9;"
+    body = f"ld.global.v2.b16 {{%rs1, %rs2}}, [%rd4 + 0]; setp.{comparison}.{name} " + answer.format("%rs1, %rs2")
+    launched(body, source, target)
+    launched(f"ld.global.v2.b32 {{%r7, %r8}}, [%rd4 + 0]; setp.{comparison}.f32 " + answer.format("%r7, %r8"), wide, wide_target)
+    assert target.unique().tolist() == [0, 1], "each comparison is true of some pairs only"
+    assert torch.equal(target, wide_target)
+
+
 def test_half_precision_goes_two_to_a_register() -> None:
     values = torch.tensor([1.0009765625, -3.3, 65504.0, 1e-6] * (COUNT // 4))
     for dtype, name in ((torch.float16, "f16"), (torch.bfloat16, "bf16")):
@@ -194,6 +217,18 @@ def test_half_precision_goes_two_to_a_register() -> None:
             st.global.b32 [%rd5 + 0], %r9; st.global.b16 [%rd5 + 4], %rs3; st.global.b16 [%rd5 + 6], %rs4;"""
         launched(body, source, target)
         assert torch.equal(target, torch.stack([values, -values, -values, values.abs()], dim=1).to(dtype))
+
+
+def test_half_precision_becomes_other_types_of_numbers() -> None:
+    values = torch.tensor([1.0078125, -3.3, 60000.0, 0.4] * (COUNT // 4))
+    for dtype, name in ((torch.float16, "f16"), (torch.bfloat16, "bf16")):
+        source, target = torch.zeros(COUNT, 4, dtype=dtype), torch.zeros(2 * COUNT, dtype=torch.float64)
+        source[:, 0] = values.to(dtype)
+        body = f"""ld.global.b16 %rs1, [%rd4 + 0]; cvt.f64.{name} %rd7, %rs1; cvt.rzi.s32.{name} %r7, %rs1; cvt.rn.f64.s32 %rd8, %r7;
+            st.global.b64 [%rd5 + 0], %rd7; st.global.b64 [%rd5 + 512], %rd8;"""
+        launched(body, source, target)
+        exact = values.to(dtype).double()
+        assert torch.equal(target, torch.cat([exact, exact.trunc()]))
 
 
 def test_bytes_are_permuted_and_fields_extracted() -> None:
