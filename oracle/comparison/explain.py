@@ -41,6 +41,7 @@ def explain(
     findings: Sequence[Finding],
     others: Sequence[tuple[Case, Setting]] = (),
     known: list[Explanation] | None = None,
+    limits: Limits = LIMITS,
 ) -> list[Note]:
     """Returns notes for findings: which terms, anchors, levels, classes and images differ, and which fault explains it.
 
@@ -50,6 +51,7 @@ def explain(
         findings: its findings on that batch.
         others: further batches on which it differs, with their settings.
         known: explanations of other batches of this contender, which are tried first; one that is found is added.
+        limits: how long to search.
 
     Returns:
         Pairs of label and text; none if the contender gives no loss, or if its loss and gradients agree.
@@ -63,7 +65,7 @@ def explain(
         notes = [("pattern", line) for line in _pattern(trial.outcome().on_host(), trial, wrong)]
     except ContenderFailed:
         return []
-    return notes + list(_explanation(case, setting, contender, others, [] if known is None else known))
+    return notes + list(_explanation(case, setting, contender, others, [] if known is None else known, limits))
 
 
 def explain_failures(
@@ -169,12 +171,12 @@ def _members(mask: Tensor) -> str:
 
 
 def _explanation(
-    case: Case, setting: Setting, contender: Contender, others: Sequence[tuple[Case, Setting]], known: list[Explanation]
+    case: Case, setting: Setting, contender: Contender, others: Sequence[tuple[Case, Setting]], known: list[Explanation], limits: Limits
 ) -> Iterator[Note]:
     answers = [record(*one, contender) for one in ((case, setting), *others[:MOST_OTHERS])]
     if answers[0] is None or not AnsweredBatch(answers[0]).differs:
         return
-    found = explain_answers(filter(None, answers), limits=LIMITS, known=known)
+    found = explain_answers(filter(None, answers), limits=limits, known=known)
     if found.named and found.explained == found.failing and not found.arithmetic:
         known.append(found)
     yield ("looks like" if found.named else "explained"), found.sentence()

@@ -31,7 +31,10 @@ MOST_FITTED = 2
 """Number of batches to which numbers are fitted; each must confirm the other'."""
 
 MOST_USELESS = 2
-"""Number of batches of the sample on which a variant is of no use before it is given up; on top of others, 1."""
+"""Number of batches of the sample on which a variant is of no use before it is given up; on top of others, 1.
+
+The few older releases are run on the whole sample: a fault on top of one may hide it on the first batches, and not on all.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Limits:
         failing, agreeing: largest numbers of batches on which what explains the sample is run.
         depth: largest number of variants together.
         beam: number of explanations that are continued.
-        seconds: time after which no further search begins; ``None`` for no limit.
+        seconds: processor time of this thread after which no further search begins, so that other programs on the machine do not
+            cut it short; ``None`` for no limit.
     """
 
     sample: int = 6
@@ -81,7 +85,7 @@ class Search:
     """
 
     def __init__(self, batches: Sequence[AnsweredBatch], variants: Sequence[Variant] | None, limits: Limits) -> None:
-        self.limits, self.start = limits, time.monotonic()
+        self.limits, self.start = limits, time.thread_time()
         ordered = sorted(batches, key=lambda batch: batch.size)
         self.failing = [batch for batch in ordered if batch.differs][: limits.failing]
         self.agreeing = [batch for batch in ordered if batch.agrees][: limits.agreeing]
@@ -139,7 +143,7 @@ class Search:
         return best
 
     def _late(self) -> bool:
-        return self.limits.seconds is not None and time.monotonic() - self.start > self.limits.seconds
+        return self.limits.seconds is not None and time.thread_time() - self.start > self.limits.seconds
 
     def _sample(self, base: Sequence[Variant]) -> list[AnsweredBatch]:
         """Returns the smallest failing batches that are not explained yet, of as many kinds of difference as there are."""
@@ -172,7 +176,7 @@ class Search:
             more = batch.settled(variants) - batch.settled(variants[:-1])
             share = batch.removed(variants)
             explained, settled, removed = explained + batch.explained(variants), settled + more, removed + share
-            useless += more <= 0 and share < batch.removed(variants[:-1]) + PROMISING
+            useless += not variants[-1].release and more <= 0 and share < batch.removed(variants[:-1]) + PROMISING
             if useless >= (1 if len(variants) > 1 else MOST_USELESS) and not explained:
                 return None
         return _Scored(variants, explained, settled, removed / max(len(sample), 1))
@@ -234,7 +238,7 @@ class Search:
         return tuple(sum(batch.explained(best.variants[:end], any_ties=True) for batch in self.failing) for end in ends)
 
     def _alike(self, best: Explanation) -> tuple[str, ...]:
-        """Returns variants that in place of the last one give the same answers on all failing batches, and break none."""
+        """Returns variants, and a constant factor, that in place of the last one explain as many failing batches, and break none."""
         if not best.variants or best.scales:
             return ()
         found = []
@@ -245,7 +249,8 @@ class Search:
                 continue
             if self._verified(together).explained >= best.explained:
                 found.append(str(variant))
-        return tuple(found)
+        scales = fitted_scales(self.failing, self.agreeing, best.variants[:-1])
+        return tuple(found) if scales is None or not scales.is_one_factor else (*found, str(scales))
 
 
 def _kind(batch: AnsweredBatch) -> tuple[object, ...]:

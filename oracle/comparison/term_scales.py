@@ -30,33 +30,50 @@ class TermScales:
 
     Attributes:
         names: names of the terms.
-        value, gradient: factor of each term and of its gradient; 1 where no batch shows it.
+        value, gradient: factor of each term and of its gradient; ``None`` where no batch shows it, since the term or its gradient is 0 on
+            all of them, as a semantic term is without semantic masks.
         residual: largest relative difference that they leave.
     """
 
     names: tuple[str, ...]
-    value: tuple[float, ...]
-    gradient: tuple[float, ...]
+    value: tuple[float | None, ...]
+    gradient: tuple[float | None, ...]
     residual: float
 
     def left(self, batch: AnsweredBatch, variants: Sequence[Variant]) -> float:
         """Returns what the factors leave on a batch, relative to the largest number of its kind; infinite where it cannot be computed."""
         parts = _parts(batch, variants)
-        return (
-            math.inf
-            if parts is None
-            else parts.agrees(*(torch.tensor(factors, dtype=torch.float64) for factors in (self.value, self.gradient)))
-        )
+        return math.inf if parts is None else parts.agrees(_as_tensor(self.value), _as_tensor(self.gradient))
+
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        """One text for each term that has a factor, or a single one if all terms that any batch shows have the same."""
+        pairs = list(zip(self.value, self.gradient, strict=True))
+        terms_shown = sum(pair != (None, None) for pair in pairs)
+        factors = [factor for pair in pairs for factor in pair if factor is not None]
+        if terms_shown > 1 and all(_same(factor, factors[0]) for factor in factors):
+            return (f"every term and its gradient are {factors[0]:.6g} times what they should be [7]",)
+        return tuple(text for name, pair in zip(self.names, pairs, strict=True) if (text := _text(name, *pair)))
+
+    @property
+    def is_one_factor(self) -> bool:
+        """Whether it is one factor of one term or of all, and not 0: as plain as a variant, and no other name of a missing gradient."""
+        return len(self.clauses) == 1 and all(factor is None or abs(factor) > SAME for factor in (*self.value, *self.gradient))
 
     def __str__(self) -> str:
-        factors = (*self.value, *self.gradient)
-        if all(_same(factor, factors[0]) for factor in factors):
-            return f"every term and its gradient are {factors[0]:.6g} times what they should be [7]"
-        return ", ".join(filter(None, map(_text, self.names, self.value, self.gradient)))
+        return ", ".join(self.clauses)
 
 
-def _text(name: str, value: float, gradient: float) -> str:
-    """Returns a text for the factors of a term; empty where they are 1."""
+def _as_tensor(factors: Sequence[float | None]) -> Tensor:
+    return torch.tensor([1.0 if factor is None else factor for factor in factors], dtype=torch.float64)
+
+
+def _text(name: str, value: float | None, gradient: float | None) -> str:
+    """Returns a text for the factors of a term; empty where they are 1. A factor that no batch shows is taken to be the other one."""
+    value = gradient if value is None else value
+    gradient = value if gradient is None else gradient
+    if value is None or gradient is None:
+        return ""
     if _same(value, gradient):
         return "" if _same(value, 1) else f"{name} and its gradient are {value:.6g} times what they should be [7]"
     if _same(value, 1):
@@ -114,18 +131,18 @@ def fitted_scales(failing: Sequence[AnsweredBatch], agreeing: Sequence[AnsweredB
         return None
     value = _best([(estimate[0], parts.loss.abs()) for parts, estimate in estimates])
     gradient = _best([(estimate[1], parts.gradients.norm(dim=0) / parts.gradients.norm()) for parts, estimate in estimates])
-    left = [parts.agrees(value, gradient) / parts.batch.rounding for parts in every]
-    if max(left) > 1 or all(_same(factor, 1) for factor in (*value.tolist(), *gradient.tolist())):
+    left = [parts.agrees(_as_tensor(value), _as_tensor(gradient)) / parts.batch.rounding for parts in every]
+    if max(left) > 1 or all(factor is None or _same(factor, 1) for factor in (*value, *gradient)):
         return None
     residual = max(share * parts.batch.rounding for share, parts in zip(left, every, strict=True))
-    return TermScales(failing[0].case.spec.term_names, tuple(value.tolist()), tuple(gradient.tolist()), residual)
+    return TermScales(failing[0].case.spec.term_names, value, gradient, residual)
 
 
-def _best(estimates: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Returns the estimate (T,) of each factor from the batch that shows it best, given estimates and their weights; 1 where none does."""
+def _best(estimates: Sequence[tuple[Tensor, Tensor]]) -> tuple[float | None, ...]:
+    """Returns each of T factors from the batch that shows it best, given estimates (T,) and their weights; ``None`` where none does."""
     values, weights = (torch.stack(column) for column in zip(*estimates, strict=True))
     best = values.gather(0, weights.argmax(0)[None])[0]
-    return torch.where(weights.amax(0) > 0, best, 1.0)
+    return tuple(factor if weight > 0 else None for factor, weight in zip(best.tolist(), weights.amax(0).tolist(), strict=True))
 
 
 def _parts(batch: AnsweredBatch, variants: Sequence[Variant]) -> _Parts | None:

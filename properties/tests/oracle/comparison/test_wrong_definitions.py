@@ -10,7 +10,7 @@ import torch
 
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.compare import compare
-from oracle.comparison.explain import explain
+from oracle.comparison.explain import LIMITS, explain
 from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
 from oracle.comparison.registry import TWINS
 from oracle.comparison.wrong_definitions import catalogue, named
@@ -59,7 +59,8 @@ def notes_of(contender: Contender, spec: LossSpec) -> list[tuple[str, str]]:
     setting = Setting("float64")
     [result] = compare(first, setting, [contender], stages=("loss",)).results
     assert result.findings
-    return explain(first, setting, contender, result.findings, [(case, setting) for case in others])
+    unhurried = dataclasses.replace(LIMITS, seconds=None)  # no machine is too slow to find the name
+    return explain(first, setting, contender, result.findings, [(case, setting) for case in others], limits=unhurried)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -16,7 +16,7 @@ from torch import Tensor
 from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.compare import Comparison, compare
-from oracle.comparison.explain import explain
+from oracle.comparison.explain import LIMITS, explain
 from oracle.comparison.rows import Run, rows_of
 from oracle.comparison.trial import Trial
 from oracle.contract.contender import Contender
@@ -45,6 +45,9 @@ from properties.tests.oracle.judge.helpers import (
 )
 from properties.tests.properties.selfcheck.planted_faults.test_catalogue import CASE as FAULTY
 from twinloss import DetectionLoss, LossSpec
+
+UNHURRIED = dataclasses.replace(LIMITS, seconds=None)
+"""Limits of the search under which no machine is too slow to find the name."""
 
 SETTINGS = [Setting("float32"), Setting("float64"), Setting("bfloat16"), Setting("float16"), Setting("float32", autocast="bfloat16")]
 
@@ -401,12 +404,14 @@ def guesses(cases: Sequence[Case], contender: Contender, setting: Setting = FLOA
     findings = judged(cases[0], contender, setting).results[0].findings
     return [
         text
-        for word, text in explain(cases[0], setting, contender, findings, [(case, setting) for case in cases[1:]])
+        for word, text in explain(cases[0], setting, contender, findings, [(case, setting) for case in cases[1:]], limits=UNHURRIED)
         if word == "looks like"
     ]
 
 
-THREE = [ordinary(seed) for seed in (0, 1, 2)]
+# The soft targets of the last batch's only box sum to less than its number of images: what is taken per image, in S or in the result,
+# then gives other factors than on batches of two images.
+THREE = [ordinary(0), ordinary(1), dataclasses.replace(ordinary(2), batch_size=6, boxes=ordinary(2).boxes[:1])]
 
 
 @pytest.mark.parametrize("hint", HINTS)
@@ -415,6 +420,14 @@ def test_the_factors_of_the_terms_are_named(hint: str) -> None:
     (found,) = guesses(THREE, Contender("wrong", "", kind, arithmetic="float32"), FLOAT64)
     assert found.startswith(hint)
     assert found.endswith("explains 3 of 3 batches")
+
+
+def test_a_factor_that_a_wrong_normaliser_gives_too_is_named_beside_it() -> None:
+    kind = type("WrongTwin", (Wrong,), {"change": staticmethod(lambda loss, _: loss * loss.new_tensor([1.0, 2.0, 1.0]))})
+    alike = [ordinary(seed) for seed in (0, 1, 2)]
+    (found,) = guesses(alike, Contender("wrong", "", kind, arithmetic="float32"), FLOAT64)
+    assert "cls_loss and its gradient are 2 times what they should be [7]" in found
+    assert found.endswith("no batch tells them apart): explains 3 of 3 batches")
 
 
 @pytest.mark.parametrize(
@@ -450,7 +463,7 @@ FAULTS = {
     "no side lengthened": "short sides never lengthened [5.1]",
     "no factor of images": "no factor of the number of images [7]",
     "gradient through S": "",
-    "boxes rounded to float16": "",
+    "boxes rounded to float16": "targets rounded to float16 [3]",
     "no gradient of the distribution term": "no gradient of the distribution term [8]",
     "box term too large by 1e-4": "box_loss and its gradient are 1.0001 times",
 }
@@ -461,7 +474,9 @@ def test_a_planted_fault_is_named_as_what_it_is_or_not_at_all(name: str) -> None
     (fault,) = [fault for fault in CATALOGUE if fault.name == name]
     first, *others = [dataclasses.replace(FAULTY, prediction=Prediction("near", seed=seed, spread=0.25)) for seed in (1, 2, 3)]
     comparison = judged(first, fault.loss_only(), FLOAT32)
-    notes = explain(first, FLOAT32, fault.loss_only(), comparison.results[0].findings, [(case, FLOAT32) for case in others])
+    notes = explain(
+        first, FLOAT32, fault.loss_only(), comparison.results[0].findings, [(case, FLOAT32) for case in others], limits=UNHURRIED
+    )
     assert not any("agrees" in text and f"gradient of {what}:" in text for what in _gradients(comparison) for _, text in notes)
     found = [text for word, text in notes if word == "looks like"]
     assert len(found) == bool(FAULTS[name])
