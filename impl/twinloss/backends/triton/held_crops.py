@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -37,6 +38,11 @@ class HeldCrops:
 
     table: Tensor
     first: Tensor
+
+    def common(self, masks: MaskArguments) -> tuple[Any, ...]:
+        """Arguments that the kernels of the mask term begin with."""
+        pixels = masks.strided_coefficients, masks.strided_prototypes, masks.strided_masks, masks.grids
+        return *pixels, self.table, self.first, self.table.shape[1], masks.prototypes.shape[0]
 
 
 @triton.jit(do_not_specialize=["slot_count"])

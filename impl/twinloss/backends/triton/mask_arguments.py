@@ -91,6 +91,11 @@ class MaskArguments:
         """The masks with their strides, as the kernels take them."""
         return self.masks, *self.masks.stride()
 
+    @property
+    def constants(self) -> dict[str, int]:
+        """Compile-time constants of the kernels that compare predicted and true masks, but for their tile."""
+        return {"P": self.channels, "P_BLOCK": self.channel_block, "SAME_GRID": self.same_grid, "INDEX_MAPS": self.index_maps}
+
     @cached_property
     def key(self) -> Hashable:
         """Everything of these arguments that decides which compiled kernels a call needs."""

@@ -10,11 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arithmetic import sigmoid
 from twinloss.backends.triton.held_crops import HeldCrops
 from twinloss.backends.triton.launch import Kernels, launch
 from twinloss.backends.triton.mask_arguments import MaskArguments
-from twinloss.backends.triton.mask_pixels import coefficients_at, logits, true_mask, values_at
+from twinloss.backends.triton.mask_pixels import coefficients_at, residual, values_at
 from twinloss.backends.triton.mask_tile import crop_at, pixel_share
 
 
@@ -43,7 +42,7 @@ def mask_coefficients_gradient_kernel(
     held = tl.load(first + images)
     if place < held:
         border, owner, area = crop_at(crops, slot_count, place)
-        image, row, anchor, index = owner
+        image, _, anchor, _ = owner
         x1, x2, y1, y2 = border
         wide = tl.maximum(x2 - x1, 1)
         pixels = (x2 - x1) * (y2 - y1)
@@ -55,9 +54,7 @@ def mask_coefficients_gradient_kernel(
             x = x1 + pixel % wide
             y = y1 + pixel // wide
             values = values_at(prototypes, image, x, y, asked, grids, P, P_BLOCK, SAME_GRID)
-            target = true_mask(masks, image, row, index, x, y, asked, INDEX_MAPS)
-            residual = tl.where(asked, sigmoid(logits(column, values)) - target, 0.0)
-            sums += values * residual[None, :]
+            sums += values * residual(column, values, masks, owner, x, y, asked, INDEX_MAPS)[None, :]
         # The crop of a box without area is empty, and what a pixel of it would count is infinite.
         factor = tl.where(pixels > 0, pixel_share(area, grids, held), 0.0) * (tl.load(incoming) * scale)
         channel = tl.arange(0, P_BLOCK)
@@ -75,21 +72,11 @@ def mask_coefficients_gradient(
         mask_coefficients_gradient_kernel,
         count,
         tile.warps,
-        masks.strided_coefficients,
-        masks.strided_prototypes,
-        masks.strided_masks,
-        masks.grids,
-        crops.table,
-        crops.first,
-        count,
-        gradient.shape[0],
+        *crops.common(masks),
         incoming,
         scale,
         gradient,
         gradient.shape[2],
-        P=masks.channels,
-        P_BLOCK=masks.channel_block,
-        SAME_GRID=masks.same_grid,
-        INDEX_MAPS=masks.index_maps,
+        **masks.constants,
         TILE=tile.size,
     )

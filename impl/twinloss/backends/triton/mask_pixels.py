@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from twinloss.backends.triton.arithmetic import sigmoid
+
 
 @triton.jit
 def first_pixel(border: tl.tensor, cells: tl.tensor) -> tl.tensor:
@@ -133,3 +135,22 @@ def true_mask(
     else:
         shown = (found != 0).to(tl.float32)
     return shown
+
+
+@triton.jit
+def residual(
+    coefficients: tl.tensor,
+    values: tl.tensor,
+    masks: tl.tuple,
+    owner: tl.tuple,
+    x: tl.tensor,
+    y: tl.tensor,
+    asked: tl.tensor,
+    INDEX_MAPS: tl.constexpr,
+) -> tl.tensor:
+    """σ(x) − y (n,) of an anchor with prototypes ``values`` (P_BLOCK, n) at pixels of the masks' grid, 0 where ``asked`` is false.
+
+    ``owner`` is a tuple of image, row of the batch, anchor, and index in an index map.
+    """
+    target = true_mask(masks, owner[0], owner[1], owner[3], x, y, asked, INDEX_MAPS)
+    return tl.where(asked, sigmoid(logits(coefficients, values)) - target, 0.0)

@@ -14,11 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from twinloss.backends.triton import tiles
-from twinloss.backends.triton.arithmetic import sigmoid
 from twinloss.backends.triton.held_crops import HeldCrops
 from twinloss.backends.triton.launch import Kernels, blocks, launch
 from twinloss.backends.triton.mask_arguments import MaskArguments
-from twinloss.backends.triton.mask_pixels import coefficients_at, logits, true_mask, values_at, weight_in
+from twinloss.backends.triton.mask_pixels import coefficients_at, residual, values_at, weight_in
 from twinloss.backends.triton.mask_tile import SLOTS, crop_at, first_of, inside, meeting, pixel_share, tile_pixels
 
 
@@ -45,10 +44,8 @@ def residual_at(
     INDEX_MAPS: tl.constexpr,
 ) -> tl.tensor:
     """σ(x) − y (n,) of an anchor at pixels of the masks' grid, 0 where ``asked`` is false."""
-    image, row, _, index = owner
-    values = values_at(prototypes, image, x, y, asked, grids, P, P_BLOCK, SAME_GRID)
-    target = true_mask(masks, image, row, index, x, y, asked, INDEX_MAPS)
-    return tl.where(asked, sigmoid(logits(coefficients, values)) - target, 0.0)
+    values = values_at(prototypes, owner[0], x, y, asked, grids, P, P_BLOCK, SAME_GRID)
+    return residual(coefficients, values, masks, owner, x, y, asked, INDEX_MAPS)
 
 
 @triton.jit(do_not_specialize=["slot_count", "images", "scale"])
@@ -108,8 +105,8 @@ def mask_prototypes_gradient_kernel(
                     at_y = reader_y + step // REACH_X
                     weight = weight_in(at_y, y, tall, quotient_y) * weight_in(at_x, x, wide, quotient_x)
                     reads = inside(border, at_x, at_y) & (weight != 0) & (x < wide) & (y < tall)
-                    residual = residual_at(column, prototypes, masks, owner, at_x, at_y, reads, grids, P, P_BLOCK, SAME_GRID, INDEX_MAPS)
-                    sent += residual * weight
+                    read = residual_at(column, prototypes, masks, owner, at_x, at_y, reads, grids, P, P_BLOCK, SAME_GRID, INDEX_MAPS)
+                    sent += read * weight
                     asked = asked | reads
             # A coefficient that is no number shows in its crop alone.
             sums += tl.where(asked[None, :], column[:, None] * (sent * pixel_share(area, grids, held))[None, :], 0.0)
@@ -137,21 +134,11 @@ def mask_prototypes_gradient(
         mask_prototypes_gradient_kernel,
         gradient.shape[0] * blocks(tall, tile.rows) * blocks(wide, tile.columns),
         tile.warps,
-        masks.strided_coefficients,
-        masks.strided_prototypes,
-        masks.strided_masks,
-        masks.grids,
-        crops.table,
-        crops.first,
-        crops.table.shape[1],
-        gradient.shape[0],
+        *crops.common(masks),
         incoming,
         scale,
         gradient,
-        P=masks.channels,
-        P_BLOCK=masks.channel_block,
-        SAME_GRID=masks.same_grid,
-        INDEX_MAPS=masks.index_maps,
+        **masks.constants,
         REACH_Y=reach(tall, rows),
         REACH_X=reach(wide, columns),
         TALL=tile.rows,
