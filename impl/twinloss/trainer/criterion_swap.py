@@ -26,7 +26,7 @@ from twinloss.trainer import traced
 from twinloss.trainer.criterion_kinds import flow_of
 from twinloss.trainer.own_criterion import Numbers, OwnCriterion
 from twinloss.trainer.return_format import Way, learn
-from twinloss.trainer.verification import Finding, Loss, verify
+from twinloss.trainer.verification import Finding, Loss, twins_of, verify
 
 FIRST_WITH_CRITERION = "8.0.120"  # whose models make their own, of those that were tried
 FIRST_WITHOUT_CRITERION = "8.3.0"  # whose models take a criterion that is None for one to be made, of those that were tried
@@ -131,7 +131,7 @@ class Criterion:
 
     def real_numbers(self) -> list[float]:
         """The real numbers of the twin's definitions, as many of each as ``counts`` says; and of an end-to-end twin its share."""
-        found = [number for twin in _twins(self.loss) for number in numbers_of(twin.spec)]
+        found = [number for twin in twins_of(self.loss).values() for number in numbers_of(twin.spec)]
         return found if isinstance(self.loss, TaskLoss) else [*found, self.loss.one2many_share if self.loss.generation == 2 else 1.0]
 
     def _follow(self) -> None:
@@ -140,7 +140,7 @@ class Criterion:
         if numbers == self.numbers:
             return
         for name, spec in self.own.specs(numbers).items():
-            (getattr(self.loss, name) if name else self.loss).spec = spec
+            twins_of(self.loss)[name].spec = spec
         vars(self).update(numbers=numbers, pending=self.settings.verify, waited=0, **_traced_texts(self.loss))
 
     def _verify(self, predictions: Any, batch: Mapping[str, Any]) -> None:
@@ -188,13 +188,9 @@ class Criterion:
         return type(None), ()
 
 
-def _twins(loss: Loss) -> list[TaskLoss]:
-    return [loss] if isinstance(loss, TaskLoss) else [loss.one2many, loss.one2one]
-
-
 def _traced_texts(loss: Loss) -> dict[str, Any]:
     """What a tracer takes for constants: the definitions' structures, and how many real numbers each has."""
-    twins = _twins(loss)
+    twins = list(twins_of(loss).values())
     counts = [len(numbers_of(twin.spec)) for twin in twins]
     return {"structures": "\n".join(twin.structure for twin in twins), "counts": counts if len(twins) == 1 else [*counts, 1]}
 

@@ -95,7 +95,7 @@ def _compare(own: OwnCriterion, loss: Loss, asked: Asked, dtype: torch.dtype | N
     preds, batch = asked
     with _recording(own) as recorded:
         value, items = own.criterion(preds if dtype is None else mapped(preds, lambda logits: logits.to(dtype)), batch)
-    twins = _twins(loss)
+    twins = twins_of(loss)
     if set(recorded) != set(twins):
         return Finding("its assigner was not asked", math.nan, telling=True)
     held = {name: _assignment(answer, twins[name], *_part(asked, name)) for name, answer in recorded.items()}
@@ -112,7 +112,8 @@ def _compare(own: OwnCriterion, loss: Loss, asked: Asked, dtype: torch.dtype | N
     return Finding("; ".join(words), largest, telling)
 
 
-def _twins(loss: Loss) -> dict[str, TaskLoss]:
+def twins_of(loss: Loss) -> dict[str, TaskLoss]:
+    """The losses of a twin by the set of predictions that each takes, "" where there is one set."""
     return {"": loss} if isinstance(loss, TaskLoss) else {"one2many": loss.one2many, "one2one": loss.one2one}
 
 
@@ -170,9 +171,9 @@ def _named(value: Any, items: Any, images: int, spec: LossSpec) -> dict[str, flo
 def _given(loss: Loss, held: Mapping[str, Assignment], asked: Asked, shape: Mapping[str, float]) -> dict[str, float]:
     """The twin's terms on an assignment, named as :func:`_named` names them."""
     preds, batch = asked
-    parts = {name: twin.loss_given(preds[name] if name else preds, batch, held[name]) for name, twin in _twins(loss).items()}
+    parts = {name: twin.loss_given(preds[name] if name else preds, batch, held[name]) for name, twin in twins_of(loss).items()}
     value, items = parts[""] if isinstance(loss, TaskLoss) else loss.combine(parts["one2many"], parts["one2one"])
-    spec = next(iter(_twins(loss).values())).spec
+    spec = next(iter(twins_of(loss).values())).spec
     return _named(value if len(shape) == 2 * len(spec.terms) else value.sum(), items, first_of(preds).shape[0], spec)
 
 
@@ -240,7 +241,7 @@ def _moves(asked: Asked) -> Iterator[Asked]:
 def _assigned_otherwise(rows: int, loss: Loss, theirs: Mapping[str, float], asked: Asked) -> str:
     """Words for another assignment, with the term that it changes most."""
     preds, batch = asked
-    held = {name: twin.assign(preds[name] if name else preds, batch) for name, twin in _twins(loss).items()}
+    held = {name: twin.assign(preds[name] if name else preds, batch) for name, twin in twins_of(loss).items()}
     ours = _given(loss, held, asked, theirs)
     worst = max(theirs, key=lambda name: abs(ours[name] - theirs[name]) / max(abs(theirs[name]), TERMS_NEAR_ZERO))
     return f"it assigns other anchors or soft targets to {rows} of the batch's boxes, so that {_words(worst, ours[worst], theirs[worst])}"
@@ -248,7 +249,7 @@ def _assigned_otherwise(rows: int, loss: Loss, theirs: Mapping[str, float], aske
 
 def _matching_release(own: OwnCriterion, loss: Loss, asked: Asked) -> str | None:
     """The newest release, other than the one assumed, whose definition agrees."""
-    twins, numbers = _twins(loss), own.numbers()
+    twins, numbers = twins_of(loss), own.numbers()
     before = {name: twin.spec for name, twin in twins.items()}
     try:
         for first, _ in reversed(DEFINITIONS[own.kind.spec.task]):
