@@ -15,7 +15,8 @@ from oracle.cases.noise import Noise
 from oracle.cases.workloads import LabelledImages
 from oracle.cases.workloads.batches import split_layout
 from oracle.cases.workloads.label_files import source_of
-from oracle.cases.workloads.task_batches import OPENERS, SPECS, task_batches
+from oracle.cases.workloads.task_batches import OPENERS, task_batches
+from twinloss.task_specs import SPECS
 
 STAGE: PredictionKind = "middle"  # Predictions of a network midway in training: neither noise nor the ground truth.
 COVER = 42  # Per cent of the picture that generated boxes would cover if none overlapped: xView's and GWHD's crowded images.

@@ -196,3 +196,7 @@ class PoseSpec(LossSpec):
         box, classification, distribution = super()._terms()
         found = box, Term("pose", "pose_loss", 3), Term("kobj", "kobj_loss", 4), classification, distribution
         return (*found, Term("likelihood", "rle_loss", 5)) if self.flow else found
+
+
+SPECS: dict[str, type[LossSpec]] = {kind.task: kind for kind in (LossSpec, SegmentationSpec, OrientedSpec, PoseSpec)}
+"""Kinds of definitions by their task."""

@@ -23,10 +23,7 @@ from twinloss.assignment.assign import Conflicts
 from twinloss.assignment.overlaps import Ties
 from twinloss.backends.registry import BackendName
 from twinloss.spec import LossSpec
-from twinloss.task_specs import OrientedSpec, PoseSpec, SegmentationSpec
-
-SPECS: dict[str, type[LossSpec]] = {kind.task: kind for kind in (LossSpec, SegmentationSpec, OrientedSpec, PoseSpec)}
-"""By ``spec.task``."""
+from twinloss.task_specs import SPECS
 
 _SEPARATOR = "|"
 

@@ -10,7 +10,8 @@ from oracle.cases.case import Case
 from oracle.cases.workloads.batches import open_images, real_batches
 from oracle.cases.workloads.labelled_images import LabelledImages
 from oracle.cases.workloads.task_packs import keypoint_images, mask_images, oriented_images
-from twinloss import LossSpec, OrientedSpec, PoseSpec, SegmentationSpec
+from twinloss import LossSpec
+from twinloss.task_specs import SPECS
 
 OPENERS: dict[str, Callable[[str], LabelledImages]] = {
     "detect": open_images,
@@ -20,7 +21,6 @@ OPENERS: dict[str, Callable[[str], LabelledImages]] = {
 }
 """What opens a pack of each task by its name."""
 
-SPECS: dict[str, type[LossSpec]] = {kind.task: kind for kind in (LossSpec, SegmentationSpec, OrientedSpec, PoseSpec)}
 COORDINATES = 3  # A keypoint of the packs: x, y, visibility.
 
 

@@ -10,7 +10,6 @@ import torch
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
-from oracle.cases.workloads.task_batches import SPECS
 from oracle.contract.run import leaves_of
 from properties.tests.properties.training.helpers import PLAIN
 from properties.training import side_by_side
@@ -18,6 +17,7 @@ from properties.training.captured_batches import case_of, load_all
 from properties.training.runs import Options, Run, perform
 from properties.training.synthetic_images import make_images
 from properties.training.tasks import TRAINED, model_of
+from twinloss.task_specs import SPECS
 
 training = pytest.importorskip("oracle.reference.training")
 
