@@ -103,8 +103,8 @@ def make(spec: Any) -> Criterion:
 
 
 def _declines(spec: Any, inputs: Any, _: Any) -> str | None:
-    few = conventions.too_few(spec, inputs) if len(inputs.batch["bboxes"]) else None
-    return conventions.lacks(spec, distances=False) or few
+    reason: str | None = conventions.lacks(spec, distances=False) or conventions.too_few_for_boxes(spec, inputs)
+    return reason
 
 
 make.declines = _declines  # type: ignore[attr-defined]

@@ -106,6 +106,11 @@ def fixed(spec: Any, **values: Any) -> str | None:
     return next((f"it has {name} = {value} alone" for name, value in different.items()), None)
 
 
+def too_few_for_boxes(spec: Any, inputs: Any) -> str | None:
+    """Returns why a library that picks exactly K anchors, where there are boxes, cannot take a batch."""
+    return too_few(spec, inputs) if len(inputs.batch["bboxes"]) else None
+
+
 def too_few(spec: Any, inputs: Any) -> str | None:
-    """Returns why a library that picks exactly K anchors cannot take a batch."""
+    """Returns why a library that picks exactly K anchors, of any batch, cannot take one."""
     return f"it needs K = {spec.topk} anchors" if inputs.preds["boxes"].shape[2] < spec.topk else None
