@@ -146,6 +146,7 @@ def _sem_masks(given: Given, found: dict[str, Tensor]) -> Tensor:
     expected = (given.images, *masks.shape[1:])
     if tuple(sem_masks.shape) != expected:
         raise ValueError(f"batch['sem_masks'] has shape {tuple(sem_masks.shape)} beside masks of {tuple(masks.shape)}; expected {expected}")
+    _check_semantic_grid(given.spec, masks, found["masks"])
     if given.reads(sem_masks):
         cover = TrueMasks(masks, found.get("place")).cover(given.targets["batch_idx"], given.images).to(sem_masks.device)
         whole = sem_masks.trunc() if sem_masks.is_floating_point() else sem_masks
@@ -157,3 +158,14 @@ def _sem_masks(given: Given, found: dict[str, Tensor]) -> Tensor:
                 f"covers; there are {given.spec.num_classes} classes, from 0"
             )
     return _where_it_lies(given, sem_masks)
+
+
+def _check_semantic_grid(spec: LossSpec, masks: Tensor, read: Tensor) -> None:
+    """The semantic term reads the masks on their own grid; older definitions, which resize them, have no semantic term."""
+    assert isinstance(spec, SegmentationSpec)
+    own, resized = tuple(masks.shape[1:]), tuple(read.shape[1:])
+    if spec.semantic_term and own != resized:
+        raise ValueError(
+            f"mask_grid='prototypes' resizes batch['masks'] from {own} to {resized}, and the semantic term reads them on their own grid: "
+            "give SegmentationSpec(semantic_term=False, …), or preds['proto'] without semantic logits"
+        )

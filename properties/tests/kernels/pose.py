@@ -23,6 +23,7 @@ SPECS = {
     "people": replace(SECOND, keypoint_shape=(17, 3)),
     "without a flow": replace(SECOND, flow=False, keypoint_shape=(3, 3)),
     "end to end, without visibility": replace(SECOND, keypoint_shape=(5, 2), topk=7, topk2=1),
+    "second, by boxes": replace(SECOND, keypoint_aware=False),
     "other numbers": replace(SECOND, keypoint_shape=(1, 3), alpha=1.0, beta=2.3, sigmas=(0.3,), gains=(2.0, 1.0, 0.5, 4.0, 2.0, 3.0)),
 }
 LEAVES = ("boxes", "scores", "kpts", "kpts_sigma")

@@ -92,7 +92,7 @@ def answer(criterion: SegmentationLoss, preds: dict[str, Any], batch: dict[str, 
     given["proto"] = tuple(leaves[3:]) if len(pair) == 2 else leaves[3]
     loss, items = criterion(given, batch) if held is None else criterion.loss_given(given, batch, held)
     torch.testing.assert_close(torch.stack(list(items.values())) * len(preds["boxes"]), loss.detach(), equal_nan=True)
-    return [loss.detach(), *torch.autograd.grad(loss, leaves, UPSTREAM.to(loss.device))]
+    return [loss.detach(), *torch.autograd.grad(loss, leaves, UPSTREAM[: len(loss)].to(loss.device))]
 
 
 def assert_alike(found: list[Tensor], expected: list[Tensor], rounding: float = 2e-5) -> None:
@@ -118,6 +118,10 @@ SCENES = {
     "mask-aware, second cut": Scene(replace(AWARE, topk2=1)),
     "mask-aware, few listed": Scene(replace(AWARE, topk=1)),
     "mask-aware, other exponents": Scene(replace(AWARE, alpha=1.0, beta=4.0), rows=8),
+    "older, rounded crops": Scene(replace(PLAIN, crop="rounded"), grid=(16, 13)),
+    "older, wrapped crops": Scene(replace(MASKS, crop="wrapped"), grid=(16, 13)),
+    "older, no semantic term": Scene(replace(PLAIN, semantic_term=False), semantic=False),
+    "older, the prototypes' grid": Scene(replace(PLAIN, semantic_term=False, mask_grid="prototypes"), grid=(16, 13), semantic=False),
 }
 
 

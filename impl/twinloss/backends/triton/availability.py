@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from twinloss.spec import LossSpec
+from twinloss.task_specs import SegmentationSpec
+from twinloss.terms.registry import DETECTION_TERMS
 
 OLDEST_CAPABILITY = (8, 0)
 OLDEST_TRITON = (3, 3)  # the first whose kernels take tuples
@@ -29,6 +31,12 @@ def why_not(logits: Tensor, spec: LossSpec, ties: str) -> str | None:
     if logits.dtype == torch.float64:
         return "the kernels compute in float32, and these logits are float64; use backend='torch'"
     return None if interpreting() else _why_not_device(logits.device)
+
+
+def computed_terms(spec: LossSpec) -> tuple[str, ...]:
+    """Keys of the terms that the kernels compute: of older segmentation, which crops otherwise or has no semantic term, detection's."""
+    older = isinstance(spec, SegmentationSpec) and (spec.crop != "exact" or not spec.semantic_term)
+    return DETECTION_TERMS if older else spec.terms
 
 
 def interpreting() -> bool:

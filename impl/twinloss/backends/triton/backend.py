@@ -5,7 +5,7 @@ from __future__ import annotations
 from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.backends.slots import Slots
-from twinloss.backends.triton.availability import interpreting, why_not
+from twinloss.backends.triton.availability import computed_terms, interpreting, why_not
 from twinloss.spec import LossSpec
 
 
@@ -21,8 +21,8 @@ class TritonBackend(Backend):
     keeps_slots = True
 
     def computes(self, spec: LossSpec) -> tuple[str, ...]:
-        """Every term."""
-        return spec.terms
+        """Every term, but those of masks of older definitions."""
+        return computed_terms(spec)
 
     def is_default_for(self, call: Call) -> bool:
         """Whether the logits are not on the host, and Triton's interpreter is off."""

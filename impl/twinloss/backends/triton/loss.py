@@ -14,6 +14,7 @@ from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.saved_tensors import in_memory, save, saved
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton.arguments import KernelArguments, kernel_arguments, with_logits, without_logits
+from twinloss.backends.triton.availability import computed_terms
 from twinloss.backends.triton.keypoint_arguments import point_arguments
 from twinloss.backends.triton.mask_arguments import mask_arguments
 from twinloss.backends.triton.on_device import on_device
@@ -24,7 +25,7 @@ from twinloss.terms.registry import DETECTION_TERMS
 
 
 def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
-    """The loss through the kernels, on its own assignment or a given one; the host never waits for the device.
+    """The terms that the kernels compute, on their own assignment or a given one; the host never waits for the device.
 
     Raises:
         ValueError: the logits' dtype is not one that the kernels serve.
@@ -37,18 +38,19 @@ def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
 
 
 def _with_further_terms(call: Call, arguments: KernelArguments, slots: Slots, loss: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and items in the order of the definition's terms, with those that segmentation or pose adds."""
+    """Loss and items in the order of the computed terms, with those that segmentation or pose adds."""
+    computed = computed_terms(call.spec)
+    if len(loss) == len(computed):
+        return loss, items
     keys: tuple[str, ...]
     if arguments.masks is not None:
         keys, added = ("mask", "semantic"), mask_terms(call, arguments, slots)
-    elif arguments.points is not None:
+    else:
         gain_of, found_terms = dict(zip(call.spec.terms, call.spec.term_gains, strict=True)), pose_terms(call, arguments, slots)
         keys, own_items = tuple(found_terms), torch.stack([term * gain_of[key] for key, term in found_terms.items()])
         added = own_items * len(call.scores), own_items.detach()
-    else:
-        return loss, items
     found = (dict(zip((*DETECTION_TERMS, *keys), (*own, *more), strict=True)) for own, more in zip((loss, items), added, strict=True))
-    loss, items = (torch.stack([terms[key] for key in call.spec.terms]) for terms in found)
+    loss, items = (torch.stack([terms[key] for key in computed]) for terms in found)
     return loss, items
 
 

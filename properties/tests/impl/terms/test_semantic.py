@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -125,12 +127,29 @@ def test_memory() -> None:
     assert sorted(sizes.made)[-2:] == [logits[0].nbytes, logits.nbytes]
 
 
-def test_semantic_logits_without_a_map_of_classes_are_named() -> None:
+def one_box() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Predictions with semantic logits, and a batch of one box without the classes of its pixels."""
     preds = {"boxes": torch.zeros(1, 16, 64), "scores": torch.zeros(1, 2, 64), "feats": [torch.empty(1, 1, 8, 8)]}
-    preds |= {"mask_coefficient": torch.zeros(1, 2, 64), "proto": (torch.zeros(1, 2, 16, 16), torch.zeros(1, 2, 8, 8))}
+    preds |= {"mask_coefficient": torch.zeros(1, 2, 64), "proto": (torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8))}
     masks = torch.zeros(1, 16, 16)
     masks[0, 4:12, 4:12] = 1
     batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1), "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]]), "masks": masks}
+    return preds, batch
+
+
+def test_semantic_logits_without_a_map_of_classes_are_named() -> None:
     loss = SegmentationLoss(SegmentationSpec(num_classes=2, reg_max=4, strides=(8,)))
     with pytest.raises(ValueError, match=r"semantic logits, and batch no 'sem_masks'; give the class of each pixel"):
-        loss(preds, batch)
+        loss(*one_box())
+
+
+def test_masks_that_the_definition_resizes_have_no_semantic_term() -> None:
+    preds, batch = one_box()
+    batch["sem_masks"] = torch.zeros(1, 16, 16)
+    spec = SegmentationSpec(num_classes=2, reg_max=4, strides=(8,), mask_grid="prototypes")
+    with pytest.raises(ValueError, match=r"from \(16, 16\) to \(8, 8\).*give SegmentationSpec\(semantic_term=False"):
+        SegmentationLoss(spec)(preds, batch)
+    without, _ = SegmentationLoss(spec)(preds | {"proto": preds["proto"][0]}, batch)
+    assert without[-1] == 0
+    older, _ = SegmentationLoss(replace(spec, semantic_term=False))(preds, batch)
+    torch.testing.assert_close(older, without[:4])
