@@ -26,7 +26,7 @@ from twinloss.trainer import traced
 from twinloss.trainer.criterion_kinds import flow_of
 from twinloss.trainer.own_criterion import Numbers, OwnCriterion
 from twinloss.trainer.return_format import Way, learn
-from twinloss.trainer.verification import Finding, Loss, twins_of, verify
+from twinloss.trainer.verification import Finding, Loss, OwnCriterionError, twins_of, verify
 
 FIRST_WITH_CRITERION = "8.0.120"  # whose models make their own, of those that were tried
 FIRST_WITHOUT_CRITERION = "8.3.0"  # whose models take a criterion that is None for one to be made, of those that were tried
@@ -150,14 +150,14 @@ class Criterion:
             return
         try:
             finding = verify(self.own, self.loss, predictions, batch)
-        except Exception as error:  # such as for fewer anchors than candidates, which the twin serves
-            _log.warning(
-                "twinloss: not verified on this batch: the model's own %s raises %s (%s)",
-                type(self.own.criterion).__name__,
-                type(error).__name__,
-                str(error).partition("\n")[0],
-            )
+        except OwnCriterionError as error:
+            _log.warning("twinloss: not verified on this batch: the model's own %s raises %s", type(self.own.criterion).__name__, error)
             return
+        except Exception as error:
+            raise RuntimeError(
+                f"the twin could not be compared with the model's own {type(self.own.criterion).__name__} of {self.own.release}: "
+                f"{type(error).__name__} ({error}). install(..., verify=False) trains without the comparison"
+            ) from error
         vars(self).update(finding=finding, pending=bool(finding.differs) or not finding.telling)
         if finding.differs:
             vars(self)["waited"] = 0

@@ -32,6 +32,7 @@ from twinloss.trainer.own_criterion import OwnCriterion
 from twinloss.trainer.return_format import first_of, mapped, plain, undisturbed
 
 Loss = TaskLoss | EndToEndLoss
+
 Batch = Mapping[str, Any]
 Asked = tuple[Any, Batch]
 
@@ -44,6 +45,10 @@ TELLING_TARGET = 1e-3
 # Moves that exceed the rounding of either program, so that whatever rounding can tip, one of several moves tips.
 MOVED_LOGITS, MOVED_BOXES, MOVES = 1e-5, 3e-7, 8
 MARGIN = 4.0  # the largest of a few moves, and what another program's rounding may be beside it
+
+
+class OwnCriterionError(Exception):
+    """A model's own criterion raised on a batch; the error is the ``__cause__``."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ def verify(own: OwnCriterion, loss: Loss, preds: Any, batch: Batch) -> Finding:
         loss: the twin, with the own criterion's numbers.
         preds: as the model's head gave them: one set, or those of an end-to-end head by name.
         batch: targets.
+
+    Raises:
+        OwnCriterionError: the own criterion raises on this batch.
     """
     with undisturbed(preds):
         asked = mapped(preds, plain), own.task.copied(batch)
@@ -86,7 +94,7 @@ def _differs_in_float64(own: OwnCriterion, loss: Loss, asked: Asked) -> bool:
     """Whether the twin also differs from the own criterion's answer in float64, or there is no such answer."""
     try:
         return bool(_compare(own, loss, asked, dtype=torch.float64).differs)
-    except (TypeError, RuntimeError):  # the device, or the criterion, knows no float64
+    except OwnCriterionError:  # the device, or the criterion, knows no float64
         return True
 
 
@@ -94,7 +102,10 @@ def _compare(own: OwnCriterion, loss: Loss, asked: Asked, dtype: torch.dtype | N
     """Compare the twin with the own criterion, which is asked in ``dtype``, or in that of the predictions."""
     preds, batch = asked
     with _recording(own) as recorded:
-        value, items = own.criterion(preds if dtype is None else mapped(preds, lambda logits: logits.to(dtype)), batch)
+        try:
+            value, items = own.criterion(preds if dtype is None else mapped(preds, lambda logits: logits.to(dtype)), batch)
+        except Exception as error:  # such as for fewer anchors than candidates, which the twin serves
+            raise OwnCriterionError(f"{type(error).__name__} ({str(error).partition(chr(10))[0]})") from error
     twins = twins_of(loss)
     if set(recorded) != set(twins):
         return Finding("its assigner was not asked", math.nan, telling=True)

@@ -346,6 +346,18 @@ class TestVerifying:
         told = "not verified on this batch: the model's own v8DetectionLoss raises IndexError (selected index k out of range)"
         assert told in caplog.text
 
+    def test_a_comparison_that_fails_by_itself_is_not_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A warning alone would leave the twin unverified."""
+        model = stand_in(NEWEST, monkeypatch)
+
+        def unreadable(*_: Any) -> None:
+            raise ValueError("not enough values to unpack")
+
+        monkeypatch.setattr("twinloss.trainer.verification._assignment", unreadable)
+        hook.install(model)
+        with pytest.raises(RuntimeError, match=r"could not be compared .*: ValueError \(not enough values .*verify=False"):
+            model.loss(some_batch())
+
     def test_predictions_that_have_overflowed_raise_no_alarm(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = stand_in(NEWEST, monkeypatch)
         with torch.no_grad():
