@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import markdown, page
+from reports import markdown
 from reports.matrix.report import badge, build
 from reports.matrix.schema import SCHEMA
 from reports.rows import RowsError, read, validated
@@ -88,7 +88,6 @@ def _write(folder: Path, rows: pd.DataFrame, changed: pd.DataFrame) -> None:
         path = badges / (re.sub(r"[^\w.]+", "-", str(name)) + ".json")
         path.write_text(json.dumps(badge(own), indent=1) + "\n", "utf-8")
     (folder / "matrix.md").write_text(markdown.render(report), "utf-8")
-    (folder / "matrix.html").write_text(page.render(report), "utf-8")
     counts = {name: "Int64" for name, kind in SCHEMA.required.items() if kind == "count"}
     rows.astype(counts).to_csv(folder / "cells.csv", index=False, lineterminator="\n", float_format="%.2g")
     history = folder / "history.csv"
