@@ -54,7 +54,11 @@ class MaskInputs:
 
     def instance(self, row: int) -> Tensor:
         """[4] y (h, w) of a row of the batch: 1 where the map equals j + 1, or its mask, fractions included."""
-        return (self.masks[self.image[row]] == self.place(row) + 1).double() if self.index_maps else self.masks[row].double()
+        return self.shows(self.masks[self.image[row]], row).double() if self.index_maps else self.masks[row].double()
+
+    def shows(self, index_map: Tensor, row: int) -> Tensor:
+        """[4] Where an index map, in any dtype, equals j + 1; a map of bytes shows none of the boxes after the 255th."""
+        return index_map.double() == self.place(row) + 1
 
     def place(self, row: int) -> int:
         """[0] j: how many rows of the same image arrived before this one."""
@@ -64,7 +68,7 @@ class MaskInputs:
         """[3.3] The mask of a row on the prototypes' grid: resized by nearest, then equal to j + 1, or above 0.5."""
         masks = self.masks[self.image[row]] if self.index_maps else self.masks[row]
         resized = resized_nearest(masks, size_of(self.prototypes))
-        return resized == self.place(row) + 1 if self.index_maps else resized > 0.5
+        return self.shows(resized, row) if self.index_maps else resized > 0.5
 
     def covered(self) -> Tensor:
         """[5] Pixels (B, h, w) of some instance: index not 0, or a sum of the image's instance masks that is not 0."""

@@ -25,11 +25,20 @@ from oracle.tolerance.precision import Precision
 RESIZE_ROUNDINGS = 3.0  # Of an interpolated value: two products and a sum.
 POSITION_ROUNDINGS = 2.0  # Of the position of an output among the inputs, which moves the share of its two inputs.
 SUM_ROUNDINGS = 4.0  # Of a product of slopes and coefficients or prototypes, beyond its sum.
+LONGEST_RUN = 512  # Products that a matrix product adds up one after the other, at most.
 
 
 def summation(count: int) -> float:
     """Returns the roundings of a sum of ``count`` terms, added up pairwise or in blocks."""
     return 1.0 + math.log2(max(count, 1)) / 2
+
+
+def summation_of_products(count: int) -> float:
+    """Returns the roundings of a sum of ``count`` products in a matrix product, which adds up runs one after the other.
+
+    Where the terms are equal, as with constant prototypes, the roundings of a run have one sign: half a unit of the growing sum each.
+    """
+    return summation(count) + min(count, LONGEST_RUN) / 2
 
 
 class Crop(NamedTuple):
@@ -166,7 +175,7 @@ class MaskPart:
 
     def _relative(self, count: int) -> float:
         """Returns the relative rounding of a sum of ``count`` products that becomes a gradient."""
-        return (SUM_ROUNDINGS + summation(count)) * self.precision.product + OUTPUT_ROUNDINGS * self.precision.output
+        return (SUM_ROUNDINGS + summation_of_products(count)) * self.precision.product + OUTPUT_ROUNDINGS * self.precision.output
 
     def _open(self) -> tuple[tuple[int, Tensor], tuple[int, Tensor]]:
         """Returns the pixels (n, y, x) that a program may read and the definition does not, and those that it may leave out."""

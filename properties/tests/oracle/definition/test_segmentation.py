@@ -13,7 +13,7 @@ from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Inputs, Prediction, PredictionKind, Setting
 from oracle.contract.run import Outcome, run_assign, run_given, run_loss
 from oracle.definition.end_to_end import ExactEndToEnd
-from oracle.definition.segmentation import ExactSegmentation
+from oracle.definition.segmentation import ExactSegmentation, MaskInputs
 from oracle.reference.end_to_end import ReferenceEndToEnd
 from oracle.reference.segmentation import ReferenceSegmentation
 from twinloss import SegmentationSpec
@@ -156,6 +156,16 @@ def maps(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
     found = torch.zeros(2, 8, 8)
     found[1, 4, 4] = value
     return found.to(dtype)
+
+
+def test_a_byte_shows_no_box_after_the_255th() -> None:
+    """290 is 34 modulo 256, and the 34th box shows there."""
+    none, map_of_bytes = torch.zeros(1, 1, 1, 1), torch.full((1, 2, 2), 34, dtype=torch.uint8)
+    masks = MaskInputs(none, none.expand(1, 1, 2, 2), None, map_of_bytes, index_maps=True, image=torch.zeros(300, dtype=torch.int64))
+    assert masks.true_mask(33).all()
+    assert masks.instance(33).all()
+    assert not masks.true_mask(289).any()
+    assert not masks.instance(289).any()
 
 
 def test_bad_masks_are_refused_by_name() -> None:
