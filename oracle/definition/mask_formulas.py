@@ -74,15 +74,15 @@ def entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mask_loss(logits: Tensor, target: Tensor, pixels: int, area: Tensor) -> Tensor:
-    """[4] One anchor's sum of the entropy over the n pixels inside its crop, divided by the number of all pixels, and by the box's area.
+    """[4] Sums (k,) of the entropy over the n pixels inside a box's crop, divided by the number of all pixels, and by the box's area.
 
     Args:
-        logits: (n,), of the pixels inside; the others are not read [11].
+        logits: (k, n), of the k anchors that the box holds and the pixels inside; the others are not read [11].
         target: (n,).
         pixels: h · w.
         area: the box's share of the image; for a box without area the loss is 0 [9].
     """
-    return entropy(logits, target).sum() / (pixels * area) if area > 0 else logits.sum() * 0
+    return entropy(logits, target).sum(-1) / (pixels * area) if area > 0 else logits.sum(-1) * 0
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:

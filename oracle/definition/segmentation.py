@@ -183,12 +183,15 @@ def mask_term(masks: MaskInputs, held: Held, corners: Tensor, grid: Grid, crop: 
     if crop != "exact" and borders.device.type == "cpu":
         few = torch.bincount(held.image)[held.image] < FEW
         borders = borders.where(~few[:, None], rounded_borders(borders, size, wrap=crop == "wrapped"))
-    crops = inside_crop(borders, size)
+    crops, area = inside_crop(borders, size), areas(corners.double(), grid)
+    coefficients, prototypes_of = masks.coefficients[held.image, held.anchor], prototypes.unbind()
     losses = []
-    for image, anchor, row, inside, area in zip(held.image, held.anchor, held.row, crops, areas(corners.double(), grid), strict=True):
-        logits = masks.coefficients[image, anchor] @ prototypes[image][:, inside]
-        losses.append(mask_loss(logits, masks.instance(int(row))[inside], size[0] * size[1], area))
-    return torch.stack(losses).mean()
+    for row in held.row.unique().tolist():
+        own = (held.row == row).nonzero().reshape(-1)
+        image, inside = int(masks.image[row]), crops[own[0]]
+        logits = coefficients[own] @ prototypes_of[image][:, inside]
+        losses.append(mask_loss(logits, masks.instance(row)[inside], size[0] * size[1], area[own[0]]))
+    return torch.cat(losses).mean()
 
 
 def corners_in_mask_units(corners: Tensor, grid: Grid, size: Size) -> Tensor:

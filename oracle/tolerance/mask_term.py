@@ -101,7 +101,9 @@ class MaskPart:
         self.proto_Pyx = self._resized(self.native)
         magnitude_Pyx = self._resized(self.native.abs())
         self.position_yx, self.interpolation = self._resize_roundings()
-        self.proto_off_Pyx = magnitude_Pyx * self.interpolation + self._inputs(self.native.abs()) * self.position_yx
+        self.proto_off_Pyx = torch.zeros_like(magnitude_Pyx)
+        if self.resizes:
+            self.proto_off_Pyx = magnitude_Pyx * self.interpolation + self._inputs(self.native.abs()) * self.position_yx
         self._pixels(torch.stack([masks.instance(r) for r in row.tolist()]), magnitude_Pyx)
 
     def _pixels(self, target_nyx: Tensor, magnitude_Pyx: Tensor) -> None:
