@@ -15,7 +15,7 @@ from torch import Tensor
 from oracle.contract.contender import Batch
 from oracle.definition.criterion import Grid, GroundTruth
 from oracle.definition.mask_formulas import Size, bilinear_inputs, entropy, resized_bilinear, size_of
-from oracle.definition.segmentation import MaskInputs, areas
+from oracle.definition.segmentation import areas
 from oracle.tolerance.coordinates import truth_corner_tolerance
 from oracle.tolerance.held_anchors import ENTROPY_ROUNDINGS, EVALUATION_ROUNDINGS, OUTPUT_ROUNDINGS, Bounds
 from oracle.tolerance.mask_crops import truth_crops
@@ -81,30 +81,78 @@ def crop_of(grid: Grid, truth: GroundTruth, batch: Batch, size: Size, row: Tenso
     return Crop(kept.inside, kept.certain, kept.possible, factor, relative)
 
 
-class MaskPart:
-    """Held anchors of one image.
+class Prototypes:
+    """The prototypes of one image on the masks' grid, and the roundings of their resizing.
 
     Args:
-        masks: the batch's inputs.
-        image: the image.
-        anchor, row: (n,) anchors, and rows of the batch that hold them.
-        crop: their crops.
+        native: (P, h_p, w_p).
+        size: h and w of the masks' grid.
         precision: the contender's.
+
+    Attributes:
+        value, magnitude, off: (P, y, x) the prototypes, what is rounded in them, and their tolerance.
+        position: (y, x) rounding of an input's share, which is that of the position among the inputs.
+        interpolation: relative rounding of an interpolated value.
     """
 
-    def __init__(self, masks: MaskInputs, image: int, anchor: Tensor, row: Tensor, crop: Crop, precision: Precision) -> None:
-        self.crop, self.precision = crop, precision
-        self.coefficient_nP = masks.coefficients[image, anchor].detach()
-        self.native = masks.prototypes[image].detach()
-        self.size = size_of(masks.masks)
-        self.resizes = size_of(self.native) != self.size
-        self.proto_Pyx = self._resized(self.native)
-        magnitude_Pyx = self._resized(self.native.abs())
-        self.position_yx, self.interpolation = self._resize_roundings()
-        self.proto_off_Pyx = torch.zeros_like(magnitude_Pyx)
+    def __init__(self, native: Tensor, size: Size, precision: Precision) -> None:
+        self.native, self.size = native, size
+        self.resizes = size_of(native) != size
+        self.value, self.magnitude = self._resized(native), self._resized(native.abs())
+        self.off, self.position, self.interpolation = torch.zeros_like(self.magnitude), torch.zeros(size, dtype=torch.float64), 0.0
         if self.resizes:
-            self.proto_off_Pyx = magnitude_Pyx * self.interpolation + self._inputs(self.native.abs()) * self.position_yx
-        self._pixels(torch.stack([masks.instance(r) for r in row.tolist()]), magnitude_Pyx)
+            rows, columns = (torch.arange(1.0, new + 1) * old / new for new, old in zip(size, native.shape[1:], strict=True))
+            self.position = (POSITION_ROUNDINGS * precision.evaluation * (rows[:, None] + columns + 2)).double()
+            self.interpolation = RESIZE_ROUNDINGS * max(precision.product, precision.score)
+            self.off = self.magnitude * self.interpolation + self._inputs(native.abs()) * self.position
+
+    def gradients(self, rounding: Tensor, size: Tensor, low: Tensor, high: Tensor) -> Bounds:
+        """Returns bounds (P, h_p, w_p) on the gradient, from those on the masks' grid (P, y, x), and the magnitudes that are spread."""
+        rounding, low, high = (self._spread_back(self._resized, part) for part in (rounding, low, high))
+        return Bounds(rounding + self._spread_back(self._inputs, size * self.position), low, high)
+
+    def _resized(self, maps: Tensor) -> Tensor:
+        return resized_bilinear(maps, self.size) if self.resizes else maps
+
+    def _inputs(self, maps: Tensor) -> Tensor:
+        """Returns the sum of the inputs of each output (…, y, x), whatever their shares."""
+        for axis, length in zip((-2, -1), self.size, strict=True):
+            first, second, _ = bilinear_inputs(maps.shape[axis], length)
+            maps = maps.index_select(axis, first) + maps.index_select(axis, second)
+        return maps
+
+    def _spread_back(self, resize: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
+        """Returns maps (P, y, x) on the prototypes' grid, by the transpose of a linear function that resizes."""
+        if not self.resizes:
+            return maps
+        with torch.enable_grad():
+            native = torch.zeros_like(self.native, requires_grad=True)
+            (spread,) = torch.autograd.grad((resize(native) * maps).sum(), native)
+        return spread
+
+
+class MaskPart:
+    """Held anchors of one image, on the window that their crops span.
+
+    Args:
+        coefficients: (n, P).
+        prototypes: of their image.
+        target: (n, y, x) true masks.
+        crop: their crops.
+        precision: the contender's.
+
+    Attributes:
+        window: rows and columns of the masks' grid; in this class y and x are those of the window.
+    """
+
+    def __init__(self, coefficients: Tensor, prototypes: Prototypes, target: Tensor, crop: Crop, precision: Precision) -> None:
+        self.window = _spanned(crop.possible)
+        self.coefficient_nP, self.precision, self.interpolation = coefficients, precision, prototypes.interpolation
+        self.crop = Crop(*(part[:, *self.window] for part in crop[:3]), crop.factor, crop.relative)
+        self.proto_Pyx, magnitude_Pyx, self.proto_off_Pyx = (
+            part[:, *self.window] for part in (prototypes.value, prototypes.magnitude, prototypes.off)
+        )
+        self._pixels(target[:, *self.window], magnitude_Pyx)
 
     def _pixels(self, target_nyx: Tensor, magnitude_Pyx: Tensor) -> None:
         """Sets the entropy of each pixel and its slope in the logit, times the pixel's factor, with their tolerances (n, y, x)."""
@@ -122,24 +170,6 @@ class MaskPart:
         residual_off = share * (1 - share) * off + EVALUATION_ROUNDINGS * rounding * (share + target_nyx)
         relative = crop.relative + 2 * precision.product
         self.slope_off = crop.factor * residual_off + relative * self.slope.abs() + precision.smallest_score
-
-    def _resized(self, maps: Tensor) -> Tensor:
-        return resized_bilinear(maps, self.size) if self.resizes else maps
-
-    def _inputs(self, maps: Tensor) -> Tensor:
-        """Returns the sum of the inputs of each output (…, y, x), whatever their shares."""
-        for axis, length in zip((-2, -1), self.size, strict=True):
-            first, second, _ = bilinear_inputs(maps.shape[axis], length)
-            maps = maps.index_select(axis, first) + maps.index_select(axis, second)
-        return maps
-
-    def _resize_roundings(self) -> tuple[Tensor, float]:
-        """Returns the rounding (y, x) of an input's share, which is that of the position, and the relative one of an interpolated value."""
-        if not self.resizes:
-            return torch.zeros(self.size, dtype=torch.float64), 0.0
-        rows, columns = (torch.arange(1.0, new + 1) * old / new for new, old in zip(self.size, self.native.shape[1:], strict=True))
-        position = POSITION_ROUNDINGS * self.precision.evaluation * (rows[:, None] + columns + 2)
-        return position.double(), RESIZE_ROUNDINGS * max(self.precision.product, self.precision.score)
 
     def term(self) -> Tensor:
         """Returns the tolerance of the anchors' share of the mask term, times gain and number of images."""
@@ -160,10 +190,10 @@ class MaskPart:
                 end.index_add_(0, n, part)
         return Bounds(rounding, *ends)
 
-    def prototypes(self) -> Bounds:
-        """Returns bounds (P, h_p, w_p) on the anchors' part of the gradient of the image's prototypes."""
+    def prototypes(self, held: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns the anchors' part of what :meth:`Prototypes.gradients` takes, on the window; ``held`` anchors of the image are added up."""
         possible, coefficient = self.crop.possible, self.coefficient_nP
-        off = (self.slope_off + self.slope.abs() * self._relative(len(coefficient))) * possible
+        off = (self.slope_off + self.slope.abs() * self._relative(held)) * possible
         size = torch.einsum("nyx,np->pyx", self.slope.abs() * possible, coefficient.abs())
         rounding = torch.einsum("nyx,np->pyx", off, coefficient.abs()) + self.interpolation * size
         ends = [torch.zeros_like(rounding) for _ in range(2)]
@@ -172,8 +202,7 @@ class MaskPart:
             change = sign * self.slope[n, y, x, None] * coefficient[n]
             for end, part in zip(ends, (change.clamp(max=0), change.clamp(min=0)), strict=True):
                 end.index_put_((torch.arange(len(end))[:, None], y, x), part.T, accumulate=True)
-        rounding, *ends = (self._spread_back(self._resized, part) for part in (rounding, *ends))
-        return Bounds(rounding + self._spread_back(self._inputs, size * self.position_yx), *ends)
+        return rounding, size, *ends
 
     def _relative(self, count: int) -> float:
         """Returns the relative rounding of a sum of ``count`` products that becomes a gradient."""
@@ -184,11 +213,11 @@ class MaskPart:
         crop = self.crop
         return (1, crop.possible & ~crop.inside), (-1, crop.inside & ~crop.certain)
 
-    def _spread_back(self, resize: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-        """Returns maps (P, y, x) on the prototypes' grid, by the transpose of a linear function that resizes."""
-        if not self.resizes:
-            return maps
-        with torch.enable_grad():
-            native = torch.zeros_like(self.native, requires_grad=True)
-            (spread,) = torch.autograd.grad((resize(native) * maps).sum(), native)
-        return spread
+
+def _spanned(possible: Tensor) -> tuple[slice, slice]:
+    """Returns the rows and columns that hold every pixel of masks (n, y, x)."""
+    spans = []
+    for axes in ((0, 2), (0, 1)):
+        at = possible.any(axes[0]).any(axes[1] - 1).nonzero()
+        spans.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0))
+    return spans[0], spans[1]

@@ -6,7 +6,7 @@ a kink: the term and the gradients may be those with or without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from oracle.definition.mask_formulas import entropy, resized_nearest, semantic_t
 from oracle.definition.segmentation import ExactSegmentation
 from oracle.tolerance.held_anchors import ENTROPY_ROUNDINGS, EVALUATION_ROUNDINGS, OUTPUT_ROUNDINGS, Bounds
 from oracle.tolerance.loss_and_gradients import Assigned, FurtherTerms, TermSteps
-from oracle.tolerance.mask_term import MaskPart, crop_of, summation
+from oracle.tolerance.mask_term import MaskPart, Prototypes, crop_of, summation
 from oracle.tolerance.precision import Precision
 from twinloss import Assignment
 
@@ -64,17 +64,29 @@ def mask_term_tolerance(exact: ExactSegmentation, preds: Preds, batch: Batch, he
         masks, grid, truth = exact.mask_inputs(preds, batch), exact.grid(preds), exact.truth(preds, batch)
         scale, size = gain * len(proto) / len(held.box), size_of(masks.masks)
         for image in held.image.unique().tolist():
-            for at in (held.image == image).nonzero().reshape(-1).split(_CHUNK):
+            own = (held.image == image).nonzero().reshape(-1)
+            maps = Prototypes(masks.prototypes[image].detach(), size, precision)
+            sums = [torch.zeros_like(maps.value) for _ in range(4)]
+            for at in _by_box(held.box, own):
                 crop = crop_of(grid, truth, batch, size, held.box[at], scale, precision)
-                part = MaskPart(masks, image, held.anchor[at], held.box[at], crop, precision)
+                target = masks.instance(int(held.box[at[0]])).expand(len(at), *size)
+                part = MaskPart(masks.coefficients[image, held.anchor[at]].detach(), maps, target, crop, precision)
                 term += part.term() * (1 + summation(len(held.box)) * precision.evaluation)
                 for total, mine in zip(coefficients, part.coefficients(), strict=True):
                     total[image, :, held.anchor[at]] = mine.T
-                for total, mine in zip(prototypes, part.prototypes(), strict=True):
-                    total[image] += mine
+                for whole, mine in zip(sums, part.prototypes(len(own)), strict=True):
+                    whole[:, *part.window] += mine
+            for total, mine in zip(prototypes, maps.gradients(*sums), strict=True):
+                total[image] += mine
     smallest = precision.smallest_output * max(1.0, gain)
     found = {"mask_coefficient": coefficients, "proto": prototypes}
     return TermTolerance(term, {name: Bounds(parts[0] + smallest, *parts[1:]) for name, parts in found.items()})
+
+
+def _by_box(box: Tensor, entries: Tensor) -> Iterator[Tensor]:
+    """Yields the entries of each box, at most some at a time."""
+    for row in box[entries].unique().tolist():
+        yield from entries[box[entries] == row].split(_CHUNK)
 
 
 @torch.no_grad()
