@@ -142,17 +142,17 @@ class MaskPart:
         precision: the contender's.
 
     Attributes:
-        window: rows and columns of the masks' grid; in this class y and x are those of the window.
+        window: its index into (n, y, x) of the masks' grid; in this class y and x are those of the window.
     """
 
     def __init__(self, coefficients: Tensor, prototypes: Prototypes, target: Tensor, crop: Crop, precision: Precision) -> None:
         self.window = _spanned(crop.possible)
         self.coefficient_nP, self.precision, self.interpolation = coefficients, precision, prototypes.interpolation
-        self.crop = Crop(*(part[:, *self.window] for part in crop[:3]), crop.factor, crop.relative)
+        self.crop = Crop(crop.inside[self.window], crop.certain[self.window], crop.possible[self.window], crop.factor, crop.relative)
         self.proto_Pyx, magnitude_Pyx, self.proto_off_Pyx = (
-            part[:, *self.window] for part in (prototypes.value, prototypes.magnitude, prototypes.off)
+            part[self.window] for part in (prototypes.value, prototypes.magnitude, prototypes.off)
         )
-        self._pixels(target[:, *self.window], magnitude_Pyx)
+        self._pixels(target[self.window], magnitude_Pyx)
 
     def _pixels(self, target_nyx: Tensor, magnitude_Pyx: Tensor) -> None:
         """Sets the entropy of each pixel and its slope in the logit, times the pixel's factor, with their tolerances (n, y, x)."""
@@ -191,7 +191,7 @@ class MaskPart:
         return Bounds(rounding, *ends)
 
     def prototypes(self, held: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the anchors' part of what :meth:`Prototypes.gradients` takes, on the window; ``held`` anchors of the image are added up."""
+        """Returns the anchors' part of what :meth:`Prototypes.gradients` takes, on the window, of ``held`` anchors in the image."""
         possible, coefficient = self.crop.possible, self.coefficient_nP
         off = (self.slope_off + self.slope.abs() * self._relative(held)) * possible
         size = torch.einsum("nyx,np->pyx", self.slope.abs() * possible, coefficient.abs())
@@ -202,7 +202,7 @@ class MaskPart:
             change = sign * self.slope[n, y, x, None] * coefficient[n]
             for end, part in zip(ends, (change.clamp(max=0), change.clamp(min=0)), strict=True):
                 end.index_put_((torch.arange(len(end))[:, None], y, x), part.T, accumulate=True)
-        return rounding, size, *ends
+        return rounding, size, ends[0], ends[1]
 
     def _relative(self, count: int) -> float:
         """Returns the relative rounding of a sum of ``count`` products that becomes a gradient."""
@@ -214,10 +214,9 @@ class MaskPart:
         return (1, crop.possible & ~crop.inside), (-1, crop.inside & ~crop.certain)
 
 
-def _spanned(possible: Tensor) -> tuple[slice, slice]:
-    """Returns the rows and columns that hold every pixel of masks (n, y, x)."""
-    spans = []
-    for axes in ((0, 2), (0, 1)):
-        at = possible.any(axes[0]).any(axes[1] - 1).nonzero()
-        spans.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0))
-    return spans[0], spans[1]
+def _spanned(possible: Tensor) -> tuple[slice, slice, slice]:
+    """Returns the index of the rows and columns that hold every pixel of masks (n, y, x)."""
+    some_yx = possible.any(0)
+    found = (some_yx.any(axis).nonzero().reshape(-1).tolist() for axis in (1, 0))
+    rows, columns = (slice(at[0], at[-1] + 1) if at else slice(0, 0) for at in found)
+    return slice(None), rows, columns

@@ -75,7 +75,7 @@ def mask_term_tolerance(exact: ExactSegmentation, preds: Preds, batch: Batch, he
                 for total, mine in zip(coefficients, part.coefficients(), strict=True):
                     total[image, :, held.anchor[at]] = mine.T
                 for whole, mine in zip(sums, part.prototypes(len(own)), strict=True):
-                    whole[:, *part.window] += mine
+                    whole[part.window] += mine
             for total, mine in zip(prototypes, maps.gradients(*sums), strict=True):
                 total[image] += mine
     smallest = precision.smallest_output * max(1.0, gain)
