@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 
 FEW = 1 << 16
 """Numbers that are gathered at once; for more, an operation for each image, which reads along its rows of channels, is faster."""
@@ -53,7 +52,7 @@ class _HeldColumns(torch.autograd.Function):
         return torch.cat([logits.new_empty(0, logits.shape[1]), *columns_by_image(logits, image, anchor)])
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         image, anchor = saved(ctx)
         dense = torch.zeros(**ctx.of_logits)

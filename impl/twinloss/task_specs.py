@@ -77,7 +77,7 @@ class OrientedSpec(LossSpec):
         term_floor: f, what ProbIoU's variances are raised by in the box term, in squared grid units; it is 0 in the assignment.
         probiou_eps: ε_p, epsilon of the ProbIoU; above 0.
         angle_term: whether there is a fourth entry, the angle term.
-        turned_targets: whether distributions learn the distances to the sides of the turned box, rather than of the same box unturned.
+        turned_targets: whether the target distances are those to the sides of the turned box, rather than of the same box unturned.
 
     The last two are as in the newest definition unless :meth:`for_release` asks for an older one. All others are :class:`LossSpec`'s.
 

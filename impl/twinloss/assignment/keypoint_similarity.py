@@ -103,7 +103,8 @@ class KeypointOverlap(Overlap):
     def candidates(self, pairs: CandidatePairs) -> CandidatePairs:
         """The pairs whose box fits the anchor's level; all of a box that would lose all."""
         strides = self.scene.pyramid.strides
-        level_A = torch.repeat_interleave(torch.tensor([rows * columns for rows, columns in self.scene.pyramid.grids]))
+        cells = [rows * columns for rows, columns in self.scene.pyramid.grids]
+        level_A = torch.repeat_interleave(torch.tensor(cells, device="cpu"))
         fits_nL = fits_level(self.area, strides)
         fits_P = fits_nL.view(-1)[pairs.box * len(strides) + level_A.to(pairs.anchor.device).index_select(0, pairs.anchor)]
         fitting_n = torch.zeros(len(fits_nL), dtype=torch.int64, device=fits_P.device).index_add_(0, pairs.box, fits_P.to(torch.int64))

@@ -37,7 +37,7 @@ def mask_ious(
         height: H, of the image.
     """
     tall, wide = int(prototypes.shape[-2]), int(prototypes.shape[-1])
-    crop_n4 = whole_pixels(corners * torch.tensor(tall / height, dtype=corners.dtype), (tall, wide))
+    crop_n4 = whole_pixels(corners * torch.tensor(tall / height, dtype=corners.dtype, device="cpu"), (tall, wide))
     groups, resized = Groups.of(row), Resized(masks, (tall, wide))
     predicted_n, common_n = torch.zeros_like(row), torch.zeros_like(row)
     columns_nP = _columns(coefficients, image, anchor)

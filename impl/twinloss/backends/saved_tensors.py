@@ -6,6 +6,8 @@ another tensor: it is an input like any other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -46,3 +48,44 @@ def saved(ctx: Any) -> list[Tensor]:
             )
         found.append(in_memory(tensor))
     return found
+
+
+Backward = Callable[..., Any]
+
+
+def differentiated_once(backward: Backward) -> Backward:
+    """A backward pass whose results have no gradients: where ``create_graph`` asks for them, differentiating the results is an error.
+
+    Torch's own ``once_differentiable`` looks at the incoming gradients alone, which those of a plain ``loss.sum()`` pass: the results would
+    be constants to whoever adds a penalty on them to the loss.
+    """
+
+    @wraps(backward)
+    def passed(ctx: Any, *incoming: Tensor | None) -> Any:
+        with torch.no_grad():
+            found = backward(ctx, *incoming)
+        if not torch.is_grad_enabled():
+            return found
+        sources = [x for x in (*incoming, *ctx.saved_tensors) if x is not None and x.requires_grad]
+        return tuple(x if x is None else _Last.apply(x, torch.zeros(0, device="cpu").requires_grad_(), *sources) for x in _tuple(found))
+
+    return passed
+
+
+def _tuple(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+class _Last(torch.autograd.Function):
+    """A gradient as it is. Its sources are named, so that whoever asks for a gradient by them comes here."""
+
+    @staticmethod
+    def forward(_ctx: Any, gradient: Tensor, *_sources: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(_ctx: Any, _incoming: Tensor) -> Any:
+        raise RuntimeError(
+            "the loss can be differentiated once: its gradients have none of their own; for a penalty on gradients take those of another "
+            "function of the predictions, such as their sum"
+        )

@@ -99,15 +99,19 @@ class Oriented(Geometry):
 
     def clamped_target(self, held: HeldAnchors) -> Tensor:
         """Distances to the sides in the ground truth's frame, clamped to [0, R − 1 − 0.01]; of an older definition to those unturned."""
-        truth_H5 = held.truth
-        if not _numbers(held.spec).turned_targets:
-            truth_H5 = torch.cat([truth_H5[:, :4], torch.zeros_like(truth_H5[:, 4:])], dim=-1)
-        return distances_from_boxes(held.centres, truth_H5).clamp(0, held.spec.largest_target)
+        return _target(held).clamp(0, held.spec.largest_target)
 
     def distance_term(self, distances: Tensor, held: HeldAnchors) -> Tensor:
-        """L1 of distances in the ground truth's frame, as shares of the image's width (left, right) and height (top, bottom)."""
-        target_H4 = distances_from_boxes(held.centres, held.truth)
-        return difference_term(distances, target_H4, held.strides, held.weight, held.image_size)
+        """L1 of distances to the same sides, as shares of the image's width (left, right) and height (top, bottom)."""
+        return difference_term(distances, _target(held), held.strides, held.share, held.image_size)
+
+
+def _target(held: HeldAnchors) -> Tensor:
+    """Distances (H, 4) to the sides in the ground truth's frame; of an older definition to those of the box unturned."""
+    truth_H5 = held.truth
+    if not _numbers(held.spec).turned_targets:
+        truth_H5 = torch.cat([truth_H5[:, :4], torch.zeros_like(truth_H5[:, 4:])], dim=-1)
+    return distances_from_boxes(held.centres, truth_H5)
 
 
 def _lengthened(boxes: Tensor, spec: LossSpec) -> Tensor:

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 
 LONGEST = 100.0
 """Largest Bhattacharyya distance; beyond it two boxes have the same overlap and no gradient."""
@@ -68,7 +67,7 @@ class _ProbIoU(torch.autograd.Function):
         return 1 - loss
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         by_beta, *by_box = saved(ctx)
         # Where the distance is clamped there is no gradient, whatever comes in.

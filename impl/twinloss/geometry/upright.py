@@ -75,7 +75,7 @@ class Upright(Geometry):
 
     def distance_term(self, distances: Tensor, held: HeldAnchors) -> Tensor:
         """L1 of distances as shares of the image."""
-        return distance_term(distances, held.centres, held.truth, held.strides, held.weight, held.image_size)
+        return distance_term(distances, held.centres, held.truth, held.strides, held.share, held.image_size)
 
 
 UPRIGHT = Upright()

@@ -99,7 +99,7 @@ def _has_index_maps(spec: LossSpec) -> bool:
 def _where_it_lies(given: Given, target: Tensor) -> Tensor:
     """A target on the logits' device, copied only if it is elsewhere, or more than numbers in memory."""
     target = target.detach() if type(target) in PLAIN else given.copied(target)
-    return target.resolve_neg().to(given.boxes.device, non_blocking=True)
+    return in_memory(target).to(given.boxes.device, non_blocking=True)
 
 
 def _check_index_maps(given: Given, masks: Tensor) -> None:

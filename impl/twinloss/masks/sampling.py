@@ -28,7 +28,7 @@ def along_axis(place: Tensor, size: int, resized: int, dtype: torch.dtype) -> tu
         resized: its length after resizing.
         dtype: of the shares.
     """
-    at = ((place.to(dtype) + 0.5) * torch.tensor(size / resized, dtype=dtype) - 0.5).clamp(min=0)
+    at = ((place.to(dtype) + 0.5) * torch.tensor(size / resized, dtype=dtype, device="cpu") - 0.5).clamp(min=0)
     near = at.floor()
     index = near.to(torch.int64).clamp(max=size - 1)
     return index, (index + 1).clamp(max=size - 1), at - near
@@ -36,7 +36,7 @@ def along_axis(place: Tensor, size: int, resized: int, dtype: torch.dtype) -> tu
 
 def nearest(size: int, resized: int, device: torch.device) -> Tensor:
     """(resized,): which input each output of an axis takes when it is resized by nearest; the product is float32 (section 4)."""
-    place = torch.arange(resized, dtype=torch.float32, device=device) * torch.tensor(size / resized, dtype=torch.float32)
+    place = torch.arange(resized, dtype=torch.float32, device=device) * torch.tensor(size / resized, dtype=torch.float32, device="cpu")
     return place.floor().to(torch.int64).clamp(max=size - 1)
 
 

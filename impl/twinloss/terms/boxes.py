@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.geometry.corners import ciou, corners_from_distances, distances_from_corners, expectation
 
 
@@ -94,7 +93,7 @@ class _Distributions(torch.autograd.Function):
         return expected_H4, -(share_H4R.amax(-1).log() + torch.lerp(at_lower_H4, at_upper_H4, upper_share_H4))
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, to_expected_H4: Tensor, to_entropy_H4: Tensor) -> tuple[Tensor, None]:
         share_H4R, expected_H4, index_H41, upper_share_H4 = saved(ctx)
         bins_R = torch.arange(share_H4R.shape[-1], dtype=share_H4R.dtype, device=share_H4R.device)

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 
 BLOCK = 1 << 20
 """Logits per block: with its scratch it fits a processor's last cache, and is large enough to use several cores."""
@@ -67,7 +66,7 @@ class _Classification(torch.autograd.Function):
         return (softplus_BC.sum(dtype=torch.float64) - correction_H.sum(dtype=torch.float64)).to(dtype)
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         scores_BCA, image_H, label_H, anchor_H, weight_H, *class_weights = saved(ctx)
         factor_C = gradient * class_weights[0] if class_weights else gradient.expand(scores_BCA.shape[1])

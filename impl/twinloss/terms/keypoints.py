@@ -27,10 +27,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 
 Generation = Literal[1, 2]
 Flow = Callable[[Tensor], Tensor]
@@ -251,7 +250,7 @@ class _Location(torch.autograd.Function):
         return (exponent_Hn.expm1() * -share_Hn).sum()
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, None, None]:
         (gradient_Hn2,) = saved(ctx)
         return gradient_Hn2 * incoming, None, None

@@ -16,10 +16,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.gather_anchors import held_columns
 from twinloss.masks.crops import Chunk, chunks, crops_of, pieces_of
 from twinloss.masks.groups import Groups
@@ -138,7 +137,7 @@ class _MaskTerm(torch.autograd.Function):
         return total.to(dtype)
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (columns_nP, prototypes_BPhw), held = saved(ctx), ctx.held
         dtype, targets = working_dtype(columns_nP), iter(ctx.targets)

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.masks.sampling import nearest
 from twinloss.masks.targets import TrueMasks
 from twinloss.terms.classification import working_dtype
@@ -92,7 +91,7 @@ class _SemanticTerm(torch.autograd.Function):
         return ((entropy / logits_BChw.numel() + dice_BC.mean()) / 2).to(working_dtype(logits_BChw))
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, None]:
         (logits_BChw, classes_Bhw), (common_BC, either_BC) = saved(ctx), ctx.sums
         to_entropy, to_dice = incoming / (2 * logits_BChw.numel()), incoming / (2 * common_BC.numel())

@@ -168,6 +168,16 @@ def test_keypoints_and_not_boxes_decide_in_the_second_generation(backend: Backen
 
 
 @BACKENDS
+def test_another_default_device_changes_nothing(backend: BackendName) -> None:
+    given, flow = batch(SECOND), Flow()
+    criterion = loss_of(SECOND, flow, backend=backend)
+    expected = gradients(criterion(given.preds, given.targets)[0].sum(), given, flow)
+    with torch.device("meta"):
+        found = gradients(criterion(given.preds, given.targets)[0].sum(), given, flow)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@BACKENDS
 def test_of_equal_boxes_the_first_holds_all(backend: BackendName) -> None:
     spec = replace(SECOND, keypoint_shape=(17, 3), flow=False)
     given = batch(spec, boxes=1, images=1, seed=3, seen=1.0, noise=0.05)

@@ -121,6 +121,23 @@ def test_half_precision(backend: BackendName, dtype: torch.dtype, spec: Segmenta
 
 
 @backends
+@pytest.mark.parametrize("spec", [SPECS["mask-aware"], replace(SPEC, mask_grid="prototypes", semantic_term=False)])
+def test_another_default_device_changes_nothing(backend: BackendName, spec: SegmentationSpec) -> None:
+    criterion, preds, batch = SegmentationLoss(spec, backend=backend), predictions(spec, (13, 9), spec.semantic_term), targets(spec)
+    expected = gradients_of_sum(criterion, preds, batch)
+    with torch.device("meta"):
+        found = gradients_of_sum(criterion, preds, batch)
+    assert all(map(torch.equal, found, expected))
+
+
+def gradients_of_sum(criterion: SegmentationLoss, preds: Preds, batch: Batch) -> list[Tensor]:
+    """Loss, and gradients of its sum by boxes and coefficients."""
+    leaves = {key: preds[key].detach().clone().requires_grad_() for key in ("boxes", "mask_coefficient")}
+    loss, _ = criterion({**preds, **leaves}, batch)
+    return [loss.detach(), *torch.autograd.grad(loss.sum(), tuple(leaves.values()))]
+
+
+@backends
 def test_order_of_rows_changes_nothing(backend: BackendName) -> None:
     for spec in (SPECS["mask-aware"], SPECS["mask-aware, instance masks"]):
         preds, batch, criterion = predictions(spec), targets(spec), SegmentationLoss(spec, backend=backend)

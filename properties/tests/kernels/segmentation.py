@@ -274,6 +274,14 @@ def test_masks_that_changed_before_the_backward_pass_are_an_error(device: str) -
         loss.sum().backward()
 
 
+def test_targets_made_in_inference_mode(device: str) -> None:
+    kernels, _ = criteria(PLAIN)
+    preds = Scene().preds(device)
+    with torch.inference_mode():
+        batch = Scene().batch(device)
+    assert all(map(torch.equal, answer(kernels, preds, batch), answer(kernels, preds, Scene().batch(device))))
+
+
 def test_order_of_rows_changes_nothing(device: str) -> None:
     for spec in (MAPS, AWARE_OF_MASKS):
         preds, batch = Scene(spec).preds(device), Scene(spec).batch(device)

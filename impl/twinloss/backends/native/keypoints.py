@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call, Evaluation
 from twinloss.backends.native.arguments import HOST, Targets, address, scratch
 from twinloss.backends.native.library import STORAGE, KernelArguments, kernel
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.terms.keypoints import with_flow, without_deviations
 
 
@@ -65,7 +64,7 @@ class _KeypointTerms(torch.autograd.Function):
         return terms, columns
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, to_terms: Tensor | None, to_columns: Tensor | None) -> tuple[Tensor | None, ...]:
         if to_terms is None and to_columns is None:
             return (None,) * 4
@@ -102,7 +101,7 @@ class _Latents(torch.autograd.Function):
         return without, latents, shares
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, to_without: Tensor | None, to_latents: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if to_without is None and to_latents is None:
             return (None,) * 5

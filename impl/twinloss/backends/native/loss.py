@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call, Evaluation
@@ -27,7 +26,7 @@ from twinloss.backends.native.arguments import (
 from twinloss.backends.native.keypoints import with_keypoint_terms
 from twinloss.backends.native.library import STORAGE, GradientPointers, KernelArguments, kernel
 from twinloss.backends.native.masks import compared_masks
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 
 
 def evaluate(call: Call, assignment: Assignment | None = None) -> Evaluation:
@@ -139,7 +138,7 @@ class _NativeLoss(torch.autograd.Function):
         return items * len(scores), items
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
             return (None,) * 8

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from twinloss.backends.call import Call
 from twinloss.backends.native import library
 from twinloss.backends.native.arguments import HOST, scratch, side_by_side
 from twinloss.backends.native.library import STORAGE, MaskArguments, SemanticArguments, load
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.inputs.checks import PLAIN
 from twinloss.masks.targets import TrueMasks
 from twinloss.terms import masks, semantic
@@ -110,7 +109,7 @@ class _NativeMaskTerm(torch.autograd.Function):
         return term
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         coefficients, prototypes = saved(ctx)
         inputs = MaskInputs.of(coefficients, prototypes, ctx.masks)
@@ -149,7 +148,7 @@ class _NativeSemanticTerm(torch.autograd.Function):
         return term
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, None]:
         (logits,) = map(side_by_side, saved(ctx))
         gradient = torch.empty(logits.shape, dtype=logits.dtype, device=HOST)

@@ -92,7 +92,6 @@ def held_terms_kernel(
     TILE: tl.constexpr,
     ORIENTED: tl.constexpr,
     KEPT: tl.constexpr,
-    WEIGHTLESS: tl.constexpr,
 ) -> None:
     """Fill the weights of one tile of slots (unless GIVEN), and its sums of t, of box and distribution (R = 1: distance) term and w·t·x.
 
@@ -111,8 +110,8 @@ def held_terms_kernel(
         metric = tl.load(slot_metric + slot, mask=inside, other=0.0)
         weight = soft_target(owner, owner >= 0, metric, row_count, largest, nan_carrier, numbers[0], KEPT)
         tl.store(slot_weight + slot, weight, mask=inside)
-        # An anchor whose soft target is 0 is not held, unless terms of other kernels count it all the same.
-        owner = tl.where((weight <= 0) & (WEIGHTLESS == 0), -1, owner)
+        # An anchor whose soft target is 0 is not held. A metric that is kept is above 0, even if its target underflows.
+        owner = tl.where((weight <= 0) & (KEPT == 0), -1, owner)
     tl.store(slot_owner + slot, owner, mask=inside)
     held = (owner >= 0) & (weight != 0)
 
@@ -196,5 +195,4 @@ def held_terms(arguments: KernelArguments, scratch: Scratch | None, slots: Slots
         TILE=tiles.HELD_TERMS.size,
         ORIENTED=arguments.oriented,
         KEPT=spec.overlap == "keypoints",
-        WEIGHTLESS=arguments.points is not None,
     )

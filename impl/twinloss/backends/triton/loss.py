@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from twinloss.assignment.assign import Assignment
 from twinloss.backends.call import Call, Evaluation
-from twinloss.backends.saved_tensors import in_memory, save, saved
+from twinloss.backends.saved_tensors import differentiated_once, in_memory, save, saved
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton.arguments import KernelArguments, kernel_arguments, with_logits, without_logits
 from twinloss.backends.triton.availability import computed_terms
@@ -103,7 +102,7 @@ class _FusedLoss(torch.autograd.Function):
         return result.loss, result.items
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
             return (None,) * 6

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from twinloss.backends.call import Call
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.keypoint_arguments import HeldPoints
@@ -71,7 +70,7 @@ class _PoseTerms(torch.autograd.Function):
         return terms, likelihood / counted, latents, shares
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(
         ctx: Any, to_terms: Tensor | None, to_likelihood: Tensor | None, to_latents: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:

@@ -30,10 +30,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from twinloss.backends.call import Call
-from twinloss.backends.saved_tensors import save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.class_map import class_map
@@ -136,7 +135,7 @@ class _MaskTerms(torch.autograd.Function):
         return found.loss, found.items
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
             return (None,) * 7

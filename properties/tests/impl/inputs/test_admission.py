@@ -143,8 +143,11 @@ def test_differentiable_once_and_as_often_as_the_graph_is_kept(criterion: Detect
     assert same_bits(first, second)
     for name in ("boxes", "scores"):
         (gradient,) = torch.autograd.grad(loss.sum(), preds[name], create_graph=True)
-        with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
-            gradient.sum().backward()
+        for penalised in (gradient.sum(), loss.sum() + gradient.square().sum()):
+            with pytest.raises(RuntimeError, match="differentiated once: its gradients have none"):
+                torch.autograd.grad(penalised, preds[name], retain_graph=True, allow_unused=True)
+            with pytest.raises(RuntimeError, match="differentiated once: its gradients have none"):
+                penalised.backward(retain_graph=True)
     gradients(loss, preds)
     with pytest.raises(RuntimeError, match="second time"):
         gradients(loss, preds)
