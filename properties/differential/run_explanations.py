@@ -70,13 +70,16 @@ class AnsweredBatches:
 
 
 def _differs(result: ContenderResult) -> bool | None:
-    """Whether a contender's numbers differ; ``None`` if it gave none, or if only its conduct is at fault."""
+    """Whether a contender's numbers differ; ``None`` if it gave none, if only its conduct is at fault, or if a decision was open.
+
+    An open decision may have fallen otherwise than under either rule for ties: then no definition gives the answer, right or wrong.
+    """
     numbers = [finding for finding in result.findings if finding.stage != CONDUCT]
     if any(finding.quantity in ("raises", "call") for finding in result.findings):
         return None
     if numbers:
         return True
-    return None if result.verdict in (Verdict.DIFFER, Verdict.NOT_COMPARED) else False
+    return False if result.verdict is Verdict.AGREE else None
 
 
 @dataclass(frozen=True)
