@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,17 +103,24 @@ class RunExplanation:
     residual: float
 
 
-def explained(files: Sequence[Path], contenders: Mapping[str, Mapping[str, Contender]], limits: Limits = LIMITS) -> list[RunExplanation]:
+def explained(
+    files: Sequence[Path],
+    contenders: Mapping[str, Mapping[str, Contender]],
+    limits: Limits = LIMITS,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[RunExplanation]:
     """Explains the differences of every candidate whose numbers differ on a batch.
 
     Args:
         files: the files that :meth:`AnsweredBatches.write` wrote.
         contenders: by task and name.
         limits: how long to search.
+        say: told of each candidate and task before its search, which takes up to minutes.
     """
     found = []
     for (name, task), (failing, agreeing) in _read(files).items():
         if failing and name in contenders.get(task, {}):
+            say(f"searching for what explains the differences of {name} ({task}, {len(failing)} batches); this may take minutes")
             explanation = explain_failures(contenders[task][name], failing, agreeing, limits)
             found.append(_entry(name, task, explanation))
     return found
