@@ -7,13 +7,13 @@ and change no agreeing one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from oracle.comparison.recorded_answers import AnsweredBatch
+from oracle.comparison.recorded_answers import AnsweredBatch, Ties
 from oracle.contract.run import Outcome
 from oracle.definition.variant import Variant
 
@@ -42,8 +42,7 @@ class TermScales:
 
     def left(self, batch: AnsweredBatch, variants: Sequence[Variant]) -> float:
         """Returns what the factors leave on a batch, relative to the largest number of its kind; infinite where it cannot be computed."""
-        parts = _parts(batch, variants)
-        return math.inf if parts is None else parts.agrees(_as_tensor(self.value), _as_tensor(self.gradient))
+        return _EitherTies(batch, variants).left(self.value, self.gradient)
 
     @property
     def clauses(self) -> tuple[str, ...]:
@@ -118,24 +117,51 @@ class _Parts:
         return max(float(of_terms.max()), float(of_gradients))
 
 
+class _EitherTies:
+    """One batch taken apart under the contender's rule for ties and under the other, each computed once, where it is asked for."""
+
+    def __init__(self, batch: AnsweredBatch, variants: Sequence[Variant]) -> None:
+        self.batch, self.variants = batch, variants
+        self._found: dict[Ties, _Parts | None] = {}
+
+    def __iter__(self) -> Iterator[_Parts]:
+        other: Ties = "stable" if self.batch.answer.ties == "reference" else "reference"
+        for ties in (self.batch.answer.ties, other):
+            if ties not in self._found:
+                self._found[ties] = _parts(self.batch, self.variants, ties)
+            if (parts := self._found[ties]) is not None:
+                yield parts
+
+    def estimate(self) -> tuple[_Parts, tuple[Tensor, Tensor]] | None:
+        """Returns the parts that some factors explain, with these factors; ``None`` if none explain the batch."""
+        return next(((parts, factors) for parts in self if (factors := _estimate(parts)) is not None), None)
+
+    def left(self, value: Sequence[float | None], gradient: Sequence[float | None]) -> float:
+        """Returns what the factors leave under the rule that they fit better; infinite where neither can be computed."""
+        left = math.inf
+        for parts in self:
+            left = min(left, parts.agrees(_as_tensor(value), _as_tensor(gradient)))
+            if left <= self.batch.rounding:
+                break
+        return left
+
+
 def fitted_scales(failing: Sequence[AnsweredBatch], agreeing: Sequence[AnsweredBatch], variants: Sequence[Variant]) -> TermScales | None:
     """Returns the factors that, on top of some variants, explain every failing batch and change no agreeing one; ``None`` if none do."""
     if len(failing) < FEWEST_BATCHES:
         return None
-    first = [_parts(batch, variants) for batch in failing[:FEWEST_BATCHES]]
-    if any(parts is None or _estimate(parts) is None for parts in first):
+    apart = [_EitherTies(batch, variants) for batch in (*failing, *agreeing)]
+    if any(one.estimate() is None for one in apart[:FEWEST_BATCHES]):
         return None
-    every = [parts for batch in (*failing, *agreeing) if (parts := _parts(batch, variants)) is not None]
-    estimates = [(parts, estimate) for parts in every[: len(failing)] if (estimate := _estimate(parts)) is not None]
-    if len(every) < len(failing) + len(agreeing) or not estimates:
-        return None
+    estimates = [found for one in apart[: len(failing)] if (found := one.estimate()) is not None]
     value = _best([(estimate[0], parts.loss.abs()) for parts, estimate in estimates])
     gradient = _best([(estimate[1], parts.gradients.norm(dim=0) / parts.gradients.norm()) for parts, estimate in estimates])
-    left = [parts.agrees(_as_tensor(value), _as_tensor(gradient)) / parts.batch.rounding for parts in every]
-    if max(left) > 1 or all(factor is None or _same(factor, 1) for factor in (*value, *gradient)):
+    if all(factor is None or _same(factor, 1) for factor in (*value, *gradient)):
         return None
-    residual = max(share * parts.batch.rounding for share, parts in zip(left, every, strict=True))
-    return TermScales(failing[0].case.spec.term_names, value, gradient, residual)
+    left = [one.left(value, gradient) for one in apart]
+    if any(residual > one.batch.rounding for residual, one in zip(left, apart, strict=True)):
+        return None
+    return TermScales(failing[0].case.spec.term_names, value, gradient, max(left))
 
 
 def _best(estimates: Sequence[tuple[Tensor, Tensor]]) -> tuple[float | None, ...]:
@@ -145,11 +171,11 @@ def _best(estimates: Sequence[tuple[Tensor, Tensor]]) -> tuple[float | None, ...
     return tuple(factor if weight > 0 else None for factor, weight in zip(best.tolist(), weights.amax(0).tolist(), strict=True))
 
 
-def _parts(batch: AnsweredBatch, variants: Sequence[Variant]) -> _Parts | None:
+def _parts(batch: AnsweredBatch, variants: Sequence[Variant], ties: Ties) -> _Parts | None:
     """Takes a batch apart; ``None`` where the variants cannot be computed on it, or a number is not finite."""
     terms = batch.case.spec.terms
     try:
-        apart = [batch.outcome(variants, [float(name == chosen) for name in terms]) for chosen in terms]
+        apart = [batch.outcome(variants, [float(name == chosen) for name in terms], ties) for chosen in terms]
     except (ValueError, IndexError, RuntimeError):
         return None
     gradients = torch.stack([_flat(part) for part in apart], 1)

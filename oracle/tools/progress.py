@@ -88,9 +88,11 @@ class TimeEstimate:
             return math.nan
         typical = spent / self.made.total()
         each = {kind: self.spent[kind] / count for kind, count in self.made.items() if count}
-        work = sum((count - self.made[kind]) * each.get(kind, typical) for kind, count in self.planned.items() if count > self.made[kind])
-        at_once = spent / max(self.last - self.started, 1e-9)
-        return max(work / at_once - (self.clock() - self.last), 0.0)
+        missing = {kind: count - self.made[kind] for kind, count in self.planned.items() if count > self.made[kind]}
+        work = sum(count * each.get(kind, typical) for kind, count in missing.items())
+        left = work / (spent / max(self.last - self.started, 1e-9))
+        # A piece that takes longer than others of its kind leaves the time for those after it as it is.
+        return left - min(self.clock() - self.last, left / max(sum(missing.values()), 1))
 
 
 @dataclass

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -252,11 +253,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = Path(config.option.rows)
     join(recorder.folder, rows)
     if not config.stash[SIGNALS] and config.option.replay is None:  # one batch explains little
-        config.stash[EXPLAINED] = found = recorder.explanations()
+        try:
+            config.stash[EXPLAINED] = found = recorder.explanations(partial(_say, config))
+        except KeyboardInterrupt:  # the rows are complete; their explanation alone is missing
+            found, session.exitstatus = [], pytest.ExitCode.INTERRUPTED
         write(found, rows)
     config.stash[UNCOMPARED] = uncompared = _uncompared(rows, recorder)
     if uncompared and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _say(config: pytest.Config, text: str) -> None:
+    """Prints a line, unless the run is quiet."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and config.get_verbosity() >= 0:
+        reporter.ensure_newline()
+        reporter.write_line(plain(text))
+        reporter.flush()
 
 
 def _uncompared(rows: Path, recorder: Recorder) -> list[str]:

@@ -207,13 +207,17 @@ class Recorder:
             limit = self.contenders()[saved.contender].time_limit or TIME_LIMIT
             return RepeatedComparison(saved, stages, limit, self.release, self.assume, self.isolated).judgements()
 
-    def explanations(self) -> list[RunExplanation]:
-        """Explains the differences of all candidates that still can be called, on the batches of all processes of the run."""
+    def explanations(self, say: Callable[[str], object]) -> list[RunExplanation]:
+        """Explains the differences of all candidates that still can be called, on the batches of all processes of the run.
+
+        Args:
+            say: told of each candidate and task before its search.
+        """
         contenders = {
             task: {name: one for name, one in ones.items() if name in self.candidates and name not in self.hung}
             for task, ones in self._contenders.items()
         }
-        return explained(self.folder.all_batches(), contenders) if self.folder else []
+        return explained(self.folder.all_batches(), contenders, say=say) if self.folder else []
 
     def all_left_out(self, names: Sequence[str]) -> str:
         """Returns the reasons if none of these contenders can be compared in this process any more, else an empty text."""

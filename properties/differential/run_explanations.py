@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,16 @@ class AnsweredBatches:
 
 
 def _differs(result: ContenderResult) -> bool | None:
-    """Whether a contender's numbers differ; ``None`` if it gave none, or if only its conduct is at fault."""
+    """Whether a contender's numbers differ; ``None`` if it gave none, if only its conduct is at fault, or if a decision was open.
+
+    An open decision may have fallen otherwise than under either rule for ties: then no definition gives the answer, right or wrong.
+    """
     numbers = [finding for finding in result.findings if finding.stage != CONDUCT]
     if any(finding.quantity in ("raises", "call") for finding in result.findings):
         return None
     if numbers:
         return True
-    return None if result.verdict in (Verdict.DIFFER, Verdict.NOT_COMPARED) else False
+    return False if result.verdict is Verdict.AGREE else None
 
 
 @dataclass(frozen=True)
@@ -100,17 +103,24 @@ class RunExplanation:
     residual: float
 
 
-def explained(files: Sequence[Path], contenders: Mapping[str, Mapping[str, Contender]], limits: Limits = LIMITS) -> list[RunExplanation]:
+def explained(
+    files: Sequence[Path],
+    contenders: Mapping[str, Mapping[str, Contender]],
+    limits: Limits = LIMITS,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[RunExplanation]:
     """Explains the differences of every candidate whose numbers differ on a batch.
 
     Args:
         files: the files that :meth:`AnsweredBatches.write` wrote.
         contenders: by task and name.
         limits: how long to search.
+        say: told of each candidate and task before its search, which takes up to minutes.
     """
     found = []
     for (name, task), (failing, agreeing) in _read(files).items():
         if failing and name in contenders.get(task, {}):
+            say(f"searching for what explains the differences of {name} ({task}, {len(failing)} batches); this may take minutes")
             explanation = explain_failures(contenders[task][name], failing, agreeing, limits)
             found.append(_entry(name, task, explanation))
     return found

@@ -10,15 +10,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, seed, settings
 
-from oracle.cases.case import Case, Setting
+from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.explanations import Explanation, Limits, counter_proof, explain_answers
-from oracle.comparison.recorded_answers import RecordedAnswer, record
+from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer, Ties, record
 from oracle.comparison.wrong_definitions import named
 from oracle.contract.contender import Contender
 from oracle.definition.variant import VariedCriterion
 from properties.strategies import PROFILES, cases
+from twinloss import LossSpec
 
 FLOAT64 = Setting("float64")
+RULES: tuple[Ties, Ties] = ("stable", "reference")
 FEW = Limits(sample=4, beam=2, agreeing=10)
 
 
@@ -45,11 +47,11 @@ def with_faults(*names: str) -> Contender:
     return Contender("wrong", "", lambda spec: VariedCriterion(spec, [named(name) for name in names], "reference"))
 
 
-def after(change: Any) -> Contender:
-    """Returns the definition with its loss changed."""
+def after(change: Any, ties: Ties = "reference") -> Contender:
+    """Returns the definition, under a rule for ties, with its loss changed."""
 
     def factory(spec: Any) -> Any:
-        exact = VariedCriterion(spec, (), "reference")
+        exact = VariedCriterion(spec, (), ties)
 
         def loss(preds: Any, batch: Any) -> Any:
             value, items = exact(preds, batch)
@@ -95,6 +97,18 @@ def test_an_older_release_with_a_fault_is_named_as_that_release() -> None:
 def test_a_constant_factor_is_named_where_it_is_the_same_on_all_batches() -> None:
     found = explain_answers(answers(after(lambda loss: loss * loss.new_tensor([1.0, 1.0023, 1.0]))), limits=FEW)
     assert found.sentence().startswith("cls_loss and its gradient are 1.0023 times what they should be [7]: explains ")
+    assert found.explained == found.failing
+
+
+def test_a_constant_factor_is_named_under_the_rule_for_ties_that_a_batch_shows() -> None:
+    """A candidate that shows nothing but its loss is taken to have the reference's rule, and has the other."""
+    spec = LossSpec(num_classes=1, reg_max=4, strides=(8,), topk=3)
+    four_equal_anchors = [Case(spec, (64, side), 1, (Box(0, 0, 32, 32, 24, 24),), Prediction("zeros")) for side in (64, 72, 80)]
+    recorded = answers(after(lambda loss: loss * loss.new_tensor([1.0, 1.0, 2.0]), "stable"), four_equal_anchors)
+    by_rule = [[AnsweredBatch(one).outcome((), ties=ties).gradients["boxes"] for ties in RULES] for one in recorded]
+    assert not all(torch.equal(stable, reference) for stable, reference in by_rule)
+    found = explain_answers(recorded, limits=FEW)
+    assert found.sentence().startswith("dfl_loss and its gradient are 2 times what they should be [7]: explains ")
     assert found.explained == found.failing
 
 

@@ -48,6 +48,15 @@ def test_the_time_left_is_learnt_from_what_was_done() -> None:
     assert (pace.left_s, pace.share) == (0, 1)
 
 
+def test_a_piece_that_takes_long_leaves_the_time_of_those_after_it() -> None:
+    clock = Clock()
+    pace = TimeEstimate({"a": 4}, clock)
+    clock.now += 3
+    pace.done("a")
+    clock.now += 30
+    assert pace.left_s == pytest.approx(2 * 3)
+
+
 def test_two_processes_take_half_the_time() -> None:
     clock = Clock()
     pace = TimeEstimate({"a": 10}, clock)

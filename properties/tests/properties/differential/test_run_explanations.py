@@ -64,6 +64,16 @@ def test_all_failing_batches_are_explained_at_once(tmp_path: Path) -> None:
     assert entry["sentence"].endswith("explains 4 of 4 batches")
 
 
+def test_a_batch_with_an_open_decision_is_no_evidence(tmp_path: Path) -> None:
+    """No definition need give the answer to it: the explanation of the others is to stay."""
+    kept = AnsweredBatches(frozenset(["mine:make"]))
+    for case in CASES:
+        kept.add(compared(case, FEWER, Verdict.DIFFER, FLOAT16))
+    kept.add(compared(EMPTY, FEWER, Verdict.AMBIGUOUS, FLOAT16))
+    kept.write(tmp_path / "batches-main.jsonl")
+    assert [json.loads(line)["differs"] for line in (tmp_path / "batches-main.jsonl").read_text("utf-8").splitlines()] == [True] * 4
+
+
 def test_what_only_half_precision_shows_is_its_arithmetic(tmp_path: Path) -> None:
     (found,) = run(tmp_path, silent(RoughInHalf), FLOAT16)
     assert found.sentence.startswith("only the arithmetic differs, in float16: with float64 logits the definition is right [8a]")

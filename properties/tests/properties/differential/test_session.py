@@ -92,6 +92,7 @@ def test_a_wrong_candidate_is_shown_replayed_and_fixed(session: Session, tmp_pat
     ):
         assert re.search(rf"^E? +{line}", said, re.MULTILINE), line
     assert re.search(r"looks like .*K - 1 instead of K", said)
+    assert re.search(r"^searching for what explains the differences of mine:make \(detect, \d+ batches\)", said, re.MULTILINE)
     replays = re.findall(r"nox -s diff -- --replay (\w{12})", said)
     saved = [path.stem for path in (tmp_path / "cases").glob("*.json")]
     assert set(replays) == set(saved)
