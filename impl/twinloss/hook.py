@@ -119,6 +119,7 @@ class Hook:
         self.validation_calls = self.verifications = 0
         self.largest_difference = 0.0
         self._last: Any = None
+        self._undecided = False
         self._training_calls = 0
         self._calls_before_epoch = 0
         self._reports: str | None = None
@@ -151,7 +152,7 @@ class Hook:
         Maker(model, self.settings)
 
     def heard(self, criterion: Criterion, value: Tensor | None, training: bool) -> None:
-        """Count a call; the first one that trains is logged, with its loss unless that is inside of a traced graph."""
+        """Count a call; the first one that trains is logged, and a later one if it settles the first verification."""
         if not training:
             self.validation_calls += 1
             return
@@ -168,6 +169,10 @@ class Hook:
                 _verified(criterion),
                 "inside of a compiled graph" if value is None else f"{value.sum().item():.5g}",
             )
+            self._undecided = criterion.settings.verify and _is_undecided(criterion)
+        elif self._undecided and not _is_undecided(criterion):
+            self._undecided = False
+            _log.info("twinloss: batch %d: %s", self._training_calls, _verified(criterion))
 
     def end_epoch(self, trainer: Any) -> None:
         """At the end of an epoch: raise ``RuntimeError`` if it was trained without the twin."""
@@ -227,6 +232,14 @@ def _verified(criterion: Criterion) -> str:
     name = type(criterion.own.criterion).__name__
     if not criterion.settings.verify:
         return f"not verified (verify=False) against the model's own {name}"
-    if criterion.pending or criterion.finding is None:
-        return f"to be verified against the model's own {name} on the first batch that tells"
-    return f"verified on this batch against the model's own {name}: terms {criterion.finding.largest:.1g} apart"
+    if criterion.finding is None:
+        return f"not yet verified: the model's own {name} is asked on the first batch that trains and has boxes"
+    apart = f"on this batch against the model's own {name}: terms {criterion.finding.largest:.1g} apart"
+    if _is_undecided(criterion):
+        return f"verified in part {apart}; no box has a soft target of a thousandth, so that later batches are asked about the assignment"
+    return f"verified {apart}"
+
+
+def _is_undecided(criterion: Criterion) -> bool:
+    """Whether no batch that was asked so far shows the assignment."""
+    return criterion.pending or criterion.finding is None

@@ -50,7 +50,7 @@ DEFINITIONS: Mapping[str, Definitions] = {
 
 
 class Option(NamedTuple):
-    """A number of a definition that not every release's loss can be told: its usual value, and the first release that can."""
+    """A number of a definition that not every release's loss takes: its usual value, and the first release whose loss takes it."""
 
     usual: Any
     first: str
@@ -88,8 +88,8 @@ def _any(_: Mapping[str, Any]) -> bool:
     return True
 
 
-def _keeps_ten(told: Mapping[str, Any]) -> bool:
-    return told.get("generation", 1) == 1 and told.get("topk", 10) > 10 and told.get("topk2") is None
+def _keeps_ten(numbers: Mapping[str, Any]) -> bool:
+    return numbers.get("generation", 1) == 1 and numbers.get("topk", 10) > 10 and numbers.get("topk2") is None
 
 
 UNFOLLOWED = (
@@ -97,11 +97,11 @@ UNFOLLOWED = (
     Unfollowed("oriented", "8.0.235", "8.3.242", "drops small boxes of an oblong image by exchanged sides", _any),
     Unfollowed("oriented", "8.4.8", "8.4.39", "takes boxes with their short sides lengthened for the ground truth", _any),
     Unfollowed("oriented", "8.4.80", "8.4.84", "takes boxes with short sides for other ground truth", _any),
-    Unfollowed("pose", "8.4.0", "8.4.1", "does not bound the errors in its likelihood", lambda told: bool(told.get("flow"))),
+    Unfollowed("pose", "8.4.0", "8.4.1", "does not bound the errors in its likelihood", lambda numbers: bool(numbers.get("flow"))),
     Unfollowed(
-        "segment", "8.4.180", "8.4.190", "assigns by masks in a way that was not examined", lambda told: bool(told.get("mask_aware"))
+        "segment", "8.4.180", "8.4.190", "assigns by masks in a way that was not examined", lambda numbers: bool(numbers.get("mask_aware"))
     ),
-    Unfollowed("pose", "8.4.180", "8.4.190", "assigns by keypoints in another way", lambda told: told.get("generation") == 2),
+    Unfollowed("pose", "8.4.180", "8.4.190", "assigns by keypoints in another way", lambda numbers: numbers.get("generation") == 2),
     Unfollowed("pose", "8.4.0", "8.4.164", "keeps 10 anchors a box unless it is told topk2", _keeps_ten),
 )
 """Found by experiment, as the definitions are."""
@@ -122,18 +122,18 @@ def switches(release: str, task: str = "detect") -> dict[str, Any]:
     return dict(found[-1])
 
 
-def refusal(release: str, told: Mapping[str, Any], task: str = "detect") -> str | None:
+def refusal(release: str, numbers: Mapping[str, Any], task: str = "detect") -> str | None:
     """Why no definition of the twin with these numbers is a release's, or ``None``."""
     for name, option in OPTIONS[task].items():
-        if told.get(name, option.usual) != option.usual and number(release) < number(option.first):
+        if numbers.get(name, option.usual) != option.usual and number(release) < number(option.first):
             return f"release {release} cannot be told {name}; the first that can is {option.first}"
-    return unfollowed(release, told, task)
+    return unfollowed(release, numbers, task)
 
 
-def unfollowed(release: str, told: Mapping[str, Any], task: str) -> str | None:
+def unfollowed(release: str, numbers: Mapping[str, Any], task: str) -> str | None:
     """What a release computes with these numbers of a definition that no definition of the twin does, or ``None``."""
     for one in UNFOLLOWED:
-        if one.task == task and one.concerns(told) and number(one.first) <= number(release) < number(one.until):
+        if one.task == task and one.concerns(numbers) and number(one.first) <= number(release) < number(one.until):
             return f"the {task} loss of release {release} {one.why}, as no definition of the twin does; {one.until} no longer does"
     return None
 
@@ -172,9 +172,9 @@ class Release:
         """
         return {} if self.version is None else switches(self.version, task)
 
-    def unfollowed(self, told: Mapping[str, Any], task: str) -> str | None:
+    def unfollowed(self, numbers: Mapping[str, Any], task: str) -> str | None:
         """What it computes with these numbers of a definition that no definition of the twin does, or ``None``."""
-        return None if self.version is None else unfollowed(self.version, told, task)
+        return None if self.version is None else unfollowed(self.version, numbers, task)
 
 
 def release_of(model: Any, named: str | None = None) -> Release:

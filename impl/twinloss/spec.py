@@ -34,7 +34,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LossSpec:
-    """What the detection loss is told before it sees a batch (spec section 0).
+    """The definition of the detection loss: its numbers and options (spec section 0).
 
     Attributes:
         num_classes: C, the number of classes, at least 1.

@@ -16,7 +16,7 @@ from twinloss.spec import LossSpec, Term
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSpec(LossSpec):
-    """What the instance-segmentation loss is told before it sees a batch (segmentation spec sections 1 and 2).
+    """The definition of the instance-segmentation loss: its numbers and options (segmentation spec sections 1 and 2).
 
     Attributes:
         overlap_mask: whether ``masks`` are index maps, one per image, rather than instance masks, one per box.
@@ -69,7 +69,7 @@ class SegmentationSpec(LossSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class OrientedSpec(LossSpec):
-    """What the oriented-box loss is told before it sees a batch (oriented spec section 0).
+    """The definition of the oriented-box loss: its numbers and options (oriented spec section 0).
 
     Attributes:
         gains: factors of the box, classification, distribution (or distance) and angle terms.
@@ -129,7 +129,7 @@ class OrientedSpec(LossSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class PoseSpec(LossSpec):
-    """What the pose loss is told before it sees a batch (pose spec section 0).
+    """The definition of the pose loss: its numbers and options (pose spec section 0).
 
     Attributes:
         gains: factors of the box, classification, distribution (or distance), location, visibility and likelihood terms.

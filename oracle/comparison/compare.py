@@ -216,7 +216,7 @@ def _metrics(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
 def _assign(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     if not trial.offers_assignment:
         return
-    own = _available(control, Trial.holdings)
+    own = _available(control, Trial.own_assignment)
     ruling = trial.ruling(own)
     for judgement in ruling.judgements:
         # Borders were counted with the candidates, where these were shown.
@@ -244,26 +244,26 @@ def _loss(trial: Trial, control: Trial | None) -> Iterable[Judgement]:
     own = _own_loss(control)
     if trial.offers_assignment:
         ruling = trial.ruling()
-        held, ambiguous = (trial.holdings(), ruling.ambiguous) if ruling.ambiguous else (None, "")
+        held, ambiguous = (trial.own_assignment(), ruling.ambiguous) if ruling.ambiguous else (None, "")
     else:
         held, ambiguous = None, ""
     judgements = list(_judge_loss(trial, control, own, held, ambiguous))
     if _wrong(judgements):
         # Also for a contender that shows its assignment: in another call it may decide a tie differently.
-        read = (list(_judge_reading(trial, control, own, reading)) for reading in trial.inferred())
-        judgements = next((other for other in read if not _wrong(other)), judgements)
+        others = (list(_judge_inferred(trial, control, own, inferred)) for inferred in trial.inferred())
+        judgements = next((other for other in others if not _wrong(other)), judgements)
     if _wrong(judgements) and not trial.offers_assignment and (count := trial.hidden_decisions):
         reason = f"it shows no assignment, and {count} decisions are open to rounding or ties"
         judgements = [dataclasses.replace(j, verdict=Verdict.AMBIGUOUS, reason=reason, finding=None) for j in judgements]
     yield from judgements
 
 
-def _judge_reading(
-    trial: Trial, control: Trial | None, own: dict[str, QuantityError] | None, reading: InferredAssignment
+def _judge_inferred(
+    trial: Trial, control: Trial | None, own: dict[str, QuantityError] | None, inferred: InferredAssignment
 ) -> Iterable[Judgement]:
-    shown = reading.assignment.key != trial.decided.held.key
+    shown = inferred.assignment.key != trial.decided.held.key
     what = "show another assignment, one that the definition allows" if shown else "do not show its whole assignment"
-    yield from _judge_loss(trial, control, own, reading.assignment, f"its gradients {what}", reading.bounds)
+    yield from _judge_loss(trial, control, own, inferred.assignment, f"its gradients {what}", inferred.bounds)
 
 
 def _wrong(judgements: Sequence[Judgement]) -> bool:
@@ -287,9 +287,9 @@ def _judge_loss(
     own: dict[str, QuantityError] | None,
     held: IndexedAssignment | None,
     ambiguous: str,
-    room: TermBounds = NO_ALTERNATIVES,
+    alternatives: TermBounds = NO_ALTERNATIVES,
 ) -> Iterable[Judgement]:
-    found, widen = trial.loss(held, room), _same_arithmetic(trial, control)
+    found, widen = trial.loss(held, alternatives), _same_arithmetic(trial, control)
     judgements = [
         judge_quantity("loss", error, own[name] if own else None, widen=widen, ambiguous=ambiguous) for name, error in found.items()
     ]
@@ -309,10 +309,10 @@ def _own_loss(control: Trial | None) -> dict[str, QuantityError] | None:
         return None
     try:
         if not control.offers_assignment:
-            answers = [control.loss(), *(control.loss(reading.assignment) for reading in control.inferred())]
+            answers = [control.loss(), *(control.loss(inferred.assignment) for inferred in control.inferred())]
             return min(answers, key=lambda found: max(peaks.worst_ratio for peaks in found.values()))
         ruling = control.ruling()
-        return control.loss(control.holdings() if ruling.ambiguous else None) if ruling.usable else None
+        return control.loss(control.own_assignment() if ruling.ambiguous else None) if ruling.usable else None
     except ContenderFailed:
         return None
 

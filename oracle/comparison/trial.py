@@ -41,7 +41,7 @@ from oracle.tolerance.precision import precision_of
 from twinloss import Assignment
 
 Answer = TypeVar("Answer")
-_INFERRED = ("detect", "oriented")  # Tasks whose held anchors the gradients of box and class logits betray.
+_INFERRED = ("detect", "oriented")  # Tasks whose held anchors the gradients of box and class logits show.
 
 
 class Trial:
@@ -192,7 +192,7 @@ class Trial:
         """Returns loss and gradients of a complete call."""
         return self._asked("loss", lambda: run_loss(self.criterion, self.inputs, self.setting, terms=self._terms, flow=self.flow))
 
-    def holdings(self) -> IndexedAssignment:
+    def own_assignment(self) -> IndexedAssignment:
         """Its own assignment."""
         criterion = self._offering()
 
@@ -208,7 +208,7 @@ class Trial:
 
     def ruling(self, reference: IndexedAssignment | None = None) -> AssignmentJudgement:
         """Verdict on its assignment."""
-        held = self.holdings()
+        held = self.own_assignment()
         return self._computed("ruling", lambda: self.rule_on(held, reference))
 
     def rule_on(self, held: IndexedAssignment, reference: IndexedAssignment | None = None) -> AssignmentJudgement:
@@ -217,7 +217,7 @@ class Trial:
 
     def weights(self) -> QuantityError:
         """Soft targets of its own, allowed, assignment."""
-        held = self.holdings()
+        held = self.own_assignment()
 
         def compute() -> QuantityError:
             demanded = self.definition.weights(held, self.arithmetic, self.rules)
@@ -226,7 +226,7 @@ class Trial:
         return self._computed("weight peaks", compute)
 
     def standard(self, held: IndexedAssignment | None = None, *, given: bool = False) -> Expected:
-        """What its numbers are held against on holdings that it is allowed, or on the definition's own."""
+        """The expected numbers on an assignment that it is allowed, or on the definition's own."""
         held = held if held is not None else self.decided.held
         demanded = self.definition.weights(held, self.arithmetic, self.rules)
         return self.definition.expected(held, demanded, self.arithmetic, given=given)
@@ -241,11 +241,20 @@ class Trial:
         )
         return self._computed("given peaks", lambda: outcome_errors(outcome.on_host(), standard, self.definition.layout))
 
-    def loss(self, held: IndexedAssignment | None = None, room: TermBounds = NO_ALTERNATIVES) -> dict[str, QuantityError]:
-        """The loss and its gradients end to end, on holdings that it is allowed, or on the definition's own, with room for its terms."""
+    def loss(self, held: IndexedAssignment | None = None, alternatives: TermBounds = NO_ALTERNATIVES) -> dict[str, QuantityError]:
+        """The loss and its gradients end to end.
+
+        Args:
+            held: an assignment that it is allowed; by default the definition's own.
+            alternatives: bounds of the terms over assignments that its gradients do not tell apart.
+        """
         outcome = self.outcome().on_host()
-        key = f"loss peaks {'own' if held is None else held.key!r} {room is NO_ALTERNATIVES}"
-        return self._computed(key, lambda: outcome_errors(outcome, self.standard(held).widened(outcome, room), self.definition.layout))
+        key = f"loss peaks {'own' if held is None else held.key!r} {alternatives is NO_ALTERNATIVES}"
+
+        def compute() -> dict[str, QuantityError]:
+            return outcome_errors(outcome, self.standard(held).widened(outcome, alternatives), self.definition.layout)
+
+        return self._computed(key, compute)
 
     def missing_items(self, *, given: bool = False) -> str:
         """Returns a sentence on the logged terms that are missing; empty if there are none."""
@@ -261,14 +270,14 @@ class Trial:
         return 0 if self.definition.case.spec.task == "detect" else sum(count.open for count in counts)
 
     def inferred(self) -> list[InferredAssignment]:
-        """Assignments other than the definition's that its gradients betray or leave open, and that are allowed."""
+        """Assignments other than the definition's that its gradients show or leave open, and that are allowed."""
         if self.definition.case.spec.task not in _INFERRED:
             return []  # the other tasks' criteria show their assignment
         inference = AssignmentInference(self.outcome().on_host(), self.allowed, self.decided.held, self.definition, self.arithmetic)
         own = self.decided.held.key
 
-        def read() -> list[InferredAssignment]:
+        def compute() -> list[InferredAssignment]:
             others = (one for one in inference.assignments() if one.assignment.key != own or one.bounds is not NO_ALTERNATIVES)
             return [one for one in others if self.rule_on(one.assignment).usable]
 
-        return self._computed("inferred", read)
+        return self._computed("inferred", compute)

@@ -102,7 +102,7 @@ def _further(name: str, outcome: Outcome, expected: Expected, layout: Layout) ->
     bounds, largest = expected.tolerance.further[name], math.inf if name == "flow" else expected.tolerance.largest
     interval = Interval(*((truth + end).clamp(-largest, largest) for end in (bounds.below, bounds.above)))
     value, truth = value.nan_to_num(nan=torch.nan, posinf=largest, neginf=-largest), truth.clamp(-largest, largest)
-    worst = worst_element("all", truth, value, bounds.rounding, AXES[name], interval)
+    worst = worst_element("", truth, value, bounds.rounding, AXES[name], interval)
     found: tuple[WorstElement, ...] = ()
     if worst is not None:
         at_anchor = {"image", "anchor"} <= worst.where.keys()

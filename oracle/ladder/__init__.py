@@ -4,7 +4,7 @@ Each release runs in a process of its own. An example: does 8.3.253 give another
 
 1. In the suite's process, ``catalogue`` makes :class:`~oracle.ladder.questions.Question` records, such as ``typical/0/loss/float32``: the
    entry point ``loss`` with the arrays of one batch. Those of other tasks than detection come from ``task_catalogue``, and ``tasks`` says
-   what a release is told of a definition.
+   how a definition reaches a release.
 2. ``AnswerCache("8.3.253")`` reads earlier answers from the cache. For the missing ones, ``install`` puts the release into a folder, and
    :class:`~oracle.ladder.release_process.Release` asks the fork server (``inside.fork_server``, which has imported torch and no release)
    for a new process.

@@ -104,8 +104,8 @@ class Matcher:
 def followed(release: str, question: Question) -> dict[str, Any] | str:
     """Returns the options of a release's definition, or the reason why the twin refuses the question's definition for it."""
     assert question.case is not None
-    told = dict(vars(question.case.spec))
-    if reason := refusal(release, told, question.task):
+    numbers = dict(vars(question.case.spec))
+    if reason := refusal(release, numbers, question.task):
         return reason
     try:
         return switches(release, question.task)

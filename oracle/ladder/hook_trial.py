@@ -43,21 +43,21 @@ def outcome(task: dict[str, Any]) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         return {"verdict": "lacks", "message": error.name or ""}
     lend_fonts(Path(task["scratch"]))
-    told: dict[str, Any] = {"how": "", "note": ""}
+    outcome: dict[str, Any] = {"how": "", "note": ""}
     try:
         if task["data"]:
-            hook, told["how"] = Hook(), "training"
+            hook, outcome["how"] = Hook(), "training"
             try:
-                return told | trained(YOLO(task["model"]), hook, task)
+                return outcome | trained(YOLO(task["model"]), hook, task)
             except Exception as error:
                 if hook.verifications == 0 and not _of_the_trainer(error):
                     raise
-                told["note"] = f"its trainer: {first_line(error, task['scratch'])}"
-        told["how"] = "model"
-        return told | called(YOLO(task["model"]), task)
+                outcome["note"] = f"its trainer: {first_line(error, task['scratch'])}"
+        outcome["how"] = "model"
+        return outcome | called(YOLO(task["model"]), task)
     except Exception as error:  # whatever is raised is the outcome
         refused = isinstance(error, TypeError) and "that the twin could stand for" in str(error)
-        return told | {"verdict": "refused" if refused else "failed", "message": first_line(error, task["scratch"])}
+        return outcome | {"verdict": "refused" if refused else "failed", "message": first_line(error, task["scratch"])}
 
 
 def _of_the_trainer(error: Exception) -> bool:

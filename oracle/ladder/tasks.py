@@ -1,4 +1,4 @@
-"""What a release is told of a definition: its criterion's class, the options of that, and the attributes of a model that it reads."""
+"""How a definition reaches a release: the criterion's class, the options of that, and the attributes of a model that it reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _nothing(_: LossSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LadderTask:
-    """What a release is told of the definitions of one task.
+    """How the definitions of one task reach a release.
 
     Attributes:
         gains: names of the gains among a model's arguments, in the definition's order.

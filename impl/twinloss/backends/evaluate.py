@@ -14,7 +14,7 @@ from twinloss.backends.call import Backend, Call, Evaluation
 from twinloss.backends.registry import BACKENDS
 from twinloss.backends.slots import Slots
 from twinloss.terms.held import HeldAnchors
-from twinloss.terms.registry import further_terms
+from twinloss.terms.registry import further_terms, in_order
 
 
 def assignment(backend: Backend, call: Call) -> Assignment:
@@ -63,5 +63,4 @@ def _with_further_terms(backend: Backend, computed: tuple[str, ...], call: Call,
         at = HeldAnchors(call, held, anchors)
         for key, term in further_terms(at, computed, backend.further_term).items():
             losses[key], items[key] = term * len(call.boxes), term.detach()
-    loss, logged = (torch.stack([column[key] for key in call.spec.terms]) for column in (losses, items))
-    return Evaluation(loss, logged, lambda: held, found.slots)
+    return Evaluation(in_order(call.spec, losses), in_order(call.spec, items), lambda: held, found.slots)

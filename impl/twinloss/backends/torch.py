@@ -21,7 +21,7 @@ from twinloss.spec import LossSpec
 from twinloss.terms.boxes import distribution_term, distributions
 from twinloss.terms.classification import classification_term, working_dtype
 from twinloss.terms.held import HeldAnchors
-from twinloss.terms.registry import DETECTION_TERMS, further_terms
+from twinloss.terms.registry import DETECTION_TERMS, further_terms, in_order
 
 
 class TorchBackend(Backend):
@@ -104,8 +104,7 @@ class TorchEvaluation:
         box, distance = self._held_terms(held)
         terms = torch.stack([box, classification, distance]) / held.normaliser * self.centres.new_tensor(spec.gains[:3])
         if spec.terms != DETECTION_TERMS:
-            found = dict(zip(DETECTION_TERMS, terms.unbind(), strict=True)) | further_terms(held, DETECTION_TERMS)
-            terms = torch.stack([found[key] for key in spec.terms])
+            terms = in_order(spec, dict(zip(DETECTION_TERMS, terms.unbind(), strict=True)) | further_terms(held, DETECTION_TERMS))
         return terms * len(call.boxes), terms.detach()
 
     def _held_terms(self, held: HeldAnchors) -> tuple[Tensor, Tensor]:

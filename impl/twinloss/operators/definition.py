@@ -75,7 +75,7 @@ def text_of(spec: LossSpec) -> str:
 
 @lru_cache(maxsize=256)
 def definition_of(text: str, numbers: tuple[float, ...] | None = None) -> Definition:
-    """What an operator is told.
+    """A definition with the options of its loss, as an operator takes it.
 
     Args:
         text: "ties conflicts validate pairs_at_once backend|definition", where the definition is of :func:`text_of`, or the

@@ -59,7 +59,7 @@ class Given(NamedTuple):
     names: str
     definition: str
 
-    def told(self) -> Definition:
+    def parsed_definition(self) -> Definition:
         """The definition with its options."""
         return definition_of(self.definition, None if self.numbers is None else tuple(self.numbers.tolist()))
 
@@ -76,15 +76,15 @@ class _Level(NamedTuple):
     shape: tuple[int, int]
 
 
-def _call(given: Given, predictions: Mapping[str, Tensor], told: Definition, validate: bool | None) -> Call:
+def _call(given: Given, predictions: Mapping[str, Tensor], definition: Definition, validate: bool | None) -> Call:
     """The call, with these predictions, admitted as in eager mode."""
     layout: dict[str, Any] = dict(predictions)
     layout["feats"] = [_Level((int(rows), int(columns))) for rows, columns in zip(given.grids[::2], given.grids[1::2], strict=True)]
     if "semantic" in layout:
         layout["proto"] = layout["proto"], layout.pop("semantic")
-    options: dict[str, Any] = {"conflicts": told.conflicts, "ties": told.ties, "pairs_at_once": told.pairs_at_once}
-    flow = {"flow": DeferredFlow()} if _has_flow(told.spec) else {}
-    return admit(layout, given.by_name()[1], told.spec, validate, **options, **flow)
+    options: dict[str, Any] = {"conflicts": definition.conflicts, "ties": definition.ties, "pairs_at_once": definition.pairs_at_once}
+    flow = {"flow": DeferredFlow()} if _has_flow(definition.spec) else {}
+    return admit(layout, given.by_name()[1], definition.spec, validate, **options, **flow)
 
 
 def _has_flow(spec: LossSpec) -> bool:
@@ -115,15 +115,15 @@ def _step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tens
         (Q, 2) that it is given and their shares (Q,), zeros where no pair counts.
     """
     given = Given(*arguments)
-    told, predictions = given.told(), given.by_name()[0]
+    definition, predictions = given.parsed_definition(), given.by_name()[0]
     with torch.no_grad():
-        call = _call(given, predictions, told, told.validate)
-        backend = choose_backend(told.backend, call)
+        call = _call(given, predictions, definition, definition.validate)
+        backend = choose_backend(definition.backend, call)
         found = mixed.evaluate(backend, call)
         slots, count = mixed.slots_of(backend, call, found)
         filled = torch.full((1,), count, dtype=torch.int32, device=slots.anchor.device)
         without, *pairs = _pairs(call) or (None,)
-        most = _most_pairs(told.spec, len(slots.anchor))
+        most = _most_pairs(definition.spec, len(slots.anchor))
         padded = [] if without is None else [without, *(_padded(values, most) for values in pairs)]
     return found.loss, found.items, slots.anchor, slots.owner, slots.weight, filled, padded
 
@@ -164,11 +164,11 @@ def _step_gradients(
         The gradient of each prediction, contiguous, in its dtype; (0,) where it is not wanted.
     """
     given, wanted = Given(*arguments[:-1]), arguments[-1]
-    told, predictions = given.told(), given.by_name()[0]
+    definition, predictions = given.parsed_definition(), given.by_name()[0]
     with autograd_recorded():
         leaves = {key: value.detach().requires_grad_(asked) for (key, value), asked in zip(predictions.items(), wanted, strict=True)}
-        call = _call(given, leaves, told, validate=False)
-        found = mixed.evaluate_on_slots(choose_backend(told.backend, call), call, Slots(anchor, box, weight), count)
+        call = _call(given, leaves, definition, validate=False)
+        found = mixed.evaluate_on_slots(choose_backend(definition.backend, call), call, Slots(anchor, box, weight), count)
         pairs = _pairs(call)
         incoming = [to_loss, *(to[: len(values)] for values, to in zip(pairs, to_pairs, strict=True))]
         asked = [leaf for leaf in leaves.values() if leaf.requires_grad]
@@ -199,7 +199,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     numbers = [] if given.numbers is None else [given.numbers]
     ctx.save_for_backward(*slots, *given.predictions, *given.targets, *numbers)
     ctx.counts = len(given.predictions), len(given.targets)
-    ctx.told = given.grids, given.names, given.definition
+    ctx.unsaved = given.grids, given.names, given.definition
 
 
 def _backward(ctx: Any, to_loss: Tensor, *others: Any) -> tuple[Any, ...]:
@@ -207,7 +207,7 @@ def _backward(ctx: Any, to_loss: Tensor, *others: Any) -> tuple[Any, ...]:
     predictions, targets = ctx.counts
     slots, given = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
     numbers = given[predictions + targets :]
-    inputs = list(given[:predictions]), list(given[predictions : predictions + targets]), *(numbers or (None,)), *ctx.told
+    inputs = list(given[:predictions]), list(given[predictions : predictions + targets]), *(numbers or (None,)), *ctx.unsaved
     wanted = list(ctx.needs_input_grad[0])
     found = torch.ops.twinloss.step_gradients(to_loss, others[-1], *slots, *inputs, wanted)
     return [each if asked else None for each, asked in zip(found, wanted, strict=True)], [None] * targets, *(None,) * 4

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from twinloss.spec import LossSpec
 from twinloss.terms import masks, semantic
 from twinloss.terms.angle import angle
 from twinloss.terms.held import HeldAnchors
@@ -32,6 +34,15 @@ WEIGHTED = frozenset({"angle"})
 """Sums over weights, which are divided by S; all others are means of their own."""
 
 DETECTION_TERMS = ("box", "cls", "dfl")
+
+
+def in_order(spec: LossSpec, terms: Mapping[str, Tensor]) -> Tensor:
+    """Scalar terms by key as a vector (T,), in the order of the definition.
+
+    >>> in_order(LossSpec(num_classes=1), {"dfl": torch.tensor(3.0), "cls": torch.tensor(2.0), "box": torch.tensor(1.0)}).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    return torch.stack([terms[key] for key in spec.terms])
 
 
 def further_terms(

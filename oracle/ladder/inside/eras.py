@@ -109,7 +109,7 @@ def has_loss(era: Era) -> bool:
 def make_criterion(kind: Any, spec: Mapping[str, Any], model: AttributeRecorder) -> Any:
     """Returns a criterion of a class of the release; ``topk`` and ``topk2`` are passed only where they differ from its defaults.
 
-    The oldest segmentation losses are told the encoding of masks, which later ones read of the model.
+    The oldest segmentation losses take the encoding of masks as an argument; later ones read it from the model.
 
     Raises:
         NotOfferedError: the constructor has no such option.

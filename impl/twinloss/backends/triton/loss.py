@@ -20,7 +20,7 @@ from twinloss.backends.triton.on_device import on_device
 from twinloss.backends.triton.pipeline import assignment_of, backward, forward, slots_of
 from twinloss.backends.triton.pose import pose_terms
 from twinloss.backends.triton.segmentation import mask_terms
-from twinloss.terms.registry import DETECTION_TERMS
+from twinloss.terms.registry import DETECTION_TERMS, in_order
 
 
 def evaluate(call: Call, held: Assignment | Slots | None = None) -> Evaluation:
@@ -49,7 +49,7 @@ def _with_further_terms(call: Call, arguments: KernelArguments, slots: Slots, lo
         keys, own_items = tuple(found_terms), torch.stack([term * gain_of[key] for key, term in found_terms.items()])
         added = own_items * len(call.scores), own_items.detach()
     found = (dict(zip((*DETECTION_TERMS, *keys), (*own, *more), strict=True)) for own, more in zip((loss, items), added, strict=True))
-    loss, items = (torch.stack([terms[key] for key in computed]) for terms in found)
+    loss, items = (in_order(call.spec, terms) for terms in found)
     return loss, items
 
 

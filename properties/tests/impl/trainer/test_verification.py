@@ -16,6 +16,7 @@ from properties.tests.impl.test_hook import END_TO_END, PLAIN, alone, detection_
 from properties.tests.impl.trainer.release_stand_ins import GENERATIONS, Generation, some_batch, stand_in
 from twinloss import DetectionLoss, LossSpec, hook
 from twinloss.release_definitions import release_of
+from twinloss.trainer import verification
 from twinloss.trainer.criterion_swap import _twin
 from twinloss.trainer.own_criterion import OwnCriterion
 from twinloss.trainer.verification import TERMS, verify
@@ -325,6 +326,20 @@ class TestVerifying:
         for _ in range(3):
             with pytest.raises(RuntimeError, match="definition of release"):
                 model.loss(some_batch())
+
+    def test_the_log_says_which_batch_shows_the_assignment(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        model = stand_in(NEWEST, monkeypatch)
+        hook.install(model)
+        with caplog.at_level("INFO", logger="ultralytics.twinloss"):
+            with monkeypatch.context() as changed:
+                changed.setattr(verification, "TELLING_TARGET", 2.0)  # as where all soft targets are below a thousandth
+                model.loss(some_batch())
+            assert model.criterion.pending
+            for _ in range(3):
+                model.loss(some_batch())
+        first, second = (record.getMessage() for record in caplog.records)
+        assert "verified in part on this batch" in first
+        assert second.startswith("twinloss: batch 2: verified on this batch against the model's own v8DetectionLoss: terms ")
 
     def test_an_own_criterion_that_raises_does_not_end_the_training(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -15,7 +15,7 @@ from properties.tests.oracle.judge.helpers import TWIN, ordinary, trial_of
 def observed() -> tuple[PairEvidence, WeightInterval]:
     """Evidence of the twin's gradients at the anchors that it assigns, and its soft targets."""
     trial = trial_of(ordinary(2), TWIN)
-    held, allowed, arithmetic = trial.holdings(), trial.allowed, trial.arithmetic
+    held, allowed, arithmetic = trial.own_assignment(), trial.allowed, trial.arithmetic
     pair = allowed.margins.lookup(held.cell, held.box)
     evidence = pair_evidence(trial.outcome().on_host(), allowed, pair, trial.definition, arithmetic)
     return evidence, WeightInterval(held.weight, held.weight, held.weight)

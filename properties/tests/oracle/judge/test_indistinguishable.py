@@ -80,7 +80,7 @@ def trial(saved: SavedCase, factory: Callable[[LossSpec], Criterion]) -> Trial:
 
 def test_the_bounds_of_an_inferred_assignment_hold_the_observed_terms(entropy: SavedCase) -> None:
     shown = trial(entropy, other_rounding)
-    own = shown.loss(shown.holdings())
+    own = shown.loss(shown.own_assignment())
     assert max(quantity.worst_ratio for quantity in own.values()) <= 1
     inferred = trial(entropy, other_rounding_silent).inferred()
     assert any(one.bounds is not NO_ALTERNATIVES for one in inferred)

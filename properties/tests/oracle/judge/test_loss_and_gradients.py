@@ -225,7 +225,7 @@ def test_one_in_ten_thousand_shows_in_every_group(group: str) -> None:
 def test_without_zero_weights_the_tolerance_of_a_weight_is_its_rounding_alone(seed: int) -> None:
     trial = trial_of(ordinary(seed, kind="late"))
     assert not trial.allowed.vanishing.any()
-    weights = weights_of(trial.allowed, trial.holdings(), trial.definition.case.spec, trial.arithmetic, trial.decided.zero_held)
+    weights = weights_of(trial.allowed, trial.own_assignment(), trial.definition.case.spec, trial.arithmetic, trial.decided.zero_held)
     # The overlap to the sixth power makes hundreds of one rounding; what other anchors would weigh has no part in it.
     assert (weights.tolerance / weights.value).max() < 2000 * 2**-24
 
@@ -272,7 +272,7 @@ def test_an_assignment_is_inferred_from_the_gradient_where_none_is_shown(case: C
         if contender.declines and contender.declines(case.spec, build(case, FLOAT64), FLOAT64):
             continue
         trial = trial_of(case, contender, FLOAT64)
-        held = trial.holdings()
+        held = trial.own_assignment()
         assert any(_alike(held, read, trial) for read in (trial.decided.held, *(inferred.assignment for inferred in trial.inferred())))
 
 
