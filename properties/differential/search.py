@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import Phase, target
+from hypothesis import Phase, assume, target
 
 from oracle.cases.case import Case
 from oracle.comparison.compare import Comparison
@@ -30,14 +30,17 @@ class Search:
     def __init__(self, recorder: Recorder, share: GeneratedShare) -> None:
         self.recorder, self.share = recorder, share
         self.asked = 0
+        self.drawn: set[str] = set()
         self.failed: list[Comparison] = []
 
     def judge(self, case: Case) -> None:
-        """Compares a batch.
+        """Compares a batch, or rejects it where it was drawn before: Hypothesis, which varies its draws, draws many again.
 
         Raises:
             SearchEnded: a contender hangs.
         """
+        assume(case.digest not in self.drawn)
+        self.drawn.add(case.digest)
         share, recorder = self.share, self.recorder
         comparison = recorder.compare(case, share.setting, share.contenders)
         self.asked += 1
