@@ -1,17 +1,16 @@
 """Compares two releases' answers, question by question; the verdict is one of these.
 
-========= =================================================================================================
-same      equal to the bit, or the same failure
-rounding  different bits, within the rounding of the dtype
-changed   values differ by more than rounding
-raises    an answer before, an exception now (or the process dies or hangs)
-accepts   an exception before, an answer now
-fails     an exception of another type than before
-otherwise
-offered   an entry point, option or layout that did not exist before
-withdrawn an entry point, option or layout that no longer exists
-interface the signature, layout or results of the loss differ
-========= =================================================================================================
+=============== ===========================================================================================
+same            equal to the bit, or the same failure
+rounding        different bits, within the rounding of the dtype
+changed         values differ by more than rounding
+raises          an answer before, an exception now (or the process dies or hangs)
+accepts         an exception before, an answer now
+fails otherwise an exception of another type than before
+offered         an entry point, option or layout that did not exist before
+withdrawn       an entry point, option or layout that no longer exists
+interface       the signature, layout or results of the loss differ
+=============== ===========================================================================================
 """
 
 from __future__ import annotations

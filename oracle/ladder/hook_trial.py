@@ -111,13 +111,13 @@ def called(yolo: Any, task: dict[str, Any]) -> dict[str, Any]:
 
 
 def described(hook: Hook, criterion: Any) -> dict[str, Any]:
-    """Definition, way of returning, and what verification found."""
+    """Definition, format of the result, and what verification found."""
     own = criterion.own
     switches = ", ".join(f"{name}={value!r}" for name, value in own.release.definition(own.kind.spec.task).items())
     verified = hook.verifications > 0 and not criterion.pending
     return {
         "definition": switches or "newest",
-        "returns": str(criterion.way),
+        "returns": str(criterion.returns),
         "criterion": type(criterion.own.criterion).__name__,
         "training_calls": hook.training_calls,
         "validation_calls": hook.validation_calls,

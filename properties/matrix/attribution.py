@@ -1,8 +1,13 @@
 """Finds the wrong definitions that together give an implementation's answers to the directed batches of the matrix.
 
-Implementations in the field depart from the definition in several places at once, each of which shows on the batches of its own feature.
+Third-party implementations depart from the definition in several places at once, each of which shows on the batches of its own feature.
 The search adds one wrong definition at a time: one that, on top of the earlier ones, gives the answer to the smallest open batch of a
-feature, or else the one that brings the open batches nearest. It ends when everything is explained, or when nothing helps.
+feature, or else the one that brings the open batches nearest. A batch is open if the definition with what was found so far does not give
+the answer to it. The search ends when everything is explained, or when nothing helps.
+
+For example, an implementation takes the IoU for the CIoU in the box term, and lengthens no sides. At first every batch with boxes is open.
+The IoU alone gives the answers to batches of large boxes, and is added. Then the batches of tiny boxes alone are open; "sides never
+lengthened" on top of the IoU gives the answers to all of them.
 """
 
 from __future__ import annotations

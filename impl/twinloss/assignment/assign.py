@@ -37,7 +37,7 @@ from twinloss.assignment import log_numbers
 from twinloss.assignment.candidates import CandidatePairs, candidate_slices
 from twinloss.assignment.ground_truth import GroundTruth
 from twinloss.assignment.overlaps import Overlap, Scale, Ties
-from twinloss.assignment.ragged import largest, row_maximum
+from twinloss.assignment.ragged import in_topk_of_row, largest, row_maximum
 from twinloss.assignment.registry import OVERLAPS
 from twinloss.assignment.scene import Scene
 from twinloss.spec import LossSpec
@@ -219,11 +219,7 @@ def _picked_as_reference(picked: Tensor, pairs: AlignedPairs, num_boxes: int, to
     starts_n = counts_n.cumsum(0) - counts_n
     for box in _undecided_boxes(chosen_P, pairs, num_boxes, topk).tolist():
         own = slice(int(starts_n[box]), int(starts_n[box] + counts_n[box]))
-        metric_A = pairs.metric.new_zeros(num_anchors)
-        metric_A[pairs.anchor[own]] = pairs.metric[own]
-        in_topk_A = torch.zeros(num_anchors, dtype=torch.bool, device=metric_A.device)
-        in_topk_A[metric_A.topk(topk).indices] = True
-        chosen_P[own] = in_topk_A[pairs.anchor[own]]
+        chosen_P[own] = in_topk_of_row(pairs.metric[own], pairs.anchor[own], topk, num_anchors)
     return chosen_P.nonzero().squeeze(1)
 
 

@@ -3,6 +3,18 @@
 Pairs of one box are looked at together, in the smallest window that holds the crops of their predicted boxes. Masks exist for a bounded
 number of pixels at a time, and what is kept of them is counts.
 
+One prototype is 1 everywhere on a grid of 4 by 4. The coefficient of anchor 0 is above 0, so that its mask shows all over its predicted
+box, the six pixels of rows 0 and 1 and columns 0 to 2; that of anchor 1 is not. The true mask of the only box has four pixels, all of them
+there:
+
+>>> masks = TrueMasks(torch.zeros(1, 4, 4), place=torch.tensor([0]))
+>>> masks.values[0, :2, :2] = 1
+>>> coefficients, prototypes, row = torch.tensor([[[2.0, -2.0]]]), torch.ones(1, 1, 4, 4), torch.tensor([0, 0])
+>>> predicted = torch.tensor([[0.0, 0.0, 24.0, 16.0]] * 2)  # in pixels of an image of 32 by 32
+>>> ious = mask_ious(coefficients, prototypes, masks, image=row, row=row, anchor=torch.tensor([0, 1]), corners=predicted, height=32)
+>>> [round(iou, 3) for iou in ious.tolist()]  # 4 of 6 pixels, and none of 4
+[0.667, 0.0]
+
 Shape suffixes: B images, P prototypes, A anchors, N rows of the batch, n pairs, g boxes that have any, c windows of one chunk, k pairs of
 each, q pixels of each; 4 corners.
 """

@@ -11,7 +11,7 @@ from torch import Tensor
 from twinloss.assignment.candidates import CandidatePairs
 from twinloss.assignment.mask_agreement import mask_ious
 from twinloss.assignment.overlaps import BoxOverlap, Ties
-from twinloss.assignment.ragged import largest
+from twinloss.assignment.ragged import in_topk_of_row, largest
 from twinloss.assignment.scene import Scene
 from twinloss.masks.targets import TrueMasks
 
@@ -62,9 +62,5 @@ class MaskAwareOverlap(BoxOverlap):
         for start, count in zip((counts_n.cumsum(0) - counts_n).tolist(), counts_n.tolist(), strict=True):
             if count > keep:
                 own = slice(start, start + count)
-                quality_A = quality_P.new_zeros(scene.num_anchors)
-                quality_A[pairs.anchor[own]] = quality_P[own]
-                chosen_A = torch.zeros(scene.num_anchors, dtype=torch.bool, device=quality_P.device)
-                chosen_A[quality_A.topk(keep).indices] = True
-                chosen_P[own] = chosen_A[pairs.anchor[own]]
+                chosen_P[own] = in_topk_of_row(quality_P[own], pairs.anchor[own], keep, scene.num_anchors)
         return chosen_P.nonzero().squeeze(1)

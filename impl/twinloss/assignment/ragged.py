@@ -48,3 +48,16 @@ def _order_by_row_descending(values: Tensor, row: Tensor) -> Tensor:
     bits_P = values.view(torch.int64) & 0x7FFFFFFFFFFFFFFF
     order_P = bits_P.neg().sort(stable=True).indices
     return order_P[row[order_P].sort(stable=True).indices]
+
+
+def in_topk_of_row(value: Tensor, anchor: Tensor, topk: int, num_anchors: int) -> Tensor:
+    """Which pairs (P,) of one box ``torch.topk`` takes from the box's row of all anchors, where the anchors of no pair have the value 0.
+
+    >>> in_topk_of_row(torch.tensor([0.1, 0.4, 0.2]), torch.tensor([1, 2, 4]), topk=2, num_anchors=6).tolist()
+    [False, True, True]
+    """
+    row_A = value.new_zeros(num_anchors)
+    row_A[anchor] = value
+    taken_A = torch.zeros(num_anchors, dtype=torch.bool, device=value.device)
+    taken_A[row_A.topk(topk).indices] = True
+    return taken_A[anchor]

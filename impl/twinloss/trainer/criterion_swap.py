@@ -25,7 +25,7 @@ from twinloss.release_definitions import number, release_of
 from twinloss.trainer import traced
 from twinloss.trainer.criterion_kinds import flow_of
 from twinloss.trainer.own_criterion import Numbers, OwnCriterion
-from twinloss.trainer.return_format import Way, learn
+from twinloss.trainer.return_format import ReturnFormat, learn_format
 from twinloss.trainer.verification import Finding, Loss, OwnCriterionError, twins_of, verify
 
 FIRST_WITH_CRITERION = "8.0.120"  # whose models make their own, of those that were tried
@@ -66,7 +66,7 @@ class Criterion:
 
     Attributes:
         loss: the twin.
-        way: how the own criterion returns, once it was asked.
+        returns: format in which the own criterion returns, once it was asked.
         finding: what came of the last verification, or ``None`` where there was none yet.
         pending: whether a verification is due.
     """
@@ -75,14 +75,14 @@ class Criterion:
         numbers = own.numbers()
         fields = {"own": own, "settings": settings, "numbers": numbers, "loss": _twin(own, numbers, settings.options)}
         # Not by assignment, which reaches the own criterion.
-        vars(self).update(fields, way=None, finding=None, pending=settings.verify, waited=0)
+        vars(self).update(fields, returns=None, finding=None, pending=settings.verify, waited=0)
         vars(self).update(handle=traced.enter(self), targets=own.kind.targets, **_traced_texts(self.loss))
 
     own: OwnCriterion
     settings: Settings
     numbers: dict[str, Numbers]
     loss: Any
-    way: Way | None
+    returns: ReturnFormat | None
     finding: Finding | None
     pending: bool
     waited: int
@@ -103,31 +103,31 @@ class Criterion:
         if torch.compiler.is_compiling():
             # The first call asks the own criterion how it returns, which decides what is traced.
             return (
-                self.way(*traced.evaluate(self, predictions, batch))
-                if self.way
+                self.returns(*traced.evaluate(self, predictions, batch))
+                if self.returns
                 else torch.compiler.disable(self._evaluate)(predictions, batch)
             )
         return self._evaluate(predictions, batch)
 
     def _evaluate(self, predictions: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
-        way = self.prepare(predictions, batch, torch.is_grad_enabled())
+        returns = self.prepare(predictions, batch, torch.is_grad_enabled())
         loss, items = self.loss(predictions, batch)
         self.settings.heard(self, loss, torch.is_grad_enabled())
-        return way(loss, items)
+        return returns(loss, items)
 
-    def prepare(self, predictions: Any, batch: Mapping[str, Any], training: bool) -> Way:
-        """Take over the own criterion's numbers, and verify the twin if that is due; returns the way in which the own criterion returns.
+    def prepare(self, predictions: Any, batch: Mapping[str, Any], training: bool) -> ReturnFormat:
+        """Take over the own criterion's numbers, and verify the twin if that is due; returns the format in which the own criterion returns.
 
         Raises:
             TypeError: the own criterion is no longer the release's.
             RuntimeError: it computes something else than the twin.
         """
         self._follow()
-        way = self.way or learn(self.own.criterion, predictions, batch, self.own.task)
-        vars(self)["way"] = way
+        returns = self.returns or learn_format(self.own.criterion, predictions, batch, self.own.task)
+        vars(self)["returns"] = returns
         if self.pending and training and batch["bboxes"].numel():
             self._verify(predictions, batch)
-        return way
+        return returns
 
     def real_numbers(self) -> list[float]:
         """The real numbers of the twin's definitions, as many of each as ``counts`` says; and of an end-to-end twin its share."""
@@ -177,7 +177,7 @@ class Criterion:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Criterion:
         other = type(self)(OwnCriterion(copy.deepcopy(self.own.criterion, memo), self.own.release), self.settings)
-        vars(other).update({name: getattr(self, name) for name in ("way", "finding", "pending", "waited")})
+        vars(other).update({name: getattr(self, name) for name in ("returns", "finding", "pending", "waited")})
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The way in which a model's own criterion returns, which has changed from release to release, learnt by asking it."""
+"""The format in which a model's own criterion returns, which has changed from release to release, learnt by asking it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Way:
+class ReturnFormat:
     """How loss and logged items are returned.
 
     Attributes:
@@ -52,7 +52,7 @@ class Way:
     names: tuple[str, ...] | None
 
     def __call__(self, loss: Tensor, items: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
-        """Loss (T,) and items by name, the way that the criterion returns them."""
+        """Loss (T,) and items by name, in the criterion's format."""
         values = list(items.values())
         returned = torch.stack(values) if self.names is None else dict(zip(self.names, values, strict=True))
         return (loss.sum() if self.scalar else loss), returned
@@ -61,8 +61,8 @@ class Way:
         return f"{'scalar' if self.scalar else 'vector'}, items as {'a vector' if self.names is None else 'a dict'}"
 
 
-def learn(criterion: Any, preds: Any, batch: Mapping[str, Any], task: Task) -> Way:
-    """The way in which a criterion returns, from its answer to the first image without boxes.
+def learn_format(criterion: Any, preds: Any, batch: Mapping[str, Any], task: Task) -> ReturnFormat:
+    """The format in which a criterion returns, from its answer to the first image without boxes.
 
     Args:
         criterion: the model's own.
@@ -75,11 +75,11 @@ def learn(criterion: Any, preds: Any, batch: Mapping[str, Any], task: Task) -> W
     """
     with undisturbed(preds):
         loss, items = criterion(mapped(preds, lambda tensor: plain(tensor[:1])), task.without_boxes(batch))
-    return way_of(loss, items, task.terms)
+    return format_of(loss, items, task.terms)
 
 
-def way_of(loss: Any, items: Any, count: int) -> Way:
-    """The way in which these were returned, of a loss of ``count`` terms.
+def format_of(loss: Any, items: Any, count: int) -> ReturnFormat:
+    """The format in which these were returned, of a loss of ``count`` terms.
 
     Raises:
         TypeError: they are no loss and items of so many terms.
@@ -90,7 +90,7 @@ def way_of(loss: Any, items: Any, count: int) -> Way:
             f"the model's own criterion returns {terms} terms and {logged} logged items, where its task's loss has {count} of each; "
             "train without the twin (twinloss.hook.uninstall)"
         )
-    return Way(terms == 1, tuple(items) if isinstance(items, Mapping) else None)
+    return ReturnFormat(terms == 1, tuple(items) if isinstance(items, Mapping) else None)
 
 
 def mapped(preds: Any, change: Callable[[Tensor], Tensor]) -> Any:
