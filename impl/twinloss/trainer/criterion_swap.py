@@ -154,6 +154,8 @@ class Criterion:
             _log.warning("twinloss: not verified on this batch: the model's own %s raises %s", type(self.own.criterion).__name__, error)
             return
         except Exception as error:
+            with torch.no_grad():
+                self.loss(predictions, batch)  # what is wrong with the batch itself is said as it is without verification
             raise RuntimeError(
                 f"the twin could not be compared with the model's own {type(self.own.criterion).__name__} of {self.own.release}: "
                 f"{type(error).__name__} ({error}). install(..., verify=False) trains without the comparison"

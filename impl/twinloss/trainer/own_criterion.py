@@ -8,7 +8,7 @@ model's own criterion is kept, and the twin reads its numbers there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,6 +22,11 @@ from twinloss.trainer.criterion_kinds import KINDS, Kind, Read, plain_bce
 from twinloss.trainer.return_format import Task
 
 SETS = ("one2many", "one2one")
+_FIXED: dict[str, Callable[[Any], Any]] = {
+    "proj": lambda part: getattr(part, "proj", None),
+    "assigner.stride_val": lambda part: getattr(part.assigner, "stride_val", None),
+}
+"""Further numbers that criteria of some releases compute with. The twin has them from the head, and cannot have others."""
 _GENERATIONS: Mapping[str, Generation] = {"E2EDetectLoss": 1, "E2ELoss": 2}
 
 
@@ -65,6 +70,7 @@ class OwnCriterion:
         self.parts: dict[str, Any] = {"": criterion} if self.generation is None else {name: getattr(criterion, name) for name in SETS}
         self._tensors: dict[tuple[str, str], tuple[Tensor, int, tuple[float, ...]]] = {}
         self.kind = self._kind()
+        self._made = {name: self._fixed(name, part) for name, part in self.parts.items()}
         self._check_release()
 
     def numbers(self) -> dict[str, Numbers]:
@@ -118,6 +124,9 @@ class OwnCriterion:
             return self._values((name, what), tensor)
 
         self._check(part, read)
+        for what, value in self._fixed(name, part).items():
+            if value != (made := self._made[name][what]):
+                self._refuse(f"its {what} is {value}, and was {made} when the criterion was made")
         assigner, hyp = part.assigner, part.hyp
         gains = (hyp.box, hyp.cls, hyp.dfl, *(_gain(hyp, *gain) for gain in self.kind.gains.items()))
         weights = getattr(part, "class_weights", None)
@@ -135,6 +144,11 @@ class OwnCriterion:
             class_weights=None if weights is None else read("class_weights", torch.as_tensor(weights)),
             further=self.kind.fields(part, read),
         )
+
+    def _fixed(self, name: str, part: Any) -> dict[str, Any]:
+        """The values of :data:`_FIXED`, ``None`` of one that the release has not."""
+        found = {what: read(part) for what, read in _FIXED.items()}
+        return {what: self._values((name, what), value) if isinstance(value, Tensor) else value for what, value in found.items()}
 
     def _values(self, key: tuple[str, str], tensor: Tensor) -> tuple[float, ...]:
         """A tensor's values; one that is not on the host is read only when it has changed, since reading it waits for the device."""

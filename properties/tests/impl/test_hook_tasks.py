@@ -211,6 +211,8 @@ class TestRefusals:
             ),
             ("yolo26n-pose.yaml", lambda own: setattr(own, "target_weights", own.target_weights * 2), r"its target_weights are \[2.0"),
             ("yolo26n-pose.yaml", lambda own: setattr(own.rle_loss, "residual", False), "its rle_loss has residual = False"),
+            ("yolo26n-obb.yaml", lambda own: setattr(own.assigner, "stride_val", 8), "its assigner.stride_val is 8, and was 16.0 when"),
+            ("yolov8n-seg.yaml", lambda own: own.proj.mul_(2), r"its proj is \(0.0, 2.0, .*, and was \(0.0, 1.0, 2.0, .* when"),
         ],
     )
     def test_a_changed_criterion(self, name: str, change: Callable[[Any], None], told: str) -> None:
@@ -220,6 +222,12 @@ class TestRefusals:
         change(getattr(model.criterion.own.criterion, "one2one", model.criterion.own.criterion))
         with pytest.raises(TypeError, match=told):
             model.loss(example(name))
+
+    def test_a_batch_that_is_wrong_by_itself(self) -> None:
+        model, batch = model_of("yolov8n-seg.yaml"), example("yolov8n-seg.yaml")
+        hook.install(model)
+        with pytest.raises(ValueError, match=r"batch\['masks'\] of image 0 has the index 9; an index map holds whole numbers from 0 to 3"):
+            model.loss(batch | {"masks": torch.full_like(batch["masks"], 9)})
 
     def test_another_release_than_the_models(self) -> None:
         model = model_of("yolov8n-seg.yaml")
