@@ -36,7 +36,7 @@ def with_keypoint_terms(found: Evaluation, call: Call, arguments: KernelArgument
         keys.append("likelihood")
     gain_of = dict(zip(call.spec.terms, call.spec.term_gains, strict=True))
     own_terms = torch.cat(own) * terms.new_tensor([gain_of[key] for key in keys[3:]])
-    # One selection, in place of in_order: 3 % of the time of a call on one small image.
+    # One selection, in place of in_order, which costs 2 to 7 % of a step on one image of 64 px.
     order = torch.tensor([keys.index(key) for key in call.spec.terms], device=HOST)
     loss, items = torch.cat([found.loss, own_terms * len(call.scores)]), torch.cat([found.items, own_terms.detach()])
     return Evaluation(loss.index_select(0, order), items.index_select(0, order), found.assignment)
