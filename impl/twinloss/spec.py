@@ -183,7 +183,9 @@ class LossSpec:
     @property
     def beyond_kernels(self) -> str | None:
         """Why compiled kernels do not compute this definition, or ``None``."""
-        return None
+        if self.beta > 0:
+            return None
+        return "with beta=0 an anchor that boxes contest without overlapping it has a weight, and the kernels give it to nobody"
 
     @cached_property
     def terms(self) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ class OrientedSpec(LossSpec):
     def beyond_kernels(self) -> str | None:
         """Why compiled kernels do not compute this definition, or ``None``."""
         if self.angle_term and self.turned_targets:
-            return None
+            return super().beyond_kernels
         return "the kernels compute the angle term and turned targets, which this older definition has not"
 
 

@@ -27,7 +27,7 @@ Shape suffixes: B images, C classes, A anchors, n boxes, P candidate pairs, H he
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -119,29 +119,43 @@ class Contest:
 
     Attributes:
         overlap: (B·A,) 0 where no box entered.
-        box: (B·A,) index of the box, ``NOBODY`` where no box entered.
+        box: (B·A,) index of the box, ``NOBODY`` where no box entered with an overlap.
+        first: (B·A,) lowest box that entered, with an overlap or not; ``None`` where it does not matter.
     """
 
     overlap: Tensor
     box: Tensor
+    first: Tensor | None = None
 
     @classmethod
-    def over(cls, num_anchors: int, truth: GroundTruth, dtype: torch.dtype | None = None) -> Contest:
+    def over(cls, num_anchors: int, truth: GroundTruth, dtype: torch.dtype | None = None, *, first: bool = False) -> Contest:
         """A contest at ``num_anchors`` = B·A anchors, which no box has entered; ``dtype`` is that of the overlaps."""
-        return cls(truth.boxes.new_zeros(num_anchors, dtype=dtype), truth.row.new_full((num_anchors,), NOBODY))
+        nobody = truth.row.new_full((num_anchors,), NOBODY)
+        return cls(truth.boxes.new_zeros(num_anchors, dtype=dtype), nobody, nobody.clone() if first else None)
 
     def enter(self, key_P: Tensor, pairs: AlignedPairs) -> None:
         """Enter pairs at the anchors ``key_P``, each image · A + anchor. Boxes ascend from call to call: the lowest of equals stays."""
+        if self.first is not None:
+            self.first.scatter_reduce_(0, key_P, pairs.box, "amin")
         before_P = self.overlap.index_select(0, key_P)
         self.overlap.scatter_reduce_(0, key_P, pairs.overlap, "amax")
         after_P = self.overlap.index_select(0, key_P)
-        # An overlap of 0 is ignored: if all are 0, the anchor goes to box 0 of the image with weight 0 (spec section 9), at the end, if
-        # such anchors count.
+        # An overlap of 0 is ignored: who wins where all are 0 is settled at the end, if such anchors count (spec section 9).
         # The tests are negated so that NaN passes them: the loss must show it.
         leads = (~(pairs.overlap < after_P) & ~(pairs.overlap <= before_P)).nonzero().squeeze(1)
         key_P, box = key_P.index_select(0, leads), pairs.box.index_select(0, leads)
         self.box[key_P] = NOBODY
         self.box.scatter_reduce_(0, key_P, box, "amin")
+
+    def settled(self, truth: GroundTruth, num_anchors: int, conflicts: Conflicts) -> Contest:
+        """The contest with a winner also where all overlaps are 0: the image's first box, or the first that picked (spec section 9)."""
+        assert self.first is not None
+        first_BA = self.first
+        if conflicts == "overlap":  # the image's first, whether it entered or not
+            first_B = truth.image.new_full((len(self.box) // num_anchors,), NOBODY)
+            first_B.scatter_reduce_(0, truth.image, torch.arange(len(truth), device=first_B.device), "amin")
+            first_BA = first_B.repeat_interleave(num_anchors)
+        return replace(self, box=torch.where(self.box < NOBODY, self.box, first_BA))
 
 
 def assign(scene: Scene, *, ties: Ties = "stable", conflicts: Conflicts = "overlap", pairs_at_once: int = PAIRS_AT_ONCE) -> Assignment:
@@ -160,7 +174,9 @@ def assign(scene: Scene, *, ties: Ties = "stable", conflicts: Conflicts = "overl
     scores, truth, spec, num_anchors = scene.scores, scene.truth, scene.spec, scene.num_anchors
     with torch.no_grad():
         overlap = OVERLAPS[spec.overlap](scene, ties)
-        contest = Contest.over(len(scores) * num_anchors, truth, overlap.dtype)
+        # Nobody wins with an overlap of 0 unless such an anchor counts: as one of weight 0, or as one that has a weight since β is 0.
+        without_overlap = overlap.scale == "every" or spec.beta == 0
+        contest = Contest.over(len(scores) * num_anchors, truth, overlap.dtype, first=without_overlap)
         picks, nan_carrier = [], truth.boxes.new_zeros(())
         anchors = scene.centres, scene.strides
         for candidates in candidate_slices(truth.boxes, scene.pyramid, spec, pairs_at_once, scene.geometry, anchors):
@@ -171,6 +187,8 @@ def assign(scene: Scene, *, ties: Ties = "stable", conflicts: Conflicts = "overl
             contest.enter(scene.keys(entrants.box, entrants.anchor), entrants)
             # 0, or NaN if a metric is NaN: comparisons drop NaN, and the loss must show it (spec section 10).
             nan_carrier = nan_carrier + (pairs.metric * 0).sum()
+        if without_overlap:
+            contest = contest.settled(truth, num_anchors, conflicts)
         held = resolve_conflicts(AlignedPairs.joined(picks, truth), contest, scores, truth, spec)
         if spec.second_topk is not None:
             held = held[(held.box * num_anchors + held.anchor).argsort()]
@@ -241,21 +259,14 @@ def resolve_conflicts(picks: AlignedPairs, contest: Contest, scores: Tensor, tru
         0, key_P, torch.ones_like(key_P, dtype=torch.int32)
     )
     alone = (pickers_BA.index_select(0, key_P) == 1).nonzero().squeeze(1)
-    # Of overlaps that are all 0 nobody wins; where anchors of weight 0 count, box 0 of the image does.
-    winner_BA = _first_box_of_image(contest, truth, num_anchors) if picks.scale == "every" else contest.box
-    contested_c = ((pickers_BA > 1) & (winner_BA < NOBODY)).nonzero().squeeze(1)
-    box_c, overlap_c = winner_BA[contested_c], contest.overlap[contested_c]
+    contested_c = ((pickers_BA > 1) & (contest.box < NOBODY)).nonzero().squeeze(1)
+    box_c, overlap_c = contest.box[contested_c], contest.overlap[contested_c]
     anchor_c = contested_c - truth.image[box_c] * num_anchors
     # The winner may not have picked the anchor, so its metric is computed again.
     won = _with_metric(box_c, anchor_c, overlap_c, scores, truth, spec, picks.scale)
+    if contest.first is not None:  # the image's first box wins without an overlap even where it is no candidate
+        won = replace(won, metric=torch.where((overlap_c != 0) | (contest.first[contested_c] == box_c), won.metric, 0))
     return AlignedPairs.joined([picks[alone], won], truth)
-
-
-def _first_box_of_image(contest: Contest, truth: GroundTruth, num_anchors: int) -> Tensor:
-    """The contest's winners (B·A,), and where there is none the first box of the image."""
-    first_B = truth.image.new_full((len(contest.box) // num_anchors,), NOBODY)
-    first_B.scatter_reduce_(0, truth.image, torch.arange(len(truth), device=first_B.device), "amin")
-    return torch.where(contest.box < NOBODY, contest.box, first_B.repeat_interleave(num_anchors))
 
 
 def soft_targets(held: AlignedPairs, truth: GroundTruth, spec: LossSpec, num_anchors: int, nan_carrier: Tensor) -> Assignment:

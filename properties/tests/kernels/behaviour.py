@@ -214,22 +214,14 @@ def test_nan_shows_in_every_term_that_reads_it(name: str, device: str) -> None:
     assert int(found.isnan().sum()) == nan_terms
 
 
-@pytest.mark.parametrize("broken", ["no exponent", "class logits"])
-def test_no_box_wins_a_contest_without_any_overlap(broken: str, device: str) -> None:
-    beta = 0.0 if broken == "no exponent" else 6.0
-    kernels, torch_backend, preds, batch = both(small_dense(seed=37, reg_max=1, beta=beta), Setting(device=device))
+def test_no_box_wins_a_contest_without_any_overlap(device: str) -> None:
+    kernels, torch_backend, preds, batch = both(small_dense(seed=37, reg_max=1), Setting(device=device))
     with torch.no_grad():
         preds["boxes"][:, :, ::2] = -50.0  # turned inside out
-        if broken == "class logits":
-            preds["scores"][:, :, ::2] = math.nan
+        preds["scores"][:, :, ::2] = math.nan  # such an anchor is picked
     found, expected = answers(kernels, preds, batch), answers(torch_backend, preds, batch)
-    if broken == "class logits":
-        assert torch.equal(found[0].isnan(), expected[0].isnan())
-        assert found[0].isnan().any()
-        return
-    assert same_holders(kernels.assign(preds, batch), torch_backend.assign(preds, batch))
-    for what, ours, theirs in zip("lbs", found, expected, strict=True):
-        assert_near(ours, theirs, 2e-5, what)
+    assert torch.equal(found[0].isnan(), expected[0].isnan())
+    assert found[0].isnan().any()
 
 
 def test_masked_classes_add_nothing(device: str) -> None:

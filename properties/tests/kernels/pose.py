@@ -81,19 +81,6 @@ def test_half_precision(dtype: torch.dtype, device: str) -> None:
     assert_same(answer(SECOND, "triton", given, device), answer(SECOND, "torch", given, device), 2e-5, rounding)
 
 
-def test_an_anchor_of_soft_target_0_is_not_held(device: str) -> None:
-    """With β = 0 a metric is positive where the overlap is 0, as of boxes without a size: an anchor is picked, and counts nowhere."""
-    spec = replace(SPECS["second, by boxes"], beta=0.0)
-    given = drawn(spec, device)
-    nowhere = given.preds["boxes"].detach().clone()
-    nowhere[0] = 0
-    given = Batch(spec, given.preds | {"boxes": nowhere}, given.targets, given.size)
-    found, expected = (loss_of(spec, backend, device)[0].assign(given.preds, given.targets) for backend in ("triton", "torch"))
-    assert set(expected.image.tolist()) == {1}
-    assert same_holders(found, expected)
-    assert_same(answer(spec, "triton", given, device), answer(spec, "torch", given, device), 2e-5)
-
-
 def with_boxes(device: str, sides: list[tuple[float, float]]) -> Batch:
     """A batch of one image of 256 px whose boxes have these centres' x and widths, in shares, and the height of the image."""
     spec = replace(SECOND, num_classes=1, keypoint_shape=(3, 3), flow=False)

@@ -54,7 +54,7 @@ def resolve_kernel(
     highest = tl.load(pickers + plane + place, mask=picked, other=0) - 1
     kept = picked & (row == lowest)
     claim = tl.load(claims + place, mask=kept, other=0)
-    # No box wins an anchor where all overlaps are 0 (spec section 9). It can have been picked: for β = 0, or with a NaN class logit.
+    # No box wins an anchor where all overlaps are 0 (spec section 9). It can have been picked with a NaN class logit.
     kept = kept & ((lowest == highest) | (claim != 0))
     owner = tl.where(kept, tl.where(lowest == highest, row, index_of(claim)), 0)
 

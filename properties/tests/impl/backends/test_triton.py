@@ -86,6 +86,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
     "host": ("float32", {}, {}, "the logits are on cpu; move them to a CUDA device, or use backend='torch'"),
     "float64": ("float64", {}, {}, "float64; use backend='torch'"),
     "ties": ("float32", {"ties": "reference"}, {}, "use backend='torch', or ties='stable'"),
+    "no exponent": ("float32", {}, {"beta": 0.0}, "the kernels give it to nobody; use backend='torch'"),
     "old release": ("float32", {}, {"anchor_weights": "sum"}, "use backend='torch' for the releases"),
 }
 
