@@ -50,7 +50,8 @@ class TaskLoss:
 
     Targets are data: they are copied at the call, so that changing the batch afterwards changes nothing, and no gradient is passed to them
     (nor to the weights of a given assignment), whether they ask for one or not. Logits are not copied; changing them before the backward
-    pass is an error, as anywhere in torch. The loss can be differentiated once: its gradients have none of their own.
+    pass is an error, as anywhere in torch. The loss can be differentiated once: its gradients have none of their own, and asking for those
+    is an error.
 
     While ``torch.compile`` or ``torch.export`` traces, a call is one operator (:mod:`twinloss.operators`), which saves the targets rather
     than copies them.
@@ -88,7 +89,7 @@ class TaskLoss:
         self.spec = spec  # a property, whose texts a tracer takes for constants
         self.ties: Ties = ties
         self.conflicts: Conflicts = conflicts
-        self.validate = validate
+        self.validate = None if validate is None else bool(validate)
         self.pairs_at_once = whole("pairs_at_once", pairs_at_once)
         self.backend: BackendName = backend
 

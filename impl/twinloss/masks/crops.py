@@ -34,7 +34,7 @@ def whole_pixels(corners: Tensor, grid: tuple[int, int]) -> Tensor:
     """Columns and rows inside boxes (g, 4) in mask units, as int64 [x1, x2) and [y1, y2), none of them outside of the grid."""
     rows, columns = grid
     limit_4 = corners.new_tensor([columns, rows, columns, rows])
-    first_g2, end_g2 = torch.minimum(corners.ceil().clamp(min=0), limit_4).to(torch.int64).split(2, dim=-1)
+    first_g2, end_g2 = torch.minimum(corners.ceil().clamp(min=0), limit_4).nan_to_num(0).to(torch.int64).split(2, dim=-1)
     return torch.cat([first_g2, torch.maximum(first_g2, end_g2)], dim=-1)
 
 

@@ -138,6 +138,17 @@ def gradients_of_sum(criterion: SegmentationLoss, preds: Preds, batch: Batch) ->
 
 
 @backends
+@pytest.mark.parametrize("side", range(4))
+def test_a_predicted_box_that_is_no_number_shows(backend: BackendName, side: int) -> None:
+    """Its mask is compared with those of the boxes around it, in a crop that has no borders."""
+    spec = SPECS["mask-aware, no distribution"]
+    preds, batch = predictions(spec), targets(spec)
+    preds["boxes"][0, side, 40:60] = math.nan
+    loss, _ = SegmentationLoss(spec, backend=backend)(preds, batch)
+    assert loss.isnan().tolist() == [True, False, True, True, False]
+
+
+@backends
 def test_order_of_rows_changes_nothing(backend: BackendName) -> None:
     for spec in (SPECS["mask-aware"], SPECS["mask-aware, instance masks"]):
         preds, batch, criterion = predictions(spec), targets(spec), SegmentationLoss(spec, backend=backend)

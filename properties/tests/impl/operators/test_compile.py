@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from properties.tests.impl.operators.scenes import SPECS, Answer, Scene, end_to_end, scene
-from twinloss import EndToEndLoss
+from twinloss import DetectionLoss, EndToEndLoss
 from twinloss.operators import step as operators
 
 kinds = pytest.mark.parametrize("kind", SPECS)
@@ -134,6 +134,13 @@ def test_predictions_in_the_older_layout() -> None:
     maps = [level.unflatten(2, grid) for level, grid in zip(flat, grids, strict=True)]
     found, _ = traced(given.loss.__call__)(maps, given.batch)
     assert torch.equal(found, given.loss(maps, given.batch)[0])
+
+
+@pytest.mark.parametrize("validate", [0, 1])
+def test_validate_as_a_number(validate: Any) -> None:
+    given = scene("detect")
+    given = given._replace(loss=DetectionLoss(SPECS["detect"], validate=validate))
+    assert_same_bits(given.answer(traced(given.loss.__call__)), given.answer())
 
 
 def test_another_definition_is_another_graph() -> None:
