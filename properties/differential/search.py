@@ -7,8 +7,9 @@ after a failing batch, to count the failures.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-from hypothesis import Phase, assume, target
+from hypothesis import Phase, target
 
 from oracle.cases.case import Case
 from oracle.comparison.compare import Comparison
@@ -24,46 +25,71 @@ class SearchEnded(BaseException):
     """No contender is left to compare; not an :class:`Exception`, which Hypothesis would count as a failure."""
 
 
+class Scores(NamedTuple):
+    """The largest error ÷ tolerance of a batch, and its smallest margin of a decision that is not open, where there is one."""
+
+    error: float | None = None
+    margin: float | None = None
+
+
 class Search:
     """Compares the batches of a share, and collects the failed ones."""
 
     def __init__(self, recorder: Recorder, share: GeneratedShare) -> None:
         self.recorder, self.share = recorder, share
-        self.asked = 0
-        self.drawn: set[str] = set()
+        self.scores: dict[str, Scores] = {}
         self.failed: list[Comparison] = []
 
+    @property
+    def asked(self) -> int:
+        """Number of batches that were compared."""
+        return len(self.scores)
+
+    @property
+    def left(self) -> int:
+        """Number of batches that are still to be compared."""
+        return self.share.examples - self.asked
+
     def judge(self, case: Case) -> None:
-        """Compares a batch, or rejects it where it was drawn before: Hypothesis, which varies its draws, draws many again.
+        """Compares a batch, if it was not drawn before and some are left: Hypothesis, which varies its draws, draws many again.
 
         Raises:
             SearchEnded: a contender hangs.
         """
-        assume(case.digest not in self.drawn)
-        self.drawn.add(case.digest)
+        if case.digest not in self.scores:
+            if not self.left:
+                return
+            self.scores[case.digest] = self._scores(case)
+        steer(self.scores[case.digest])
+
+    def _scores(self, case: Case) -> Scores:
         share, recorder = self.share, self.recorder
         comparison = recorder.compare(case, share.setting, share.contenders)
-        self.asked += 1
         if comparison.verdict is not Verdict.DIFFER:
             if left_out := recorder.all_left_out(share.contenders):
                 raise SearchEnded(f"not compared any further: {left_out}")
-            steer(comparison)
-            return
+            return scores_of(comparison)
         self.failed.append(comparison)
         if any(result.contender.name in recorder.hung for result in comparison.results):
             raise SearchEnded("not compared any further: a contender that hangs is not called again")
+        return Scores()
 
     def conclusion(self) -> str:
         """Returns the report on the failed batches; empty if there is none."""
         return self.recorder.conclude(self.failed, self.asked) if self.failed else ""
 
 
-def steer(comparison: Comparison) -> None:
-    """Passes Hypothesis the batch's largest error ÷ tolerance, and its smallest margin of a decision that is not open."""
+def scores_of(comparison: Comparison) -> Scores:
+    """Returns what a comparison tells Hypothesis."""
     judgements = [j for result in comparison.results for j in result.judgements if j.verdict is Verdict.AGREE]
     ratios = [j.error_over_allowance for j in judgements if 0 < j.error_over_allowance < math.inf]
     margins = [j.margin for j in judgements if 1 < j.margin < math.inf]
-    if ratios:
-        target(math.log10(max(ratios)), label="error ÷ allowance")
-    if margins:
-        target(-math.log10(min(margins)), label="narrowest decision")
+    return Scores(max(ratios, default=None), min(margins, default=None))
+
+
+def steer(scores: Scores) -> None:
+    """Passes Hypothesis a batch's scores; those of a batch that is drawn again must be the same."""
+    if scores.error is not None:
+        target(math.log10(scores.error), label="error ÷ allowance")
+    if scores.margin is not None:
+        target(-math.log10(scores.margin), label="narrowest decision")

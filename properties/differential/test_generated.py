@@ -15,6 +15,12 @@ from properties.strategies import PROFILES
 from properties.tasks import TASKS
 from reports.escape import plain
 
+TURNS = 6
+"""A share of a kind that has few different batches ends with fewer than it was to have."""
+
+FEW = 20
+"""Draws of a turn, at least: the first is always the simplest batch."""
+
 
 def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
     share = generated_share
@@ -22,16 +28,26 @@ def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
     if left_out := recorder.all_left_out(share.contenders):
         pytest.fail(f"not compared: {left_out}", pytrace=False)
 
-    @seed(zlib.crc32(f"{recorder.seed} {share.name}".encode()))
-    @settings(max_examples=share.examples, database=recorder.database, phases=PHASES, suppress_health_check=list(HealthCheck))
+    ended, turn = "", 0
+    while search.left and turn < TURNS and not ended:
+        ended = _searched(search, f"{recorder.seed} {share.name}{f' {turn}' if turn else ''}")
+        turn += 1
+    if search.failed or ended:
+        pytest.fail(plain("\n".join(filter(None, [search.conclusion(), ended]))), pytrace=False)
+
+
+def _searched(search: Search, seeded: str) -> str:
+    """Draw batches, of which some were drawn before, until none is left; returns why the search cannot go on, or nothing."""
+    share, recorder = search.share, search.recorder
+
+    @seed(zlib.crc32(seeded.encode()))
+    @settings(max_examples=max(share.examples, FEW), database=recorder.database, phases=PHASES, suppress_health_check=list(HealthCheck))
     @given(TASKS[share.task].cases(PROFILES[share.profile]))
     def agrees(case: Case) -> None:
         search.judge(case)
 
-    ended = ""
     try:
         agrees()
     except SearchEnded as end:
-        ended = str(end)
-    if search.failed or ended:
-        pytest.fail(plain("\n".join(filter(None, [search.conclusion(), ended]))), pytrace=False)
+        return str(end)
+    return ""
