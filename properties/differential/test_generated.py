@@ -19,7 +19,7 @@ TURNS = 6
 """A share of a kind that has few different batches ends with fewer than it was to have."""
 
 FEW = 20
-"""Draws of a turn, at least: the first is always the simplest batch."""
+"""Draws of a later turn, at least: the first is always the simplest batch."""
 
 
 def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
@@ -30,18 +30,19 @@ def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
 
     ended, turn = "", 0
     while search.left and turn < TURNS and not ended:
-        ended = _searched(search, f"{recorder.seed} {share.name}{f' {turn}' if turn else ''}")
+        draws = max(share.examples, FEW if turn else 0)
+        ended = _searched(search, f"{recorder.seed} {share.name}{f' {turn}' if turn else ''}", draws)
         turn += 1
     if search.failed or ended:
         pytest.fail(plain("\n".join(filter(None, [search.conclusion(), ended]))), pytrace=False)
 
 
-def _searched(search: Search, seeded: str) -> str:
-    """Draw batches, of which some were drawn before, until none is left; returns why the search cannot go on, or nothing."""
+def _searched(search: Search, seeded: str, draws: int) -> str:
+    """Compare what is new of some draws, until none is left; returns why the search cannot go on, or nothing."""
     share, recorder = search.share, search.recorder
 
     @seed(zlib.crc32(seeded.encode()))
-    @settings(max_examples=max(share.examples, FEW), database=recorder.database, phases=PHASES, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=draws, database=recorder.database, phases=PHASES, suppress_health_check=list(HealthCheck))
     @given(TASKS[share.task].cases(PROFILES[share.profile]))
     def agrees(case: Case) -> None:
         search.judge(case)

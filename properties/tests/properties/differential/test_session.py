@@ -77,7 +77,7 @@ def test_the_twin_passes_whatever_a_killed_run_left(session: Session, tmp_path: 
 
 
 def test_a_wrong_candidate_is_shown_replayed_and_fixed(session: Session, tmp_path: Path) -> None:
-    ended = session("--scale", "0.004", "-k", "float32-cpu-tiny", "--candidate", write(tmp_path, fewer=1))
+    ended = session("--scale", "0.02", "-k", "float32-cpu-tiny", "--candidate", write(tmp_path, fewer=1))
     assert ended.returncode == 1
     said = ended.stdout
     assert re.search(r"mine:make on \w{12} \(float32, cpu\)", said)
