@@ -77,7 +77,7 @@ def test_the_twin_passes_whatever_a_killed_run_left(session: Session, tmp_path: 
 
 
 def test_a_wrong_candidate_is_shown_replayed_and_fixed(session: Session, tmp_path: Path) -> None:
-    ended = session("--scale", "0.02", "-k", "float32-cpu-tiny", "--candidate", write(tmp_path, fewer=1))
+    ended = session("--scale", "0.004", "-k", "float32-cpu-tiny", "--candidate", write(tmp_path, fewer=1))
     assert ended.returncode == 1
     said = ended.stdout
     assert re.search(r"mine:make on \w{12} \(float32, cpu\)", said)
@@ -91,7 +91,7 @@ def test_a_wrong_candidate_is_shown_replayed_and_fixed(session: Session, tmp_pat
         r"shapes +\w+ .*\(",
     ):
         assert re.search(rf"^E? +{line}", said, re.MULTILINE), line
-    assert re.search(r"looks like .*K - 1 instead of K", said)
+    assert re.search(r"K - 1 instead of K \[5\.4\].*: explains (\d+) of \1 batches", said)
     assert re.search(r"^searching for what explains the differences of mine:make \(detect, \d+ batches\)", said, re.MULTILINE)
     replays = re.findall(r"nox -s diff -- --replay (\w{12})", said)
     saved = [path.stem for path in (tmp_path / "cases").glob("*.json")]
