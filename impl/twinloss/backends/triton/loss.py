@@ -83,7 +83,7 @@ class _FusedLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         boxes: Tensor,
-        _scores: Tensor,
+        scores: Tensor,
         angle: Tensor | None,
         arguments: KernelArguments,
         given: Slots | None,
@@ -92,9 +92,9 @@ class _FusedLoss(torch.autograd.Function):
         with on_device(boxes):
             result = forward(arguments, given)
         filled.append(result.slots)
-        # The logits are saved as the kernels read them. Where that is no copy, it shares the caller's memory, and its count of changes: so
-        # changing them before the backward pass is an error, as anywhere in torch. All else that is read there is nobody else's.
-        save(ctx, boxes=arguments.boxes, scores=arguments.scores, **({} if angle is None else {"angle": arguments.angle}))
+        # The logits are saved as they were given: so changing them before the backward pass is an error, as anywhere in torch. All else
+        # that is read there is nobody else's.
+        save(ctx, boxes=boxes, scores=scores, **({} if angle is None else {"angle": angle}))
         # (The loss itself is not kept: it holds this very record, and neither would be freed.)
         ctx.arguments, ctx.result = without_logits(arguments), replace(result, loss=result.items)
         ctx.mark_non_differentiable(result.items)
@@ -106,7 +106,7 @@ class _FusedLoss(torch.autograd.Function):
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
             return (None,) * 6
-        boxes, *others = saved(ctx)
+        boxes, *others = (logits.detach() for logits in saved(ctx))
         for_boxes, for_scores, for_angle = ctx.needs_input_grad[:3]
         with on_device(boxes):
             arguments = with_logits(ctx.arguments, boxes, *others)

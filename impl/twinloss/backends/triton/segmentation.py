@@ -117,9 +117,9 @@ class _MaskTerms(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        _coefficients: Tensor,
-        _prototypes: Tensor,
-        _semantic_logits: Tensor | None,
+        coefficients: Tensor,
+        prototypes: Tensor,
+        semantic: Tensor | None,
         arguments: KernelArguments,
         masks: MaskArguments,
         slots: Slots,
@@ -127,8 +127,8 @@ class _MaskTerms(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         with on_device(masks.prototypes):
             found = forward(arguments, masks, slots, gains)
-        kept = {"coefficients": masks.coefficients, "prototypes": masks.prototypes, "masks": masks.masks}
-        save(ctx, **kept, **({} if masks.semantic is None else {"semantic": masks.semantic}))
+        kept = {"coefficients": coefficients, "prototypes": prototypes, "masks": masks.masks}
+        save(ctx, **kept, **({} if semantic is None else {"semantic": semantic}))
         ctx.masks, ctx.found, ctx.gains = _without_predictions(masks), replace(found, loss=found.items), gains
         ctx.mark_non_differentiable(found.items)
         ctx.set_materialize_grads(False)
@@ -139,7 +139,7 @@ class _MaskTerms(torch.autograd.Function):
     def backward(ctx: Any, incoming: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if incoming is None:
             return (None,) * 7
-        coefficients, prototypes, masks, *semantic = saved(ctx)
+        coefficients, prototypes, masks, *semantic = (each.detach() for each in saved(ctx))
         arguments = replace(
             ctx.masks, coefficients=coefficients, prototypes=prototypes, masks=masks, semantic=semantic[0] if semantic else None
         )
