@@ -41,11 +41,13 @@ def _worst_first(frame: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 def _dumbbells(name: str, frame: pd.DataFrame, title: str, description: str) -> Figure:
     names, lanes = list(dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["lane"]))
-    with drawing(name, height=1.2 + 0.26 * len(names) * max(len(lanes), 1.4)) as drawn:
+    of_row = {row: [lane for lane in lanes if lane in set(own)] for row, own in frame.groupby("row")["lane"]}
+    most = max(map(len, of_row.values()), default=0)
+    with drawing(name, height=1.2 + 0.26 * len(names) * max(most, 1.4)) as drawn:
         axes = drawn.axes
         for at, lane in enumerate(lanes):
             group = frame[frame["lane"] == lane]
-            places = [names.index(row) + LANES * ((at + 0.5) / len(lanes) - 0.5) for row in group["row"]]
+            places = [names.index(row) + LANES * ((of_row[row].index(lane) + 0.5) / len(of_row[row]) - 0.5) for row in group["row"]]
             colour = SERIES[at % len(SERIES)]
             axes.hlines(places, group["ratio_lo95"].clip(lower=1e-2), group["ratio_hi95"], color=colour, linewidth=3, alpha=0.45)
             axes.plot(group["ratio_to_reference"], places, "o", color=colour, markersize=5, label=lane)
