@@ -26,6 +26,9 @@ os.environ.setdefault("TWINLOSS_BUILD", "1")  # a checkout holds no compiled ker
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+DIFFERENTIAL = Path(__file__).with_name("differential")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Ignores the differential run, unless its plugin is active."""
-    return True if collection_path.name == "differential" and not config.pluginmanager.hasplugin("properties.differential.plugin") else None
+    return True if collection_path == DIFFERENTIAL and not config.pluginmanager.hasplugin("properties.differential.plugin") else None
