@@ -34,9 +34,9 @@ def summation(count: int) -> float:
 
 
 def summation_of_products(count: int) -> float:
-    """Returns the roundings of a sum of ``count`` products in a matrix product, which adds up runs one after the other.
+    """Returns the roundings of a sum of ``count`` products in a matrix product, which adds up runs of products one after the other.
 
-    Where the terms are equal, as with constant prototypes, the roundings of a run have one sign: half a unit of the growing sum each.
+    Where the products are equal, as with constant prototypes, every addition of a run may round by half a unit in the same direction.
     """
     return summation(count) + min(count, LONGEST_RUN) / 2
 
@@ -107,7 +107,12 @@ class Prototypes:
             self.off = self.magnitude * self.interpolation + self._inputs(native.abs()) * self.position
 
     def gradients(self, rounding: Tensor, size: Tensor, low: Tensor, high: Tensor) -> Bounds:
-        """Returns bounds (P, h_p, w_p) on the gradient, from those on the masks' grid (P, y, x), and the magnitudes that are spread."""
+        """Returns bounds (P, h_p, w_p) on the gradient of the prototypes.
+
+        Args:
+            rounding, low, high: (P, y, x) bounds on the gradient of the resized prototypes.
+            size: (P, y, x) sums of the magnitudes of that gradient's parts.
+        """
         rounding, low, high = (self._spread_back(self._resized, part) for part in (rounding, low, high))
         return Bounds(rounding + self._spread_back(self._inputs, size * self.position), low, high)
 
@@ -142,7 +147,7 @@ class MaskPart:
         precision: the contender's.
 
     Attributes:
-        window: its index into (n, y, x) of the masks' grid; in this class y and x are those of the window.
+        window: the window's index into arrays (n, y, x) of the masks' grid; in this class y and x count its rows and columns.
     """
 
     def __init__(self, coefficients: Tensor, prototypes: Prototypes, target: Tensor, crop: Crop, precision: Precision) -> None:
@@ -191,7 +196,7 @@ class MaskPart:
         return Bounds(rounding, *ends)
 
     def prototypes(self, held: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the anchors' part of what :meth:`Prototypes.gradients` takes, on the window, of ``held`` anchors in the image."""
+        """Returns the arguments of :meth:`Prototypes.gradients` on the window, for these of the image's ``held`` anchors."""
         possible, coefficient = self.crop.possible, self.coefficient_nP
         off = (self.slope_off + self.slope.abs() * self._relative(held)) * possible
         size = torch.einsum("nyx,np->pyx", self.slope.abs() * possible, coefficient.abs())

@@ -84,7 +84,7 @@ def mask_term_tolerance(exact: ExactSegmentation, preds: Preds, batch: Batch, he
 
 
 def _by_box(box: Tensor, entries: Tensor) -> Iterator[Tensor]:
-    """Yields the entries of each box, at most some at a time."""
+    """Yields the entries of each box, at most ``_CHUNK`` at a time."""
     for row in box[entries].unique().tolist():
         yield from entries[box[entries] == row].split(_CHUNK)
 

@@ -211,7 +211,7 @@ class Recorder:
         """Explains the differences of all candidates that still can be called, on the batches of all processes of the run.
 
         Args:
-            say: told of each candidate and task before its search.
+            say: called with a line of text before each search.
         """
         contenders = {
             task: {name: one for name, one in ones.items() if name in self.candidates and name not in self.hung}

@@ -115,7 +115,7 @@ def explained(
         files: the files that :meth:`AnsweredBatches.write` wrote.
         contenders: by task and name.
         limits: how long to search.
-        say: told of each candidate and task before its search, which takes up to minutes.
+        say: called with a line of text before each search, which takes up to minutes.
     """
     found = []
     for (name, task), (failing, agreeing) in _read(files).items():

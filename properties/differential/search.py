@@ -51,7 +51,7 @@ class Search:
         return self.share.examples - self.asked
 
     def judge(self, case: Case) -> None:
-        """Compares a batch, if it was not drawn before and some are left: Hypothesis, which varies its draws, draws many again.
+        """Compares a batch, if it was not drawn before and the share has batches left: Hypothesis repeats many of its draws.
 
         Raises:
             SearchEnded: a contender hangs.
@@ -59,20 +59,19 @@ class Search:
         if case.digest not in self.scores:
             if not self.left:
                 return
-            self.scores[case.digest] = self._scores(case)
+            comparison = self.recorder.compare(case, self.share.setting, self.share.contenders)
+            self.scores[case.digest] = Scores() if comparison.verdict is Verdict.DIFFER else scores_of(comparison)
+            self._note(comparison)
         steer(self.scores[case.digest])
 
-    def _scores(self, case: Case) -> Scores:
-        share, recorder = self.share, self.recorder
-        comparison = recorder.compare(case, share.setting, share.contenders)
+    def _note(self, comparison: Comparison) -> None:
         if comparison.verdict is not Verdict.DIFFER:
-            if left_out := recorder.all_left_out(share.contenders):
+            if left_out := self.recorder.all_left_out(self.share.contenders):
                 raise SearchEnded(f"not compared any further: {left_out}")
-            return scores_of(comparison)
+            return
         self.failed.append(comparison)
-        if any(result.contender.name in recorder.hung for result in comparison.results):
+        if any(result.contender.name in self.recorder.hung for result in comparison.results):
             raise SearchEnded("not compared any further: a contender that hangs is not called again")
-        return Scores()
 
     def conclusion(self) -> str:
         """Returns the report on the failed batches; empty if there is none."""
@@ -80,7 +79,7 @@ class Search:
 
 
 def scores_of(comparison: Comparison) -> Scores:
-    """Returns what a comparison tells Hypothesis."""
+    """Returns the scores of a batch that does not differ."""
     judgements = [j for result in comparison.results for j in result.judgements if j.verdict is Verdict.AGREE]
     ratios = [j.error_over_allowance for j in judgements if 0 < j.error_over_allowance < math.inf]
     margins = [j.margin for j in judgements if 1 < j.margin < math.inf]

@@ -16,10 +16,10 @@ from properties.tasks import TASKS
 from reports.escape import plain
 
 TURNS = 6
-"""A share of a kind that has few different batches ends with fewer than it was to have."""
+"""Searches of a share, at most: where few different batches exist, it ends with fewer than it asks for."""
 
 FEW = 20
-"""Draws of a later turn, at least: the first is always the simplest batch."""
+"""Draws of a later search, at least, because the first draw of each search is the same simplest batch."""
 
 
 def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
@@ -38,7 +38,7 @@ def test_generated(generated_share: GeneratedShare, recorder: Recorder) -> None:
 
 
 def _searched(search: Search, seeded: str, draws: int) -> str:
-    """Compare what is new of some draws, until none is left; returns why the search cannot go on, or nothing."""
+    """Compares the new batches among ``draws`` draws; returns why the search cannot go on, or an empty text."""
     share, recorder = search.share, search.recorder
 
     @seed(zlib.crc32(seeded.encode()))

@@ -77,7 +77,7 @@ def _tuple(found: Any) -> tuple[Any, ...]:
 
 
 class _Last(torch.autograd.Function):
-    """A gradient as it is. Its sources are named, so that whoever asks for a gradient by them comes here."""
+    """Returns a gradient unchanged. Its sources are inputs too, so that autograd calls ``backward`` for a derivative by any of them."""
 
     @staticmethod
     def forward(_ctx: Any, gradient: Tensor, *_sources: Tensor) -> Tensor:

@@ -32,7 +32,6 @@ from twinloss.trainer.own_criterion import OwnCriterion
 from twinloss.trainer.return_format import first_of, mapped, plain, undisturbed
 
 Loss = TaskLoss | EndToEndLoss
-
 Batch = Mapping[str, Any]
 Asked = tuple[Any, Batch]
 

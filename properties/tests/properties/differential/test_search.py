@@ -12,6 +12,7 @@ from oracle.cases.case import Case, Prediction, Setting
 from oracle.contract.verdict import Verdict
 from properties.differential import test_generated as generated
 from properties.differential.plan import GeneratedShare
+from properties.differential.search import Search, SearchEnded
 from twinloss import LossSpec
 
 
@@ -34,3 +35,14 @@ def test_a_share_counts_different_batches(different: int, asked: int, found: int
     recorder: Any = SimpleNamespace(compare=compare, all_left_out=lambda _: "", hung={}, seed=1, database=None)
     generated.test_generated(GeneratedShare(Setting("float32"), "tiny", asked, 0, ("twin",)), recorder)
     assert len(compared) == len(set(compared)) == found
+
+
+def test_a_batch_that_ends_the_search_is_counted() -> None:
+    hangs = SimpleNamespace(verdict=Verdict.DIFFER, results=[SimpleNamespace(contender=SimpleNamespace(name="mine"))])
+    recorder: Any = SimpleNamespace(
+        compare=lambda *_: hangs, hung={"mine": "it hangs"}, conclude=lambda failed, asked: f"{len(failed)} of {asked}"
+    )
+    search = Search(recorder, GeneratedShare(Setting("float32"), "tiny", 9, 0, ("mine",)))
+    with pytest.raises(SearchEnded, match="a contender that hangs is not called again"):
+        search.judge(case(0))
+    assert search.conclusion() == "1 of 1"
