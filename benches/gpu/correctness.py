@@ -32,11 +32,12 @@ CAPTURED = ("coco", "masks-26")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100
+PROCESSES = 12  # Each has a context of its own on the GPU.
 TIME_LIMIT = 420  # Seconds of processor time of a program started here, and seconds without any.
 
 
 def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
-    """Run the kernels' tests on the device, each file of ``folder`` that holds some in a process of its own.
+    """Run the kernels' tests on the device, one file of ``folder`` that holds some after the other, each in several processes.
 
     Without a folder, and where it holds no tests, the check is not measured.
     """
@@ -46,7 +47,9 @@ def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
         yield GpuFinding("kernel-tests", "all of it", "not measured", detail=why)
     for file in files:
         # Warnings of other packages on a machine with a GPU say nothing about the kernels.
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", str(file.resolve())]
+        # Several processes, since the compilation of the kernels takes longer than the tests.
+        processes = ("-n", str(min(os.cpu_count() or 1, PROCESSES)), "--dist", "worksteal")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *processes, str(file.resolve())]
         code, output = _run(command, TRITON_INTERPRET="0")
         yield holds("kernel-tests", file.stem, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
