@@ -27,6 +27,19 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 DIFFERENTIAL = Path(__file__).with_name("differential")
+HANGS = 3600.0
+"""Seconds by the clock after which a test hangs: so many that no busy machine passes them; programs that tests start are judged by processor
+time (oracle/tools/programs.py)."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Limits each test to HANGS, but for runs of a candidate, each of whose calls has its own limit.
+
+    It is no setting of pyproject.toml, whose value is a text to one version of pytest-timeout and a number to another.
+    """
+    if getattr(config.option, "timeout", 0) is None and not getattr(config.option, "candidate", None):
+        config.option.timeout = HANGS
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
