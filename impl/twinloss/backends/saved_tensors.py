@@ -7,6 +7,7 @@ another tensor: it is an input like any other.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -23,6 +24,11 @@ def in_memory(logits: Tensor) -> Tensor:
     if logits._is_zerotensor() or (logits.is_inference() and not torch.is_inference_mode_enabled()):
         return logits.clone()
     return logits.resolve_neg()
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Autocast is off inside; where kernels are compiled alone, on tensors without values, there is none."""
+    return nullcontext() if tensor.device.type == "meta" else torch.autocast(tensor.device.type, enabled=False)
 
 
 def save(ctx: Any, **tensors: Tensor) -> None:
@@ -54,7 +60,9 @@ Backward = Callable[..., Any]
 
 
 def differentiated_once(backward: Backward) -> Backward:
-    """A backward pass whose results have no gradients: where ``create_graph`` asks for them, differentiating the results is an error.
+    """A backward pass in the dtypes of its forward pass, also inside of autocast, whose results have no gradients.
+
+    Where ``create_graph`` asks for them, differentiating the results is an error.
 
     Torch's own ``once_differentiable`` looks at the incoming gradients alone, which those of a plain ``loss.sum()`` pass: the results would
     be constants to whoever adds a penalty on them to the loss.
@@ -62,7 +70,8 @@ def differentiated_once(backward: Backward) -> Backward:
 
     @wraps(backward)
     def passed(ctx: Any, *incoming: Tensor | None) -> Any:
-        with torch.no_grad():
+        given = next((gradient for gradient in incoming if gradient is not None), None)
+        with torch.no_grad(), nullcontext() if given is None else without_autocast(given):
             found = backward(ctx, *incoming)
         if not torch.is_grad_enabled():
             return found

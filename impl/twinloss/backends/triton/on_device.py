@@ -14,8 +14,3 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
     if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(tensor.device)
-
-
-def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Autocast is off inside; where kernels are compiled alone, on tensors without values, there is none."""
-    return nullcontext() if tensor.device.type == "meta" else torch.autocast(tensor.device.type, enabled=False)

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from twinloss.backends.call import Call
-from twinloss.backends.saved_tensors import differentiated_once, save, saved
+from twinloss.backends.saved_tensors import differentiated_once, save, saved, without_autocast
 from twinloss.backends.slots import Slots
 from twinloss.backends.triton.arguments import KernelArguments
 from twinloss.backends.triton.keypoint_arguments import HeldPoints
 from twinloss.backends.triton.keypoint_gradient import keypoint_gradient
 from twinloss.backends.triton.keypoint_terms import keypoint_programs, keypoint_terms
-from twinloss.backends.triton.on_device import on_device, without_autocast
+from twinloss.backends.triton.on_device import on_device
 from twinloss.terms.keypoints import with_flow, without_deviations
 
 
