@@ -28,8 +28,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 DIFFERENTIAL = Path(__file__).with_name("differential")
 HANGS = 3600.0
-"""Seconds by the clock after which a test hangs: so many that no busy machine passes them; programs that tests start are judged by processor
-time (oracle/tools/programs.py)."""
+"""Seconds by the clock after which a test hangs: more than a busy machine needs. Programs that tests start are judged by processor time
+(oracle/tools/programs.py)."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -40,7 +40,8 @@ def pose(**numbers: Any) -> Callable[[BackendName], Any]:
         given, flow = batch(spec, seed=3), Flow() if spec.flow else None
         loss, _ = PoseLoss(spec, flow=flow, backend=backend)(given.preds, given.targets)
         leaves = [*given.leaves().values(), *(flow.parameters() if flow else ())]
-        return [loss.detach(), *(x for x in torch.autograd.grad(loss.sum(), leaves, allow_unused=True) if x is not None)]
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+        return [loss.detach(), *(gradient for gradient in found if gradient is not None)]
 
     return answer
 
