@@ -14,6 +14,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+# Deterministic matrix products need it, and it is read when the first one runs.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 import torch
 
 from benches.gpu.finding import Check, GpuFinding, append, run_check
@@ -30,11 +33,16 @@ CHECKS = {
     "bits": "correctness:bits",
     "graph": "correctness:graph",
     "judge": "correctness:judged",
+    "ties": "ties:ties",
     "speed": "costs:speed",
     "kernels": "costs:kernels",
+    "launches": "costs:launches",
+    "training": "training_step:training",
+    "sizes": "sizes:sizes",
     "crowded": "costs:crowded",
     "beyond-32-bits": "correctness:beyond_32_bits",
     "sanitizer": "correctness:sanitizer",
+    "compiled": "sizes:compiled",
 }
 NO_GPU = "There is no GPU here: nothing of the Triton backend was measured on a GPU."
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from time import perf_counter_ns
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ Called = TypeVar("Called", bound=Callable[[], None])
 WARM, ROUNDS, CLUSTER = 10, 60, 10
 ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
 PROFILED = ("coco", "boxes-300", "coco-end-to-end", "xview-128")
+HOSTED = ("batch-1", "coco", "boxes-300", "xview-128")
 
 
 def counts() -> Iterator[GpuFinding]:
@@ -81,16 +83,51 @@ def kernels() -> Iterator[GpuFinding]:
     """Time each kernel of a step, in microseconds."""
     for workload in PROFILED:
         step = _warmed(Step(workload))
-        with profile(activities=ACTIVITIES) as recorded:
-            for _ in range(WARM):
-                step()
-            torch.cuda.synchronize()
-        # Only device events count: PyTorch's operations repeat the time of their kernels under their own names.
-        events = [event for event in recorded.key_averages() if event.device_type.name != "CPU" and event.count]
+        events = _device_events(step)
         for event in sorted(events, key=lambda event: -event.self_device_time_total):
             micro, times = event.self_device_time_total / event.count, event.count / WARM
             yield GpuFinding("kernels", event.key[:80], "measured", micro, None, "µs", workload, DTYPE, f"{times:g} a step")
         free()
+
+
+def launches() -> Iterator[GpuFinding]:
+    """Measure the host's time of a step beside that of its kernels; the longer of the two bounds the step."""
+    for workload in HOSTED:
+        step = _warmed(Step(workload))
+        host = float(np.median([_host_nanoseconds(step) for _ in range(ROUNDS)])) / 1e3
+        count = cuda.launches(step)
+        on_device = sum(event.self_device_time_total for event in _device_events(step)) / WARM
+        yield GpuFinding("launches", "the host's time of a step", "measured", host, None, "µs", workload, DTYPE)
+        yield GpuFinding("launches", "launches of a step", "measured", count, None, "launches", workload, DTYPE)
+        if count:
+            yield GpuFinding("launches", "the host's time of a launch", "measured", host / count, None, "µs", workload, DTYPE)
+        if not on_device:
+            yield GpuFinding(
+                "launches", "the kernels' time of a step", "not measured", None, None, "µs", workload, DTYPE, "none were profiled"
+            )
+            continue
+        yield GpuFinding("launches", "the kernels' time of a step", "measured", on_device, None, "µs", workload, DTYPE)
+        bound = "the host: it takes longer to launch the kernels than they run" if host > on_device else "the kernels"
+        what, said = "the host's time of a step, in that of its kernels", f"the step is bound by {bound}"
+        yield GpuFinding("launches", what, "measured", host / on_device, None, "times", workload, DTYPE, said)
+        free()
+
+
+def _host_nanoseconds(step: Step) -> int:
+    """Returns how long a call takes to return, on an idle device."""
+    torch.cuda.synchronize()
+    start = perf_counter_ns()
+    step()
+    return perf_counter_ns() - start
+
+
+def _device_events(step: Step) -> list[Any]:
+    """Returns the profiler's sums over WARM calls, by kernel; PyTorch's operations repeat their kernels' time under their own names."""
+    with profile(activities=ACTIVITIES) as recorded:
+        for _ in range(WARM):
+            step()
+        torch.cuda.synchronize()
+    return [event for event in recorded.key_averages() if event.device_type.name != "CPU" and event.count]
 
 
 def crowded() -> Iterator[GpuFinding]:

@@ -6,6 +6,7 @@ It shows that the program runs to its end; its times mean nothing. The kernels r
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -15,13 +16,17 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from benches.gpu import __main__ as program
-from benches.gpu import correctness, costs, steps
+from benches.gpu import correctness, costs, sizes, steps, ties, training_step
 from benches.measure import cuda
+from benches.plan.contenders import BASELINE
 from oracle.cases.case import Case, PredictionKind
 from oracle.cases.workloads.small_dense import small_dense, small_dense_masks
 
 # All checks but those that start processes.
-DRY_RUN_CHECKS = ("counts", "bits", "graph", "judge", "speed", "kernels", "crowded", "beyond-32-bits")
+DRY_RUN_CHECKS = (
+    *("counts", "bits", "graph", "judge", "ties", "speed", "kernels", "launches", "training", "sizes", "crowded", "beyond-32-bits"),
+    "compiled",
+)
 
 
 @lru_cache
@@ -36,6 +41,12 @@ def small_case(name: str) -> Case:
     several = name == "classes-365"
     kind: PredictionKind = "exact" if several else "near"
     return small_dense(0 if name == "empty" else 2, size=(32, 32), images=4 if several else 1, seed=1, kind=kind, **numbers)
+
+
+def small_training(_: str) -> Case:
+    """Returns a batch for a model: the coarsest level needs more than one value a channel, and the reference boxes in order of images."""
+    case = small_dense(2, size=(64, 64), images=2, num_classes=80)
+    return dataclasses.replace(case, boxes=tuple(sorted(case.boxes, key=lambda box: box.image)))
 
 
 class HostReplay:
@@ -66,6 +77,7 @@ def main(arguments: list[str]) -> int:
             "CLUSTER": 1,
             "ACTIVITIES": [ProfilerActivity.CPU],
             "PROFILED": ("coco",),
+            "HOSTED": ("coco",),
             "copy_bytes_per_second": lambda: steps.copy_bytes_per_second(4096),
         },
         correctness: {
@@ -76,6 +88,24 @@ def main(arguments: list[str]) -> int:
             "JUDGED": (("coco", "float16"),),
             "REPEATED": ("coco", "masks-26"),
             "CAPTURED": ("coco",),
+        },
+        ties: {"device": lambda: "cpu", "case_of": small_case, "LENGTHS": (100, 1000)},
+        training_step: {
+            "device": lambda: "cpu",
+            "case_of": small_training,
+            "WARM": 1,
+            "ROUNDS": 1,
+            "RUNS": (("yolov8n", False), ("yolo26n", True)),
+            "BACKEND": "torch",  # The native kernels refuse rows of no image.
+        },
+        sizes: {
+            "device": lambda: "cpu",
+            "WARM": 1,
+            "ROUNDS": 1,
+            "SIZED": (("coco", "float16"), ("coco", "float32")),
+            "BESIDE_COMPILED": ("coco",),
+            "COMPILED": BASELINE,
+            "copy_bytes_per_second": lambda: steps.copy_bytes_per_second(4096),
         },
         cuda: {"timed": timed, "launches": lambda _: 0, "synchronisations": lambda _: [], "Replay": HostReplay},
         torch.cuda: {"synchronize": lambda: None, "is_available": lambda: True, "get_device_name": lambda: "a dry run on the host"},

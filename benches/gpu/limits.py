@@ -22,7 +22,7 @@ FASTER = {
 }
 FLOORS = {
     name: MeasuredLimit("speed", "a captured step, in byte floors", most, "floors", name)
-    for name, most in (("coco", 3), ("boxes-300", None))
+    for name, most in (("coco", 2.5), ("boxes-300", None))
 }
 CROWDED_PEAK = MeasuredLimit("crowded", "peak memory above the inputs", 1.0, "GB", "xview-128")
 CROWDED_STEP = MeasuredLimit("crowded", "a step", 20, "ms", "xview-128")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benches.measure import cuda
-from benches.plan.workloads import WORKLOADS, generated
+from benches.plan.workloads import WORKLOADS, Workload, generated
 from oracle.cases.build import build
 from oracle.cases.case import Case, DtypeName, Prediction, Setting
 from twinloss import LossSpec
@@ -20,6 +20,17 @@ from twinloss.loss import LOSSES
 
 XVIEW_IMAGES, XVIEW_MOST = 128, 4967
 DTYPE: DtypeName = "float16"  # of the logits that are counted or timed
+FURTHER = {
+    workload.name: workload
+    for workload in (
+        Workload("boxes-1", "16 images of one box at 640 px", boxes=1),
+        Workload("boxes-10", "16 images of 10 boxes at 640 px", boxes=10),
+        Workload("boxes-100", "16 images of 100 boxes at 640 px", boxes=100),
+        Workload("boxes-1000-16", "16 images of 1,000 boxes at 640 px", boxes=1000),
+        Workload("batch-128", "COCO, 128 images at 640 px", batch=128),
+    )
+}
+"""Batches that are measured on a GPU alone."""
 
 
 def device() -> str:
@@ -29,10 +40,10 @@ def device() -> str:
 
 @lru_cache(maxsize=4)
 def case_of(name: str) -> Case:
-    """Returns a workload's batch: one of the bench run's, ``xview-128``, or ``coco-end-to-end`` (COCO with an end-to-end head)."""
+    """Returns a workload's batch: of the bench run or :data:`FURTHER`, ``xview-128``, or ``coco-end-to-end`` (an end-to-end head)."""
     if name == "xview-128":
         return _xview()
-    case = WORKLOADS["coco" if name == "coco-end-to-end" else name].case()
+    case = (WORKLOADS | FURTHER)["coco" if name == "coco-end-to-end" else name].case()
     if name == "coco-end-to-end":
         return dataclasses.replace(case, spec=dataclasses.replace(case.spec, reg_max=1, topk=7, topk2=1))
     return case
@@ -48,11 +59,16 @@ def _xview() -> Case:
 
 
 class Step:
-    """Each call computes the loss and its gradients on one batch."""
+    """Each call computes the loss and its gradients on one batch.
 
-    def __init__(self, name: str) -> None:
-        self.case = case_of(name)
-        self.preds, self.batch = build(self.case, Setting(DTYPE, device=device()))
+    Args:
+        workload: name of the batch, or the batch.
+        dtype: dtype of the logits.
+    """
+
+    def __init__(self, workload: str | Case, dtype: DtypeName = DTYPE) -> None:
+        self.case = case_of(workload) if isinstance(workload, str) else workload
+        self.preds, self.batch = build(self.case, Setting(dtype, device=device()))
         self.criterion = LOSSES[self.case.spec.task](self.case.spec, backend="triton", validate=False)
         self.loss = torch.zeros(len(self.case.spec.terms))
 

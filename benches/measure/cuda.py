@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 _LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaLaunchCooperativeKernel")
+_WAIT = "called a synchronizing CUDA operation"  # PyTorch also warns that the debug mode itself is a prototype.
 _WARM_CALLS = 3  # On the side stream before a capture, as PyTorch requires.
 
 
@@ -44,7 +45,7 @@ def synchronisations(step: Callable[[], object]) -> list[str]:
             step()
         finally:
             torch.cuda.set_sync_debug_mode(before)
-    return [f"{warning.filename}:{warning.lineno}" for warning in caught if "synchroniz" in str(warning.message)]
+    return [f"{warning.filename}:{warning.lineno}" for warning in caught if _WAIT in str(warning.message)]
 
 
 class Replay:
