@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from oracle.cases.build import build
 from properties.tests.impl import oriented_inputs, test_segmentation_loss
 from properties.tests.impl.pose_loops import Flow, batch
-from properties.tests.impl.test_loss import CASE, SPEC, build, step
+from properties.tests.impl.test_loss import CASE, SPEC, step
 from twinloss import DetectionLoss, OrientedLoss, PoseLoss, PoseSpec, SegmentationLoss
 from twinloss.backends.registry import BackendName
 
