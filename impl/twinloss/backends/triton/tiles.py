@@ -70,10 +70,10 @@ SEMANTIC_GRADIENT = Tile(size=1024, warps=4)
 
 MERGE_WARPS = 1
 # With few boxes the largest one determines the time, so candidates are divided. With many boxes, most are small.
-FEW_BOXES = CandidatesTile(candidates=512, parts=4, logits=4096, warps=8)
+FEW_BOXES = CandidatesTile(candidates=512, parts=16, logits=4096, warps=4)
 FEW_BOXES_FEW_ANCHORS = CandidatesTile(candidates=512, parts=1, logits=4096, warps=8)
-MANY_BOXES = CandidatesTile(candidates=256, parts=1, logits=2048, warps=4)
-MOST_FEW_BOXES = 2048
+MANY_BOXES = CandidatesTile(candidates=64, parts=4, logits=2048, warps=1)
+MOST_FEW_BOXES = 512
 MOST_FEW_ANCHORS = 2048
 
 
