@@ -27,7 +27,7 @@ SIZED: tuple[tuple[str, DtypeName], ...] = (
 COMPILED = BenchContender(REFERENCE, "compile")
 BESIDE_COMPILED = ("coco", "boxes-300")
 WARM, ROUNDS = 5, 24
-COMPILATION_S = 120  # Longest compilation of one batch's shapes.
+COMPILATION_S = 60  # Longest compilation of one batch's shapes.
 
 STEP, CAPTURED, OF_REFERENCE, OF_COMPILED = "a step", "a captured step", "a step of the reference", "a step of the compiled reference"
 
