@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from benches.gpu.finding import GpuFinding
 from benches.gpu.limits import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
 from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
+from benches.gpu.turns import or_reason
 from benches.measure import cuda
 from benches.measure.memory import held_bytes
 from benches.plan.contenders import BASELINE, make_criterion
@@ -93,7 +94,7 @@ def kernels() -> Iterator[GpuFinding]:
 def launches() -> Iterator[GpuFinding]:
     """Measure the host's time of a step beside that of its kernels; the longer of the two bounds the step."""
     for workload in HOSTED:
-        yield from _launches_of(workload)
+        yield from or_reason(_launches_of(workload), "launches", workload, DTYPE)
         free()
 
 
