@@ -40,6 +40,7 @@ CHECKS = {
     "training": "training_step:training",
     "sizes": "sizes:sizes",
     "crowded": "costs:crowded",
+    "properties": "differential:properties",
     "beyond-32-bits": "correctness:beyond_32_bits",
     "sanitizer": "correctness:sanitizer",
     "compiled": "sizes:compiled",

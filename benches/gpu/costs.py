@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from benches.gpu.finding import GpuFinding
 from benches.gpu.limits import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
 from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
+from benches.gpu.turns import or_reason
 from benches.measure import cuda
 from benches.measure.memory import held_bytes
 from benches.plan.contenders import BASELINE, make_criterion
@@ -93,24 +94,27 @@ def kernels() -> Iterator[GpuFinding]:
 def launches() -> Iterator[GpuFinding]:
     """Measure the host's time of a step beside that of its kernels; the longer of the two bounds the step."""
     for workload in HOSTED:
-        step = _warmed(Step(workload))
-        host = float(np.median([_host_nanoseconds(step) for _ in range(ROUNDS)])) / 1e3
-        count = cuda.launches(step)
-        on_device = sum(event.self_device_time_total for event in _device_events(step)) / WARM
-        yield GpuFinding("launches", "the host's time of a step", "measured", host, None, "µs", workload, DTYPE)
-        yield GpuFinding("launches", "launches of a step", "measured", count, None, "launches", workload, DTYPE)
-        if count:
-            yield GpuFinding("launches", "the host's time of a launch", "measured", host / count, None, "µs", workload, DTYPE)
-        if not on_device:
-            yield GpuFinding(
-                "launches", "the kernels' time of a step", "not measured", None, None, "µs", workload, DTYPE, "none were profiled"
-            )
-            continue
-        yield GpuFinding("launches", "the kernels' time of a step", "measured", on_device, None, "µs", workload, DTYPE)
-        bound = "the host: it takes longer to launch the kernels than they run" if host > on_device else "the kernels"
-        what, said = "the host's time of a step, in that of its kernels", f"the step is bound by {bound}"
-        yield GpuFinding("launches", what, "measured", host / on_device, None, "times", workload, DTYPE, said)
+        yield from or_reason(_launches_of(workload), "launches", workload, DTYPE)
         free()
+
+
+def _launches_of(workload: str) -> Iterator[GpuFinding]:
+    step = _warmed(Step(workload))
+    host = float(np.median([_host_nanoseconds(step) for _ in range(ROUNDS)])) / 1e3
+    count = cuda.launches(step)
+    on_device = sum(event.self_device_time_total for event in _device_events(step)) / WARM
+    yield GpuFinding("launches", "the host's time of a step", "measured", host, None, "µs", workload, DTYPE)
+    yield GpuFinding("launches", "launches of a step", "measured", count, None, "launches", workload, DTYPE)
+    if count:
+        yield GpuFinding("launches", "the host's time of a launch", "measured", host / count, None, "µs", workload, DTYPE)
+    what = "the kernels' time of a step"
+    if not on_device:
+        yield GpuFinding("launches", what, "not measured", None, None, "µs", workload, DTYPE, "the profiler saw no kernel")
+        return
+    yield GpuFinding("launches", what, "measured", on_device, None, "µs", workload, DTYPE)
+    bound = "the host: it takes longer to launch the kernels than they run" if host > on_device else "the kernels"
+    what, said = "the host's time of a step, in that of its kernels", f"the step is bound by {bound}"
+    yield GpuFinding("launches", what, "measured", host / on_device, None, "times", workload, DTYPE, said)
 
 
 def _host_nanoseconds(step: Step) -> int:

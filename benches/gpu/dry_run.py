@@ -16,16 +16,16 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from benches.gpu import __main__ as program
-from benches.gpu import correctness, costs, sizes, steps, ties, training_step
+from benches.gpu import correctness, costs, differential, sizes, steps, ties, training_step
 from benches.measure import cuda
 from benches.plan.contenders import BASELINE
 from oracle.cases.case import Case, PredictionKind
 from oracle.cases.workloads.small_dense import small_dense, small_dense_masks
 
-# All checks but those that start processes.
+# All checks but those that start a process for each of several tests or tools.
 DRY_RUN_CHECKS = (
     *("counts", "bits", "graph", "judge", "ties", "speed", "kernels", "launches", "training", "sizes", "crowded", "beyond-32-bits"),
-    "compiled",
+    *("properties", "compiled"),
 )
 
 
@@ -106,6 +106,11 @@ def main(arguments: list[str]) -> int:
             "BESIDE_COMPILED": ("coco",),
             "COMPILED": BASELINE,
             "copy_bytes_per_second": lambda: steps.copy_bytes_per_second(4096),
+        },
+        differential: {
+            "SELECTED": "float16 and not (bfloat16 or autocast or real or segment or oriented or pose)",
+            "SCALE": 0.01,
+            "PROCESSES": 0,
         },
         cuda: {"timed": timed, "launches": lambda _: 0, "synchronisations": lambda _: [], "Replay": HostReplay},
         torch.cuda: {"synchronize": lambda: None, "is_available": lambda: True, "get_device_name": lambda: "a dry run on the host"},

@@ -10,7 +10,7 @@ import torch
 
 from benches.gpu.finding import GpuFinding
 from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
-from benches.gpu.turns import Called, Nanoseconds, at_most, in_turns, interval, prepared, reason, times_faster
+from benches.gpu.turns import Called, Nanoseconds, at_most, in_turns, interval, or_reason, prepared, times_faster
 from benches.measure import cuda
 from benches.plan.contenders import BASELINE, REFERENCE, BenchContender, make_criterion
 from oracle.cases.case import DtypeName
@@ -27,7 +27,7 @@ SIZED: tuple[tuple[str, DtypeName], ...] = (
 COMPILED = BenchContender(REFERENCE, "compile")
 BESIDE_COMPILED = ("coco", "boxes-300")
 WARM, ROUNDS = 5, 24
-COMPILATION_S = 120  # Longest compilation of one batch's shapes.
+COMPILATION_S = 60  # Longest compilation of one batch's shapes.
 
 STEP, CAPTURED, OF_REFERENCE, OF_COMPILED = "a step", "a captured step", "a step of the reference", "a step of the compiled reference"
 
@@ -36,10 +36,7 @@ def sizes() -> Iterator[GpuFinding]:
     """Time a step of the twin, called and captured, and one of the reference at each size."""
     rate = copy_bytes_per_second()
     for workload, dtype in SIZED:
-        try:
-            yield from _sized(workload, dtype, rate)
-        except Exception as error:
-            yield GpuFinding("sizes", STEP, "not measured", None, None, "ms", workload, dtype, reason(error))
+        yield from or_reason(_sized(workload, dtype, rate), "sizes", workload, dtype)
         free()
 
 
@@ -62,16 +59,20 @@ def _sized(workload: str, dtype: DtypeName, rate: float) -> Iterator[GpuFinding]
 def compiled() -> Iterator[GpuFinding]:
     """Time a step of the twin, called and captured, beside one of the reference under ``torch.compile``."""
     for workload in BESIDE_COMPILED:
-        torch.compiler.reset()
-        step = Step(workload)
-        makers: Makers = {STEP: partial(_itself, step), CAPTURED: partial(_captured, step), OF_COMPILED: _compiled_reference(step)}
-        steps, reasons = prepared(makers, WARM)
-        taken = in_turns(steps, ROUNDS)
-        for what, unit in ((STEP, "ms"), (CAPTURED, "µs"), (OF_COMPILED, "ms")):
-            yield _time("compiled", what, taken, reasons, workload, DTYPE, unit=unit)
-        for what in (STEP, CAPTURED):
-            yield from _faster("compiled", what, "the compiled reference", taken, OF_COMPILED, workload, DTYPE)
+        yield from or_reason(_beside_compiled(workload), "compiled", workload, DTYPE)
         free()
+
+
+def _beside_compiled(workload: str) -> Iterator[GpuFinding]:
+    torch.compiler.reset()
+    step = Step(workload)
+    makers: Makers = {STEP: partial(_itself, step), CAPTURED: partial(_captured, step), OF_COMPILED: _compiled_reference(step)}
+    steps, reasons = prepared(makers, WARM)
+    taken = in_turns(steps, ROUNDS)
+    for what, unit in ((STEP, "ms"), (CAPTURED, "µs"), (OF_COMPILED, "ms")):
+        yield _time("compiled", what, taken, reasons, workload, DTYPE, unit=unit)
+    for what in (STEP, CAPTURED):
+        yield from _faster("compiled", what, "the compiled reference", taken, OF_COMPILED, workload, DTYPE)
 
 
 def _itself(step: Step) -> Called:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benches.gpu.finding import GpuFinding, holds
 from benches.gpu.steps import case_of, device, free
+from benches.gpu.turns import or_reason
 from oracle.cases.build import build
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.contract.contender import Batch, Preds
@@ -28,7 +29,7 @@ def ties() -> Iterator[GpuFinding]:
             what = f"torch.topk of {length} values, {'all equal' if not larger else f'all 0 but {larger}'}"
             yield GpuFinding("ties", what, "measured", dtype="float32", detail=_choice(length, larger))
     for name, case in tied_cases().items():
-        yield _same_assignment(name, case)
+        yield from or_reason(_same_assignment(name, case), "ties", name, "float32")
         free()
 
 
@@ -61,11 +62,10 @@ def _picks(row: Tensor) -> list[int]:
 def tied_cases() -> dict[str, Case]:
     """Returns batches with many equal metrics, by name."""
     coco, crowded = case_of("coco"), case_of("boxes-300")
-    exact, zeros = Prediction("exact"), Prediction("zeros")
+    exact = Prediction("exact")
     return {
         "coco, exact predictions": dataclasses.replace(coco, spec=dataclasses.replace(coco.spec, reg_max=1), prediction=exact),
         "boxes-300, exact predictions": dataclasses.replace(crowded, spec=dataclasses.replace(crowded.spec, reg_max=1), prediction=exact),
-        "coco, logits of 0": dataclasses.replace(coco, prediction=zeros),
         "symmetric boxes, logits of 0": symmetric(),
     }
 
@@ -81,15 +81,15 @@ def symmetric(images: int = 4) -> Case:
     return Case(LossSpec(num_classes=2), (256, 256), images, tuple(boxes), Prediction("zeros"), workload="symmetric")
 
 
-def _same_assignment(name: str, case: Case) -> GpuFinding:
-    """Returns whether the twin holds the anchors that the reference's assigner holds."""
+def _same_assignment(name: str, case: Case) -> Iterator[GpuFinding]:
+    """Yields whether the twin holds the anchors that the reference's assigner holds."""
     preds, batch = build(case, Setting("float32", device=device()))
     theirs = _triples(ReferenceCriterion(case.spec).assign(preds, batch))
     ours = _held(case.spec, "reference", preds, batch)
     stable = _held(case.spec, "stable", preds, batch)
     what = 'ties="reference" holds the anchors that the reference holds'
     detail = f'{len(theirs)} held anchors; {len(ours ^ theirs)} differ, and {len(stable ^ theirs)} with ties="stable"'
-    return holds("ties", what, ours == theirs, name, "float32", detail)
+    yield holds("ties", what, ours == theirs, name, "float32", detail)
 
 
 def _held(spec: LossSpec, ties: str, preds: Preds, batch: Batch) -> Triples:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benches.gpu.finding import GpuFinding
 from benches.gpu.steps import DTYPE, case_of, device, free
-from benches.gpu.turns import Called, in_turns, interval, prepared, times_faster
+from benches.gpu.turns import Called, in_turns, interval, or_reason, prepared, times_faster
 from benches.measure import cuda
 from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
@@ -46,7 +46,8 @@ def training() -> Iterator[GpuFinding]:
     """Time training steps of two models, with and without PyTorch's deterministic algorithms."""
     for name, strict in RUNS:
         with deterministic() if strict else nullcontext():
-            yield from _measured(name, f"{name}, deterministic" if strict else name)
+            workload = f"{name}, deterministic" if strict else name
+            yield from or_reason(_measured(name, workload), "training", workload, DTYPE)
         free()
 
 

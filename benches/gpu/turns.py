@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benches.gpu.finding import GpuFinding
 from benches.measure import cuda
 from benches.run.estimates import Estimate, ratio
 
@@ -53,6 +54,14 @@ def times_faster(slow: Nanoseconds, fast: Nanoseconds) -> Estimate:
 def interval(estimate: Estimate) -> str:
     """Returns the interval in words."""
     return f"95 % interval {estimate.lo95:.3g} to {estimate.hi95:.3g}"
+
+
+def or_reason(findings: Iterator[GpuFinding], check: str, workload: str, dtype: str) -> Iterator[GpuFinding]:
+    """Yields the findings of one workload; an exception becomes the last one, so that the check goes on with the next workload."""
+    try:
+        yield from findings
+    except Exception as error:
+        yield GpuFinding(check, "all of it", "not measured", None, None, "", workload, dtype, reason(error))
 
 
 def reason(error: BaseException) -> str:
