@@ -33,7 +33,7 @@ TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100
 PROCESSES = 12  # Each has a context of its own on the GPU.
-TIME_LIMIT = 420  # Seconds of processor time of a program started here, and seconds without any.
+TIME_LIMIT = 420  # Seconds of processor time of a process started here, and seconds without any.
 
 
 def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
@@ -48,9 +48,9 @@ def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
     for file in files:
         # Warnings of other packages on a machine with a GPU say nothing about the kernels.
         # Several processes, since the compilation of the kernels takes longer than the tests.
-        processes = ("-n", str(min(os.cpu_count() or 1, PROCESSES)), "--dist", "worksteal")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *processes, str(file.resolve())]
-        code, output = _run(command, TRITON_INTERPRET="0")
+        workers = ("-n", str(min(os.cpu_count() or 1, PROCESSES)), "--dist", "worksteal")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *workers, str(file.resolve())]
+        code, output = _run(command, PROCESSES, TRITON_INTERPRET="0")
         yield holds("kernel-tests", file.stem, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
@@ -145,10 +145,10 @@ def graph() -> Iterator[GpuFinding]:
         free()
 
 
-def _run(command: list[str], **env: str) -> tuple[int, str]:
+def _run(command: list[str], processes: int = 1, **env: str) -> tuple[int, str]:
     paths = os.pathsep.join(filter(None, (str(ROOT / "impl"), str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
-        done = run_program(command, env=os.environ | {"PYTHONPATH": paths} | env, busy_s=TIME_LIMIT, idle_s=TIME_LIMIT)
+        done = run_program(command, env=os.environ | {"PYTHONPATH": paths} | env, busy_s=TIME_LIMIT * processes, idle_s=TIME_LIMIT)
     except HangError as hang:
         return 124, str(hang)
     return done.returncode, done.stdout + done.stderr

@@ -108,6 +108,16 @@ def test_boxes_with_more_candidates_than_a_tile(tile: str, conflicts: str, devic
     assert same_holders(kernels.assign(preds, batch), torch_backend.assign(preds, batch))
 
 
+def test_rows_that_pad_the_batch_change_no_bit(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "MOST_FEW_BOXES", 12)
+    monkeypatch.setattr(tiles, "MOST_FEW_ANCHORS", 64)
+    case = small_dense(8, seed=4, num_classes=40)
+    kernels, _, preds, batch = both(case, Setting(device=device), validate=False)
+    padded = {key: torch.cat([rows, torch.full((16, *rows.shape[1:]), -1.0, device=device)]) for key, rows in batch.items()}
+    assert tiles.candidates_tile(len(batch["cls"]), case.num_anchors) != tiles.candidates_tile(len(padded["cls"]), case.num_anchors)
+    assert all(map(torch.equal, answers(kernels, preds, padded), answers(kernels, preds, batch)))
+
+
 def test_conflicts_among_the_pickers_alone(device: str) -> None:
     case = small_dense(12, seed=2, images=1, kind="random", topk=3)
     kernels, torch_backend, preds, batch = both(case, Setting(device=device), conflicts="pickers")

@@ -66,7 +66,7 @@ def test_half_precision(dtype: torch.dtype, device: str) -> None:
 @pytest.mark.parametrize("tile", ["FEW_BOXES", "MANY_BOXES"])
 @pytest.mark.parametrize("conflicts", ["overlap", "pickers"])
 def test_long_boxes_with_more_cells_than_a_tile(tile: str, conflicts: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = replace(getattr(tiles, tile), candidates=64)
+    chosen = getattr(tiles, tile)
     monkeypatch.setattr(arguments_module, "candidates_tile", lambda *_: chosen)
     spec = replace(SMALL, num_classes=1, reg_max=1)
     kernels, torch_backend = criteria(spec, conflicts=conflicts)

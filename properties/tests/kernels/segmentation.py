@@ -150,8 +150,7 @@ def test_half_precision(dtype: torch.dtype, device: str) -> None:
 @pytest.mark.parametrize("spec", [MAPS, AWARE_OF_MASKS], ids=["plain", "mask-aware"])
 def test_fifty_boxes(spec: SegmentationSpec, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """More crops of an image than are tested at once, and candidates that several programs share."""
-    chosen = replace(tiles.FEW_BOXES, candidates=64)
-    monkeypatch.setattr(arguments_module, "candidates_tile", lambda *_: chosen)
+    monkeypatch.setattr(arguments_module, "candidates_tile", lambda *_: tiles.FEW_BOXES)
     scene = Scene(replace(spec, topk=1, reg_max=1), proto=(4, 4), grid=(4, 4), rows=50, prototypes=2, semantic=False)
     kernels, torch_backend = criteria(scene.spec, conflicts="pickers")
     preds, batch = scene.preds(device), scene.batch(device)

@@ -130,7 +130,7 @@ class KernelArguments:
 
     @cached_property
     def candidates_tile(self) -> CandidatesTile:
-        """Sizes of the programs of :mod:`~twinloss.backends.triton.candidates_and_softplus`."""
+        """How candidates are divided."""
         return candidates_tile(self.rows, self.anchors)
 
     @cached_property

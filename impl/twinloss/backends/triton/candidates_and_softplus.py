@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from twinloss.backends.triton import tiles
 from twinloss.backends.triton.arguments import KernelArguments, Scratch
 from twinloss.backends.triton.launch import blocks, launch, power_of_two
 from twinloss.backends.triton.softplus import score_blocks, softplus_sum
@@ -104,7 +105,7 @@ def candidates_and_softplus_kernel(
 def softplus_programs(arguments: KernelArguments) -> int:
     """Number of programs that sum softplus, which is the number of partial sums."""
     _, count, length = score_blocks(arguments.scores, arguments.weighted)
-    return count * blocks(length, arguments.candidates_tile.logits)
+    return count * blocks(length, tiles.SOFTPLUS.size)
 
 
 def candidates_and_softplus(
@@ -120,7 +121,7 @@ def candidates_and_softplus(
         arguments.kernels,
         candidates_and_softplus_kernel,
         arguments.rows * tile.parts + partial.shape[0],
-        tile.warps,
+        tiles.SOFTPLUS.warps,
         arguments.rows,
         arguments.truth,
         arguments.levels,
@@ -148,7 +149,7 @@ def candidates_and_softplus(
         TILE=tile.candidates,
         BLOCKS=kind,
         GROUP=4 if arguments.scores.element_size() == 4 else 8,
-        LOGITS=tile.logits,
+        LOGITS=tiles.SOFTPLUS.size,
         OVERLAP=arguments.overlap,
         LISTED=arguments.listed,
     )
