@@ -16,6 +16,7 @@ from oracle.definition.segmentation import ExactSegmentation
 from oracle.reference.segmentation import ReferenceSegmentation
 from oracle.tolerance.held_anchors import Bounds
 from oracle.tolerance.mask_crops import crops, truth_crops
+from oracle.tolerance.mask_term import summation_of_products
 from oracle.tolerance.precision import precision_of
 from oracle.tolerance.segmentation import mask_term_tolerance, semantic_term_tolerance
 from twinloss import Assignment, SegmentationSpec
@@ -115,3 +116,13 @@ def test_a_narrow_box_has_a_wide_tolerance() -> None:
         relative.append(float(found.term / run_given(exact, inputs, Setting("float32"), held, terms=spec.terms).loss[1]))
     assert 0.01 < relative[0] < 0.5
     assert relative[1] < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 32), (13, 4), (13, 32)], ids=str)
+@pytest.mark.parametrize("count", [512, 2048, 8192, 53_248])
+def test_products_that_are_equal_round_in_one_direction(count: int, shape: tuple[int, int]) -> None:
+    for value in (0.1, 0.121, 0.15):
+        rows, columns = torch.full((shape[0], count), value), torch.full((count, shape[1]), 0.73)
+        exact = rows.double() @ columns.double()
+        units = ((rows @ columns).double() - exact).abs() / exact / 2**-24
+        assert float(units.max()) <= summation_of_products(count)
