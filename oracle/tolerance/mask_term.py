@@ -25,8 +25,6 @@ from oracle.tolerance.precision import Precision
 RESIZE_ROUNDINGS = 3.0  # Of an interpolated value: two products and a sum.
 POSITION_ROUNDINGS = 2.0  # Of the position of an output among the inputs, which moves the share of its two inputs.
 SUM_ROUNDINGS = 4.0  # Of a product of slopes and coefficients or prototypes, beyond its sum.
-LONGEST_RUN = 512  # Products that a matrix product of many rows and columns adds up one after the other, at most.
-FEWEST_LANES = 4  # Runs side by side in one of few rows or columns, which divides its products among them and no further.
 
 
 def summation(count: int) -> float:
@@ -35,12 +33,12 @@ def summation(count: int) -> float:
 
 
 def summation_of_products(count: int) -> float:
-    """Returns the roundings of a sum of ``count`` products in a matrix product, which adds up runs of products one after the other.
+    """Returns the roundings of a sum of ``count`` products in a matrix product, which may add them up one after the other.
 
-    Where the products are equal, as with constant prototypes, every addition of a run may round by half a unit in the same direction. A
-    product of one row and 53,248 columns, which torch computes in eight runs, was found to be 2,822 units away.
+    Where the products are equal, as with constant prototypes, every addition may round by half a unit in the same direction: torch's own
+    matrix product of 53,248 columns was found to be 6,913 units away.
     """
-    return summation(count) + max(min(count, LONGEST_RUN), count / FEWEST_LANES) / 2
+    return summation(count) + count / 2
 
 
 class Crop(NamedTuple):
