@@ -8,13 +8,14 @@ import pytest
 
 from oracle.cases.build import build
 from oracle.cases.case import Case, Setting
-from oracle.comparison.recorded_answers import RecordedAnswer
+from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
+from oracle.comparison.registry import shipped
 from oracle.comparison.wrong_definitions import catalogue, named
 from oracle.contract.run import run_loss
 from oracle.definition.variant import Variant, VariedCriterion
 from oracle.ladder.questions import scene
-from properties.matrix.answers import Reply
-from properties.matrix.attribution import attributed
+from properties.matrix.answers import Reply, ask
+from properties.matrix.attribution import FLOAT32, attributed
 from properties.matrix.cells import DIFFERS, NOT_OFFERED, SAME, feature_cell
 from properties.matrix.columns import all_columns
 from properties.matrix.features import CONDUCT, FEATURES, HALF, features_of
@@ -57,6 +58,22 @@ def test_right_answers_are_the_same_and_none_is_not_offered() -> None:
     nothing = attributed({feature.name: []})
     declined = feature_cell(all_columns()[0], feature, [Reply(case, FLOAT64, declined="it has no option for K")], nothing)
     assert (declined.verdict, declined.what) == (NOT_OFFERED, "it has no option for K")
+
+
+@pytest.mark.parametrize("name", ["twin", "twin-torch", "reference"])
+@pytest.mark.parametrize("bins", [16, 1])
+def test_right_answers_in_float32_are_the_same(bins: int, name: str) -> None:
+    contender, setting = shipped("detect")[name], Setting("float32")
+    for feature in FEATURES:
+        for case in feature.cases(LossSpec(num_classes=3, reg_max=bins)):
+            reply = ask(contender, case, setting)
+            if name != "reference":
+                assert reply.answer is not None
+            if reply.answer is not None:
+                batch = AnsweredBatch(reply.answer, FLOAT32)
+                assert batch.explained((), any_ties=True), (
+                    f"{feature.name}: rounding decides, which makes a difference of {batch.distance(())}"
+                )
 
 
 def test_every_wrong_definition_belongs_to_a_row() -> None:
