@@ -29,8 +29,8 @@ SCHEMA = Schema(
 )
 
 HOW = (
-    "Read from the machine code that Triton makes for each architecture. Nothing ran, so this says nothing about speed: the kernels were "
-    "not measured on a GPU. Warps that fit: those that the registers of one multiprocessor hold at once, of 64."
+    "Read from the machine code that Triton makes for each architecture. Nothing ran, so this says nothing about speed, which `nox -s gpu` "
+    "measures. Warps that fit: those that the registers of one multiprocessor hold at once, of 64."
 )
 
 

@@ -25,21 +25,21 @@ pytest.importorskip("triton", minversion="3.3", reason="there is no Triton that 
 FREE = {"detach", "view", "_unsafe_view", "reshape", "unbind", "select", "slice", "as_strided", "alias", "expand", "permute", "transpose"}
 FREE |= {"split_with_sizes"}
 COCO = LossSpec(num_classes=80)
-STEP = ["decode", "candidates_and_softplus", "resolve", "held_terms", "reduce_terms", "dense_gradient", "held_terms_gradient"]
+STEP = ["decode", "candidates_and_softplus", "merge", "resolve", "held_terms", "reduce_terms", "dense_gradient", "held_terms_gradient"]
 MASKS = SegmentationSpec(num_classes=80)
 AWARE = dataclasses.replace(MASKS, mask_aware=True)
 COMPARED = ["preselect", "true_mask_sizes", "mask_overlap"]
 ADDED = ["held_crops", "mask_term", "class_map", "semantic_sums", "reduce_mask_terms"]
 GRADIENTS = ["mask_coefficients_gradient", "mask_prototypes_gradient", "semantic_gradient"]
 OF_SEGMENTATION: dict[str, tuple[SegmentationSpec, int, list[str]]] = {
-    "few boxes": (MASKS, 100, [*STEP[:2], "merge", *STEP[2:5], *ADDED]),
-    "many boxes": (MASKS, 4967, [*STEP[:5], *ADDED]),
-    "instance masks": (dataclasses.replace(MASKS, overlap_mask=False), 4967, [*STEP[:5], *ADDED]),
-    "mask-aware": (AWARE, 4967, [STEP[0], *COMPARED, *STEP[1:5], *ADDED]),
+    "few boxes": (MASKS, 100, [*STEP[:6], *ADDED]),
+    "many boxes": (MASKS, 4967, [*STEP[:6], *ADDED]),
+    "instance masks": (dataclasses.replace(MASKS, overlap_mask=False), 4967, [*STEP[:6], *ADDED]),
+    "mask-aware": (AWARE, 4967, [STEP[0], *COMPARED, *STEP[1:6], *ADDED]),
     "mask-aware, end to end": (
         dataclasses.replace(AWARE, reg_max=1, topk=7, topk2=1),
         100,
-        [STEP[0], *COMPARED, STEP[1], "merge", "resolve", "second_topk", *STEP[3:5], *ADDED],
+        [STEP[0], *COMPARED, *STEP[1:4], "second_topk", *STEP[4:6], *ADDED],
     ),
 }
 
@@ -120,17 +120,17 @@ def _given(criterion: DetectionLoss, preds: Any, batch: Any) -> Any:
 
 
 CALLS: dict[str, tuple[LossSpec, int, Any, list[str]]] = {
-    "few boxes": (COCO, 100, DetectionLoss.__call__, [*STEP[:2], "merge", *STEP[2:]]),
+    "few boxes": (COCO, 100, DetectionLoss.__call__, STEP),
     "many boxes": (COCO, 4967, DetectionLoss.__call__, STEP),
     "no boxes": (COCO, 0, DetectionLoss.__call__, ["candidates_and_softplus", "reduce_terms", "dense_gradient"]),
     "end to end": (
         dataclasses.replace(COCO, reg_max=1, topk=7, topk2=1),
         100,
         DetectionLoss.__call__,
-        [*STEP[:2], "merge", "resolve", "second_topk", *STEP[3:]],
+        [*STEP[:4], "second_topk", *STEP[4:]],
     ),
     "class weights": (dataclasses.replace(COCO, class_weights=(1.0,) * 80), 4967, DetectionLoss.__call__, STEP),
-    "given assignment": (COCO, 100, _given, ["candidates_and_softplus", *STEP[3:]]),
+    "given assignment": (COCO, 100, _given, ["candidates_and_softplus", *STEP[4:]]),
 }
 
 
@@ -156,7 +156,7 @@ def test_a_step_of_segmentation_looks_at_no_value_and_launches_as_many_kernels_f
     launched.clear()
     host = _step(spec, 16, rows)
     assert launched[: len(expected)] == expected
-    assert sorted(launched[len(expected) :]) == sorted([*STEP[5:], *GRADIENTS])  # autograd chooses the order
+    assert sorted(launched[len(expected) :]) == sorted([*STEP[6:], *GRADIENTS])  # autograd chooses the order
     copies = {"cat", "sum", "ones_like"}  # as in detection
     order = {"sort", "index_select", "searchsorted", "index", "arange", "sub", "index_put_"}  # of slots, and of rows in their images
     assert set(host.working) <= copies | order | {"stack", "zeros_like"}, host.working
