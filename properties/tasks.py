@@ -173,9 +173,9 @@ _ORIENTED = Task(
         Real("taco", "rect", 4, 24, (FLOAT32,)),
         Real("taco", "letterbox", 4, 16, HALF),
     ),
-    definition=(("tiny", 900), ("medium", 150)),
+    definition=(("tiny", 1000), ("medium", 150)),
     arithmetic=(
-        (FLOAT32, "tiny", 600),
+        (FLOAT32, "tiny", 650),
         (FLOAT32, "medium", 80),
         *HALF_PRECISION,
     ),
