@@ -38,7 +38,7 @@ class TaskLoss:
         conflicts: "overlap" gives an anchor that several boxes picked to the candidate box of largest overlap, as the reference does;
             "pickers" chooses among the boxes that picked it.
         validate: ``True`` checks the targets' values wherever they are, at the cost of a synchronisation on a GPU; ``False`` never does;
-            ``None`` does when they are on the host.
+            ``None`` does when they are on the host. Unchecked, a row whose image or class does not exist counts for nothing.
         pairs_at_once: candidate pairs judged at once on torch, which bounds the scratch memory of crowded batches (150 bytes a pair); the
             kernels keep no pairs. It decides nothing but where metrics are equal to their rounding: torch's vectorised functions round a
             number otherwise at the end of a tensor than before it, so that weights may differ in their last bits.

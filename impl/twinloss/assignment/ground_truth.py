@@ -46,6 +46,9 @@ def prepare_targets(
     image_size: tuple[int, int],
     dtype: torch.dtype = torch.float32,
     geometry: Geometry = UPRIGHT,
+    *,
+    num_images: int | None = None,
+    num_classes: int | None = None,
 ) -> GroundTruth:
     """Ground truth from a batch's rows, in any order of images (spec section 3).
 
@@ -56,6 +59,8 @@ def prepare_targets(
         image_size: (H, W) in pixels.
         dtype: dtype of the coordinates.
         geometry: kind of the boxes.
+        num_images: B; with it rows of other images are left out, such as those that pad a batch.
+        num_classes: C; with it rows of other classes are left out.
 
     Returns:
         The valid rows: of upright boxes those whose four corner coordinates add up to more than 0.
@@ -67,7 +72,11 @@ def prepare_targets(
         ([0], [1], [7], [[12.0, 16.0, 20.0, 48.0]])
     """
     boxes_ND = geometry.in_pixels(bboxes.reshape(-1, len(geometry.targets)).to(dtype), image_size)
-    image_N = batch_idx.reshape(-1).to(torch.int64)
+    image_N, label_N = (column.reshape(-1).to(torch.int64) for column in (batch_idx, cls))
+    valid_N = geometry.valid(boxes_ND)
+    for index_N, count in ((image_N, num_images), (label_N, num_classes)):
+        if count is not None:
+            valid_N = valid_N & (index_N >= 0) & (index_N < count)
     order_N = image_N.argsort(stable=True)
-    row_n = order_N[geometry.valid(boxes_ND[order_N])]
-    return GroundTruth(row=row_n, image=image_N[row_n], label=cls.reshape(-1)[row_n].to(torch.int64), boxes=boxes_ND[row_n])
+    row_n = order_N[valid_N[order_N]]
+    return GroundTruth(row=row_n, image=image_N[row_n], label=label_N[row_n], boxes=boxes_ND[row_n])

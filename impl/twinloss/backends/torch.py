@@ -73,8 +73,16 @@ class TorchEvaluation:
     def __init__(self, call: Call) -> None:
         self.call, self.spec, batch = call, call.spec, call.batch
         self.dtype, geometry = working_dtype(call.boxes), GEOMETRIES[call.spec.geometry]
-        given = batch["batch_idx"], batch["cls"], batch["bboxes"]
-        self.truth = prepare_targets(*given, call.pyramid.image_size, self.dtype, geometry)
+        self.truth = prepare_targets(
+            batch["batch_idx"],
+            batch["cls"],
+            batch["bboxes"],
+            call.pyramid.image_size,
+            self.dtype,
+            geometry,
+            num_images=len(call.boxes),
+            num_classes=self.spec.num_classes,
+        )
         self.centres, self.strides = anchors(call.pyramid, call.boxes)
         self.scene = Scene(
             call.boxes, call.scores, self.truth, call.pyramid, self.centres, self.strides, self.spec, geometry, call.extras, batch

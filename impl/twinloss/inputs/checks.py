@@ -168,7 +168,8 @@ def bad_entry(held: Assignment, entry: int, images: int, anchors: int, rows: int
     """What is wrong with an entry of an assignment."""
     return (
         f"assignment entry {entry} is image {held.image[entry]}, anchor {held.anchor[entry]}, box {held.box[entry]}; entries are sorted by "
-        f"image, then anchor, each anchor once, within {images} images, {anchors} anchors and {rows} boxes, each box of that image"
+        f"image, then anchor, each anchor once, within {images} images, {anchors} anchors and {rows} boxes, each box of that image and of "
+        "a class that exists"
     )
 
 

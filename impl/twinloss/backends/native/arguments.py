@@ -55,11 +55,7 @@ class Targets(NamedTuple):
 
 
 def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
-    """Arguments of one call. They hold addresses: the tensors must outlive their use.
-
-    Raises:
-        ValueError: a row's image or class does not exist; the message names the row.
-    """
+    """Arguments of one call. They hold addresses: the tensors must outlive their use."""
     arguments, spec, pyramid = KernelArguments(), call.spec, call.pyramid
     arguments.images, arguments.classes, arguments.anchors = call.scores.shape
     arguments.bins, arguments.levels, arguments.rows, arguments.threads = (
@@ -87,7 +83,6 @@ def kernel_arguments(call: Call, targets: Targets) -> KernelArguments:
             _point_to_sigmas(arguments, call.extras["kpts_sigma"], targets)
     if isinstance(spec, OrientedSpec):
         arguments.probiou_eps, arguments.term_floor, arguments.angle_scale = spec.probiou_eps, spec.term_floor, spec.angle_scale
-    _check_rows(arguments, targets)
     return arguments
 
 
@@ -157,12 +152,3 @@ def given(arguments: KernelArguments, assignment: Assignment) -> Assignment:
     if entry >= 0:
         raise ValueError(bad_entry(ours, entry, arguments.images, arguments.anchors, arguments.rows))
     return ours
-
-
-def _check_rows(arguments: KernelArguments, targets: Targets) -> None:
-    row = load().twinloss_first_bad_row(ctypes.byref(arguments))
-    if row >= 0:
-        raise ValueError(
-            f"row {row} of the batch is image {targets.image[row]}, class {targets.label[row]}; there are {arguments.images} images and "
-            f"{arguments.classes} classes"
-        )

@@ -98,7 +98,6 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "semantic_gradient": (POINTER(SemanticArguments), c_int32, c_void_p, c_float, c_void_p),
     "mask_gradients": (*_OF_MASKS, c_int32, c_void_p, c_void_p, c_float, c_void_p, c_void_p),
     "arguments_size": (),
-    "first_bad_row": (POINTER(KernelArguments),),
     "first_bad_entry": (POINTER(KernelArguments), POINTER(Held), c_int64),
 }
 _OF_HELD = (POINTER(KernelArguments), c_int32, c_void_p, POINTER(Held), c_int64)

@@ -10,10 +10,7 @@ from twinloss.spec import LossSpec
 
 
 class TritonBackend(Backend):
-    """Fused Triton kernels; Triton is imported at the first call.
-
-    Rows of the batch whose image or class does not exist are ignored: for a CUDA graph, pad to a fixed N with image −1.
-    """
+    """Fused Triton kernels; Triton is imported at the first call."""
 
     name = "triton"
     geometries = ("upright", "oriented")

@@ -10,21 +10,13 @@ extern "C" {
 // Size of the arguments, by which a caller detects a library of another version.
 std::int64_t twinloss_arguments_size() { return sizeof(KernelArguments); }
 
-// First row whose image or class does not exist; −1 if there is none.
-std::int64_t twinloss_first_bad_row(const KernelArguments* arguments) {
-    for (std::int64_t row = 0; row < arguments->rows; ++row) {
-        const std::int64_t image = arguments->image[row], label = arguments->label[row];
-        if (image < 0 || image >= arguments->images || label < 0 || label >= arguments->classes) return row;
-    }
-    return -1;
-}
-
-// First entry of a given assignment that is out of range or out of order; −1 if there is none.
+// First entry of a given assignment that is out of range or out of order, or whose box has a class that does not exist; −1 if there is none.
 std::int64_t twinloss_first_bad_entry(const KernelArguments* arguments, const Held* held, std::int64_t count) {
     std::int64_t before = -1;
     for (std::int64_t h = 0; h < count; ++h) {
         const std::int64_t image = held->image[h], anchor = held->anchor[h], row = held->row[h];
         if (image < 0 || image >= arguments->images || anchor < 0 || anchor >= arguments->anchors || row < 0 || row >= arguments->rows) return h;
+        if (arguments->label[row] < 0 || arguments->label[row] >= arguments->classes) return h;
         const std::int64_t cell = image * arguments->anchors + anchor;
         if (cell <= before) return h;
         before = cell;

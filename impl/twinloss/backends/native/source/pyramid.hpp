@@ -60,7 +60,7 @@ inline void cells_between(float low, float high, float stride, std::int64_t size
     count = to >= from ? static_cast<std::int32_t>(to - from) + 1 : 0;
 }
 
-// Valid boxes by image and, within an image, by order of arrival; the n-th is row[n] of the batch.
+// Valid boxes of images and classes that exist, by image and, within an image, by order of arrival; the n-th is row[n] of the batch.
 template <class Geometry>
 struct GroundTruth {
     using Box = typename Geometry::Box;
@@ -76,12 +76,12 @@ struct GroundTruth {
     void fill(const KernelArguments& arguments) {
         for (std::int64_t image = 0; image <= arguments.images; ++image) first[image] = 0;
         for (std::int64_t r = 0; r < arguments.rows; ++r)
-            if (Geometry::valid(Geometry::pixels(arguments, r))) ++first[arguments.image[r] + 1];
+            if (exists(arguments, r) && Geometry::valid(Geometry::pixels(arguments, r))) ++first[arguments.image[r] + 1];
         for (std::int64_t image = 0; image < arguments.images; ++image) first[image + 1] += first[image];
         count = first[arguments.images];
         for (std::int64_t r = 0; r < arguments.rows; ++r) {
             const auto pixels = Geometry::pixels(arguments, r);
-            if (!Geometry::valid(pixels)) continue;
+            if (!exists(arguments, r) || !Geometry::valid(pixels)) continue;
             const std::int64_t place = first[arguments.image[r]]++;
             row[place] = r;
             box[place] = Geometry::box(arguments, pixels);
@@ -89,6 +89,11 @@ struct GroundTruth {
         // The loop above moved each to the end of its image.
         for (std::int64_t image = arguments.images; image > 0; --image) first[image] = first[image - 1];
         first[0] = 0;
+    }
+
+    static bool exists(const KernelArguments& arguments, std::int64_t r) {
+        const std::int64_t image = arguments.image[r], label = arguments.label[r];
+        return image >= 0 && image < arguments.images && label >= 0 && label < arguments.classes;
     }
 
     std::int64_t image(const KernelArguments& arguments, std::int64_t n) const { return arguments.image[row[n]]; }
