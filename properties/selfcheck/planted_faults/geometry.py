@@ -53,8 +53,8 @@ def rows(keep: Any) -> tuple[Patch, ...]:
     """Drops rows of the ground truth; ``keep`` returns a mask or an index of the rows that remain."""
 
     def make(sound: Any) -> Any:
-        def prepare_targets(*given: Any) -> Any:
-            truth = sound(*given)
+        def prepare_targets(*given: Any, **counts: Any) -> Any:
+            truth = sound(*given, **counts)
             kept = keep(truth, given)
             return replace(truth, **{name: getattr(truth, name)[kept] for name in ("row", "image", "label", "boxes")})
 

@@ -21,9 +21,9 @@ def rows(rule: Any) -> tuple[Patch, ...]:
     """Replaces the rule by which rows count; ``rule`` takes boxes (N, 5) in pixels and the image size (height, width)."""
 
     def make(sound: Any) -> Any:
-        def prepare_targets(batch_idx: Tensor, cls: Tensor, bboxes: Tensor, image_size: tuple[int, int], *rest: Any) -> Any:
+        def prepare_targets(batch_idx: Tensor, cls: Tensor, bboxes: Tensor, image_size: tuple[int, int], *rest: Any, **counts: Any) -> Any:
             with Patch(geometry, "counts", lambda _: lambda boxes: rule(boxes, image_size)).applied():
-                return sound(batch_idx, cls, bboxes, image_size, *rest)
+                return sound(batch_idx, cls, bboxes, image_size, *rest, **counts)
 
         return prepare_targets
 
