@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,11 +10,12 @@ from pathlib import Path
 import torch
 
 from benches.gpu.finding import GpuFinding, holds
+from benches.gpu.processes import environment, workers_at_once
 from benches.gpu.steps import DTYPE, Step, case_of, device, free
 from benches.measure import cuda
 from oracle.cases.build import build
 from oracle.cases.case import Case, DtypeName, Setting
-from oracle.tools.programs import ROOT, HangError
+from oracle.tools.programs import HangError
 from oracle.tools.programs import run as run_program
 from twinloss import DetectionLoss, LossSpec
 
@@ -32,7 +32,6 @@ CAPTURED = ("coco", "masks-26")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 MANY_LOGITS = 2**31
 RUNS = 100
-PROCESSES = 12  # Each has a context of its own on the GPU.
 TIME_LIMIT = 420  # Seconds of processor time of a process started here, and seconds without any.
 
 
@@ -48,9 +47,9 @@ def kernel_tests(folder: Path | None) -> Iterator[GpuFinding]:
     for file in files:
         # Warnings of other packages on a machine with a GPU say nothing about the kernels.
         # Several processes, since the compilation of the kernels takes longer than the tests.
-        workers = ("-n", str(min(os.cpu_count() or 1, PROCESSES)), "--dist", "worksteal")
+        workers = ("-n", str(workers_at_once()), "--dist", "worksteal")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *workers, str(file.resolve())]
-        code, output = _run(command, PROCESSES, TRITON_INTERPRET="0")
+        code, output = _run(command, workers_at_once(), TRITON_INTERPRET="0")
         yield holds("kernel-tests", file.stem, code == 0, detail=_last_lines(output, 1 if code == 0 else 12))
 
 
@@ -146,9 +145,8 @@ def graph() -> Iterator[GpuFinding]:
 
 
 def _run(command: list[str], processes: int = 1, **env: str) -> tuple[int, str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT / "impl"), str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
-        done = run_program(command, env=os.environ | {"PYTHONPATH": paths} | env, busy_s=TIME_LIMIT * processes, idle_s=TIME_LIMIT)
+        done = run_program(command, env=environment(**env), busy_s=TIME_LIMIT * processes, idle_s=TIME_LIMIT)
     except HangError as hang:
         return 124, str(hang)
     return done.returncode, done.stdout + done.stderr

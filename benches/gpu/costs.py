@@ -12,11 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from benches.gpu.finding import GpuFinding
 from benches.gpu.limits import CROWDED_PEAK, CROWDED_STEP, FASTER, FLOORS, LAUNCHES, PEAK, WAITS
-from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
-from benches.gpu.turns import or_reason
+from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free, reference_step
+from benches.gpu.turns import interval, or_reason
 from benches.measure import cuda
 from benches.measure.memory import held_bytes
-from benches.plan.contenders import BASELINE, make_criterion
+from benches.plan.contenders import BASELINE
 from benches.run.estimates import ratio
 
 Called = TypeVar("Called", bound=Callable[[], None])
@@ -52,7 +52,7 @@ def speed() -> Iterator[GpuFinding]:
 def _against_reference(step: Step, workload: str) -> Iterator[GpuFinding]:
     limit = FASTER[workload]
     try:
-        reference = _warmed(_reference_step(step))
+        reference = _warmed(reference_step(step, BASELINE))
     except Exception as error:
         yield limit.not_measured(f"the reference does not run here: {type(error).__name__}: {error}"[:300])
         return
@@ -60,17 +60,7 @@ def _against_reference(step: Step, workload: str) -> Iterator[GpuFinding]:
     ours, reference_ms = np.median(pairs, axis=0) / 1e6
     found = ratio(pairs[:, 1], pairs[:, 0], np.arange(ROUNDS) // CLUSTER)
     yield GpuFinding("speed", "a step", "measured", float(ours), None, "ms", workload, DTYPE)
-    yield limit.finding(found.value, f"95 % interval {found.lo95:.3g} to {found.hi95:.3g}; the reference takes {reference_ms:.3g} ms")
-
-
-def _reference_step(step: Step) -> Callable[[], None]:
-    criterion = make_criterion(BASELINE, step.case.spec, device())
-
-    def call() -> None:
-        step.clear()
-        criterion(step.preds, step.batch)[0].sum().backward()
-
-    return call
+    yield limit.finding(found.value, f"{interval(found)}; the reference takes {reference_ms:.3g} ms")
 
 
 def _against_floor(step: Step, workload: str, rate: float) -> GpuFinding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,12 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benches.gpu.finding import GpuFinding, holds
+from benches.gpu.processes import environment, workers_at_once
 from oracle.tools.programs import ROOT, end_tree
 
 NEEDED = ("hypothesis", "msgspec", "pandas", "pyarrow", "pytest", "rich", "xdist")
-SELECTED = "cuda and not bccd"  # The labels of BCCD are files of their own, which a lent GPU often lacks.
+SELECTED = "cuda and not bccd"  # The labels of BCCD are files beside the packs, which the machine may lack.
 SCALE = 0.1
-PROCESSES = 12  # Each has a context of its own on the GPU.
 LONGEST_S = 85.0
 GRACE_S = 15.0  # To write the rows of the comparisons that are finished.
 WHAT = "batches of the differential run agree"
@@ -49,16 +48,14 @@ def _finding(rows: Path, code: int | None, output: str) -> GpuFinding:
 
 def _run(rows: Path, cases: Path) -> tuple[int | None, str]:
     """Returns exit code, ``None`` where the time limit ended the run, and output."""
-    processes = min(os.cpu_count() or 1, PROCESSES)
     command = [
         *(sys.executable, "-m", "pytest", "-p", "properties.differential.plugin", "properties/differential", "-q", "-W", "default"),
-        *("-p", "no:cacheprovider", "--dist", "worksteal", "-n", str(processes), "--scale", str(SCALE), "--run-seed", "1"),
+        *("-p", "no:cacheprovider", "--dist", "worksteal", "-n", str(workers_at_once()), "--scale", str(SCALE), "--run-seed", "1"),
         *("-k", SELECTED, "--shrink", "5", "--rows", str(rows), "--cases", str(cases)),
     ]
-    paths = os.pathsep.join(filter(None, (str(ROOT / "impl"), str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    surroundings = environment(OMP_NUM_THREADS="1")
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         try:
             output, _ = process.communicate(timeout=LONGEST_S)

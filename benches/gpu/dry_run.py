@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
         differential: {
             "SELECTED": "float16 and not (bfloat16 or autocast or real or segment or oriented or pose)",
             "SCALE": 0.01,
-            "PROCESSES": 0,
+            "workers_at_once": lambda: 0,
         },
         cuda: {"timed": timed, "launches": lambda _: 0, "synchronisations": lambda _: [], "Replay": HostReplay},
         torch.cuda: {"synchronize": lambda: None, "is_available": lambda: True, "get_device_name": lambda: "a dry run on the host"},

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from benches.gpu.finding import GpuFinding
-from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, device, floor_bytes, free
+from benches.gpu.steps import DTYPE, Step, copy_bytes_per_second, floor_bytes, free, reference_step
 from benches.gpu.turns import Called, Nanoseconds, at_most, in_turns, interval, or_reason, prepared, times_faster
 from benches.measure import cuda
-from benches.plan.contenders import BASELINE, REFERENCE, BenchContender, make_criterion
+from benches.plan.contenders import BASELINE, REFERENCE, BenchContender
 from oracle.cases.case import DtypeName
 
 Makers = dict[str, Callable[[], Called]]
@@ -42,7 +42,11 @@ def sizes() -> Iterator[GpuFinding]:
 
 def _sized(workload: str, dtype: DtypeName, rate: float) -> Iterator[GpuFinding]:
     step = Step(workload, dtype)
-    makers: Makers = {STEP: partial(_itself, step), CAPTURED: partial(_captured, step), OF_REFERENCE: _reference(step, BASELINE)}
+    makers: Makers = {
+        STEP: partial(_itself, step),
+        CAPTURED: partial(_captured, step),
+        OF_REFERENCE: partial(reference_step, step, BASELINE),
+    }
     steps, reasons = prepared(makers, WARM)
     taken = in_turns(steps, ROUNDS)
     yield _time("sizes", STEP, taken, reasons, workload, dtype, f"{len(step.case.boxes)} boxes")
@@ -83,24 +87,9 @@ def _captured(step: Step) -> Called:
     return cuda.Replay(step).run
 
 
-def _reference(step: Step, contender: BenchContender) -> Callable[[], Called]:
-    """Returns a function that makes the reference's step on the twin's batch."""
-
-    def make() -> Called:
-        criterion = make_criterion(contender, step.case.spec, device())
-
-        def call() -> None:
-            step.clear()
-            criterion(step.preds, step.batch)[0].sum().backward()
-
-        return call
-
-    return make
-
-
 def _compiled_reference(step: Step) -> Callable[[], Called]:
     def make() -> Called:
-        call = _reference(step, COMPILED)()
+        call = reference_step(step, COMPILED)
         with at_most(COMPILATION_S):
             call()
         return call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benches.measure import cuda
+from benches.plan.contenders import BenchContender, make_criterion
 from benches.plan.workloads import WORKLOADS, Workload, generated
 from oracle.cases.build import build
 from oracle.cases.case import Case, DtypeName, Prediction, Setting
@@ -93,6 +94,17 @@ class Step:
     def gradient_bytes(self) -> int:
         """Bytes of all gradients."""
         return sum(leaf.nbytes for leaf in leaves_of(self.preds))
+
+
+def reference_step(step: Step, contender: BenchContender) -> Callable[[], None]:
+    """Returns a step of the reference on the batch of the twin's."""
+    criterion = make_criterion(contender, step.case.spec, device())
+
+    def call() -> None:
+        step.clear()
+        criterion(step.preds, step.batch)[0].sum().backward()
+
+    return call
 
 
 def leaves_of(preds: Mapping[str, Any]) -> list[Tensor]:

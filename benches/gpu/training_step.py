@@ -67,7 +67,7 @@ def _measured(name: str, workload: str) -> Iterator[GpuFinding]:
 
 def _waits(contender: str, step: Called, workload: str) -> GpuFinding:
     waits = cuda.synchronisations(step)
-    places = waits if contender in TWINS else ()  # Where the reference waits is its own affair.
+    places = waits if contender in TWINS else ()  # A row names no place in the reference's source.
     what, where = f"host waits of a step, {contender}", ", ".join(dict.fromkeys(place.rpartition(os.sep)[2] for place in places))
     return GpuFinding("training", what, "measured", len(waits), None, "times", workload, DTYPE, where[:300])
 

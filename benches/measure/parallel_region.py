@@ -1,6 +1,7 @@
 """``python -m benches.measure.parallel_region``: what a parallel region of the native kernels costs on torch's pool of threads.
 
-A pool of the kernels' own could save no more than that. The region is empty, compiled as the kernels are, and answered by torch's runtime.
+A pool of the kernels' own could save no more than that. The region is empty. Its library leaves the calls of OpenMP open, as the kernels'
+do, and torch's runtime answers them.
 """
 
 from __future__ import annotations

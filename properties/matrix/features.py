@@ -97,7 +97,7 @@ def _crowds(spec: LossSpec) -> tuple[Case, ...]:
 
 
 def _without_boxes(spec: LossSpec) -> tuple[Case, ...]:
-    # Logits as early in training: of those far below 0 torch's own cross-entropy loses four digits in float32.
+    # The logits are those of early training: where all are far below 0, torch's own cross-entropy loses four digits in float32.
     three = _scenes(spec, 44, images=3)[1]
     kept = tuple(box for box in three.boxes if box.image != 1)
     first = tuple(box for box in three.boxes if box.image == 2)

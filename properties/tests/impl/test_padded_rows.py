@@ -20,7 +20,6 @@ Given = tuple[Any, dict[str, Any], dict[str, Tensor], tuple[str, ...]]
 """A loss's class with its definition, predictions, targets, and the keys of those that are one a row."""
 
 ROW = ("batch_idx", "cls", "bboxes")
-POSE = PoseSpec(num_classes=2, keypoint_shape=(5, 3))
 
 
 def segment(name: str) -> Given:
