@@ -58,7 +58,9 @@ def save(case: Case, folder: Path) -> Path:
         for kind, tensors in ((PREDICTION, leaves_of(preds)), (TARGET, batch.items())):
             for name, tensor in tensors:
                 np.save(case_folder / f"{kind} {name}.npy", tensor.detach().numpy())
-        text = json.dumps({"task": case.spec.task, "spec": dataclasses.asdict(case.spec), "grids": case.grids})
+        fields = {field.name: (getattr(case.spec, field.name), field.default) for field in dataclasses.fields(case.spec)}
+        usual = [name for name, (value, default) in fields.items() if value == default]
+        text = json.dumps({"task": case.spec.task, "spec": dataclasses.asdict(case.spec), "usual": usual, "grids": case.grids})
         (case_folder / "case.json").write_text(text, "utf-8")
     return case_folder
 
@@ -69,10 +71,12 @@ def files(case_folder: Path, kind: str) -> dict[str, Path]:
 
 
 def load_spec(case_folder: Path) -> LossSpec:
-    """Returns the definition; fields that this revision of the twin lacks are dropped where they are ``None``.
+    """Returns the definition; fields that this revision of the twin lacks are dropped where the writer's own have their default.
+
+    A field's default is what the newest definition says, which a revision that lacks the field always computes.
 
     Raises:
-        ValueError: this revision lacks the task, or a field in which the definition has a value.
+        ValueError: this revision lacks the task, or a field that has another value than its default.
     """
     record = json.loads((case_folder / "case.json").read_text("utf-8"))
     own: tuple[type[LossSpec], ...] = (LossSpec, *LossSpec.__subclasses__())
@@ -81,8 +85,7 @@ def load_spec(case_folder: Path) -> LossSpec:
         raise ValueError(f"this revision of the twin has no task {record['task']!r}; compare with one that has")
     kind, fields = kinds[record["task"]], record["spec"]
     known = {field.name for field in dataclasses.fields(kind)}
-    unknown = {name: value for name, value in fields.items() if name not in known and value is not None}
-    if unknown:
+    if unknown := sorted(set(fields) - known - set(record["usual"])):
         raise ValueError(f"this revision's {kind.__name__} has no {', '.join(unknown)}; compare with one that has")
     kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items() if name in known}
     return kind(**kept)
