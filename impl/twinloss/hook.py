@@ -92,7 +92,8 @@ class Hook:
 
     What verification cannot see: a change without effect on the batches that are asked, such as an epsilon of the CIoU that is below the
     rounding of its boxes, or one that comes later and is none of the numbers above; the arithmetic in half precision, as both are asked in
-    float32; and the choice among candidates that are equal but for rounding.
+    float32; and the choice among candidates that are equal but for rounding. Among candidates of metric 0, as those of an untrained model,
+    that choice decides mask and keypoint terms, which count anchors without a soft target too: a warning says how many.
 
     Args:
         verify: whether to verify.
@@ -119,7 +120,7 @@ class Hook:
         self.validation_calls = self.verifications = 0
         self.largest_difference = 0.0
         self._last: Any = None
-        self._undecided = False
+        self._undecided = self._told = False
         self._training_calls = 0
         self._calls_before_epoch = 0
         self._reports: str | None = None
@@ -161,6 +162,7 @@ class Hook:
             self._last = criterion.finding
             self.verifications += 1
             self.largest_difference = max(self.largest_difference, criterion.finding.largest)
+            self._say_what_is_left_out(criterion, criterion.finding.weightless)
         if self._training_calls == 1:
             _log.info(
                 "twinloss: active, this training's criterion is %s, with the definition of %s, %s; first loss %s",
@@ -173,6 +175,18 @@ class Hook:
         elif self._undecided and not _is_undecided(criterion):
             self._undecided = False
             _log.info("twinloss: batch %d: %s", self._training_calls, _verified(criterion))
+
+    def _say_what_is_left_out(self, criterion: Criterion, weightless: int) -> None:
+        """Warn once of anchors that the own criterion counts and the twin does not."""
+        if weightless and not self._told:
+            self._told = True
+            _log.warning(
+                "twinloss: on this batch the model's own %s counts %d anchors without a soft target in its mask or keypoint terms. "
+                "torch.topk chose them among metrics of 0; ties='stable', the default, leaves them out, so that these terms differ. "
+                "install(..., ties='reference') counts them too, on the torch backend",
+                type(criterion.own.criterion).__name__,
+                weightless,
+            )
 
     def end_epoch(self, trainer: Any) -> None:
         """At the end of an epoch: raise ``RuntimeError`` if it was trained without the twin."""

@@ -108,7 +108,7 @@ def _compare_trainings(parsed: argparse.Namespace, options: Options) -> tuple[pd
     folder = parsed.out / "runs"
     folder.mkdir(parents=True)
     first, references = [schedule.repeat_run(parsed.model)], schedule.reference_runs(parsed.model, parsed.seeds, parsed.end_to_end)
-    twins = schedule.twin_runs(parsed.model, parsed.seeds)
+    twins = schedule.twin_runs(parsed.model, parsed.seeds, parsed.task)
     with Progress(schedule.NOUN, file=sys.stderr, quiet=parsed.quiet) as progress:
         progress_of_runs = schedule.RunProgress([*first, *references, *twins], folder, progress)
         schedule.make_runs(first, options, folder, 1, progress_of_runs)
@@ -121,7 +121,7 @@ def _compare_trainings(parsed: argparse.Namespace, options: Options) -> tuple[pd
     checks = [
         tolerance.repeatable(rows, seeded[0], first[0].name),
         *tolerance.side_by_side(rows),
-        *tolerance.curves(rows, tolerances, seeded[0], _names(twins, "twin")[0]),
+        *tolerance.curves(rows, tolerances, seeded[0], twins[0].name),
         *tolerance.scores(rows, seeded, _names(twins, "twin")),
     ]
     return rows, checks

@@ -18,6 +18,9 @@ from properties.training.side_by_side import ComparingCriterion
 from properties.training.tasks import TRAINED
 from twinloss import hook
 
+TIES = {"twin": "stable", "tied": "reference"}
+"""The roles that train with the twin, and its rule for ties."""
+
 
 class EnoughSteps(Exception):  # noqa: N818 - not an error: it ends a run after Run.steps steps
     """The run has made :attr:`Run.steps` steps."""
@@ -49,7 +52,8 @@ class Run:
     Attributes:
         name: unique among the runs.
         role: purpose of the run. ``reference`` and ``twin`` are compared; ``repeat`` shows that a run can be repeated to the bit;
-            ``nudged`` shows the effect of one unit in the last place of the logits; ``shadow`` compares both on the same predictions.
+            ``nudged`` shows the effect of one unit in the last place of the logits; ``shadow`` compares both on the same predictions;
+            ``tied`` is the twin with ``ties="reference"``.
         model: path of the model's YAML.
         seed: the trainer's seed.
         nudge: seed of the nudges.
@@ -57,7 +61,7 @@ class Run:
     """
 
     name: str
-    role: Literal["reference", "repeat", "nudged", "twin", "shadow"]
+    role: Literal["reference", "repeat", "nudged", "twin", "shadow", "tied"]
     model: str
     seed: int = 0
     nudge: int = 0
@@ -76,8 +80,8 @@ def perform(run: Run, options: Options, out: Path) -> None:
         yolo = training.yolo(run.model)
         journal = _Journal(run, options, lines)
         journal.listen(yolo)
-        if run.role == "twin":
-            hook.install(yolo, verify=False)  # these runs themselves find out whether the twin computes the same
+        if run.role in TIES:
+            hook.install(yolo, verify=False, ties=TIES[run.role])  # these runs themselves find out whether the twin computes the same
         with contextlib.suppress(EnoughSteps):
             yolo.train(**training.CPU_OPTIONS | _recipe(run, options) | {"project": folder, "name": "run"})
 

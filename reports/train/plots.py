@@ -18,7 +18,7 @@ SEEN = {"twin": (TWIN, "twin"), "nudged": (ROUNDING, "logits nudged"), "double":
 
 def curves(rows: pd.DataFrame) -> Iterator[Figure]:
     """Draws loss and gradient norm of twin and reference at every step, and their relative deviation."""
-    reference, twin = runs(rows, "reference")[0], runs(rows, "twin")[0]
+    reference, twin = runs(rows, "reference")[0], [*runs(rows, "tied"), *runs(rows, "twin")][0]
     for quantity in CURVES:
         with drawing(f"curve-{quantity.replace(' ', '-')}", height=3.2) as drawn:
             expected = curve(rows, reference, quantity)

@@ -42,7 +42,7 @@ HOW = (
 
 def facts(rows: pd.DataFrame, failed: int) -> tuple[Fact, ...]:
     """Returns the figures at the top."""
-    whole = rows[rows["role"].isin(["reference", "twin"])]
+    whole = rows[rows["role"].isin(["reference", "tied", "twin"])]
     seconds = rows[rows["quantity"] == SECONDS].groupby("run")["value"].max().sum()
     beside = rows[rows["quantity"].str.endswith("/twin/anchors")]
     return (
@@ -70,7 +70,7 @@ def checks(judged: pd.DataFrame) -> Table:
 
 def trainings(rows: pd.DataFrame) -> Table:
     """Returns the table of runs with their last losses and scores."""
-    frame = pd.DataFrame([_training(rows, run, role) for role in ("reference", "twin", "nudged") for run in runs(rows, role)])
+    frame = pd.DataFrame([_training(rows, run, role) for role in ("reference", "tied", "twin", "nudged") for run in runs(rows, role)])
     columns = (
         Column("run", "run"),
         Column("steps", "steps", "count"),

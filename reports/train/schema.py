@@ -7,7 +7,7 @@ import pandas as pd
 from reports import tasks
 from reports.rows import Schema
 
-ROLES = ("reference", "repeat", "nudged", "twin", "shadow", "tolerance", "check")
+ROLES = ("reference", "repeat", "nudged", "tied", "twin", "shadow", "tolerance", "check")
 CURVES, SECONDS = ("loss", "gradient norm"), "processor seconds"
 
 SCHEMA = Schema(

@@ -58,11 +58,14 @@ class Finding:
         differs: in words, or nothing.
         largest: relative difference of the terms, the largest.
         telling: whether a box of the batch held anchors that would have shown another assignment or box term.
+        weightless: held anchors without a soft target that the own criterion counts in its mask or keypoint terms, and the twin, whose ties
+            are "stable", does not.
     """
 
     differs: str
     largest: float
     telling: bool
+    weightless: int = 0
 
 
 def verify(own: OwnCriterion, loss: Loss, preds: Any, batch: Batch) -> Finding:
@@ -119,7 +122,12 @@ def _compare(own: OwnCriterion, loss: Loss, asked: Asked, dtype: torch.dtype | N
         clear, judged = _differing_boxes(twin, held[name], _part(asked, name))
         rows, telling = rows + len(clear), telling or judged
     words = [*terms, *([_assigned_otherwise(rows, loss, theirs, asked)] if rows and not terms else [])]
-    return Finding("; ".join(words), largest, telling)
+    return Finding("; ".join(words), largest, telling, sum(_left_out(twin, held[name]) for name, twin in twins.items()))
+
+
+def _left_out(twin: TaskLoss, theirs: Assignment) -> int:
+    """How many held anchors without a soft target count in the own criterion's terms and not in the twin's."""
+    return int((theirs.weight == 0).sum()) if twin.spec.counts_weightless and twin.ties == "stable" else 0
 
 
 def twins_of(loss: Loss) -> dict[str, TaskLoss]:

@@ -126,6 +126,23 @@ class TestModel:
         torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-4)
         torch.testing.assert_close(found_items, items, rtol=2e-3, atol=1e-4)
 
+    @pytest.mark.parametrize("ties", ["stable", "reference"])
+    def test_says_how_many_anchors_count_in_the_own_criterion_alone(self, ties: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A narrow box, most of whose candidates have a metric of 0: the own criterion gives it some of them, whose masks count."""
+        model, batch = model_of("yolov8n-seg.yaml"), example("yolov8n-seg.yaml")
+        batch["bboxes"][3] = torch.tensor([0.5, 0.5, 0.05, 0.9])
+        hook.install(model, ties=ties)
+        with caplog.at_level("WARNING", logger="ultralytics.twinloss"):
+            for _ in range(2):
+                model.loss(batch)
+        model.criterion.loss.ties = "reference"
+        held = model.criterion.loss.assign(model.predict(batch["img"]), batch)
+        count = int((held.weight == 0).sum())
+        assert count > 0
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == (ties == "stable")
+        assert all(f"counts {count} anchors without a soft target in its mask" in line for line in said)
+
     @pytest.mark.parametrize("name", ["yolov8n-seg.yaml", "yolo26n-seg.yaml"])
     def test_instance_masks(self, name: str) -> None:
         model, batch = model_of(name, overlap_mask=False), example(name, instance_masks=True)

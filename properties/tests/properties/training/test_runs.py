@@ -10,6 +10,7 @@ import pytest
 
 from oracle.tools.programs import run_python
 from properties.tests.properties.training.helpers import PLAIN
+from properties.training import schedule
 from properties.training.runs import Options, Run, perform
 from twinloss import hook
 
@@ -42,3 +43,11 @@ def test_the_twin_s_own_hook_is_what_trains(data: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(hook, "install", noted)
     perform(Run("twin", "twin", str(PLAIN)), Options(str(data), 64, 4, 1, ""), tmp_path / "lines.jsonl")
     assert [one.training_calls for one in hooks] == [2]
+
+
+@pytest.mark.parametrize(("task", "first"), [("detect", "twin"), ("segment", "tied"), ("oriented", "twin"), ("pose", "tied")])
+def test_the_run_that_is_compared_step_by_step_has_the_references_ties_where_they_count(task: str, first: str) -> None:
+    runs = schedule.twin_runs("small.yaml", 2, task)
+    assert [run.role for run in runs] == [*(["tied"] if first == "tied" else []), "twin", "twin"]
+    assert runs[0].role == first
+    assert len({run.name for run in runs}) == len(runs)
