@@ -32,9 +32,6 @@ BATCHES = {
 }
 """Settings and numbers of batches; the interpreter of the Triton kernels is slow."""
 
-CHECKED = {"torch": ("detect",), "native": ("detect", "oriented"), "triton": ("detect",)}
-"""Tasks that share the mutated sources."""
-
 NO_LIBRARY = 3
 
 
@@ -42,11 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare in every setting and return the exit code."""
     parser = argparse.ArgumentParser("python -m properties.selfcheck.mutant_check")
     parser.add_argument("--backend", choices=BATCHES, default="torch", help="default: %(default)s")
-    backend = parser.parse_args(arguments).backend
+    parser.add_argument("--task", action="append", choices=TASKS, required=True, help="a task whose loss is compared; repeatable")
+    options = parser.parse_args(arguments)
+    backend = options.backend
     torch.set_num_threads(1)
     if backend == "native" and not _library_noted():
         return NO_LIBRARY
-    for task in CHECKED[backend]:
+    for task in options.task:
         for setting, count in BATCHES[backend]:
             agree(task, setting, count, contenders(task, backend))
     return 0

@@ -46,14 +46,34 @@ PIPELINE = (
     "terms/held",
     "loss",
 )
-KERNELS = (
-    *("decode", "bins", "geometry", "overlap", "alignment", "candidates_and_softplus", "topk_walk", "resolve", "second_topk", "merge"),
-    *("held_terms", "held_terms_gradient", "dense_gradient", "reduce_terms", "softplus", "arithmetic"),
-)
-HEADERS = (
-    *("assignment", "classification", "conflict", "decode", "functions", "held_lanes", "held_tile", "lanes", "output", "overlap"),
-    *("pyramid", "terms", "upright"),
-)
+Tasks = tuple[str, ...]
+SHARED, OWN = ("detect", "oriented"), {"segment": ("segment",), "oriented": ("oriented",), "pose": ("pose",)}
+"""Tasks whose losses a kernel's source is compared by: all tasks share detection's, of which two suffice."""
+
+KERNELS: dict[Tasks, Sequence[str]] = {
+    ("detect",): (
+        *("decode", "bins", "geometry", "overlap", "alignment", "candidates_and_softplus", "topk_walk", "resolve", "second_topk", "merge"),
+        *("held_terms", "held_terms_gradient", "dense_gradient", "reduce_terms", "softplus", "arithmetic"),
+    ),
+    OWN["segment"]: (
+        *("preselect", "mask_overlap", "true_mask_sizes", "held_crops", "mask_tile", "mask_pixels", "mask_term"),
+        *("mask_coefficients_gradient", "mask_prototypes_gradient", "class_map", "semantic_sums", "semantic_gradient", "reduce_mask_terms"),
+    ),
+    OWN["oriented"]: ("decode_oriented", "oriented", "probiou"),
+    OWN["pose"]: ("keypoints", "keypoint_residuals", "keypoint_terms", "keypoint_gradient"),
+}
+HEADERS: dict[Tasks, Sequence[str]] = {
+    SHARED: (
+        *("assignment", "classification", "conflict", "decode", "functions", "held_lanes", "held_tile", "lanes", "output", "overlap"),
+        *("plain_numbers", "pyramid", "storage", "terms", "upright"),
+    ),
+    OWN["segment"]: ("mask_overlap", "mask_pieces", "mask_products", "mask_term", "mask_tile", "semantic"),
+    OWN["oriented"]: ("angles", "oriented", "probiou"),
+    OWN["pose"]: ("keypoint_likelihood", "keypoint_terms", "keypoints", "log_numbers"),
+}
+NOT_MUTATED = ("arguments", "mask_arguments", "entry", "threads")
+"""Headers that compute nothing: layouts of memory that Python writes, the choice of a template, the number of a thread."""
+
 JUDGE = ("definition", "inference", "judge", "tolerance")  # packages
 JUDGE_TESTS = (*(f"oracle/{name}" for name in JUDGE), "properties/differential/test_saved_cases.py")
 CHECK = ("-m", "properties.selfcheck.mutant_check")
@@ -69,14 +89,14 @@ class Subject:
     """Code that is mutated.
 
     Attributes:
-        paths: its files, relative to the project's root.
+        paths: its files, relative to the project's root, and the tasks whose losses they are compared by, if the check takes tasks.
         check: arguments of Python that end with another code than 0 if the code is wrong.
         mutate, operators: how mutants are made.
         environment: variables of the check.
         compiled: whether the check compiles it, and says which library it ran.
     """
 
-    paths: Sequence[str]
+    paths: Mapping[str, Tasks]
     check: Sequence[str]
     mutate: Mutate = python_mutants.mutants
     operators: Sequence[str] = python_mutants.OPERATORS
@@ -84,15 +104,17 @@ class Subject:
     compiled: bool = False
 
 
+def _paths(form: str, names: Mapping[Tasks, Sequence[str]]) -> dict[str, Tasks]:
+    return {form.format(name): tasks for tasks, group in names.items() for name in group}
+
+
 SUBJECTS = {
-    "twin": Subject([f"impl/twinloss/{name}.py" for name in PIPELINE], CHECK),
+    "twin": Subject(_paths("impl/twinloss/{}.py", {("detect",): PIPELINE}), CHECK),
     "triton": Subject(
-        [f"impl/twinloss/backends/triton/{name}.py" for name in KERNELS],
-        (*CHECK, "--backend", "triton"),
-        environment={"TRITON_INTERPRET": "1"},
+        _paths("impl/twinloss/backends/triton/{}.py", KERNELS), (*CHECK, "--backend", "triton"), environment={"TRITON_INTERPRET": "1"}
     ),
     "native": Subject(
-        [f"impl/twinloss/backends/native/source/{name}.hpp" for name in HEADERS],
+        _paths("impl/twinloss/backends/native/source/{}.hpp", HEADERS),
         (*CHECK, "--backend", "native"),
         cpp_mutants.mutants,
         cpp_mutants.OPERATORS,
@@ -101,7 +123,7 @@ SUBJECTS = {
         compiled=True,
     ),
     "judge": Subject(
-        [str(path.relative_to(ROOT)) for name in JUDGE for path in sorted((ROOT / "oracle" / name).rglob("*.py"))],
+        {str(path.relative_to(ROOT)): () for name in JUDGE for path in sorted((ROOT / "oracle" / name).rglob("*.py"))},
         ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"properties/tests/{name}" for name in JUDGE_TESTS)],
     ),
 }
@@ -143,7 +165,14 @@ class Checkout:
         for name in ("impl", "oracle", "properties", "benches", "reports"):
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", folder)
-        self.unchanged = self._checked()
+        self.unchanged: dict[Tasks, Outcome] = {}
+
+    def unchanged_for(self, path: str) -> Outcome:
+        """Runs the unchanged project on the tasks of a file, once for the same tasks."""
+        tasks = self.subject.paths[path]
+        if tasks not in self.unchanged:
+            self.unchanged[tasks] = self._checked(tasks)
+        return self.unchanged[tasks]
 
     def outcome_of(self, mutant: Mutant) -> Outcome:
         """Runs a mutant.
@@ -151,21 +180,21 @@ class Checkout:
         Raises:
             WrongLibraryError: another library was run than that of the mutant.
         """
-        target = self.folder / mutant.path
+        target, unchanged = self.folder / mutant.path, self.unchanged_for(mutant.path)
         original = target.read_text("utf-8")
         target.write_text(mutant.code, "utf-8")
         try:
-            found = self._checked()
+            found = self._checked(self.subject.paths[mutant.path])
         finally:
             target.write_text(original, "utf-8")
-        return Outcome(SAME_CODE, found.library) if found.library and found.library == self.unchanged.library else found
+        return Outcome(SAME_CODE, found.library) if found.library and found.library == unchanged.library else found
 
-    def _checked(self) -> Outcome:
+    def _checked(self, tasks: Tasks) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="kernels-") as cache:
             said = Path(cache, "library.txt")
             environment = os.environ | {"PYTHONPATH": f"{self.folder / 'impl'}{os.pathsep}{self.folder}", "OMP_NUM_THREADS": "1", "CI": "1"}
             environment |= {"TWINLOSS_CACHE": cache, "MUTANT_LIBRARY": str(said), **self.subject.environment}
-            command = [sys.executable, "-W", "ignore", *self.subject.check]
+            command = [sys.executable, "-W", "ignore", *self.subject.check, *(word for task in tasks for word in ("--task", task))]
             try:
                 code = run(command, cwd=self.folder, env=environment, busy_s=self.limit, idle_s=self.limit).returncode
             except HangError:
@@ -191,10 +220,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         checkout = Checkout(Path(folder), subject, options.limit)
-        if checkout.unchanged.fate != SURVIVED:
-            print_line(f"without a mutation the project is {checkout.unchanged.fate}: correct it first")
-            return 2
         for mutant in sample:
+            if (fate := checkout.unchanged_for(mutant.path).fate) != SURVIVED:
+                print_line(f"without a mutation the project is {fate} on {', '.join(subject.paths[mutant.path])}: correct it first")
+                return 2
             start = time.perf_counter()
             found = checkout.outcome_of(mutant)
             rows.append((mutant.path, mutant.operator, mutant.difference, found.fate, found.library, time.perf_counter() - start))

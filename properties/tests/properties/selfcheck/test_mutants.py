@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from properties.selfcheck import cpp_mutants, python_mutants
-from properties.selfcheck.mutants import ROOT, SUBJECTS, Checkout, Subject, WrongLibraryError, sampled
+from properties.selfcheck.mutants import NOT_MUTATED, ROOT, SUBJECTS, Checkout, Subject, WrongLibraryError, sampled
 
-RAGGED = Subject(["impl/twinloss/assignment/ragged.py"], [])
+RAGGED = Subject({"impl/twinloss/assignment/ragged.py": ("detect",)}, [])
 SOURCE = """#include <array>
 // a < b is no code, nor is 3
 float sum(const std::array<float, 4>& values, int count) {
@@ -50,6 +50,13 @@ def test_cpp_mutants_change_code_alone(tmp_path: Path, operator: str, changed: l
 def test_every_subject_has_its_files_and_mutants(name: str) -> None:
     assert all((ROOT / path).is_file() for path in SUBJECTS[name].paths)
     assert len(sampled(SUBJECTS[name], 2, seed=0)) == 2
+
+
+def test_every_kernel_is_mutated() -> None:
+    headers = {path.stem for path in (ROOT / "impl/twinloss/backends/native/source").glob("*.hpp")}
+    assert headers - set(NOT_MUTATED) == {Path(path).stem for path in SUBJECTS["native"].paths}
+    modules = {path.stem for path in (ROOT / "impl/twinloss/backends/triton").glob("*.py") if "triton.jit" in path.read_text("utf-8")}
+    assert modules == {Path(path).stem for path in SUBJECTS["triton"].paths}
 
 
 def test_a_run_on_another_library_is_noticed(tmp_path: Path) -> None:
