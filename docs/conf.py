@@ -1,7 +1,7 @@
 """The documentation's settings: ``nox -s docs`` builds it with Sphinx, and treats warnings as errors.
 
 Three parts are written anew at each build, from what they describe: the table of sessions, the divergence register, the planted faults;
-and the example pages, from committed rows.
+and the example pages and the table of what finds these faults, from committed rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ sys.path[:0] = [str(ROOT / "impl"), str(ROOT)]
 
 from properties.divergences.table import markdown as register  # noqa: E402 - the rooms are on the path only now
 from properties.selfcheck.planted_faults import CATALOGUE  # noqa: E402
-from reports.examples import write_examples  # noqa: E402
+from reports import markdown  # noqa: E402
+from reports.examples import MEASURED, committed, write_examples  # noqa: E402
+from reports.faults.kill_matrix import alone_by_task, by_task  # noqa: E402
 from twinloss import __version__  # noqa: E402
 
 project = "twinloss"
@@ -64,11 +66,17 @@ def faults() -> str:
     return f"{len(CATALOGUE)} faults.\n\n" + table(("task", "fault", "sentence of the definition that it breaks", "§"), *rows)
 
 
+def kills() -> str:
+    """What each property finds of the planted faults, and the faults that one property alone finds, by the committed run."""
+    rows = committed(MEASURED / "faults.parquet")
+    return "\n\n".join([markdown.table(by_task(rows)), "Faults that one property alone finds:", markdown.table(alone_by_task(rows))])
+
+
 def write_tables() -> None:
     """Write the generated tables, each into a file that a page includes."""
     folder = DOCS / "_generated"
     folder.mkdir(exist_ok=True)
-    for name, text in (("sessions", sessions()), ("register", register()), ("faults", faults())):
+    for name, text in (("sessions", sessions()), ("register", register()), ("faults", faults()), ("kills", kills())):
         (folder / f"{name}.md").write_text(text + "\n", "utf-8")
 
 

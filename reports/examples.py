@@ -16,7 +16,12 @@ MEASURED = Path(__file__).parent / "measured"
 def write_examples(out: Path) -> None:
     """Write the page of every kind of report whose rows are committed, as ``KIND.html`` in the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    for rows in sorted([*MEASURED.glob("*.csv"), *MEASURED.glob("*.parquet")]):
-        kind = KINDS[rows.stem]
-        frame = pd.read_csv(rows) if rows.suffix == ".csv" else pd.read_parquet(rows)
-        (out / f"{kind.name}.html").write_text(page.render(kind.build(validated(frame, kind.schema, rows))), "utf-8")
+    for path in sorted([*MEASURED.glob("*.csv"), *MEASURED.glob("*.parquet")]):
+        kind = KINDS[path.stem]
+        (out / f"{kind.name}.html").write_text(page.render(kind.build(committed(path))), "utf-8")
+
+
+def committed(path: Path) -> pd.DataFrame:
+    """Returns the rows of a file of :data:`MEASURED`, which is named after their kind of report."""
+    frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    return validated(frame, KINDS[path.stem].schema, path)

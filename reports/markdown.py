@@ -25,7 +25,7 @@ def _block(block: Block) -> str:
         case str():
             return block
         case Table():
-            return _table(block)
+            return table(block)
         case Listing():
             more = [f"{block.left_out:,} more are in the rows."] if block.left_out else []
             return "\n\n".join([*map(_entry, block.entries), *more])
@@ -33,13 +33,14 @@ def _block(block: Block) -> str:
             return ""  # drawings are on the page only
 
 
-def _table(table: Table) -> str:
-    lines = ["| " + " | ".join(column.title for column in table.columns) + " |"]
-    lines.append("| " + " | ".join("--:" if column.numeric else ":--" for column in table.columns) + " |")
-    for cells in table.cells():
-        written = zip(table.columns, cells, strict=True)
+def table(given: Table) -> str:
+    """Returns a table, and its note."""
+    lines = ["| " + " | ".join(column.title for column in given.columns) + " |"]
+    lines.append("| " + " | ".join("--:" if column.numeric else ":--" for column in given.columns) + " |")
+    for cells in given.cells():
+        written = zip(given.columns, cells, strict=True)
         lines.append("| " + " | ".join(_cell(text, tone, code=column.form == "code") for column, (text, tone) in written) + " |")
-    return "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
+    return "\n".join(lines) + (f"\n\n{given.note}" if given.note else "")
 
 
 def _cell(text: str, tone: Tone, *, code: bool) -> str:

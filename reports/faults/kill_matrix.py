@@ -33,6 +33,23 @@ def _long(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     return long[long["property"] != ""]
 
 
+def by_task(rows: pd.DataFrame) -> Table:
+    """Returns a line for each property, with the number of faults of each task that it finds where the stages are shown."""
+    rows = tasks.ordered(rows[rows["mode"] == WITH_STAGES])
+    found = properties(rows, _long(rows[rows["fault"] != SOUND], "found_by")).frame
+    written = found["faults"].map("{:.0f}".format) + found["alone"].map(lambda alone: f" ({alone:.0f} alone)" if alone else "")
+    several = found.assign(written=written, task=found[tasks.TASK] if tasks.TASK in found else rows[tasks.TASK].iloc[0])
+    frame = several.pivot(index="property", columns=tasks.TASK, values="written").fillna("–")
+    totals = several.groupby("property")["faults"].sum()
+    columns = (Column("property", "property"), *(Column(str(name), str(name)) for name in frame.columns))
+    return Table("What each property finds", columns, frame.loc[totals.sort_values(kind="stable").index].reset_index())
+
+
+def alone_by_task(rows: pd.DataFrame) -> Table:
+    """Returns the faults of every task that one property alone finds, by property."""
+    return alone(_long(tasks.ordered(rows[rows["fault"] != SOUND]), "found_by"))
+
+
 def properties(rows: pd.DataFrame, found: pd.DataFrame) -> Table:
     """Returns the number of faults that each property finds, and that it alone finds; those that find nothing first."""
     keys = [*tasks.keys(found), "mode", "property"]

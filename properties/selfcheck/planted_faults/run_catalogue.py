@@ -16,6 +16,7 @@ from oracle.comparison.compare import ContenderResult, compare
 from oracle.comparison.registry import shipped
 from oracle.contract.contender import Contender
 from oracle.contract.verdict import Finding, Judgement, Verdict
+from oracle.tolerance.allowed_assignments import KINDS
 from oracle.tools.options import DETECT
 from oracle.tools.progress import ProgressFile
 from properties.differential import plan
@@ -98,7 +99,7 @@ class FaultUnderTest:
         """
         self.result = replace(self.result, examples=self.result.examples + 1, seconds=self.result.seconds + result.seconds)
         if self.result.fault == SOUND:
-            looked = [one for one in result.judgements if one.verdict is not Verdict.NOT_COMPARED]
+            looked = [one for one in result.judgements if one.verdict is not Verdict.NOT_COMPARED and not _counts_decisions(one)]
             self.result = replace(self.result, looked=_properties(self.result.looked, looked))
         if result.verdict is not Verdict.DIFFER:
             return
@@ -133,6 +134,11 @@ class FaultUnderTest:
 
     def _note_size(self, case: Case) -> None:
         self.result = replace(self.result, images=case.batch_size, boxes=len(case.boxes), levels=len(case.spec.strides))
+
+
+def _counts_decisions(judgement: Judgement) -> bool:
+    """Whether a judgement counts the open decisions of a kind, such as "kth place", and can find nothing."""
+    return judgement.stage == "assign" and judgement.quantity in KINDS
 
 
 def _properties(known: str, more: Sequence[Finding | Judgement]) -> str:

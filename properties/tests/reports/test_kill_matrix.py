@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.faults.kill_matrix import SOUND, alone, build
+from reports.faults.kill_matrix import SOUND, alone, build, by_task
 from reports.faults.report import SCHEMA
 from reports.faults.report import build as report
 from reports.rows import Schema
@@ -36,6 +36,15 @@ def test_a_property_that_finds_nothing_comes_first_and_one_that_is_needed_is_nam
     assert shown["alone"].to_dict() == {"anchors: centres": 0, "assign: holders": 0, "loss: loss": 1}
     assert shown["nothing"].tolist() == [True, False, False]
     assert list(zip(lone["fault"], lone["property"], strict=True)) == [("two", "loss: loss")]
+
+
+def test_the_table_of_all_tasks_counts_each_task_apart_and_has_what_finds_nothing_first() -> None:
+    other = ROWS.assign(task="pose")
+    other = other[other["fault"] != "two"].assign(looked=other["looked"].str.replace("anchors: centres; ", ""))
+    frame = by_task(pd.concat([ROWS, other], ignore_index=True)).frame.set_index("property")
+    assert frame["detect"].to_dict() == {"anchors: centres": "0", "assign: holders": "1", "loss: loss": "2 (1 alone)"}
+    assert frame["pose"].to_dict() == {"anchors: centres": "–", "assign: holders": "1", "loss: loss": "1"}
+    assert by_task(ROWS).frame.set_index("property")["detect"].iloc[-1] == "2 (1 alone)"
 
 
 def test_the_report_has_it_where_the_rows_tell() -> None:
