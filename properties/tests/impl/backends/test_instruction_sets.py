@@ -205,6 +205,8 @@ def test_a_library_shares_no_function_with_another(kernels: CpuKernels) -> None:
 
 
 def test_every_function_of_a_library_is_in_its_own_namespace(kernels: CpuKernels) -> None:
+    if kernels.origin == "installed":
+        pytest.skip("the library of a wheel has been stripped of the names of its own functions; it exports none of them")
     own = [line.split()[-1] for line in symbols(kernels.path, "--defined-only") if "_ZN" in line]
     assert own
     assert all(f"twinloss_{kernels.instruction_set}" in symbol for symbol in own)
