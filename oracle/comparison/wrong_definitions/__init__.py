@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 
-from oracle.comparison.wrong_definitions import assignment, candidates, classification, inputs, numbers, overlaps, terms
+from oracle.comparison.wrong_definitions import assignment, candidates, classification, gradients, inputs, numbers, overlaps, terms
 from oracle.definition.variant import Variant
 
 __all__ = ["catalogue", "named"]
 
-CHAPTERS = (numbers, inputs, candidates, overlaps, assignment, classification, terms)
+CHAPTERS = (numbers, inputs, candidates, overlaps, assignment, classification, terms, gradients)
 
 
 def catalogue(task: str = "detect") -> tuple[Variant, ...]:

@@ -107,6 +107,12 @@ CONFLICTS: dict[str, Any] = {
     "go to the smallest box that picked the anchor": lambda exact, pairs, picked: _among(picked, _small(pairs)),
     "go to the picker with the nearest centre": lambda exact, pairs, picked: _among(picked, _nearness(pairs)),
     "go to the first candidate": lambda exact, pairs, picked: _among(pairs.candidate, _order(pairs, -1)),
+    **{
+        f"go to the largest overlap of the candidates with a metric above {least:g}": lambda exact, pairs, picked, n=least: (
+            pairs.ranked_overlap.where(pairs.metric > n, -1.0)
+        )
+        for least in (1e-9, 1e-6)
+    },
     "go to the last of equal overlaps": lambda exact, pairs, picked: _last_of_equals(pairs.ranked_overlap),
 }
 
@@ -192,6 +198,29 @@ SOFT_TARGETS: dict[str, Any] = {
 }
 
 
+def _rounded_probability(dtype: torch.dtype) -> Step:
+    """Rounds the probabilities that the metric reads."""
+    return lambda exact, sound, probability, overlap: sound(probability.to(dtype).to(probability.dtype), overlap)
+
+
+def _second_cut_by_overlap(exact: Any, sound: Any, pairs: Pairs, picked: Tensor) -> Tensor:
+    """Keeps the topk2 anchors of largest overlap; the cut by the metric then finds no more than these."""
+    holder, topk2 = sound(pairs, picked), exact.spec.topk2
+    if topk2 is None or topk2 == exact.spec.topk:
+        return holder  # type: ignore[no-any-return]
+    kept = torch.full_like(holder, UNASSIGNED)
+    for j, overlap in enumerate(pairs.ranked_overlap):
+        held = holder == j
+        first = exact._largest(overlap.where(held, 0.0), topk2)
+        kept[first[held[first]]] = j
+    return kept
+
+
+def _limited(change: Any) -> Step:
+    """Changes the finished soft targets (A,)."""
+    return lambda exact, sound, pairs, holder: change(sound(pairs, holder))
+
+
 def catalogue() -> Iterator[Variant]:
     """Yields every variant of this chapter."""
     metrics: dict[str, Any] = {
@@ -208,6 +237,9 @@ def catalogue() -> Iterator[Variant]:
         yield Variant(f"metric: {name}", "5.3", steps={"metric": _metric(change)})
     yield Variant("metric: p of class 0 for every box", "5.3", steps={"pairs": _first_class})
     yield Variant("metric: p of the anchor's best class", "5.3", steps={"pairs": _best_class})
+    for dtype in (torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        yield Variant(f"metric: p rounded to {name}", "5.3", steps={"metric": _rounded_probability(dtype)})
     for threshold in (1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-3, 0.01):
         yield Variant(f"picks above a metric of {threshold:g} alone", "5.4", steps={"picks": _above(threshold)})
     for name, rank in (
@@ -224,6 +256,13 @@ def catalogue() -> Iterator[Variant]:
     yield Variant("picked anchors go to the largest overlap, contested or not", "5.5", steps={"winners": _shared_largest})
     for name, change in SOFT_TARGETS.items():
         yield Variant(f"soft target {name}", "5.7", steps={"soft_targets": _weights(change)})
+    for least in (1e-2, 1e-3, 1e-4, 1e-6):
+        lost = _limited(lambda weight, n=least: torch.where(weight < n, 0.0, weight))
+        yield Variant(f"soft targets below {least:g} lost", "5.7", steps={"soft_targets": lost})
+    yield Variant("the second cut by overlap", "5.6", steps={"winners": _second_cut_by_overlap})
+    yield Variant(
+        "a second cut above K left out", "5.6", numbers=lambda s: {"topk2": s.topk2 if s.topk2 is not None and s.topk2 < s.topk else None}
+    )
     for over in ("picks", "candidates"):
         for which, symbol in (("both", "M and O"), ("metric", "M"), ("overlap", "O")):
             yield Variant(f"{symbol} over all {over} of the box", "5.7", steps={"soft_targets": _maxima(over, which)})

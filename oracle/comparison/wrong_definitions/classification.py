@@ -55,6 +55,11 @@ def _clamped_logs(scores: Tensor, target: Tensor) -> Tensor:
     return -(target * p.clamp(min=1e-7).log() + (1 - target) * (1 - p).clamp(min=1e-7).log())
 
 
+def _linear_beyond(most: float) -> Any:
+    """BCE by a softplus that is taken for its argument beyond ``most``, as ``torch.nn.functional.softplus`` does beyond 20."""
+    return lambda scores, target: torch.where(scores > most, scores, torch.nn.functional.softplus(scores)) - scores * target
+
+
 ENTROPIES: dict[str, Any] = {
     "targets of 1": lambda s, t: _bce(s, (t > 0).double()),
     "focal, γ 1.5 and α 0.25": _focal(1.5, 0.25),
@@ -71,6 +76,7 @@ ENTROPIES: dict[str, Any] = {
     "logits clamped to ±10": lambda s, t: _bce(s.clamp(-10, 10), t),
     "logits clamped to ±20": lambda s, t: _bce(s.clamp(-20, 20), t),
     "logits clamped to ±50": lambda s, t: _bce(s.clamp(-50, 50), t),
+    **{f"softplus linear beyond {most}": _linear_beyond(most) for most in (16, 20, 30)},
     "squared error of the probabilities": lambda s, t: (s.sigmoid() - t).square(),
 }
 

@@ -83,10 +83,35 @@ def _box_logits(number: float) -> dict[str, Any]:
     return {"before": lambda preds, batch, spec: ({**preds, "boxes": preds["boxes"] * number}, batch)}
 
 
+def _anchors_of(stride: int) -> Any:
+    """Moves the anchors of one stride."""
+    return lambda grid, number: grid._replace(centres=torch.where((grid.strides == stride)[:, None], grid.centres + number, grid.centres))
+
+
+def _anchors_of_the_last_level(grid: Any, number: float) -> Any:
+    return _anchors_of(int(grid.strides.max()))(grid, number)
+
+
+def _metric_of_a_level(which: str) -> Callable[[float], dict[str, Any]]:
+    """Changes the metric of the anchors of the finest or of the coarsest level."""
+
+    def make(number: float) -> dict[str, Any]:
+        def pairs(exact: Any, sound: Any, scene: Any, *given: Any) -> Any:
+            found, strides = sound(scene, *given), scene.grid.strides
+            there = strides == (strides.max() if which == "coarsest" else strides.min())
+            factor = torch.where(there, number, 1.0)
+            return found._replace(metric=found.metric * factor, ranked_metric=found.ranked_metric * factor)
+
+        return {"steps": {"pairs": pairs}}
+
+    return make
+
+
 def _last_stride(grid: Any, number: float) -> Any:
     return grid._replace(strides=torch.where(grid.strides == grid.strides.max(), grid.strides * number, grid.strides))
 
 
+STRIDES = (4, 8, 16, 32, 64)
 BOTH = ("overlap", "term_overlap")
 FAMILIES: tuple[Family, ...] = (
     Family("α + {}", "5.3", _number(lambda spec, n: {"alpha": spec.alpha + n}), 0.0, 0.01),
@@ -97,6 +122,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("ε_c times {}", "6", _number(lambda spec, n: {"ciou_eps": spec.ciou_eps * n}), 1.0, 1.0),
     Family("target distances clamped to R - 1 - {}", "7", _number(lambda spec, n: {"clamp_margin": n}), 0.01, 0.01),
     Family("anchors off by {} cells", "2", _step("grid", lambda grid, n: grid._replace(centres=grid.centres + n)), 0.0, 1e-3),
+    *(Family(f"anchors of stride {stride} off by {{}} cells", "2", _step("grid", _anchors_of(stride)), 0.0, 1e-3) for stride in STRIDES),
+    Family("anchors of the last level off by {} cells", "2", _step("grid", _anchors_of_the_last_level), 0.0, 1e-3),
     Family("strides times {}", "2", _step("grid", lambda grid, n: grid._replace(strides=grid.strides * n)), 1.0, 1e-3),
     Family("the last level's stride times {}", "2", _step("grid", _last_stride), 1.0, 1e-3),
     Family("boxes in pixels times {}", "3", _step("boxes_in_pixels", lambda boxes, n: boxes * n), 1.0, 1e-3),
@@ -105,6 +132,11 @@ FAMILIES: tuple[Family, ...] = (
     Family("predicted distances off by {} cells", "4", _step("distances", lambda sides, n: sides + n), 0.0, 1e-3),
     Family("the assigner's overlap times {}", "5.2", _step("overlap", lambda overlap, n: overlap * n), 1.0, 1e-3),
     Family("the metric times {}", "5.3", _step("metric", lambda metric, n: metric * n), 1.0, 1e-3),
+    *(
+        Family(f"the metric of the {which} level times {{}}", "5.3", _metric_of_a_level(which), 1.0, 1e-2)
+        for which in ("finest", "coarsest")
+    ),
+    Family("soft targets at most {}", "5.7", _step("soft_targets", lambda weight, n: weight.clamp(max=n)), 1.0, -0.05),
     Family("soft targets times {}", "5.7", _step("soft_targets", lambda weight, n: weight * n), 1.0, 1e-3),
     Family("S + {}", "7", _step("held", lambda held, n: held._replace(normaliser=held.normaliser + n)), 0.0, 1e-3),
     Family("S at least {}", "7", _step("held", lambda held, n: held._replace(normaliser=held.normaliser.clamp(min=n))), 1.0, 1.0),

@@ -72,6 +72,19 @@ def _sides(change: Any) -> Step:
     return lambda exact, sound, logits: change(sound(logits))
 
 
+def _likely_bins(least: float) -> Step:
+    """Takes the expectation over the bins of some probability, without dividing by their sum."""
+
+    def step(exact: Any, sound: Any, logits: Tensor) -> Tensor:
+        bins = exact.spec.reg_max
+        if bins == 1:
+            return sound(logits)  # type: ignore[no-any-return]
+        p = logits.unflatten(-1, (4, bins)).softmax(-1)
+        return (torch.where(p < least, 0.0, p) * torch.arange(bins, dtype=p.dtype, device=p.device)).sum(-1)
+
+    return step
+
+
 def _exchanged_image(exact: Any, sound: Any, shares: Tensor, grid: Grid) -> Tensor:
     return sound(shares, grid._replace(width=grid.height, height=grid.width))  # type: ignore[no-any-return]
 
@@ -137,6 +150,8 @@ def catalogue() -> Iterator[Variant]:
         ([0, 2, 1, 3], "left, right, top, bottom"),
     ):
         yield Variant(f"predicted distances read as {sides}", "4", steps={"distances": _sides(lambda d, o=order: d[..., o])})
+    for least in (1e-2, 1e-3, 1e-4):
+        yield Variant(f"bins of a probability below {least:g} left out of the expectation", "4", steps={"distances": _likely_bins(least)})
     yield Variant("predicted distances clamped at 0", "4", steps={"distances": _sides(lambda d: d.clamp(min=0))})
     yield Variant("anchors at the cells' corners", "2", steps={"grid": _grid(lambda c, _: c - 0.5)})
     yield Variant("anchors with y running fastest", "2", steps={"grid": _grid(_transposed)})
@@ -155,6 +170,11 @@ def catalogue() -> Iterator[Variant]:
         before=_rows(_not_last_of_full),
         tasks=if_detect,
     )
+    for most in (8, 16, 32, 50, 64, 100, 128, 200, 256, 300, 500):
+        beyond = _rows(lambda image, _, n=most: _place(image) < n)
+        yield Variant(f"boxes of an image after its first {most} ignored", "3", before=beyond, tasks=if_detect)
+    yield Variant("copies of a box in an image dropped", "3", before=_rows(_first_of_equals), tasks=if_detect)
+    yield Variant("the only box of a batch ignored", "1", before=_rows(lambda i, _: torch.full(i.shape, len(i) != 1)), tasks=if_detect)
     yield Variant(
         "a row valid where its corners' sum is not 0", "3", steps={"validity": _validity(lambda b: b.sum(1).abs())}, tasks=UPRIGHT
     )
@@ -174,6 +194,11 @@ def catalogue() -> Iterator[Variant]:
             steps={"validity": _without_truth(lambda b, n=least: ((b[:, 2:] - b[:, :2]) >= n).all(1))},
             tasks=UPRIGHT,
         )
+
+
+def _first_of_equals(image: Tensor, boxes: Tensor) -> Tensor:
+    rows = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
+    return (rows[:, None] == rows[None]).all(2).tril(-1).sum(1) == 0
 
 
 def _not_last_of_full(image: Tensor, _: Tensor) -> Tensor:

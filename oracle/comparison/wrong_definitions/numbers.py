@@ -59,6 +59,7 @@ def picks() -> Iterator[Variant]:
     for count in (1, 5, 7, 9, 10, 13, 20):
         yield number(f"K = {count} whatever is asked", "5.4", always("topk", count))
     yield number("every candidate picked", "5.4", always("topk", 1 << 20))
+    yield number("K at most 10", "5.4", lambda s: {"topk": min(s.topk, 10)})
     yield number("no second cut", "5.6", always("topk2", None))
     yield number("topk2 + 1 instead of topk2", "5.6", lambda s: {"topk2": s.topk2 and s.topk2 + 1})
     yield number("K of topk2 instead of a second cut", "5.6", lambda s: {"topk": s.topk2 or s.topk, "topk2": None})

@@ -151,6 +151,19 @@ def _one_bin(rounded: Any) -> Any:
     return change
 
 
+def _clamped_bins(least: float) -> Any:
+    """Takes the logarithms of the bins' probabilities, which are at least a small number."""
+
+    def change(sound: Any, predicted: Tensor, target: Tensor, grid: Grid, held: Held, spec: LossSpec) -> Tensor:
+        clamped = target.clamp(0, spec.largest_target)
+        lower = clamped.floor()
+        nll: Tensor = -held.logits.unflatten(-1, (4, spec.reg_max)).softmax(-1).clamp(min=least).log()
+        low, high = (nll.gather(-1, (lower + up).long()[..., None])[..., 0] for up in (0, 1))
+        return (low * (lower + 1 - clamped) + high * (clamped - lower)).mean(-1)
+
+    return change
+
+
 DISTANCES: dict[str, Any] = {
     "summed over the sides": lambda d, s, w, h: (d * s / d.new_tensor([w, h, w, h])).sum(1),
     "in cells": lambda d, s, w, h: d.mean(1),
@@ -220,6 +233,16 @@ def catalogue() -> Iterator[Variant]:
         "distribution term with its bins' shares exchanged": _third(_swapped_bins, bins=True),
         "distribution term of the lower bin alone": _third(_one_bin(torch.floor), bins=True),
         "distribution term of the nearest bin alone": _third(_one_bin(torch.round), bins=True),
+        **{
+            f"distribution term with probabilities of at least {least:g}": _third(_clamped_bins(least), bins=True)
+            for least in (1e-12, 1e-9, 1e-8, 1e-7, 1e-6)
+        },
+        **{
+            f"target distances beyond {most} cells cut for R = 1": _third(
+                lambda sound, predicted, target, grid, held, spec, n=most: sound(predicted, target.clamp(max=n), grid, held), bins=False
+            )
+            for most in (14.99, 15, 16)
+        },
         "negative target distances mirrored": _target(lambda target, spec: target.abs()),
         "target distances in 16ths of R": _target(lambda target, spec: target / 16 * spec.reg_max),
         "distance term smooth": _third(_smooth, bins=False),
