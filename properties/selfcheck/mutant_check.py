@@ -43,13 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m properties.selfcheck.mutant_check")
     parser.add_argument("--backend", choices=BATCHES, default="torch", help="default: %(default)s")
     parser.add_argument("--task", action="append", choices=TASKS, required=True, help="a task whose loss is compared; repeatable")
+    parser.add_argument("--scale", type=float, default=1, metavar="FACTOR", help="multiply the numbers of batches (default: %(default)s)")
     options = parser.parse_args(arguments)
     backend = options.backend
     torch.set_num_threads(1)
     if backend == "native" and not _library_noted():
         return NO_LIBRARY
     for task in options.task:
-        share = INTERPRETED.get(task, 1) if backend == "triton" else 1
+        share = options.scale * (INTERPRETED.get(task, 1) if backend == "triton" else 1)
         for setting, count in BATCHES[backend]:
             agree(task, setting, round(count * share), contenders(task, backend))
     return 0

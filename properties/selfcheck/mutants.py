@@ -78,6 +78,9 @@ JUDGE = ("definition", "inference", "judge", "tolerance")  # packages
 JUDGE_TESTS = (*(f"oracle/{name}" for name in JUDGE), "properties/differential/test_saved_cases.py")
 CHECK = ("-m", "properties.selfcheck.mutant_check")
 KILLED, SURVIVED, TIMED_OUT, NOT_COMPILED, SAME_CODE = "killed", "survived", "timed out", "not compiled", "same machine code"
+AGAIN = 4
+"""How many times as many batches a mutant is compared on that survived, which is rare."""
+
 NO_LIBRARY = 3
 """Exit code of the check where the kernels do not compile."""
 
@@ -181,20 +184,26 @@ class Checkout:
             WrongLibraryError: another library was run than that of the mutant.
         """
         target, unchanged = self.folder / mutant.path, self.unchanged_for(mutant.path)
+        tasks = self.subject.paths[mutant.path]
         original = target.read_text("utf-8")
         target.write_text(mutant.code, "utf-8")
         try:
-            found = self._checked(self.subject.paths[mutant.path])
+            found = self._checked(tasks)
+            same_code = bool(found.library) and found.library == unchanged.library
+            if found.fate == SURVIVED and tasks and not same_code:
+                found = self._checked(tasks, again=True)
         finally:
             target.write_text(original, "utf-8")
-        return Outcome(SAME_CODE, found.library) if found.library and found.library == unchanged.library else found
+        return Outcome(SAME_CODE, found.library) if same_code else found
 
-    def _checked(self, tasks: Tasks) -> Outcome:
+    def _checked(self, tasks: Tasks, *, again: bool = False) -> Outcome:
+        """Runs the check; ``again`` with the :data:`AGAIN`-fold number of batches."""
         with tempfile.TemporaryDirectory(prefix="kernels-") as cache:
             said = Path(cache, "library.txt")
             environment = os.environ | {"PYTHONPATH": f"{self.folder / 'impl'}{os.pathsep}{self.folder}", "OMP_NUM_THREADS": "1", "CI": "1"}
             environment |= {"TWINLOSS_CACHE": cache, "MUTANT_LIBRARY": str(said), **self.subject.environment}
             command = [sys.executable, "-W", "ignore", *self.subject.check, *(word for task in tasks for word in ("--task", task))]
+            command += ["--scale", str(AGAIN)] if again else []
             try:
                 code = run(command, cwd=self.folder, env=environment, busy_s=self.limit, idle_s=self.limit).returncode
             except HangError:
