@@ -1,13 +1,14 @@
 """The documentation's settings: ``nox -s docs`` builds it with Sphinx, and treats warnings as errors.
 
-Three parts are written anew at each build, from what they describe: the table of sessions, the divergence register, the planted faults;
-and the example pages and the table of what finds these faults, from committed rows.
+Three parts are written anew at each build, from what they describe: the table of sessions, the divergence register, the planted faults
+and cheats; and the example pages and the table of what finds these faults, from committed rows.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -15,6 +16,8 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT / "impl"), str(ROOT)]
 
 from properties.divergences.table import markdown as register  # noqa: E402 - the rooms are on the path only now
+from properties.selfcheck import cheating_candidates  # noqa: E402
+from properties.selfcheck.cheats import CHEATS  # noqa: E402
 from properties.selfcheck.planted_faults import CATALOGUE  # noqa: E402
 from reports import markdown  # noqa: E402
 from reports.examples import MEASURED, committed, write_examples  # noqa: E402
@@ -66,6 +69,17 @@ def faults() -> str:
     return f"{len(CATALOGUE)} faults.\n\n" + table(("task", "fault", "sentence of the definition that it breaks", "§"), *rows)
 
 
+def cheats() -> str:
+    """A row for each candidate that cheats, with what names it."""
+    rows = ((f"`{cheat.name}`", doc(getattr(cheating_candidates, cheat.name)), " or ".join(cheat.gives_away)) for cheat in CHEATS)
+    return table(("candidate", "what it does", "what the card names"), *rows)
+
+
+def doc(function: Callable[..., object]) -> str:
+    """The first paragraph of a docstring."""
+    return (function.__doc__ or "").partition("\n\n")[0]
+
+
 def kills() -> str:
     """What each property finds of the planted faults, and the faults that one property alone finds, by the committed run."""
     rows = committed(MEASURED / "faults.parquet")
@@ -76,7 +90,7 @@ def write_tables() -> None:
     """Write the generated tables, each into a file that a page includes."""
     folder = DOCS / "_generated"
     folder.mkdir(exist_ok=True)
-    for name, text in (("sessions", sessions()), ("register", register()), ("faults", faults()), ("kills", kills())):
+    for name, text in (("sessions", sessions()), ("register", register()), ("faults", faults()), ("cheats", cheats()), ("kills", kills())):
         (folder / f"{name}.md").write_text(text + "\n", "utf-8")
 
 
