@@ -49,9 +49,9 @@ class TaskLoss:
     outside; gradients come back in the logits' dtype (spec section 8a).
 
     Targets are data: they are copied at the call, so that changing the batch afterwards changes nothing, and no gradient is passed to them
-    (nor to the weights of a given assignment), whether they ask for one or not. Logits are not copied; changing them before the backward
-    pass is an error, as anywhere in torch. The loss can be differentiated once: its gradients have none of their own, and asking for those
-    is an error.
+    (nor to the weights of a given assignment), whether they ask for one or not. Logits are not copied: changing them before the backward
+    pass raises an error where that pass reads them, and changes nothing where it does not. The loss can be differentiated once: its
+    gradients have none of their own, and asking for those is an error.
 
     While ``torch.compile`` or ``torch.export`` traces, a call is one operator (:mod:`twinloss.operators`), which saves the targets rather
     than copies them.
@@ -82,10 +82,6 @@ class TaskLoss:
         for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
-        if spec.task != self.task.task:
-            raise ValueError(
-                f"spec is a {type(spec).__name__}, of the task {spec.task!r}; {type(self).__name__} takes a {self.task.__name__}"
-            )
         self.spec = spec  # a property, whose texts a tracer takes for constants
         self.ties: Ties = ties
         self.conflicts: Conflicts = conflicts
@@ -122,11 +118,18 @@ class TaskLoss:
 
     @property
     def spec(self) -> LossSpec:
-        """The definition's numbers; may be set."""
+        """The definition's numbers; may be set, to another definition of the task (``ValueError`` where it is none)."""
         return self._spec
 
     @spec.setter
     def spec(self, spec: LossSpec) -> None:
+        if spec.task != self.task.task:
+            raise ValueError(
+                f"spec is a {type(spec).__name__}, of the task {spec.task!r}; {type(self).__name__} takes a {self.task.__name__}"
+            )
+        if getattr(spec, "flow", False) != (self.flow is not None):
+            wanted = self.flow is None
+            raise ValueError(f"spec.flow is {wanted} and flow is {self.flow!r}; give a flow where, and only where, spec.flow is True")
         self._spec, self._names = spec, spec.term_names
         self.structure, self.text = structure(spec), text_of(spec)
 
@@ -217,7 +220,8 @@ class PoseLoss(TaskLoss):
     Args:
         spec: the definition's numbers.
         flow: takes points (P, 2) in float32 (float64 with float64 logits) and returns their log-densities (P,), differentiable; needed
-            where ``spec.flow``. Its parameters are trained by the likelihood term.
+            where ``spec.flow``. Its parameters are trained by the likelihood term. Its own backward pass is torch's: call ``backward()``
+            outside of autocast, which would round it.
         options: of :class:`TaskLoss`.
 
     Raises:
@@ -227,10 +231,8 @@ class PoseLoss(TaskLoss):
     task = PoseSpec
 
     def __init__(self, spec: PoseSpec, *, flow: Flow | None = None, **options: Any) -> None:
-        super().__init__(spec, **options)
-        if spec.flow != (flow is not None):
-            raise ValueError(f"spec.flow is {spec.flow} and flow is {flow!r}; give a flow where, and only where, spec.flow is True")
         self.flow = flow
+        super().__init__(spec, **options)
 
     def _options(self) -> dict[str, Any]:
         return super()._options() | {"flow": self.flow}

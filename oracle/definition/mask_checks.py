@@ -76,7 +76,7 @@ def check_semantic_masks(batch: Batch, covered: Tensor, num_classes: int) -> Non
     """
     if "sem_masks" not in batch:
         raise ValueError("batch['sem_masks'] is missing; the predictions have semantic logits")
-    classes = batch["sem_masks"]
+    classes = batch["sem_masks"].double()  # a comparison of bytes with -1 or 300 would wrap around
     if classes.shape != covered.shape:
         raise ValueError(f"sem_masks are {tuple(classes.shape)}; they must be {tuple(covered.shape)}, as the masks and the images")
     wrong = covered & ~((classes > -1) & (classes < num_classes))

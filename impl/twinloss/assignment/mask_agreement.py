@@ -126,6 +126,7 @@ class Resized:
             index_map = self.masks.values[place].index_select(0, rows).index_select(1, columns).flatten().to(torch.int64)
             of_image = (image_g == place).nonzero().squeeze(1)
             wanted = self.masks.place[groups.value[of_image]] + 1
-            counts = torch.bincount(index_map.clamp(min=0), minlength=int(wanted.max()) + 1)
+            most = int(wanted.max())
+            counts = torch.bincount(index_map.where((index_map >= 0) & (index_map <= most), 0), minlength=most + 1)
             size_g[of_image] = counts[wanted]
         return size_g[groups.index]

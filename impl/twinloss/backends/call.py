@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from twinloss.anchors import Pyramid
@@ -51,6 +52,11 @@ class Call:
     pairs_at_once: int = PAIRS_AT_ONCE
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     flow: Flow | None = None
+
+    @property
+    def target_dtype(self) -> torch.dtype:
+        """Dtype of ground truth: float32 whatever the logits are, unless both they and ``bboxes`` are float64 (spec section 3)."""
+        return torch.float64 if self.boxes.dtype == self.batch["bboxes"].dtype == torch.float64 else torch.float32
 
 
 class Evaluation(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -73,16 +74,17 @@ class TorchEvaluation:
     def __init__(self, call: Call) -> None:
         self.call, self.spec, batch = call, call.spec, call.batch
         self.dtype, geometry = working_dtype(call.boxes), GEOMETRIES[call.spec.geometry]
-        self.truth = prepare_targets(
+        truth = prepare_targets(
             batch["batch_idx"],
             batch["cls"],
             batch["bboxes"],
             call.pyramid.image_size,
-            self.dtype,
+            call.target_dtype,
             geometry,
             num_images=len(call.boxes),
             num_classes=self.spec.num_classes,
         )
+        self.truth = replace(truth, boxes=truth.boxes.to(self.dtype))
         self.centres, self.strides = anchors(call.pyramid, call.boxes)
         self.scene = Scene(
             call.boxes, call.scores, self.truth, call.pyramid, self.centres, self.strides, self.spec, geometry, call.extras, batch

@@ -18,7 +18,7 @@ from twinloss.backends.saved_tensors import in_memory
 from twinloss.inputs.checks import PLAIN, check_present
 from twinloss.inputs.given import Given, check_like, check_real
 from twinloss.masks.sampling import nearest
-from twinloss.masks.targets import TrueMasks, places
+from twinloss.masks.targets import TrueMasks, comparable, places
 from twinloss.spec import LossSpec
 from twinloss.task_specs import SegmentationSpec
 
@@ -56,7 +56,7 @@ def _predictions(given: Given) -> dict[str, Tensor]:
         name = f"preds['proto']{'' if len(pair) == 1 else f'[{len(found)}]'}"
         check_like(name, grid, given.boxes)
         expected = f"({given.images}, {channels or 'P'}, height, width)"
-        if grid.ndim != 4 or len(grid) != given.images or (channels and grid.shape[1] != channels) or not grid[0].numel():
+        if grid.ndim != 4 or len(grid) != given.images or (channels and grid.shape[1] != channels) or 0 in grid.shape[1:]:
             raise ValueError(f"{name} has shape {tuple(grid.shape)}; expected {expected}, as many images as preds['boxes'] has, not empty")
         found[key] = in_memory(grid)
     return found | {"mask_coefficient": given.logits("mask_coefficient", found["proto"].shape[1])}
@@ -149,7 +149,7 @@ def _sem_masks(given: Given, found: dict[str, Tensor]) -> Tensor:
     _check_semantic_grid(given.spec, masks, found["masks"])
     if given.reads(sem_masks):
         cover = TrueMasks(masks, found.get("place")).cover(given.targets["batch_idx"], given.images).to(sem_masks.device)
-        whole = sem_masks.trunc() if sem_masks.is_floating_point() else sem_masks
+        whole = sem_masks.trunc() if sem_masks.is_floating_point() else comparable(sem_masks)
         bad = cover & ~((whole >= 0) & (whole < given.spec.num_classes))
         if bad.any():
             image = int(bad.flatten(1).any(1).to(torch.uint8).argmax())

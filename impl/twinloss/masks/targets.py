@@ -31,6 +31,11 @@ def places(batch_idx: Tensor) -> Tensor:
     return place_N
 
 
+def comparable(values: Tensor) -> Tensor:
+    """Whole numbers in int64, where comparing them with -1 or 300 does not wrap those around, as in bytes; others as they are."""
+    return values if values.is_floating_point() else values.to(torch.int64)
+
+
 @dataclass(frozen=True)
 class TrueMasks:
     """The masks of a batch.

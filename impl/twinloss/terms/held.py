@@ -54,7 +54,8 @@ class HeldAnchors:
     @cached_property
     def pixels(self) -> Tensor:
         """Ground truth (H, D) in pixels."""
-        return self.geometry.in_pixels(self.call.batch["bboxes"][self.row].to(self.dtype), self.image_size)
+        given = self.call.batch["bboxes"][self.row].to(self.call.target_dtype)
+        return self.geometry.in_pixels(given, self.image_size).to(self.dtype)
 
     @cached_property
     def truth(self) -> Tensor:

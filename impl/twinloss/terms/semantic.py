@@ -16,7 +16,7 @@ from torch import Tensor
 
 from twinloss.backends.saved_tensors import differentiated_once, save, saved
 from twinloss.masks.sampling import nearest
-from twinloss.masks.targets import TrueMasks
+from twinloss.masks.targets import TrueMasks, comparable
 from twinloss.terms.classification import working_dtype
 from twinloss.terms.held import HeldAnchors
 
@@ -35,6 +35,7 @@ def class_map(sem_masks: Tensor, covered: Tensor, shape: torch.Size) -> Tensor:
     resized = zip(sem_masks.shape[-2:], shape[-2:], strict=True)
     rows, columns = (nearest(size, to, sem_masks.device) for size, to in resized)
     kept, covered = (each.index_select(1, rows).index_select(2, columns) for each in (sem_masks, covered))
+    kept = comparable(kept)
     taught = covered & (kept > -1) & (kept < shape[1])
     return torch.where(taught, kept.to(torch.int32), NO_CLASS)
 

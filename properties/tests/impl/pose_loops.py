@@ -43,9 +43,12 @@ class Batch:
     size: int
 
     def to(self, dtype: torch.dtype) -> Batch:
-        """The same with leaves of another dtype; targets stay."""
+        """The same with leaves of another dtype; targets stay, but are float64 beside such leaves."""
+        targets = self.targets
+        if dtype == torch.float64:
+            targets = {k: v.to(dtype) if v.is_floating_point() else v for k, v in targets.items()}
         preds = {k: v if k == "feats" else v.detach().to(dtype).requires_grad_() for k, v in self.preds.items()}
-        return Batch(self.spec, preds, self.targets, self.size)
+        return Batch(self.spec, preds, targets, self.size)
 
     def leaves(self) -> dict[str, Tensor]:
         """What gradients are asked of."""

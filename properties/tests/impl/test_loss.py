@@ -86,6 +86,24 @@ def test_dtypes_of_what_comes_back(dtype: DtypeName) -> None:
     assert inputs.preds["boxes"].grad.dtype == inputs.preds["scores"].grad.dtype == getattr(torch, dtype)
 
 
+def test_targets_of_float32_beside_float64_logits_are_float32() -> None:
+    """Sides run through anchors' centres: in float64 the same shares of the image give other corners, and other candidates (section 3)."""
+    spec = LossSpec(num_classes=1, reg_max=1)
+    for seed in range(20):
+        draw = torch.Generator().manual_seed(seed)
+        x, y = ((torch.randint(0, 5, (2,), generator=draw) + 0.5) * 8).tolist()
+        width, height = (8 * torch.randint(3, 6, (2,), generator=draw)).tolist()
+        preds = {
+            "boxes": torch.rand(1, 4, 189, generator=draw, dtype=torch.float64) * 3,
+            "scores": torch.randn(1, 1, 189, generator=draw, dtype=torch.float64),
+            "feats": [torch.empty(1, 1, side, side) for side in (12, 6, 3)],
+        }
+        box = torch.tensor([[(x + width / 2) / 96, (y + height / 2) / 96, width / 96, height / 96]])
+        batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1, 1), "bboxes": box}
+        found, exact = DetectionLoss(spec)(preds, batch)[0], ExactCriterion(spec)(preds, batch)[0]
+        torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-12)
+
+
 def test_threads_change_no_decision() -> None:
     inputs = build(CASE)
     before = torch.get_num_threads()

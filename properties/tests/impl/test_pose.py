@@ -12,7 +12,7 @@ from torch import Tensor
 
 from properties.tests.impl.assignment.test_assign import Sizes
 from properties.tests.impl.pose_loops import Batch, Flow, Loops, batch
-from twinloss import Assignment, EndToEndLoss, PoseLoss, PoseSpec
+from twinloss import Assignment, EndToEndLoss, LossSpec, PoseLoss, PoseSpec
 from twinloss.backends.registry import BackendName
 
 BACKENDS = pytest.mark.parametrize("backend", ["torch", "native"])
@@ -394,6 +394,31 @@ def test_a_nan_prediction_shows(backend: BackendName) -> None:
     kpts[held.image[0], 0, held.anchor[0]] = torch.nan
     total, _ = loss({**given.preds, "kpts": kpts}, given.targets)
     assert total.isnan()[[0, 1, 3, 4, 5]].all()
+
+
+@BACKENDS
+def test_a_nan_deviation_shows_in_every_gradient_that_depends_on_it(backend: BackendName) -> None:
+    given = batch(SECOND, seed=3, seen=1.0)
+    loss = loss_of(SECOND, backend=backend)
+    held = loss.assign(given.preds, given.targets)
+    sigma = given.preds["kpts_sigma"].detach().clone()
+    sigma[held.image[0], 0, held.anchor[0]] = torch.nan
+    preds = {**given.preds, "kpts": given.preds["kpts"].detach().requires_grad_(), "kpts_sigma": sigma.requires_grad_()}
+    total, _ = loss(preds, given.targets)
+    of_points, of_deviations = torch.autograd.grad(total[-1], (preds["kpts"], preds["kpts_sigma"]))
+    assert of_points[held.image[0], 0, held.anchor[0]].isnan()
+    assert of_deviations[held.image[0], 0, held.anchor[0]].isnan()
+
+
+def test_a_definition_that_wants_another_flow_cannot_be_set() -> None:
+    with_flow, without = loss_of(SECOND), loss_of(replace(SECOND, flow=False))
+    for loss, other in ((with_flow, replace(SECOND, flow=False)), (without, SECOND)):
+        with pytest.raises(ValueError, match=r"give a flow where, and only where, spec\.flow is True"):
+            loss.spec = other
+    with pytest.raises(ValueError, match=r"spec is a LossSpec, of the task 'detect'; PoseLoss takes a PoseSpec"):
+        without.spec = LossSpec(num_classes=2)
+    without.spec = replace(SECOND, flow=False, topk=3)
+    assert without.spec.topk == 3
 
 
 def test_a_batch_changed_between_the_passes_changes_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oracle.definition.tasks import DEFINITIONS
 from properties.tests.impl.terms.test_masks import threads
 from twinloss import Assignment, SegmentationLoss, SegmentationSpec
 from twinloss.backends.registry import BackendName
@@ -168,6 +169,44 @@ def test_indices_of_bytes_where_boxes_are_more(backend: BackendName) -> None:
     criterion = SegmentationLoss(SPEC, backend=backend)
     for found, expected in zip(answer(criterion, preds, batch), answer(criterion, preds, wide), strict=True):
         assert torch.equal(found, expected)
+
+
+@backends
+@pytest.mark.parametrize(
+    ("classes", "dtype"), [(3, torch.uint8), (3, torch.bool), (200, torch.int8), (256, torch.uint8), (300, torch.uint8), (3, torch.float16)]
+)
+def test_classes_of_pixels_in_any_dtype(backend: BackendName, classes: int, dtype: torch.dtype) -> None:
+    """A byte compared with -1 or 300 would wrap these around, so that no pixel had a class, or every pixel a wrong one."""
+    spec = replace(SPEC, num_classes=classes)
+    preds, batch = predictions(spec), targets(spec)
+    narrow = (batch["sem_masks"] % 2).to(dtype)
+    exact, _ = DEFINITIONS["segment"](spec)({**preds, "proto": preds["proto"]}, {**batch, "sem_masks": narrow})
+    for validate in (True, False):
+        criterion = SegmentationLoss(spec, backend=backend, validate=validate)
+        found, expected = (answer(criterion, preds, {**batch, "sem_masks": each}) for each in (narrow, narrow.to(torch.int64)))
+        assert all(map(torch.equal, found, expected))
+        torch.testing.assert_close(found[0].double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@backends
+@pytest.mark.parametrize("spec", [SPEC, SPECS["mask-aware"]], ids=["plain", "mask-aware"])
+def test_a_batch_of_no_images(backend: BackendName, spec: SegmentationSpec) -> None:
+    preds, batch = predictions(spec), targets(spec, 0)
+    cut = {key: tuple(each[:0] for each in value) if key == "proto" else value[:0] for key, value in preds.items() if key != "feats"}
+    none = {key: value[:0] for key, value in batch.items()}
+    loss, _ = SegmentationLoss(spec, backend=backend)({**cut, "feats": [level[:0] for level in preds["feats"]]}, none)
+    assert loss.tolist() == [0.0] * 5
+
+
+@backends
+def test_an_index_far_beyond_the_boxes_takes_no_memory(backend: BackendName) -> None:
+    """With ``validate=False``: it is nobody's, however large it is."""
+    spec = SPECS["mask-aware"]
+    preds, batch = predictions(spec), targets(spec)
+    near, far = ({**batch, "masks": batch["masks"].to(torch.int64)} for _ in range(2))
+    near["masks"][0, 3, 3], far["masks"][0, 3, 3] = 99, 2**40
+    criterion = SegmentationLoss(spec, backend=backend, validate=False)
+    assert all(map(torch.equal, answer(criterion, preds, near), answer(criterion, preds, far)))
 
 
 @backends

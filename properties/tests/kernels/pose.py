@@ -169,3 +169,14 @@ def test_a_given_assignment(device: str) -> None:
         loss_of(SECOND, backend, device)[0].loss_given(given.preds, given.targets, held)[0] for backend in ("triton", "torch")
     )
     assert_near(found, expected, 2e-5, "loss")
+
+
+def test_a_nan_deviation_shows_as_on_torch(device: str) -> None:
+    given = drawn(SECOND, device)
+    held = loss_of(SECOND, "triton", device)[0].assign(given.preds, given.targets)
+    given.preds["kpts_sigma"] = given.preds["kpts_sigma"].clone()
+    given.preds["kpts_sigma"][held.image[0], 0, held.anchor[0]] = math.nan
+    found, expected = (answer(SECOND, backend, given, device) for backend in ("triton", "torch"))
+    for key in ("kpts", "kpts_sigma"):
+        assert torch.equal(found[key].isnan(), expected[key].isnan())  # type: ignore[union-attr]
+        assert found[key].isnan().any()  # type: ignore[union-attr]

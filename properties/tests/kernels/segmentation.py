@@ -178,6 +178,17 @@ def test_masks_of_any_dtype(spec: SegmentationSpec, dtype: torch.dtype, device: 
     assert_alike(answer(kernels, preds, batch), answer(torch_backend, preds, batch))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64], ids=str)
+def test_classes_of_pixels_of_any_dtype(dtype: torch.dtype, device: str) -> None:
+    scene = Scene(replace(MAPS, topk=1), proto=(4, 4), grid=(4, 4), rows=2, prototypes=2)
+    kernels, torch_backend = criteria(scene.spec, validate=False)
+    preds, batch = scene.preds(device), scene.batch(device)
+    expected = answer(torch_backend, preds, batch)
+    batch["sem_masks"] = batch["sem_masks"].to(dtype)
+    assert_alike(answer(kernels, preds, batch), expected)
+    assert_alike(answer(torch_backend, preds, batch), expected)
+
+
 def test_fractions_of_instance_masks_are_targets(device: str) -> None:
     scene = Scene(AWARE_OF_MASKS)
     kernels, torch_backend = criteria(scene.spec)
