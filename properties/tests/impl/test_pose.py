@@ -410,6 +410,24 @@ def test_a_nan_deviation_shows_in_every_gradient_that_depends_on_it(backend: Bac
     assert of_deviations[held.image[0], 0, held.anchor[0]].isnan()
 
 
+def test_a_keypoint_predicted_exactly_has_the_gradient_of_the_flow_alone() -> None:
+    """|u| has its kink at 0, where torch takes 0 for its derivative, and so does the native kernel."""
+    given = batch(SECOND, seed=3, seen=1.0)
+    keypoints = given.targets["keypoints"].clone()
+    keypoints[..., :2] = (keypoints[..., :2] * 64).round() / 64  # whole pixels
+    targets, found = {**given.targets, "keypoints": keypoints}, []
+    for backend in ("torch", "native"):
+        loss = loss_of(SECOND, backend=backend)
+        held = loss.assign(given.preds, targets)
+        centres, strides = loss.anchors(given.preds)
+        image, anchor, row = held.image[0], held.anchor[0], held.box[0]
+        kpts = given.preds["kpts"].detach().clone()
+        kpts[image, 0, anchor] = keypoints[row, 0, 0] * 64 / strides[anchor] - centres[anchor, 0]
+        total, _ = loss.loss_given({**given.preds, "kpts": kpts.requires_grad_()}, targets, held)
+        found.append(torch.autograd.grad(total[-1], kpts)[0][image, :, anchor])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-7)
+
+
 def test_a_definition_that_wants_another_flow_cannot_be_set() -> None:
     with_flow, without = loss_of(SECOND), loss_of(replace(SECOND, flow=False))
     for loss, other in ((with_flow, replace(SECOND, flow=False)), (without, SECOND)):
