@@ -167,7 +167,7 @@ class AnsweredBatch:
 
     def _terms(self, variants: Sequence[Variant], ties: Ties) -> Gaps:
         loss, found = self.values(variants, ties), self.answer.outcome
-        gaps = (found.loss - loss).abs() / loss.abs().clamp(min=1e-3)
+        gaps = _apart(found.loss, loss) / loss.abs().nan_to_num(0.0).clamp(min=1e-3)
         if found.loss_dtype == torch.float32:
             gaps = torch.where(gaps <= LOSS_IN_FLOAT32, 0.0, gaps)
         return tuple(gaps.nan_to_num(torch.inf).tolist())
@@ -191,7 +191,7 @@ class AnsweredBatch:
         gaps = []
         for name, right in self.truth.gradients.items():
             size = right.abs().max().clamp(min=1e-6) if right.numel() else torch.ones(())
-            gap = ((self.answer.outcome.gradients[name] - other.gradients[name]).abs() / size).nan_to_num(torch.inf)
+            gap = (_apart(self.answer.outcome.gradients[name], other.gradients[name]) / size).nan_to_num(torch.inf)
             gaps.append(float(gap.max()) if gap.numel() else 0.0)
         return tuple(gaps)
 
@@ -227,3 +227,8 @@ class AnsweredBatch:
         if len(after) != len(before):
             return 0
         return sum(b <= self.rounding < a for a, b in zip(before, after, strict=True))
+
+
+def _apart(found: Tensor, expected: Tensor) -> Tensor:
+    """Returns the absolute differences, 0 where both are NaN: a wrong definition that explains an answer has its NaN too."""
+    return torch.where(found.isnan() & expected.isnan(), 0.0, (found - expected).abs())

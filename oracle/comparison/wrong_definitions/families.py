@@ -88,6 +88,20 @@ def _anchors_of(stride: int) -> Any:
     return lambda grid, number: grid._replace(centres=torch.where((grid.strides == stride)[:, None], grid.centres + number, grid.centres))
 
 
+def _off_but_candidates(number: float) -> dict[str, Any]:
+    """Moves the anchors in decoding and in the terms, and not where candidates are sought."""
+    return {
+        "steps": {
+            "grid": lambda exact, sound, preds: _moved(sound(preds), number),
+            "border": lambda exact, sound, boxes, grid: sound(boxes, _moved(grid, -number)),
+        }
+    }
+
+
+def _moved(grid: Any, number: float) -> Any:
+    return grid._replace(centres=grid.centres + number)
+
+
 def _anchors_of_the_last_level(grid: Any, number: float) -> Any:
     return _anchors_of(int(grid.strides.max()))(grid, number)
 
@@ -123,6 +137,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("target distances clamped to R - 1 - {}", "7", _number(lambda spec, n: {"clamp_margin": n}), 0.01, 0.01),
     Family("anchors off by {} cells", "2", _step("grid", lambda grid, n: grid._replace(centres=grid.centres + n)), 0.0, 1e-3),
     *(Family(f"anchors of stride {stride} off by {{}} cells", "2", _step("grid", _anchors_of(stride)), 0.0, 1e-3) for stride in STRIDES),
+    Family("anchors off by {} cells, but in the search for candidates", "2", _off_but_candidates, 0.0, 1e-3),
     Family("anchors of the last level off by {} cells", "2", _step("grid", _anchors_of_the_last_level), 0.0, 1e-3),
     Family("strides times {}", "2", _step("grid", lambda grid, n: grid._replace(strides=grid.strides * n)), 1.0, 1e-3),
     Family("the last level's stride times {}", "2", _step("grid", _last_stride), 1.0, 1e-3),

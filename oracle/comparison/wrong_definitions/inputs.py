@@ -103,6 +103,20 @@ def _grid(change: Any) -> Step:
     return step
 
 
+def _but_candidates(change: Any) -> dict[str, Step]:
+    """Changes the anchors' centres in decoding and in the terms, and not where candidates are sought."""
+
+    def border(exact: Any, sound: Any, boxes: Tensor, grid: Grid) -> Tensor:
+        return sound(boxes, grid._replace(centres=exact.centres_of_candidates))  # type: ignore[no-any-return]
+
+    def step(exact: Any, sound: Any, preds: Preds) -> Grid:
+        grid: Grid = sound(preds)
+        exact.centres_of_candidates = grid.centres
+        return grid._replace(centres=change(grid.centres, [tuple(level.shape[2:]) for level in preds["feats"]]))
+
+    return {"grid": step, "border": border}
+
+
 def _transposed(centres: Tensor, grids: Any) -> Tensor:
     parts = centres.split([rows * columns for rows, columns in grids])
     swapped = [part.view(rows, columns, 2).transpose(0, 1).reshape(-1, 2) for part, (rows, columns) in zip(parts, grids, strict=True)]
@@ -155,6 +169,8 @@ def catalogue() -> Iterator[Variant]:
     yield Variant("predicted distances clamped at 0", "4", steps={"distances": _sides(lambda d: d.clamp(min=0))})
     yield Variant("anchors at the cells' corners", "2", steps={"grid": _grid(lambda c, _: c - 0.5)})
     yield Variant("anchors with y running fastest", "2", steps={"grid": _grid(_transposed)})
+    for name, moved in (("at the cells' corners", lambda c, _: c - 0.5), ("with y running fastest", _transposed)):
+        yield Variant(f"anchors {name}, but in the search for candidates", "2", steps=_but_candidates(moved))
     if_detect = ("detect", "oriented")  # a mask or a keypoint belongs to a row of the batch
     yield Variant("the first image's boxes alone", "1", before=_rows(lambda image, _: image == 0), tasks=if_detect)
     yield Variant(

@@ -104,6 +104,15 @@ def _attached(classification: bool, normaliser: bool, share: bool) -> dict[str, 
     return {"trace": trace, "held": _held(change), "classification": target}
 
 
+def _attached_in_one_term(term: str) -> dict[str, Step]:
+    """Lets the gradient flow through the weights of the box term, or of the distribution term, alone."""
+
+    def terms(exact: Any, sound: Any, preds: Preds, grid: Grid, held: Held) -> dict[str, Tensor]:
+        return {**sound(preds, grid, held._replace(share=held.share.detach())), term: sound(preds, grid, held)[term]}
+
+    return {**_attached(classification=False, normaliser=False, share=True), "box_terms": terms}
+
+
 def _third(change: Any, *, bins: bool | None = None) -> Step:
     """Changes the distribution or distance term (H,); ``change`` takes the sound step, its arguments and the criterion."""
 
@@ -174,6 +183,7 @@ DISTANCES: dict[str, Any] = {
     "in shares of the height alone": lambda d, s, w, h: (d * s / h).mean(1),
     "in shares of width and height exchanged": lambda d, s, w, h: (d * s / d.new_tensor([h, w, h, w])).mean(1),
     "in shares of the longer side": lambda d, s, w, h: (d * s / max(w, h)).mean(1),
+    "with a stride of 8 for every level": lambda d, s, w, h: (d * 8 / d.new_tensor([w, h, w, h])).mean(1),
     "without the stride": lambda d, s, w, h: (d / d.new_tensor([w, h, w, h])).mean(1),
     "squared": lambda d, s, w, h: (d * s / d.new_tensor([w, h, w, h])).square().mean(1),
 }
@@ -225,8 +235,15 @@ def catalogue() -> Iterator[Variant]:
         ("in the classification target and the box weights", (True, False, True)),
     ):
         yield Variant(f"the gradient flows through t {name}", "8", steps=_attached(*places), tasks=UPRIGHT)
+    for term, name in (("box", "box"), ("dfl", "distribution")):
+        yield Variant(
+            f"the gradient flows through t in the weights of the {name} term alone", "8", steps=_attached_in_one_term(term), tasks=UPRIGHT
+        )
     yield Variant("no gradient of the box term", "8", steps={"box_terms": _detached("box")})
     yield Variant("no gradient of the distribution term", "8", steps={"box_terms": _detached("dfl")})
+    for name, other, bins in (("distribution", "distance", True), ("distance", "distribution", False)):
+        detached = _third(lambda sound, *given: sound(*given[:-1]).detach(), bins=bins)
+        yield Variant(f"no gradient of the {name} term, but of the {other} term", "8", steps={"distance_or_distribution": detached})
     yield Variant("no gradient of the classification term", "8", steps={"classification": _no_classification_gradient})
     thirds: dict[str, Any] = {
         "distribution term summed over the sides": _third(lambda sound, *given: sound(*given[:-1]) * 4, bins=True),

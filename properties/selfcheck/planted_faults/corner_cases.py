@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -76,6 +77,7 @@ def _level(stride: int, anchors: Tensor, strides: Tensor) -> Tensor:
 _LARGEST = "Each box picks the K anchors of largest m_ij over the whole row of A anchors."
 _TARGET = "A held anchor's target score is t_i, placed at class_j."
 _DTYPE = "Logits may be float16, bfloat16, float32 or float64; arithmetic is float32 (float64 for float64 logits)."
+_MOST = -math.log(1e-9)
 _CLASSIFICATION = "Σ over all B·A·C of BCE-with-logits(scores, target) / S."
 
 
@@ -168,7 +170,8 @@ ENTRIES = (
         "A side's term is −log softmax at the lower bin, plus that at the upper bin.",
         "7",
         patches=term(
-            "distributions", lambda sound, logits, target: (found := sound(logits, target)) and (found[0], found[1].clamp(max=20.7))
+            "distributions",
+            lambda sound, logits, target: (found := sound(logits, target)) and (found[0], found[1].clamp(max=_MOST)),
         ),
     ),
     Fault(
