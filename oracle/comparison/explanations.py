@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from oracle.comparison.explanation import CounterProof, Explanation
-from oracle.comparison.explanation_search import USUAL, Limits, Search
+from oracle.comparison.explanation_search import LEAST_SHARE, USUAL, Limits, Search
 from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
 from oracle.definition.variant import Variant
 
@@ -54,16 +54,18 @@ def explain_answers(
         return found
     wide = Search([AnsweredBatch(answer, FLOAT32) for answer in given], variants, limits).run()
     if wide.failing and not wide.named:
-        return found
+        if wide.failing > (1 - LEAST_SHARE) * found.failing:
+            return found
+        wide = replace(wide, nearest="")  # decisions that rounding tips, perhaps: the sentence says that they are not explained
     return replace(wide, failing=found.failing, explained=found.failing - wide.failing + wide.explained, arithmetic=IN_FLOAT32)
 
 
 def _is_float32(answers: Sequence[RecordedAnswer]) -> bool:
-    """Whether answers in float64 look like float32 arithmetic: no batch is exact, and most are within float32's rounding or far off."""
+    """Whether answers in float64 look like float32 arithmetic: most are within float32's rounding or far off, and hardly one is exact."""
     batches = [AnsweredBatch(answer) for answer in answers if answer.dtype == "float64"]
     distances = [max(batch.terms(()) + batch.gradients(())) for batch in batches]
     near = [distance for distance in distances if distance <= FLOAT32]
-    return len(near) >= 3 and sum(distance <= 1e-10 for distance in near) <= 0.05 * len(near)
+    return len(near) >= 3 and sum(distance <= 1e-10 for distance in near) <= 0.1 * len(near)
 
 
 def counter_proof(found: Explanation, answers: Iterable[RecordedAnswer]) -> CounterProof:

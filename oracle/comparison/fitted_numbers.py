@@ -24,8 +24,8 @@ MOST_STEPS = 14
 PATIENCE = 3
 """Steps after which half of the difference must be gone."""
 
-FITTED = 1e-9
-"""Relative difference of the fitted term at which the method ends; the confirmation demands rounding."""
+FITTED = 0.1
+"""Difference of the fitted term at which the method ends, in units of what the confirmation takes for rounding."""
 
 MOST_DIGITS = 8
 """Digits of a fitted number, if fewer do not explain the batch."""
@@ -69,7 +69,7 @@ def _secant(batch: AnsweredBatch, base: Sequence[Variant], family: Family) -> fl
                 return None
             left = differences(number)
             x, y = y, (number, float(left[term]))
-            if abs(y[1]) <= FITTED * max(abs(float(found[term])), 1e-3):
+            if abs(y[1]) <= FITTED * batch.rounding * max(abs(float(found[term])), 1e-3):
                 break
         return y[0] if batch.explained((*base, family.variant(y[0]))) else None
     except (ValueError, IndexError, RuntimeError, OverflowError):

@@ -198,6 +198,17 @@ SOFT_TARGETS: dict[str, Any] = {
 }
 
 
+def metric_of_a_level(which: str, factor: float) -> Step:
+    """Changes the metric of the anchors of the finest or of the coarsest level."""
+
+    def pairs(exact: Any, sound: Any, scene: Any, *given: Any) -> Pairs:
+        found, strides = sound(scene, *given), scene.grid.strides
+        there = torch.where(strides == (strides.max() if which == "coarsest" else strides.min()), factor, 1.0)
+        return found._replace(metric=found.metric * there, ranked_metric=found.ranked_metric * there)  # type: ignore[no-any-return]
+
+    return pairs
+
+
 def _rounded_probability(dtype: torch.dtype) -> Step:
     """Rounds the probabilities that the metric reads."""
     return lambda exact, sound, probability, overlap: sound(probability.to(dtype).to(probability.dtype), overlap)
@@ -237,6 +248,9 @@ def catalogue() -> Iterator[Variant]:
         yield Variant(f"metric: {name}", "5.3", steps={"metric": _metric(change)})
     yield Variant("metric: p of class 0 for every box", "5.3", steps={"pairs": _first_class})
     yield Variant("metric: p of the anchor's best class", "5.3", steps={"pairs": _best_class})
+    for level in ("finest", "coarsest"):
+        for words, factor in (("halved", 0.5), ("doubled", 2.0)):
+            yield Variant(f"metric of the {level} level {words}", "5.3", steps={"pairs": metric_of_a_level(level, factor)})
     for dtype in (torch.float16, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         yield Variant(f"metric: p rounded to {name}", "5.3", steps={"metric": _rounded_probability(dtype)})

@@ -64,6 +64,10 @@ def _grown(by: Any) -> Any:
     return lambda spec, sound, boxes: lengthened(boxes, by(spec), by(spec))
 
 
+def _by_a_pixel_more(spec: LossSpec, sound: Any, boxes: Tensor) -> Tensor:
+    return lengthened(boxes, spec.shortest_side + 1, spec.lengthened_below)
+
+
 def _limited(keep: Any) -> Step:
     """Keeps candidates for which ``keep`` holds, given centres in pixels (A, 2), strides (A,), boxes (M, 4) and the definition."""
 
@@ -145,7 +149,10 @@ def catalogue() -> Iterator[Variant]:
         "both sides of a box with one short side lengthened": _both_sides,
         "sides lengthened to twice the second level's stride": _grown(lambda s: 2 * s.shortest_side),
         "sides lengthened to the last level's stride": _grown(lambda s: s.strides[-1]),
-        "sides lengthened to the second level's stride and a pixel": _grown(lambda s: s.shortest_side + 1),
+        "sides below the second level's stride and a pixel lengthened to that": _grown(lambda s: s.shortest_side + 1),
+        "short sides lengthened by a pixel more": lambda spec, sound, boxes: lengthened(
+            boxes, spec.shortest_side + 1, spec.lengthened_below
+        ),
     }
     for name, change in windows.items():
         yield Variant(name, "5.1", steps={"windows": _windows(change)}, tasks=UPRIGHT)

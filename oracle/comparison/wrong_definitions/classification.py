@@ -88,6 +88,10 @@ def _images_with_boxes(exact: Any, sound: Any, preds: Preds, truth: Any, held: H
     return sound({**preds, "scores": torch.where(mask, scores, -torch.inf)}, truth, held)  # type: ignore[no-any-return]
 
 
+def _images_with_boxes_if_any(exact: Any, sound: Any, preds: Preds, truth: Any, held: Held) -> Tensor:
+    return _images_with_boxes(exact, sound, preds, truth, held) if len(truth.image) else sound(preds, truth, held)
+
+
 def _weights_of_held(exact: Any, sound: Any, preds: Preds, truth: Any, held: Held) -> Tensor:
     """Leaves the class weights out of the targets' part."""
     if exact.spec.class_weights is None:
@@ -101,4 +105,5 @@ def catalogue() -> Iterator[Variant]:
     for name, change in ENTROPIES.items():
         yield Variant(f"classification: {name}", "7", steps={"classification": _entropy(change)})
     yield Variant("classification of images with boxes alone", "7", steps={"classification": _images_with_boxes})
+    yield Variant("classification of images with boxes alone, if there are any", "7", steps={"classification": _images_with_boxes_if_any})
     yield Variant("class weights left out at held anchors", "13", steps={"classification": _weights_of_held})

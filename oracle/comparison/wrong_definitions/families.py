@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oracle.comparison.wrong_definitions.assignment import metric_of_a_level
 from oracle.comparison.wrong_definitions.overlaps import Formula
 from oracle.definition.variant import Variant
 
@@ -98,6 +99,23 @@ def _off_but_candidates(number: float) -> dict[str, Any]:
     }
 
 
+def _last_off_but_candidates(number: float) -> dict[str, Any]:
+    return {
+        "steps": {
+            "grid": lambda exact, sound, preds: _anchors_of_the_last_level(sound(preds), number),
+            "border": lambda exact, sound, boxes, grid: sound(boxes, _anchors_of_the_last_level(grid, -number)),
+        }
+    }
+
+
+def _decoded_off(number: float) -> dict[str, Any]:
+    """Lengthens the predicted distances of the assigner."""
+    return {
+        "steps": {"decode": lambda exact, sound, preds: sound(preds) + torch.tensor([-number, -number, number, number])},
+        "tasks": ("detect", "segment", "pose"),
+    }
+
+
 def _moved(grid: Any, number: float) -> Any:
     return grid._replace(centres=grid.centres + number)
 
@@ -107,18 +125,7 @@ def _anchors_of_the_last_level(grid: Any, number: float) -> Any:
 
 
 def _metric_of_a_level(which: str) -> Callable[[float], dict[str, Any]]:
-    """Changes the metric of the anchors of the finest or of the coarsest level."""
-
-    def make(number: float) -> dict[str, Any]:
-        def pairs(exact: Any, sound: Any, scene: Any, *given: Any) -> Any:
-            found, strides = sound(scene, *given), scene.grid.strides
-            there = strides == (strides.max() if which == "coarsest" else strides.min())
-            factor = torch.where(there, number, 1.0)
-            return found._replace(metric=found.metric * factor, ranked_metric=found.ranked_metric * factor)
-
-        return {"steps": {"pairs": pairs}}
-
-    return make
+    return lambda number: {"steps": {"pairs": metric_of_a_level(which, number)}}
 
 
 def _last_stride(grid: Any, number: float) -> Any:
@@ -138,6 +145,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("anchors off by {} cells", "2", _step("grid", lambda grid, n: grid._replace(centres=grid.centres + n)), 0.0, 1e-3),
     *(Family(f"anchors of stride {stride} off by {{}} cells", "2", _step("grid", _anchors_of(stride)), 0.0, 1e-3) for stride in STRIDES),
     Family("anchors off by {} cells, but in the search for candidates", "2", _off_but_candidates, 0.0, 1e-3),
+    Family("anchors of the last level off by {} cells, but in the search for candidates", "2", _last_off_but_candidates, 0.0, 1e-3),
+    Family("predicted distances off by {} cells, in the assigner alone", "4", _decoded_off, 0.0, 1e-3),
     Family("anchors of the last level off by {} cells", "2", _step("grid", _anchors_of_the_last_level), 0.0, 1e-3),
     Family("strides times {}", "2", _step("grid", lambda grid, n: grid._replace(strides=grid.strides * n)), 1.0, 1e-3),
     Family("the last level's stride times {}", "2", _step("grid", _last_stride), 1.0, 1e-3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,6 +71,25 @@ def _shares(change: Any) -> Step:
 def _sides(change: Any) -> Step:
     """Changes the predicted distances (..., 4), in the assigner and in the box term."""
     return lambda exact, sound, logits: change(sound(logits))
+
+
+def _everywhere(name: str, step: Step) -> Iterator[Variant]:
+    """Replaces the predicted distances in the assigner and in the terms, and in one of them alone."""
+
+    def within(place: str) -> dict[str, Step]:
+        def swapped(exact: Any, sound: Any, *given: Any) -> Any:
+            own = exact.distances
+            exact.distances = partial(step, exact, own)
+            try:
+                return sound(*given)
+            finally:
+                exact.distances = own
+
+        return {place: swapped}
+
+    yield Variant(name, "4", steps={"distances": step})
+    yield Variant(f"{name}, in the assigner alone", "4", steps=within("decode"))
+    yield Variant(f"{name}, in the terms alone", "4", steps=within("box_terms"))
 
 
 def _likely_bins(least: float) -> Step:
@@ -163,10 +183,11 @@ def catalogue() -> Iterator[Variant]:
         ([1, 0, 3, 2], "top, left, bottom, right"),
         ([0, 2, 1, 3], "left, right, top, bottom"),
     ):
-        yield Variant(f"predicted distances read as {sides}", "4", steps={"distances": _sides(lambda d, o=order: d[..., o])})
+        yield from _everywhere(f"predicted distances read as {sides}", _sides(lambda d, o=order: d[..., o]))
     for least in (1e-2, 1e-3, 1e-4):
-        yield Variant(f"bins of a probability below {least:g} left out of the expectation", "4", steps={"distances": _likely_bins(least)})
-    yield Variant("predicted distances clamped at 0", "4", steps={"distances": _sides(lambda d: d.clamp(min=0))})
+        yield from _everywhere(f"bins of a probability below {least:g} left out of the expectation", _likely_bins(least))
+    yield from _everywhere("bins counted from 1", _sides(lambda d: d + 1))
+    yield from _everywhere("predicted distances clamped at 0", _sides(lambda d: d.clamp(min=0)))
     yield Variant("anchors at the cells' corners", "2", steps={"grid": _grid(lambda c, _: c - 0.5)})
     yield Variant("anchors with y running fastest", "2", steps={"grid": _grid(_transposed)})
     for name, moved in (("at the cells' corners", lambda c, _: c - 0.5), ("with y running fastest", _transposed)):
@@ -197,12 +218,10 @@ def catalogue() -> Iterator[Variant]:
     yield Variant(
         "boxes without area dropped", "3", steps={"validity": _without_truth(lambda b: ((b[:, 2:] - b[:, :2]) > 0).all(1))}, tasks=UPRIGHT
     )
-    yield Variant(
-        "boxes that begin outside of the image dropped",
-        "3",
-        steps={"validity": _without_truth(lambda b: (b[:, :2] >= 0).all(1))},
-        tasks=UPRIGHT,
-    )
+    for where, inside in (("outside", (0, 1)), ("left", (0,)), ("above", (1,))):
+        begins = _without_truth(lambda b, axes=inside: (b[:, axes] >= 0).all(1))
+        name = f"boxes that begin {where}{' of' if where != 'above' else ''} the image dropped"
+        yield Variant(name, "3", steps={"validity": begins}, tasks=UPRIGHT)
     for least in (1, 2, 3, 4, 8):
         yield Variant(
             f"boxes with a side below {least} px dropped",

@@ -208,6 +208,11 @@ def _detached(*terms: str) -> Step:
     return lambda exact, sound, *given: {name: term.detach() if name in terms else term for name, term in sound(*given).items()}
 
 
+def _detached_with_bins(exact: Any, sound: Any, predicted: Tensor, boxes: Tensor) -> Tensor:
+    overlap: Tensor = sound(predicted, boxes)
+    return overlap.detach() if exact.spec.reg_max > 1 else overlap
+
+
 def _no_classification_gradient(exact: Any, sound: Any, *given: Any) -> Tensor:
     return sound(*given).detach()  # type: ignore[no-any-return]
 
@@ -240,6 +245,7 @@ def catalogue() -> Iterator[Variant]:
             f"the gradient flows through t in the weights of the {name} term alone", "8", steps=_attached_in_one_term(term), tasks=UPRIGHT
         )
     yield Variant("no gradient of the box term", "8", steps={"box_terms": _detached("box")})
+    yield Variant("no gradient of the box term where there are bins", "8", steps={"term_overlap": _detached_with_bins})
     yield Variant("no gradient of the distribution term", "8", steps={"box_terms": _detached("dfl")})
     for name, other, bins in (("distribution", "distance", True), ("distance", "distribution", False)):
         detached = _third(lambda sound, *given: sound(*given[:-1]).detach(), bins=bins)
