@@ -30,6 +30,9 @@ PROMISING = 0.05
 MOST_FITTED = 2
 """Number of batches to which numbers are fitted; each must confirm the other'."""
 
+MOST_VERIFIED = 8
+"""Number of combinations that explain the sample and are run on all batches, in units of those that are continued."""
+
 MOST_USELESS = 2
 """Number of batches of the sample on which a variant is of no use before it is given up; on top of others, 1.
 
@@ -119,8 +122,7 @@ class Search:
             if depth:  # a number that is fitted alone comes after the catalogue: a known fault says more than a factor
                 best = self._numbers(best, base)
             scored = [] if self._done(best) else self._continued(base)
-            for one in [one for one in scored if one.explained == scored[0].explained > 0][: 2 * self.limits.beam]:
-                best = self._better(best, self._verified(one.variants))
+            best = self._best_verified(best, [one for one in scored if one.explained == scored[0].explained > 0])
             if not depth:
                 best = self._numbers(best, base)
             nearest = max([nearest, *scored[:1]], key=lambda one: one.removed)
@@ -131,6 +133,16 @@ class Search:
             text = ", and ".join(map(str, nearest.variants))
             return Explanation(failing=len(self.failing), agreeing=len(self.agreeing), nearest=text, removed=max(nearest.removed, 0.0))
         return replace(best, steps=self._steps(best), also=self._alike(best))
+
+    def _best_verified(self, best: Explanation, alike: Sequence[_Scored]) -> Explanation:
+        """Runs combinations that explain as much of the sample on all batches, until some change no agreeing one, or enough have."""
+        sound = 0
+        for one in alike[: MOST_VERIFIED * self.limits.beam]:
+            found = self._verified(one.variants)
+            best, sound = self._better(best, found), sound + (found.explained > 0)
+            if sound == 2 * self.limits.beam:
+                break
+        return best
 
     def _done(self, best: Explanation) -> bool:
         return best.explained == best.failing or self._late()

@@ -10,6 +10,7 @@ differs. Exit codes: 0 nothing misleads, 1 something does.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 from collections import Counter
@@ -40,7 +41,7 @@ ROWS = Path("reports", "out", "explained_faults.parquet")
 RIGHT, MISLEADING, NOT_EXPLAINED, NOT_SHOWN = "right", "misleading", "not explained", "not shown"
 LIMITS = Limits(sample=3, beam=2, agreeing=15, depth=2)
 SLACK = 0.05
-"""Share of fresh batches by which a right explanation may do worse than on those that it was made from."""
+"""Share of fresh batches by which a right explanation may do worse than on those that it was made from, beside two standard errors."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def measured(fault: Fault, seen: Sequence[Case], fresh: Sequence[Case], limits: 
         return Measured(fault.name, NOT_EXPLAINED, found.sentence(), found.failing, 0, 0)
     again = recorded(fault.loss_only(), fresh)
     proof = max((counter_proof(one, again) for one in _alternatives(found, fault.task)), key=lambda proof: proof.agree)
-    least = (found.explained / found.failing - SLACK) * len(again)
+    share = found.explained / found.failing
+    least = (share - SLACK - 2 * math.sqrt(share * (1 - share) / max(len(again), 1))) * len(again)
     return Measured(fault.name, RIGHT if proof.agree >= least else MISLEADING, found.sentence(), found.failing, proof.of, proof.agree)
 
 

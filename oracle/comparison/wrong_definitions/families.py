@@ -116,6 +116,28 @@ def _decoded_off(number: float) -> dict[str, Any]:
     }
 
 
+def _expectation(number: float) -> dict[str, Any]:
+    return {"steps": {"distances": lambda exact, sound, logits: sound(logits) + (number if exact.spec.reg_max > 1 else 0.0)}}
+
+
+def _expectation_in_the_assigner(number: float) -> dict[str, Any]:
+    def decode(exact: Any, sound: Any, preds: Any) -> Any:
+        more = number if exact.spec.reg_max > 1 else 0.0
+        return sound(preds) + torch.tensor([-more, -more, more, more])
+
+    return {"steps": {"decode": decode}, "tasks": ("detect", "segment", "pose")}
+
+
+def _last_stride_but_candidates(number: float) -> dict[str, Any]:
+    """Changes the last level's stride in decoding and in the terms, and not where candidates are sought."""
+    return {
+        "steps": {
+            "grid": lambda exact, sound, preds: _last_stride(sound(preds), number),
+            "border": lambda exact, sound, boxes, grid: sound(boxes, _last_stride(grid, 1 / number)),
+        }
+    }
+
+
 def _moved(grid: Any, number: float) -> Any:
     return grid._replace(centres=grid.centres + number)
 
@@ -149,6 +171,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("predicted distances off by {} cells, in the assigner alone", "4", _decoded_off, 0.0, 1e-3),
     Family("anchors of the last level off by {} cells", "2", _step("grid", _anchors_of_the_last_level), 0.0, 1e-3),
     Family("strides times {}", "2", _step("grid", lambda grid, n: grid._replace(strides=grid.strides * n)), 1.0, 1e-3),
+    Family("expectation off by {} bins", "4", _expectation, 0.0, 1e-3),
+    Family("expectation off by {} bins, in the assigner alone", "4", _expectation_in_the_assigner, 0.0, 1e-3),
+    Family("the last level's stride times {}, but in the search for candidates", "2", _last_stride_but_candidates, 1.0, 1e-3),
     Family("the last level's stride times {}", "2", _step("grid", _last_stride), 1.0, 1e-3),
     Family("boxes in pixels times {}", "3", _step("boxes_in_pixels", lambda boxes, n: boxes * n), 1.0, 1e-3),
     Family("boxes in pixels off by {}", "3", _step("boxes_in_pixels", lambda boxes, n: boxes + n), 0.0, 1e-2),

@@ -92,6 +92,21 @@ def _everywhere(name: str, step: Step) -> Iterator[Variant]:
     yield Variant(f"{name}, in the terms alone", "4", steps=within("box_terms"))
 
 
+def _where_bins(step: Step, *, bins: bool) -> Step:
+    """Replaces the distances where there are bins, or where there are none."""
+    return lambda exact, sound, logits: step(exact, sound, logits) if (exact.spec.reg_max > 1) is bins else sound(logits)
+
+
+def _corner_of_last(centres: Tensor, grids: Any) -> Tensor:
+    rows, columns = grids[-1]
+    return torch.cat([centres[: len(centres) - rows * columns], centres[len(centres) - rows * columns :] - 0.5])
+
+
+def _corner_but_last(centres: Tensor, grids: Any) -> Tensor:
+    rows, columns = grids[-1]
+    return torch.cat([centres[: len(centres) - rows * columns] - 0.5, centres[len(centres) - rows * columns :]])
+
+
 def _likely_bins(least: float) -> Step:
     """Takes the expectation over the bins of some probability, without dividing by their sum."""
 
@@ -186,8 +201,12 @@ def catalogue() -> Iterator[Variant]:
         yield from _everywhere(f"predicted distances read as {sides}", _sides(lambda d, o=order: d[..., o]))
     for least in (1e-2, 1e-3, 1e-4):
         yield from _everywhere(f"bins of a probability below {least:g} left out of the expectation", _likely_bins(least))
-    yield from _everywhere("bins counted from 1", _sides(lambda d: d + 1))
+    yield from _everywhere("bins counted from 1", _where_bins(_sides(lambda d: d + 1), bins=True))
     yield from _everywhere("predicted distances clamped at 0", _sides(lambda d: d.clamp(min=0)))
+    for level, moved in (("the last level", _corner_of_last), ("every level but the last", _corner_but_last)):
+        name = f"anchors of {level} at the cells' corners"
+        yield Variant(name, "2", steps={"grid": _grid(moved)})
+        yield Variant(f"{name}, but in the search for candidates", "2", steps=_but_candidates(moved))
     yield Variant("anchors at the cells' corners", "2", steps={"grid": _grid(lambda c, _: c - 0.5)})
     yield Variant("anchors with y running fastest", "2", steps={"grid": _grid(_transposed)})
     for name, moved in (("at the cells' corners", lambda c, _: c - 0.5), ("with y running fastest", _transposed)):
