@@ -172,7 +172,7 @@ def returns_a_view_of_its_inputs(spec: LossSpec) -> Any:
 
     def call(preds: Any, batch: Any) -> Result:
         loss, items = sound(preds, batch)
-        place = preds["scores"].detach().flatten()[: len(loss)]
+        place = preds["scores"].data.flatten()[: len(loss)]  # whose changes autograd does not notice
         place.copy_(loss.detach())
         return place + (loss - loss.detach()), items
 
@@ -189,7 +189,7 @@ def mutates_after_return(spec: LossSpec) -> Any:
 
     def call(preds: Any, batch: Any) -> Result:
         result = sound(preds, batch)
-        threading.Thread(target=later, args=(preds["boxes"].detach(),), daemon=True).start()
+        threading.Thread(target=later, args=(preds["boxes"].data,), daemon=True).start()
         return result
 
     return call

@@ -203,6 +203,10 @@ class TestTraining:
             expected.update()
         assert installed.training_calls == 4 == len(shares) // 2
 
+    @pytest.mark.skipif(
+        torch.torch_version.TorchVersion(torch.__version__) < "2.7",
+        reason="Gloo, which joins processes on a CPU, cannot average in torch 2.6, and the reference's trainer asks it to",
+    )
     def test_two_processes(self, train: Callable[..., list[float]]) -> None:
         from properties.tests.properties.training.two_process_trainer import TwoProcesses
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ PARTS = ("arithmetic", "behaviour", "beyond_32_bits", "generated_batches", "orie
 COMPILED = [*((90, part) for part in PARTS), (80, "arithmetic"), (80, "behaviour")]
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=0")
 
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here, so its kernels were not checked")
+_REASON = availability._why_not_installed()
+needs_triton = pytest.mark.skipif(_REASON is not None, reason=f"{_REASON}: the kernels were not checked")
 
 
 def _run(*arguments: str, interpret: bool, **variables: str) -> subprocess.CompletedProcess[str]:
