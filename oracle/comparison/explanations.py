@@ -53,10 +53,11 @@ def explain_answers(
     if found.named or not found.failing or not _is_float32(given):
         return found
     wide = Search([AnsweredBatch(answer, FLOAT32) for answer in given], variants, limits).run()
-    if wide.failing and not wide.named:
-        if wide.failing > (1 - LEAST_SHARE) * found.failing:
-            return found
-        wide = replace(wide, nearest="")  # decisions that rounding tips, perhaps: the sentence says that they are not explained
+    if wide.explained < wide.failing <= (1 - LEAST_SHARE) * found.failing:
+        # Rounding tips decisions, and what explains some of them says nothing of the others.
+        wide = Explanation(failing=wide.failing, agreeing=wide.agreeing)
+    elif wide.failing and not wide.named:
+        return found
     return replace(wide, failing=found.failing, explained=found.failing - wide.failing + wide.explained, arithmetic=IN_FLOAT32)
 
 
