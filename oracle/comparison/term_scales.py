@@ -7,7 +7,7 @@ and change no agreeing one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ class TermScales:
     """Factors of each term and of its gradient that are not 1.
 
     Attributes:
-        names: names of the terms.
+        names: names of the terms, of all that any batch has.
         value, gradient: factor of each term and of its gradient; ``None`` where no batch shows it, since the term or its gradient is 0 on
             all of them, as a semantic term is without semantic masks.
         residual: largest relative difference that they leave.
@@ -42,7 +42,9 @@ class TermScales:
 
     def left(self, batch: AnsweredBatch, variants: Sequence[Variant]) -> float:
         """Returns what the factors leave on a batch, relative to the largest number of its kind; infinite where it cannot be computed."""
-        return _EitherTies(batch, variants).left(self.value, self.gradient)
+        return _EitherTies(batch, variants).left(
+            dict(zip(self.names, self.value, strict=True)), dict(zip(self.names, self.gradient, strict=True))
+        )
 
     @property
     def clauses(self) -> tuple[str, ...]:
@@ -63,8 +65,13 @@ class TermScales:
         return ", ".join(self.clauses)
 
 
-def _as_tensor(factors: Sequence[float | None]) -> Tensor:
-    return torch.tensor([1.0 if factor is None else factor for factor in factors], dtype=torch.float64)
+Factors = Mapping[str, float | None]
+"""By the term's name: batches of one task may have other terms, as those of pose with and without a flow."""
+
+
+def _as_tensor(factors: Factors, names: Sequence[str]) -> Tensor:
+    chosen = [factors.get(name) for name in names]
+    return torch.tensor([1.0 if factor is None else factor for factor in chosen], dtype=torch.float64)
 
 
 def _text(name: str, value: float | None, gradient: float | None) -> str:
@@ -105,6 +112,11 @@ class _Parts:
     gradients: Tensor
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the terms (T,)."""
+        return self.batch.case.spec.term_names
+
+    @property
     def found(self) -> Tensor:
         """The candidate's gradient (N,)."""
         return _flat(self.batch.answer.outcome)
@@ -136,11 +148,11 @@ class _EitherTies:
         """Returns the parts that some factors explain, with these factors; ``None`` if none explain the batch."""
         return next(((parts, factors) for parts in self if (factors := _estimate(parts)) is not None), None)
 
-    def left(self, value: Sequence[float | None], gradient: Sequence[float | None]) -> float:
+    def left(self, value: Factors, gradient: Factors) -> float:
         """Returns what the factors leave under the rule that they fit better; infinite where neither can be computed."""
-        left = math.inf
+        left, names = math.inf, self.batch.case.spec.term_names
         for parts in self:
-            left = min(left, parts.agrees(_as_tensor(value), _as_tensor(gradient)))
+            left = min(left, parts.agrees(_as_tensor(value, names), _as_tensor(gradient, names)))
             if left <= self.batch.rounding:
                 break
         return left
@@ -154,21 +166,26 @@ def fitted_scales(failing: Sequence[AnsweredBatch], agreeing: Sequence[AnsweredB
     if any(one.estimate() is None for one in apart[:FEWEST_BATCHES]):
         return None
     estimates = [found for one in apart[: len(failing)] if (found := one.estimate()) is not None]
-    value = _best([(estimate[0], parts.loss.abs()) for parts, estimate in estimates])
-    gradient = _best([(estimate[1], parts.gradients.norm(dim=0) / parts.gradients.norm()) for parts, estimate in estimates])
-    if all(factor is None or _same(factor, 1) for factor in (*value, *gradient)):
+    value = _best([(parts.names, estimate[0], parts.loss.abs()) for parts, estimate in estimates])
+    gradient = _best([(parts.names, estimate[1], parts.gradients.norm(dim=0) / parts.gradients.norm()) for parts, estimate in estimates])
+    if all(_same(factor, 1) for factor in (*value.values(), *gradient.values())):
         return None
     left = [one.left(value, gradient) for one in apart]
     if any(residual > one.batch.rounding for residual, one in zip(left, apart, strict=True)):
         return None
-    return TermScales(failing[0].case.spec.term_names, value, gradient, max(left))
+    names = tuple(dict.fromkeys(name for batch in failing for name in batch.case.spec.term_names))
+    return TermScales(names, tuple(map(value.get, names)), tuple(map(gradient.get, names)), max(left))
 
 
-def _best(estimates: Sequence[tuple[Tensor, Tensor]]) -> tuple[float | None, ...]:
-    """Returns each of T factors from the batch that shows it best, given estimates (T,) and their weights; ``None`` where none does."""
-    values, weights = (torch.stack(column) for column in zip(*estimates, strict=True))
-    best = values.gather(0, weights.argmax(0)[None])[0]
-    return tuple(factor if weight > 0 else None for factor, weight in zip(best.tolist(), weights.amax(0).tolist(), strict=True))
+def _best(estimates: Sequence[tuple[Sequence[str], Tensor, Tensor]]) -> dict[str, float]:
+    """Returns each term's factor from the batch that shows it best, given names, estimates (T,) and their weights; only those shown."""
+    found: dict[str, float] = {}
+    most: dict[str, float] = {}
+    for names, values, weights in estimates:
+        for name, factor, weight in zip(names, values.tolist(), weights.tolist(), strict=True):
+            if weight > most.get(name, 0.0):
+                found[name], most[name] = factor, weight
+    return found
 
 
 def _parts(batch: AnsweredBatch, variants: Sequence[Variant], ties: Ties) -> _Parts | None:

@@ -11,7 +11,8 @@ import torch
 from oracle.cases.case import Box, Case, Prediction, Setting
 from oracle.comparison.compare import compare
 from oracle.comparison.explain import LIMITS, explain
-from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer
+from oracle.comparison.explanations import explain_answers
+from oracle.comparison.recorded_answers import AnsweredBatch, RecordedAnswer, record
 from oracle.comparison.registry import TWINS
 from oracle.comparison.wrong_definitions import catalogue, named
 from oracle.contract.contender import Contender
@@ -74,6 +75,14 @@ def test_a_candidate_of_every_task_is_explained(name: str) -> None:
 def test_a_difference_that_no_definition_explains_ends_in_factors(name: str) -> None:
     said = dict(notes_of(silent(factor=1.01), SPECS[name]))
     assert said["looks like"].startswith("every term and its gradient are 1.01 times what they should be [7]: explains 3 of 3")
+
+
+def test_batches_of_one_task_with_other_terms_have_their_factors_together() -> None:
+    mixed = [case for name in ("pose", "pose with a flow") for case in batches(SPECS[name])]
+    assert len({case.spec.terms for case in mixed}) == 2
+    answers = [answer for case in mixed if (answer := record(case, Setting("float64"), silent(factor=1.01)))]
+    said = explain_answers(answers).sentence()
+    assert said == "every term and its gradient are 1.01 times what they should be [7]: explains 6 of 6 batches"
 
 
 @pytest.mark.parametrize("name", SPECS)
