@@ -42,10 +42,11 @@ def of_gradient(name: str, text: str, change: Callable[[Tensor, float], Tensor])
 
     def make(number: float) -> dict[str, Any]:
         def before(preds: Any, batch: Any, spec: Any) -> tuple[Any, Any]:
-            value = preds[name]
-            if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
-                value = value.view_as(value)
-                value.register_hook(lambda gradient: change(gradient, number))
+            value = preds.get(name)  # batches of one task may lack a prediction, as those of pose without a flow lack deviations
+            if not isinstance(value, Tensor) or not value.requires_grad or not torch.is_grad_enabled():
+                return preds, batch
+            value = value.view_as(value)
+            value.register_hook(lambda gradient: change(gradient, number))
             return {**preds, name: value}, batch
 
         return {"before": before}
