@@ -51,8 +51,8 @@ html_extra_path = ["_examples"]
 
 
 def table(*rows: tuple[str, ...]) -> str:
-    """A Markdown table; the first row holds the headings."""
-    head, *body = (f"| {' | '.join(cell.replace(chr(10), ' ') for cell in row)} |" for row in rows)
+    """A Markdown table; the first row holds the headings. A bar within a cell would end it."""
+    head, *body = (f"| {' | '.join(cell.replace(chr(10), ' ').replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
     return "\n".join([head, "| :-- " * len(rows[0]) + "|", *body])
 
 
