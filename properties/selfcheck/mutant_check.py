@@ -28,7 +28,7 @@ from properties.tasks import TASKS
 BATCHES = {
     "torch": ((Setting("float64"), 60), (Setting("float32"), 30), (Setting("bfloat16"), 15), (Setting("float16"), 15)),
     "native": ((Setting("float32"), 60), (Setting("bfloat16"), 20), (Setting("float16"), 20)),
-    "triton": ((Setting("float32"), 24), (Setting("bfloat16"), 6), (Setting("float16"), 6)),
+    "triton": ((Setting("float32"), 12), (Setting("bfloat16"), 4), (Setting("float16"), 4)),
 }
 """Settings and numbers of batches; the interpreter of the Triton kernels is slow."""
 
