@@ -36,7 +36,12 @@ def has_only(instruction: Instruction, modifiers: Iterable[str]) -> bool:
 
 
 def typed(bits: Bits, kind: str) -> Any:
-    """Returns bits as numbers of a type; those of bf16 as float32, which holds each of them exactly."""
+    """Returns bits as numbers of a type; those of bf16 as float32, which holds each of them exactly.
+
+    A byte is the lowest of a wider register, as PTX reads an operand that is wider than the instruction's type.
+    """
+    if kind.endswith("8"):
+        bits = bits.astype(np.uint8)
     if kind == "bf16":
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return bits if kind == "pred" else bits.view(TYPES[kind])

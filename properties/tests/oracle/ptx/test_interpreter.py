@@ -112,6 +112,7 @@ ONE: dict[str, tuple[str, str, Sequence[Any], Callable[[Any], Any]]] = {
     "cvt.rmi.f32.f32": ("f", "f", [2.9, -2.1], math.floor),
     "cvt.rpi.f32.f32": ("f", "f", [2.1, -2.9], math.ceil),
     "cvt.rn.f32.s32": ("i", "f", [16777217, -5], _f),
+    "cvt.s32.s8": ("i", "i", [0x17F, 0x1FF, -128], lambda a: (a + 128) % 256 - 128),
     "cvt.s64.s32": ("i", "q", [-5, 7], int),
     "cvt.u64.u32": ("I", "Q", [2**32 - 5], int),
     "cvt.u32.u64": ("Q", "I", [2**40 + 5], lambda a: a % 2**32),
