@@ -50,7 +50,7 @@ def test_two_faults_are_named_together() -> None:
     assert all(part in shown.explanation for part in ("K - 1 instead of K", "clipped at 0.5"))
 
 
-@pytest.mark.parametrize("name", ["no more than 9 cells a row inside", "boxes beyond the 64th ignored"])
+@pytest.mark.parametrize("name", ["no more than 9 cells a row inside", "K anchors of each part of the pyramid"])
 def test_what_no_definition_gives_is_not_named(name: str) -> None:
     assert found(fault(name)).verdict in (NOT_EXPLAINED, NOT_SHOWN)
 
