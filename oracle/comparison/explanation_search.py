@@ -135,7 +135,7 @@ class Search:
         return replace(best, steps=self._steps(best), also=self._alike(best))
 
     def _best_verified(self, best: Explanation, alike: Sequence[_Scored]) -> Explanation:
-        """Runs combinations that explain as much of the sample on all batches, until some change no agreeing one, or enough have."""
+        """Runs combinations that explain the sample alike on all batches, until twice the beam's number of them break no agreeing batch."""
         sound = 0
         for one in alike[: MOST_VERIFIED * self.limits.beam]:
             found = self._verified(one.variants)

@@ -149,7 +149,7 @@ def _sem_masks(given: Given, found: dict[str, Tensor]) -> Tensor:
     _check_semantic_grid(given.spec, masks, found["masks"])
     if given.reads(sem_masks):
         cover = TrueMasks(masks, found.get("place")).cover(given.targets["batch_idx"], given.images).to(sem_masks.device)
-        whole = sem_masks.trunc() if sem_masks.is_floating_point() else comparable(sem_masks)
+        whole = comparable(sem_masks).trunc()
         bad = cover & ~((whole >= 0) & (whole < given.spec.num_classes))
         if bad.any():
             image = int(bad.flatten(1).any(1).to(torch.uint8).argmax())

@@ -32,7 +32,7 @@ def places(batch_idx: Tensor) -> Tensor:
 
 
 def comparable(values: Tensor) -> Tensor:
-    """Whole numbers in int64, where comparing them with -1 or 300 does not wrap those around, as in bytes; others as they are."""
+    """Whole numbers in int64, others as they are: a comparison of bytes with -1 or 300 wraps that number around."""
     return values if values.is_floating_point() else values.to(torch.int64)
 
 

@@ -150,9 +150,7 @@ def catalogue() -> Iterator[Variant]:
         "sides lengthened to twice the second level's stride": _grown(lambda s: 2 * s.shortest_side),
         "sides lengthened to the last level's stride": _grown(lambda s: s.strides[-1]),
         "sides below the second level's stride and a pixel lengthened to that": _grown(lambda s: s.shortest_side + 1),
-        "short sides lengthened by a pixel more": lambda spec, sound, boxes: lengthened(
-            boxes, spec.shortest_side + 1, spec.lengthened_below
-        ),
+        "short sides lengthened by a pixel more": _by_a_pixel_more,
     }
     for name, change in windows.items():
         yield Variant(name, "5.1", steps={"windows": _windows(change)}, tasks=UPRIGHT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oracle.comparison.wrong_definitions import gradients
 from oracle.comparison.wrong_definitions.assignment import metric_of_a_level
+from oracle.comparison.wrong_definitions.inputs import where_bins, within
 from oracle.comparison.wrong_definitions.overlaps import Formula
-from oracle.definition.variant import Variant
+from oracle.definition.variant import Step, Variant
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,7 @@ def of_gradient(name: str, text: str, change: Callable[[Tensor, float], Tensor])
     """Returns the family that changes the gradient of one prediction, and not the loss; ``change`` takes gradient and number."""
 
     def make(number: float) -> dict[str, Any]:
-        def before(preds: Any, batch: Any, spec: Any) -> tuple[Any, Any]:
-            value = preds.get(name)  # batches of one task may lack a prediction, as those of pose without a flow lack deviations
-            if not isinstance(value, Tensor) or not value.requires_grad or not torch.is_grad_enabled():
-                return preds, batch
-            value = value.view_as(value)
-            value.register_hook(lambda gradient: change(gradient, number))
-            return {**preds, name: value}, batch
-
-        return {"before": before}
+        return {"before": gradients.of(name, lambda gradient, logits, spec: change(gradient, number))}
 
     return Family(f"the gradient of {name} {text.format()}", "8", make, 1.0, 0.1)
 
@@ -90,53 +85,31 @@ def _anchors_of(stride: int) -> Any:
     return lambda grid, number: grid._replace(centres=torch.where((grid.strides == stride)[:, None], grid.centres + number, grid.centres))
 
 
-def _off_but_candidates(number: float) -> dict[str, Any]:
-    """Moves the anchors in decoding and in the terms, and not where candidates are sought."""
-    return {
-        "steps": {
-            "grid": lambda exact, sound, preds: _moved(sound(preds), number),
-            "border": lambda exact, sound, boxes, grid: sound(boxes, _moved(grid, -number)),
+def _but_candidates(move: Callable[[Any, float], Any], back: Callable[[float], float]) -> Callable[[float], dict[str, Any]]:
+    """Moves the anchors in decoding and in the terms, and not where candidates are sought; ``back`` gives the number that undoes it."""
+
+    def make(number: float) -> dict[str, Any]:
+        return {
+            "steps": {
+                "grid": lambda exact, sound, preds: move(sound(preds), number),
+                "border": lambda exact, sound, boxes, grid: sound(boxes, move(grid, back(number))),
+            }
         }
-    }
+
+    return make
 
 
-def _last_off_but_candidates(number: float) -> dict[str, Any]:
-    return {
-        "steps": {
-            "grid": lambda exact, sound, preds: _anchors_of_the_last_level(sound(preds), number),
-            "border": lambda exact, sound, boxes, grid: sound(boxes, _anchors_of_the_last_level(grid, -number)),
-        }
-    }
+def _longer(number: float) -> Step:
+    return lambda exact, sound, logits: sound(logits) + number
 
 
-def _decoded_off(number: float) -> dict[str, Any]:
-    """Lengthens the predicted distances of the assigner."""
-    return {
-        "steps": {"decode": lambda exact, sound, preds: sound(preds) + torch.tensor([-number, -number, number, number])},
-        "tasks": ("detect", "segment", "pose"),
-    }
+def _in_the_assigner(step: Callable[[float], Step]) -> Callable[[float], dict[str, Any]]:
+    """Replaces the predicted distances of the assigner."""
+    return lambda number: {"steps": within("decode", step(number)), "tasks": ("detect", "segment", "pose")}
 
 
-def _expectation(number: float) -> dict[str, Any]:
-    return {"steps": {"distances": lambda exact, sound, logits: sound(logits) + (number if exact.spec.reg_max > 1 else 0.0)}}
-
-
-def _expectation_in_the_assigner(number: float) -> dict[str, Any]:
-    def decode(exact: Any, sound: Any, preds: Any) -> Any:
-        more = number if exact.spec.reg_max > 1 else 0.0
-        return sound(preds) + torch.tensor([-more, -more, more, more])
-
-    return {"steps": {"decode": decode}, "tasks": ("detect", "segment", "pose")}
-
-
-def _last_stride_but_candidates(number: float) -> dict[str, Any]:
-    """Changes the last level's stride in decoding and in the terms, and not where candidates are sought."""
-    return {
-        "steps": {
-            "grid": lambda exact, sound, preds: _last_stride(sound(preds), number),
-            "border": lambda exact, sound, boxes, grid: sound(boxes, _last_stride(grid, 1 / number)),
-        }
-    }
+def _expectation(number: float) -> Step:
+    return where_bins(_longer(number))
 
 
 def _moved(grid: Any, number: float) -> Any:
@@ -157,6 +130,7 @@ def _last_stride(grid: Any, number: float) -> Any:
 
 STRIDES = (4, 8, 16, 32, 64)
 BOTH = ("overlap", "term_overlap")
+BUT = ", but in the search for candidates"
 FAMILIES: tuple[Family, ...] = (
     Family("α + {}", "5.3", _number(lambda spec, n: {"alpha": spec.alpha + n}), 0.0, 0.01),
     Family("α times {}", "5.3", _number(lambda spec, n: {"alpha": spec.alpha * n}), 1.0, 0.01),
@@ -167,14 +141,20 @@ FAMILIES: tuple[Family, ...] = (
     Family("target distances clamped to R - 1 - {}", "7", _number(lambda spec, n: {"clamp_margin": n}), 0.01, 0.01),
     Family("anchors off by {} cells", "2", _step("grid", lambda grid, n: grid._replace(centres=grid.centres + n)), 0.0, 1e-3),
     *(Family(f"anchors of stride {stride} off by {{}} cells", "2", _step("grid", _anchors_of(stride)), 0.0, 1e-3) for stride in STRIDES),
-    Family("anchors off by {} cells, but in the search for candidates", "2", _off_but_candidates, 0.0, 1e-3),
-    Family("anchors of the last level off by {} cells, but in the search for candidates", "2", _last_off_but_candidates, 0.0, 1e-3),
-    Family("predicted distances off by {} cells, in the assigner alone", "4", _decoded_off, 0.0, 1e-3),
+    Family(f"anchors off by {{}} cells{BUT}", "2", _but_candidates(_moved, operator.neg), 0.0, 1e-3),
+    Family(
+        f"anchors of the last level off by {{}} cells{BUT}",
+        "2",
+        _but_candidates(_anchors_of_the_last_level, operator.neg),
+        0.0,
+        1e-3,
+    ),
+    Family("predicted distances off by {} cells, in the assigner alone", "4", _in_the_assigner(_longer), 0.0, 1e-3),
     Family("anchors of the last level off by {} cells", "2", _step("grid", _anchors_of_the_last_level), 0.0, 1e-3),
     Family("strides times {}", "2", _step("grid", lambda grid, n: grid._replace(strides=grid.strides * n)), 1.0, 1e-3),
-    Family("expectation off by {} bins", "4", _expectation, 0.0, 1e-3),
-    Family("expectation off by {} bins, in the assigner alone", "4", _expectation_in_the_assigner, 0.0, 1e-3),
-    Family("the last level's stride times {}, but in the search for candidates", "2", _last_stride_but_candidates, 1.0, 1e-3),
+    Family("expectation off by {} bins", "4", lambda n: {"steps": {"distances": _expectation(n)}}, 0.0, 1e-3),
+    Family("expectation off by {} bins, in the assigner alone", "4", _in_the_assigner(_expectation), 0.0, 1e-3),
+    Family(f"the last level's stride times {{}}{BUT}", "2", _but_candidates(_last_stride, lambda n: 1 / n), 1.0, 1e-3),
     Family("the last level's stride times {}", "2", _step("grid", _last_stride), 1.0, 1e-3),
     Family("boxes in pixels times {}", "3", _step("boxes_in_pixels", lambda boxes, n: boxes * n), 1.0, 1e-3),
     Family("boxes in pixels off by {}", "3", _step("boxes_in_pixels", lambda boxes, n: boxes + n), 0.0, 1e-2),

@@ -29,7 +29,7 @@ def of(name: str, change: Change) -> Callable[[Preds, Batch, LossSpec], tuple[Pr
     """Returns a change of the gradient of one prediction."""
 
     def before(preds: Preds, batch: Batch, spec: LossSpec) -> tuple[Preds, Batch]:
-        logits: Any = preds[name]
+        logits: Any = preds.get(name)  # batches of one task may lack a prediction, as those of pose without a flow lack deviations
         if not isinstance(logits, Tensor) or not logits.requires_grad or not torch.is_grad_enabled():
             return preds, batch
         seen = logits.view_as(logits)

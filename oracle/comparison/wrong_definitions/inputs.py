@@ -73,38 +73,41 @@ def _sides(change: Any) -> Step:
     return lambda exact, sound, logits: change(sound(logits))
 
 
+def within(place: str, step: Step) -> dict[str, Step]:
+    """Replaces the predicted distances in one place alone: "decode", which the assigner reads, or "box_terms"."""
+
+    def swapped(exact: Any, sound: Any, *given: Any) -> Any:
+        own = exact.distances
+        exact.distances = partial(step, exact, own)
+        try:
+            return sound(*given)
+        finally:
+            exact.distances = own
+
+    return {place: swapped}
+
+
 def _everywhere(name: str, step: Step) -> Iterator[Variant]:
     """Replaces the predicted distances in the assigner and in the terms, and in one of them alone."""
-
-    def within(place: str) -> dict[str, Step]:
-        def swapped(exact: Any, sound: Any, *given: Any) -> Any:
-            own = exact.distances
-            exact.distances = partial(step, exact, own)
-            try:
-                return sound(*given)
-            finally:
-                exact.distances = own
-
-        return {place: swapped}
-
     yield Variant(name, "4", steps={"distances": step})
-    yield Variant(f"{name}, in the assigner alone", "4", steps=within("decode"))
-    yield Variant(f"{name}, in the terms alone", "4", steps=within("box_terms"))
+    yield Variant(f"{name}, in the assigner alone", "4", steps=within("decode", step))
+    yield Variant(f"{name}, in the terms alone", "4", steps=within("box_terms", step))
 
 
-def _where_bins(step: Step, *, bins: bool) -> Step:
-    """Replaces the distances where there are bins, or where there are none."""
-    return lambda exact, sound, logits: step(exact, sound, logits) if (exact.spec.reg_max > 1) is bins else sound(logits)
+def where_bins(step: Step) -> Step:
+    """Replaces the predicted distances where there are bins."""
+    return lambda exact, sound, logits: step(exact, sound, logits) if exact.spec.reg_max > 1 else sound(logits)
 
 
-def _corner_of_last(centres: Tensor, grids: Any) -> Tensor:
-    rows, columns = grids[-1]
-    return torch.cat([centres[: len(centres) - rows * columns], centres[len(centres) - rows * columns :] - 0.5])
+def _at_corners(*, last: bool) -> Any:
+    """Moves the anchors of the last level, or of all others, to their cells' corners."""
 
+    def change(centres: Tensor, grids: Any) -> Tensor:
+        rows, columns = grids[-1]
+        of_last = torch.arange(len(centres)) >= len(centres) - rows * columns
+        return torch.where((of_last == last)[:, None], centres - 0.5, centres)
 
-def _corner_but_last(centres: Tensor, grids: Any) -> Tensor:
-    rows, columns = grids[-1]
-    return torch.cat([centres[: len(centres) - rows * columns] - 0.5, centres[len(centres) - rows * columns :]])
+    return change
 
 
 def _likely_bins(least: float) -> Step:
@@ -201,9 +204,9 @@ def catalogue() -> Iterator[Variant]:
         yield from _everywhere(f"predicted distances read as {sides}", _sides(lambda d, o=order: d[..., o]))
     for least in (1e-2, 1e-3, 1e-4):
         yield from _everywhere(f"bins of a probability below {least:g} left out of the expectation", _likely_bins(least))
-    yield from _everywhere("bins counted from 1", _where_bins(_sides(lambda d: d + 1), bins=True))
+    yield from _everywhere("bins counted from 1", where_bins(_sides(lambda d: d + 1)))
     yield from _everywhere("predicted distances clamped at 0", _sides(lambda d: d.clamp(min=0)))
-    for level, moved in (("the last level", _corner_of_last), ("every level but the last", _corner_but_last)):
+    for level, moved in (("the last level", _at_corners(last=True)), ("every level but the last", _at_corners(last=False))):
         name = f"anchors of {level} at the cells' corners"
         yield Variant(name, "2", steps={"grid": _grid(moved)})
         yield Variant(f"{name}, but in the search for candidates", "2", steps=_but_candidates(moved))

@@ -142,13 +142,18 @@ def _smooth(sound: Any, predicted: Tensor, target: Tensor, grid: Grid, held: Hel
     return smooth_l1_loss(predicted / size, target / size, reduction="none").mean(1) * spec.distance_term
 
 
-def _swapped_bins(sound: Any, predicted: Tensor, target: Tensor, grid: Grid, held: Held, spec: LossSpec) -> Tensor:
-    """Exchanges the shares of the two bins."""
+def _two_bins(log_probability: Tensor, target: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the cross-entropies of the lower and the upper bin around each clamped target, and the upper bin's share."""
     clamped = target.clamp(0, spec.largest_target)
     lower = clamped.floor()
-    nll: Tensor = -held.logits.unflatten(-1, (4, spec.reg_max)).log_softmax(-1)
-    low, high = (nll.gather(-1, (lower + up).long()[..., None])[..., 0] for up in (0, 1))
-    return (low * (clamped - lower) + high * (lower + 1 - clamped)).mean(-1)
+    low, high = (-log_probability.gather(-1, (lower + up).long()[..., None])[..., 0] for up in (0, 1))
+    return low, high, clamped - lower
+
+
+def _swapped_bins(sound: Any, predicted: Tensor, target: Tensor, grid: Grid, held: Held, spec: LossSpec) -> Tensor:
+    """Exchanges the shares of the two bins."""
+    low, high, share = _two_bins(held.logits.unflatten(-1, (4, spec.reg_max)).log_softmax(-1), target, spec)
+    return (low * share + high * (1 - share)).mean(-1)
 
 
 def _one_bin(rounded: Any) -> Any:
@@ -164,11 +169,9 @@ def _clamped_bins(least: float) -> Any:
     """Takes the logarithms of the bins' probabilities, which are at least a small number."""
 
     def change(sound: Any, predicted: Tensor, target: Tensor, grid: Grid, held: Held, spec: LossSpec) -> Tensor:
-        clamped = target.clamp(0, spec.largest_target)
-        lower = clamped.floor()
-        nll: Tensor = -held.logits.unflatten(-1, (4, spec.reg_max)).softmax(-1).clamp(min=least).log()
-        low, high = (nll.gather(-1, (lower + up).long()[..., None])[..., 0] for up in (0, 1))
-        return (low * (lower + 1 - clamped) + high * (clamped - lower)).mean(-1)
+        probability = held.logits.unflatten(-1, (4, spec.reg_max)).softmax(-1)
+        low, high, share = _two_bins(probability.clamp(min=least).log(), target, spec)
+        return (low * (1 - share) + high * share).mean(-1)
 
     return change
 

@@ -385,14 +385,21 @@ def test_infinite_predictions_are_as_their_limits(backend: BackendName, infinity
     assert all(math.isfinite(weight) for _, weight in again.values())
 
 
+def with_nan(key: str, loss: PoseLoss, given: Batch) -> tuple[dict[str, Any], tuple[Tensor, int, Tensor]]:
+    """Predictions with a NaN in the first channel of ``key`` at the first held anchor, and where it is."""
+    held = loss.assign(given.preds, given.targets)
+    place = held.image[0], 0, held.anchor[0]
+    spoiled = given.preds[key].detach().clone()
+    spoiled[place] = torch.nan
+    return {**given.preds, key: spoiled}, place
+
+
 @BACKENDS
 def test_a_nan_prediction_shows(backend: BackendName) -> None:
     given = batch(SECOND, seed=3, seen=1.0)
     loss = loss_of(SECOND, backend=backend)
-    held = loss.assign(given.preds, given.targets)
-    kpts = given.preds["kpts"].detach().clone()
-    kpts[held.image[0], 0, held.anchor[0]] = torch.nan
-    total, _ = loss({**given.preds, "kpts": kpts}, given.targets)
+    preds, _ = with_nan("kpts", loss, given)
+    total, _ = loss(preds, given.targets)
     assert total.isnan()[[0, 1, 3, 4, 5]].all()
 
 
@@ -400,14 +407,12 @@ def test_a_nan_prediction_shows(backend: BackendName) -> None:
 def test_a_nan_deviation_shows_in_every_gradient_that_depends_on_it(backend: BackendName) -> None:
     given = batch(SECOND, seed=3, seen=1.0)
     loss = loss_of(SECOND, backend=backend)
-    held = loss.assign(given.preds, given.targets)
-    sigma = given.preds["kpts_sigma"].detach().clone()
-    sigma[held.image[0], 0, held.anchor[0]] = torch.nan
-    preds = {**given.preds, "kpts": given.preds["kpts"].detach().requires_grad_(), "kpts_sigma": sigma.requires_grad_()}
-    total, _ = loss(preds, given.targets)
-    of_points, of_deviations = torch.autograd.grad(total[-1], (preds["kpts"], preds["kpts_sigma"]))
-    assert of_points[held.image[0], 0, held.anchor[0]].isnan()
-    assert of_deviations[held.image[0], 0, held.anchor[0]].isnan()
+    preds, place = with_nan("kpts_sigma", loss, given)
+    leaves = {key: preds[key].detach().requires_grad_() for key in ("kpts", "kpts_sigma")}
+    total, _ = loss({**preds, **leaves}, given.targets)
+    of_points, of_deviations = torch.autograd.grad(total[-1], (leaves["kpts"], leaves["kpts_sigma"]))
+    assert of_points[place].isnan()
+    assert of_deviations[place].isnan()
 
 
 def test_a_keypoint_predicted_exactly_has_the_gradient_of_the_flow_alone() -> None:

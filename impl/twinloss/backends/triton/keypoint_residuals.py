@@ -77,4 +77,4 @@ def clamped_latent(latent: tl.tensor) -> tl.tensor:
 def by_position(latent: tl.tensor, spread: tl.tensor, by_loss: tl.tensor, by_latent: tl.tensor) -> tl.tensor:
     """Derivative by a coordinate in cells of ``by_loss`` times |u|, and of the flow, whose derivative by u is ``by_latent``."""
     sign = tl.where(latent > 0, 1.0, tl.where(latent < 0, -1.0, 0.0))
-    return tl.where(tl.abs(latent) > _MOST_LATENT, 0.0, tl.div_rn(by_loss * sign + by_latent, spread))  # NaN where the latent is
+    return tl.where(tl.abs(latent) > _MOST_LATENT, 0.0, tl.div_rn(by_loss * sign + by_latent, spread))  # a NaN latent gives NaN

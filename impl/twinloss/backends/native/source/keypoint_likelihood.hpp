@@ -27,7 +27,7 @@ struct Residual {
         : share(share), deviation(deviation), logarithm(logarithm), latent(off / (deviation + EPS)) {}
 
     bool infinite() const { return std::isinf(latent); }
-    bool clamped() const { return std::fabs(latent) > MOST; }  // not if it is NaN, which the gradients show
+    bool clamped() const { return std::fabs(latent) > MOST; }  // a NaN is not, so that the gradients show it
     double seen_by_flow() const { return latent > MOST ? MOST : latent < -MOST ? -MOST : latent; }
     double sign() const { return latent > 0 ? 1 : latent < 0 ? -1 : 0; }
     double loss() const { return 2 * logarithm + LOG_2 + std::fabs(seen_by_flow()); }
